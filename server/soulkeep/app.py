@@ -1,0 +1,103 @@
+"""The composition root: settings → repository and documents → services → a registered server."""
+
+import gc
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soulkeep.documents import Documents
+from soulkeep.embedders import choose_embedder
+from soulkeep.models import Clock, utc_now
+from soulkeep.repository import Repository
+from soulkeep.service.home import Home
+from soulkeep.service.memories import Memories
+from soulkeep.service.prompts import Prompts
+from soulkeep.service.sessions import Sessions
+from soulkeep.service.threads import Threads
+from soulkeep.settings import EmbedderName, Settings
+
+if TYPE_CHECKING:
+    from soulkeep.calls import CheckedServer
+
+
+def open_home(path: Path | str, *, embedder: EmbedderName = "auto", clock: Clock = utc_now) -> Home:
+    """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
+
+    Raises:
+        StoreError: The store cannot serve.
+        EmbedderUnavailableError: The embedder's package is not installed.
+        DocumentError: The documents cannot be put there.
+    """
+    settings = Settings(home=Path(path), embedder=embedder)
+    model = choose_embedder(settings.embedder)
+    with ExitStack() as on_failure:
+        repository = Repository(settings.store_path)
+        on_failure.callback(repository.close)
+        documents = Documents(settings.home)
+        sessions = Sessions(repository, clock)
+        _seed(documents, repository, sessions)
+        on_failure.pop_all()
+    return Home(
+        path=settings.home,
+        repository=repository,
+        documents=documents,
+        sessions=sessions,
+        memories=Memories(repository, model, sessions, clock),
+        threads=Threads(repository, sessions, clock),
+        prompts=Prompts(repository, sessions, clock),
+    )
+
+
+def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> None:
+    if seeded := documents.seed():
+        session = sessions.current()
+        with repository.transaction(durable=False):
+            sessions.audit(session, "documents.seeded", names=seeded)
+
+
+def build_server(home: Home) -> "CheckedServer":
+    """Build an MCP server over a home; the caller closes the home."""
+    from soulkeep import __version__, resources, tools
+    from soulkeep.calls import CheckedServer, open_session
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[Home]:
+        yield home
+
+    # Before the SDK, which would otherwise log every request with what is in it.
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    server = CheckedServer(
+        "soulkeep",
+        title="soulkeep",
+        version=__version__,
+        description="Long-term memory in files you own",
+        instructions=tools.INSTRUCTIONS,
+        lifespan=lifespan,
+        middleware=[open_session],
+    )
+    tools.register(server)
+    resources.register(server, home.documents)
+    return server
+
+
+def serve(settings: Settings) -> None:
+    """Serve one client over stdin and stdout until it goes away.
+
+    Raises:
+        SoulkeepError: The home cannot be opened.
+    """
+    with closing(open_home(settings.home, embedder=settings.embedder)) as home:
+        home.memories.require_embedder()
+        import anyio
+
+        from soulkeep.transport import serve_stdio
+
+        server = build_server(home)
+        gc.freeze()
+        gc.enable()
+        signalled = anyio.run(serve_stdio, server)
+    if signalled:
+        os._exit(0)

@@ -1,0 +1,154 @@
+"""From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+from inspect import cleandoc
+from typing import Any, TypeVar
+
+import anyio.to_thread
+from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, InputRequiredResult, TextContent, Tool
+from pydantic import BaseModel, ValidationError
+
+from soulkeep.errors import SoulkeepError, excerpt
+from soulkeep.models import Session
+from soulkeep.service.home import Home
+
+_Result = TypeVar("_Result")
+
+_OPENS_SESSION = frozenset({"notifications/initialized", "tools/call", "resources/read"})
+_SHOWN_PROBLEMS = 3
+
+
+async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
+    """Give each client connection its row in sessions: SDK middleware.
+
+    A modern connection has no handshake, so its first real request opens the session. A process that
+    a client starts only to probe the protocol leaves no row.
+    """
+    if ctx.method in _OPENS_SESSION:
+        agent_id = _agent_id(ctx)
+        await anyio.to_thread.run_sync(ctx.lifespan_context.sessions.current, agent_id)
+    return await call_next(ctx)
+
+
+def _agent_id(ctx: ServerRequestContext[Home, Any]) -> str:
+    client = ctx.session.client_params
+    return client.client_info.name if client else ""
+
+
+def session_of(ctx: Context[Home]) -> Session:
+    """Return the session that a call belongs to."""
+    home = ctx.request_context.lifespan_context
+    return home.sessions.current(_agent_id(ctx.request_context))
+
+
+async def served(method: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
+    """Run a service method in a worker thread, its errors as text that reaches the model.
+
+    Raises:
+        ToolError: The service refused; any other error is a fault of ours and reaches only the log.
+    """
+    try:
+        return await anyio.to_thread.run_sync(partial(method, *args, **kwargs))
+    except SoulkeepError as error:
+        raise ToolError(str(error)) from error
+
+
+def answer(text: str, structured: BaseModel) -> CallToolResult:
+    """Give the model compact text and programs typed data, each once."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)],
+        structured_content=structured.model_dump(mode="json"),
+    )
+
+
+class CheckedServer(MCPServer[Home]):
+    """An MCPServer that names every wrong argument, without repeating what was in it.
+
+    The SDK drops unknown arguments silently and describes the others in pydantic's words, values
+    included.
+    """
+
+    async def list_tools(self) -> list[Tool]:
+        """Return the tools with compact schemas and descriptions."""
+        tools = await super().list_tools()
+        for tool in tools:
+            tool.description = cleandoc(tool.description or "")
+            tool.input_schema = {**_compact(tool.input_schema), "additionalProperties": False}
+            tool.output_schema = _compact(tool.output_schema, frozenset({"title", "description"}))
+        return tools
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Home, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; an argument that is null counts as left out."""
+        known = {tool.name: tool for tool in await super().list_tools()}
+        if name not in known:
+            raise ToolError(f"There is no tool {excerpt(name)}; there are {', '.join(known)}.")
+        _require_known(name, arguments, list(known[name].input_schema["properties"]))
+        given = {key: value for key, value in arguments.items() if value is not None}
+        try:
+            return await super().call_tool(name, given, context)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(_explained(name, error.__cause__)) from error
+            raise
+
+
+def _require_known(tool: str, arguments: dict[str, Any], known: list[str]) -> None:
+    for argument in arguments:
+        if argument not in known:
+            close = get_close_matches(argument[:100], known, n=1)
+            hint = f"did you mean `{close[0]}`? " if close else ""
+            raise ToolError(
+                f"{tool} has no argument {excerpt(argument)}; {hint}"
+                f"It takes {', '.join(known)}. Nothing was done."
+            )
+
+
+def _explained(tool: str, error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    shown = "; ".join(
+        f"`{'.'.join(_place(part) for part in problem['loc'])}`: {_rule(problem['msg'])}"
+        for problem in problems[:_SHOWN_PROBLEMS]
+    )
+    more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+    return f"{tool} was not run: {shown}{more}. Nothing was done; correct this and call again."
+
+
+def _place(part: int | str) -> str:
+    return str(part) if isinstance(part, int) or part.isidentifier() else excerpt(part)
+
+
+def _rule(message: str) -> str:
+    if message == "Field required":
+        return "is missing"
+    if "unicode" in message:
+        return "holds half of a surrogate pair; send whole Unicode characters"
+    return message[0].lower() + message[1:]
+
+
+def _compact(schema: Any, dropped: frozenset[str] = frozenset({"title"})) -> Any:
+    """Leave out what pydantic adds to a schema and a model has to read with every request."""
+    if isinstance(schema, list):
+        return [_compact(item, dropped) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    match schema:
+        case {"anyOf": [{"type": str(kind)}, {"type": "null"}]}:
+            schema = {**schema, "type": [kind, "null"]}
+            del schema["anyOf"]
+    # Under "properties" the keys are names of fields, and one of those may well be `title`.
+    return {
+        key: {name: _compact(field, dropped) for name, field in value.items()}
+        if key == "properties"
+        else _compact(value, dropped)
+        for key, value in schema.items()
+        if not (key in dropped and isinstance(value, str))
+        and not (key == "default" and value in ("", None, []))
+    }

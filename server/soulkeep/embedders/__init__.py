@@ -1,0 +1,60 @@
+"""What turns text into vectors, and which of them this process uses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal, Protocol
+
+from soulkeep.errors import EmbedderUnavailableError
+from soulkeep.models import Embedding
+
+NO_EMBEDDER = "none:0:none"
+"""The identity that a store records when its memories have no vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The embeddings of some texts, in their order, and how many tokens they had together."""
+
+    embeddings: tuple[Embedding, ...]
+    tokens: int
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors of one fixed length."""
+
+    @property
+    def identity(self) -> str:
+        """`name:dimensions:normalisation`; another identity means vectors that do not compare."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Embed each text; the text may be of any length and language, but not blank.
+
+        Raises:
+            EmbedderError: The model cannot be loaded or cannot embed a text.
+        """
+        ...
+
+
+def choose_embedder(name: Literal["auto", "wordllama", "none"]) -> Embedder | None:
+    """Return the embedder that the setting names, not yet loaded; None means search by words alone.
+
+    `auto` is wordllama where its package is installed.
+
+    Raises:
+        EmbedderUnavailableError: The named embedder's package is not installed.
+    """
+    if name == "none":
+        return None
+    if find_spec("wordllama"):
+        from soulkeep.embedders.wordllama import WordLlama
+
+        return WordLlama()
+    if name == "auto":
+        return None
+    raise EmbedderUnavailableError(
+        name,
+        "the package wordllama is not installed (its wheels are for CPython up to 3.13)",
+        "run soulkeep on Python 3.13, or set SOULKEEP_EMBEDDER=none to search by words alone",
+    )

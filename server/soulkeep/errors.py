@@ -1,0 +1,195 @@
+"""Every error that soulkeep raises on purpose.
+
+SoulkeepError
+├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · PromptNotFoundError
+├── InvalidInputError
+├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
+│                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError
+├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
+└── DocumentError
+
+Each message is one line: what happened, then what to do next. The values in it are attributes too, so
+no caller has to read the text.
+"""
+
+from pathlib import Path
+
+_EXCERPT_CHARACTERS = 40
+
+
+def excerpt(value: str) -> str:
+    """Quote at most 40 characters of `value`, control characters and lone surrogates escaped."""
+    if len(value) > _EXCERPT_CHARACTERS:
+        value = value[:_EXCERPT_CHARACTERS] + "…"
+    return ascii(value) if any("\ud800" <= c <= "\udfff" for c in value) else repr(value)
+
+
+class SoulkeepError(Exception):
+    """Anything that soulkeep reports to its caller in a sentence."""
+
+
+class NotFoundError(SoulkeepError):
+    """The caller named something that is not in the store."""
+
+
+class ThreadNotFoundError(NotFoundError):
+    """No thread has this id."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(
+            f"There is no thread {excerpt(thread_id)}; create one with create_thread, "
+            "or leave thread_id out to use global memories."
+        )
+
+
+class MemoryNotFoundError(NotFoundError):
+    """No memory has this id."""
+
+    def __init__(self, memory_id: int) -> None:
+        self.memory_id = memory_id
+        super().__init__(f"There is no memory {memory_id}; use an id that recall returned.")
+
+
+class PromptNotFoundError(NotFoundError):
+    """No global prompt has this id."""
+
+    def __init__(self, prompt_id: int) -> None:
+        self.prompt_id = prompt_id
+        super().__init__(
+            f"There is no global prompt {prompt_id}; `soulkeep prompts list` shows their ids."
+        )
+
+
+class InvalidInputError(SoulkeepError):
+    """An argument breaks a rule; `argument` names it, `rule` says what to send instead."""
+
+    def __init__(self, argument: str, rule: str) -> None:
+        self.argument = argument
+        self.rule = rule
+        super().__init__(f"`{argument}` {rule}.")
+
+
+class StoreError(SoulkeepError):
+    """The store's file cannot serve the request."""
+
+    def __init__(self, path: Path, problem: str, remedy: str) -> None:
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{path}: {problem}; {remedy}.")
+
+
+class StoreBusyError(StoreError):
+    """Another process held the write lock longer than the busy timeout."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path, "another process is writing and did not finish in time", "try again in a moment"
+        )
+
+
+class StoreNotWritableError(StoreError):
+    """The file or its folder cannot be opened for writing."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            path,
+            f"the store cannot be opened for writing ({detail})",
+            "make the folder writable for you, or set SOULKEEP_HOME to one that is",
+        )
+
+
+class StoreFullError(StoreError):
+    """The disk is full; the transaction was rolled back."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "the disk is full and nothing was written", "free some space and retry")
+
+
+class NotAStoreError(StoreError):
+    """The path holds something that soulkeep did not make."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        self.found = found
+        super().__init__(
+            path,
+            f"this is {found}, not a soulkeep store, and was left as it is",
+            "move it away, or set SOULKEEP_HOME to another folder",
+        )
+
+
+class StoreCorruptError(StoreError):
+    """SQLite cannot read the file."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            path,
+            f"the store is damaged ({detail})",
+            "keep a copy of the file, then run `soulkeep doctor` or put a backup in its place",
+        )
+
+
+class SchemaTooNewError(StoreError):
+    """A later soulkeep wrote the file."""
+
+    def __init__(self, path: Path, found: int, supported: int) -> None:
+        self.found = found
+        self.supported = supported
+        super().__init__(
+            path,
+            f"the store has schema version {found} and this soulkeep knows {supported}",
+            "upgrade soulkeep",
+        )
+
+
+class EmbedderMismatchError(StoreError):
+    """The store's vectors come from another embedder than the one in use."""
+
+    def __init__(self, path: Path, stored: str, configured: str) -> None:
+        self.stored = stored
+        self.configured = configured
+        super().__init__(
+            path,
+            f"its vectors were made by {stored} and the embedder in use is {configured}",
+            "start soulkeep as before (Python version, SOULKEEP_EMBEDDER), "
+            "or run `soulkeep reindex` to embed every memory anew",
+        )
+
+
+class EmbedderError(SoulkeepError):
+    """A text could not be embedded."""
+
+
+class EmbedderUnavailableError(EmbedderError):
+    """The configured embedder cannot be used here."""
+
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        self.name = name
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"The embedder {name} is not available: {reason}; {remedy}.")
+
+
+class DimensionMismatchError(EmbedderError):
+    """A vector has a length that the store cannot hold."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        self.expected = expected
+        self.got = got
+        super().__init__(
+            f"An embedding has {got} dimensions and the store holds up to {expected}; "
+            "choose another embedder with SOULKEEP_EMBEDDER."
+        )
+
+
+class DocumentError(SoulkeepError):
+    """SOUL.md, MEMORY.md or a daily log cannot be read or seeded."""
+
+    def __init__(self, path: Path, problem: str, remedy: str) -> None:
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{path}: {problem}; {remedy}.")

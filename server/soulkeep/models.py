@@ -1,0 +1,163 @@
+"""The value objects that every layer shares.
+
+Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that they sort as they stand.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+MemoryType = Literal["fact", "preference", "decision", "summary"]
+MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
+
+Clock = Callable[[], datetime]
+
+Embedding = bytes
+"""A unit vector: `dimensions` float32 values, little-endian, 4 bytes each."""
+
+
+def utc_now() -> datetime:
+    """Return the time, aware and in UTC."""
+    return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """Write an aware `moment` as the store does: `2026-11-22T16:42:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A conversation with a title and, if set, its own system prompt."""
+
+    id: str
+    title: str
+    system_prompt: str | None
+    archived: bool
+    created_at: str
+    last_active_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewMemory:
+    """What the caller wants kept; without a thread it is a global memory."""
+
+    content: str
+    memory_type: str = "fact"
+    thread_id: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory as the store holds it."""
+
+    id: int
+    thread_id: str | None
+    content: str
+    memory_type: str
+    source: str | None
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFilter:
+    """Which memories a search may return; an unset field lets all pass.
+
+    A thread lets its own memories and the global ones pass. `since` and `until` are timestamps, both
+    inclusive.
+    """
+
+    thread_id: str | None = None
+    memory_type: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A recalled memory; a larger score is better, and scores compare within one answer only."""
+
+    memory: Memory
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """An answer: matches, best first, and whether vectors took part (`hybrid`) or not (`lexical`)."""
+
+    matches: tuple[Match, ...]
+    mode: Literal["hybrid", "lexical"]
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """An existing memory close to a new one; `similarity` is their cosine, absent without vectors."""
+
+    memory: Memory
+    similarity: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one memory that was to be kept.
+
+    `id` is the new memory's, or the older one's where `stored` is false because it says exactly the
+    same, with the same type, in the same scope.
+    """
+
+    id: int
+    stored: bool
+    similar: tuple[Similar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalPrompt:
+    """A system prompt of the user's; a higher priority is loaded first."""
+
+    id: int
+    name: str
+    content: str
+    is_active: bool
+    priority: int
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One connection of a client, or the command line; `agent_id` is the client's name."""
+
+    id: str
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a session's conversation; `token_count` is unset where nobody counted."""
+
+    id: int
+    session_id: str
+    role: str
+    content: str
+    created_at: str
+    token_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """One use of a model: tokens in and out, and the cost in US dollars (0 for a local model)."""
+
+    model: str
+    input_tokens: int
+    output_tokens: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with a store: what, how much of it, and what to do."""
+
+    name: str
+    detail: str
+    remedy: str

@@ -1,0 +1,62 @@
+"""The only code that talks to SQLite."""
+
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+
+from soulkeep.models import Fault
+from soulkeep.repository import checks
+from soulkeep.repository.connection import Database
+from soulkeep.repository.ledger import Ledger
+from soulkeep.repository.memories import MemoryTable
+from soulkeep.repository.schema import bootstrap
+from soulkeep.repository.threads import PromptTable, ThreadTable
+
+__all__ = ["Repository"]
+
+
+class Repository:
+    """A store: its tables by noun, and the transactions that span them."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the store at `path`, making or migrating it if need be.
+
+        Raises:
+            StoreError: The file cannot serve; the subclass says why.
+        """
+        self.path = path
+        with ExitStack() as on_failure:
+            self._database = Database(path)
+            on_failure.callback(self._database.close)
+            bootstrap(self._database)
+            on_failure.pop_all()
+        self.memories = MemoryTable(self._database)
+        self.threads = ThreadTable(self._database)
+        self.prompts = PromptTable(self._database)
+        self.ledger = Ledger(self._database)
+
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """Do everything inside as one write: all of it, or nothing when an error leaves the block."""
+        return self._database.transaction(durable=durable)
+
+    def without_waiting(self) -> AbstractContextManager[None]:
+        """Let a held write lock raise StoreBusyError at once inside the block."""
+        return self._database.without_waiting()
+
+    def count_rows(self) -> dict[str, int]:
+        """Count the rows of each table and of both search indexes."""
+        return checks.count_rows(self._database)
+
+    def check(self, *, vectors_expected: bool) -> list[Fault]:
+        """Return everything that is wrong with the store; an empty list means it is whole."""
+        return checks.find_faults(self._database, vectors_expected=vectors_expected)
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of SQLite and sqlite-vec, and the schema's."""
+        sqlite, vec, schema = self._database.execute(
+            "SELECT sqlite_version(), vec_version(), (SELECT user_version FROM pragma_user_version)"
+        )[0]
+        return {"SQLite": sqlite, "sqlite-vec": vec, "schema": str(schema)}
+
+    def close(self) -> None:
+        """Close the store; closing it again does nothing."""
+        self._database.close()

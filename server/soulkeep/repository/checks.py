@@ -1,0 +1,88 @@
+"""Proof that a store is whole: SQLite's own checks, and every derived row against its memory."""
+
+from soulkeep.errors import StoreCorruptError
+from soulkeep.models import Fault
+from soulkeep.repository.connection import Database
+
+TABLES = (
+    "threads",
+    "memories",
+    "global_prompts",
+    "sessions",
+    "messages",
+    "usage_records",
+    "audit_log",
+)
+
+_REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from the memories"
+_RESTORE = "keep a copy of the file, then put a backup in its place"
+
+
+def count_rows(database: Database) -> dict[str, int]:
+    """Count the rows of each canonical table, of the vectors and of the full-text index."""
+    sources = {table: table for table in TABLES}
+    # The shadow tables are what the virtual ones are made of, and are counted without reading vectors.
+    sources |= {"vectors": "vec_memories_rowids", "full-text entries": "memories_fts_docsize"}
+    return {
+        name: database.execute(f"SELECT count(*) FROM {source}")[0][0]
+        for name, source in sources.items()
+    }
+
+
+def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
+    """Return everything that is wrong with the store; an empty list means it is whole.
+
+    Exactly one vector (none, where the store's embedder makes none) and one full-text entry belong to
+    each memory.
+    """
+    return [
+        *_integrity(database),
+        *_foreign_keys(database),
+        *_vectors(database, vectors_expected),
+        *_full_text(database),
+    ]
+
+
+def _integrity(database: Database) -> list[Fault]:
+    rows = [row[0] for row in database.execute("PRAGMA integrity_check(3)")]
+    return [] if rows == ["ok"] else [Fault("integrity", "; ".join(rows), _RESTORE)]
+
+
+def _foreign_keys(database: Database) -> list[Fault]:
+    rows = database.execute('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY 1')
+    return [
+        Fault("foreign keys", f"{count} rows of {table} refer to rows that are gone", _RESTORE)
+        for table, count in rows
+    ]
+
+
+def _vectors(database: Database, expected: bool) -> list[Fault]:
+    missing, orphaned = database.execute(
+        "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT rowid FROM vec_memories_rowids)),"
+        " (SELECT count(*) FROM vec_memories_rowids WHERE rowid NOT IN (SELECT id FROM memories))"
+    )[0]
+    faults = []
+    if missing and expected:
+        faults.append(Fault("vectors", f"{missing} memories have no vector", _REINDEX))
+    if orphaned:
+        faults.append(Fault("vectors", f"{orphaned} vectors have no memory", _REINDEX))
+    return faults
+
+
+def _full_text(database: Database) -> list[Fault]:
+    missing, orphaned = database.execute(
+        "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT id FROM memories_fts_docsize)),"
+        " (SELECT count(*) FROM memories_fts_docsize WHERE id NOT IN (SELECT id FROM memories))"
+    )[0]
+    if missing or orphaned:
+        detail = f"{missing} memories are not indexed, {orphaned} entries have no memory"
+        return [Fault("full text", detail, _REINDEX)]
+    try:
+        with database.transaction():
+            # With rank 1 FTS5 compares its index with the text of every memory.
+            database.execute(
+                "INSERT INTO memories_fts (memories_fts, rank) VALUES ('integrity-check', 1)"
+            )
+    except StoreCorruptError:
+        return [Fault("full text", "the index and the memories differ", _REINDEX)]
+    return []

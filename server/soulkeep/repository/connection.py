@@ -1,0 +1,229 @@
+"""The one connection to the store's file: opening it, its transactions, and SQLite's errors as ours."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from soulkeep.errors import (
+    NotAStoreError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+)
+
+APPLICATION_ID = 0x534B4550
+"""Marks the file as ours in SQLite's header: "SKEP" in ASCII."""
+
+BUSY_TIMEOUT_S = 10
+"""SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
+
+_HEADER = b"SQLite format 3\0"
+_FULL_DISK_BYTES = 256 * 1024
+
+Row = tuple[Any, ...]
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Database:
+    """One SQLite connection with sqlite-vec, shared by the threads of this process.
+
+    A lock serialises the threads; several processes work on one file side by side through WAL.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, making it and its folder if they are missing.
+
+        Raises:
+            NotAStoreError: The path holds something else, which is left untouched.
+            StoreNotWritableError: The file cannot be opened for writing.
+            StoreError: SQLite refuses for another reason.
+        """
+        self.path = path
+        self._lock = threading.RLock()
+        _create(path)
+        _recognise(path)
+        with _translated(path):
+            self._connection = apsw.Connection(str(path))
+            self._configure()
+
+    def _configure(self) -> None:
+        connection = self._connection
+        connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+        connection.enable_load_extension(True)
+        connection.load_extension(_vec_library())
+        connection.enable_load_extension(False)
+        self._use_wal()
+        for pragma in (
+            "synchronous = NORMAL",
+            "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
+            "foreign_keys = ON",
+            "mmap_size = 2147418112",  # SQLite's own maximum; vectors are read through it
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        self._durable = False
+
+    def _use_wal(self) -> None:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while self._connection.pragma("journal_mode") != "wal":
+            try:
+                # Only a new file takes a page size; 16 KiB makes reading a vector half the work.
+                self._connection.pragma("page_size", 16384)
+                self._connection.pragma("journal_mode", "wal")
+            except apsw.BusyError:
+                # SQLite does not wait here by itself when several processes make the file at once.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement and return its rows.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, _translated(self.path):
+            return list(self._connection.execute(sql, parameters))
+
+    @property
+    def last_row_id(self) -> int:
+        """The id that the last INSERT of this connection was given."""
+        return self._connection.last_insert_rowid()
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Do everything inside as one write: all of it, or nothing when an error leaves the block.
+
+        A durable commit is on the disk when the block ends; one that is not survives the end of the
+        process, but the last few may be lost with the power.
+
+        Raises:
+            StoreBusyError: Another process kept the write lock.
+            StoreFullError: The disk is full.
+        """
+        with self._lock, _translated(self.path):
+            if durable != self._durable:
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            self._begin()
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _begin(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Let a held write lock raise StoreBusyError at once inside the block."""
+        with self._lock:
+            self._connection.set_busy_timeout(0)
+            try:
+                yield
+            finally:
+                self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+
+    def back_up(self, label: str) -> Path:
+        """Copy the store, as one consistent state, to `<name>.<label>.bak` beside it.
+
+        An older backup of that name is kept: the copy then gets a number too.
+        """
+        unfinished = self.path.with_name(f"{self.path.name}.{label}.{os.getpid()}.part")
+        with self._lock, _translated(self.path):
+            _create(unfinished)
+            copy = apsw.Connection(str(unfinished))
+            with copy.backup("main", self._connection, "main") as backup:
+                backup.step()
+            copy.close()
+        return _keep_under_free_name(unfinished, self.path.with_name(f"{self.path.name}.{label}.bak"))
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        with self._lock:
+            self._connection.close()
+
+
+def _keep_under_free_name(unfinished: Path, wanted: Path) -> Path:
+    target, number = wanted, 1
+    while target.exists():
+        number += 1
+        target = wanted.with_name(f"{wanted.name}.{number}")
+    return unfinished.rename(target)
+
+
+def _vec_library() -> str:
+    # Importing sqlite_vec would import numpy, so its library is loaded by path.
+    spec = find_spec("sqlite_vec")
+    if spec is None or spec.origin is None:
+        raise ImportError("the package sqlite-vec is not installed")
+    return str(Path(spec.origin).with_name("vec0"))
+
+
+def _create(path: Path) -> None:
+    """Make the file, for its owner only, and its folder, unless they exist."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except IsADirectoryError:
+        raise NotAStoreError(path, "a folder") from None
+    except (FileExistsError, NotADirectoryError):
+        raise StoreNotWritableError(path, "a file stands where its folder should be") from None
+    except OSError as error:
+        if path.is_dir():
+            raise NotAStoreError(path, "a folder") from None
+        raise StoreNotWritableError(path, error.strerror or "refused") from error
+
+
+def _recognise(path: Path) -> None:
+    """Refuse a file that is not ours before SQLite touches it.
+
+    The fields are those of https://www.sqlite.org/fileformat.html#the_database_header. A new store
+    whose first transaction is still in the write-ahead log has one page and no application id.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header:
+        return
+    if len(header) < 100 or not header.startswith(_HEADER):
+        raise NotAStoreError(path, "no SQLite database")
+    pages, application_id = (int.from_bytes(header[at : at + 4]) for at in (28, 68))
+    if application_id != APPLICATION_ID and (application_id or pages > 1):
+        raise NotAStoreError(path, "another program's SQLite database")
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, so that no caller has to know SQLite."""
+    try:
+        yield
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise StoreBusyError(path) from error
+    except apsw.FullError as error:
+        raise StoreFullError(path) from error
+    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
+        raise StoreNotWritableError(path, str(error)) from error
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise StoreCorruptError(path, str(error)) from error
+    except apsw.IOError as error:
+        # A full disk shows as a failed write of one kind or another.
+        if shutil.disk_usage(path.parent).free < _FULL_DISK_BYTES:
+            raise StoreFullError(path) from error
+        raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
+    except apsw.Error as error:
+        raise StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor`") from error

@@ -1,0 +1,85 @@
+"""Who was connected, what was said, what it cost and what changed: sessions, messages, usage, audit."""
+
+import json
+from typing import Any
+
+from soulkeep.models import Message, Session, Usage
+from soulkeep.repository.connection import Database
+
+UNKNOWN_MODEL = "unknown"
+"""A client does not say which language model it runs."""
+
+
+class Ledger:
+    """Rows of sessions, messages, usage_records and audit_log; writes go inside a transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_session(self, session: Session, session_key: str, now: str) -> Session:
+        """Insert a session, or renew the one with this key. Return the one in the store."""
+        self._database.execute(
+            "INSERT INTO sessions (id, session_key, agent_id, model, created_at, last_active_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (session_key) DO UPDATE SET last_active_at = excluded.last_active_at",
+            (session.id, session_key, session.agent_id, UNKNOWN_MODEL, now, now),
+        )
+        rows = self._database.execute(
+            "SELECT id, agent_id FROM sessions WHERE session_key = ?", (session_key,)
+        )
+        return Session(*rows[0])
+
+    def touch_session(self, session_id: str, now: str) -> None:
+        """Record that a session did something."""
+        self._database.execute("UPDATE sessions SET last_active_at = ? WHERE id = ?", (now, session_id))
+
+    def add_message(
+        self, session_id: str, role: str, content: str, now: str, token_count: int | None = None
+    ) -> int:
+        """Insert a message of a session. Return its id."""
+        self._database.execute(
+            "INSERT INTO messages (session_id, role, content, created_at, token_count)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (session_id, role, content, now, token_count),
+        )
+        return self._database.last_row_id
+
+    def list_messages(self, session_id: str, limit: int, after: int = 0) -> list[Message]:
+        """Return up to `limit` messages of a session with ids above `after`, oldest first."""
+        rows = self._database.execute(
+            "SELECT id, session_id, role, content, created_at, token_count FROM messages"
+            " WHERE session_id = ? AND id > ? ORDER BY id LIMIT ?",
+            (session_id, after, limit),
+        )
+        return [Message(*row) for row in rows]
+
+    def add_usage(self, session_id: str, usage: Usage, now: str) -> None:
+        """Insert one use of a model."""
+        self._database.execute(
+            "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens,"
+            " total_tokens, cost, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                session_id,
+                usage.model,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.input_tokens + usage.output_tokens,
+                usage.cost,
+                now,
+            ),
+        )
+
+    def usage_totals(self) -> Usage:
+        """Return the sums over all usage records, with the model `all`."""
+        rows = self._database.execute(
+            "SELECT 'all', ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0),"
+            " ifnull(sum(cost), 0.0) FROM usage_records"
+        )
+        return Usage(*rows[0])
+
+    def add_audit(self, event: str, source_app: str, details: dict[str, Any], now: str) -> None:
+        """Insert one change; `details` holds ids and sizes, never what the user wrote."""
+        self._database.execute(
+            "INSERT INTO audit_log (timestamp, event, source_app, details) VALUES (?, ?, ?, ?)",
+            (now, event, source_app, json.dumps(details)),
+        )

@@ -1,0 +1,186 @@
+"""Every table of the store, and how a file is brought to the current schema.
+
+Canonical tables hold what the user said: threads, memories, global_prompts, sessions, messages,
+usage_records, audit_log. Derived ones (vec_memories, memories_fts) can be rebuilt from them.
+
+A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
+"""
+
+from soulkeep.errors import NotAStoreError, SchemaTooNewError
+from soulkeep.repository.connection import APPLICATION_ID, Database
+
+THREADS = """
+CREATE TABLE threads (
+  id             TEXT PRIMARY KEY NOT NULL,
+  title          TEXT NOT NULL,
+  system_prompt  TEXT,
+  archived       INTEGER DEFAULT 0,
+  created_at     TEXT NOT NULL,
+  last_active_at TEXT NOT NULL
+)"""
+
+MEMORIES = """
+CREATE TABLE memories (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  thread_id   TEXT REFERENCES threads (id),
+  content     TEXT NOT NULL,
+  memory_type TEXT NOT NULL,
+  source      TEXT,
+  created_at  TEXT NOT NULL
+)"""
+
+GLOBAL_PROMPTS = """
+CREATE TABLE global_prompts (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  name       TEXT NOT NULL,
+  content    TEXT NOT NULL,
+  is_active  INTEGER DEFAULT 1,
+  priority   INTEGER DEFAULT 0,
+  created_at TEXT NOT NULL
+)"""
+
+AUDIT_LOG = """
+CREATE TABLE audit_log (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  timestamp  TEXT NOT NULL,
+  event      TEXT NOT NULL,
+  provider   TEXT,
+  source_ip  TEXT,
+  source_app TEXT,
+  details    TEXT
+)"""
+
+SESSIONS = """
+CREATE TABLE sessions (
+  id             TEXT PRIMARY KEY NOT NULL,
+  session_key    TEXT NOT NULL UNIQUE,
+  agent_id       TEXT NOT NULL DEFAULT 'default',
+  model          TEXT NOT NULL,
+  created_at     TEXT NOT NULL,
+  last_active_at TEXT NOT NULL
+)"""
+
+MESSAGES = """
+CREATE TABLE messages (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  session_id  TEXT NOT NULL REFERENCES sessions (id),
+  role        TEXT NOT NULL,
+  content     TEXT NOT NULL,
+  created_at  TEXT NOT NULL,
+  token_count INTEGER
+)"""
+
+USAGE_RECORDS = """
+CREATE TABLE usage_records (
+  id            INTEGER PRIMARY KEY AUTOINCREMENT,
+  session_id    TEXT NOT NULL REFERENCES sessions (id),
+  model         TEXT NOT NULL,
+  input_tokens  INTEGER NOT NULL,
+  output_tokens INTEGER NOT NULL,
+  total_tokens  INTEGER NOT NULL,
+  cost          REAL NOT NULL,
+  timestamp     TEXT NOT NULL
+)"""
+
+# Facts about the store itself, such as the identity of the embedder that made its vectors.
+STORE_FACTS = """
+CREATE TABLE store_facts (
+  name  TEXT PRIMARY KEY NOT NULL,
+  value TEXT NOT NULL
+) WITHOUT ROWID"""
+
+VEC_MEMORIES = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS vec_memories USING vec0("
+    "memory_id INTEGER PRIMARY KEY, content_embedding FLOAT[1536] distance_metric=cosine)"
+)
+
+MEMORIES_FTS = """
+CREATE VIRTUAL TABLE memories_fts USING fts5(
+  content,
+  content = 'memories',
+  content_rowid = 'id',
+  tokenize = 'porter unicode61'
+)"""
+
+# Triggers, not code, keep the full-text index in step, so that a row added by another program that
+# knows only the canonical table is found as well.
+MEMORIES_FTS_TRIGGERS = (
+    """
+CREATE TRIGGER memories_fts_insert AFTER INSERT ON memories BEGIN
+  INSERT INTO memories_fts (rowid, content) VALUES (new.id, new.content);
+END""",
+    """
+CREATE TRIGGER memories_fts_delete AFTER DELETE ON memories BEGIN
+  INSERT INTO memories_fts (memories_fts, rowid, content) VALUES ('delete', old.id, old.content);
+END""",
+    """
+CREATE TRIGGER memories_fts_update AFTER UPDATE OF content ON memories BEGIN
+  INSERT INTO memories_fts (memories_fts, rowid, content) VALUES ('delete', old.id, old.content);
+  INSERT INTO memories_fts (rowid, content) VALUES (new.id, new.content);
+END""",
+)
+
+INDEXES = (
+    "CREATE INDEX memories_by_thread ON memories (thread_id, created_at)",
+    "CREATE INDEX memories_by_type ON memories (memory_type, created_at)",
+    "CREATE INDEX memories_by_date ON memories (created_at)",
+    # Finds an exact duplicate without a second copy of every text.
+    "CREATE INDEX memories_by_opening ON memories (substr(content, 1, 64), length(content))",
+    "CREATE INDEX messages_by_session ON messages (session_id)",
+    "CREATE INDEX usage_by_session ON usage_records (session_id)",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        THREADS,
+        MEMORIES,
+        GLOBAL_PROMPTS,
+        AUDIT_LOG,
+        SESSIONS,
+        MESSAGES,
+        USAGE_RECORDS,
+        STORE_FACTS,
+        VEC_MEMORIES,
+        MEMORIES_FTS,
+        *MEMORIES_FTS_TRIGGERS,
+        *INDEXES,
+    ),
+)
+"""`STEPS[n]` brings a store from schema version n to n + 1."""
+
+
+def bootstrap(database: Database, steps: tuple[tuple[str, ...], ...] = STEPS) -> None:
+    """Bring the store to schema version `len(steps)`; running it again changes nothing.
+
+    All pending steps are one transaction. A store that already holds a schema is first copied beside
+    itself, as `<name>.v<version>.bak`.
+
+    Raises:
+        NotAStoreError: The file has tables, and not ours.
+        SchemaTooNewError: A later soulkeep wrote the file.
+    """
+    version = _version(database, len(steps))
+    if version == len(steps):
+        return
+    if version:
+        database.back_up(f"v{version}")
+    with database.transaction():
+        # Another process may have migrated the file between the first look and the lock.
+        for step in steps[_version(database, len(steps)) :]:
+            for statement in step:
+                database.execute(statement)
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def _version(database: Database, supported: int) -> int:
+    application_id, version, tables = database.execute(
+        "SELECT (SELECT application_id FROM pragma_application_id),"
+        " (SELECT user_version FROM pragma_user_version),"
+        " (SELECT count(*) FROM sqlite_master)"
+    )[0]
+    if application_id != APPLICATION_ID and (application_id or tables):
+        raise NotAStoreError(database.path, "another program's SQLite database")
+    if version > supported:
+        raise SchemaTooNewError(database.path, version, supported)
+    return int(version) if application_id == APPLICATION_ID else 0

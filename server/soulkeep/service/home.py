@@ -1,0 +1,40 @@
+"""A home: one folder with a store and its documents, and the services over them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from soulkeep.documents import Documents
+from soulkeep.errors import StoreBusyError
+from soulkeep.models import Fault
+from soulkeep.repository import Repository
+from soulkeep.service.memories import Memories
+from soulkeep.service.prompts import Prompts
+from soulkeep.service.sessions import Sessions
+from soulkeep.service.threads import Threads
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Everything that works on one home; close it when done."""
+
+    path: Path
+    repository: Repository
+    documents: Documents
+    sessions: Sessions
+    memories: Memories
+    threads: Threads
+    prompts: Prompts
+
+    def check(self) -> list[Fault]:
+        """Return everything that is wrong with the store; an empty list means it is whole."""
+        return self.repository.check(vectors_expected=self.memories.vectors_expected)
+
+    def close(self) -> None:
+        """Write what is still in memory and close the store; closing again does nothing."""
+        try:
+            self.sessions.flush()
+        except StoreBusyError:
+            # Usage records are the one thing worth less than a client that waits for us to end.
+            return
+        finally:
+            self.repository.close()

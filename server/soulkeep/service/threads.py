@@ -1,0 +1,45 @@
+"""Threads: conversations with a title and, if set, their own system prompt."""
+
+import secrets
+
+from soulkeep.models import Clock, Session, Thread, timestamp
+from soulkeep.repository import Repository
+from soulkeep.service.sessions import Sessions
+from soulkeep.service.validation import MAX_CONTENT, MAX_NAME, require_text
+
+
+class Threads:
+    """The service behind `create_thread`."""
+
+    def __init__(self, repository: Repository, sessions: Sessions, clock: Clock) -> None:
+        self._repository = repository
+        self._sessions = sessions
+        self._clock = clock
+
+    def create_thread(
+        self, title: str, system_prompt: str | None = None, session: Session | None = None
+    ) -> Thread:
+        """Create a thread with a title of up to 200 characters; its id is 12 random hex digits.
+
+        Raises:
+            InvalidInputError: The title or the system prompt breaks a rule.
+            StoreError: The store cannot take it.
+        """
+        session = session or self._sessions.current()
+        require_text("title", title, MAX_NAME)
+        if system_prompt is not None:
+            require_text("system_prompt", system_prompt, MAX_CONTENT)
+        now = timestamp(self._clock())
+        thread = Thread(secrets.token_hex(6), title.strip(), system_prompt, False, now, now)
+        with self._repository.transaction():
+            self._repository.threads.add_thread(thread)
+            self._sessions.audit(session, "thread.created", thread_id=thread.id)
+        return thread
+
+    def get_thread(self, thread_id: str) -> Thread:
+        """Return one thread.
+
+        Raises:
+            ThreadNotFoundError: There is none with this id.
+        """
+        return self._repository.threads.get_thread(thread_id)

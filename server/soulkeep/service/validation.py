@@ -1,0 +1,112 @@
+"""The rules for what callers may send; breaking one changes nothing and names the rule."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, time, timedelta
+
+from soulkeep.errors import InvalidInputError
+from soulkeep.models import MEMORY_TYPES, MemoryFilter, NewMemory, timestamp
+
+MAX_CONTENT = 100_000
+MAX_BATCH = 100
+MAX_BATCH_CHARACTERS = 1_000_000
+MAX_QUERY = 10_000
+MAX_NAME = 200
+MAX_LIMIT = 100
+MAX_PRIORITY = 1_000_000
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_FORM = "must be a date like 2026-11-22 or a time like 2026-11-22T16:42:00Z"
+
+
+def require_text(argument: str, value: str, maximum: int) -> None:
+    """Check that `value` is text with something in it.
+
+    Raises:
+        InvalidInputError: It is blank, longer than `maximum` characters, or holds a NUL character or
+            half of a surrogate pair, which no UTF-8 file can hold.
+    """
+    if not value.strip():
+        raise InvalidInputError(argument, "must not be blank; send the text")
+    if len(value) > maximum:
+        rule = f"has {len(value):,} characters and may have {maximum:,}; shorten or split it"
+        raise InvalidInputError(argument, rule)
+    if "\0" in value:
+        raise InvalidInputError(argument, "holds a NUL character; remove it")
+    if _SURROGATE.search(value):
+        raise InvalidInputError(
+            argument, "holds half of a surrogate pair; send whole Unicode characters"
+        )
+
+
+def require_range(argument: str, value: int, lowest: int, highest: int) -> None:
+    """Check that `lowest` <= `value` <= `highest`.
+
+    Raises:
+        InvalidInputError: It is outside.
+    """
+    if not lowest <= value <= highest:
+        raise InvalidInputError(argument, f"must be from {lowest:,} to {highest:,}")
+
+
+def require_memory_type(value: str) -> None:
+    """Check that `value` is one of the four memory types.
+
+    Raises:
+        InvalidInputError: It is not.
+    """
+    if value not in MEMORY_TYPES:
+        raise InvalidInputError("memory_type", f"must be one of {', '.join(MEMORY_TYPES)}")
+
+
+def require_memories(memories: Sequence[NewMemory]) -> None:
+    """Check memories that are to be kept in one call.
+
+    Raises:
+        InvalidInputError: There are none, too many, or one breaks a rule.
+    """
+    if not 1 <= len(memories) <= MAX_BATCH:
+        raise InvalidInputError(
+            "memories", f"holds {len(memories):,} and may hold 1 to {MAX_BATCH}; send several lists"
+        )
+    for memory in memories:
+        require_text("content", memory.content, MAX_CONTENT)
+        require_memory_type(memory.memory_type)
+        if memory.source is not None:
+            require_text("source", memory.source, MAX_NAME)
+    total = sum(len(memory.content) for memory in memories)
+    if total > MAX_BATCH_CHARACTERS:
+        raise InvalidInputError(
+            "memories",
+            f"has {total:,} characters in all and may have {MAX_BATCH_CHARACTERS:,}; send several lists",
+        )
+
+
+def parse_filter(
+    thread_id: str | None, memory_type: str | None, since: str | None, until: str | None
+) -> MemoryFilter:
+    """Build a filter; a date without a time means its whole day, and a time without a zone is UTC.
+
+    Raises:
+        InvalidInputError: The type is unknown, a date is none, or `since` is after `until`.
+    """
+    if memory_type is not None:
+        require_memory_type(memory_type)
+    first = None if since is None else timestamp(_moment("since", since, end_of_day=False))
+    last = None if until is None else timestamp(_moment("until", until, end_of_day=True))
+    if first and last and first > last:
+        raise InvalidInputError("since", "must not be after `until`; swap the two")
+    return MemoryFilter(thread_id, memory_type, first, last)
+
+
+def _moment(argument: str, value: str, *, end_of_day: bool) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        if end_of_day and _DATE.fullmatch(value.strip()):
+            moment = datetime.combine(moment, time.max, UTC)
+        return moment.astimezone(UTC) + timedelta(0)
+    except (ValueError, OverflowError):
+        raise InvalidInputError(argument, _FORM) from None
