@@ -139,10 +139,6 @@ def _compact(schema: Any, dropped: frozenset[str] = frozenset({"title"})) -> Any
         return [_compact(item, dropped) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    match schema:
-        case {"anyOf": [{"type": str(kind)}, {"type": "null"}]}:
-            schema = {**schema, "type": [kind, "null"]}
-            del schema["anyOf"]
     # Under "properties" the keys are names of fields, and one of those may well be `title`.
     return {
         key: {name: _compact(field, dropped) for name, field in value.items()}

@@ -43,18 +43,11 @@ class Documents:
         if os.path.lexists(target):
             return False
         unfinished = self.home / f".{name}.{os.getpid()}.part"
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(_original(name))
-            file.flush()
-            os.fsync(file.fileno())
         try:
-            # A link fails where a rename would replace what another process just put there.
-            os.link(unfinished, target)
-        except FileExistsError:
-            return False
+            _write(unfinished, _original(name))
+            return _put_in_place(unfinished, target)
         finally:
-            unfinished.unlink()
-        return True
+            unfinished.unlink(missing_ok=True)
 
     def read(self, name: DocumentName) -> str:
         """Return a document as it is on the disk now, seeding it if it is missing.
@@ -72,6 +65,25 @@ class Documents:
             raise DocumentError(path, problem, "save it as UTF-8 in your editor") from error
         except OSError as error:
             raise DocumentError(path, f"it cannot be read ({error.strerror})", _LEAVE) from error
+
+
+def _put_in_place(unfinished: Path, target: Path) -> bool:
+    try:
+        # A link fails where a rename would replace what another process just put there.
+        os.link(unfinished, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        # FAT and some network shares have no links; a moment ago nothing was there.
+        unfinished.replace(target)
+    return True
+
+
+def _write(path: Path, content: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _original(name: DocumentName) -> bytes:

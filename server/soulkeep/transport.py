@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, cast
 
 import anyio
 import anyio.to_thread
@@ -21,6 +21,8 @@ from mcp.types import (
     PARSE_ERROR,
     ErrorData,
     JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
     JSONRPCRequest,
     JSONRPCResponse,
     RequestId,
@@ -37,61 +39,55 @@ _PLAIN_ID = re.compile(r'-?\d{1,18}|"[^"\\]*"')
 _UNANSWERED = frozenset({"subscriptions/listen"})
 
 
-class Replies(Protocol):
-    """Where messages to the client go."""
+class RefusedError(Exception):
+    """A line that the SDK would drop without an answer; `error` is the answer to it."""
 
-    async def send(self, item: SessionMessage, /) -> None:
-        """Send one message."""
+    def __init__(self, code: int, message: str, text: str) -> None:
+        self.error = JSONRPCError(
+            jsonrpc="2.0", id=_request_id(text), error=ErrorData(code=code, message=message)
+        )
+        super().__init__(message)
 
-    async def aclose(self) -> None:
-        """Close the stream."""
 
+def parse_line(line: bytes) -> JSONRPCMessage:
+    """Return the message that a line holds.
 
-def refusal(line: bytes) -> JSONRPCError | None:
-    """Return the error that answers a line which the SDK would drop; None if it can be served.
-
-    The error carries the request's id where one can be made out, else null.
+    Raises:
+        RefusedError: The line holds none that can be served. Its error carries the request's id where
+            one can be made out, else null.
     """
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        return _error(
-            PARSE_ERROR, "The message is not UTF-8; send UTF-8.", line.decode(errors="replace")
-        )
+        text = line.decode(errors="replace")
+        raise RefusedError(PARSE_ERROR, "The message is not UTF-8; send UTF-8.", text) from None
     try:
-        jsonrpc_message_adapter.validate_json(text, by_name=False)
+        message = jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
-        return _error(*_diagnosis(text), text)
-    return None
+        raise RefusedError(*_diagnosis(text), text) from None
+    if isinstance(message, JSONRPCNotification) and "id" in json.loads(text):
+        rule = "An id must be a string or a whole number; leave it out of a notification."
+        raise RefusedError(INVALID_REQUEST, rule, text)
+    return message
 
 
 def _diagnosis(text: str) -> tuple[int, str]:
+    """Say why pydantic's parser, which stops at its first problem, took offence."""
     try:
         message = json.loads(text)
-    except RecursionError:
-        return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
-    except ValueError:
-        return PARSE_ERROR, "The message is not JSON; send one JSON-RPC message a line."
-    if isinstance(message, list):
-        return INVALID_REQUEST, "Batches are not part of MCP; send one message a line."
-    try:
         json.dumps(message, ensure_ascii=False).encode()
         jsonrpc_message_adapter.validate_python(message, by_name=False)
+    except RecursionError:
+        return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
     except UnicodeEncodeError:
-        return (
-            PARSE_ERROR,
-            "The message holds half of a surrogate pair; send whole Unicode characters.",
+        return PARSE_ERROR, "The message holds half of a surrogate pair; send whole Unicode characters."
+    except ValidationError:
+        return INVALID_REQUEST, (
+            "The message is no JSON-RPC 2.0 request; send one a line, with jsonrpc, id, method and params."
         )
-    except (ValidationError, RecursionError):
-        return (
-            INVALID_REQUEST,
-            "The message is no JSON-RPC 2.0 request; check jsonrpc, id, method, params.",
-        )
+    except ValueError:
+        return PARSE_ERROR, "The message is not JSON; send one JSON-RPC message a line."
     return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
-
-
-def _error(code: int, message: str, text: str) -> JSONRPCError:
-    return JSONRPCError(jsonrpc="2.0", id=_request_id(text), error=ErrorData(code=code, message=message))
 
 
 def _request_id(text: str) -> RequestId | None:
@@ -113,27 +109,26 @@ class Exchange:
         self._lines = lines
         self._waiting: set[RequestId] = set()
         self._settled = anyio.Event()
-        self.replies: Replies
+        self.replies: _Noting
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield the lines that the SDK can serve; answer the others here."""
         while line := await self._next_line():
             if not line.strip():
                 continue
-            error = refusal(line)
-            if error is None:
-                self._note_request(line)
-                yield line.decode()
+            try:
+                self._note_request(parse_line(line))
+            except RefusedError as refused:
+                await self.replies.send(SessionMessage(refused.error))
             else:
-                await self.replies.send(SessionMessage(error))
+                yield line.decode()
         await self._drain()
 
     async def _next_line(self) -> bytes:
         # A thread that blocks in a read cannot be interrupted, only left behind.
         return await anyio.to_thread.run_sync(self._lines.readline, abandon_on_cancel=True)
 
-    def _note_request(self, line: bytes) -> None:
-        message = jsonrpc_message_adapter.validate_json(line, by_name=False)
+    def _note_request(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest) and message.method not in _UNANSWERED:
             self._waiting.add(message.id)
 
@@ -184,19 +179,23 @@ async def serve_stdio(server: MCPServer[Any]) -> bool:
     )
     exchange = Exchange(sys.stdin.buffer)
     signalled = False
-    async with anyio.create_task_group() as tasks:
 
-        async def watch_signals() -> None:
-            nonlocal signalled
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    signalled = True
-                    tasks.cancel_scope.cancel()
+    async def end_on_signal(scope: anyio.CancelScope) -> None:
+        nonlocal signalled
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                signalled = True
+                scope.cancel()
 
-        if sys.platform != "win32":
-            tasks.start_soon(watch_signals)
-        async with stdio_server(stdin=cast(Any, exchange)) as (read, write):
-            exchange.replies = cast(Replies, _Noting(write, exchange))
-            await low.run(read, cast(Any, exchange.replies), options)
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            if sys.platform != "win32":
+                tasks.start_soon(end_on_signal, tasks.cancel_scope)
+            async with stdio_server(stdin=cast(Any, exchange)) as (read, write):
+                exchange.replies = _Noting(write, exchange)
+                await low.run(read, cast(Any, exchange.replies), options)
+            tasks.cancel_scope.cancel()
+    except* BrokenPipeError:
+        # The client went away with replies still to come; nobody is left to tell.
+        pass
     return signalled

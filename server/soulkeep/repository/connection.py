@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -142,15 +142,20 @@ class Database:
     def back_up(self, label: str) -> Path:
         """Copy the store, as one consistent state, to `<name>.<label>.bak` beside it.
 
-        An older backup of that name is kept: the copy then gets a number too.
+        An older backup of that name is kept: the copy then gets a number too. One process at a time:
+        call it inside a transaction.
         """
-        unfinished = self.path.with_name(f"{self.path.name}.{label}.{os.getpid()}.part")
+        unfinished = self.path.with_name(f"{self.path.name}.{label}.part")
         with self._lock, _translated(self.path):
+            unfinished.unlink(missing_ok=True)  # left by a process that was killed
             _create(unfinished)
-            copy = apsw.Connection(str(unfinished))
-            with copy.backup("main", self._connection, "main") as backup:
+            # A connection of its own sees what is committed, also while this one is in a transaction.
+            with (
+                closing(apsw.Connection(str(self.path))) as source,
+                closing(apsw.Connection(str(unfinished))) as copy,
+                copy.backup("main", source, "main") as backup,
+            ):
                 backup.step()
-            copy.close()
         return _keep_under_free_name(unfinished, self.path.with_name(f"{self.path.name}.{label}.bak"))
 
     def close(self) -> None:

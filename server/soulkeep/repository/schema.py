@@ -159,14 +159,14 @@ def bootstrap(database: Database, steps: tuple[tuple[str, ...], ...] = STEPS) ->
         NotAStoreError: The file has tables, and not ours.
         SchemaTooNewError: A later soulkeep wrote the file.
     """
-    version = _version(database, len(steps))
-    if version == len(steps):
+    if _version(database, len(steps)) == len(steps):
         return
-    if version:
-        database.back_up(f"v{version}")
     with database.transaction():
         # Another process may have migrated the file between the first look and the lock.
-        for step in steps[_version(database, len(steps)) :]:
+        version = _version(database, len(steps))
+        if 0 < version < len(steps):
+            database.back_up(f"v{version}")
+        for step in steps[version:]:
             for statement in step:
                 database.execute(statement)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")

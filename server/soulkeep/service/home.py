@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soulkeep.documents import Documents
-from soulkeep.errors import StoreBusyError
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
 from soulkeep.service.memories import Memories
@@ -31,10 +30,5 @@ class Home:
 
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""
-        try:
-            self.sessions.flush()
-        except StoreBusyError:
-            # Usage records are the one thing worth less than a client that waits for us to end.
-            return
-        finally:
-            self.repository.close()
+        self.sessions.close()
+        self.repository.close()

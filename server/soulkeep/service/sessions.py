@@ -3,6 +3,7 @@
 import secrets
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from soulkeep.errors import StoreBusyError
@@ -52,24 +53,18 @@ class Sessions:
     def record_usage(self, session: Session, usage: Usage) -> None:
         """Record one use of a model, without ever waiting for another process's write.
 
-        While another process holds the write lock, records wait in memory for the next call or for
-        `flush`.
+        While another process holds the write lock, records wait in memory for the next call.
         """
         self._unwritten.append((session.id, usage, self._now()))
-        try:
-            with self._repository.without_waiting():
-                self.flush()
-        except StoreBusyError:
-            return
+        self.flush()
 
     def flush(self) -> None:
-        """Write the usage records that are still in memory.
+        """Write the usage records that are still in memory, unless another process is writing."""
+        if self._unwritten:
+            with suppress(StoreBusyError), self._repository.without_waiting():
+                self._write_usage()
 
-        Raises:
-            StoreBusyError: Another process kept the write lock.
-        """
-        if not self._unwritten:
-            return
+    def _write_usage(self) -> None:
         pending = list(self._unwritten)
         with self._repository.transaction(durable=False):
             for session_id, usage, now in pending:
@@ -77,6 +72,11 @@ class Sessions:
                 self._repository.ledger.touch_session(session_id, now)
         for _ in pending:
             self._unwritten.popleft()
+
+    def close(self) -> None:
+        """Write what can be written now and forget the rest: usage is not worth a client's wait."""
+        self.flush()
+        self._unwritten.clear()
 
     def _now(self) -> str:
         return timestamp(self._clock())

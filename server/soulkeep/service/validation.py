@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import MEMORY_TYPES, MemoryFilter, NewMemory, timestamp
@@ -73,8 +73,9 @@ def require_memories(memories: Sequence[NewMemory]) -> None:
     for memory in memories:
         require_text("content", memory.content, MAX_CONTENT)
         require_memory_type(memory.memory_type)
-        if memory.source is not None:
-            require_text("source", memory.source, MAX_NAME)
+        for argument, value in (("source", memory.source), ("thread_id", memory.thread_id)):
+            if value is not None:
+                require_text(argument, value, MAX_NAME)
     total = sum(len(memory.content) for memory in memories)
     if total > MAX_BATCH_CHARACTERS:
         raise InvalidInputError(
@@ -91,6 +92,8 @@ def parse_filter(
     Raises:
         InvalidInputError: The type is unknown, a date is none, or `since` is after `until`.
     """
+    if thread_id is not None:
+        require_text("thread_id", thread_id, MAX_NAME)
     if memory_type is not None:
         require_memory_type(memory_type)
     first = None if since is None else timestamp(_moment("since", since, end_of_day=False))
@@ -107,6 +110,6 @@ def _moment(argument: str, value: str, *, end_of_day: bool) -> datetime:
             moment = moment.replace(tzinfo=UTC)
         if end_of_day and _DATE.fullmatch(value.strip()):
             moment = datetime.combine(moment, time.max, UTC)
-        return moment.astimezone(UTC) + timedelta(0)
+        return moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidInputError(argument, _FORM) from None

@@ -1,0 +1,54 @@
+// Drives a server over stdio as a TypeScript client does, and prints what it saw as one JSON object.
+//
+//   node drive.mjs FLAVOUR COMMAND [ARGUMENT...]
+//
+// FLAVOUR is "sdk" for the 1.x SDK; or, for the 2.x client, "legacy", "auto" or a protocol version to pin.
+import process from "node:process";
+
+const [flavour, command, ...args] = process.argv.slice(2);
+const identity = { name: `drive-${flavour}`, version: "1.0.0" };
+const server = { command, args, stderr: "inherit" };
+
+async function connectFirst() {
+  const { Client } = await import("@modelcontextprotocol/sdk/client/index.js");
+  const { StdioClientTransport } = await import("@modelcontextprotocol/sdk/client/stdio.js");
+  const client = new Client(identity);
+  const transport = new StdioClientTransport(server);
+  let protocol;
+  transport.setProtocolVersion = (version) => (protocol = version);
+  await client.connect(transport);
+  return { client, protocol };
+}
+
+async function connectSecond() {
+  const { Client } = await import("@modelcontextprotocol/client");
+  const { StdioClientTransport } = await import("@modelcontextprotocol/client/stdio");
+  const mode = ["legacy", "auto"].includes(flavour) ? flavour : { pin: flavour };
+  const client = new Client(identity, { versionNegotiation: { mode } });
+  await client.connect(new StdioClientTransport(server));
+  return { client, protocol: client.getNegotiatedProtocolVersion() };
+}
+
+const { client, protocol } = await (flavour === "sdk" ? connectFirst() : connectSecond());
+const call = (name, values) => client.callTool({ name, arguments: values });
+const read = (uri) => client.readResource({ uri });
+
+// Once the tools are listed, the client holds every answer against the tool's output schema.
+const { tools } = await client.listTools();
+const thread = await call("create_thread", { title: "Café ledger" });
+const thread_id = thread.structuredContent.id;
+const content = "Zoë keeps the café's ledger in Kraków 📒";
+const seen = {
+  server: client.getServerVersion(),
+  instructions: client.getInstructions(),
+  protocol,
+  tools,
+  thread,
+  remembered: await call("remember", { content, thread_id }),
+  recalled: await call("recall", { query: "Who keeps the ledger?", thread_id }),
+  refused: await call("recall", { query: "ledger", limit: 0 }),
+  prompts: await call("list_prompts", {}),
+  documents: [await read("soulkeep://SOUL.md"), await read("soulkeep://MEMORY.md")],
+};
+await client.close();
+console.log(JSON.stringify(seen));

@@ -1,0 +1,74 @@
+"""Fixtures: a home in a temporary folder, clients in both protocol eras, and a server process."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from soulkeep.app import build_server, open_home
+from soulkeep.service.home import Home
+from wire import COMMAND
+
+
+class TickingClock:
+    """A clock that moves one second at each look, from noon on 1 March 2026."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SOULKEEP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("SOULKEEP_EMBEDDER", raising=False)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> TickingClock:
+    return TickingClock()
+
+
+@pytest.fixture
+def make_home(tmp_path: Path, clock: TickingClock) -> Iterator[Callable[..., Home]]:
+    opened: list[Home] = []
+
+    def make(name: str = "home", embedder: str = "auto") -> Home:
+        opened.append(open_home(tmp_path / name, embedder=embedder, clock=clock))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    for home in opened:
+        home.close()
+
+
+@pytest.fixture
+def home(make_home: Callable[..., Home]) -> Home:
+    return make_home()
+
+
+@pytest.fixture(params=["auto", "legacy"])
+async def client(home: Home, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    """A client in memory, in the modern and in the handshake era."""
+    async with Client(build_server(home), mode=request.param, cache=None) as connected:
+        yield connected
+
+
+@pytest.fixture(params=["auto", "legacy"])
+async def process_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
+    """A client of the installed command, over stdio, in both eras."""
+    server = StdioServerParameters(
+        command=str(COMMAND), args=["serve", "--home", str(tmp_path / "home")]
+    )
+    async with Client(stdio_client(server), mode=request.param, read_timeout_seconds=30) as connected:
+        yield connected

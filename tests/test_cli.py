@@ -1,0 +1,225 @@
+"""The command line as a person types it."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from soulkeep.app import open_home
+from soulkeep.cli import main
+from soulkeep.cli.demo import MEMORIES, QUESTIONS
+from soulkeep.models import NewMemory
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soulkeep", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8"))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def home_path(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def test_help_lists_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+
+    assert code == 0
+    for command in ("serve", "demo", "remember", "recall", "prompts", "doctor", "reindex"):
+        assert f"\n  {command} " in out
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version") == (0, "soulkeep, version 0.1.0\n", "")
+
+
+def test_a_memory_is_kept_and_recalled(run: Run) -> None:
+    code, out, _ = run("remember", "The cat is called Miso.", "--type", "fact", "--source", "me")
+    assert (code, out) == (0, "Stored as memory 1 (fact, global).\n")
+
+    code, out, _ = run("recall", "name of the pet", "--limit", "3", "--since", "2020-01-01")
+
+    assert code == 0
+    assert "| The cat is called Miso." in out
+
+
+def test_a_memory_may_come_from_stdin(run: Run) -> None:
+    run("remember", "-", typed="Piped words.")
+
+    assert "| Piped words." in run("recall", "piped")[1]
+
+
+def test_stored_control_characters_do_not_reach_the_terminal(run: Run, home_path: Path) -> None:
+    home = open_home(home_path)
+    home.memories.remember([NewMemory("Red \x1b[31malert\x07.")])
+    home.close()
+
+    assert "| Red �[31malert�." in run("recall", "alert")[1]
+
+
+def test_the_home_is_chosen_before_or_after_the_command_and_by_the_environment(
+    run: Run, tmp_path: Path
+) -> None:
+    run("--home", str(tmp_path / "one"), "remember", "In one.")
+    run("remember", "In two.", "--home", str(tmp_path / "two"))
+    run("remember", "In the environment's.")
+
+    stores = {path.parent.name for path in tmp_path.glob("*/soulkeep.db")}
+    assert stores == {"one", "two", "home"}
+
+
+def test_an_expected_failure_is_one_line_on_stderr(run: Run, home_path: Path) -> None:
+    for arguments in (
+        ("recall", "x", "--thread", "nope"),
+        ("recall", "x", "--since", "someday"),
+        ("recall", " "),
+        ("remember", ""),
+        ("prompts", "activate", "9"),
+    ):
+        code, out, err = run(*arguments)
+        assert (code, out) == (1, "")
+        assert err.startswith("soulkeep: ")
+        assert err.count("\n") == 1
+
+
+def test_a_wrong_option_is_a_usage_error(run: Run) -> None:
+    code, _, err = run("recall", "x", "--limt", "3")
+
+    assert code == 2
+    assert "--limt" in err
+
+
+def test_prompts_are_managed_from_the_command_line(run: Run) -> None:
+    assert "There are no global prompts" in run("prompts", "list")[1]
+    assert run("prompts", "add", "Tone", "Be brief.", "--priority", "2")[1] == (
+        "Added 1: Tone (priority 2, active)\n"
+    )
+    run("prompts", "add", "Safety", "-", "--priority", "9", typed="Ask first.")
+    assert (
+        run("prompts", "change", "1", "--name", "Voice")[1] == "Changed 1: Voice (priority 2, active)\n"
+    )
+    assert "inactive" in run("prompts", "deactivate", "1")[1]
+    assert run("prompts", "list")[1] == (
+        "2: Safety (priority 9, active)\n1: Voice (priority 2, inactive)\n"
+    )
+    assert "(priority 2, active)" in run("prompts", "activate", "1")[1]
+    assert run("prompts", "remove", "2", "--yes")[1].endswith("Ask first.\n")
+    assert run("prompts", "list")[1] == "1: Voice (priority 2, active)\n"
+
+
+def test_removing_a_prompt_asks_first(run: Run) -> None:
+    run("prompts", "add", "Tone", "Be brief.")
+
+    assert run("prompts", "remove", "1", typed="n\n")[0] == 1
+    assert "Tone" in run("prompts", "list")[1]
+    assert run("prompts", "remove", "1", typed="y\n")[0] == 0
+    assert "no global prompts" in run("prompts", "list")[1]
+
+
+def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
+    code, _, err = run("prompts", "change", "1")
+
+    assert code == 2
+    assert "--name" in err
+
+
+def test_doctor_reads_versions_paths_and_counts_and_finds_a_whole_store_in_order(
+    run: Run, home_path: Path
+) -> None:
+    run("remember", "Counted.")
+
+    code, out, _ = run("doctor")
+
+    assert code == 0
+    assert out.endswith("Everything is in order.\n")
+    for part in ("sqlite-vec", "wordllama", str(home_path), "SOUL.md"):
+        assert part in out
+    assert {"memories 1", "vectors 1", "threads 0"} <= {
+        " ".join(line.split()) for line in out.splitlines()
+    }
+
+
+def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: Path) -> None:
+    run("remember", "Its vector will vanish.")
+    home = open_home(home_path)
+    with home.repository.transaction():
+        home.repository._database.execute("DELETE FROM vec_memories")
+    home.close()
+    if sys.platform != "win32":
+        home_path.chmod(0o755)
+
+    code, out, _ = run("doctor")
+
+    assert code == 1
+    assert "FAULT vectors: 1 memories have no vector; run `soulkeep reindex`" in out
+    if sys.platform != "win32":
+        assert f"chmod go-rwx '{home_path}'" in out
+    assert run("reindex")[1].startswith("Indexed 1 memories with wordllama")
+    home_path.chmod(0o700)
+    assert run("doctor")[0] == 0
+
+
+def test_doctor_names_the_mismatch_of_embedders(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("remember", "With a vector.")
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
+
+    code, out, _ = run("doctor")
+
+    assert code == 1
+    assert "searching by words alone" in out
+    assert "FAULT embedder" in out
+    assert "soulkeep reindex" in out
+
+
+def test_the_server_refuses_to_start_with_another_embedder(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("remember", "With a vector.")
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
+
+    code, out, err = run("serve")
+
+    assert (code, out) == (1, "")
+    assert "soulkeep reindex" in err
+
+
+def test_the_demo_finds_answers_that_share_no_word_with_the_question(run: Run) -> None:
+    code, out, _ = run("demo")
+
+    assert code == 0
+    assert "24 memories kept" in out
+    first, asked = (int(word) for word in out.split(" answers came first")[0].split()[-3::2])
+    assert asked == len(QUESTIONS) == 10
+    assert first >= 8
+    assert json.loads(out[out.index("{") :])["mcpServers"]["soulkeep"]["args"] == ["serve"]
+
+
+def test_the_demos_questions_share_no_word_with_their_answers() -> None:
+    def words(text: str) -> set[str]:
+        return set("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+    for _, question, word in QUESTIONS:
+        (answer,) = (content for _, _, content in MEMORIES if word in content)
+        assert words(question) & words(answer) == set()
+
+
+def test_all_runs_of_the_command_line_share_one_session(run: Run, home_path: Path) -> None:
+    run("remember", "One.")
+    run("remember", "Two.")
+
+    file = apsw.Connection(str(home_path / "soulkeep.db"))
+    assert list(file.execute("SELECT agent_id, session_key FROM sessions")) == [("soulkeep", "soulkeep")]

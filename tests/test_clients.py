@@ -1,0 +1,326 @@
+"""The installed command under foreign clients: the Inspector's CLI and both TypeScript clients."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soulkeep import __version__
+from soulkeep.tools import INSTRUCTIONS
+
+pytestmark = pytest.mark.clients
+
+ROOT = Path(__file__).parents[1]
+SOURCES = Path(__file__).with_name("clients")
+CLIENTS = ROOT / ".clients"
+INSPECTOR = CLIENTS / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
+COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
+
+NPM_TIMEOUT_S = 600
+RUN_TIMEOUT_S = 60
+TOOL_IS_ERROR = 5
+
+LEDGER = "Zoë keeps the café's ledger in Kraków 📒"
+TITLES = {
+    "create_thread": "Create thread",
+    "remember": "Remember",
+    "recall": "Recall",
+    "list_prompts": "List global prompts",
+}
+DOCUMENTS = {"soulkeep://SOUL.md": "# Agent Identity", "soulkeep://MEMORY.md": "# Long-Term Memory"}
+PROTOCOLS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
+FLAVOURS = {
+    "sdk": "2025-11-25",
+    "legacy": "2025-11-25",
+    "auto": "2026-07-28",
+    "2026-07-28": "2026-07-28",
+}
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The pinned node, installed together with the clients."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not on PATH, and the foreign clients come from npm")
+    wanted = (SOURCES / "package.json").read_text(encoding="utf-8")
+    installed = CLIENTS / "installed.json"
+    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+        installed.unlink(missing_ok=True)
+        _install(npm, wanted)
+        installed.write_text(wanted, encoding="utf-8")
+    shutil.copy(SOURCES / "drive.mjs", CLIENTS)
+    found = shutil.which("node", path=str(CLIENTS / "node_modules/.bin"))
+    assert found, "npm installed no node"
+    return found
+
+
+def _install(npm: str, package: str) -> None:
+    CLIENTS.mkdir(exist_ok=True)
+    (CLIENTS / "package.json").write_text(package, encoding="utf-8")
+    flags = ["--no-package-lock", "--no-audit", "--no-fund"]
+    done = _run([npm, "install", *flags], NPM_TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+
+
+def _run(command: list[str], timeout: float = RUN_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=CLIENTS,
+        env={**os.environ, "MCP_INSPECTOR_SECRET_STORE": "memory"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=timeout,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """The Inspector's CLI; each request starts a server of its own."""
+
+    node: str
+    target: tuple[str, ...]
+
+    def run(self, *request: str) -> subprocess.CompletedProcess[str]:
+        command = [self.node, str(INSPECTOR), "--cli", *self.target, *request, "--format", "json"]
+        return _run(command)
+
+    def result(self, *request: str) -> dict[str, Any]:
+        done = self.run(*request)
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout)["result"]
+        return result
+
+    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        """Call a tool; return its structured answer."""
+        return _structured(self.result(*_call(tool, arguments)))
+
+
+def _call(tool: str, arguments: dict[str, Any]) -> list[str]:
+    return ["--method", "tools/call", "--tool-name", tool, "--tool-args-json", json.dumps(arguments)]
+
+
+def _structured(result: dict[str, Any]) -> dict[str, Any]:
+    assert not result.get("isError"), result
+    assert [block["type"] for block in result["content"]] == ["text"]
+    structured: dict[str, Any] = result["structuredContent"]
+    return structured
+
+
+@pytest.fixture(params=PROTOCOLS)
+def era(request: pytest.FixtureRequest) -> str:
+    assert isinstance(request.param, str)
+    return request.param
+
+
+@pytest.fixture
+def inspector(node: str, era: str, tmp_path: Path) -> Inspector:
+    server = (str(COMMAND), "serve", "--home", str(tmp_path))
+    return Inspector(node, ("--protocol-era", era, *server))
+
+
+@pytest.fixture(scope="module", params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    assert isinstance(request.param, str)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def seen(node: str, flavour: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one TypeScript client saw of a server in a new home with one prompt."""
+    home = tmp_path_factory.mktemp("home")
+    _add_prompt(home)
+    done = _run([node, "drive.mjs", flavour, str(COMMAND), "serve", "--home", str(home)])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
+def _add_prompt(home: Path) -> None:
+    done = _run([str(COMMAND), "prompts", "add", "tone", "Answer briefly.", "--home", str(home)])
+    assert done.returncode == 0, done.stderr
+
+
+def _assert_four_described_tools(tools: list[dict[str, Any]]) -> None:
+    assert {tool["name"]: tool["title"] for tool in tools} == TITLES
+    assert len(tools) == len(TITLES)
+    for tool in tools:
+        assert tool["description"]
+        assert tool["annotations"]["readOnlyHint"] is (tool["name"] in {"recall", "list_prompts"})
+        assert tool["annotations"]["openWorldHint"] is False
+        assert tool["inputSchema"]["type"] == tool["outputSchema"]["type"] == "object"
+        assert tool["outputSchema"]["required"]
+
+
+def _assert_tone(prompts: list[dict[str, Any]]) -> None:
+    assert [(p["name"], p["content"], p["is_active"]) for p in prompts] == [
+        ("tone", "Answer briefly.", True)
+    ]
+
+
+def _assert_document(uri: str, result: dict[str, Any]) -> None:
+    (document,) = result["contents"]
+    assert (document["uri"], document["mimeType"]) == (uri, "text/markdown")
+    assert document["text"].splitlines()[0] == DOCUMENTS[uri]
+
+
+def test_the_inspector_learns_who_the_server_is_and_how_to_use_it(
+    inspector: Inspector, era: str
+) -> None:
+    about = inspector.result("--method", "initialize")
+
+    assert (about["serverInfo"]["name"], about["serverInfo"]["version"]) == ("soulkeep", __version__)
+    assert about["protocolVersion"] == PROTOCOLS[era]
+    assert about["instructions"] == INSTRUCTIONS
+
+
+def test_the_inspector_lists_exactly_the_four_tools(inspector: Inspector) -> None:
+    _assert_four_described_tools(inspector.result("--method", "tools/list")["tools"])
+
+
+def test_the_inspector_finds_no_error_in_the_portability_of_the_schemas(
+    node: str, era: str, tmp_path: Path
+) -> None:
+    entry = {"command": str(COMMAND), "args": ["serve", "--home", str(tmp_path / "home")]}
+    inspector = _configured(node, tmp_path, "soulkeep", entry)
+
+    done = inspector.run("--protocol-era", era, "--method", "tools/list", "--strict")
+
+    assert done.returncode == 0, done.stderr
+    _assert_four_described_tools(json.loads(done.stdout)["result"]["tools"])
+
+
+def _configured(node: str, folder: Path, name: str, entry: dict[str, Any]) -> Inspector:
+    config = folder / "config.json"
+    config.write_text(json.dumps({"mcpServers": {name: entry}}), encoding="utf-8")
+    return Inspector(node, ("--config", str(config), "--server", name))
+
+
+def test_the_inspector_recalls_what_it_had_remembered_in_an_earlier_process(
+    inspector: Inspector,
+) -> None:
+    kept = inspector.result(
+        "--method", "tools/call", "--tool-name", "remember", "--tool-arg", f"content={LEDGER}"
+    )
+
+    (receipt,) = _structured(kept)["receipts"]
+    assert receipt == {"id": 1, "stored": True, "duplicate_of": None, "similar": []}
+    (match,) = inspector.call("recall", query="Who keeps the ledger?")["matches"]
+    assert (match["id"], match["content"], match["memory_type"]) == (1, LEDGER, "fact")
+    assert (match["thread_id"], match["source"]) == (None, None)
+
+
+def test_the_inspector_keeps_a_list_of_memories_in_a_thread(inspector: Inspector) -> None:
+    thread = inspector.call("create_thread", title="Café ledger", system_prompt="Speak of money.")
+    assert (thread["title"], thread["system_prompt"]) == ("Café ledger", "Speak of money.")
+    assert thread["archived"] is False
+
+    memories = [
+        {"content": LEDGER, "thread_id": thread["id"], "source": "conversation"},
+        {"content": "Invoices go out on Fridays", "memory_type": "decision"},
+        {"content": LEDGER, "thread_id": thread["id"]},
+    ]
+    receipts = inspector.call("remember", memories=memories)["receipts"]
+
+    assert [(r["id"], r["stored"], r["duplicate_of"]) for r in receipts] == [
+        (1, True, None),
+        (2, True, None),
+        (1, False, 1),
+    ]
+    best = inspector.call("recall", query="ledger", thread_id=thread["id"], limit=1)["matches"]
+    assert [(m["content"], m["thread_id"], m["source"]) for m in best] == [
+        (LEDGER, thread["id"], "conversation")
+    ]
+    decisions = inspector.call("recall", query="invoices", memory_type="decision")["matches"]
+    assert [m["content"] for m in decisions] == ["Invoices go out on Fridays"]
+
+
+def test_the_inspector_lists_the_prompt_that_the_user_added(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    _add_prompt(tmp_path)
+
+    _assert_tone(inspector.call("list_prompts")["prompts"])
+
+
+def test_the_inspector_exits_with_a_tool_error_when_the_limit_is_zero(inspector: Inspector) -> None:
+    done = inspector.run(*_call("recall", {"query": "ledger", "limit": 0}))
+
+    assert done.returncode == TOOL_IS_ERROR, done.stderr
+    result = json.loads(done.stdout)["result"]
+    assert result["isError"] is True
+    assert "`limit`: input should be greater than or equal to 1" in result["content"][0]["text"]
+
+
+def test_the_inspector_reads_both_documents(inspector: Inspector) -> None:
+    listed = inspector.result("--method", "resources/list")["resources"]
+    assert {(r["uri"], r["mimeType"]) for r in listed} == {(uri, "text/markdown") for uri in DOCUMENTS}
+
+    for uri in DOCUMENTS:
+        _assert_document(uri, inspector.result("--method", "resources/read", "--uri", uri))
+
+
+def test_the_example_configuration_starts_the_server(node: str, tmp_path: Path) -> None:
+    example = json.loads((ROOT / "mcp.json.example").read_text(encoding="utf-8"))["mcpServers"]
+    assert example
+
+    for number, (name, entry) in enumerate(example.items()):
+        home = tmp_path / str(number)
+        inspector = _configured(node, tmp_path, name, _with_installed_command(entry, home))
+        assert inspector.result("--method", "initialize")["serverInfo"]["name"] == "soulkeep"
+        assert inspector.call("remember", content=LEDGER)["receipts"][0]["stored"] is True
+        assert (home / "soulkeep.db").is_file()
+
+
+def _with_installed_command(entry: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Start the command under test instead of what comes before soulkeep's own arguments."""
+    words = [entry["command"], *entry.get("args", [])]
+    name = re.compile(r"(.*[/\\])?soulkeep(@\S+|\.exe)?")
+    own = next(place for place, word in enumerate(words) if name.fullmatch(word)) + 1
+    return {**entry, "command": str(COMMAND), "args": [*words[own:], "--home", str(home)]}
+
+
+def test_a_typescript_client_negotiates_its_protocol(seen: dict[str, Any], flavour: str) -> None:
+    assert seen["protocol"] == FLAVOURS[flavour]
+    assert (seen["server"]["name"], seen["server"]["version"]) == ("soulkeep", __version__)
+    assert seen["instructions"] == INSTRUCTIONS
+
+
+def test_a_typescript_client_lists_exactly_the_four_tools(seen: dict[str, Any]) -> None:
+    _assert_four_described_tools(seen["tools"])
+
+
+def test_a_typescript_client_recalls_what_it_remembered_in_its_thread(seen: dict[str, Any]) -> None:
+    thread = _structured(seen["thread"])
+    assert thread["title"] == "Café ledger"
+
+    assert _structured(seen["remembered"])["receipts"] == [
+        {"id": 1, "stored": True, "duplicate_of": None, "similar": []}
+    ]
+    (match,) = _structured(seen["recalled"])["matches"]
+    assert (match["id"], match["content"], match["thread_id"]) == (1, LEDGER, thread["id"])
+    assert f"| {LEDGER}" in seen["recalled"]["content"][0]["text"]
+
+
+def test_a_typescript_client_lists_the_prompt_that_the_user_added(seen: dict[str, Any]) -> None:
+    _assert_tone(_structured(seen["prompts"])["prompts"])
+
+
+def test_a_typescript_client_is_told_what_is_wrong_with_its_call(seen: dict[str, Any]) -> None:
+    assert seen["refused"]["isError"] is True
+    assert "`limit`: input should be greater than or equal to 1" in seen["refused"]["content"][0]["text"]
+
+
+def test_a_typescript_client_reads_both_documents(seen: dict[str, Any]) -> None:
+    for uri, result in zip(DOCUMENTS, seen["documents"], strict=True):
+        _assert_document(uri, result)

@@ -1,0 +1,90 @@
+"""The default embedder: offline, unit length, one text at a time."""
+
+import socket
+import struct
+
+import pytest
+
+from soulkeep.embedders import choose_embedder
+from soulkeep.embedders.wordllama import DIMENSIONS, WordLlama
+from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderUnavailableError
+from soulkeep.repository.memories import padded
+
+model = WordLlama()
+
+
+def values(text: str) -> tuple[float, ...]:
+    return struct.unpack(f"<{DIMENSIONS}f", model.embed([text]).embeddings[0])
+
+
+def cosine(one: str, other: str) -> float:
+    return sum(a * b for a, b in zip(values(one), values(other), strict=True))
+
+
+@pytest.mark.parametrize("text", ["Hello", "x", "🍵", "你好", "a" * 10_000, "\t|\n", "ﷺ", "\u202e", "…"])
+def test_every_text_gets_a_vector_of_length_one(text: str) -> None:
+    assert sum(value * value for value in values(text)) == pytest.approx(1, abs=1e-5)
+    assert len(padded(model.embed([text]).embeddings[0])) == 1536 * 4
+
+
+def test_near_meanings_are_closer_than_far_ones() -> None:
+    assert cosine("The user prefers tabs.", "The user likes tabs.") > 0.7
+    assert cosine("Anna moved to Lisbon.", "The cat is called Miso.") < 0.3
+
+
+def test_a_text_has_the_same_vector_alone_and_among_others() -> None:
+    together = model.embed(["one", "a much longer text " * 50, "two"])
+
+    assert together.embeddings[0] == model.embed(["one"]).embeddings[0]
+    assert together.embeddings[2] == model.embed(["two"]).embeddings[0]
+    assert together.tokens == sum(
+        model.embed([t]).tokens for t in ("one", "a much longer text " * 50, "two")
+    )
+
+
+def test_loading_and_embedding_ask_the_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+    assert len(WordLlama().embed(["offline"]).embeddings) == 1
+
+
+def test_the_setting_chooses_the_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(choose_embedder("auto"), WordLlama)
+    assert isinstance(choose_embedder("wordllama"), WordLlama)
+    assert choose_embedder("none") is None
+
+
+def test_where_the_package_has_no_wheel_auto_means_none_and_asking_for_it_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("soulkeep.embedders.find_spec", lambda _: None)
+
+    assert choose_embedder("auto") is None
+    with pytest.raises(EmbedderUnavailableError, match="SOULKEEP_EMBEDDER=none"):
+        choose_embedder("wordllama")
+
+
+def test_a_package_without_its_files_is_an_error_that_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setattr("soulkeep.embedders.wordllama._package_folder", lambda: tmp_path)
+
+    with pytest.raises(EmbedderUnavailableError, match=r"l2_supercat_256\.safetensors is missing"):
+        WordLlama().embed(["anything"])
+
+
+@pytest.mark.parametrize("vector", [[0.0] * 4, [2.0, 0, 0, 0], [float("nan"), 1, 0, 0], []])
+def test_a_vector_that_would_spoil_a_search_is_refused(vector: list[float]) -> None:
+    with pytest.raises(EmbedderError, match="length"):
+        padded(struct.pack(f"<{len(vector)}f", *vector))
+
+
+def test_a_vector_wider_than_the_store_is_refused() -> None:
+    with pytest.raises(DimensionMismatchError) as raised:
+        padded(struct.pack("<2000f", 1.0, *[0.0] * 1999))
+
+    assert (raised.value.expected, raised.value.got) == (1536, 2000)

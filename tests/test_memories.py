@@ -1,0 +1,282 @@
+"""Keeping memories and bringing them back, without a server."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import TickingClock
+
+from soulkeep.errors import (
+    EmbedderMismatchError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    ThreadNotFoundError,
+)
+from soulkeep.models import Memory, NewMemory, Receipt
+from soulkeep.service.home import Home
+
+
+def keep(home: Home, content: str, thread_id: str | None = None, memory_type: str = "fact") -> Receipt:
+    (receipt,) = home.memories.remember([NewMemory(content, memory_type, thread_id)])
+    return receipt
+
+
+def contents(home: Home, query: str, **filters: object) -> list[str]:
+    return [match.memory.content for match in home.memories.recall(query, **filters).matches]  # type: ignore[arg-type]
+
+
+def test_an_empty_store_answers_with_an_empty_list(home: Home) -> None:
+    assert home.memories.recall("anything").matches == ()
+
+
+def test_a_memory_comes_back_as_it_was_kept(home: Home) -> None:
+    thread = home.threads.create_thread("Pets")
+    (receipt,) = home.memories.remember(
+        [NewMemory("The cat is called Miso.", "preference", thread.id, "user_input")]
+    )
+
+    (match,) = home.memories.recall("cat").matches
+
+    assert match.memory == Memory(
+        id=receipt.id,
+        thread_id=thread.id,
+        content="The cat is called Miso.",
+        memory_type="preference",
+        source="user_input",
+        created_at=match.memory.created_at,
+    )
+    assert match.memory.created_at.startswith("2026-03-01T12:00:")
+    assert match.memory.created_at.endswith("Z")
+    assert home.repository.memories.get_memory(receipt.id) == match.memory
+
+
+def test_a_question_that_shares_no_word_with_the_answer_finds_it_by_meaning(home: Home) -> None:
+    for content in (
+        "The dog is afraid of thunder.",
+        "Salary arrives on the last working day of each month.",
+        "Python code is formatted with four spaces.",
+    ):
+        keep(home, content)
+
+    recall = home.memories.recall("When do I get paid?")
+
+    assert recall.mode == "hybrid"
+    assert recall.matches[0].memory.content.startswith("Salary")
+    assert [m.score for m in recall.matches] == sorted((m.score for m in recall.matches), reverse=True)
+
+
+def test_a_rare_word_finds_its_memory_among_many_similar_ones(home: Home) -> None:
+    home.memories.remember(
+        [NewMemory(f"Invoice {number} was sent to a customer.") for number in range(50)]
+    )
+    keep(home, "Invoice XQ-7731 was sent to a customer.")
+
+    assert contents(home, "What about XQ-7731?", limit=1) == ["Invoice XQ-7731 was sent to a customer."]
+
+
+def test_with_a_thread_its_own_memories_and_the_global_ones_are_searched(home: Home) -> None:
+    one, two = home.threads.create_thread("One"), home.threads.create_thread("Two")
+    for thread_id, content in ((one.id, "Tea in one."), (two.id, "Tea in two."), (None, "Tea for all.")):
+        keep(home, content, thread_id)
+
+    assert sorted(contents(home, "tea", thread_id=one.id)) == ["Tea for all.", "Tea in one."]
+    assert len(contents(home, "tea")) == 3
+
+
+def test_a_filter_never_returns_fewer_than_exist(home: Home) -> None:
+    thread = home.threads.create_thread("Rare")
+    for batch in range(3):
+        home.memories.remember([NewMemory(f"Common words {batch} {n}.", "fact") for n in range(100)])
+    home.memories.remember([NewMemory(f"Other things {n}.", "decision", thread.id) for n in range(20)])
+
+    assert len(contents(home, "common words", memory_type="decision", limit=20)) == 20
+    assert len(contents(home, "common words", memory_type="decision", limit=100)) == 20
+    assert len(contents(home, "common words", limit=100)) == 100
+
+
+def test_dates_limit_what_is_found_and_are_inclusive(home: Home, clock: TickingClock) -> None:
+    for day in (1, 2, 3):
+        clock.now = clock.now.replace(day=day, hour=12, minute=0, second=0)
+        keep(home, f"Note of day {day}.")
+
+    assert sorted(contents(home, "note", since="2026-03-02")) == ["Note of day 2.", "Note of day 3."]
+    assert sorted(contents(home, "note", until="2026-03-02")) == ["Note of day 1.", "Note of day 2."]
+    assert contents(home, "note", since="2026-03-02", until="2026-03-02") == ["Note of day 2."]
+    assert contents(home, "note", since="2026-03-03T13:00:00+02:00") == ["Note of day 3."]
+    assert contents(home, "note", since="2026-03-03T14:30:00+02:00") == []
+
+
+def test_an_exact_duplicate_in_the_same_scope_is_not_written_again(home: Home) -> None:
+    thread = home.threads.create_thread("Scope")
+    first = keep(home, "Same words.")
+    before = home.repository.count_rows()["audit_log"]
+
+    again = keep(home, "Same words.")
+
+    assert (again.id, again.stored) == (first.id, False)
+    assert home.repository.count_rows()["memories"] == 1
+    assert home.repository.count_rows()["audit_log"] == before
+    assert keep(home, "Same words.", thread.id).stored
+    assert keep(home, "same words.").stored
+    assert keep(home, "Same words.", memory_type="decision").stored
+
+
+def test_long_texts_that_differ_only_at_the_end_are_no_duplicates(home: Home) -> None:
+    start = "x" * 5_000
+
+    assert keep(home, start + "a").stored
+    assert keep(home, start + "b").stored
+    assert not keep(home, start + "a").stored
+
+
+def test_a_receipt_shows_the_most_similar_memories_and_merges_none(home: Home) -> None:
+    old = keep(home, "The user likes tabs more than spaces.")
+    keep(home, "The dog is afraid of thunder.")
+
+    receipt = keep(home, "The user prefers tabs over spaces.")
+
+    assert receipt.stored
+    assert receipt.similar[0].memory.id == old.id
+    assert receipt.similar[0].similarity is not None
+    assert 0.6 < receipt.similar[0].similarity <= 1
+    assert home.repository.count_rows()["memories"] == 3
+
+
+def test_a_list_is_kept_whole_or_not_at_all(home: Home) -> None:
+    with pytest.raises(InvalidInputError):
+        home.memories.remember([NewMemory("Good."), NewMemory(" ")])
+    with pytest.raises(ThreadNotFoundError):
+        home.memories.remember([NewMemory("Good."), NewMemory("Lost.", thread_id="nowhere")])
+
+    assert home.repository.count_rows()["memories"] == 0
+
+
+def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = home.repository.memories
+    original = table.add_memory
+
+    def failing(memory: NewMemory, embedding: bytes | None, created_at: str) -> int:
+        if memory.content == "Third.":
+            raise OSError
+        return original(memory, embedding, created_at)
+
+    monkeypatch.setattr(table, "add_memory", failing)
+    with pytest.raises(OSError):  # noqa: PT011
+        home.memories.remember([NewMemory("First."), NewMemory("Second."), NewMemory("Third.")])
+
+    counts = home.repository.count_rows()
+    assert counts["memories"] == counts["vectors"] == counts["full-text entries"] == 0
+    assert home.check() == []
+
+
+def test_a_list_that_repeats_itself_stores_the_text_once(home: Home) -> None:
+    first, second = home.memories.remember([NewMemory("Twice."), NewMemory("Twice.")])
+
+    assert (first.stored, second.stored) == (True, False)
+    assert first.id == second.id
+
+
+def test_remembering_in_a_thread_moves_its_last_activity(home: Home) -> None:
+    thread = home.threads.create_thread("Active")
+
+    keep(home, "Something happened.", thread.id)
+
+    assert home.threads.get_thread(thread.id).last_active_at > thread.last_active_at
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ('"quoted', True),
+        ("tea*", True),
+        ("tea AND OR NOT", True),
+        ("NEAR(tea", True),
+        ("-tea", True),
+        ("content:tea", True),
+        ("tea^2 {}()[]:;'", True),
+        ("???", True),
+        ("🍵", True),
+    ],
+)
+def test_the_syntax_of_full_text_search_is_plain_text_in_a_query(
+    query: str, found: bool, home: Home
+) -> None:
+    keep(home, "The tea is quoted at two euros.")
+
+    assert bool(home.memories.recall(query).matches) is found
+
+
+def test_a_memory_that_does_not_exist_is_a_typed_error(home: Home) -> None:
+    with pytest.raises(MemoryNotFoundError) as raised:
+        home.repository.memories.get_memory(7)
+
+    assert raised.value.memory_id == 7
+
+
+def test_without_an_embedder_words_alone_are_searched_and_the_answer_says_so(
+    make_home: Callable[..., Home],
+) -> None:
+    home = make_home(embedder="none")
+    keep(home, "The cat is called Miso.")
+    receipt = keep(home, "The cat sleeps.")
+
+    recall = home.memories.recall("Miso")
+
+    assert recall.mode == "lexical"
+    assert [match.memory.content for match in recall.matches] == ["The cat is called Miso."]
+    assert [(s.memory.id, s.similarity) for s in receipt.similar] == [(1, None)]
+    assert home.memories.recall("pet name").matches == ()
+    assert home.repository.count_rows()["vectors"] == 0
+    assert home.check() == []
+
+
+def test_a_store_refuses_another_embedder_until_it_is_indexed_anew(
+    make_home: Callable[..., Home],
+) -> None:
+    keep(make_home(), "Made with vectors.")
+    lexical = make_home(embedder="none")
+
+    for attempt in (
+        lambda: lexical.memories.recall("vectors"),
+        lambda: keep(lexical, "Without a vector."),
+        lexical.memories.require_embedder,
+    ):
+        with pytest.raises(EmbedderMismatchError, match="soulkeep reindex") as raised:
+            attempt()
+    assert raised.value.stored.startswith("wordllama")
+    assert raised.value.configured == "none:0:none"
+
+    assert lexical.memories.reindex() == 1
+    assert contents(lexical, "vectors") == ["Made with vectors."]
+    assert lexical.check() == []
+    with pytest.raises(EmbedderMismatchError):
+        make_home().memories.require_embedder()
+
+
+def test_reindexing_gives_every_memory_its_vector_back(make_home: Callable[..., Home]) -> None:
+    lexical = make_home(embedder="none")
+    for batch in range(3):
+        lexical.memories.remember([NewMemory(f"Memory {batch} {n}.") for n in range(100)])
+    keep(lexical, "Salary arrives on the last working day.")
+    home = make_home()
+
+    assert home.memories.reindex() == 301
+
+    assert home.check() == []
+    assert contents(home, "When do I get paid?", limit=1) == ["Salary arrives on the last working day."]
+
+
+def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> None:
+    def work(number: int) -> int:
+        receipt = keep(home, f"Written by worker {number}.")
+        home.memories.recall(f"worker {number}")
+        return receipt.id
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = list(pool.map(work, range(40)))
+
+    assert len(set(ids)) == 40
+    assert home.repository.count_rows()["vectors"] == 40
+    assert home.check() == []

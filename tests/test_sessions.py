@@ -1,0 +1,124 @@
+"""Sessions, usage records and the audit log: who did what, and never what it said."""
+
+import json
+
+import apsw
+
+from soulkeep.models import NewMemory, Usage
+from soulkeep.service.home import Home
+
+
+def rows(home: Home, sql: str) -> list[tuple[object, ...]]:
+    return home.repository._database.execute(sql)
+
+
+def test_each_client_has_one_session_of_its_own(home: Home) -> None:
+    claude, cursor = home.sessions.current("claude"), home.sessions.current("cursor")
+
+    assert home.sessions.current("claude") == claude
+    assert claude.id != cursor.id
+    assert rows(home, "SELECT agent_id FROM sessions ORDER BY rowid") == [
+        ("soulkeep",),  # what put the documents in the new home
+        ("claude",),
+        ("cursor",),
+    ]
+
+
+def test_a_client_without_a_name_is_the_default_agent_and_a_long_name_is_cut(home: Home) -> None:
+    assert home.sessions.current("  ").agent_id == "default"
+    assert home.sessions.current("x" * 500).agent_id == "x" * 100
+
+
+def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home) -> None:
+    session = home.sessions.current("claude")
+    home.memories.remember([NewMemory("The cat is called Miso.")], session)
+    home.memories.recall("pet", session=session)
+
+    records = rows(
+        home,
+        "SELECT session_id, model, input_tokens > 0, output_tokens, total_tokens = input_tokens, cost"
+        " FROM usage_records",
+    )
+
+    assert records == [(session.id, home.memories.embedder_identity, 1, 0, 1, 0.0)] * 2
+    assert home.repository.ledger.usage_totals().input_tokens > 2
+
+
+def test_each_change_leaves_an_audit_row_without_what_was_said(home: Home) -> None:
+    session = home.sessions.current("claude")
+    thread = home.threads.create_thread("Secret title", "Secret prompt.", session)
+    home.memories.remember([NewMemory("Secret words.", thread_id=thread.id)], session)
+    prompt = home.prompts.add_prompt("Secret name", "Secret content.", session=session)
+    home.prompts.change_prompt(prompt.id, content="Secret change.", session=session)
+    home.prompts.remove_prompt(prompt.id, session)
+    home.memories.reindex(session)
+
+    log = rows(home, "SELECT event, source_app, details FROM audit_log ORDER BY id")
+
+    assert [event for event, _, _ in log] == [
+        "documents.seeded",
+        "thread.created",
+        "memory.stored",
+        "prompt.created",
+        "prompt.changed",
+        "prompt.removed",
+        "store.reindexed",
+    ]
+    assert {app for _, app, _ in log[1:]} == {"claude"}
+    assert "ecret" not in json.dumps(log)
+    assert json.loads(str(log[2][2])) == {
+        "memory_id": 1,
+        "memory_type": "fact",
+        "thread_id": thread.id,
+        "characters": 13,
+    }
+
+
+def test_a_session_records_when_it_was_last_active(home: Home) -> None:
+    session = home.sessions.current("claude")
+    home.threads.create_thread("Later", session=session)
+
+    ((created, active),) = rows(
+        home, "SELECT created_at, last_active_at FROM sessions WHERE agent_id = 'claude'"
+    )
+
+    assert str(active) > str(created)
+
+
+def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) -> None:
+    home.memories.remember([NewMemory("The cat is called Miso.")])
+    before = home.repository.count_rows()["usage_records"]
+    blocker = apsw.Connection(str(home.repository.path))
+    blocker.execute("BEGIN IMMEDIATE")
+
+    assert len(home.memories.recall("cat").matches) == 1
+
+    assert home.repository.count_rows()["usage_records"] == before
+    blocker.execute("ROLLBACK")
+    home.sessions.flush()
+    assert home.repository.count_rows()["usage_records"] == before + 1
+    assert list(home.sessions._unwritten) == []
+
+
+def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:
+    blocker = apsw.Connection(str(home.repository.path))
+    blocker.execute("BEGIN IMMEDIATE")
+    home.sessions.record_usage(home.sessions.current(), Usage("model", 7))
+    blocker.execute("ROLLBACK")
+
+    home.close()
+
+    assert list(blocker.execute("SELECT model, input_tokens FROM usage_records")) == [("model", 7)]
+
+
+def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
+    home: Home,
+) -> None:
+    blocker = apsw.Connection(str(home.repository.path))
+    blocker.execute("BEGIN IMMEDIATE")
+    home.sessions.record_usage(home.sessions.current(), Usage("model", 7))
+
+    home.close()
+
+    blocker.execute("ROLLBACK")
+    assert list(blocker.execute("SELECT count(*) FROM usage_records")) == [(0,)]

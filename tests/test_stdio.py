@@ -1,0 +1,283 @@
+"""The installed command over real pipes: the protocol, the shutdown, and lines that are no requests."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from mcp import Client
+
+from soulkeep.app import open_home
+from wire import COMMAND, MODERN, Wire
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Wire]]:
+    started: list[Wire] = []
+
+    def start(**environment: str) -> Wire:
+        started.append(Wire(tmp_path / "home", **environment))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture
+def wire(start: Callable[..., Wire]) -> Wire:
+    return start()
+
+
+async def test_the_installed_command_keeps_and_recalls_in_both_eras(process_client: Client) -> None:
+    kept = await process_client.call_tool(
+        "remember", {"content": "Salary arrives on the last working day."}
+    )
+    found = await process_client.call_tool("recall", {"query": "When do I get paid?"})
+    soul = await process_client.read_resource("soulkeep://SOUL.md")
+
+    assert kept.structured_content is not None
+    assert found.structured_content is not None
+    assert found.structured_content["matches"][0]["id"] == kept.structured_content["receipts"][0]["id"]
+    assert "# Agent Identity" in str(soul.contents[0])
+
+
+def test_nothing_but_json_rpc_is_on_stdout_and_nothing_on_stderr(wire: Wire) -> None:
+    wire.initialize()
+    wire.call("remember", content="One line in, one line out.")
+    wire.call("recall", query="line")
+    wire.call("recall", query="")
+
+    assert wire.finish() == ("", "", 0)
+
+
+def test_the_handshake_names_the_server_and_announces_list_changes(wire: Wire) -> None:
+    result = wire.initialize()["result"]
+
+    assert result["serverInfo"]["name"] == "soulkeep"
+    assert result["serverInfo"]["version"] == "0.1.0"
+    assert result["capabilities"]["tools"] == {"listChanged": True}
+    assert result["instructions"]
+
+
+def test_without_a_command_the_server_serves(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [str(COMMAND)], input=b"", capture_output=True, check=False, timeout=30, cwd=tmp_path
+    )
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
+def test_a_modern_connection_is_served_and_leaves_one_session(wire: Wire, tmp_path: Path) -> None:
+    discovered = wire.request("server/discover", {"_meta": MODERN})["result"]
+    for _ in range(2):
+        wire.request("tools/call", {"name": "recall", "arguments": {"query": "x"}, "_meta": MODERN})
+    assert wire.finish() == ("", "", 0)
+
+    assert discovered["supportedVersions"] == ["2026-07-28"]
+    file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
+    assert list(file.execute("SELECT agent_id FROM sessions WHERE agent_id != 'soulkeep'")) == [
+        ("wire",)
+    ]
+
+
+def test_a_probe_that_only_asks_for_the_protocol_leaves_no_session(wire: Wire, tmp_path: Path) -> None:
+    wire.request("server/discover", {"_meta": MODERN})
+    wire.finish()
+
+    file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
+    assert list(file.execute("SELECT count(*) FROM sessions WHERE agent_id != 'soulkeep'")) == [(0,)]
+
+
+DEEP = "[" * 200 + "]" * 200
+BOTTOMLESS = "[" * 100_000 + "]" * 100_000
+
+
+def _remember(content: str) -> bytes:
+    return (
+        '{"jsonrpc":"2.0","id":7,"method":"tools/call",'
+        '"params":{"name":"remember","arguments":{"content":' + content + "}}}"
+    ).encode()
+
+
+REFUSED_WITH_ID = {
+    "a lone surrogate": (_remember(r'"half \ud83d"'), -32700, "surrogate"),
+    "200 nested lists": (_remember(DEEP), -32700, "nested too deeply"),
+    "100,000 nested lists": (_remember(BOTTOMLESS), -32700, "nested too deeply"),
+    "bytes that are not UTF-8": (_remember('"caf?"').replace(b"?", b"\xe9"), -32700, "UTF-8"),
+    "a line cut short": (_remember('"x"')[:-3], -32700, "not JSON"),
+    "another JSON-RPC": (b'{"jsonrpc":"1.0","id":7,"method":"ping"}', -32600, "JSON-RPC 2.0"),
+    "parameters in a list": (b'{"jsonrpc":"2.0","method":"ping","params":[1],"id":7}', -32600, "params"),
+    "no method": (b'{"jsonrpc":"2.0","params":{"id":3,"x":"\\"id\\":4"},"id":7}', -32600, "method"),
+}
+REFUSED_WITHOUT_ID = {
+    "no JSON": (b"hello there", -32700),
+    "random bytes": (b"\x00\xff\xfe\x80", -32700),
+    "a byte order mark": (b'\xef\xbb\xbf{"jsonrpc":"2.0","method":"ping"}', -32700),
+    "a batch": (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600),
+    "an empty object": (b"{}", -32600),
+    "a number": (b"42", -32600),
+    "a null id": (b'{"jsonrpc":"2.0","id":null,"method":"ping"}', -32600),
+    "a fraction as id": (b'{"jsonrpc":"2.0","id":1.5,"method":"ping"}', -32600),
+    "a notification with half a pair": (
+        b'{"jsonrpc":"2.0","method":"x","params":{"a":"\\ud83d"}}',
+        -32700,
+    ),
+    "an unterminated string": (b'{"jsonrpc":"2.0","method":"x' + b'\\"' * 50_000, -32700),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_WITH_ID)
+def test_a_request_that_cannot_be_served_is_answered_under_its_id(case: str, wire: Wire) -> None:
+    line, code, said = REFUSED_WITH_ID[case]
+    wire.initialize()
+
+    wire.send_bytes(line)
+    reply = wire.receive()
+
+    assert (reply["id"], reply["error"]["code"]) == (7, code)
+    assert said in reply["error"]["message"]
+    assert len(json.dumps(reply)) < 300
+    _assert_alive_and_empty(wire)
+
+
+@pytest.mark.parametrize("case", REFUSED_WITHOUT_ID)
+def test_a_line_without_an_id_is_answered_by_a_json_rpc_error(case: str, wire: Wire) -> None:
+    line, code = REFUSED_WITHOUT_ID[case]
+    wire.initialize()
+
+    wire.send_bytes(line)
+    reply = wire.receive()
+
+    assert (reply["id"], reply["error"]["code"]) == (None, code)
+    _assert_alive_and_empty(wire)
+
+
+def _assert_alive_and_empty(wire: Wire) -> None:
+    assert wire.call("recall", query="anything")["structuredContent"]["matches"] == []
+    assert wire.finish() == ("", "", 0)
+
+
+def test_a_bad_line_before_the_handshake_is_answered_too(wire: Wire) -> None:
+    wire.send_bytes(b"not json")
+
+    assert wire.receive()["error"]["code"] == -32700
+    assert wire.initialize()["result"]["serverInfo"]["name"] == "soulkeep"
+
+
+def test_blank_lines_and_windows_line_ends_are_no_errors(wire: Wire) -> None:
+    wire.initialize()
+    wire.send_bytes(b"\n  \r")
+    wire.send_bytes(b'{"jsonrpc":"2.0","id":50,"method":"ping"}\r')
+
+    assert wire.receive()["id"] == 50
+
+
+def test_malformed_arguments_of_a_call_are_answered(wire: Wire) -> None:
+    wire.initialize()
+
+    for params in ({"name": "recall", "arguments": "query=x"}, {"name": 5}, {}, {"arguments": {}}):
+        assert wire.request("tools/call", params)["error"]["code"] == -32602
+    assert wire.request("no/such/method")["error"]["code"] == -32601
+    assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
+
+
+def test_requests_under_way_when_stdin_closes_are_still_answered(tmp_path: Path) -> None:
+    requests: list[dict[str, Any]] = [
+        {
+            "id": 1,
+            "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {},
+                "clientInfo": {"name": "pipe", "version": "1"},
+            },
+        },
+        {"method": "notifications/initialized"},
+        {
+            "id": 2,
+            "method": "tools/call",
+            "params": {"name": "remember", "arguments": {"content": "Piped."}},
+        },
+        {"id": 3, "method": "tools/call", "params": {"name": "recall", "arguments": {"query": "pipe"}}},
+    ]
+    lines = "".join(json.dumps({"jsonrpc": "2.0", **request}) + "\n" for request in requests)
+
+    result = subprocess.run(
+        [str(COMMAND), "serve", "--home", str(tmp_path / "home")],
+        input=lines.encode(),
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+
+    replies = [json.loads(line) for line in result.stdout.splitlines()]
+    assert sorted(reply["id"] for reply in replies) == [1, 2, 3]
+    assert all("result" in reply for reply in replies)
+    assert (result.stderr, result.returncode) == (b"", 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_cleanly_with_everything_written(
+    number: signal.Signals, wire: Wire, tmp_path: Path
+) -> None:
+    wire.initialize()
+    wire.call("remember", content="Before the signal.")
+
+    wire.process.send_signal(number)
+    wire.process.wait(timeout=10)
+
+    assert wire.finish() == ("", "", 0)
+    assert not (tmp_path / "home" / "soulkeep.db-wal").exists()
+    home = open_home(tmp_path / "home")
+    assert home.repository.count_rows()["memories"] == 1
+    home.close()
+
+
+def test_a_client_that_goes_away_without_a_word_leaves_no_traceback(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(COMMAND), "serve", "--home", str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    assert process.stdout
+    process.stdout.close()
+    process.stdin.write(b'{"jsonrpc":"2.0","id":90,"method":"ping"}\n')
+
+    _, err = process.communicate(timeout=20)
+
+    assert (err, process.returncode) == (b"", 0)
+
+
+def test_a_server_that_cannot_load_its_model_says_so_and_still_keeps_nothing_half(
+    tmp_path: Path,
+) -> None:
+    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="wordlama")
+
+    _, err, code = wire.finish()
+
+    assert code == 2
+    assert "SOULKEEP_EMBEDDER" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_first_answer_comes_before_anything_slow_is_loaded(wire: Wire) -> None:
+    wire.initialize()
+
+    maps = Path(f"/proc/{wire.process.pid}/maps")
+    if maps.exists():
+        loaded = maps.read_text(encoding="utf-8")
+        assert "numpy" not in loaded
+        assert "tokenizers" not in loaded
+        wire.call("recall", query="now it is needed")
+        assert "tokenizers" in maps.read_text(encoding="utf-8")
+    assert wire.finish() == ("", "", 0)

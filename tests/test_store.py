@@ -1,0 +1,389 @@
+"""Opening a store: what is made, what is refused, and that a refused file stays as it was."""
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from soulkeep.app import open_home
+from soulkeep.errors import (
+    NotAStoreError,
+    SchemaTooNewError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+)
+from soulkeep.models import NewMemory
+from soulkeep.repository import Repository, schema
+from soulkeep.repository.connection import Database
+from soulkeep.service.home import Home
+from wire import COMMAND
+
+
+def _foreign(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE bookmarks (url)")
+    connection.close()
+
+
+def _foreign_with_id(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA application_id = 42; CREATE TABLE bookmarks (url)")
+    connection.close()
+
+
+def _newer(path: Path) -> None:
+    Repository(path).close()
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+
+
+def _text(path: Path) -> None:
+    path.write_text("Dear diary, this is no database at all." * 10, encoding="utf-8")
+
+
+def _short_text(path: Path) -> None:
+    path.write_text("hi", encoding="utf-8")
+
+
+REFUSED = {
+    "a newer store": (_newer, SchemaTooNewError),
+    "a foreign database": (_foreign, NotAStoreError),
+    "a foreign database with an id": (_foreign_with_id, NotAStoreError),
+    "a text file": (_text, NotAStoreError),
+    "a short text file": (_short_text, NotAStoreError),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_that_cannot_be_used_is_refused_by_type_and_left_untouched(
+    case: str, tmp_path: Path
+) -> None:
+    make, error = REFUSED[case]
+    path = tmp_path / "soulkeep.db"
+    make(path)
+    before = path.read_bytes()
+
+    with pytest.raises(error) as raised:
+        Repository(path)
+
+    assert isinstance(raised.value, StoreError)
+    assert raised.value.path == path
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["soulkeep.db"]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_the_command_ends_with_one_line_on_stderr_and_a_failing_exit_code(
+    case: str, tmp_path: Path
+) -> None:
+    REFUSED[case][0](tmp_path / "soulkeep.db")
+    before = (tmp_path / "soulkeep.db").read_bytes()
+
+    _assert_refused(tmp_path, "soulkeep.db")
+
+    assert (tmp_path / "soulkeep.db").read_bytes() == before
+
+
+def _assert_refused(home: Path, named: str) -> None:
+    result = subprocess.run(
+        [str(COMMAND), "serve", "--home", str(home)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("soulkeep: ")
+    assert named in line
+
+
+def test_a_folder_in_the_place_of_the_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "soulkeep.db" / "inside").mkdir(parents=True)
+
+    with pytest.raises(NotAStoreError, match="a folder"):
+        Repository(tmp_path / "soulkeep.db")
+
+    _assert_refused(tmp_path, "a folder")
+    assert (tmp_path / "soulkeep.db" / "inside").is_dir()
+
+
+def test_a_file_in_the_place_of_the_home_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("mine", encoding="utf-8")
+
+    with pytest.raises(StoreNotWritableError):
+        Repository(tmp_path / "home" / "soulkeep.db")
+
+    _assert_refused(tmp_path / "home", "SOULKEEP_HOME")
+    assert (tmp_path / "home").read_text(encoding="utf-8") == "mine"
+
+
+@contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Give up root's right to write anywhere, where the tests run as root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits for folders")
+@pytest.mark.parametrize("place", ["a new store", "a store of before"])
+def test_a_read_only_place_is_refused(place: str, tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        os.chmod(folder, 0o755)  # noqa: PTH101 - pytest makes its folders for their owner only
+    home = tmp_path / "home"
+    home.mkdir()
+    if place == "a store of before":
+        Repository(home / "soulkeep.db").close()
+        (home / "soulkeep.db").chmod(0o444)
+    home.chmod(0o555)
+    before = {path.name: path.read_bytes() for path in home.iterdir()}
+
+    with _as_nobody(), pytest.raises(StoreNotWritableError) as raised:
+        Repository(home / "soulkeep.db")
+
+    assert "SOULKEEP_HOME" in str(raised.value)
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == before
+    home.chmod(0o755)
+
+
+class _FullDisk(apsw.VFS):
+    """A file system that takes so many bytes and then has no room left."""
+
+    def __init__(self) -> None:
+        super().__init__("full", "")
+        self.room = 1 << 40
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "_FullFile":  # noqa: N802
+        return _FullFile(self, name, flags)
+
+
+class _FullFile(apsw.VFSFile):
+    def __init__(self, disk: _FullDisk, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        super().__init__("", name, flags)
+        self.disk = disk
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        if len(data) > self.disk.room:
+            raise apsw.FullError
+        self.disk.room -= len(data)
+        super().xWrite(data, offset)
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> _FullDisk:
+    disk, connection = _FullDisk(), apsw.Connection
+    monkeypatch.setattr(apsw, "Connection", lambda path: connection(path, vfs="full"))
+    return disk
+
+
+def test_a_disk_that_is_full_at_the_first_start_is_an_error_with_nothing_half_made(
+    full_disk: _FullDisk, tmp_path: Path
+) -> None:
+    full_disk.room = 40_000
+
+    with pytest.raises(StoreFullError):
+        Repository(tmp_path / "soulkeep.db")
+
+    full_disk.room = 1 << 40
+    assert Repository(tmp_path / "soulkeep.db").check(vectors_expected=False) == []
+
+
+def test_a_write_on_a_full_disk_is_an_error_and_what_was_there_stays(
+    full_disk: _FullDisk, tmp_path: Path
+) -> None:
+    home = open_home(tmp_path)
+    home.memories.remember([NewMemory("Kept before the disk was full.")])
+    full_disk.room = 0
+
+    with pytest.raises(StoreFullError) as raised:
+        home.memories.remember([NewMemory("There is no room for this one.")])
+
+    full_disk.room = 1 << 40
+    assert "free some space" in str(raised.value)
+    assert home.repository.count_rows()["memories"] == 1
+    assert home.check() == []
+    home.memories.remember([NewMemory("There is room again.")])
+    home.close()
+
+
+def test_a_damaged_store_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "soulkeep.db"
+    Repository(path).close()
+    content = bytearray(path.read_bytes())
+    content[200 : 16384 * 2] = b"\xff" * (16384 * 2 - 200)
+    path.write_bytes(content)
+
+    with pytest.raises(StoreCorruptError, match="backup"):
+        Repository(path).check(vectors_expected=False)
+
+
+def test_a_store_killed_before_its_first_checkpoint_opens_again(tmp_path: Path) -> None:
+    path, copy = tmp_path / "soulkeep.db", tmp_path / "copy" / "soulkeep.db"
+    running = Repository(path)
+    copy.parent.mkdir()
+    for suffix in ("", "-wal"):  # what a power cut leaves: the log is not in the file yet
+        copy.with_name(copy.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+    running.close()
+
+    again = Repository(copy)
+
+    assert again.versions()["schema"] == str(len(schema.STEPS))
+    again.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
+def test_folders_and_files_are_for_their_owner_only(home: Home) -> None:
+    home.memories.remember([NewMemory("Private.")])
+    backup = home.repository._database.back_up("try")
+
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home.path, *home.path.iterdir())}
+
+    assert modes[home.path.name] == modes["daily"] == 0o700
+    del modes[home.path.name], modes["daily"]
+    assert set(modes.values()) == {0o600}
+    assert {"SOUL.md", "MEMORY.md", "soulkeep.db", "soulkeep.db-wal", backup.name} <= set(modes)
+
+
+STEP_TWO = ("ALTER TABLE memories ADD COLUMN weight REAL DEFAULT 1.0",)
+
+
+def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path) -> None:
+    home = open_home(tmp_path)
+    home.memories.remember([NewMemory("Older than the migration.")])
+    home.close()
+    database = Database(home.repository.path)
+
+    schema.bootstrap(database, (*schema.STEPS, STEP_TWO))
+
+    assert database.execute("SELECT content, weight FROM memories") == [
+        ("Older than the migration.", 1.0)
+    ]
+    assert database.execute("PRAGMA user_version") == [(2,)]
+    database.close()
+    backup = Repository(tmp_path / "soulkeep.db.v1.bak")
+    assert backup.versions()["schema"] == "1"
+    assert backup.count_rows()["memories"] == backup.count_rows()["vectors"] == 1
+    backup.close()
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    Repository(tmp_path / "soulkeep.db").close()
+    database = Database(tmp_path / "soulkeep.db")
+    broken = ("CREATE TABLE first_half (x)", "CREATE TABLE threads (x)")
+
+    with pytest.raises(StoreError):
+        schema.bootstrap(database, (*schema.STEPS, broken))
+
+    assert database.execute("PRAGMA user_version") == [(1,)]
+    assert database.execute("SELECT name FROM sqlite_master WHERE name = 'first_half'") == []
+    database.close()
+
+
+def test_a_second_backup_never_replaces_the_first(home: Home) -> None:
+    first, second = (home.repository._database.back_up("v1") for _ in range(2))
+
+    assert first != second
+    assert first.exists()
+    assert second.exists()
+
+
+def test_several_connections_migrate_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "soulkeep.db"
+    Repository(path).close()
+
+    def migrate(_: int) -> list[tuple[int]]:
+        database = Database(path)
+        schema.bootstrap(database, (*schema.STEPS, STEP_TWO))
+        version = database.execute("PRAGMA user_version")
+        database.close()
+        return version  # type: ignore[return-value]
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(migrate, range(6))) == [[(2,)]] * 6
+    assert [file.name for file in tmp_path.glob("*.bak*")] == ["soulkeep.db.v1.bak"]
+
+
+RELEASED_STEPS = ["32b717b5c4fbbca2"]
+
+
+def test_a_released_step_of_the_schema_never_changes() -> None:
+    digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:16] for step in schema.STEPS]
+
+    assert digests == RELEASED_STEPS
+
+
+def test_a_write_lock_that_is_never_released_is_a_typed_error(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocker = apsw.Connection(str(home.repository.path))
+    blocker.execute("BEGIN IMMEDIATE")
+
+    with home.repository.without_waiting(), pytest.raises(StoreBusyError, match="try again"):
+        home.threads.create_thread("Blocked")
+
+    blocker.execute("ROLLBACK")
+    assert home.threads.create_thread("Free again").title == "Free again"
+
+
+def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Home) -> None:
+    home.memories.remember([NewMemory(f"Memory {number}.") for number in range(3)])
+    database = home.repository._database
+    with home.repository.transaction():
+        database.execute("DELETE FROM vec_memories WHERE memory_id = 1")
+        database.execute(
+            "INSERT INTO vec_memories SELECT 77, content_embedding FROM vec_memories LIMIT 1"
+        )
+        database.execute("INSERT INTO memories_fts (rowid, content) VALUES (88, 'stray')")
+
+    found = {(fault.name, fault.detail) for fault in home.check()}
+
+    assert found == {
+        ("vectors", "1 memories have no vector"),
+        ("vectors", "1 vectors have no memory"),
+        ("full text", "0 memories are not indexed, 1 entries have no memory"),
+    }
+    assert home.memories.reindex() == 3
+    assert home.check() == []
+
+
+def test_check_compares_the_full_text_index_with_the_words_of_the_memories(home: Home) -> None:
+    home.memories.remember([NewMemory("The original words.")])
+    with home.repository.transaction():
+        home.repository._database.execute("DROP TRIGGER memories_fts_update")
+        home.repository._database.execute("UPDATE memories SET content = 'Changed behind its back.'")
+
+    (fault,) = home.check()
+
+    assert fault.detail == "the index and the memories differ"
+
+
+def test_check_finds_rows_that_refer_to_nothing(home: Home) -> None:
+    other = apsw.Connection(str(home.repository.path))
+    other.execute(
+        "INSERT INTO messages (session_id, role, content, created_at) VALUES ('x', '', '', '')"
+    )
+
+    (fault,) = home.check()
+
+    assert fault.name == "foreign keys"
+    assert "messages" in fault.detail

@@ -1,0 +1,99 @@
+"""A server process and the raw lines to and from it."""
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
+MODERN = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "wire", "version": "1"},
+}
+
+
+class Wire:
+    """`soulkeep serve` as a subprocess, spoken to in lines."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [str(COMMAND), "serve", "--home", str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
+        self.last_id = 0
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def send_bytes(self, line: bytes) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + b"\n")
+        self.process.stdin.flush()
+
+    def send(self, method: str, params: Any = None, **fields: Any) -> None:
+        message = {"jsonrpc": "2.0", "method": method, **fields}
+        if params is not None:
+            message["params"] = params
+        self.send_bytes(json.dumps(message).encode())
+
+    def receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._lines.get(timeout=20))
+        return message
+
+    def request(self, method: str, params: Any = None) -> dict[str, Any]:
+        self.last_id += 1
+        self.send(method, params, id=self.last_id)
+        reply = self.receive()
+        assert reply["id"] == self.last_id
+        return reply
+
+    def initialize(self, name: str = "wire") -> dict[str, Any]:
+        reply = self.request(
+            "initialize",
+            {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {},
+                "clientInfo": {"name": name, "version": "1"},
+            },
+        )
+        self.send("notifications/initialized")
+        return reply
+
+    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        result: dict[str, Any] = self.request("tools/call", {"name": tool, "arguments": arguments})[
+            "result"
+        ]
+        return result
+
+    def finish(self) -> tuple[str, str, int]:
+        """Close stdin; return what is left on stdout, all of stderr, and the exit code."""
+        assert self.process.stdin
+        assert self.process.stderr
+        self.process.stdin.close()
+        self.process.wait(timeout=20)
+        self._reader.join(timeout=20)
+        rest = b"".join(self._lines.get() for _ in range(self._lines.qsize()))
+        return rest.decode(), self.process.stderr.read().decode(), self.process.returncode
+
+    def kill(self) -> None:
+        """End the process without warning, and close its pipes."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(timeout=20)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                pipe and pipe.close()
