@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ from mcp import Client, StdioServerParameters, stdio_client
 from soulkeep.app import build_server, open_home
 from soulkeep.service.home import Home
 from wire import COMMAND
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs the default embedder where its package has no wheel."""
+    if find_spec("wordllama") is None:
+        for item in items:
+            if item.get_closest_marker("embedder"):
+                item.add_marker(pytest.mark.skip(reason="wordllama has no wheel for this Python"))
 
 
 class TickingClock:

@@ -47,6 +47,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
     assert run("--version") == (0, "soulkeep, version 0.1.0\n", "")
 
 
+@pytest.mark.embedder
 def test_a_memory_is_kept_and_recalled(run: Run) -> None:
     code, out, _ = run("remember", "The cat is called Miso.", "--type", "fact", "--source", "me")
     assert (code, out) == (0, "Stored as memory 1 (fact, global).\n")
@@ -63,6 +64,7 @@ def test_a_memory_may_come_from_stdin(run: Run) -> None:
     assert "| Piped words." in run("recall", "piped")[1]
 
 
+@pytest.mark.embedder
 def test_stored_control_characters_do_not_reach_the_terminal(run: Run, home_path: Path) -> None:
     home = open_home(home_path)
     home.memories.remember([NewMemory("Red \x1b[31malert\x07.")])
@@ -137,6 +139,7 @@ def test_a_change_of_nothing_is_a_usage_error(run: Run) -> None:
     assert "--name" in err
 
 
+@pytest.mark.embedder
 def test_doctor_reads_versions_paths_and_counts_and_finds_a_whole_store_in_order(
     run: Run, home_path: Path
 ) -> None:
@@ -153,6 +156,7 @@ def test_doctor_reads_versions_paths_and_counts_and_finds_a_whole_store_in_order
     }
 
 
+@pytest.mark.embedder
 def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: Path) -> None:
     run("remember", "Its vector will vanish.")
     home = open_home(home_path)
@@ -173,6 +177,7 @@ def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: 
     assert run("doctor")[0] == 0
 
 
+@pytest.mark.embedder
 def test_doctor_names_the_mismatch_of_embedders(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("remember", "With a vector.")
     monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
@@ -185,6 +190,7 @@ def test_doctor_names_the_mismatch_of_embedders(run: Run, monkeypatch: pytest.Mo
     assert "soulkeep reindex" in out
 
 
+@pytest.mark.embedder
 def test_the_server_refuses_to_start_with_another_embedder(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +203,7 @@ def test_the_server_refuses_to_start_with_another_embedder(
     assert "soulkeep reindex" in err
 
 
+@pytest.mark.embedder
 def test_the_demo_finds_answers_that_share_no_word_with_the_question(run: Run) -> None:
     code, out, _ = run("demo")
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from soulkeep.models import NewMemory, Session
+from soulkeep.models import NewMemory
 from soulkeep.repository import schema
+from soulkeep.repository.connection import Database
 from soulkeep.service.home import Home
 
 VEC_DDL = (
@@ -95,7 +96,7 @@ def test_s2_the_journal_is_a_write_ahead_log_before_the_first_table_is_made(
 
     modes: list[str] = []
 
-    def watched(database: repository.Database) -> None:
+    def watched(database: Database) -> None:
         assert database.execute("SELECT count(*) FROM sqlite_master") == [(0,)]
         modes.append(database.execute("PRAGMA journal_mode")[0][0])
         schema.bootstrap(database)
@@ -163,7 +164,10 @@ def test_s6_session_keys_are_unique_and_messages_and_usage_belong_to_sessions(
     file: apsw.Connection,
 ) -> None:
     file.execute("PRAGMA foreign_keys = ON")
-    insert = "INSERT INTO sessions (id, session_key, model, created_at, last_active_at) VALUES (?, ?, '', '', '')"
+    insert = (
+        "INSERT INTO sessions (id, session_key, model, created_at, last_active_at)"
+        " VALUES (?, ?, '', '', '')"
+    )
     file.execute(insert, ("one", "key"))
 
     with pytest.raises(apsw.ConstraintError, match="session_key"):
@@ -202,11 +206,12 @@ def test_s6_messages_are_written_and_read_in_order_and_in_pages(home: Home) -> N
 def test_s7_the_vector_table_is_made_by_the_asked_for_statement_to_the_letter(
     file: apsw.Connection,
 ) -> None:
-    assert schema.VEC_MEMORIES == VEC_DDL.replace("TABLE ", "TABLE IF NOT EXISTS ")
+    assert VEC_DDL.replace("TABLE ", "TABLE IF NOT EXISTS ") == schema.VEC_MEMORIES
     (sql,) = next(file.execute("SELECT sql FROM sqlite_master WHERE name = 'vec_memories'"))
     assert sql.replace("IF NOT EXISTS ", "") == VEC_DDL
 
 
+@pytest.mark.embedder
 def test_s7_a_vector_is_the_embedding_padded_with_zeros_under_the_memorys_id(home: Home) -> None:
     (receipt,) = home.memories.remember([NewMemory("The cat is called Miso.")])
 
@@ -279,7 +284,7 @@ def test_s12_one_bootstrap_makes_all_tables_and_running_it_again_keeps_what_is_t
 
 
 def test_s12_old_and_new_tables_work_together_in_one_transaction(home: Home) -> None:
-    session = Session(home.sessions.current("claude").id, "claude")
+    session = home.sessions.current("claude")
     thread = home.threads.create_thread("Together", session=session)
     home.memories.remember([NewMemory("A fact.", thread_id=thread.id)], session)
 

@@ -75,7 +75,7 @@ def test_a_folder_or_a_dangling_link_in_a_documents_place_is_an_error_that_leave
     assert documents.seed() == []
     for name in ("SOUL.md", "MEMORY.md"):
         with pytest.raises(DocumentError, match=name):
-            documents.read(name)  # type: ignore[arg-type]
+            documents.read(name)
 
     assert (tmp_path / "SOUL.md").is_dir()
     assert (tmp_path / "MEMORY.md").is_symlink()

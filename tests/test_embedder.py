@@ -22,16 +22,19 @@ def cosine(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("text", ["Hello", "x", "🍵", "你好", "a" * 10_000, "\t|\n", "ﷺ", "\u202e", "…"])
+@pytest.mark.embedder
 def test_every_text_gets_a_vector_of_length_one(text: str) -> None:
     assert sum(value * value for value in values(text)) == pytest.approx(1, abs=1e-5)
     assert len(padded(model.embed([text]).embeddings[0])) == 1536 * 4
 
 
+@pytest.mark.embedder
 def test_near_meanings_are_closer_than_far_ones() -> None:
     assert cosine("The user prefers tabs.", "The user likes tabs.") > 0.7
     assert cosine("Anna moved to Lisbon.", "The cat is called Miso.") < 0.3
 
 
+@pytest.mark.embedder
 def test_a_text_has_the_same_vector_alone_and_among_others() -> None:
     together = model.embed(["one", "a much longer text " * 50, "two"])
 
@@ -42,6 +45,7 @@ def test_a_text_has_the_same_vector_alone_and_among_others() -> None:
     )
 
 
+@pytest.mark.embedder
 def test_loading_and_embedding_ask_the_network_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError
@@ -52,6 +56,7 @@ def test_loading_and_embedding_ask_the_network_for_nothing(monkeypatch: pytest.M
     assert len(WordLlama().embed(["offline"]).embeddings) == 1
 
 
+@pytest.mark.embedder
 def test_the_setting_chooses_the_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(choose_embedder("auto"), WordLlama)
     assert isinstance(choose_embedder("wordllama"), WordLlama)
@@ -68,6 +73,7 @@ def test_where_the_package_has_no_wheel_auto_means_none_and_asking_for_it_is_an_
         choose_embedder("wordllama")
 
 
+@pytest.mark.embedder
 def test_a_package_without_its_files_is_an_error_that_names_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:

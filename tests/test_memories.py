@@ -4,8 +4,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import TickingClock
 
+from conftest import TickingClock
 from soulkeep.errors import (
     EmbedderMismatchError,
     InvalidInputError,
@@ -50,6 +50,7 @@ def test_a_memory_comes_back_as_it_was_kept(home: Home) -> None:
     assert home.repository.memories.get_memory(receipt.id) == match.memory
 
 
+@pytest.mark.embedder
 def test_a_question_that_shares_no_word_with_the_answer_finds_it_by_meaning(home: Home) -> None:
     for content in (
         "The dog is afraid of thunder.",
@@ -83,6 +84,7 @@ def test_with_a_thread_its_own_memories_and_the_global_ones_are_searched(home: H
     assert len(contents(home, "tea")) == 3
 
 
+@pytest.mark.embedder
 def test_a_filter_never_returns_fewer_than_exist(home: Home) -> None:
     thread = home.threads.create_thread("Rare")
     for batch in range(3):
@@ -129,6 +131,7 @@ def test_long_texts_that_differ_only_at_the_end_are_no_duplicates(home: Home) ->
     assert not keep(home, start + "a").stored
 
 
+@pytest.mark.embedder
 def test_a_receipt_shows_the_most_similar_memories_and_merges_none(home: Home) -> None:
     old = keep(home, "The user likes tabs more than spaces.")
     keep(home, "The dog is afraid of thunder.")
@@ -183,7 +186,7 @@ def test_remembering_in_a_thread_moves_its_last_activity(home: Home) -> None:
 
     keep(home, "Something happened.", thread.id)
 
-    assert home.threads.get_thread(thread.id).last_active_at > thread.last_active_at
+    assert home.repository.threads.get_thread(thread.id).last_active_at > thread.last_active_at
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,7 @@ def test_remembering_in_a_thread_moves_its_last_activity(home: Home) -> None:
         ("🍵", True),
     ],
 )
+@pytest.mark.embedder
 def test_the_syntax_of_full_text_search_is_plain_text_in_a_query(
     query: str, found: bool, home: Home
 ) -> None:
@@ -232,6 +236,7 @@ def test_without_an_embedder_words_alone_are_searched_and_the_answer_says_so(
     assert home.check() == []
 
 
+@pytest.mark.embedder
 def test_a_store_refuses_another_embedder_until_it_is_indexed_anew(
     make_home: Callable[..., Home],
 ) -> None:
@@ -255,6 +260,7 @@ def test_a_store_refuses_another_embedder_until_it_is_indexed_anew(
         make_home().memories.require_embedder()
 
 
+@pytest.mark.embedder
 def test_reindexing_gives_every_memory_its_vector_back(make_home: Callable[..., Home]) -> None:
     lexical = make_home(embedder="none")
     for batch in range(3):
@@ -268,6 +274,7 @@ def test_reindexing_gives_every_memory_its_vector_back(make_home: Callable[..., 
     assert contents(home, "When do I get paid?", limit=1) == ["Salary arrives on the last working day."]
 
 
+@pytest.mark.embedder
 def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> None:
     def work(number: int) -> int:
         receipt = keep(home, f"Written by worker {number}.")

@@ -11,7 +11,7 @@ from soulkeep.service.home import Home
 def test_a_thread_keeps_its_title_and_system_prompt(home: Home) -> None:
     thread = home.threads.create_thread("  Trip to Rome ", "Answer in Italian.")
 
-    assert home.threads.get_thread(thread.id) == thread
+    assert home.repository.threads.get_thread(thread.id) == thread
     assert (thread.title, thread.system_prompt, thread.archived) == (
         "Trip to Rome",
         "Answer in Italian.",
@@ -29,7 +29,7 @@ def test_thread_ids_are_short_random_and_safe_in_a_url(home: Home) -> None:
 
 def test_a_thread_that_does_not_exist_is_a_typed_error(home: Home) -> None:
     with pytest.raises(ThreadNotFoundError) as raised:
-        home.threads.get_thread("x" * 500)
+        home.repository.threads.get_thread("x" * 500)
 
     assert raised.value.thread_id == "x" * 500
     assert len(str(raised.value)) < 200

@@ -31,7 +31,7 @@ def test_a_long_query_is_limited() -> None:
 def test_what_two_rankings_agree_on_comes_before_what_only_one_has_first() -> None:
     fused = reciprocal_rank_fusion([[1, 2, 3], [4, 2, 5]], limit=10)
 
-    assert fused[0] == (2, pytest.approx(2 / (RRF_K + 2)))
+    assert fused[0][1] == pytest.approx(2 / (RRF_K + 2))
     assert [candidate for candidate, _ in fused] == [2, 4, 1, 5, 3]
 
 

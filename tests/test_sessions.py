@@ -3,6 +3,7 @@
 import json
 
 import apsw
+import pytest
 
 from soulkeep.models import NewMemory, Usage
 from soulkeep.service.home import Home
@@ -25,10 +26,11 @@ def test_each_client_has_one_session_of_its_own(home: Home) -> None:
 
 
 def test_a_client_without_a_name_is_the_default_agent_and_a_long_name_is_cut(home: Home) -> None:
-    assert home.sessions.current("  ").agent_id == "default"
+    assert home.sessions.current("").agent_id == home.sessions.current("  ").agent_id == "default"
     assert home.sessions.current("x" * 500).agent_id == "x" * 100
 
 
+@pytest.mark.embedder
 def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home) -> None:
     session = home.sessions.current("claude")
     home.memories.remember([NewMemory("The cat is called Miso.")], session)
@@ -85,6 +87,7 @@ def test_a_session_records_when_it_was_last_active(home: Home) -> None:
     assert str(active) > str(created)
 
 
+@pytest.mark.embedder
 def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) -> None:
     home.memories.remember([NewMemory("The cat is called Miso.")])
     before = home.repository.count_rows()["usage_records"]
@@ -122,3 +125,34 @@ def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
 
     blocker.execute("ROLLBACK")
     assert list(blocker.execute("SELECT count(*) FROM usage_records")) == [(0,)]
+
+
+def test_a_clients_first_recall_does_not_wait_for_another_writer_either(home: Home) -> None:
+    blocker = apsw.Connection(str(home.repository.path))
+    blocker.execute("BEGIN IMMEDIATE")
+
+    session = home.sessions.current("claude")
+    assert home.memories.recall("anything", session=session).matches == ()
+
+    blocker.execute("ROLLBACK")
+    home.sessions.close()
+    assert rows(home, "SELECT id FROM sessions WHERE agent_id = 'claude'") == [(session.id,)]
+
+
+def test_a_client_that_calls_itself_soulkeep_does_not_share_the_command_lines_session(
+    home: Home,
+) -> None:
+    assert home.sessions.current("soulkeep").id != home.sessions.current().id
+
+
+def test_bookkeeping_that_cannot_be_written_is_logged_and_fails_no_call(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    home.memories.remember([NewMemory("The cat is called Miso.")])
+    home.repository._database.execute("PRAGMA query_only = ON")
+
+    assert len(home.memories.recall("cat").matches) == 1
+
+    home.repository._database.execute("PRAGMA query_only = OFF")
+    if home.memories.vectors_expected:
+        assert "usage was not recorded" in caplog.text

@@ -34,6 +34,7 @@ def wire(start: Callable[..., Wire]) -> Wire:
     return start()
 
 
+@pytest.mark.embedder
 async def test_the_installed_command_keeps_and_recalls_in_both_eras(process_client: Client) -> None:
     kept = await process_client.call_tool(
         "remember", {"content": "Salary arrives on the last working day."}
@@ -56,12 +57,12 @@ def test_nothing_but_json_rpc_is_on_stdout_and_nothing_on_stderr(wire: Wire) -> 
     assert wire.finish() == ("", "", 0)
 
 
-def test_the_handshake_names_the_server_and_announces_list_changes(wire: Wire) -> None:
+def test_the_handshake_names_the_server_and_its_instructions(wire: Wire) -> None:
     result = wire.initialize()["result"]
 
     assert result["serverInfo"]["name"] == "soulkeep"
     assert result["serverInfo"]["version"] == "0.1.0"
-    assert result["capabilities"]["tools"] == {"listChanged": True}
+    assert {"tools", "resources"} <= set(result["capabilities"])
     assert result["instructions"]
 
 
@@ -181,7 +182,8 @@ def test_blank_lines_and_windows_line_ends_are_no_errors(wire: Wire) -> None:
 def test_malformed_arguments_of_a_call_are_answered(wire: Wire) -> None:
     wire.initialize()
 
-    for params in ({"name": "recall", "arguments": "query=x"}, {"name": 5}, {}, {"arguments": {}}):
+    wrong: list[dict[str, Any]] = [{"name": "recall", "arguments": "query=x"}, {"name": 5}, {}]
+    for params in wrong:
         assert wire.request("tools/call", params)["error"]["code"] == -32602
     assert wire.request("no/such/method")["error"]["code"] == -32601
     assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
@@ -257,12 +259,10 @@ def test_a_client_that_goes_away_without_a_word_leaves_no_traceback(tmp_path: Pa
     assert (err, process.returncode) == (b"", 0)
 
 
-def test_a_server_that_cannot_load_its_model_says_so_and_still_keeps_nothing_half(
-    tmp_path: Path,
+def test_a_misspelt_setting_is_one_line_on_stderr_and_makes_nothing(
+    start: Callable[..., Wire], tmp_path: Path
 ) -> None:
-    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="wordlama")
-
-    _, err, code = wire.finish()
+    _, err, code = start(SOULKEEP_EMBEDDER="wordlama").finish()
 
     assert code == 2
     assert "SOULKEEP_EMBEDDER" in err
@@ -270,6 +270,7 @@ def test_a_server_that_cannot_load_its_model_says_so_and_still_keeps_nothing_hal
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.embedder
 def test_the_first_answer_comes_before_anything_slow_is_loaded(wire: Wire) -> None:
     wire.initialize()
 

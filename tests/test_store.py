@@ -149,7 +149,7 @@ def _as_nobody() -> Iterator[None]:
 @pytest.mark.parametrize("place", ["a new store", "a store of before"])
 def test_a_read_only_place_is_refused(place: str, tmp_path: Path) -> None:
     for folder in (tmp_path, *tmp_path.parents[:3]):
-        os.chmod(folder, 0o755)  # noqa: PTH101 - pytest makes its folders for their owner only
+        folder.chmod(0o755)  # pytest makes its folders for their owner only
     home = tmp_path / "home"
     home.mkdir()
     if place == "a store of before":
@@ -267,6 +267,7 @@ def test_folders_and_files_are_for_their_owner_only(home: Home) -> None:
 STEP_TWO = ("ALTER TABLE memories ADD COLUMN weight REAL DEFAULT 1.0",)
 
 
+@pytest.mark.embedder
 def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path) -> None:
     home = open_home(tmp_path)
     home.memories.remember([NewMemory("Older than the migration.")])
@@ -311,12 +312,12 @@ def test_several_connections_migrate_one_file_at_once(tmp_path: Path) -> None:
     path = tmp_path / "soulkeep.db"
     Repository(path).close()
 
-    def migrate(_: int) -> list[tuple[int]]:
+    def migrate(_: int) -> list[tuple[int, ...]]:
         database = Database(path)
         schema.bootstrap(database, (*schema.STEPS, STEP_TWO))
         version = database.execute("PRAGMA user_version")
         database.close()
-        return version  # type: ignore[return-value]
+        return version
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(migrate, range(6))) == [[(2,)]] * 6
@@ -345,6 +346,7 @@ def test_a_write_lock_that_is_never_released_is_a_typed_error(
     assert home.threads.create_thread("Free again").title == "Free again"
 
 
+@pytest.mark.embedder
 def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Home) -> None:
     home.memories.remember([NewMemory(f"Memory {number}.") for number in range(3)])
     database = home.repository._database
@@ -387,3 +389,24 @@ def test_check_finds_rows_that_refer_to_nothing(home: Home) -> None:
 
     assert fault.name == "foreign keys"
     assert "messages" in fault.detail
+
+
+def test_check_finds_vectors_in_a_store_whose_memories_should_have_none(home: Home) -> None:
+    database = home.repository._database
+    with home.repository.transaction():
+        database.execute(
+            "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (1, zeroblob(6144))"
+        )
+
+    (fault,) = home.check()
+
+    assert fault.detail == "1 vectors are of no known embedder"
+
+
+def test_a_file_on_which_opening_fails_half_way_is_not_kept_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soulkeep.repository.connection._vec_library", lambda: str(tmp_path / "no"))
+
+    with pytest.raises(StoreError):
+        Database(tmp_path / "soulkeep.db")

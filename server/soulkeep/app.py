@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING
 
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.models import Clock, utc_now
+from soulkeep.models import Clock, EmbedderName, utc_now
 from soulkeep.repository import Repository
 from soulkeep.service.home import Home
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.threads import Threads
-from soulkeep.settings import EmbedderName, Settings
+from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.calls import CheckedServer
+
+STORE_NAME = "soulkeep.db"
 
 
 def open_home(path: Path | str, *, embedder: EmbedderName = "auto", clock: Clock = utc_now) -> Home:
@@ -31,17 +33,17 @@ def open_home(path: Path | str, *, embedder: EmbedderName = "auto", clock: Clock
         EmbedderUnavailableError: The embedder's package is not installed.
         DocumentError: The documents cannot be put there.
     """
-    settings = Settings(home=Path(path), embedder=embedder)
-    model = choose_embedder(settings.embedder)
+    path = Path(path).expanduser().absolute()
+    model = choose_embedder(embedder)
     with ExitStack() as on_failure:
-        repository = Repository(settings.store_path)
+        repository = Repository(path / STORE_NAME)
         on_failure.callback(repository.close)
-        documents = Documents(settings.home)
+        documents = Documents(path)
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
         on_failure.pop_all()
     return Home(
-        path=settings.home,
+        path=path,
         repository=repository,
         documents=documents,
         sessions=sessions,

@@ -28,7 +28,7 @@ async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext
     """Give each client connection its row in sessions: SDK middleware.
 
     A modern connection has no handshake, so its first real request opens the session. A process that
-    a client starts only to probe the protocol leaves no row.
+    a client starts only to probe the protocol leaves no row of that client.
     """
     if ctx.method in _OPENS_SESSION:
         agent_id = _agent_id(ctx)

@@ -11,6 +11,8 @@ from typing import Literal, get_args
 MemoryType = Literal["fact", "preference", "decision", "summary"]
 MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
 
+EmbedderName = Literal["auto", "wordllama", "none"]
+
 Clock = Callable[[], datetime]
 
 Embedding = bytes
@@ -129,7 +131,9 @@ class Session:
     """One connection of a client, or the command line; `agent_id` is the client's name."""
 
     id: str
+    key: str
     agent_id: str
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """What the user configured: the environment and the command line, read once into a frozen object."""
 
 from pathlib import Path
-from typing import Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-EmbedderName = Literal["auto", "wordllama", "none"]
+from soulkeep.models import EmbedderName
 
 
 class Settings(BaseSettings):
@@ -28,8 +27,3 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
-
-    @property
-    def store_path(self) -> Path:
-        """The SQLite file."""
-        return self.home / "soulkeep.db"

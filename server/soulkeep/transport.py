@@ -1,7 +1,7 @@
 """Serving over stdin and stdout: the one place that touches the SDK's private parts.
 
-Added to what the SDK does: an answer to every line, SIGINT and SIGTERM that end the process cleanly,
-replies still under way when stdin closes, and list-changed flags for clients of the handshake era.
+Added to what the SDK does: an answer to every line, SIGINT and SIGTERM that end the process cleanly, and
+replies still under way when stdin closes.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import anyio
 import anyio.to_thread
-from mcp.server import MCPServer, NotificationOptions
+from mcp.server import MCPServer
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp.types import (
@@ -83,7 +83,7 @@ def _diagnosis(text: str) -> tuple[int, str]:
         return PARSE_ERROR, "The message holds half of a surrogate pair; send whole Unicode characters."
     except ValidationError:
         return INVALID_REQUEST, (
-            "The message is no JSON-RPC 2.0 request; send one a line, with jsonrpc, id, method and params."
+            "The message is no JSON-RPC 2.0 request; send jsonrpc, id, method and params, one a line."
         )
     except ValueError:
         return PARSE_ERROR, "The message is not JSON; send one JSON-RPC message a line."
@@ -174,9 +174,7 @@ async def serve_stdio(server: MCPServer[Any]) -> bool:
     left with `os._exit`.
     """
     low = server._lowlevel_server
-    options = low.create_initialization_options(
-        NotificationOptions(tools_changed=True, prompts_changed=True, resources_changed=True)
-    )
+    options = low.create_initialization_options()
     exchange = Exchange(sys.stdin.buffer)
     signalled = False
 

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from importlib import import_module
 from typing import ClassVar
 
 import click
@@ -29,7 +30,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for module, names in self.commands_by_module.items():
             if cmd_name in names:
-                return getattr(__import__(module, fromlist=[cmd_name]), cmd_name)  # type: ignore[no-any-return]
+                command: click.Command = getattr(import_module(module), cmd_name)
+                return command
         return super().get_command(ctx, cmd_name)
 
 
@@ -50,7 +52,7 @@ def soulkeep(context: click.Context) -> None:
 @home_option
 def serve() -> None:
     """Serve an MCP client over stdin and stdout (what clients start)."""
-    # Nothing that start-up makes becomes garbage, so collecting would be a tenth of its time.
+    # Nothing that start-up makes becomes garbage, so collecting would only cost time.
     gc.disable()
     from soulkeep.app import serve as serve_client
 

@@ -83,7 +83,9 @@ def demo() -> None:
     middle = sorted(answer.milliseconds for answer in answers)[len(answers) // 2]
     click.echo(f"\n{first} of {len(answers)} answers came first; median {middle:.1f} ms, {mode} search.")
     if mode == "lexical":
-        click.echo("No embedder is installed here, so only shared words are found; use Python 3.13.")
+        click.echo(
+            "Without an embedder only shared words are found: `soulkeep doctor` says what is in use."
+        )
     click.echo(
         "\nNothing was kept and nothing left this machine. To use soulkeep, add this to your client:"
     )

@@ -81,7 +81,7 @@ def _embedder_faults(home: Home) -> list[Fault]:
 def _permission_faults(home: Home) -> list[Fault]:
     if sys.platform == "win32":
         return []
-    open_to_others = [path for path in (home.path, home.repository.path) if _readable_by_others(path)]
+    open_to_others = [path for path in (home.path, *home.path.iterdir()) if _readable_by_others(path)]
     return [
         Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{path}'`")
         for path in open_to_others

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Protocol
 
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.models import Embedding
+from soulkeep.models import EmbedderName, Embedding
 
 NO_EMBEDDER = "none:0:none"
 """The identity that a store records when its memories have no vectors."""
@@ -37,7 +37,7 @@ class Embedder(Protocol):
         ...
 
 
-def choose_embedder(name: Literal["auto", "wordllama", "none"]) -> Embedder | None:
+def choose_embedder(name: EmbedderName) -> Embedder | None:
     """Return the embedder that the setting names, not yet loaded; None means search by words alone.
 
     `auto` is wordllama where its package is installed.

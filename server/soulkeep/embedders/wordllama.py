@@ -38,7 +38,7 @@ class WordLlama:
     """The mean of a text's token vectors, frequent tokens weighing less, at unit length.
 
     The weight of token t is a / (a + p), where p = 1 / (rank · ln 32000) is the frequency that Zipf's
-    law gives its rank in the vocabulary. Loading takes about a tenth of a second, on first use.
+    law gives its rank in the vocabulary. The model is loaded on first use.
     """
 
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"

@@ -64,7 +64,9 @@ def _vectors(database: Database, expected: bool) -> list[Fault]:
     faults = []
     if missing and expected:
         faults.append(Fault("vectors", f"{missing} memories have no vector", _REINDEX))
-    if orphaned:
+    if not expected and (surplus := count_rows(database)["vectors"]):
+        faults.append(Fault("vectors", f"{surplus} vectors are of no known embedder", _REINDEX))
+    elif orphaned:
         faults.append(Fault("vectors", f"{orphaned} vectors have no memory", _REINDEX))
     return faults
 
@@ -78,7 +80,7 @@ def _full_text(database: Database) -> list[Fault]:
         detail = f"{missing} memories are not indexed, {orphaned} entries have no memory"
         return [Fault("full text", detail, _REINDEX)]
     try:
-        with database.transaction():
+        with database.transaction(durable=False):
             # With rank 1 FTS5 compares its index with the text of every memory.
             database.execute(
                 "INSERT INTO memories_fts (memories_fts, rank) VALUES ('integrity-check', 1)"

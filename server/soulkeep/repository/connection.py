@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,11 @@ class Database:
         self._lock = threading.RLock()
         _create(path)
         _recognise(path)
-        with _translated(path):
+        with _translated(path), ExitStack() as on_failure:
             self._connection = apsw.Connection(str(path))
+            on_failure.callback(self._connection.close)
             self._configure()
+            on_failure.pop_all()
 
     def _configure(self) -> None:
         connection = self._connection
@@ -77,7 +79,7 @@ class Database:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while self._connection.pragma("journal_mode") != "wal":
             try:
-                # Only a new file takes a page size; 16 KiB makes reading a vector half the work.
+                # Only a new file takes a page size; a vector is read in fewer steps from large pages.
                 self._connection.pragma("page_size", 16384)
                 self._connection.pragma("journal_mode", "wal")
             except apsw.BusyError:
@@ -127,6 +129,7 @@ class Database:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except apsw.BusyError:
+            # Passed over for all that time: one more turn before the caller has to care.
             self._connection.execute("BEGIN IMMEDIATE")
 
     @contextmanager

@@ -16,22 +16,14 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_session(self, session: Session, session_key: str, now: str) -> Session:
-        """Insert a session, or renew the one with this key. Return the one in the store."""
+    def touch_session(self, session: Session, now: str) -> None:
+        """Record that a session is active, inserting it when it is new."""
         self._database.execute(
             "INSERT INTO sessions (id, session_key, agent_id, model, created_at, last_active_at)"
             " VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (session_key) DO UPDATE SET last_active_at = excluded.last_active_at",
-            (session.id, session_key, session.agent_id, UNKNOWN_MODEL, now, now),
+            (session.id, session.key, session.agent_id, UNKNOWN_MODEL, session.created_at, now),
         )
-        rows = self._database.execute(
-            "SELECT id, agent_id FROM sessions WHERE session_key = ?", (session_key,)
-        )
-        return Session(*rows[0])
-
-    def touch_session(self, session_id: str, now: str) -> None:
-        """Record that a session did something."""
-        self._database.execute("UPDATE sessions SET last_active_at = ? WHERE id = ?", (now, session_id))
 
     def add_message(
         self, session_id: str, role: str, content: str, now: str, token_count: int | None = None

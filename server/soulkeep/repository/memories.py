@@ -41,10 +41,16 @@ class MemoryTable:
         )
         memory_id = self._database.last_row_id
         if embedding is not None:
-            self._add_vector(memory_id, embedding)
+            self.add_vector(memory_id, embedding)
         return memory_id
 
-    def _add_vector(self, memory_id: int, embedding: Embedding) -> None:
+    def add_vector(self, memory_id: int, embedding: Embedding) -> None:
+        """Insert the vector of a memory that has none; inside a transaction.
+
+        Raises:
+            DimensionMismatchError: The embedding is wider than the store.
+            EmbedderError: The embedding is not a unit vector.
+        """
         self._database.execute(
             "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
             (memory_id, padded(embedding)),
@@ -141,10 +147,6 @@ class MemoryTable:
         self._database.execute(
             "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
-
-    def set_vector(self, memory_id: int, embedding: Embedding) -> None:
-        """Add the vector of a memory that has none; inside a transaction."""
-        self._add_vector(memory_id, embedding)
 
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the memories; inside a transaction."""

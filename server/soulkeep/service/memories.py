@@ -180,7 +180,7 @@ class Memories:
     def reindex(self, session: Session | None = None) -> int:
         """Build both search indexes anew with the embedder in use; return how many memories they hold.
 
-        Other processes wait with their writes meanwhile.
+        Other processes cannot write meanwhile: with very many memories they may time out.
 
         Raises:
             StoreError: The store cannot be written; the old indexes stay.
@@ -205,7 +205,7 @@ class Memories:
             embedded = embedder.embed([content for _, content in page])
             tokens += embedded.tokens
             for (memory_id, _), embedding in zip(page, embedded.embeddings, strict=True):
-                table.set_vector(memory_id, embedding)
+                table.add_vector(memory_id, embedding)
         return tokens
 
 

@@ -35,11 +35,3 @@ class Threads:
             self._repository.threads.add_thread(thread)
             self._sessions.audit(session, "thread.created", thread_id=thread.id)
         return thread
-
-    def get_thread(self, thread_id: str) -> Thread:
-        """Return one thread.
-
-        Raises:
-            ThreadNotFoundError: There is none with this id.
-        """
-        return self._repository.threads.get_thread(thread_id)

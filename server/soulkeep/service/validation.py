@@ -16,7 +16,7 @@ MAX_LIMIT = 100
 MAX_PRIORITY = 1_000_000
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE = re.compile(r"(\d{4}-\d{2}-\d{2})([T ].+)?")
 _FORM = "must be a date like 2026-11-22 or a time like 2026-11-22T16:42:00Z"
 
 
@@ -104,11 +104,14 @@ def parse_filter(
 
 
 def _moment(argument: str, value: str, *, end_of_day: bool) -> datetime:
+    match = _DATE.fullmatch(value.strip())
+    if match is None:
+        raise InvalidInputError(argument, _FORM)
     try:
-        moment = datetime.fromisoformat(value.strip())
+        moment = datetime.fromisoformat(match[0])
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        if end_of_day and _DATE.fullmatch(value.strip()):
+        if end_of_day and match[2] is None:
             moment = datetime.combine(moment, time.max, UTC)
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):

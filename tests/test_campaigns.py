@@ -1,0 +1,37 @@
+"""Many processes on one store, and kill -9: a short form by default, a long one by `-m campaign`."""
+
+from pathlib import Path
+
+import pytest
+
+from kill import kill_campaign
+from many_processes import start_together, write_together
+
+long = pytest.mark.campaign
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=long)])
+def test_six_servers_start_at_once_on_one_new_store(rounds: int, tmp_path: Path) -> None:
+    starts = start_together(tmp_path, rounds=rounds, processes=6)
+
+    assert (starts.failures, starts.stderr_lines, starts.faults) == ([], [], [])
+    assert starts.started == 6 * rounds
+
+
+@pytest.mark.parametrize("writes", [60, pytest.param(500, marks=long)])
+def test_two_servers_writing_at_once_lose_nothing(writes: int, tmp_path: Path) -> None:
+    result = write_together(tmp_path / "home", writes=writes, processes=2)
+
+    assert (result.errors, result.faults, result.stderr_lines) == ([], [], [])
+    assert result.acknowledged == result.rows == result.full_text == 2 * writes
+    assert result.vectors == result.expected_vectors
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=long)])
+def test_after_kill_9_everything_acknowledged_is_there_and_the_store_is_whole(
+    kills: int, tmp_path: Path
+) -> None:
+    campaign = kill_campaign(tmp_path / "home", kills=kills, seed=7)
+
+    assert campaign.correct, campaign
+    assert campaign.acknowledged

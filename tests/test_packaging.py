@@ -1,0 +1,177 @@
+"""What is shipped, and that the documents say what the code does."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import soulkeep
+from soulkeep.app import build_server
+from soulkeep.documents import DOCUMENTS
+from soulkeep.service.home import Home
+from wire import COMMAND
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_only_the_package_with_the_two_documents_inside(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+
+    assert {name.split("/")[0] for name in names} == {
+        "soulkeep",
+        f"soulkeep-{soulkeep.__version__}.dist-info",
+    }
+    assert {
+        "soulkeep/memory_files/SOUL.md",
+        "soulkeep/memory_files/MEMORY.md",
+        "soulkeep/py.typed",
+    } <= set(names)
+
+
+def test_a_wheel_seeds_the_documents_that_it_carries(wheel: Path, tmp_path: Path) -> None:
+    site, home = tmp_path / "site", tmp_path / "home"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        f"import sys; sys.path[0] = {str(site)!r}\n"
+        "import soulkeep, soulkeep.app\n"
+        f"assert soulkeep.__file__.startswith({str(site)!r})\n"
+        f"soulkeep.app.open_home({str(home)!r}).close()"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path)
+
+    for name in DOCUMENTS:
+        assert (home / name).read_bytes() == (ROOT / "memory_files" / name).read_bytes()
+
+
+def test_the_package_needs_python_3_11_and_pins_what_it_tests_with() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+
+    assert project["requires-python"] == ">=3.11"
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        name = re.split(r"[\[<>=; ]", requirement)[0]
+        assert re.search(rf"^{name}==[\w.]+ ?.*\\\n    --hash=sha256:", constraints, re.MULTILINE), name
+    assert "://" not in constraints
+    assert not (ROOT / "uv.lock").exists()
+
+
+def test_the_example_configuration_starts_the_server_as_it_stands(tmp_path: Path) -> None:
+    entry = json.loads((ROOT / "mcp.json.example").read_text(encoding="utf-8"))["mcpServers"]["soulkeep"]
+    request = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "example", "version": "1"},
+        },
+    }
+
+    result = subprocess.run(
+        [entry["command"], *entry["args"]],
+        input=json.dumps(request).encode() + b"\n",
+        capture_output=True,
+        check=True,
+        timeout=30,
+        env={**os.environ, "PATH": f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+
+    assert json.loads(result.stdout)["result"]["serverInfo"]["name"] == "soulkeep"
+    assert (tmp_path / "home" / "soulkeep.db").exists()
+
+
+def _json_blocks() -> list[dict[str, Any]]:
+    return [json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL)]
+
+
+def test_the_readmes_client_blocks_are_the_example() -> None:
+    entry = json.loads((ROOT / "mcp.json.example").read_text(encoding="utf-8"))["mcpServers"]["soulkeep"]
+
+    entries = [(block.get("mcpServers") or block["servers"])["soulkeep"] for block in _json_blocks()]
+    installed = [found for found in entries if found["command"] == "soulkeep"]
+    with_uvx = [found for found in entries if found["command"] == "uvx"]
+
+    assert len(installed) == 2  # Claude Desktop and Cursor; VS Code
+    assert all(found == entry for found in installed)
+    assert with_uvx == [
+        {
+            "type": "stdio",
+            "command": "uvx",
+            "args": ["--python", "3.13", f"soulkeep@{soulkeep.__version__}", "serve"],
+        }
+    ]
+
+
+async def test_the_readme_names_every_tool_and_resource(home: Home) -> None:
+    server = build_server(home)
+
+    for tool in await server.list_tools():
+        assert f"| `{tool.name}` |" in README
+    for resource in await server.list_resources():
+        assert f"`{resource.uri}`" in README
+
+
+def test_the_checks_run_the_readmes_test_command_to_the_letter() -> None:
+    (command,) = re.findall(r"^(python3 -m venv .*pytest)$", README, re.MULTILINE)
+
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"), [("README.md", 150), ("ARCHITECTURE.md", 200), ("bench/README.md", 40)]
+)
+def test_a_document_is_short_and_its_links_lead_somewhere(name: str, lines: int) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+
+    assert len(text.splitlines()) <= lines
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+def test_every_environment_variable_and_command_in_the_readme_exists() -> None:
+    from soulkeep.cli import soulkeep as command
+    from soulkeep.settings import Settings
+
+    variables = set(re.findall(r"SOULKEEP_(\w+)", README))
+    commands = set(re.findall(r"`soulkeep ([a-z]+)", README))
+
+    assert variables == {name.upper() for name in Settings.model_fields}
+    assert commands <= set(command.list_commands(None))  # type: ignore[arg-type]
+    assert {"serve", "demo", "remember", "recall", "prompts", "doctor", "reindex"} <= commands
+
+
+def test_modules_and_functions_stay_short() -> None:
+    import ast
+
+    for path in (ROOT / "server").rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert len(source.splitlines()) <= 350, path
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
