@@ -70,14 +70,26 @@ def test_a_wheel_seeds_the_documents_that_it_carries(wheel: Path, tmp_path: Path
 
 def test_the_package_needs_python_3_11_and_pins_what_it_tests_with() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    development = project["optional-dependencies"]["dev"]
 
     assert project["requires-python"] == ">=3.11"
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-        name = re.split(r"[\[<>=; ]", requirement)[0]
-        assert re.search(rf"^{name}==[\w.]+ ?.*\\\n    --hash=sha256:", constraints, re.MULTILINE), name
-    assert "://" not in constraints
+    for file, requirements in (
+        ("constraints.txt", project["dependencies"]),
+        ("constraints-dev.txt", [*project["dependencies"], *development]),
+    ):
+        pins = (ROOT / file).read_text(encoding="utf-8")
+        assert "://" not in pins
+        for requirement in requirements:
+            name = re.split(r"[\[<>=; ]", requirement)[0]
+            assert re.search(rf"^{name}==[\w.]+ ?.*\\\n    --hash=sha256:", pins, re.MULTILINE), name
     assert not (ROOT / "uv.lock").exists()
+
+
+def test_development_runs_on_the_versions_that_users_get() -> None:
+    def pins(file: str) -> set[str]:
+        return set(re.findall(r"^[\w.-]+==[^ ]+", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert pins("constraints.txt") < pins("constraints-dev.txt")
 
 
 def test_the_example_configuration_starts_the_server_as_it_stands(tmp_path: Path) -> None:
