@@ -87,7 +87,9 @@ def test_the_package_needs_python_3_11_and_pins_what_it_tests_with() -> None:
 
 def test_development_runs_on_the_versions_that_users_get() -> None:
     def pins(file: str) -> set[str]:
-        return set(re.findall(r"^[\w.-]+==[^ ]+", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE))
+        return set(
+            re.findall(r"^[\w.-]+==[^ ]+", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        )
 
     assert pins("constraints.txt") < pins("constraints-dev.txt")
 
@@ -156,7 +158,8 @@ def test_the_checks_run_the_readmes_test_command_to_the_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "lines"), [("README.md", 150), ("ARCHITECTURE.md", 200), ("bench/README.md", 40)]
+    ("name", "lines"),
+    [("README.md", 150), ("ARCHITECTURE.md", 200), ("CONTRIBUTING.md", 90), ("bench/README.md", 40)],
 )
 def test_a_document_is_short_and_its_links_lead_somewhere(name: str, lines: int) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 """The installed command over real pipes: the protocol, the shutdown, and lines that are no requests."""
 
+import io
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from mcp import Client
 
 from soulkeep.app import open_home
+from soulkeep.transport import Exchange, parse_line
 from wire import COMMAND, MODERN, Wire
 
 
@@ -222,6 +224,19 @@ def test_requests_under_way_when_stdin_closes_are_still_answered(tmp_path: Path)
     assert sorted(reply["id"] for reply in replies) == [1, 2, 3]
     assert all("result" in reply for reply in replies)
     assert (result.stderr, result.returncode) == (b"", 0)
+
+
+def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
+    exchange = Exchange(io.BytesIO())
+    request = parse_line(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{}}')
+    cancelled = parse_line(
+        b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}'
+    )
+
+    exchange._note_request(request)
+    exchange._note_request(cancelled)
+
+    assert exchange._waiting == set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")

@@ -131,6 +131,9 @@ class Exchange:
     def _note_request(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest) and message.method not in _UNANSWERED:
             self._waiting.add(message.id)
+        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+            # A cancelled request is never answered.
+            self._waiting.discard((message.params or {}).get("requestId", ""))
 
     def note_reply(self, message: SessionMessage) -> None:
         """Take note of a message to the client."""
