@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import partial
 from inspect import cleandoc
 from typing import Any, TypeVar
 
@@ -20,7 +19,8 @@ from soulkeep.service.home import Home
 
 _Result = TypeVar("_Result")
 
-_OPENS_SESSION = frozenset({"notifications/initialized", "tools/call", "resources/read"})
+# A tool call opens it by itself.
+_OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
 _SHOWN_PROBLEMS = 3
 
 
@@ -41,20 +41,16 @@ def _agent_id(ctx: ServerRequestContext[Home, Any]) -> str:
     return client.client_info.name if client else ""
 
 
-def session_of(ctx: Context[Home]) -> Session:
-    """Return the session that a call belongs to."""
-    home = ctx.request_context.lifespan_context
-    return home.sessions.current(_agent_id(ctx.request_context))
-
-
-async def served(method: Callable[..., _Result], *args: Any, **kwargs: Any) -> _Result:
-    """Run a service method in a worker thread, its errors as text that reaches the model.
+async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -> _Result:
+    """Do `work` for a tool call, in a worker thread, with the home and the caller's session.
 
     Raises:
-        ToolError: The service refused; any other error is a fault of ours and reaches only the log.
+        ToolError: The service refused, in its own words, which reach the model. Any other error is a
+            fault of ours and reaches only the log.
     """
+    home, agent_id = ctx.request_context.lifespan_context, _agent_id(ctx.request_context)
     try:
-        return await anyio.to_thread.run_sync(partial(method, *args, **kwargs))
+        return await anyio.to_thread.run_sync(lambda: work(home, home.sessions.current(agent_id)))
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
 
