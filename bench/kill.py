@@ -110,7 +110,8 @@ def _take(reply: Message, text: str, campaign: Campaign) -> None:
 def _inspect(home: Path, campaign: Campaign) -> None:
     with closing(open_home(home)) as opened:
         faults = opened.check()
-        stored = dict(chain.from_iterable(opened.repository.memories.pages(1000)))
+        pages = opened.repository.memories.pages(1000)
+        stored = {memory.id: memory.content for memory in chain.from_iterable(pages)}
     when = f"after kill {campaign.kills}"
     campaign.faults += [f"{when}: {fault.name}: {fault.detail}" for fault in faults]
     foreign = [number for number, text in stored.items() if text not in campaign.sent]

@@ -32,6 +32,9 @@ COLUMNS = {
         "memory_type": ("TEXT", True, None, False),
         "source": ("TEXT", False, None, False),
         "created_at": ("TEXT", True, None, False),
+        # Added by a later migration, with defaults.
+        "subject": ("TEXT", False, None, False),
+        "occurred_at": ("TEXT", False, None, False),
     },
     "global_prompts": {
         "id": ("INTEGER", False, None, True),
@@ -96,7 +99,7 @@ def test_s2_the_journal_is_a_write_ahead_log_before_the_first_table_is_made(
 
     modes: list[str] = []
 
-    def watched(database: Database) -> None:
+    def watched(database: Database, **_: object) -> None:
         assert database.execute("SELECT count(*) FROM sqlite_master") == [(0,)]
         modes.append(database.execute("PRAGMA journal_mode")[0][0])
         schema.bootstrap(database)

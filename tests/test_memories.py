@@ -44,6 +44,8 @@ def test_a_memory_comes_back_as_it_was_kept(home: Home) -> None:
         memory_type="preference",
         source="user_input",
         created_at=match.memory.created_at,
+        subject=None,
+        occurred_at=match.memory.created_at,
     )
     assert match.memory.created_at.startswith("2026-03-01T12:00:")
     assert match.memory.created_at.endswith("Z")

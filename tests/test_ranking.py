@@ -1,10 +1,20 @@
-"""Query words and the fusion of rankings."""
+"""Query words and the order of candidates."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.ranking import MAX_TERMS, RRF_K, query_terms, reciprocal_rank_fusion
+from soulkeep.models import Match, Memory
+from soulkeep.ranking import (
+    MAX_TERMS,
+    Candidates,
+    Question,
+    exact_strengths,
+    inverse_document_frequency,
+    memory_words,
+    query_terms,
+    rank,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,7 +24,7 @@ from soulkeep.ranking import MAX_TERMS, RRF_K, query_terms, reciprocal_rank_fusi
         ("who am I", ["who", "am", "i"]),
         ("Tea, TEA and tea", ["tea"]),
         ("snake_case v1.2", ["snake", "case", "v1", "2"]),
-        ("Größe der Küche", ["größe", "der", "küche"]),
+        ("Größe der Küche", ["grosse", "der", "kuche"]),
         ("?!", []),
     ],
 )
@@ -28,20 +38,94 @@ def test_a_long_query_is_limited() -> None:
     assert len(query_terms(" ".join(f"word{number}" for number in range(500)))) == MAX_TERMS
 
 
-def test_what_two_rankings_agree_on_comes_before_what_only_one_has_first() -> None:
-    fused = reciprocal_rank_fusion([[1, 2, 3], [4, 2, 5]], limit=10)
+def memory(
+    number: int, content: str, thread_id: str | None = None, subject: str | None = None
+) -> Memory:
+    when = f"2026-03-{number:02}T12:00:00.000Z"
+    return Memory(number, thread_id, content, "fact", None, when, subject, when)
 
-    assert fused[0][1] == pytest.approx(2 / (RRF_K + 2))
-    assert [candidate for candidate, _ in fused] == [2, 4, 1, 5, 3]
+
+def ordered(
+    memories: list[Memory],
+    weights: dict[str, float],
+    bm25: dict[int, float] | None = None,
+    cosine: dict[int, float] | None = None,
+    neighbours: dict[int, tuple[int | None, int | None]] | None = None,
+) -> list[Match]:
+    found = Candidates(
+        {m.id: m for m in memories},
+        bm25 or {},
+        cosine or {m.id: 0.0 for m in memories},
+        neighbours or {},
+    )
+    words = {m.id: memory_words(m, "1 March 2026") for m in memories}
+    return rank(Question(weights), found, words, exact_strengths, 10)
 
 
-@given(st.lists(st.lists(st.integers(0, 50), unique=True), max_size=4), st.integers(1, 20))
-def test_the_fusion_loses_and_invents_nothing_and_is_ordered(
-    rankings: list[list[int]], limit: int
+def test_a_rare_word_weighs_more_than_a_common_one() -> None:
+    rare, common = (inverse_document_frequency(100, n) for n in (1, 90))
+
+    matches = ordered([memory(1, "common"), memory(2, "rare")], {"common": common, "rare": rare})
+
+    assert rare > 10 * common
+    assert [match.memory.id for match in matches] == [2, 1]
+
+
+def test_relevance_is_the_share_of_the_question_that_a_memory_covers() -> None:
+    matches = ordered(
+        [memory(1, "tea and milk"), memory(2, "tea"), memory(3, "sand")], {"tea": 1.0, "milk": 3.0}
+    )
+
+    assert [(m.memory.id, m.relevance) for m in matches] == [(1, 1.0), (2, 0.25), (3, 0.0)]
+
+
+def test_the_one_subject_that_a_question_names_comes_first() -> None:
+    memories = [memory(1, "likes tea", subject="Anna"), memory(2, "likes tea", subject="Ben")]
+
+    for name, first in (("anna", 1), ("ben", 2)):
+        (match, *_) = ordered(memories, {"tea": 1.0, name: 1.0})
+        assert match.memory.id == first
+        assert match.reasons["subject"] > 0
+    both = ordered(memories, {"tea": 1.0, "anna": 1.0, "ben": 1.0})
+    assert all("subject" not in match.reasons for match in both)
+
+
+def test_an_answer_is_lifted_by_the_question_before_it_in_the_thread() -> None:
+    memories = [
+        memory(1, "Which tea do you like?", "t"),
+        memory(2, "Green.", "t"),
+        memory(3, "Green.", "u"),
+    ]
+
+    matches = ordered(memories, {"tea": 1.0, "like": 1.0}, neighbours={1: (None, 2), 2: (1, None)})
+
+    found = {match.memory.id: match for match in matches}
+    assert found[2].score > found[3].score
+    assert found[2].reasons["neighbour"] > 0.9
+
+
+def test_global_memories_do_not_lift_each_other() -> None:
+    alone = ordered([memory(1, "tea")], {"tea": 1.0})
+    among = ordered([memory(1, "tea"), memory(2, "tea"), memory(3, "tea")], {"tea": 1.0})
+
+    assert {match.score for match in among} == {alone[0].score}
+
+
+@given(
+    st.lists(st.text("ab ?", min_size=1, max_size=8), min_size=1, max_size=8),
+    st.lists(st.floats(-1, 1), min_size=8, max_size=8),
+)
+def test_every_candidate_is_in_the_answer_once_in_order_with_shares_that_add_up(
+    contents: list[str], cosines: list[float]
 ) -> None:
-    fused = reciprocal_rank_fusion(rankings, limit)
-    candidates = {candidate for ranking in rankings for candidate in ranking}
+    memories = [
+        memory(i, content, "t" if i % 2 else None) for i, content in enumerate(contents, start=1)
+    ]
 
-    assert len(fused) == min(limit, len(candidates))
-    assert {candidate for candidate, _ in fused} <= candidates
-    assert [score for _, score in fused] == sorted((score for _, score in fused), reverse=True)
+    matches = ordered(memories, {"a": 1.0, "b": 2.0}, cosine={m.id: cosines[m.id - 1] for m in memories})
+
+    assert sorted(match.memory.id for match in matches) == [m.id for m in memories]
+    assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)
+    for match in matches:
+        assert 0 <= match.relevance <= 1.000001
+        assert not match.reasons or sum(match.reasons.values()) == pytest.approx(1)

@@ -14,6 +14,7 @@ import apsw
 import pytest
 
 from soulkeep.app import open_home
+from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     NotAStoreError,
     SchemaTooNewError,
@@ -23,11 +24,14 @@ from soulkeep.errors import (
     StoreFullError,
     StoreNotWritableError,
 )
-from soulkeep.models import NewMemory
+from soulkeep.models import NewMemory, Session
 from soulkeep.repository import Repository, schema
 from soulkeep.repository.connection import Database
+from soulkeep.repository.memories import padded
 from soulkeep.service.home import Home
 from wire import COMMAND
+
+LOCAL = Session("local", "local", "local", "2026-01-01T00:00:00.000Z")
 
 
 def _foreign(path: Path) -> None:
@@ -264,7 +268,8 @@ def test_folders_and_files_are_for_their_owner_only(home: Home) -> None:
     assert {"SOUL.md", "MEMORY.md", "soulkeep.db", "soulkeep.db-wal", backup.name} <= set(modes)
 
 
-STEP_TWO = ("ALTER TABLE memories ADD COLUMN weight REAL DEFAULT 1.0",)
+LATEST = len(schema.STEPS)
+NEXT_STEP = ("ALTER TABLE memories ADD COLUMN weight REAL DEFAULT 1.0",)
 
 
 @pytest.mark.embedder
@@ -274,15 +279,15 @@ def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path
     home.close()
     database = Database(home.repository.path)
 
-    schema.bootstrap(database, (*schema.STEPS, STEP_TWO))
+    schema.bootstrap(database, (*schema.STEPS, NEXT_STEP))
 
     assert database.execute("SELECT content, weight FROM memories") == [
         ("Older than the migration.", 1.0)
     ]
-    assert database.execute("PRAGMA user_version") == [(2,)]
+    assert database.execute("PRAGMA user_version") == [(LATEST + 1,)]
     database.close()
-    backup = Repository(tmp_path / "soulkeep.db.v1.bak")
-    assert backup.versions()["schema"] == "1"
+    backup = Repository(tmp_path / f"soulkeep.db.v{LATEST}.bak")
+    assert backup.versions()["schema"] == str(LATEST)
     assert backup.count_rows()["memories"] == backup.count_rows()["vectors"] == 1
     backup.close()
 
@@ -295,7 +300,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         schema.bootstrap(database, (*schema.STEPS, broken))
 
-    assert database.execute("PRAGMA user_version") == [(1,)]
+    assert database.execute("PRAGMA user_version") == [(LATEST,)]
     assert database.execute("SELECT name FROM sqlite_master WHERE name = 'first_half'") == []
     database.close()
 
@@ -314,17 +319,17 @@ def test_several_connections_migrate_one_file_at_once(tmp_path: Path) -> None:
 
     def migrate(_: int) -> list[tuple[int, ...]]:
         database = Database(path)
-        schema.bootstrap(database, (*schema.STEPS, STEP_TWO))
+        schema.bootstrap(database, (*schema.STEPS, NEXT_STEP))
         version = database.execute("PRAGMA user_version")
         database.close()
         return version
 
     with ThreadPoolExecutor(6) as pool:
-        assert list(pool.map(migrate, range(6))) == [[(2,)]] * 6
-    assert [file.name for file in tmp_path.glob("*.bak*")] == ["soulkeep.db.v1.bak"]
+        assert list(pool.map(migrate, range(6))) == [[(LATEST + 1,)]] * 6
+    assert [file.name for file in tmp_path.glob("*.bak*")] == [f"soulkeep.db.v{LATEST}.bak"]
 
 
-RELEASED_STEPS = ["32b717b5c4fbbca2"]
+RELEASED_STEPS = ["32b717b5c4fbbca2", "b493062b0d7a8c27"]
 
 
 def test_a_released_step_of_the_schema_never_changes() -> None:
@@ -368,15 +373,40 @@ def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Hom
     assert home.check() == []
 
 
-def test_check_compares_the_full_text_index_with_the_words_of_the_memories(home: Home) -> None:
-    home.memories.remember([NewMemory("The original words.")])
-    with home.repository.transaction():
-        home.repository._database.execute("DROP TRIGGER memories_fts_update")
-        home.repository._database.execute("UPDATE memories SET content = 'Changed behind its back.'")
+def test_a_store_of_the_first_schema_is_migrated_with_its_words_and_vectors(tmp_path: Path) -> None:
+    vector = open_home(tmp_path / "other").memories._embed(["The lighthouse is closed."], LOCAL)[0]
+    old = Database(tmp_path / "soulkeep.db")
+    schema.bootstrap(old, schema.STEPS[:1])
+    old.execute("INSERT INTO threads VALUES ('t', 'Old', NULL, 0, '2026-01-01', '2026-01-01')")
+    old.execute(
+        "INSERT INTO memories (thread_id, content, memory_type, created_at)"
+        " VALUES ('t', 'The lighthouse is closed.', 'fact', '2026-01-01T00:00:00.000Z')"
+    )
+    if vector is not None:
+        old.execute("INSERT INTO vec_memories VALUES (1, ?)", (padded(vector),))
+        old.execute("INSERT INTO store_facts VALUES ('embedder', ?)", (WordLlama.identity,))
+    old.close()
 
-    (fault,) = home.check()
+    home = open_home(tmp_path)
 
-    assert fault.detail == "the index and the memories differ"
+    (match,) = home.memories.recall("lighthouse", until="2026-01-01").matches
+    assert match.memory.occurred_at == "2026-01-01T00:00:00.000Z"
+    assert match.memory.subject is None
+    assert home.check() == []
+    assert (tmp_path / "soulkeep.db.v1.bak").exists()
+    home.close()
+
+
+def test_a_blank_and_a_migrated_store_have_the_same_schema(tmp_path: Path) -> None:
+    schemas = []
+    for name, first in (("blank.db", schema.STEPS), ("migrated.db", schema.STEPS[:1])):
+        database = Database(tmp_path / name)
+        schema.bootstrap(database, first)
+        schema.bootstrap(database)
+        schemas.append(set(database.execute("SELECT type, name, sql FROM sqlite_master")))
+        database.close()
+
+    assert schemas[0] == schemas[1]
 
 
 def test_check_finds_rows_that_refer_to_nothing(home: Home) -> None:

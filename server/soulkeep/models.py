@@ -3,7 +3,7 @@
 Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that they sort as they stand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -43,17 +43,23 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class NewMemory:
-    """What the caller wants kept; without a thread it is a global memory."""
+    """What the caller wants kept; without a thread it is a global memory.
+
+    `subject` is who or what it is about; `occurred_at` is when it happened or was said, a timestamp or
+    an ISO date, the moment of keeping if unset.
+    """
 
     content: str
     memory_type: str = "fact"
     thread_id: str | None = None
     source: str | None = None
+    subject: str | None = None
+    occurred_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """A memory as the store holds it."""
+    """A memory as the store holds it; `occurred_at` is `created_at` where nothing else was said."""
 
     id: int
     thread_id: str | None
@@ -61,14 +67,16 @@ class Memory:
     memory_type: str
     source: str | None
     created_at: str
+    subject: str | None
+    occurred_at: str
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFilter:
     """Which memories a search may return; an unset field lets all pass.
 
-    A thread lets its own memories and the global ones pass. `since` and `until` are timestamps, both
-    inclusive.
+    A thread lets its own memories and the global ones pass. `since` and `until` are timestamps that
+    limit `occurred_at`, both inclusive.
     """
 
     thread_id: str | None = None
@@ -79,10 +87,17 @@ class MemoryFilter:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A recalled memory; a larger score is better, and scores compare within one answer only."""
+    """A recalled memory, and why it is there.
+
+    A larger `score` is better and compares within one answer only; `relevance`, 0 to 1, says how much of
+    the question the memory covers and compares everywhere. `reasons` are the shares of the score, which
+    add up to 1: lexical, semantic, subject, date, neighbour.
+    """
 
     memory: Memory
     score: float
+    relevance: float
+    reasons: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,40 @@
-"""From candidates to an ordered answer: pure functions, no store, no model."""
+"""From candidates to an ordered answer: pure functions, no store, no model.
 
-import re
+The score of a memory is the share of the question that its words cover, each word weighing by its rarity
+in this store, plus what BM25, the vectors, the subject, the date and the neighbours in its thread say.
+"""
+
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 
-RRF_K = 20
-"""The rank offset of reciprocal rank fusion. Cormack, Clarke and Büttcher (SIGIR 2009) used 60 for long
-lists of documents; a smaller one gives more weight to the first few of each ranking."""
+from soulkeep.dates import DateSpan, date_score, has_time_word
+from soulkeep.models import Match, Memory
+from soulkeep.words import split_words
 
 MAX_TERMS = 64
-"""Words of a query that the lexical half looks up; later ones are left to the semantic half."""
+"""Words of a query that are looked up; the rest of a longer one is left out."""
 
-_WORD = re.compile(r"[^\W_]+")
+# The weights of the score. They were chosen together on dialogues between two people, and the optimum is
+# flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
+COSINE = 0.8
+COSINE_LONG = 0.4
+BM25 = 0.2
+BM25_LONG = 0.6
+SUBJECT = 0.4
+DATE = 0.2
+TIME_WORD = 0.1
+QUESTION = -0.1
+THREAD = 0.5
+THREAD_BEST = 3
+PREVIOUS = 0.5
+PREVIOUS_QUESTION = 0.8
+NEXT = 0.3
+
+SHORT_WORDS, LONG_WORDS = 40, 100
+"""From short memories to long ones, in distinct words: long ones need term frequency and length."""
 
 # Function words that say nothing of what is looked for; in a query they only pull in long memories.
 STOP_WORDS = frozenset(
@@ -25,25 +48,195 @@ STOP_WORDS = frozenset(
 )
 
 
+Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
+"""For each text, how well it has each query word: 1 for the word itself, down to 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query as the ranking needs it: its words with their weights, its dates, and if it asks when."""
+
+    weights: Mapping[str, float]
+    dates: Sequence[DateSpan] = ()
+    asks_when: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What the store found: memories by id (neighbours too), scores by id, and who stands beside whom.
+
+    `bm25` is larger for better matches, `cosine` is -1..1; a candidate is in one of them or both.
+    """
+
+    memories: Mapping[int, Memory]
+    bm25: Mapping[int, float]
+    cosine: Mapping[int, float]
+    neighbours: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
+
+
 def query_terms(query: str) -> list[str]:
-    """Split a query into distinct lower-case words without stop words, at most 64.
+    """Split a query into distinct words without stop words, at most 64.
 
     A query of nothing but stop words keeps them, so that "who am I" still finds something.
     """
-    words = list(dict.fromkeys(_WORD.findall(query.lower())))
+    words = list(dict.fromkeys(split_words(query)))
     return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
 
 
-def reciprocal_rank_fusion(rankings: Iterable[Sequence[int]], limit: int) -> list[tuple[int, float]]:
-    """Merge rankings of ids, each best first, into at most `limit` pairs of id and score.
+def inverse_document_frequency(count: int, frequency: int) -> float:
+    """Return ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson and Spärck Jones's weight, positive."""
+    return math.log(1 + (count - frequency + 0.5) / (frequency + 0.5))
 
-    The score of an id is the sum over the rankings of 1 / (RRF_K + rank), the best rank being 1
-    (Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
-    Learning Methods", SIGIR 2009). Equal scores are ordered by the newer id first.
+
+def memory_words(memory: Memory, day: str) -> list[str]:
+    """Return the distinct words of a memory: its content, its subject and its day in words."""
+    return list(dict.fromkeys(split_words(f"{memory.content} {memory.subject or ''} {day}")))
+
+
+def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+    """Match words by equality alone: the Strengths of a search without an embedder."""
+    sets = [set(text) for text in texts]
+    return [[float(word in text) for word in query] for text in sets]
+
+
+def rank(
+    question: Question,
+    candidates: Candidates,
+    words: Mapping[int, Sequence[str]],
+    strengths: Strengths,
+    limit: int,
+) -> list[Match]:
+    """Order the candidates, best first, and return at most `limit` of them; equal scores newer first.
+
+    `words` are those of every memory in `candidates`.
     """
-    scores: defaultdict[int, float] = defaultdict(float)
-    for ranking in rankings:
-        for rank, candidate in enumerate(ranking, start=1):
-            scores[candidate] += 1 / (RRF_K + rank)
-    ordered = sorted(scores.items(), key=lambda pair: (-pair[1], -pair[0]))
-    return ordered[:limit]
+    covers = _coverage(question, candidates, words, strengths)
+    parts = {i: _parts(i, question, candidates, cover) for i, cover in covers.items()}
+    long = _clip((_mean(len(words[i]) for i in parts) - SHORT_WORDS) / (LONG_WORDS - SHORT_WORDS))
+    best = max(candidates.bm25.values(), default=0.0) or 1.0
+    named = _named_subject(question, candidates, parts)
+    for i, part in parts.items():
+        part.lexical += (BM25 + BM25_LONG * long) * candidates.bm25.get(i, 0.0) / best
+        part.semantic += (COSINE + COSINE_LONG * long) * candidates.cosine.get(i, 0.0)
+        part.subject = SUBJECT if named and candidates.memories[i].subject == named else 0.0
+    _lift_threads(parts, candidates)
+    ordered = sorted(parts, key=lambda i: (-parts[i].score, -i))[:limit]
+    return [
+        Match(candidates.memories[i], parts[i].score, covers[i].whole, parts[i].shares())
+        for i in ordered
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cover:
+    """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours."""
+
+    exact: float
+    own: float
+    whole: float
+
+
+@dataclass(slots=True)
+class _Parts:
+    lexical: float = 0.0
+    semantic: float = 0.0
+    subject: float = 0.0
+    date: float = 0.0
+    neighbour: float = 0.0
+    penalty: float = 0.0
+
+    @property
+    def score(self) -> float:
+        positive = self.lexical + self.semantic + self.subject + self.date + self.neighbour
+        return positive + self.penalty
+
+    def shares(self) -> dict[str, float]:
+        names = ("lexical", "semantic", "subject", "date", "neighbour")
+        values = {name: max(getattr(self, name), 0.0) for name in names}
+        total = sum(values.values())
+        return {name: value / total for name, value in values.items() if value > 0}
+
+
+def _coverage(
+    question: Question,
+    candidates: Candidates,
+    words: Mapping[int, Sequence[str]],
+    strengths: Strengths,
+) -> dict[int, _Cover]:
+    query = list(question.weights)
+    ids = list(candidates.memories)
+    matched = dict(zip(ids, strengths(query, [words[i] for i in ids]), strict=True))
+    weights = list(question.weights.values())
+    total = sum(weights) or 1.0
+
+    def share(row: Iterable[float]) -> float:
+        return sum(map(float.__mul__, weights, map(float, row))) / total
+
+    covers = {}
+    for i in candidates.bm25.keys() | candidates.cosine.keys():
+        own, have = matched[i], set(words[i])
+        rows = [own, *_neighbour_rows(i, candidates, matched)]
+        covers[i] = _Cover(
+            exact=share(float(word in have) for word in query),
+            own=share(own),
+            whole=share(map(max, *rows)) if len(rows) > 1 else share(own),
+        )
+    return covers
+
+
+def _neighbour_rows(
+    i: int, candidates: Candidates, matched: Mapping[int, Sequence[float]]
+) -> Iterable[list[float]]:
+    before, after = candidates.neighbours.get(i, (None, None))
+    if before is not None:
+        asked = "?" in candidates.memories[before].content[-40:]
+        weight = PREVIOUS_QUESTION if asked else PREVIOUS
+        yield [weight * strength for strength in matched[before]]
+    if after is not None:
+        yield [NEXT * strength for strength in matched[after]]
+
+
+def _parts(i: int, question: Question, candidates: Candidates, cover: _Cover) -> _Parts:
+    memory = candidates.memories[i]
+    parts = _Parts(
+        lexical=min(cover.exact, cover.own),
+        semantic=max(cover.own - cover.exact, 0.0),
+        neighbour=cover.whole - cover.own,
+    )
+    if question.dates:
+        parts.date += DATE * date_score(question.dates, date.fromisoformat(memory.occurred_at[:10]))
+    if question.asks_when and has_time_word(memory.content):
+        parts.date += TIME_WORD
+    if memory.content.rstrip().endswith("?"):
+        parts.penalty = QUESTION
+    return parts
+
+
+def _named_subject(question: Question, candidates: Candidates, ids: Iterable[int]) -> str | None:
+    """Return the one subject among the candidates that the question names, if it names just one."""
+    subjects = {candidates.memories[i].subject for i in ids} - {None}
+    asked = question.weights.keys()
+    named = [s for s in subjects if s and (own := set(split_words(s))) and own <= asked]
+    return named[0] if len(named) == 1 else None
+
+
+def _lift_threads(parts: Mapping[int, _Parts], candidates: Candidates) -> None:
+    """Let the best matches of a thread lift all of its candidates; global memories stand alone."""
+    threads: defaultdict[str, list[int]] = defaultdict(list)
+    for i in parts:
+        if (thread_id := candidates.memories[i].thread_id) is not None:
+            threads[thread_id].append(i)
+    for ids in threads.values():
+        best = sorted((parts[i].score for i in ids), reverse=True)[:THREAD_BEST]
+        lift = THREAD * sum(score for score in best if score > 0) / THREAD_BEST
+        for i in ids:
+            parts[i].neighbour += lift
+
+
+def _mean(values: Iterable[int]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else 0.0
+
+
+def _clip(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

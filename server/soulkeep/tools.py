@@ -7,6 +7,7 @@ from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from soulkeep.answers import (
+    DEFAULT_TOKENS,
     PromptsAnswer,
     RecallAnswer,
     RememberAnswer,
@@ -19,6 +20,7 @@ from soulkeep.answers import (
 from soulkeep.calls import CheckedServer, answer, served
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import MEMORY_TYPES, MemoryType, NewMemory
+from soulkeep.ranking import query_terms
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
 
@@ -50,6 +52,8 @@ _Source = Annotated[
     str,
     Field(max_length=MAX_NAME, description="Where it comes from: conversation, user_input, a URL"),
 ]
+_Subject = Annotated[str, Field(max_length=MAX_NAME, description="Who or what it is about")]
+_OccurredAt = Annotated[str, Field(description="When it happened or was said, ISO, UTC; default now")]
 _AnyType = Annotated[MemoryType | None, WithJsonSchema({"type": "string", "enum": list(MEMORY_TYPES)})]
 _Date = Annotated[str, Field(description="ISO date or time, UTC, inclusive")]
 
@@ -63,6 +67,19 @@ class MemoryInput(BaseModel):
     memory_type: MemoryType = "fact"
     thread_id: str = ""
     source: _Source = ""
+    subject: _Subject = ""
+    occurred_at: _OccurredAt = ""
+
+    def to_keep(self) -> NewMemory:
+        """Return what the service keeps; empty text means unset."""
+        return NewMemory(
+            self.content,
+            self.memory_type,
+            self.thread_id or None,
+            self.source or None,
+            self.subject or None,
+            self.occurred_at or None,
+        )
 
 
 def register(server: CheckedServer) -> None:
@@ -100,6 +117,8 @@ async def remember(
     memory_type: MemoryType = "fact",
     thread_id: Annotated[str, Field(description="Keep it in this thread; leave out for global")] = "",
     source: _Source = "",
+    subject: _Subject = "",
+    occurred_at: _OccurredAt = "",
     memories: Annotated[
         list[MemoryInput],
         Field(max_length=MAX_BATCH, description="Several memories instead of content; all or none"),
@@ -111,11 +130,15 @@ async def remember(
     receipt says whether it was stored or is an exact duplicate, and lists similar memories; nothing is
     merged.
     """
-    kept = [NewMemory(content, memory_type, thread_id or None, source or None)]
-    if memories:
-        kept = [
-            NewMemory(m.content, m.memory_type, m.thread_id or None, m.source or None) for m in memories
-        ]
+    one = MemoryInput.model_construct(
+        content=content,
+        memory_type=memory_type,
+        thread_id=thread_id,
+        source=source,
+        subject=subject,
+        occurred_at=occurred_at,
+    )
+    kept = [memory.to_keep() for memory in memories or [one]]
     receipts = await served(
         ctx,
         lambda home, session: home.memories.remember(_only_one(content, memories, kept), session),
@@ -139,6 +162,9 @@ async def recall(
     memory_type: _AnyType = None,
     since: _Date = "",
     until: _Date = "",
+    max_tokens: Annotated[
+        int, Field(ge=100, le=20_000, description="Length of the text")
+    ] = DEFAULT_TOKENS,
 ) -> Annotated[CallToolResult, RecallAnswer]:
     """Bring back what is known about a subject, by words and by meaning, best first.
 
@@ -157,7 +183,7 @@ async def recall(
             session=session,
         ),
     )
-    return answer(recall_text(found), RecallAnswer.of(found))
+    return answer(recall_text(found, query_terms(query), max_tokens), RecallAnswer.of(found))
 
 
 async def list_prompts(

@@ -1,6 +1,8 @@
 """What turns text into vectors, and which of them this process uses."""
 
-from collections.abc import Sequence
+import math
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
@@ -10,6 +12,11 @@ from soulkeep.models import EmbedderName, Embedding
 
 NO_EMBEDDER = "none:0:none"
 """The identity that a store records when its memories have no vectors."""
+
+
+CONTEXT = 0.5
+"""The weight of the text before, beside 1 for the own: enough to lift an answer to a question, and too
+little to make neighbours look alike. `bench/quality.py` measures it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,31 @@ class Embedder(Protocol):
             EmbedderError: The model cannot be loaded or cannot embed a text.
         """
         ...
+
+    def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
+        """Embed a question whose words weigh as given; a model of whole sentences ignores the weights.
+
+        Raises:
+            EmbedderError: The model cannot be loaded or cannot embed the question.
+        """
+        ...
+
+    def strengths(
+        self, query: Sequence[str], texts: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[float]]:
+        """Return for each text how well its words match each query word: 1 the same, 0 unrelated."""
+        ...
+
+
+def in_context(own: Embedding, previous: Embedding) -> Embedding:
+    """Turn a vector a little towards that of the text before it, which helps to understand it."""
+    mixed = [a + CONTEXT * b for a, b in zip(_values(own), _values(previous), strict=True)]
+    norm = math.hypot(*mixed)
+    return struct.pack(f"<{len(mixed)}f", *(value / norm for value in mixed)) if norm else own
+
+
+def _values(embedding: Embedding) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(embedding) // 4}f", embedding)
 
 
 def choose_embedder(name: EmbedderName) -> Embedder | None:

@@ -6,7 +6,7 @@ a hub for it, so its two files are read here directly and the package itself is 
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +19,19 @@ from soulkeep.models import Embedding
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding
 
 DIMENSIONS = 256
 
 SMOOTHING = 1e-3
 """The constant a of smooth inverse frequency, w = a / (a + p): Arora, Liang and Ma, "A Simple but
 Tough-to-Beat Baseline for Sentence Embeddings", ICLR 2017."""
+
+UNRELATED = 0.2
+"""Up to this cosine two words have nothing to do with each other."""
+
+MAX_WORDS = 100_000
+"""Words whose vectors are kept in memory, 1 KiB each."""
 
 _VOCABULARY = 32_000
 _FIRST_WORD = 259
@@ -44,45 +50,124 @@ class WordLlama:
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"
 
     def __init__(self) -> None:
-        self._loading = threading.Lock()
+        self._lock = threading.Lock()
+        self._rows: dict[str, int] = {}
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
-        with self._loading:
-            table, weights, tokenizer = self._model
+        model = self._loaded()
         # One by one: a batch would be padded to its longest text.
-        tokens = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
-        embeddings = tuple(_pooled(table, weights, ids) for ids in tokens)
-        return Embedded(embeddings, sum(len(ids) for ids in tokens))
+        tokens = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        pooled = [model.weights[ids] @ model.table[ids].astype("<f4") for ids in tokens]
+        return Embedded(tuple(map(_unit, pooled)), sum(len(ids) for ids in tokens))
+
+    def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
+        """Embed a question as the weighted sum of its words; see Embedder."""
+        if not weights:
+            return self.embed([query])
+        model = self._loaded()
+        tokens = [encoding.ids for encoding in model.encode_words(list(weights))]
+        pooled = sum(
+            weight * model.table[ids].astype("<f4").sum(axis=0)
+            for weight, ids in zip(weights.values(), tokens, strict=True)
+        )
+        return Embedded((_unit(pooled),), sum(len(ids) for ids in tokens))
+
+    def strengths(
+        self, query: Sequence[str], texts: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[float]]:
+        """Return (cosine - 0.2) / 0.8 of each query word and its nearest word in each text, 0 to 1.
+
+        A text's best match per question word, summed, is late interaction: Khattab and Zaharia,
+        "ColBERT", SIGIR 2020, here over static vectors of words.
+        """
+        import numpy as np
+
+        if not query or not any(texts):
+            return [[0.0] * len(query) for _ in texts]
+        with self._lock:
+            asked = self._vectors_of(query)
+            rows = self._rows_of([word for text in texts for word in text])
+            used, inverse = np.unique(rows, return_inverse=True)
+            cosines = self._model.words[used] @ asked.T
+        strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[inverse]
+        lengths = np.array([len(text) for text in texts])
+        starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
+        filled = lengths > 0
+        best = np.zeros((len(texts), len(query)), dtype=np.float32)
+        best[filled] = np.maximum.reduceat(strong, starts[filled], axis=0)
+        strengths: list[list[float]] = best.tolist()
+        return strengths
+
+    def _vectors_of(self, words: Sequence[str]) -> "NDArray[np.float32]":
+        rows = self._rows_of(words)
+        return self._model.words[rows]
+
+    def _rows_of(self, words: Sequence[str]) -> "NDArray[np.intp]":
+        """Return the rows of words in the matrix of word vectors, adding those not met before."""
+        import numpy as np
+
+        missing = [word for word in dict.fromkeys(words) if word not in self._rows]
+        if missing:
+            if len(self._rows) + len(missing) > MAX_WORDS:
+                self._rows.clear()
+                missing = list(dict.fromkeys(words))
+            self._model.store_words(len(self._rows), missing)
+            self._rows.update(
+                zip(missing, range(len(self._rows), len(self._rows) + len(missing)), strict=True)
+            )
+        return np.fromiter((self._rows[word] for word in words), dtype=np.intp, count=len(words))
+
+    def _loaded(self) -> "_Model":
+        with self._lock:
+            return self._model
 
     @cached_property
-    def _model(self) -> "tuple[NDArray[np.float16], NDArray[np.float32], Tokenizer]":
+    def _model(self) -> "_Model":
+        return _Model(_package_folder())
+
+
+class _Model:
+    """The two files of the package in memory, and the vectors of the words met so far."""
+
+    def __init__(self, folder: Path) -> None:
         # Nothing this slow may run before the first protocol answer.
         import numpy as np
         from safetensors.numpy import load_file
         from tokenizers import Tokenizer
 
-        folder = _package_folder()
         weights_file = folder / "weights" / "l2_supercat_256.safetensors"
         tokenizer_file = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
         for file in (weights_file, tokenizer_file):
             if not file.is_file():
                 raise EmbedderUnavailableError("wordllama", f"{file} is missing", _REINSTALL)
-        (table,) = load_file(weights_file).values()
-        ranks = np.maximum(np.arange(len(table), dtype=np.float32) - (_FIRST_WORD - 1), 1)
+        self.table: NDArray[np.float16]
+        (self.table,) = load_file(weights_file).values()
+        self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        ranks = np.maximum(np.arange(len(self.table), dtype=np.float32) - (_FIRST_WORD - 1), 1)
         frequencies = 1 / (ranks * math.log(_VOCABULARY))
-        return (
-            table,
-            (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32),
-            Tokenizer.from_file(str(tokenizer_file)),
-        )
+        self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
+        self.words = np.empty((1024, DIMENSIONS), dtype=np.float32)
+
+    def encode_words(self, words: list[str]) -> "list[Encoding]":
+        """Tokenize words one by one."""
+        return self.tokenizer.encode_batch(words, add_special_tokens=False)
+
+    def store_words(self, start: int, words: list[str]) -> None:
+        """Put the unit vectors of words into the matrix, from row `start` on."""
+        import numpy as np
+
+        while start + len(words) > len(self.words):
+            self.words = np.concatenate((self.words, np.empty_like(self.words)))
+        tokens = [encoding.ids for encoding in self.encode_words(words)]
+        starts = np.cumsum([0, *map(len, tokens)])[:-1]
+        flat = self.table[[token for ids in tokens for token in ids]].astype(np.float32)
+        sums = np.add.reduceat(flat, starts, axis=0)
+        self.words[start : start + len(words)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
 
 
-def _pooled(
-    table: "NDArray[np.float16]", weights: "NDArray[np.float32]", tokens: list[int]
-) -> Embedding:
-    pooled = weights[tokens] @ table[tokens].astype("<f4")
-    unit: Embedding = (pooled / math.sqrt(float(pooled @ pooled))).astype("<f4").tobytes()
+def _unit(vector: "NDArray[np.float32]") -> Embedding:
+    unit: Embedding = (vector / math.sqrt(float(vector @ vector))).astype("<f4").tobytes()
     return unit
 
 

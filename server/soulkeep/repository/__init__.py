@@ -27,9 +27,9 @@ class Repository:
         with ExitStack() as on_failure:
             self._database = Database(path)
             on_failure.callback(self._database.close)
-            bootstrap(self._database)
+            self.memories = MemoryTable(self._database)
+            bootstrap(self._database, rebuild=self.memories.rebuild_full_text)
             on_failure.pop_all()
-        self.memories = MemoryTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)
         self.ledger = Ledger(self._database)
@@ -37,6 +37,11 @@ class Repository:
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""
         return self._database.transaction(durable=durable)
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside a transaction; waits for one of another thread to end."""
+        return self._database.in_transaction
 
     def without_waiting(self) -> AbstractContextManager[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""

@@ -102,6 +102,12 @@ class Database:
         """The id that the last INSERT of this connection was given."""
         return self._connection.last_insert_rowid()
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside a transaction; waits for one of another thread to end."""
+        with self._lock:
+            return self._connection.in_transaction
+
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block.

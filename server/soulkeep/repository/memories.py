@@ -4,7 +4,9 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from datetime import date
 
+from soulkeep.dates import day_words
 from soulkeep.errors import (
     DimensionMismatchError,
     EmbedderError,
@@ -13,12 +15,15 @@ from soulkeep.errors import (
 )
 from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory
 from soulkeep.repository.connection import Database
+from soulkeep.words import is_single_unspaced, split_words
 
 DIMENSIONS = 1536
 """The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
 
-_COLUMNS = "m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at"
+_WHEN = "ifnull(m.occurred_at, m.created_at)"
+_COLUMNS = f"m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject, {_WHEN}"
 _UNIT_TOLERANCE = 1e-3
+_PAGE = 1_000
 
 
 class MemoryTable:
@@ -35,11 +40,21 @@ class MemoryTable:
             EmbedderError: The embedding is not a unit vector.
         """
         self._database.execute(
-            "INSERT INTO memories (thread_id, content, memory_type, source, created_at)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (memory.thread_id, memory.content, memory.memory_type, memory.source, created_at),
+            "INSERT INTO memories"
+            " (thread_id, content, memory_type, source, created_at, subject, occurred_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                memory.thread_id,
+                memory.content,
+                memory.memory_type,
+                memory.source,
+                created_at,
+                memory.subject,
+                memory.occurred_at,
+            ),
         )
         memory_id = self._database.last_row_id
+        self._index(memory_id, memory.content, memory.subject, memory.occurred_at or created_at)
         if embedding is not None:
             self.add_vector(memory_id, embedding)
         return memory_id
@@ -87,18 +102,67 @@ class MemoryTable:
         )
         return None if rows[0][0] is None else int(rows[0][0])
 
-    def matching(self, terms: Sequence[str], allowed: MemoryFilter, limit: int) -> list[int]:
-        """Return up to `limit` ids of memories with any of the words `terms`, best BM25 first."""
+    def _index(self, memory_id: int, content: str, subject: str | None, occurred_at: str) -> None:
+        self._database.execute(
+            "INSERT INTO memories_fts (rowid, content, subject, day) VALUES (?, ?, ?, ?)",
+            (
+                memory_id,
+                " ".join(split_words(content)),
+                " ".join(split_words(subject or "")),
+                " ".join(split_words(day_words(date.fromisoformat(occurred_at[:10])))),
+            ),
+        )
+
+    def matching(
+        self, terms: Sequence[str], allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return up to `limit` pairs of id and BM25 score (larger is better), best first.
+
+        A memory matches that has any of the words `terms`, as `split_words` makes them.
+        """
         if not terms:
             return []
         where, values = _conditions(allowed)
         rows = self._database.execute(
-            "SELECT f.rowid FROM memories_fts AS f CROSS JOIN memories AS m ON m.id = f.rowid"
+            "SELECT f.rowid, -f.rank FROM memories_fts AS f CROSS JOIN memories AS m ON m.id = f.rowid"
             f" WHERE memories_fts MATCH :terms{where} ORDER BY f.rank, f.rowid LIMIT :limit",
-            # Quoted, a word is a string to FTS5 and never one of its operators.
-            {**values, "terms": " OR ".join(f'"{term}"' for term in terms), "limit": limit},
+            {**values, "terms": " OR ".join(map(_fts_term, terms)), "limit": limit},
         )
-        return [row[0] for row in rows]
+        return [(row[0], row[1]) for row in rows]
+
+    def document_frequencies(self, terms: Sequence[str]) -> dict[str, int]:
+        """Return in how many memories each of the words `terms` occurs."""
+        count = "SELECT count(*) FROM memories_fts WHERE memories_fts MATCH ?"
+        return {term: self._database.execute(count, (_fts_term(term),))[0][0] for term in terms}
+
+    def count(self) -> int:
+        """Return how many memories there are."""
+        return int(self._database.execute("SELECT count(*) FROM memories_fts_docsize")[0][0])
+
+    def neighbours(
+        self, memory_ids: Sequence[int], within_s: float
+    ) -> dict[int, tuple[int | None, int | None]]:
+        """Return for each memory in a thread the one before and the one after it there.
+
+        Only neighbours at most `within_s` seconds away count; the order is by date, then id.
+        """
+        rows = self._database.execute(
+            f"SELECT m.id, {_neighbour('<', 'DESC')}, {_neighbour('>', 'ASC')}"
+            " FROM json_each(:ids) AS wanted CROSS JOIN memories AS m ON m.id = wanted.value"
+            " WHERE m.thread_id IS NOT NULL",
+            {"ids": json.dumps(list(memory_ids)), "within": within_s},
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+    def latest_in_thread(self, thread_id: str, until: str, within_s: float) -> Memory | None:
+        """Return the thread's last memory, at most `within_s` seconds before the timestamp `until`."""
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM memories AS m WHERE m.thread_id = :thread AND {_WHEN} <= :until"
+            f" AND julianday(:until) - julianday({_WHEN}) <= :within / 86400.0"
+            f" ORDER BY {_WHEN} DESC, m.id DESC LIMIT 1",
+            {"thread": thread_id, "until": until, "within": within_s},
+        )
+        return Memory(*rows[0]) if rows else None
 
     def nearest(
         self, embedding: Embedding, allowed: MemoryFilter, limit: int
@@ -114,6 +178,16 @@ class MemoryTable:
             {**values, "vector": padded(embedding), "limit": limit},
         )
         return sorted(((row[0], row[1]) for row in rows), key=lambda pair: (pair[1], pair[0]))
+
+    def distances(self, embedding: Embedding, memory_ids: Sequence[int]) -> dict[int, float]:
+        """Return the cosine distance (0..2) of each of these memories that has a vector."""
+        rows = self._database.execute(
+            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector)"
+            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
+            " WHERE v.memory_id = wanted.value",
+            {"vector": padded(embedding), "ids": json.dumps(list(memory_ids))},
+        )
+        return {row[0]: row[1] for row in rows}
 
     def recorded_embedder(self) -> str | None:
         """Return the identity of the embedder that made the vectors; None before the first memory."""
@@ -150,16 +224,34 @@ class MemoryTable:
 
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the memories; inside a transaction."""
-        self._database.execute("INSERT INTO memories_fts (memories_fts) VALUES ('rebuild')")
+        self._database.execute("DELETE FROM memories_fts")
+        for page in self.pages(_PAGE):
+            for memory in page:
+                self._index(memory.id, memory.content, memory.subject, memory.occurred_at)
 
-    def pages(self, size: int) -> Iterator[list[tuple[int, str]]]:
-        """Yield all memories as lists of up to `size` pairs of id and content, oldest first."""
-        last: int = 0
+    def pages(self, size: int) -> Iterator[list[Memory]]:
+        """Yield all memories in lists of up to `size`, oldest id first."""
+        last = 0
         while page := self._database.execute(
-            "SELECT id, content FROM memories WHERE id > ? ORDER BY id LIMIT ?", (last, size)
+            f"SELECT {_COLUMNS} FROM memories AS m WHERE m.id > ? ORDER BY m.id LIMIT ?", (last, size)
         ):
-            yield [(row[0], row[1]) for row in page]
+            yield [Memory(*row) for row in page]
             last = page[-1][0]
+
+    def unindexed(self, limit: int) -> list[Memory]:
+        """Return up to `limit` memories that another program added after the last indexed one."""
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM memories AS m"
+            " WHERE m.id > ifnull((SELECT max(id) FROM memories_fts_docsize), 0) ORDER BY m.id LIMIT ?",
+            (limit,),
+        )
+        return [Memory(*row) for row in rows]
+
+    def add_to_indexes(self, memory: Memory, embedding: Embedding | None) -> None:
+        """Index a memory that another program added; inside a transaction."""
+        self._index(memory.id, memory.content, memory.subject, memory.occurred_at)
+        if embedding is not None:
+            self.add_vector(memory.id, embedding)
 
 
 def padded(embedding: Embedding) -> bytes:
@@ -187,9 +279,26 @@ def _conditions(allowed: MemoryFilter) -> tuple[str, dict[str, str]]:
     conditions = {
         "thread": ("(m.thread_id = :thread OR m.thread_id IS NULL)", allowed.thread_id),
         "type": ("m.memory_type = :type", allowed.memory_type),
-        "since": ("m.created_at >= :since", allowed.since),
-        "until": ("m.created_at <= :until", allowed.until),
+        "since": (f"{_WHEN} >= :since", allowed.since),
+        "until": (f"{_WHEN} <= :until", allowed.until),
     }
     chosen = {name: (sql, value) for name, (sql, value) in conditions.items() if value is not None}
     where = "".join(f" AND {sql}" for sql, _ in chosen.values())
     return where, {name: value for name, (_, value) in chosen.items()}
+
+
+def _fts_term(term: str) -> str:
+    # Quoted, a word is a string to FTS5 and never one of its operators.
+    return f'"{term}"*' if is_single_unspaced(term) else f'"{term}"'
+
+
+def _neighbour(side: str, order: str) -> str:
+    """Return SQL for the id of the nearest memory on one side (< or >) of `m` in its thread."""
+    when = "ifnull(n.occurred_at, n.created_at)"
+    return (
+        "(SELECT n.id FROM memories AS n"
+        f" WHERE n.thread_id = m.thread_id AND {when} {side}= {_WHEN}"
+        f" AND ({when}, n.id) {side} ({_WHEN}, m.id)"
+        f" AND abs(julianday({when}) - julianday({_WHEN})) <= :within / 86400.0"
+        f" ORDER BY {when} {order}, n.id {order} LIMIT 1)"
+    )

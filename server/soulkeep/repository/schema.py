@@ -6,6 +6,8 @@ usage_records, audit_log. Derived ones (vec_memories, memories_fts) can be rebui
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
 
+from collections.abc import Callable
+
 from soulkeep.errors import NotAStoreError, SchemaTooNewError
 from soulkeep.repository.connection import APPLICATION_ID, Database
 
@@ -130,6 +132,44 @@ INDEXES = (
     "CREATE INDEX usage_by_session ON usage_records (session_id)",
 )
 
+# Step 2: who a memory is about and when it happened; full text in every script.
+
+WORDS_FTS = """
+CREATE VIRTUAL TABLE memories_fts USING fts5(
+  content,
+  subject,
+  day,
+  content = '',
+  contentless_delete = 1,
+  tokenize = "porter unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'"
+)"""
+
+# Memories whose vector was deleted or replaced, for processes that hold copies of vectors.
+MEMORY_CHANGES = """
+CREATE TABLE memory_changes (
+  seq       INTEGER PRIMARY KEY AUTOINCREMENT,
+  memory_id INTEGER NOT NULL
+)"""
+
+OCCURRED_AT = "ifnull(occurred_at, created_at)"
+
+SUBJECTS_DATES_AND_WORDS = (
+    "ALTER TABLE memories ADD COLUMN subject TEXT",
+    "ALTER TABLE memories ADD COLUMN occurred_at TEXT",
+    "DROP TRIGGER memories_fts_insert",
+    "DROP TRIGGER memories_fts_delete",
+    "DROP TRIGGER memories_fts_update",
+    "DROP TABLE memories_fts",
+    WORDS_FTS,
+    MEMORY_CHANGES,
+    "DROP INDEX memories_by_thread",
+    "DROP INDEX memories_by_type",
+    "DROP INDEX memories_by_date",
+    f"CREATE INDEX memories_by_thread ON memories (thread_id, {OCCURRED_AT})",
+    f"CREATE INDEX memories_by_type ON memories (memory_type, {OCCURRED_AT})",
+    f"CREATE INDEX memories_by_date ON memories ({OCCURRED_AT})",
+)
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -145,15 +185,20 @@ STEPS: tuple[tuple[str, ...], ...] = (
         *MEMORIES_FTS_TRIGGERS,
         *INDEXES,
     ),
+    SUBJECTS_DATES_AND_WORDS,
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 
 
-def bootstrap(database: Database, steps: tuple[tuple[str, ...], ...] = STEPS) -> None:
+def bootstrap(
+    database: Database,
+    steps: tuple[tuple[str, ...], ...] = STEPS,
+    rebuild: Callable[[], None] = lambda: None,
+) -> None:
     """Bring the store to schema version `len(steps)`; running it again changes nothing.
 
-    All pending steps are one transaction. A store that already holds a schema is first copied beside
-    itself, as `<name>.v<version>.bak`.
+    All pending steps are one transaction, which ends with `rebuild` of what is derived. A store that
+    already holds a schema is first copied beside itself, as `<name>.v<version>.bak`.
 
     Raises:
         NotAStoreError: The file has tables, and not ours.
@@ -169,6 +214,7 @@ def bootstrap(database: Database, steps: tuple[tuple[str, ...], ...] = STEPS) ->
         for step in steps[version:]:
             for statement in step:
                 database.execute(statement)
+        rebuild()
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {len(steps)}")
 

@@ -1,12 +1,17 @@
 """Keeping memories and bringing them back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from functools import lru_cache
 
-from soulkeep.embedders import NO_EMBEDDER, Embedder
+from soulkeep.dates import asks_when, day_words, find_dates
+from soulkeep.embedders import NO_EMBEDDER, Embedder, in_context
+from soulkeep.errors import StoreBusyError
 from soulkeep.models import (
     Clock,
     Embedding,
-    Match,
+    Memory,
     MemoryFilter,
     NewMemory,
     Recall,
@@ -16,25 +21,38 @@ from soulkeep.models import (
     Usage,
     timestamp,
 )
-from soulkeep.ranking import query_terms, reciprocal_rank_fusion
+from soulkeep.ranking import (
+    Candidates,
+    Question,
+    exact_strengths,
+    inverse_document_frequency,
+    memory_words,
+    query_terms,
+    rank,
+)
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,
     MAX_QUERY,
     parse_filter,
+    parse_moment,
     require_memories,
     require_range,
     require_text,
 )
 
 CANDIDATES = 100
-"""How many candidates each half of the search hands to the fusion; never fewer than the limit."""
+"""How many candidates each half of the search hands to the ranking; never fewer than the limit."""
 
 SIMILAR = 3
 """How many existing memories a receipt shows."""
 
+NEAR_S = 3600.0
+"""Memories of a thread are neighbours when at most an hour lies between them."""
+
 _PAGE = 1_000
+_KEPT_WORDS = 5_000
 
 
 class Memories:
@@ -84,8 +102,10 @@ class Memories:
         for thread_id in _thread_ids(memories):
             self._repository.threads.get_thread(thread_id)
         self.require_embedder()
-        embeddings = self._embed([memory.content for memory in memories], session)
-        similar = [self._similar(*pair) for pair in zip(memories, embeddings, strict=True)]
+        memories = [_dated(memory) for memory in memories]
+        self._catch_up()
+        alone, embeddings = self._embed_in_context(self._new_in_context(memories), session)
+        similar = [self._similar(*pair) for pair in zip(memories, alone, strict=True)]
         with self._repository.transaction():
             self._repository.memories.claim_embedder(self.embedder_identity)
             kept = [self._keep(*pair, session) for pair in zip(memories, embeddings, strict=True)]
@@ -118,8 +138,8 @@ class Memories:
         allowed = MemoryFilter(thread_id=memory.thread_id)
         if embedding is None:
             terms = query_terms(memory.content[:MAX_QUERY])
-            found = dict.fromkeys(self._repository.memories.matching(terms, allowed, SIMILAR))
-            similarities: dict[int, float | None] = found
+            matching = self._repository.memories.matching(terms, allowed, SIMILAR)
+            similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
         else:
             near = self._repository.memories.nearest(embedding, allowed, SIMILAR)
             similarities = {memory_id: 1 - distance for memory_id, distance in near}
@@ -155,20 +175,101 @@ class Memories:
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         self.require_embedder()
-        rankings = self._rankings(query, allowed, max(limit, CANDIDATES), session)
-        fused = reciprocal_rank_fusion(rankings, limit)
-        rows = self._repository.memories.list_by_ids([memory_id for memory_id, _ in fused])
-        matches = tuple(Match(rows[i], score) for i, score in fused if i in rows)
-        return Recall(matches, "hybrid" if self._embedder else "lexical")
+        self._catch_up()
+        weights = self._weights(query_terms(query))
+        candidates = self._candidates(query, weights, allowed, max(limit, CANDIDATES), session)
+        matches = rank(
+            Question(weights, find_dates(query, self._clock()), asks_when(query)),
+            candidates,
+            {i: _words_of(memory) for i, memory in candidates.memories.items()},
+            self._embedder.strengths if self._embedder else exact_strengths,
+            limit,
+        )
+        return Recall(tuple(matches), "hybrid" if self._embedder else "lexical")
 
-    def _rankings(
-        self, query: str, allowed: MemoryFilter, depth: int, session: Session
-    ) -> Iterable[list[int]]:
+    def _weights(self, terms: Sequence[str]) -> dict[str, float]:
+        """Weigh each word of a query by its rarity in this store."""
+        count = self._repository.memories.count()
+        frequencies = self._repository.memories.document_frequencies(terms)
+        return {term: inverse_document_frequency(count, n) for term, n in frequencies.items()}
+
+    def _candidates(
+        self,
+        query: str,
+        weights: Mapping[str, float],
+        allowed: MemoryFilter,
+        depth: int,
+        session: Session,
+    ) -> Candidates:
         table = self._repository.memories
-        yield table.matching(query_terms(query), allowed, depth)
-        (embedding,) = self._embed([query], session)
-        if embedding is not None:
-            yield [memory_id for memory_id, _ in table.nearest(embedding, allowed, depth)]
+        bm25 = dict(table.matching(list(weights), allowed, depth))
+        cosine: dict[int, float] = {}
+        if self._embedder:
+            embedded = self._embedder.embed_query(query, weights)
+            self._sessions.record_usage(session, Usage(self._embedder.identity, embedded.tokens))
+            (vector,) = embedded.embeddings
+            near = dict(table.nearest(vector, allowed, depth))
+            near |= table.distances(vector, list(bm25.keys() - near.keys()))
+            cosine = {memory_id: 1 - distance for memory_id, distance in near.items()}
+        found = list(bm25.keys() | cosine.keys())
+        neighbours = table.neighbours(found, NEAR_S)
+        beside = {i for pair in neighbours.values() for i in pair if i is not None}
+        memories = table.list_by_ids([*found, *(beside - set(found))])
+        return Candidates(memories, bm25, cosine, neighbours)
+
+    def _catch_up(self) -> None:
+        """Index what another program added to the store, unless another process is writing."""
+        table = self._repository.memories
+        while missing := table.unindexed(_PAGE):
+            _, embeddings = self._embed_in_context(
+                self._stored_in_context(missing), self._sessions.current()
+            )
+            try:
+                with self._repository.without_waiting(), self._repository.transaction():
+                    for memory, embedding in zip(missing, embeddings, strict=True):
+                        table.add_to_indexes(memory, embedding)
+            except StoreBusyError:
+                return
+
+    def _stored_in_context(self, memories: Sequence[Memory]) -> list[tuple[str, str | None]]:
+        """Return for stored memories their own text and that of the one before in the thread."""
+        table = self._repository.memories
+        neighbours = table.neighbours([memory.id for memory in memories], NEAR_S)
+        before = {i: pair[0] for i, pair in neighbours.items() if pair[0] is not None}
+        previous = table.list_by_ids(list(before.values()))
+        return [(_text(m), _text(previous[before[m.id]]) if m.id in before else None) for m in memories]
+
+    def _new_in_context(self, memories: Sequence[NewMemory]) -> list[tuple[str, str | None]]:
+        """Return the same for memories that are about to be kept, in this order."""
+        now = timestamp(self._clock())
+        latest: dict[str, NewMemory | Memory | None] = {}
+        texts: list[tuple[str, str | None]] = []
+        for memory in memories:
+            previous, when = None, memory.occurred_at or now
+            if memory.thread_id is not None:
+                if memory.thread_id not in latest:
+                    table = self._repository.memories
+                    latest[memory.thread_id] = table.latest_in_thread(memory.thread_id, when, NEAR_S)
+                previous = latest[memory.thread_id]
+                latest[memory.thread_id] = memory
+            near = previous and _seconds_between(previous.occurred_at or now, when) <= NEAR_S
+            texts.append((_text(memory), _text(previous) if previous and near else None))
+        return texts
+
+    def _embed_in_context(
+        self, texts: Sequence[tuple[str, str | None]], session: Session
+    ) -> tuple[Sequence[Embedding | None], Sequence[Embedding | None]]:
+        """Return the vectors of the texts alone, and turned towards what came before each."""
+        alone = self._embed([own for own, _ in texts], session)
+        earlier = list(dict.fromkeys(before for _, before in texts if before is not None))
+        known = dict(zip(earlier, self._embed(earlier, session), strict=True)) if earlier else {}
+        turned = [
+            in_context(own, previous)
+            if own is not None and before is not None and (previous := known[before]) is not None
+            else own
+            for own, (_, before) in zip(alone, texts, strict=True)
+        ]
+        return alone, turned
 
     def _embed(self, texts: Sequence[str], session: Session) -> Sequence[Embedding | None]:
         if self._embedder is None:
@@ -187,27 +288,41 @@ class Memories:
             EmbedderError: A text cannot be embedded; the old indexes stay.
         """
         session = session or self._sessions.current()
-        table, tokens = self._repository.memories, 0
+        table = self._repository.memories
         with self._repository.transaction():
             table.reset_vectors(self.embedder_identity)
-            if self._embedder:
-                tokens = self._embed_all(self._embedder)
+            for page in table.pages(_PAGE) if self._embedder else ():
+                _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
+                for memory, embedding in zip(page, embeddings, strict=True):
+                    if embedding is not None:
+                        table.add_vector(memory.id, embedding)
             table.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", embedder=self.embedder_identity)
-        if tokens:
-            self._sessions.record_usage(session, Usage(self.embedder_identity, tokens))
+        self._sessions.flush()
         return count
-
-    def _embed_all(self, embedder: Embedder) -> int:
-        tokens, table = 0, self._repository.memories
-        for page in table.pages(_PAGE):
-            embedded = embedder.embed([content for _, content in page])
-            tokens += embedded.tokens
-            for (memory_id, _), embedding in zip(page, embedded.embeddings, strict=True):
-                table.add_vector(memory_id, embedding)
-        return tokens
 
 
 def _thread_ids(memories: Sequence[NewMemory]) -> list[str]:
     return list(dict.fromkeys(m.thread_id for m in memories if m.thread_id is not None))
+
+
+def _dated(memory: NewMemory) -> NewMemory:
+    if memory.occurred_at is None:
+        return memory
+    return replace(memory, occurred_at=parse_moment("occurred_at", memory.occurred_at))
+
+
+def _text(memory: NewMemory | Memory) -> str:
+    """Return what is embedded for a memory; another program may have added a blank one."""
+    text = f"{memory.subject}: {memory.content}" if memory.subject else memory.content
+    return text if text.strip() else "blank"
+
+
+def _seconds_between(earlier: str, later: str) -> float:
+    return abs((datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds())
+
+
+@lru_cache(_KEPT_WORDS)
+def _words_of(memory: Memory) -> list[str]:
+    return memory_words(memory, day_words(date.fromisoformat(memory.occurred_at[:10])))

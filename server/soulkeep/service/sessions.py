@@ -66,7 +66,7 @@ class Sessions:
 
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
-        if not self._unwritten:
+        if not self._unwritten or self._repository.in_transaction:
             return
         try:
             with self._repository.without_waiting():

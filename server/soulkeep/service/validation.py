@@ -73,9 +73,12 @@ def require_memories(memories: Sequence[NewMemory]) -> None:
     for memory in memories:
         require_text("content", memory.content, MAX_CONTENT)
         require_memory_type(memory.memory_type)
-        for argument, value in (("source", memory.source), ("thread_id", memory.thread_id)):
+        for argument in ("source", "thread_id", "subject"):
+            value = getattr(memory, argument)
             if value is not None:
                 require_text(argument, value, MAX_NAME)
+        if memory.occurred_at is not None:
+            parse_moment("occurred_at", memory.occurred_at)
     total = sum(len(memory.content) for memory in memories)
     if total > MAX_BATCH_CHARACTERS:
         raise InvalidInputError(
@@ -101,6 +104,15 @@ def parse_filter(
     if first and last and first > last:
         raise InvalidInputError("since", "must not be after `until`; swap the two")
     return MemoryFilter(thread_id, memory_type, first, last)
+
+
+def parse_moment(argument: str, value: str) -> str:
+    """Return the timestamp of an ISO date (its first moment) or time; without a zone it is UTC.
+
+    Raises:
+        InvalidInputError: It is no date.
+    """
+    return timestamp(_moment(argument, value, end_of_day=False))
 
 
 def _moment(argument: str, value: str, *, end_of_day: bool) -> datetime:

@@ -1,0 +1,292 @@
+"""Dates in questions, and how well a memory's day fits them."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soulkeep.dates import DateSpan, asks_when, date_score, day_words, find_dates, has_time_word
+
+NOW = datetime(2023, 6, 14, 15, tzinfo=UTC)
+"""A Wednesday."""
+
+
+def day(text: str, *, year_stated: bool = True) -> DateSpan:
+    return DateSpan("day", date.fromisoformat(text), date.fromisoformat(text), year_stated)
+
+
+def month(first: str, last: str, *, year_stated: bool = True) -> DateSpan:
+    return DateSpan("month", date.fromisoformat(first), date.fromisoformat(last), year_stated)
+
+
+def year(number: int) -> DateSpan:
+    return DateSpan("year", date(number, 1, 1), date(number, 12, 31))
+
+
+def days(first: str, last: str) -> DateSpan:
+    return DateSpan("range", date.fromisoformat(first), date.fromisoformat(last))
+
+
+MARCH_3 = day("2023-03-03")
+ANY_MARCH_3 = day("2023-03-03", year_stated=False)
+MAY = month("2023-05-01", "2023-05-31")
+ANY_MAY = month("2023-05-01", "2023-05-31", year_stated=False)
+ANY_MARCH = month("2023-03-01", "2023-03-31", year_stated=False)
+LAST_WEEK = days("2023-06-05", "2023-06-11")
+TWO_WEEKS_AGO = days("2023-05-28", "2023-06-03")
+
+
+@pytest.mark.parametrize(
+    ("query", "span"),
+    [
+        ("What did I do on 3 March?", ANY_MARCH_3),
+        ("What happened on 3 March 2023?", MARCH_3),
+        ("Where was I on March 3rd, 2023?", MARCH_3),
+        ("the 3rd of march", ANY_MARCH_3),
+        ("on march 3 we met", ANY_MARCH_3),
+        ("log of 2023-03-03", MARCH_3),
+        ("2023-03-03T10:00", MARCH_3),
+        ("03/03/2023", MARCH_3),
+        ("13/04/2023", day("2023-04-13")),
+        ("04/13/2023", day("2023-04-13")),
+        ("am 3.4.2023", day("2023-04-03")),
+        ("on 20 December", day("2022-12-20", year_stated=False)),
+        ("on 29 February", day("2020-02-29", year_stated=False)),
+        ("Where did I go in May?", ANY_MAY),
+        ("what did we do in may?", ANY_MAY),
+        ("the trip at the end of May", ANY_MAY),
+        ("What did I do last May?", MAY),
+        ("What happened in May 2023?", MAY),
+        ("this June", month("2023-06-01", "2023-06-30")),
+        ("last June", month("2023-06-01", "2023-06-30")),
+        ("last December", month("2022-12-01", "2022-12-31")),
+        ("next May", month("2024-05-01", "2024-05-31")),
+        ("Where did I work in 2022?", year(2022)),
+        ("the summer of 2022", year(2022)),
+        ("What did I eat yesterday?", day("2023-06-13")),
+        ("the day before yesterday", day("2023-06-12")),
+        ("Who called today?", day("2023-06-14")),
+        ("What did I plan for tomorrow?", day("2023-06-15")),
+        ("What did I eat this morning?", day("2023-06-14")),
+        ("Whom did I meet last night?", day("2023-06-13")),
+        ("What did we decide last week?", LAST_WEEK),
+        ("next week", days("2023-06-19", "2023-06-25")),
+        ("last weekend", days("2023-06-10", "2023-06-11")),
+        ("What did I buy two weeks ago?", TWO_WEEKS_AGO),
+        ("a couple of weeks ago", TWO_WEEKS_AGO),
+        ("3 days ago", day("2023-06-11")),
+        ("What did I plan a month ago?", days("2023-05-04", "2023-05-24")),
+        ("two years ago", year(2021)),
+        ("in the last two weeks", days("2023-05-31", "2023-06-14")),
+        ("last month", MAY),
+        ("Where was I last year?", year(2022)),
+        ("Whom did I meet last Tuesday?", day("2023-06-13")),
+        ("last Wednesday", day("2023-06-07")),
+        ("on Wednesday", day("2023-06-14")),
+        ("this Friday", day("2023-06-16")),
+        ("next Wednesday", day("2023-06-21")),
+    ],
+)
+def test_an_english_question_names_a_date(query: str, span: DateSpan) -> None:
+    assert find_dates(query, NOW) == (span,)
+
+
+@pytest.mark.parametrize(
+    ("query", "span"),
+    [
+        ("Was habe ich gestern gegessen?", day("2023-06-13")),
+        ("Was war vor zwei Wochen?", TWO_WEEKS_AGO),
+        ("vor einem Jahr", year(2022)),
+        ("Wo war ich letzten Mai?", MAY),
+        ("am 3. März 2023", MARCH_3),
+        ("im März", ANY_MARCH),
+        ("letzte Woche", LAST_WEEK),
+        ("seit 2022", year(2022)),
+        ("letzten Dienstag", day("2023-06-13")),
+        ("Où étais-je hier ?", day("2023-06-13")),
+        ("Qu\u2019ai-je mangé avant-hier ?", day("2023-06-12")),
+        ("aujourd\u2019hui", day("2023-06-14")),
+        ("il y a deux semaines", TWO_WEEKS_AGO),
+        ("le 3 mars 2023", MARCH_3),
+        ("le 3 mars", ANY_MARCH_3),
+        ("en mars", ANY_MARCH),
+        ("en mai dernier", MAY),
+        ("la semaine dernière", LAST_WEEK),
+        ("¿Qué comí ayer?", day("2023-06-13")),
+        ("hace dos semanas", TWO_WEEKS_AGO),
+        ("el 3 de marzo de 2023", MARCH_3),
+        ("en mayo de 2023", MAY),
+        ("mayo pasado", MAY),
+        ("la semana pasada", LAST_WEEK),
+        ("el año pasado", year(2022)),
+    ],
+)
+def test_a_german_french_or_spanish_question_names_a_date(query: str, span: DateSpan) -> None:
+    assert find_dates(query, NOW) == (span,)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What may I eat?",
+        "May I ask?",
+        "Could this may work?",
+        "Did May like the film?",
+        "step 3 may fail",
+        "1. May I go?",
+        "I march to work",
+        "the next march",
+        "Give me a second",
+        "the sun",
+        "The answer is 42",
+        "upgrade to v1.2.3",
+        "room 2010",
+        "April told me",
+        "tuna in mayo",
+        "Is Mars bigger?",
+        "Was ist hier los?",
+        "every Monday",
+        "on Mardi Gras",
+        "2023-13-45",
+        "on 03/04/2023",
+        "it cost $2000",
+        "port 8080",
+        "Who is my sister?",
+        "",
+        "a year",
+        "2020 people",
+    ],
+)
+def test_what_only_looks_like_a_date_is_none(query: str) -> None:
+    assert find_dates(query, NOW) == ()
+
+
+def test_a_question_may_name_more_than_one_date_and_each_counts_once() -> None:
+    spans = find_dates("Between 3 March 2023 and yesterday, or was it 2023-03-03?", NOW)
+
+    assert set(spans) == {MARCH_3, day("2023-06-13")}
+    assert len(spans) == 2
+    assert date_score(spans, date(2023, 3, 3)) == date_score(spans, date(2023, 6, 13)) == 1
+
+
+@pytest.mark.parametrize(
+    ("span", "occurred", "score"),
+    [
+        (MARCH_3, "2023-03-03", 1),
+        (MARCH_3, "2023-03-05", 1),
+        (MARCH_3, "2023-03-06", 0.7),
+        (MARCH_3, "2023-03-11", 0.7),
+        (MARCH_3, "2023-03-12", 0.2),
+        (MARCH_3, "2023-03-02", 0.4),
+        (MARCH_3, "2023-03-01", 0.2),
+        (MARCH_3, "2023-04-03", 0.2),
+        (MARCH_3, "2023-04-04", 0),
+        (MARCH_3, "2022-03-03", 0),
+        (ANY_MARCH_3, "2021-03-04", 1),
+        (day("2022-12-31", year_stated=False), "2020-01-01", 1),
+        (day("2020-02-29", year_stated=False), "2023-03-01", 1),
+        (MAY, "2023-05-31", 1),
+        (MAY, "2023-06-10", 0.3),
+        (MAY, "2023-06-11", 0),
+        (MAY, "2023-04-30", 0),
+        (MAY, "2022-05-10", 0),
+        (ANY_MAY, "2021-05-10", 1),
+        (month("2022-12-01", "2022-12-31", year_stated=False), "2020-01-05", 0.3),
+        (year(2022), "2022-07-01", 0.3),
+        (year(2022), "2023-01-01", 0),
+        (LAST_WEEK, "2023-06-05", 1),
+        (LAST_WEEK, "2023-06-11", 1),
+        (LAST_WEEK, "2023-06-18", 0.3),
+        (LAST_WEEK, "2023-05-29", 0.3),
+        (LAST_WEEK, "2023-06-19", 0),
+        (LAST_WEEK, "2023-05-28", 0),
+    ],
+)
+def test_a_day_scores_by_its_distance_from_the_span(span: DateSpan, occurred: str, score: float) -> None:
+    assert date_score([span], date.fromisoformat(occurred)) == score
+
+
+def test_without_a_span_the_score_is_zero() -> None:
+    assert date_score([], date(2023, 3, 3)) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ("When did I move?", True),
+        ("how long have I known Ana", True),
+        ("What year was it?", True),
+        ("what time is lunch", True),
+        ("Wann war das?", True),
+        ("Wie lange wohne ich hier?", True),
+        ("In welchem Jahr war das?", True),
+        ("Depuis quand ?", True),
+        ("Quelle année ?", True),
+        ("¿Cuándo me mudé?", True),
+        ("¿Qué día fue?", True),
+        ("What did I do when I moved?", False),
+        ("Whenever", False),
+        ("What timezone am I in?", False),
+        ("", False),
+    ],
+)
+def test_a_question_for_a_time_is_known_by_its_first_words(query: str, asked: bool) -> None:
+    assert asks_when(query) is asked
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("We moved in May.", True),
+        ("on Tuesday", True),
+        ("yesterday", True),
+        ("next week", True),
+        ("long ago", True),
+        ("built in 1998", True),
+        ("at 7:30", True),
+        ("am Dienstag im März", True),
+        ("el miércoles", True),
+        ("It may rain", False),
+        ("We march", False),
+        ("The user likes tea", False),
+        ("port 8080", False),
+        ("ratio 30:99", False),
+        ("Was ist hier los?", False),
+    ],
+)
+def test_a_time_word_is_seen(text: str, found: bool) -> None:
+    assert has_time_word(text) is found
+
+
+def test_a_day_in_words_has_no_leading_zero() -> None:
+    assert day_words(date(2023, 5, 8)) == "8 May 2023"
+    assert day_words(date(2024, 12, 31)) == "31 December 2024"
+
+
+PIECES = st.sampled_from(
+    """3 31 0 99 999 03/04/2023 2023-02-30 31.12. 2000 May may March mars Mai mayo April February Monday
+    of on in last next this vor hace ago il y a two few days weeks months years year hier gestern
+    yesterday 1st morning weekend dernier pasado , . \u017f \u0131 \u0130""".split()
+)
+
+
+@given(
+    st.text() | st.lists(PIECES, max_size=12).map(" ".join),
+    st.datetimes(timezones=st.just(UTC)),
+    st.dates(),
+)
+def test_any_text_gives_ordered_spans_and_a_score_from_0_to_1(
+    query: str, now: datetime, occurred: date
+) -> None:
+    spans = find_dates(query, now)
+
+    assert all(span.first <= span.last for span in spans)
+    assert 0 <= date_score(spans, occurred) <= 1
+    assert asks_when(query) in {True, False}
+    assert has_time_word(query) in {True, False}
+
+
+@pytest.mark.parametrize("occurred", [date.min, date.max])
+def test_the_ends_of_the_calendar_have_a_score(occurred: date) -> None:
+    assert date_score([ANY_MARCH_3, ANY_MAY, LAST_WEEK, year(2022)], occurred) == 0
