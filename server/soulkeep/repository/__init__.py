@@ -8,6 +8,7 @@ from soulkeep.repository import checks
 from soulkeep.repository.connection import Database
 from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
+from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
 from soulkeep.repository.threads import PromptTable, ThreadTable
 
@@ -28,6 +29,7 @@ class Repository:
             self._database = Database(path)
             on_failure.callback(self._database.close)
             self.memories = MemoryTable(self._database)
+            self.vectors = VectorScan(self._database, self.memories.nearest)
             bootstrap(self._database, rebuild=self.memories.rebuild_full_text)
             on_failure.pop_all()
         self.threads = ThreadTable(self._database)

@@ -218,6 +218,8 @@ class MemoryTable:
     def reset_vectors(self, identity: str) -> None:
         """Delete every vector and record another embedder; inside a transaction."""
         self._database.execute("DELETE FROM vec_memories")
+        self._database.execute("DELETE FROM memory_changes")
+        self._database.execute("INSERT INTO memory_changes (memory_id) SELECT id FROM memories")
         self._database.execute(
             "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
@@ -252,6 +254,7 @@ class MemoryTable:
         self._index(memory.id, memory.content, memory.subject, memory.occurred_at)
         if embedding is not None:
             self.add_vector(memory.id, embedding)
+            self._database.execute("INSERT INTO memory_changes (memory_id) VALUES (?)", (memory.id,))
 
 
 def padded(embedding: Embedding) -> bytes:

@@ -141,7 +141,7 @@ class Memories:
             matching = self._repository.memories.matching(terms, allowed, SIMILAR)
             similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
         else:
-            near = self._repository.memories.nearest(embedding, allowed, SIMILAR)
+            near = self._repository.vectors.nearest(embedding, allowed, SIMILAR)
             similarities = {memory_id: 1 - distance for memory_id, distance in near}
         rows = self._repository.memories.list_by_ids(list(similarities))
         return tuple(Similar(rows[i], similarities[i]) for i in similarities if i in rows)
@@ -208,7 +208,7 @@ class Memories:
             embedded = self._embedder.embed_query(query, weights)
             self._sessions.record_usage(session, Usage(self._embedder.identity, embedded.tokens))
             (vector,) = embedded.embeddings
-            near = dict(table.nearest(vector, allowed, depth))
+            near = dict(self._repository.vectors.nearest(vector, allowed, depth))
             near |= table.distances(vector, list(bm25.keys() - near.keys()))
             cosine = {memory_id: 1 - distance for memory_id, distance in near.items()}
         found = list(bm25.keys() | cosine.keys())

@@ -1,0 +1,265 @@
+"""The nearest memories by a scan of int8 codes in process memory, measured exactly in the store.
+
+`vec_memories` stays the only vectors on disk. A scan of it reads 6 KiB a row; this one reads a byte for
+each dimension, and only its best candidates are measured on the vectors themselves.
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from soulkeep.errors import StoreError
+from soulkeep.models import Embedding, MemoryFilter
+from soulkeep.repository.connection import Database, Row
+from soulkeep.repository.memories import DIMENSIONS, padded
+from soulkeep.repository.schema import OCCURRED_AT
+
+if TYPE_CHECKING:
+    from soulkeep.repository.codes import Array, Codes, Columns
+
+Search = Callable[[Embedding, MemoryFilter, int], list[tuple[int, float]]]
+
+MINIMUM_ROWS = 1_000
+"""Below, the exact search takes no longer than a millisecond or two."""
+
+MAXIMUM_ROWS = 2_000_000
+"""Above, the codes would take more than about half a gigabyte of each process."""
+
+MAXIMUM_DIMENSIONS = 512
+"""How many of a vector's first dimensions are scanned; models with more put the telling ones first."""
+
+ROWS_PER_CANDIDATE = 8
+"""Measuring one candidate in the store costs as much as the exact search of so many rows."""
+
+RELOAD_CHANGES = 2_000
+"""After so many deleted or replaced vectors, loading all anew is the quicker way."""
+
+_PAGE = 1_000
+_METADATA_PAGE = 20_000
+_FILTERS = {"thread_id", "memory_type", "since", "until"}
+
+_METADATA = (
+    "m.id, m.thread_id, m.memory_type,"
+    f" ifnull(CAST(round(unixepoch({OCCURRED_AT}, 'subsec') * 1000) AS INTEGER), 0)"
+)
+_WITH_VECTOR = "CROSS JOIN vec_memories AS v ON v.memory_id = m.id"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _State:
+    """What shows that vectors were added, deleted or replaced, by whichever connection."""
+
+    embedder: str | None
+    last_id: int
+    last_change: int
+
+    @property
+    def dimensions(self) -> int:
+        """How many dimensions to scan; 0 if the embedder's identity does not say."""
+        parts = (self.embedder or "").rsplit(":", 2)
+        named = int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
+        return min(named, MAXIMUM_DIMENSIONS)
+
+
+class VectorScan:
+    """Finds the nearest memories; the threads of this process share it.
+
+    Call it outside transactions: it must not see what may be rolled back, and a thread that waits for
+    it must not hold the store.
+    """
+
+    def __init__(self, database: Database, exact: Search) -> None:
+        """Scan for `database`; `exact` answers where scanning is impossible or no gain."""
+        self._database = database
+        self._exact = exact
+        self._lock = threading.Lock()
+        self._codes: Codes | None = None
+        self._seen = _State(None, 0, 0)
+
+    def nearest(
+        self, embedding: Embedding, allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return up to `limit` (at most 4096) pairs of id and cosine distance (0..2), nearest first.
+
+        Equals are in the order of their ids. Filters apply before the limit.
+
+        Raises:
+            StoreError: The store cannot be read.
+            EmbedderError: The embedding is not a unit vector.
+        """
+        vector = padded(embedding)
+        wanted = max(2 * limit, limit + 50)
+        with self._lock:
+            codes = self._fresh()
+            if codes is None or codes.count < wanted * ROWS_PER_CANDIDATE or not _known(allowed):
+                candidates = None
+            else:
+                candidates = codes.best(_floats(vector)[: codes.dimensions], allowed, wanted)
+        if candidates is None:
+            return self._exact(embedding, allowed, limit)
+        return self._measured(vector, candidates, limit)
+
+    def prepare(self) -> None:
+        """Load the codes now, so that the first search need not."""
+        with self._lock:
+            self._fresh()
+
+    def forget(self) -> None:
+        """Drop the codes; the next search loads them anew."""
+        with self._lock:
+            self._codes = None
+
+    def _measured(self, vector: bytes, candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
+        rows = self._database.execute(
+            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector) AS distance"
+            # Without CROSS the planner may read the whole of vec_memories first.
+            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
+            " WHERE v.memory_id = wanted.value ORDER BY distance, v.memory_id LIMIT :limit",
+            # Neighbours on disk one after another.
+            {"vector": vector, "ids": json.dumps(sorted(candidates)), "limit": limit},
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def _fresh(self) -> "Codes | None":
+        """Return the codes as the store is now; None where the exact search has to serve."""
+        state = self._look()
+        known, self._codes = self._codes, None  # so that an error half way leaves nothing half done
+        if not self._worthwhile(state):
+            return None
+        if known is None or self._outdated(state):
+            known = self._loaded(state)
+        elif state != self._seen:
+            self._catch_up(known, state)
+        self._codes, self._seen = known, state
+        return known
+
+    def _look(self) -> _State:
+        # Read in one statement, thus from one moment: what comes later shows in the next look.
+        embedder, last_id, last_change = self._database.execute(
+            "SELECT (SELECT value FROM store_facts WHERE name = 'embedder'),"
+            " (SELECT max(rowid) FROM vec_memories_rowids), (SELECT max(seq) FROM memory_changes)"
+        )[0]
+        return _State(embedder, last_id or 0, last_change or 0)
+
+    def _worthwhile(self, state: _State) -> bool:
+        if state.last_id < MINIMUM_ROWS or not state.dimensions or _codes_class() is None:
+            return False
+        if state.last_id <= MAXIMUM_ROWS:
+            return True
+        rows = self._database.execute("SELECT count(*) FROM vec_memories_rowids")[0][0]
+        return int(rows) <= MAXIMUM_ROWS
+
+    def _outdated(self, state: _State) -> bool:
+        changes = state.last_change - self._seen.last_change
+        return state.embedder != self._seen.embedder or not 0 <= changes <= RELOAD_CHANGES
+
+    def _loaded(self, state: _State) -> "Codes | None":
+        made = _codes_class()
+        if made is None:
+            return None
+        codes = made(state.dimensions)
+        try:
+            self._load_chunks(codes, state)
+        except (StoreError, ValueError):
+            # Another version of sqlite-vec may keep its vectors otherwise.
+            codes = made(state.dimensions)
+            self._append_between(codes, 0, state.last_id)
+        return codes
+
+    def _load_chunks(self, codes: "Codes", state: _State) -> None:
+        import numpy as np
+
+        memories = self._described_memories(codes, state.last_id)
+        for ids, vectors in self._chunks():
+            places = np.searchsorted(memories["ids"], ids)
+            places[places == len(memories["ids"])] = 0
+            known = memories["ids"][places] == ids
+            described = {name: column[places[known]] for name, column in memories.items()}
+            codes.append(described, vectors[np.flatnonzero(known), : codes.dimensions])
+
+    def _described_memories(self, codes: "Codes", last_id: int) -> "Columns":
+        import numpy as np
+
+        pages, after = [codes.described([])], -1
+        while rows := self._database.execute(
+            f"SELECT {_METADATA} FROM memories AS m WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
+            (after, last_id, _METADATA_PAGE),
+        ):
+            pages.append(codes.described(rows))
+            after = rows[-1][0]
+        described = {name: np.concatenate([page[name] for page in pages]) for name in pages[0]}
+        if not len(described["ids"]):
+            raise ValueError("no memories")
+        return described
+
+    def _chunks(self) -> "Iterator[tuple[Array, Array]]":
+        """Yield ids and vectors from the tables that vec_memories is made of, some 6 MB at a time."""
+        import numpy as np
+
+        after = -1
+        while rows := self._database.execute(
+            "SELECT c.chunk_id, c.size, c.validity, c.rowids, v.vectors FROM vec_memories_chunks AS c"
+            " CROSS JOIN vec_memories_vector_chunks00 AS v ON v.rowid = c.chunk_id"
+            " WHERE c.chunk_id > ? ORDER BY c.chunk_id LIMIT 1",
+            (after,),
+        ):
+            after, size, validity, ids, vectors = rows[0]
+            if (8 * len(validity), len(ids), len(vectors)) != (size, 8 * size, 4 * DIMENSIONS * size):
+                raise ValueError("chunks of another shape")
+            valid = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
+            every = np.frombuffer(ids, "<i8")
+            # Vectors are left where they are: only the dimensions to scan are worth a copy.
+            yield np.where(valid, every, -1), _floats(vectors).reshape(size, DIMENSIONS)
+
+    def _catch_up(self, codes: "Codes", state: _State) -> None:
+        rows = self._database.execute(
+            "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?",
+            (self._seen.last_change, state.last_change),
+        )
+        if rows:
+            changed = [row[0] for row in rows]
+            codes.drop(changed)
+            replaced = self._database.execute(
+                f"SELECT {_METADATA}, v.content_embedding FROM json_each(?) AS wanted"
+                f" CROSS JOIN memories AS m ON m.id = wanted.value {_WITH_VECTOR} WHERE m.id <= ?",
+                (json.dumps(changed), self._seen.last_id),
+            )
+            _append(codes, replaced)
+        self._append_between(codes, self._seen.last_id, state.last_id)
+
+    def _append_between(self, codes: "Codes", after: int, last_id: int) -> None:
+        while rows := self._database.execute(
+            f"SELECT {_METADATA}, v.content_embedding FROM memories AS m {_WITH_VECTOR}"
+            " WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
+            (after, last_id, _PAGE),
+        ):
+            _append(codes, rows)
+            after = rows[-1][0]
+
+
+def _codes_class() -> "type[Codes] | None":
+    # Nothing as slow as numpy may be imported before the first protocol answer.
+    try:
+        from soulkeep.repository.codes import Codes
+    except ImportError:
+        return None
+    return Codes
+
+
+def _append(codes: "Codes", rows: Sequence[Row]) -> None:
+    if rows:
+        vectors = _floats(b"".join(row[-1] for row in rows)).reshape(len(rows), -1)
+        codes.append(codes.described([row[:-1] for row in rows]), vectors[:, : codes.dimensions])
+
+
+def _floats(vectors: bytes) -> "Array":
+    import numpy as np
+
+    return np.frombuffer(vectors, "<f4")
+
+
+def _known(allowed: MemoryFilter) -> bool:
+    fields = {field.name for field in dataclasses.fields(allowed)}
+    return all(getattr(allowed, name) is None for name in fields - _FILTERS)

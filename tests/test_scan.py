@@ -1,0 +1,385 @@
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soulkeep.models import MEMORY_TYPES, MemoryFilter
+from soulkeep.repository import scan
+from soulkeep.repository.connection import Database
+from soulkeep.repository.memories import MemoryTable, padded
+from soulkeep.repository.scan import VectorScan
+from soulkeep.repository.schema import bootstrap
+
+np = pytest.importorskip("numpy")
+kernel = pytest.importorskip("simsimd")
+
+SIZE = 2_500
+DIMENSIONS = 64
+EVERYTHING = MemoryFilter()
+SEEDS = count(5)
+
+
+class Store:
+    """A real store of random unit vectors, written with plain SQL as several programs would."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.database = Database(path)
+        bootstrap(self.database)
+        self.random = np.random.default_rng(next(SEEDS))
+
+    def set_up(self, identity: str = f"test:{DIMENSIONS}:unit") -> None:
+        with self.database.transaction():
+            self.database.execute("INSERT INTO store_facts VALUES ('embedder', ?)", (identity,))
+            for name in "abc":
+                self.database.execute("INSERT INTO threads VALUES (?, ?, NULL, 0, '', '')", (name, name))
+
+    def unit(self, count: int, dimensions: int = DIMENSIONS) -> Any:
+        vectors = self.random.standard_normal((count, dimensions)).astype("<f4")
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def query(self) -> bytes:
+        return bytes(self.unit(1)[0].tobytes())
+
+    def add(self, vectors: Any, threads: Sequence[str | None] = (None,)) -> list[int]:
+        ids = []
+        with self.database.transaction():
+            for at, vector in enumerate(vectors):
+                day, hour = divmod(at, 24)
+                moment = f"2026-{1 + day // 28 % 12:02}-{1 + day % 28:02}T{hour:02}:30:00.123Z"
+                self.database.execute(
+                    "INSERT INTO memories (thread_id, content, memory_type, created_at)"
+                    " VALUES (?, ?, ?, ?)",
+                    (threads[at % len(threads)], f"{at}", MEMORY_TYPES[at % 4], moment),
+                )
+                ids.append(self.database.last_row_id)
+                self.add_vector(ids[-1], vector)
+        return ids
+
+    def add_vector(self, memory_id: int, vector: Any) -> None:
+        self.database.execute(
+            "INSERT INTO vec_memories VALUES (?, ?)", (memory_id, padded(vector.tobytes()))
+        )
+
+    def delete(self, ids: Sequence[int]) -> None:
+        with self.database.transaction():
+            for memory_id in ids:
+                self.database.execute("DELETE FROM vec_memories WHERE memory_id = ?", (memory_id,))
+                self.database.execute("DELETE FROM memories WHERE id = ?", (memory_id,))
+                self.note_change(memory_id)
+
+    def replace(self, memory_id: int, vector: Any) -> None:
+        with self.database.transaction():
+            self.database.execute("DELETE FROM vec_memories WHERE memory_id = ?", (memory_id,))
+            self.add_vector(memory_id, vector)
+            self.note_change(memory_id)
+
+    def note_change(self, memory_id: int) -> None:
+        self.database.execute("INSERT INTO memory_changes (memory_id) VALUES (?)", (memory_id,))
+
+    def exact(self, query: bytes, allowed: MemoryFilter, limit: int) -> list[tuple[int, float]]:
+        """Measure every vector that the filter lets pass, with no index and no limit on the way."""
+        rows = self.database.execute(
+            "SELECT m.id, vec_distance_cosine(v.content_embedding, :vector) AS distance"
+            " FROM memories AS m CROSS JOIN vec_memories AS v ON v.memory_id = m.id"
+            " WHERE (:thread IS NULL OR m.thread_id = :thread OR m.thread_id IS NULL)"
+            " AND (:type IS NULL OR m.memory_type = :type)"
+            " AND (:since IS NULL OR ifnull(m.occurred_at, m.created_at) >= :since)"
+            " AND (:until IS NULL OR ifnull(m.occurred_at, m.created_at) <= :until)"
+            " ORDER BY distance, m.id LIMIT :limit",
+            {
+                "vector": padded(query),
+                "thread": allowed.thread_id,
+                "type": allowed.memory_type,
+                "since": allowed.since,
+                "until": allowed.until,
+                "limit": limit,
+            },
+        )
+        return [(row[0], row[1]) for row in rows]
+
+
+def refused(*_: object) -> list[tuple[int, float]]:
+    raise AssertionError("the exact search was asked")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store(tmp_path_factory.mktemp("filled") / "soulkeep.db")
+    store.set_up()
+    store.add(store.unit(SIZE), ("a", "b", None, "a"))
+    store.database.close()
+    return store.path
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[], Store]]:
+    """Open a connection of its own to the same store, at each call."""
+    stores: list[Store] = []
+
+    def open_one() -> Store:
+        stores.append(Store(tmp_path / "soulkeep.db"))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.database.close()
+
+
+@pytest.fixture
+def store(filled: Path, tmp_path: Path, opened: Callable[[], Store]) -> Store:
+    shutil.copyfile(filled, tmp_path / "soulkeep.db")
+    return opened()
+
+
+@pytest.fixture
+def vectors(store: Store) -> VectorScan:
+    return VectorScan(store.database, refused)
+
+
+def agrees(
+    vectors: VectorScan, store: Store, allowed: MemoryFilter = EVERYTHING, limit: int = 10
+) -> bool:
+    query = store.query()
+    return vectors.nearest(query, allowed, limit) == store.exact(query, allowed, limit)
+
+
+@pytest.mark.parametrize(
+    ("thread", "kind", "since", "until"),
+    [
+        *product(
+            (None, "a", "c", "unknown"),
+            (None, "fact", "unknown"),
+            (None, "2026-02-01T05:30:00.123Z"),
+            (None, "2026-03-01T05:30:00.123Z", "2026-03-01T05:30:00.122Z"),
+        )
+    ],
+)
+def test_a_scan_answers_what_measuring_every_vector_answers(
+    store: Store,
+    vectors: VectorScan,
+    thread: str | None,
+    kind: str | None,
+    since: str | None,
+    until: str | None,
+) -> None:
+    assert agrees(vectors, store, MemoryFilter(thread, kind, since, until))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 10, 100])
+def test_any_limit_gives_the_exact_order_and_distances(
+    store: Store, vectors: VectorScan, limit: int
+) -> None:
+    assert all(agrees(vectors, store, limit=limit) for _ in range(20))
+
+
+@pytest.mark.parametrize("limit", [200, 1_000, 4_096])
+def test_a_limit_that_reaches_most_of_the_store_is_searched_exactly(store: Store, limit: int) -> None:
+    asking = VectorScan(store.database, MemoryTable(store.database).nearest)
+    query = store.query()
+    assert [i for i, _ in asking.nearest(query, EVERYTHING, limit)] == [
+        i for i, _ in store.exact(query, EVERYTHING, limit)
+    ]
+
+
+def test_a_filter_that_few_pass_gives_fewer_than_the_limit(store: Store, vectors: VectorScan) -> None:
+    (rare,) = store.add(store.unit(1), ("c",))
+    allowed = MemoryFilter("c", "fact", "2026-01-01T00:00:00.000Z", "2026-01-01T00:30:00.123Z")
+    assert agrees(vectors, store, allowed)
+    assert rare in [i for i, _ in vectors.nearest(store.query(), allowed, 10)]
+
+
+def test_equal_vectors_come_in_the_order_of_their_ids(store: Store, vectors: VectorScan) -> None:
+    same = store.unit(1)[0]
+    ids = store.add([same] * 300)
+    found = vectors.nearest(same.tobytes(), EVERYTHING, 10)
+    assert [i for i, _ in found] == ids[:10]
+
+
+def test_the_time_something_happened_counts_before_the_time_it_was_kept(
+    store: Store, vectors: VectorScan
+) -> None:
+    store.database.execute("UPDATE memories SET occurred_at = '2020-05-05T00:00:00.000Z' WHERE id = 7")
+    allowed = MemoryFilter(until="2020-05-05T00:00:00.000Z")
+    assert [i for i, _ in vectors.nearest(store.query(), allowed, 10)] == [7]
+
+
+def test_own_memories_are_found_at_once(store: Store, vectors: VectorScan) -> None:
+    vectors.prepare()
+    for _ in range(3):
+        new = store.unit(1)
+        (added,) = store.add(new)
+        assert vectors.nearest(new[0].tobytes(), EVERYTHING, 1)[0][0] == added
+    assert agrees(vectors, store)
+
+
+def test_what_another_connection_adds_replaces_and_deletes_is_seen(
+    store: Store, vectors: VectorScan, opened: Callable[[], Store]
+) -> None:
+    vectors.prepare()
+    other, moved = opened(), store.unit(1)[0]
+    added = other.add(store.unit(1_500), ("c", None))
+    assert agrees(vectors, store)
+    other.replace(42, moved)
+    other.delete([*range(100, 200), added[0], added[-1]])
+    assert vectors.nearest(moved.tobytes(), EVERYTHING, 1)[0][0] == 42
+    for allowed in (EVERYTHING, MemoryFilter("a"), MemoryFilter("c"), MemoryFilter(memory_type="fact")):
+        assert agrees(vectors, store, allowed)
+
+
+def test_a_memory_added_and_deleted_between_two_searches_is_not_found(
+    store: Store, vectors: VectorScan
+) -> None:
+    vectors.prepare()
+    new = store.unit(2)
+    ids = store.add(new)
+    store.replace(ids[0], new[1])
+    store.delete(ids[1:])
+    assert vectors.nearest(new[1].tobytes(), EVERYTHING, 1)[0][0] == ids[0]
+    assert agrees(vectors, store)
+
+
+def test_what_was_rolled_back_is_not_found(store: Store, vectors: VectorScan) -> None:
+    vectors.prepare()
+
+    def delete_and_fail() -> None:
+        with store.database.transaction():
+            store.database.execute("DELETE FROM vec_memories WHERE memory_id = 9")
+            store.note_change(9)
+            raise KeyError(9)
+
+    with pytest.raises(KeyError):
+        delete_and_fail()
+    assert agrees(vectors, store)
+
+
+def test_a_store_embedded_anew_is_loaded_anew(
+    store: Store, vectors: VectorScan, opened: Callable[[], Store]
+) -> None:
+    vectors.prepare()
+    other = opened()
+    anew = store.unit(SIZE, 96)
+    with other.database.transaction():
+        other.database.execute("DELETE FROM vec_memories")
+        other.database.execute("UPDATE store_facts SET value = 'other:96:unit'")
+        for memory_id, vector in enumerate(anew, 1):
+            other.add_vector(memory_id, vector)
+    query = store.unit(1, 96)[0].tobytes()
+    assert vectors.nearest(query, EVERYTHING, 10) == store.exact(query, EVERYTHING, 10)
+
+
+def test_very_many_changes_load_the_store_anew(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors.prepare()
+    monkeypatch.setattr(scan, "RELOAD_CHANGES", 3)
+    store.delete(range(1, 400))
+    assert agrees(vectors, store)
+
+
+def test_forgetting_loads_what_went_unannounced(store: Store, vectors: VectorScan) -> None:
+    vectors.prepare()
+    moved = store.unit(1)[0]
+    with store.database.transaction():
+        store.database.execute("DELETE FROM vec_memories WHERE memory_id = 5")
+        store.add_vector(5, moved)
+    vectors.forget()
+    assert vectors.nearest(moved.tobytes(), EVERYTHING, 1)[0][0] == 5
+
+
+def test_holes_and_vectors_without_a_memory_are_left_out(store: Store, vectors: VectorScan) -> None:
+    store.delete([1, 2, 3, *range(1_020, 1_030), SIZE])
+    orphan = store.unit(1)[0]
+    store.add_vector(9_999, orphan)
+    assert agrees(vectors, store)
+    assert vectors.nearest(orphan.tobytes(), EVERYTHING, 1)[0][0] != 9_999
+
+
+def test_a_zero_vector_or_one_with_nan_never_comes_first(store: Store, vectors: VectorScan) -> None:
+    for memory_id, value in ((11, 0.0), (12, float("nan")), (13, float("inf"))):
+        vector = np.zeros(1536, "<f4")
+        vector[0] = value
+        store.database.execute("DELETE FROM vec_memories WHERE memory_id = ?", (memory_id,))
+        store.database.execute("INSERT INTO vec_memories VALUES (?, ?)", (memory_id, vector.tobytes()))
+    found = {i for i, _ in vectors.nearest(store.query(), EVERYTHING, 50)}
+    assert len(found) == 50
+    assert not found & {11, 12, 13}
+
+
+def test_shadow_tables_of_another_shape_are_read_through_the_virtual_table(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(self: VectorScan) -> Iterator[object]:
+        raise ValueError("another shape")
+
+    monkeypatch.setattr(VectorScan, "_chunks", strange)
+    assert agrees(vectors, store)
+    assert agrees(vectors, store, MemoryFilter("a"))
+
+
+@pytest.mark.parametrize("missing", ["numpy", "simsimd"])
+def test_without_the_kernel_the_answers_are_the_same(
+    store: Store, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, table = store.query(), MemoryTable(store.database)
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.delitem(sys.modules, "soulkeep.repository.codes", raising=False)
+    plain = VectorScan(store.database, table.nearest)
+    for allowed in (EVERYTHING, MemoryFilter("a"), MemoryFilter(memory_type="fact")):
+        assert plain.nearest(query, allowed, 10) == store.exact(query, allowed, 10)
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MINIMUM_ROWS", SIZE + 1), ("MAXIMUM_ROWS", SIZE - 1)])
+def test_stores_outside_the_bounds_are_searched_exactly(
+    store: Store, limit: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, limit, value)
+    with pytest.raises(AssertionError, match="exact search"):
+        VectorScan(store.database, refused).nearest(store.query(), EVERYTHING, 10)
+
+
+@pytest.mark.parametrize("identity", ["none:0:none", "unnamed", "a:b:c"])
+def test_an_embedder_of_unknown_width_is_searched_exactly(
+    opened: Callable[[], Store], identity: str
+) -> None:
+    store = opened()
+    store.set_up(identity)
+    store.add(store.unit(1_001))
+    with pytest.raises(AssertionError, match="exact search"):
+        VectorScan(store.database, refused).nearest(store.query(), EVERYTHING, 10)
+
+
+def test_wide_vectors_are_ranked_by_their_first_dimensions_and_measured_whole(
+    opened: Callable[[], Store],
+) -> None:
+    store = opened()
+    store.set_up("wide:1536:unit")
+    wide = store.unit(1_200, 1536) * np.geomspace(1, 1e-3, 1536).astype("<f4")
+    wide = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype("<f4")
+    store.add(wide)
+    vectors = VectorScan(store.database, refused)
+    for vector in wide[:10]:
+        query = vector.tobytes()
+        assert vectors.nearest(query, EVERYTHING, 10) == store.exact(query, EVERYTHING, 10)
+
+
+def test_threads_search_side_by_side_while_another_writes(store: Store, vectors: VectorScan) -> None:
+    queries = [store.query() for _ in range(40)]
+    batches = [store.unit(20) for _ in range(5)]
+    with ThreadPoolExecutor(4) as pool:
+        writing = pool.submit(lambda: [store.add(batch) for batch in batches])
+        found = list(pool.map(lambda query: vectors.nearest(query, EVERYTHING, 10), queries))
+        writing.result()
+    assert all(len(answer) == 10 for answer in found)
+    assert agrees(vectors, store)
+
+
+def test_importing_the_scan_imports_neither_numpy_nor_the_kernel() -> None:
+    code = "import soulkeep.repository.scan, sys; sys.exit(bool({'numpy', 'simsimd'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
