@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import compress
+from operator import mul
 
 from soulkeep.dates import DateSpan, date_score, has_time_word
 from soulkeep.models import Match, Memory
@@ -47,6 +49,9 @@ STOP_WORDS = frozenset(
     """.split()
 )
 
+
+SAME = 0.999
+"""From this strength on two words are the same word."""
 
 Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
 """For each text, how well it has each query word: 1 for the word itself, down to 0."""
@@ -88,9 +93,9 @@ def inverse_document_frequency(count: int, frequency: int) -> float:
     return math.log(1 + (count - frequency + 0.5) / (frequency + 0.5))
 
 
-def memory_words(memory: Memory, day: str) -> list[str]:
+def text_words(content: str, subject: str | None, day: str) -> tuple[str, ...]:
     """Return the distinct words of a memory: its content, its subject and its day in words."""
-    return list(dict.fromkeys(split_words(f"{memory.content} {memory.subject or ''} {day}")))
+    return tuple(dict.fromkeys(split_words(f"{content} {subject or ''} {day}")))
 
 
 def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -163,24 +168,20 @@ def _coverage(
     words: Mapping[int, Sequence[str]],
     strengths: Strengths,
 ) -> dict[int, _Cover]:
-    query = list(question.weights)
     ids = list(candidates.memories)
-    matched = dict(zip(ids, strengths(query, [words[i] for i in ids]), strict=True))
-    weights = list(question.weights.values())
-    total = sum(weights) or 1.0
-
-    def share(row: Iterable[float]) -> float:
-        return sum(map(float.__mul__, weights, map(float, row))) / total
-
+    rows = strengths(list(question.weights), [words[i] for i in ids])
+    matched = dict(zip(ids, rows, strict=True))
+    total = sum(question.weights.values()) or 1.0
+    weights = [weight / total for weight in question.weights.values()]
     covers = {}
     for i in candidates.bm25.keys() | candidates.cosine.keys():
-        own, have = matched[i], set(words[i])
-        rows = [own, *_neighbour_rows(i, candidates, matched)]
-        covers[i] = _Cover(
-            exact=share(float(word in have) for word in query),
-            own=share(own),
-            whole=share(map(max, *rows)) if len(rows) > 1 else share(own),
-        )
+        own = matched[i]
+        whole = share = sum(map(mul, weights, own))
+        beside = list(_neighbour_rows(i, candidates, matched))
+        if beside:
+            whole = sum(map(mul, weights, map(max, own, *beside)))
+        exact = sum(compress(weights, map(SAME.__le__, own)))
+        covers[i] = _Cover(exact, share, whole)
     return covers
 
 

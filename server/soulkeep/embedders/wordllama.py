@@ -5,6 +5,7 @@ a hub for it, so its two files are read here directly and the package itself is 
 """
 
 import math
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,7 +20,6 @@ from soulkeep.models import Embedding
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from tokenizers import Encoding
 
 DIMENSIONS = 256
 
@@ -32,6 +32,9 @@ UNRELATED = 0.2
 
 MAX_WORDS = 100_000
 """Words whose vectors are kept in memory, 1 KiB each."""
+
+MAX_TEXTS = 5_000
+"""Texts of which the words' rows are kept, so that a memory is not looked up word by word each time."""
 
 _VOCABULARY = 32_000
 _FIRST_WORD = 259
@@ -52,12 +55,12 @@ class WordLlama:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
+        self._texts: dict[tuple[str, ...], NDArray[np.intp]] = {}
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
         model = self._loaded()
-        # One by one: a batch would be padded to its longest text.
-        tokens = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        tokens = [model.tokens(text) for text in texts]
         pooled = [model.weights[ids] @ model.table[ids].astype("<f4") for ids in tokens]
         return Embedded(tuple(map(_unit, pooled)), sum(len(ids) for ids in tokens))
 
@@ -66,7 +69,7 @@ class WordLlama:
         if not weights:
             return self.embed([query])
         model = self._loaded()
-        tokens = [encoding.ids for encoding in model.encode_words(list(weights))]
+        tokens = [model.tokens(word) for word in weights]
         pooled = sum(
             weight * model.table[ids].astype("<f4").sum(axis=0)
             for weight, ids in zip(weights.values(), tokens, strict=True)
@@ -86,10 +89,11 @@ class WordLlama:
         if not query or not any(texts):
             return [[0.0] * len(query) for _ in texts]
         with self._lock:
-            asked = self._vectors_of(query)
-            rows = self._rows_of([word for text in texts for word in text])
+            self._forget_words()
+            asked_rows = self._rows_of(query)
+            rows = np.concatenate([self._rows_of(text) for text in texts])
             used, inverse = np.unique(rows, return_inverse=True)
-            cosines = self._model.words[used] @ asked.T
+            cosines = self._model.words[used] @ self._model.words[asked_rows].T
         strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[inverse]
         lengths = np.array([len(text) for text in texts])
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
@@ -99,24 +103,28 @@ class WordLlama:
         strengths: list[list[float]] = best.tolist()
         return strengths
 
-    def _vectors_of(self, words: Sequence[str]) -> "NDArray[np.float32]":
-        rows = self._rows_of(words)
-        return self._model.words[rows]
-
     def _rows_of(self, words: Sequence[str]) -> "NDArray[np.intp]":
         """Return the rows of words in the matrix of word vectors, adding those not met before."""
+        key = tuple(words)
+        known = self._texts.get(key)
+        if known is not None:
+            return known
         import numpy as np
 
         missing = [word for word in dict.fromkeys(words) if word not in self._rows]
-        if missing:
-            if len(self._rows) + len(missing) > MAX_WORDS:
-                self._rows.clear()
-                missing = list(dict.fromkeys(words))
-            self._model.store_words(len(self._rows), missing)
-            self._rows.update(
-                zip(missing, range(len(self._rows), len(self._rows) + len(missing)), strict=True)
-            )
-        return np.fromiter((self._rows[word] for word in words), dtype=np.intp, count=len(words))
+        self._model.store_words(len(self._rows), missing)
+        for word in missing:
+            self._rows[word] = len(self._rows)
+        rows = np.fromiter((self._rows[word] for word in words), dtype=np.intp, count=len(words))
+        self._texts[key] = rows
+        return rows
+
+    def _forget_words(self) -> None:
+        if len(self._rows) > MAX_WORDS:
+            self._rows.clear()
+            self._texts.clear()
+        elif len(self._texts) > MAX_TEXTS:
+            self._texts.clear()
 
     def _loaded(self) -> "_Model":
         with self._lock:
@@ -131,6 +139,8 @@ class _Model:
     """The two files of the package in memory, and the vectors of the words met so far."""
 
     def __init__(self, folder: Path) -> None:
+        # The products here are small: waking other threads for them takes longer than the work.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Nothing this slow may run before the first protocol answer.
         import numpy as np
         from safetensors.numpy import load_file
@@ -149,17 +159,19 @@ class _Model:
         self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
         self.words = np.empty((1024, DIMENSIONS), dtype=np.float32)
 
-    def encode_words(self, words: list[str]) -> "list[Encoding]":
-        """Tokenize words one by one."""
-        return self.tokenizer.encode_batch(words, add_special_tokens=False)
+    def tokens(self, text: str) -> list[int]:
+        """Return the tokens of a text. One by one: a batch would be padded to its longest text."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def store_words(self, start: int, words: list[str]) -> None:
         """Put the unit vectors of words into the matrix, from row `start` on."""
         import numpy as np
 
+        if not words:
+            return
         while start + len(words) > len(self.words):
             self.words = np.concatenate((self.words, np.empty_like(self.words)))
-        tokens = [encoding.ids for encoding in self.encode_words(words)]
+        tokens = [self.tokens(word) for word in words]
         starts = np.cumsum([0, *map(len, tokens)])[:-1]
         flat = self.table[[token for ids in tokens for token in ids]].astype(np.float32)
         sums = np.add.reduceat(flat, starts, axis=0)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Search = Callable[[Embedding, MemoryFilter, int], list[tuple[int, float]]]
 
-MINIMUM_ROWS = 1_000
+MINIMUM_ROWS = 500
 """Below, the exact search takes no longer than a millisecond or two."""
 
 MAXIMUM_ROWS = 2_000_000
@@ -30,8 +30,11 @@ MAXIMUM_ROWS = 2_000_000
 MAXIMUM_DIMENSIONS = 512
 """How many of a vector's first dimensions are scanned; models with more put the telling ones first."""
 
-ROWS_PER_CANDIDATE = 8
+ROWS_PER_CANDIDATE = 4
 """Measuring one candidate in the store costs as much as the exact search of so many rows."""
+
+SPARE = 50
+"""How many more candidates than asked for are measured: the codes order all but the closest calls."""
 
 RELOAD_CHANGES = 2_000
 """After so many deleted or replaced vectors, loading all anew is the quicker way."""
@@ -90,7 +93,7 @@ class VectorScan:
             EmbedderError: The embedding is not a unit vector.
         """
         vector = padded(embedding)
-        wanted = max(2 * limit, limit + 50)
+        wanted = limit + SPARE
         with self._lock:
             codes = self._fresh()
             if codes is None or codes.count < wanted * ROWS_PER_CANDIDATE or not _known(allowed):

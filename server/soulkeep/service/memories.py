@@ -26,9 +26,9 @@ from soulkeep.ranking import (
     Question,
     exact_strengths,
     inverse_document_frequency,
-    memory_words,
     query_terms,
     rank,
+    text_words,
 )
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import Sessions
@@ -42,7 +42,8 @@ from soulkeep.service.validation import (
     require_text,
 )
 
-CANDIDATES = 100
+LEXICAL_CANDIDATES = 100
+VECTOR_CANDIDATES = 50
 """How many candidates each half of the search hands to the ranking; never fewer than the limit."""
 
 SIMILAR = 3
@@ -177,11 +178,14 @@ class Memories:
         self.require_embedder()
         self._catch_up()
         weights = self._weights(query_terms(query))
-        candidates = self._candidates(query, weights, allowed, max(limit, CANDIDATES), session)
+        candidates = self._candidates(query, weights, allowed, limit, session)
         matches = rank(
             Question(weights, find_dates(query, self._clock()), asks_when(query)),
             candidates,
-            {i: _words_of(memory) for i, memory in candidates.memories.items()},
+            {
+                i: _words_of(m.content, m.subject, m.occurred_at[:10])
+                for i, m in candidates.memories.items()
+            },
             self._embedder.strengths if self._embedder else exact_strengths,
             limit,
         )
@@ -198,16 +202,17 @@ class Memories:
         query: str,
         weights: Mapping[str, float],
         allowed: MemoryFilter,
-        depth: int,
+        limit: int,
         session: Session,
     ) -> Candidates:
         table = self._repository.memories
-        bm25 = dict(table.matching(list(weights), allowed, depth))
+        bm25 = dict(table.matching(list(weights), allowed, max(limit, LEXICAL_CANDIDATES)))
         cosine: dict[int, float] = {}
         if self._embedder:
             embedded = self._embedder.embed_query(query, weights)
             self._sessions.record_usage(session, Usage(self._embedder.identity, embedded.tokens))
             (vector,) = embedded.embeddings
+            depth = max(limit, VECTOR_CANDIDATES)
             near = dict(self._repository.vectors.nearest(vector, allowed, depth))
             near |= table.distances(vector, list(bm25.keys() - near.keys()))
             cosine = {memory_id: 1 - distance for memory_id, distance in near.items()}
@@ -324,5 +329,5 @@ def _seconds_between(earlier: str, later: str) -> float:
 
 
 @lru_cache(_KEPT_WORDS)
-def _words_of(memory: Memory) -> list[str]:
-    return memory_words(memory, day_words(date.fromisoformat(memory.occurred_at[:10])))
+def _words_of(content: str, subject: str | None, day: str) -> tuple[str, ...]:
+    return text_words(content, subject, day_words(date.fromisoformat(day)))
