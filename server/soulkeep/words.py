@@ -6,6 +6,7 @@ Both sides go through `split_words`, so whatever it does to a text it does to th
 import re
 import sys
 import unicodedata
+from functools import cache
 
 # Marks that readers leave out at will: accents, Cyrillic titlo, niqqud, tashkeel. Those of Indic scripts
 # are vowels and stay.
@@ -24,12 +25,17 @@ _UNSPACED = (
 )
 _UNSPACED += "\U00020000-\U0003ffff"
 
-_MARKS = "".join(
-    chr(point) for point in range(0x900, 0x1100) if unicodedata.category(chr(point)) in ("Mn", "Mc")
-)
-_RUN = re.compile(f"([{_UNSPACED}]+)|(?:(?![{_UNSPACED}])[^\\W_]|[{_MARKS}])+")
 _ASCII_WORD = re.compile("[A-Za-z0-9]+")
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@cache
+def _runs() -> re.Pattern[str]:
+    # Built on the first text that needs it: most of the world's marks are looked up here.
+    marks = "".join(
+        chr(point) for point in range(0x900, 0x1100) if unicodedata.category(chr(point)) in ("Mn", "Mc")
+    )
+    return re.compile(f"([{_UNSPACED}]+)|(?:(?![{_UNSPACED}])[^\\W_]|[{marks}])+")
 
 
 def split_words(text: str) -> list[str]:
@@ -42,7 +48,7 @@ def split_words(text: str) -> list[str]:
         return [word for found in _ASCII_WORD.findall(text) for word in _with_parts(found)]
     folded = _fold(text)
     words: list[str] = []
-    for match in _RUN.finditer(folded):
+    for match in _runs().finditer(folded):
         words.extend(_pairs(match[0]) if match[1] else _with_parts(match[0]))
     return words
 
@@ -66,4 +72,5 @@ def _pairs(run: str) -> list[str]:
 
 def is_single_unspaced(word: str) -> bool:
     """Whether a word is one character of a script without spaces, which only begins indexed words."""
-    return len(word) == 1 and not word.isascii() and _RUN.fullmatch(word)[1] is not None  # type: ignore[index]
+    match = None if word.isascii() or len(word) != 1 else _runs().fullmatch(word)
+    return match is not None and match[1] is not None

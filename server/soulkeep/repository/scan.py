@@ -33,7 +33,7 @@ MAXIMUM_DIMENSIONS = 512
 ROWS_PER_CANDIDATE = 4
 """Measuring one candidate in the store costs as much as the exact search of so many rows."""
 
-SPARE = 50
+SPARE = 20
 """How many more candidates than asked for are measured: the codes order all but the closest calls."""
 
 RELOAD_CHANGES = 2_000

@@ -42,8 +42,8 @@ from soulkeep.service.validation import (
     require_text,
 )
 
-LEXICAL_CANDIDATES = 100
-VECTOR_CANDIDATES = 50
+LEXICAL_CANDIDATES = 60
+VECTOR_CANDIDATES = 40
 """How many candidates each half of the search hands to the ranking; never fewer than the limit."""
 
 SIMILAR = 3
