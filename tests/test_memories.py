@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import TickingClock
+from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     EmbedderMismatchError,
     InvalidInputError,
@@ -13,6 +14,7 @@ from soulkeep.errors import (
     ThreadNotFoundError,
 )
 from soulkeep.models import Memory, NewMemory, Receipt
+from soulkeep.repository.memories import padded
 from soulkeep.service.home import Home
 
 
@@ -289,3 +291,51 @@ def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> N
     assert len(set(ids)) == 40
     assert home.repository.count_rows()["vectors"] == 40
     assert home.check() == []
+
+
+@pytest.mark.embedder
+@pytest.mark.parametrize("with_vector", [False, True])
+def test_a_memory_that_another_program_added_is_found_by_meaning(with_vector: bool, home: Home) -> None:
+    keep(home, "The dog is afraid of thunder.")
+    database = home.repository._database
+    database.execute(
+        "INSERT INTO memories (content, memory_type, created_at)"
+        " VALUES ('Salary arrives on the last working day.', 'fact', '2026-03-01T00:00:00.000Z')"
+    )
+    if with_vector:  # as a soulkeep of an earlier schema does
+        (vector,) = WordLlama().embed(["Salary arrives on the last working day."]).embeddings
+        database.execute("INSERT INTO vec_memories VALUES (2, ?)", (padded(vector),))
+
+    assert contents(home, "When do I get paid?", limit=1) == ["Salary arrives on the last working day."]
+    assert home.check() == []
+
+
+def test_a_memory_says_who_it_is_about_and_when_it_happened(home: Home) -> None:
+    home.memories.remember(
+        [
+            NewMemory("Moved to Lisbon.", subject="Anna", occurred_at="2024-05-08"),
+            NewMemory("Moved to Lisbon.", "decision", subject="Ben", occurred_at="2025-06-01T10:00:00Z"),
+        ]
+    )
+
+    (first, _) = home.memories.recall("When did Anna move to Lisbon?").matches
+
+    assert (first.memory.subject, first.memory.occurred_at) == ("Anna", "2024-05-08T00:00:00.000Z")
+    assert first.reasons["subject"] > 0
+    assert len(contents(home, "Lisbon", since="2025-01-01")) == 1
+    (dated, _) = home.memories.recall("What happened in June 2025?").matches
+    assert dated.memory.subject == "Ben"
+    assert dated.reasons["date"] > 0
+    with pytest.raises(InvalidInputError, match="occurred_at"):
+        home.memories.remember([NewMemory("Sometime.", occurred_at="last spring")])
+
+
+def test_nothing_relevant_can_be_told_from_the_best_of_a_bad_lot(home: Home) -> None:
+    keep(home, "The cat is called Miso.")
+    keep(home, "Salary arrives on the last working day.")
+
+    good = home.memories.recall("What is the cat called?").matches[0].relevance
+    bad = max((m.relevance for m in home.memories.recall("quantum chromodynamics").matches), default=0.0)
+
+    assert good > 0.9
+    assert bad < 0.5

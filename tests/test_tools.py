@@ -344,3 +344,23 @@ async def test_each_connection_has_a_session_row_under_the_clients_name(
     )
 
     assert rows == [("mcp",)]
+
+
+async def test_a_recalls_text_keeps_to_its_budget_with_excerpts_around_the_words_that_matched(
+    client: Client,
+) -> None:
+    long = (
+        "Filler words without meaning. " * 200 + "The lighthouse opens at noon. " + "More filler. " * 200
+    )
+    await call(client, "remember", memories=[{"content": f"{long}{number}"} for number in range(10)])
+
+    text, answer = await call(client, "recall", query="When does the lighthouse open?", max_tokens=600)
+
+    assert len(text.encode()) <= 600 * 4 + 200
+    assert "lighthouse opens at noon" in text
+    assert "whole at soulkeep://memories/" in text
+    assert answer["matches"][0]["content"].startswith("Filler")
+    (whole,) = (await client.read_resource(f"soulkeep://memories/{answer['matches'][0]['id']}")).contents
+    assert getattr(whole, "text") == answer["matches"][0]["content"]  # noqa: B009
+    with pytest.raises(MCPError, match="There is no memory 99"):
+        await client.read_resource("soulkeep://memories/99")

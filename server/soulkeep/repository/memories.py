@@ -250,9 +250,10 @@ class MemoryTable:
         return [Memory(*row) for row in rows]
 
     def add_to_indexes(self, memory: Memory, embedding: Embedding | None) -> None:
-        """Index a memory that another program added; inside a transaction."""
+        """Index a memory that another program added, perhaps with a vector; inside a transaction."""
         self._index(memory.id, memory.content, memory.subject, memory.occurred_at)
-        if embedding is not None:
+        known = self._database.execute("SELECT 1 FROM vec_memories_rowids WHERE rowid = ?", (memory.id,))
+        if embedding is not None and not known:
             self.add_vector(memory.id, embedding)
             self._database.execute("INSERT INTO memory_changes (memory_id) VALUES (?)", (memory.id,))
 
