@@ -55,7 +55,7 @@ async def test_the_whole_tool_list_is_small_enough_to_carry_in_every_request(cli
         for tool in (await client.list_tools()).tools
     ]
 
-    assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)) < 6500
+    assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)) < 6000
 
 
 async def test_the_instructions_make_an_agent_recall_and_remember_in_few_words(client: Client) -> None:

@@ -50,25 +50,25 @@ _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 _Source = Annotated[
     str,
-    Field(max_length=MAX_NAME, description="Where it comes from: conversation, user_input, a URL"),
+    Field(max_length=MAX_NAME, description="Origin: conversation, user_input, URL"),
 ]
 _Subject = Annotated[str, Field(max_length=MAX_NAME, description="Who or what it is about")]
-_OccurredAt = Annotated[str, Field(description="When it happened or was said, ISO, UTC; default now")]
+_OccurredAt = Annotated[str, Field(description="When it happened or was said (ISO)")]
 _AnyType = Annotated[MemoryType | None, WithJsonSchema({"type": "string", "enum": list(MEMORY_TYPES)})]
-_Date = Annotated[str, Field(description="ISO date or time, UTC, inclusive")]
+_Date = Annotated[str, Field(description="ISO date or time, UTC")]
 
 
 class MemoryInput(BaseModel):
-    """One memory of a list."""
+    """A memory of a list; the fields are described with the tool's own arguments."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=lambda schema: schema.pop("description"))
 
     content: Annotated[str, Field(max_length=MAX_CONTENT)]
     memory_type: MemoryType = "fact"
     thread_id: str = ""
-    source: _Source = ""
-    subject: _Subject = ""
-    occurred_at: _OccurredAt = ""
+    source: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    subject: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    occurred_at: str = ""
 
     def to_keep(self) -> NewMemory:
         """Return what the service keeps; empty text means unset."""
@@ -94,7 +94,7 @@ async def create_thread(
     ctx: Context[Home],
     title: Annotated[str, Field(max_length=MAX_NAME, description="What the thread is about")],
     system_prompt: Annotated[
-        str, Field(max_length=MAX_CONTENT, description="Instructions for this thread only")
+        str, Field(max_length=MAX_CONTENT, description="Its own instructions")
     ] = "",
 ) -> Annotated[CallToolResult, ThreadAnswer]:
     """Start a thread: a titled conversation or project that memories can belong to.
@@ -115,7 +115,7 @@ async def remember(
         Field(max_length=MAX_CONTENT, description="One self-contained statement, with names and dates"),
     ] = "",
     memory_type: MemoryType = "fact",
-    thread_id: Annotated[str, Field(description="Keep it in this thread; leave out for global")] = "",
+    thread_id: Annotated[str, Field(description="Its thread; leave out for global")] = "",
     source: _Source = "",
     subject: _Subject = "",
     occurred_at: _OccurredAt = "",
@@ -163,7 +163,7 @@ async def recall(
     since: _Date = "",
     until: _Date = "",
     max_tokens: Annotated[
-        int, Field(ge=100, le=20_000, description="Length of the text")
+        int, Field(ge=100, le=20_000, description="Budget of the text")
     ] = DEFAULT_TOKENS,
 ) -> Annotated[CallToolResult, RecallAnswer]:
     """Bring back what is known about a subject, by words and by meaning, best first.
