@@ -76,7 +76,7 @@ class CheckedServer(MCPServer[Home]):
         for tool in tools:
             tool.description = cleandoc(tool.description or "")
             tool.input_schema = {**_compact(tool.input_schema), "additionalProperties": False}
-            tool.output_schema = _compact(tool.output_schema, frozenset({"title", "description"}))
+            tool.output_schema = _compact(tool.output_schema or {}, frozenset({"title", "description"}))
         return tools
 
     async def call_tool(
@@ -129,18 +129,30 @@ def _rule(message: str) -> str:
     return message[0].lower() + message[1:]
 
 
-def _compact(schema: Any, dropped: frozenset[str] = frozenset({"title"})) -> Any:
-    """Leave out what pydantic adds to a schema and a model has to read with every request."""
-    if isinstance(schema, list):
-        return [_compact(item, dropped) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    # Under "properties" the keys are names of fields, and one of those may well be `title`.
-    return {
-        key: {name: _compact(field, dropped) for name, field in value.items()}
-        if key == "properties"
-        else _compact(value, dropped)
-        for key, value in schema.items()
-        if not (key in dropped and isinstance(value, str))
-        and not (key == "default" and value in ("", None, []))
-    }
+def _compact(schema: dict[str, Any], dropped: frozenset[str] = frozenset({"title"})) -> dict[str, Any]:
+    """Leave out what pydantic adds to a schema and a model has to read with every request.
+
+    Definitions are put where they are used: clients that check answers follow references slowly.
+    """
+    definitions = schema.get("$defs", {})
+
+    def compact(part: Any) -> Any:
+        if isinstance(part, list):
+            return [compact(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return compact(definitions[part["$ref"].removeprefix("#/$defs/")])
+        # Under "properties" the keys are names of fields, and one of those may well be `title`.
+        return {
+            key: {name: compact(field) for name, field in value.items()}
+            if key == "properties"
+            else compact(value)
+            for key, value in part.items()
+            if key != "$defs"
+            and not (key in dropped and isinstance(value, str))
+            and not (key == "default" and value in ("", None, []))
+        }
+
+    compacted: dict[str, Any] = compact(schema)
+    return compacted
