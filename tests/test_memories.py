@@ -339,3 +339,16 @@ def test_nothing_relevant_can_be_told_from_the_best_of_a_bad_lot(home: Home) -> 
 
     assert good > 0.9
     assert bad < 0.5
+
+
+@pytest.mark.parametrize("moment", ["", "now", "2026-03-01 12:00:00", "1 March", "\U0001f375"])
+def test_a_row_with_a_date_that_is_none_is_found_and_spoils_nothing(moment: str, home: Home) -> None:
+    home.repository._database.execute(
+        "INSERT INTO memories (content, memory_type, created_at) VALUES ('The lighthouse.', 'fact', ?)",
+        (moment,),
+    )
+
+    assert contents(home, "lighthouse yesterday") == ["The lighthouse."]
+    assert keep(home, "Another one.").stored
+    home.memories.reindex()
+    assert home.check() == []

@@ -283,16 +283,6 @@ def test_very_many_changes_load_the_store_anew(
     assert agrees(vectors, store)
 
 
-def test_forgetting_loads_what_went_unannounced(store: Store, vectors: VectorScan) -> None:
-    vectors.prepare()
-    moved = store.unit(1)[0]
-    with store.database.transaction():
-        store.database.execute("DELETE FROM vec_memories WHERE memory_id = 5")
-        store.add_vector(5, moved)
-    vectors.forget()
-    assert vectors.nearest(moved.tobytes(), EVERYTHING, 1)[0][0] == 5
-
-
 def test_holes_and_vectors_without_a_memory_are_left_out(store: Store, vectors: VectorScan) -> None:
     store.delete([1, 2, 3, *range(1_020, 1_030), SIZE])
     orphan = store.unit(1)[0]

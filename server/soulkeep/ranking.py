@@ -8,12 +8,11 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from itertools import compress
 from operator import mul
 
 from soulkeep.dates import DateSpan, date_score, has_time_word
-from soulkeep.models import Match, Memory
+from soulkeep.models import Match, Memory, day_of
 from soulkeep.words import split_words
 
 MAX_TERMS = 64
@@ -204,8 +203,8 @@ def _parts(i: int, question: Question, candidates: Candidates, cover: _Cover) ->
         semantic=max(cover.own - cover.exact, 0.0),
         neighbour=cover.whole - cover.own,
     )
-    if question.dates:
-        parts.date += DATE * date_score(question.dates, date.fromisoformat(memory.occurred_at[:10]))
+    if question.dates and (day := day_of(memory.occurred_at)):
+        parts.date += DATE * date_score(question.dates, day)
     if question.asks_when and has_time_word(memory.content):
         parts.date += TIME_WORD
     if memory.content.rstrip().endswith("?"):

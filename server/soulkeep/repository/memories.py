@@ -4,7 +4,6 @@ import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
-from datetime import date
 
 from soulkeep.dates import day_words
 from soulkeep.errors import (
@@ -13,7 +12,7 @@ from soulkeep.errors import (
     EmbedderMismatchError,
     MemoryNotFoundError,
 )
-from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory
+from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory, day_of
 from soulkeep.repository.connection import Database
 from soulkeep.words import is_single_unspaced, split_words
 
@@ -27,7 +26,7 @@ _PAGE = 1_000
 
 
 class MemoryTable:
-    """Rows of memories with their vectors; the full-text index follows by triggers."""
+    """Rows of memories with their vectors and their entries in the full-text index."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -103,13 +102,14 @@ class MemoryTable:
         return None if rows[0][0] is None else int(rows[0][0])
 
     def _index(self, memory_id: int, content: str, subject: str | None, occurred_at: str) -> None:
+        day = day_of(occurred_at)
         self._database.execute(
             "INSERT INTO memories_fts (rowid, content, subject, day) VALUES (?, ?, ?, ?)",
             (
                 memory_id,
                 " ".join(split_words(content)),
                 " ".join(split_words(subject or "")),
-                " ".join(split_words(day_words(date.fromisoformat(occurred_at[:10])))),
+                " ".join(split_words(day_words(day))) if day else "",
             ),
         )
 

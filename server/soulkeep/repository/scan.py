@@ -109,11 +109,6 @@ class VectorScan:
         with self._lock:
             self._fresh()
 
-    def forget(self) -> None:
-        """Drop the codes; the next search loads them anew."""
-        with self._lock:
-            self._codes = None
-
     def _measured(self, vector: bytes, candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
         rows = self._database.execute(
             "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector) AS distance"

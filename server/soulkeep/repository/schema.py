@@ -1,7 +1,8 @@
 """Every table of the store, and how a file is brought to the current schema.
 
 Canonical tables hold what the user said: threads, memories, global_prompts, sessions, messages,
-usage_records, audit_log. Derived ones (vec_memories, memories_fts) can be rebuilt from them.
+usage_records, audit_log. Derived ones (vec_memories, memories_fts) can be rebuilt from them;
+store_facts and memory_changes speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -104,8 +105,8 @@ CREATE VIRTUAL TABLE memories_fts USING fts5(
   tokenize = 'porter unicode61'
 )"""
 
-# Triggers, not code, keep the full-text index in step, so that a row added by another program that
-# knows only the canonical table is found as well.
+# Step 1 kept the full-text index in step by triggers; step 2 drops them, since SQL alone cannot make the
+# words of every script.
 MEMORIES_FTS_TRIGGERS = (
     """
 CREATE TRIGGER memories_fts_insert AFTER INSERT ON memories BEGIN

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import datetime
 from functools import lru_cache
 
 from soulkeep.dates import asks_when, day_words, find_dates
@@ -19,6 +19,7 @@ from soulkeep.models import (
     Session,
     Similar,
     Usage,
+    day_of,
     timestamp,
 )
 from soulkeep.ranking import (
@@ -329,5 +330,6 @@ def _seconds_between(earlier: str, later: str) -> float:
 
 
 @lru_cache(_KEPT_WORDS)
-def _words_of(content: str, subject: str | None, day: str) -> tuple[str, ...]:
-    return text_words(content, subject, day_words(date.fromisoformat(day)))
+def _words_of(content: str, subject: str | None, occurred_at: str) -> tuple[str, ...]:
+    day = day_of(occurred_at)
+    return text_words(content, subject, day_words(day) if day else "")
