@@ -107,7 +107,7 @@ def write_together(home: Path, writes: int, processes: int = 2) -> Writes:
     with closing(open_home(home)) as opened:
         counts = opened.repository.count_rows()
         faults = [f"{fault.name}: {fault.detail}" for fault in opened.check()]
-        has_vectors = opened.memories.vectors_expected
+        has_vectors = opened.indexes.vectors_expected
     return Writes(
         expected=processes * writes,
         expected_vectors=processes * writes if has_vectors else 0,

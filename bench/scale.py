@@ -171,7 +171,7 @@ def measure(database: Database, rows: int, queries: Sequence[Embedding]) -> Resu
         RuntimeError: A filtered search did not find what the exact one found.
     """
     table = MemoryTable(database)
-    vectors = VectorScan(database, table.nearest)
+    vectors = VectorScan(database, table)
     load, _ = timed(vectors.prepare)
     searches = {
         (name, kind): partial(search, allowed=allowed, limit=LIMIT)

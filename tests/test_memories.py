@@ -143,10 +143,30 @@ def test_a_receipt_shows_the_most_similar_memories_and_merges_none(home: Home) -
     receipt = keep(home, "The user prefers tabs over spaces.")
 
     assert receipt.stored
+    assert receipt.similar
     assert receipt.similar[0].memory.id == old.id
     assert receipt.similar[0].similarity is not None
     assert 0.6 < receipt.similar[0].similarity <= 1
     assert home.repository.count_rows()["memories"] == 3
+
+
+def test_a_long_list_is_kept_with_its_duplicates_told_and_no_search_for_similar_ones(
+    home: Home,
+) -> None:
+    old = keep(home, "Note 7 is about the harbour.")
+    texts = [f"Note {number} is about the harbour." for number in (*range(30), 3)]
+
+    receipts = home.memories.remember([NewMemory(text) for text in texts])
+
+    assert [receipt.stored for receipt in receipts] == [
+        n != 7 and i < 30 for i, n in enumerate((*range(30), 3))
+    ]
+    assert receipts[7].id == old.id
+    assert receipts[30].id == receipts[3].id
+    assert {receipt.similar for receipt in receipts} == {None}
+    contents = home.repository.memories.list_by_ids([receipt.id for receipt in receipts])
+    assert [contents[receipt.id].content for receipt in receipts] == texts
+    assert home.check() == []
 
 
 def test_a_list_is_kept_whole_or_not_at_all(home: Home) -> None:
@@ -162,14 +182,13 @@ def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = home.repository.memories
-    original = table.add_memory
+    original = table.add_vectors
 
-    def failing(memory: NewMemory, embedding: bytes | None, created_at: str) -> int:
-        if memory.content == "Third.":
-            raise OSError
-        return original(memory, embedding, created_at)
+    def failing(memory_ids: list[int], embeddings: list[bytes | None]) -> None:
+        original(memory_ids[:2], embeddings[:2])
+        raise OSError
 
-    monkeypatch.setattr(table, "add_memory", failing)
+    monkeypatch.setattr(table, "add_vectors", failing)
     with pytest.raises(OSError):  # noqa: PT011
         home.memories.remember([NewMemory("First."), NewMemory("Second."), NewMemory("Third.")])
 
@@ -234,7 +253,7 @@ def test_without_an_embedder_words_alone_are_searched_and_the_answer_says_so(
 
     assert recall.mode == "lexical"
     assert [match.memory.content for match in recall.matches] == ["The cat is called Miso."]
-    assert [(s.memory.id, s.similarity) for s in receipt.similar] == [(1, None)]
+    assert [(s.memory.id, s.similarity) for s in receipt.similar or ()] == [(1, None)]
     assert home.memories.recall("pet name").matches == ()
     assert home.repository.count_rows()["vectors"] == 0
     assert home.check() == []
@@ -250,18 +269,18 @@ def test_a_store_refuses_another_embedder_until_it_is_indexed_anew(
     for attempt in (
         lambda: lexical.memories.recall("vectors"),
         lambda: keep(lexical, "Without a vector."),
-        lexical.memories.require_embedder,
+        lexical.indexes.require_embedder,
     ):
         with pytest.raises(EmbedderMismatchError, match="soulkeep reindex") as raised:
             attempt()
     assert raised.value.stored.startswith("wordllama")
     assert raised.value.configured == "none:0:none"
 
-    assert lexical.memories.reindex() == 1
+    assert lexical.indexes.reindex() == 1
     assert contents(lexical, "vectors") == ["Made with vectors."]
     assert lexical.check() == []
     with pytest.raises(EmbedderMismatchError):
-        make_home().memories.require_embedder()
+        make_home().indexes.require_embedder()
 
 
 @pytest.mark.embedder
@@ -272,7 +291,7 @@ def test_reindexing_gives_every_memory_its_vector_back(make_home: Callable[..., 
     keep(lexical, "Salary arrives on the last working day.")
     home = make_home()
 
-    assert home.memories.reindex() == 301
+    assert home.indexes.reindex() == 301
 
     assert home.check() == []
     assert contents(home, "When do I get paid?", limit=1) == ["Salary arrives on the last working day."]
@@ -350,5 +369,5 @@ def test_a_row_with_a_date_that_is_none_is_found_and_spoils_nothing(moment: str,
 
     assert contents(home, "lighthouse yesterday") == ["The lighthouse."]
     assert keep(home, "Another one.").stored
-    home.memories.reindex()
+    home.indexes.reindex()
     assert home.check() == []

@@ -155,7 +155,7 @@ class HomeMachine(RuleBasedStateMachine):
 
     @rule()
     def reindex(self) -> None:
-        assert self.home.memories.reindex() == len(self.memories)
+        assert self.home.indexes.reindex() == len(self.memories)
 
     @invariant()
     def prompts_are_those_of_the_model_in_order(self) -> None:

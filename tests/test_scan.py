@@ -105,8 +105,11 @@ class Store:
         return [(row[0], row[1]) for row in rows]
 
 
-def refused(*_: object) -> list[tuple[int, float]]:
-    raise AssertionError("the exact search was asked")
+class Refusing(MemoryTable):
+    """A table whose exact search must not be asked."""
+
+    def nearest(self, *_: object) -> list[tuple[int, float]]:
+        raise AssertionError("the exact search was asked")
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +143,7 @@ def store(filled: Path, tmp_path: Path, opened: Callable[[], Store]) -> Store:
 
 @pytest.fixture
 def vectors(store: Store) -> VectorScan:
-    return VectorScan(store.database, refused)
+    return VectorScan(store.database, Refusing(store.database))
 
 
 def agrees(
@@ -181,7 +184,7 @@ def test_any_limit_gives_the_exact_order_and_distances(
 
 @pytest.mark.parametrize("limit", [200, 1_000, 4_096])
 def test_a_limit_that_reaches_most_of_the_store_is_searched_exactly(store: Store, limit: int) -> None:
-    asking = VectorScan(store.database, MemoryTable(store.database).nearest)
+    asking = VectorScan(store.database, MemoryTable(store.database))
     query = store.query()
     assert [i for i, _ in asking.nearest(query, EVERYTHING, limit)] == [
         i for i, _ in store.exact(query, EVERYTHING, limit)
@@ -217,6 +220,39 @@ def test_own_memories_are_found_at_once(store: Store, vectors: VectorScan) -> No
         (added,) = store.add(new)
         assert vectors.nearest(new[0].tobytes(), EVERYTHING, 1)[0][0] == added
     assert agrees(vectors, store)
+
+
+def test_cosines_by_codes_are_as_close_as_the_scan_takes_them_to_be(
+    store: Store, vectors: VectorScan
+) -> None:
+    everything, query = {*range(1, SIZE + 1)}, store.query()
+    exact = {i: 1 - distance for i, distance in store.exact(query, EVERYTHING, SIZE)}
+    found = vectors.cosines(query, EVERYTHING, 50, everything, 10)
+    assert found.keys() == everything
+    assert max(abs(found[i] - exact[i]) for i in found) < scan.CODE_ERROR
+    assert [found[i] for i in list(exact)[:10]] == list(exact.values())[:10]
+
+
+def test_cosines_are_those_of_the_nearest_and_of_the_memories_asked_for(
+    store: Store, vectors: VectorScan
+) -> None:
+    store.delete([1])
+    allowed, query = MemoryFilter("a"), store.query()
+    nearest = [i for i, _ in store.exact(query, allowed, 300)]
+    asked = {1, 10**9, nearest[-1]}
+    found = vectors.cosines(query, allowed, 50, asked, 10)
+    assert nearest[-1] in found
+    assert not {1, 10**9} & found.keys()
+    assert set(nearest[:45]) <= found.keys() <= {*nearest[:55], nearest[-1]}
+
+
+def test_searching_takes_no_references_from_the_interpreter(vectors: VectorScan, store: Store) -> None:
+    query = store.query()
+    vectors.nearest(query, EVERYTHING, 10)
+    before = sys.getrefcount(None)
+    for _ in range(1_000):
+        vectors.nearest(query, EVERYTHING, 10)
+    assert sys.getrefcount(None) > before - 100
 
 
 def test_what_another_connection_adds_replaces_and_deletes_is_seen(
@@ -317,21 +353,20 @@ def test_shadow_tables_of_another_shape_are_read_through_the_virtual_table(
 def test_without_the_kernel_the_answers_are_the_same(
     store: Store, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    query, table = store.query(), MemoryTable(store.database)
+    query = store.query()
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "soulkeep.repository.codes", raising=False)
-    plain = VectorScan(store.database, table.nearest)
+    plain = VectorScan(store.database, MemoryTable(store.database))
     for allowed in (EVERYTHING, MemoryFilter("a"), MemoryFilter(memory_type="fact")):
         assert plain.nearest(query, allowed, 10) == store.exact(query, allowed, 10)
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MINIMUM_ROWS", SIZE + 1), ("MAXIMUM_ROWS", SIZE - 1)])
-def test_stores_outside_the_bounds_are_searched_exactly(
-    store: Store, limit: str, value: int, monkeypatch: pytest.MonkeyPatch
+def test_a_store_too_large_for_memory_is_searched_exactly(
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, limit, value)
+    monkeypatch.setattr(scan, "MAXIMUM_ROWS", SIZE - 1)
     with pytest.raises(AssertionError, match="exact search"):
-        VectorScan(store.database, refused).nearest(store.query(), EVERYTHING, 10)
+        VectorScan(store.database, Refusing(store.database)).nearest(store.query(), EVERYTHING, 10)
 
 
 @pytest.mark.parametrize("identity", ["none:0:none", "unnamed", "a:b:c"])
@@ -342,7 +377,7 @@ def test_an_embedder_of_unknown_width_is_searched_exactly(
     store.set_up(identity)
     store.add(store.unit(1_001))
     with pytest.raises(AssertionError, match="exact search"):
-        VectorScan(store.database, refused).nearest(store.query(), EVERYTHING, 10)
+        VectorScan(store.database, Refusing(store.database)).nearest(store.query(), EVERYTHING, 10)
 
 
 def test_wide_vectors_are_ranked_by_their_first_dimensions_and_measured_whole(
@@ -353,7 +388,7 @@ def test_wide_vectors_are_ranked_by_their_first_dimensions_and_measured_whole(
     wide = store.unit(1_200, 1536) * np.geomspace(1, 1e-3, 1536).astype("<f4")
     wide = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype("<f4")
     store.add(wide)
-    vectors = VectorScan(store.database, refused)
+    vectors = VectorScan(store.database, Refusing(store.database))
     for vector in wide[:10]:
         query = vector.tobytes()
         assert vectors.nearest(query, EVERYTHING, 10) == store.exact(query, EVERYTHING, 10)

@@ -42,7 +42,7 @@ def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home
         " FROM usage_records",
     )
 
-    assert records == [(session.id, home.memories.embedder_identity, 1, 0, 1, 0.0)] * 2
+    assert records == [(session.id, home.indexes.embedder_identity, 1, 0, 1, 0.0)] * 2
     assert home.repository.ledger.usage_totals().input_tokens > 2
 
 
@@ -53,7 +53,7 @@ def test_each_change_leaves_an_audit_row_without_what_was_said(home: Home) -> No
     prompt = home.prompts.add_prompt("Secret name", "Secret content.", session=session)
     home.prompts.change_prompt(prompt.id, content="Secret change.", session=session)
     home.prompts.remove_prompt(prompt.id, session)
-    home.memories.reindex(session)
+    home.indexes.reindex(session)
 
     log = rows(home, "SELECT event, source_app, details FROM audit_log ORDER BY id")
 
@@ -154,5 +154,5 @@ def test_bookkeeping_that_cannot_be_written_is_logged_and_fails_no_call(
     assert len(home.memories.recall("cat").matches) == 1
 
     home.repository._database.execute("PRAGMA query_only = OFF")
-    if home.memories.vectors_expected:
+    if home.indexes.vectors_expected:
         assert "usage was not recorded" in caplog.text

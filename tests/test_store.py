@@ -369,12 +369,13 @@ def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Hom
         ("vectors", "1 vectors have no memory"),
         ("full text", "0 memories are not indexed, 1 entries have no memory"),
     }
-    assert home.memories.reindex() == 3
+    assert home.indexes.reindex() == 3
     assert home.check() == []
 
 
 def test_a_store_of_the_first_schema_is_migrated_with_its_words_and_vectors(tmp_path: Path) -> None:
-    vector = open_home(tmp_path / "other").memories._embed(["The lighthouse is closed."], LOCAL)[0]
+    indexes = open_home(tmp_path / "other").indexes
+    vector = indexes.embed_new([NewMemory("The lighthouse is closed.")], LOCAL)[0][0]
     old = Database(tmp_path / "soulkeep.db")
     schema.bootstrap(old, schema.STEPS[:1])
     old.execute("INSERT INTO threads VALUES ('t', 'Old', NULL, 0, '2026-01-01', '2026-01-01')")

@@ -91,6 +91,20 @@ async def test_a_memory_is_kept_with_an_honest_receipt(client: Client) -> None:
     assert "#1 (0." in close
 
 
+async def test_a_long_list_is_answered_in_one_line_for_the_model(client: Client) -> None:
+    await call(client, "remember", content="Note 3 is about the harbour.")
+    contents = [{"content": f"Note {number} is about the harbour."} for number in range(500)]
+
+    text, answer = await call(client, "remember", memories=contents)
+
+    assert text == (
+        "Stored 499 memories (ids 2 to 500). Not stored: 1 exact duplicates. Similar memories were not"
+        " looked for in so long a list."
+    )
+    assert [receipt["similar"] for receipt in answer["receipts"]] == [None] * 500
+    assert answer["receipts"][3] == {"id": 1, "stored": False, "duplicate_of": 1, "similar": None}
+
+
 async def test_several_memories_are_kept_in_one_call(client: Client) -> None:
     _, thread = await call(client, "create_thread", title="Database")
 
@@ -271,7 +285,7 @@ async def test_a_document_that_cannot_be_read_is_an_error_that_says_what_to_do(
         ("remember", {"content": "x", "thread_id": "\0"}, "NUL"),
         ("remember", {"content": "x", "source": "x" * 201}, "at most 200"),
         ("remember", {"content": "x", "memories": [{"content": "y"}]}, "must be left out"),
-        ("remember", {"memories": [{"content": "y"}] * 101}, "at most 100 items"),
+        ("remember", {"memories": [{"content": "y"}] * 1_001}, "at most 1000 items"),
         ("remember", {"memories": [{"content": "y" * 100_000}] * 11}, "may have 1,000,000"),
         ("remember", {"memories": [{"content": "y", "x": 1}]}, "`memories.0.x`"),
         ("remember", {"memories": [{"content": "fine"}, {"content": ""}]}, "must not be blank"),

@@ -13,6 +13,7 @@ from soulkeep.embedders import choose_embedder
 from soulkeep.models import Clock, EmbedderName, utc_now
 from soulkeep.repository import Repository
 from soulkeep.service.home import Home
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
@@ -42,12 +43,14 @@ def open_home(path: Path | str, *, embedder: EmbedderName = "auto", clock: Clock
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
         on_failure.pop_all()
+    indexes = Indexes(repository, model, sessions, clock)
     return Home(
         path=path,
         repository=repository,
         documents=documents,
         sessions=sessions,
-        memories=Memories(repository, model, sessions, clock),
+        indexes=indexes,
+        memories=Memories(repository, indexes, sessions, clock),
         threads=Threads(repository, sessions, clock),
         prompts=Prompts(repository, sessions, clock),
     )
@@ -57,7 +60,7 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
     if seeded := documents.seed():
         session = sessions.current()
         with repository.transaction(durable=False):
-            sessions.audit(session, "documents.seeded", names=seeded)
+            sessions.audit(session, "documents.seeded", {"names": seeded})
 
 
 def build_server(home: Home) -> "CheckedServer":
@@ -92,7 +95,7 @@ def serve(settings: Settings) -> None:
         SoulkeepError: The home cannot be opened.
     """
     with closing(open_home(settings.home, embedder=settings.embedder)) as home:
-        home.memories.require_embedder()
+        home.indexes.require_embedder()
         import anyio
 
         from soulkeep.transport import serve_stdio

@@ -129,12 +129,12 @@ class Receipt:
     """What became of one memory that was to be kept.
 
     `id` is the new memory's, or the older one's where `stored` is false because it says exactly the
-    same, with the same type, in the same scope.
+    same, with the same type, in the same scope. `similar` is None where nobody looked: in a long list.
     """
 
     id: int
     stored: bool
-    similar: tuple[Similar, ...] = ()
+    similar: tuple[Similar, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from soulkeep.words import split_words
 MAX_TERMS = 64
 """Words of a query that are looked up; the rest of a longer one is left out."""
 
+MAX_OCCURRENCES = 20_000
+"""So many occurrences of words BM25 reads in a few milliseconds."""
+
 # The weights of the score. They were chosen together on dialogues between two people, and the optimum is
 # flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
 COSINE = 0.8
@@ -90,6 +93,22 @@ def query_terms(query: str) -> list[str]:
 def inverse_document_frequency(count: int, frequency: int) -> float:
     """Return ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson and Spärck Jones's weight, positive."""
     return math.log(1 + (count - frequency + 0.5) / (frequency + 0.5))
+
+
+def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
+    """Return the words to look up among `count` memories: all but the most frequent of a large store.
+
+    The rarest words come first, as long as they occur in at most 20,000 memories together, or in one in
+    ten; the rarest is always among them. What only the others would find scores low.
+    """
+    room = max(MAX_OCCURRENCES, count // 10)
+    chosen: list[str] = []
+    for term in sorted(frequencies, key=frequencies.__getitem__):
+        room -= frequencies[term]
+        if room < 0 and chosen:
+            break
+        chosen.append(term)
+    return chosen
 
 
 def text_words(content: str, subject: str | None, day: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Both sides go through `split_words`, so whatever it does to a text it does to th
 import re
 import sys
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 # Marks that readers leave out at will: accents, Cyrillic titlo, niqqud, tashkeel. Those of Indic scripts
 # are vowels and stay.
@@ -58,12 +58,13 @@ def _fold(text: str) -> str:
     return unicodedata.normalize("NFC", bare).translate(_SAME_LETTERS)
 
 
-def _with_parts(word: str) -> list[str]:
+@lru_cache(50_000)
+def _with_parts(word: str) -> tuple[str, ...]:
     lower = sys.intern(word.casefold())
     if word.islower() or word.isupper() or len(parts := _CAMEL.split(word)) == 1:
         # Case folding can bring a mark of its own: the Turkish capital İ does.
-        return [lower if lower.isascii() else _OPTIONAL_MARKS.sub("", lower)]
-    return [lower, *(part.casefold() for part in parts)]
+        return (lower if lower.isascii() else _OPTIONAL_MARKS.sub("", lower),)
+    return (lower, *(part.casefold() for part in parts))
 
 
 def _pairs(run: str) -> list[str]:

@@ -38,8 +38,8 @@ def doctor() -> None:
 def reindex() -> None:
     """Build the search indexes anew from the memories, with the embedder in use."""
     with opened_home() as home:
-        count = home.memories.reindex()
-        identity = home.memories.embedder_identity
+        count = home.indexes.reindex()
+        identity = home.indexes.embedder_identity
     click.echo(f"Indexed {count:,} memories with {identity}.")
 
 
@@ -51,13 +51,13 @@ def _show(title: str, rows: dict[str, str]) -> None:
 
 
 def _versions(home: Home) -> dict[str, str]:
-    lexical = home.memories.embedder_identity == NO_EMBEDDER
+    lexical = home.indexes.embedder_identity == NO_EMBEDDER
     return {
         "soulkeep": __version__,
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("mcp", "apsw")},
         **home.repository.versions(),
-        "embedder": "none: searching by words alone" if lexical else home.memories.embedder_identity,
+        "embedder": "none: searching by words alone" if lexical else home.indexes.embedder_identity,
     }
 
 
@@ -72,7 +72,7 @@ def _paths(home: Home) -> dict[str, str]:
 
 def _embedder_faults(home: Home) -> list[Fault]:
     try:
-        home.memories.require_embedder()
+        home.indexes.require_embedder()
     except EmbedderMismatchError as error:
         return [Fault("embedder", error.problem, error.remedy)]
     return []

@@ -1,7 +1,6 @@
 """What turns text into vectors, and which of them this process uses."""
 
 import math
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -60,13 +59,14 @@ class Embedder(Protocol):
 
 def in_context(own: Embedding, previous: Embedding) -> Embedding:
     """Turn a vector a little towards that of the text before it, which helps to understand it."""
-    mixed = [a + CONTEXT * b for a, b in zip(_values(own), _values(previous), strict=True)]
-    norm = math.hypot(*mixed)
-    return struct.pack(f"<{len(mixed)}f", *(value / norm for value in mixed)) if norm else own
+    import numpy as np
 
-
-def _values(embedding: Embedding) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(embedding) // 4}f", embedding)
+    mixed = np.frombuffer(own, "<f4") + CONTEXT * np.frombuffer(previous, "<f4")
+    norm = math.sqrt(float(mixed @ mixed))
+    if not norm:
+        return own
+    turned: Embedding = (mixed / norm).astype("<f4").tobytes()
+    return turned
 
 
 def choose_embedder(name: EmbedderName) -> Embedder | None:

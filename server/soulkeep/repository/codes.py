@@ -30,7 +30,7 @@ class Codes:
     """One int8 code of `dimensions` bytes per vector, in arrays that double when they are full.
 
     A code is the vector divided by its largest component, times 127; its scale undoes that, so that
-    code · code · scale ranks like the cosine. Rows are in no order.
+    code · code · scale is the cosine, to about 0.003. Rows are in the order of their ids.
     """
 
     def __init__(self, dimensions: int) -> None:
@@ -41,8 +41,8 @@ class Codes:
         self._columns: Columns = {name: np.empty(0, kind) for name, kind in _TYPES.items()}
         self._columns["scales"] = np.empty(0, np.float32)
         self._columns["codes"] = np.empty((0, dimensions), np.int8)
-        self._scores = np.empty((1, 0), np.float32)
         self._gathered = np.empty((0, dimensions), np.int8)
+        self._dropped = np.empty(0, np.intp)
 
     def described(self, rows: Sequence[tuple[int, str | None, str, int]]) -> Columns:
         """Turn rows of id, thread, type and moment (ms since 1970) into columns."""
@@ -53,18 +53,38 @@ class Codes:
             for (name, kind), column in zip(_TYPES.items(), values, strict=True)
         }
 
-    def append(self, described: Columns, vectors: Array) -> None:
-        """Add float vectors, one a row, with their columns; one without a direction is left out."""
-        codes, scales = _quantised(vectors)
-        sound = scales > 0
-        values = {**described, "codes": codes, "scales": scales}
-        end = self.count + int(np.count_nonzero(sound))
-        self._reserve(end)
-        for name, column in self._columns.items():
-            column[self.count : end] = values[name][sound]
-        self.count = end
+    def put(self, described: Columns, vectors: Array) -> None:
+        """Add or replace rows, one float vector each, in the order of their ids.
 
-    def _reserve(self, rows: int) -> None:
+        A vector without a direction is left out.
+        """
+        codes, scales = _quantised(vectors)
+        rows = {**described, "codes": codes, "scales": scales}
+        places = self._places(described["ids"])
+        known = places >= 0
+        if known.any():
+            for name, column in self._columns.items():
+                column[places[known]] = rows[name][known]
+            self._note_dropped()
+        added = ~known & (scales > 0)
+        self._append({name: column[added] for name, column in rows.items()})
+
+    def _append(self, rows: Columns) -> None:
+        before, end = self.count, self.count + len(rows["ids"])
+        if end == before:
+            return
+        self.reserve(end)
+        for name, column in self._columns.items():
+            column[before:end] = rows[name]
+        self.count = end
+        if before and rows["ids"][0] < self._columns["ids"][before - 1]:
+            order = np.argsort(self._column("ids"), kind="stable")
+            for column in self._columns.values():
+                column[:end] = column[order]
+            self._note_dropped()
+
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows."""
         capacity = len(self._columns["ids"])
         if rows <= capacity:
             return
@@ -72,42 +92,63 @@ class Codes:
         for name, column in self._columns.items():
             self._columns[name] = np.empty((capacity, *column.shape[1:]), column.dtype)
             self._columns[name][: self.count] = column[: self.count]
-        self._scores = np.empty((1, capacity), np.float32)
         self._gathered = np.empty((capacity // _GATHERED + 1, self.dimensions), np.int8)
 
     def drop(self, ids: Sequence[int]) -> None:
-        """Forget these rows; those at the end take their places."""
-        gone = np.isin(self._columns["ids"][: self.count], np.array(ids, np.int64))
-        kept = self.count - int(np.count_nonzero(gone))
-        holes, movers = np.flatnonzero(gone[:kept]), kept + np.flatnonzero(~gone[kept:])
-        for column in self._columns.values():
-            column[holes] = column[movers]
-        self.count = kept
+        """Forget these rows: they keep their place, and a scale of zero."""
+        places = self._places(np.array(ids, np.int64))
+        self._columns["scales"][places[places >= 0]] = 0
+        self._note_dropped()
 
-    def best(self, vector: Array, allowed: MemoryFilter, limit: int) -> list[int]:
-        """Return up to `limit` ids that pass the filter, most alike first, equals by id."""
-        ids, codes, scales = (self._columns[name][: self.count] for name in ("ids", "codes", "scales"))
-        query, scores = _quantised(vector[np.newaxis, :])[0], self._scores[:, : self.count]
-        mask = self._mask(allowed)
-        if mask is not None and np.count_nonzero(mask) <= self.count // _GATHERED:
-            chosen, mask = np.flatnonzero(mask), None
-            ids, scales, scores = ids[chosen], scales[chosen], scores[:, : len(chosen)]
-            # `clip` lets numpy write to `out` without a copy of its own.
-            codes = np.take(codes, chosen, axis=0, out=self._gathered[: len(chosen)], mode="clip")
-        if len(ids) == 0:
-            return []
-        simsimd.cdist(query, codes, "inner", out=scores, out_dtype="float32")
-        flat = scores[0]
-        flat *= scales
+    def _note_dropped(self) -> None:
+        self._dropped = np.flatnonzero(self._column("scales") == 0)
+
+    def best(self, vector: Array, allowed: MemoryFilter, limit: int) -> dict[int, float]:
+        """Return up to `limit` ids that pass the filter and their cosines, most alike first."""
+        ids, codes, scales = map(self._column, ("ids", "codes", "scales"))
+        mask, dropped = self._mask(allowed), self._dropped
         if mask is not None:
-            np.copyto(flat, -np.inf, where=~mask)
-        found: list[int] = ids[_largest(flat, ids, limit)].tolist()
-        return found
+            mask[dropped] = False
+            if np.count_nonzero(mask) <= self.count // _GATHERED:
+                chosen, mask, dropped = np.flatnonzero(mask), None, dropped[:0]
+                ids, scales = ids[chosen], scales[chosen]
+                # `clip` lets numpy write to `out` without a copy of its own.
+                codes = np.take(codes, chosen, axis=0, out=self._gathered[: len(chosen)], mode="clip")
+        if len(ids) == 0:
+            return {}
+        scores = _cosines(vector, codes, scales)
+        if mask is not None:
+            np.copyto(scores, -np.inf, where=~mask)
+        else:
+            scores[dropped] = -np.inf
+        places = _largest(scores, ids, limit)
+        return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
+
+    def cosines(self, vector: Array, ids: Sequence[int]) -> dict[int, float]:
+        """Return the cosine of each of these ids that has a row."""
+        places = self._places(np.array(ids, np.int64))
+        places = places[places >= 0]
+        places = places[self._columns["scales"][places] > 0]
+        if len(places) == 0:
+            return {}
+        columns = (self._columns[name][places] for name in ("ids", "codes", "scales"))
+        known, codes, scales = columns
+        return dict(zip(known.tolist(), _cosines(vector, codes, scales).tolist(), strict=True))
+
+    def _column(self, name: str) -> Array:
+        return self._columns[name][: self.count]
+
+    def _places(self, ids: Array) -> Array:
+        """Return the row of each id, -1 where it has none."""
+        known = self._column("ids")
+        if len(known) == 0:
+            return np.full(len(ids), -1)
+        places = np.searchsorted(known, ids)
+        places[places == len(known)] = 0
+        return np.where(known[places] == ids, places, -1)
 
     def _mask(self, allowed: MemoryFilter) -> Array | None:
-        threads, kinds, moments = (
-            self._columns[name][: self.count] for name in ("threads", "kinds", "moments")
-        )
+        threads, kinds, moments = map(self._column, ("threads", "kinds", "moments"))
         conditions = []
         if allowed.thread_id is not None:
             conditions.append((threads == self._threads.get(allowed.thread_id, -1)) | (threads == 0))
@@ -120,6 +161,17 @@ class Codes:
         return functools.reduce(np.logical_and, conditions) if conditions else None
 
 
+def _cosines(vector: Array, codes: Array, scales: Array) -> Array:
+    (query,), (scale,) = _quantised(vector[np.newaxis, :])
+    # Without `out`, with which simsimd 6.5 takes a reference from None at each call: Python 3.11 dies
+    # of it after some thousand searches.
+    products = simsimd.cdist(query[np.newaxis, :], codes, "inner", out_dtype="float32")
+    cosines: Array = np.asarray(products)[0]
+    cosines *= scales
+    cosines *= scale
+    return cosines
+
+
 def _quantised(vectors: Array) -> tuple[Array, Array]:
     """Return codes and scales; a vector of zeros or with NaN or infinity gets the scale 0."""
     peaks = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
@@ -128,7 +180,7 @@ def _quantised(vectors: Array) -> tuple[Array, Array]:
         vectors = np.where(sound[:, np.newaxis], vectors, 0)
         peaks = np.where(sound, peaks, 1)
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    scales = np.where(sound, peaks / np.where(sound, lengths, 1), 0)
+    scales = np.where(sound, peaks / np.where(sound, lengths * _CODE_MAX, 1), 0)
     codes = vectors * (_CODE_MAX / peaks)[:, np.newaxis]
     return np.rint(codes, out=codes).astype(np.int8), scales
 

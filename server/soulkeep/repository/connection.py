@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,6 +96,15 @@ class Database:
         """
         with self._lock, _translated(self.path):
             return list(self._connection.execute(sql, parameters))
+
+    def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
+        """Run one statement with each of `rows` and return what it returned for all of them.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, _translated(self.path):
+            return list(self._connection.executemany(sql, rows))
 
     @property
     def last_row_id(self) -> int:

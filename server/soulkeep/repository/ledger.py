@@ -1,6 +1,7 @@
 """Who was connected, what was said, what it cost and what changed: sessions, messages, usage, audit."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from soulkeep.models import Message, Session, Usage
@@ -69,9 +70,11 @@ class Ledger:
         )
         return Usage(*rows[0])
 
-    def add_audit(self, event: str, source_app: str, details: dict[str, Any], now: str) -> None:
-        """Insert one change; `details` holds ids and sizes, never what the user wrote."""
-        self._database.execute(
+    def add_audit(
+        self, event: str, source_app: str, details: Sequence[Mapping[str, Any]], now: str
+    ) -> None:
+        """Insert changes of one kind; `details` hold ids and sizes, never what the user wrote."""
+        self._database.execute_many(
             "INSERT INTO audit_log (timestamp, event, source_app, details) VALUES (?, ?, ?, ?)",
-            (now, event, source_app, json.dumps(details)),
+            ((now, event, source_app, json.dumps(detail)) for detail in details),
         )

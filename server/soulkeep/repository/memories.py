@@ -3,7 +3,8 @@
 import json
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 from soulkeep.dates import day_words
 from soulkeep.errors import (
@@ -31,43 +32,49 @@ class MemoryTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_memory(self, memory: NewMemory, embedding: Embedding | None, created_at: str) -> int:
-        """Insert a memory and its vector; call inside a transaction. Return its id.
+    def add_memories(
+        self,
+        memories: Sequence[NewMemory],
+        embeddings: Sequence[Embedding | None],
+        created_at: str,
+    ) -> list[int]:
+        """Insert memories and their vectors; call inside a transaction. Return their ids.
 
         Raises:
-            DimensionMismatchError: The embedding is wider than the store.
-            EmbedderError: The embedding is not a unit vector.
+            DimensionMismatchError: An embedding is wider than the store.
+            EmbedderError: An embedding is not a unit vector.
         """
-        self._database.execute(
+        rows = self._database.execute_many(
             "INSERT INTO memories"
             " (thread_id, content, memory_type, source, created_at, subject, occurred_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                memory.thread_id,
-                memory.content,
-                memory.memory_type,
-                memory.source,
-                created_at,
-                memory.subject,
-                memory.occurred_at,
-            ),
+            " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            [
+                (m.thread_id, m.content, m.memory_type, m.source, created_at, m.subject, m.occurred_at)
+                for m in memories
+            ],
         )
-        memory_id = self._database.last_row_id
-        self._index(memory_id, memory.content, memory.subject, memory.occurred_at or created_at)
-        if embedding is not None:
-            self.add_vector(memory_id, embedding)
-        return memory_id
+        ids = [int(row[0]) for row in rows]
+        self._index(
+            (memory_id, memory.content, memory.subject, memory.occurred_at or created_at)
+            for memory_id, memory in zip(ids, memories, strict=True)
+        )
+        self.add_vectors(ids, embeddings)
+        return ids
 
-    def add_vector(self, memory_id: int, embedding: Embedding) -> None:
-        """Insert the vector of a memory that has none; inside a transaction.
+    def add_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
+        """Insert the vectors of memories that have none, leaving out None; inside a transaction.
 
         Raises:
-            DimensionMismatchError: The embedding is wider than the store.
-            EmbedderError: The embedding is not a unit vector.
+            DimensionMismatchError: An embedding is wider than the store.
+            EmbedderError: An embedding is not a unit vector.
         """
-        self._database.execute(
+        self._database.execute_many(
             "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
-            (memory_id, padded(embedding)),
+            (
+                (memory_id, padded(embedding))
+                for memory_id, embedding in zip(memory_ids, embeddings, strict=True)
+                if embedding is not None
+            ),
         )
 
     def get_memory(self, memory_id: int) -> Memory:
@@ -90,26 +97,33 @@ class MemoryTable:
         )
         return {row[0]: Memory(*row) for row in rows}
 
-    def find_duplicate(self, memory: NewMemory) -> int | None:
-        """Return the oldest memory with this very content and type in this very scope, if any."""
+    def find_duplicates(self, memories: Sequence[NewMemory]) -> list[int | None]:
+        """Return for each the oldest memory of this content, type and scope, if there is one."""
+        wanted = [
+            [m.content[:64], len(m.content), m.content, m.memory_type, m.thread_id] for m in memories
+        ]
         rows = self._database.execute(
-            "SELECT min(id) FROM memories"
-            " WHERE substr(content, 1, 64) = substr(:content, 1, 64)"
-            " AND length(content) = length(:content) AND content = :content"
-            " AND memory_type = :type AND thread_id IS :thread",
-            {"content": memory.content, "type": memory.memory_type, "thread": memory.thread_id},
+            "SELECT (SELECT min(m.id) FROM memories AS m"
+            " WHERE substr(m.content, 1, 64) = w.value ->> 0 AND length(m.content) = w.value ->> 1"
+            " AND m.content = w.value ->> 2 AND m.memory_type = w.value ->> 3"
+            " AND m.thread_id IS w.value ->> 4)"
+            " FROM json_each(?) AS w ORDER BY w.key",
+            (json.dumps(wanted),),
         )
-        return None if rows[0][0] is None else int(rows[0][0])
+        return [row[0] for row in rows]
 
-    def _index(self, memory_id: int, content: str, subject: str | None, occurred_at: str) -> None:
-        day = day_of(occurred_at)
-        self._database.execute(
+    def _index(self, memories: Iterable[tuple[int, str, str | None, str]]) -> None:
+        """Add rows of id, content, subject and date to the full text."""
+        self._database.execute_many(
             "INSERT INTO memories_fts (rowid, content, subject, day) VALUES (?, ?, ?, ?)",
             (
-                memory_id,
-                " ".join(split_words(content)),
-                " ".join(split_words(subject or "")),
-                " ".join(split_words(day_words(day))) if day else "",
+                (
+                    memory_id,
+                    " ".join(split_words(content)),
+                    " ".join(split_words(subject)) if subject else "",
+                    _day_text(occurred_at[:10]),
+                )
+                for memory_id, content, subject, occurred_at in memories
             ),
         )
 
@@ -123,34 +137,24 @@ class MemoryTable:
         if not terms:
             return []
         where, values = _conditions(allowed)
+        filtered = " CROSS JOIN memories AS m ON m.id = f.rowid" if where else ""
         rows = self._database.execute(
-            "SELECT f.rowid, -f.rank FROM memories_fts AS f CROSS JOIN memories AS m ON m.id = f.rowid"
+            f"SELECT f.rowid, -f.rank FROM memories_fts AS f{filtered}"
             f" WHERE memories_fts MATCH :terms{where} ORDER BY f.rank, f.rowid LIMIT :limit",
-            {**values, "terms": " OR ".join(map(_fts_term, terms)), "limit": limit},
+            {**values, "terms": " OR ".join(map(fts_term, terms)), "limit": limit},
         )
         return [(row[0], row[1]) for row in rows]
 
-    def document_frequencies(self, terms: Sequence[str]) -> dict[str, int]:
-        """Return in how many memories each of the words `terms` occurs."""
-        count = "SELECT count(*) FROM memories_fts WHERE memories_fts MATCH ?"
-        return {term: self._database.execute(count, (_fts_term(term),))[0][0] for term in terms}
-
-    def count(self) -> int:
-        """Return how many memories there are."""
-        return int(self._database.execute("SELECT count(*) FROM memories_fts_docsize")[0][0])
-
-    def neighbours(
-        self, memory_ids: Sequence[int], within_s: float
-    ) -> dict[int, tuple[int | None, int | None]]:
+    def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
         """Return for each memory in a thread the one before and the one after it there.
 
-        Only neighbours at most `within_s` seconds away count; the order is by date, then id.
+        The order is by date, then id.
         """
         rows = self._database.execute(
-            f"SELECT m.id, {_neighbour('<', 'DESC')}, {_neighbour('>', 'ASC')}"
+            f"SELECT m.id, {_neighbour('<', 'max', 'DESC')}, {_neighbour('>', 'min', 'ASC')}"
             " FROM json_each(:ids) AS wanted CROSS JOIN memories AS m ON m.id = wanted.value"
             " WHERE m.thread_id IS NOT NULL",
-            {"ids": json.dumps(list(memory_ids)), "within": within_s},
+            {"ids": json.dumps(list(memory_ids))},
         )
         return {row[0]: (row[1], row[2]) for row in rows}
 
@@ -228,8 +232,7 @@ class MemoryTable:
         """Build the full-text index anew from the memories; inside a transaction."""
         self._database.execute("DELETE FROM memories_fts")
         for page in self.pages(_PAGE):
-            for memory in page:
-                self._index(memory.id, memory.content, memory.subject, memory.occurred_at)
+            self._index((m.id, m.content, m.subject, m.occurred_at) for m in page)
 
     def pages(self, size: int) -> Iterator[list[Memory]]:
         """Yield all memories in lists of up to `size`, oldest id first."""
@@ -249,13 +252,22 @@ class MemoryTable:
         )
         return [Memory(*row) for row in rows]
 
-    def add_to_indexes(self, memory: Memory, embedding: Embedding | None) -> None:
-        """Index a memory that another program added, perhaps with a vector; inside a transaction."""
-        self._index(memory.id, memory.content, memory.subject, memory.occurred_at)
-        known = self._database.execute("SELECT 1 FROM vec_memories_rowids WHERE rowid = ?", (memory.id,))
-        if embedding is not None and not known:
-            self.add_vector(memory.id, embedding)
-            self._database.execute("INSERT INTO memory_changes (memory_id) VALUES (?)", (memory.id,))
+    def add_to_indexes(self, memories: Sequence[Memory], embeddings: Sequence[Embedding | None]) -> None:
+        """Index memories that another program added, perhaps with vectors; inside a transaction."""
+        self._index((m.id, m.content, m.subject, m.occurred_at) for m in memories)
+        known = self._database.execute(
+            "SELECT rowid FROM vec_memories_rowids WHERE rowid IN (SELECT value FROM json_each(?))",
+            (json.dumps([memory.id for memory in memories]),),
+        )
+        new = {
+            memory.id: embedding
+            for memory, embedding in zip(memories, embeddings, strict=True)
+            if (memory.id,) not in known and embedding is not None
+        }
+        self.add_vectors(list(new), list(new.values()))
+        self._database.execute_many(
+            "INSERT INTO memory_changes (memory_id) VALUES (?)", ((memory_id,) for memory_id in new)
+        )
 
 
 def padded(embedding: Embedding) -> bytes:
@@ -291,18 +303,25 @@ def _conditions(allowed: MemoryFilter) -> tuple[str, dict[str, str]]:
     return where, {name: value for name, (_, value) in chosen.items()}
 
 
-def _fts_term(term: str) -> str:
+@lru_cache(10_000)
+def _day_text(date: str) -> str:
+    day = day_of(date)
+    return " ".join(split_words(day_words(day))) if day else ""
+
+
+def fts_term(term: str) -> str:
+    """Return what FTS5 has to match for one word of `split_words`."""
     # Quoted, a word is a string to FTS5 and never one of its operators.
     return f'"{term}"*' if is_single_unspaced(term) else f'"{term}"'
 
 
-def _neighbour(side: str, order: str) -> str:
+def _neighbour(side: str, closest: str, order: str) -> str:
     """Return SQL for the id of the nearest memory on one side (< or >) of `m` in its thread."""
     when = "ifnull(n.occurred_at, n.created_at)"
+    of_thread = "FROM memories AS n WHERE n.thread_id = m.thread_id"
+    # Two searches of the index; one over (date, id) would walk through all memories of one date.
     return (
-        "(SELECT n.id FROM memories AS n"
-        f" WHERE n.thread_id = m.thread_id AND {when} {side}= {_WHEN}"
-        f" AND ({when}, n.id) {side} ({_WHEN}, m.id)"
-        f" AND abs(julianday({when}) - julianday({_WHEN})) <= :within / 86400.0"
-        f" ORDER BY {when} {order}, n.id {order} LIMIT 1)"
+        f"ifnull((SELECT {closest}(n.id) {of_thread} AND {when} = {_WHEN} AND n.id {side} m.id),"
+        f" (SELECT n.id {of_thread} AND {when} {side} {_WHEN} ORDER BY {when} {order}, n.id {order}"
+        " LIMIT 1))"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from soulkeep.documents import Documents
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
@@ -20,13 +21,14 @@ class Home:
     repository: Repository
     documents: Documents
     sessions: Sessions
+    indexes: Indexes
     memories: Memories
     threads: Threads
     prompts: Prompts
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
-        return self.repository.check(vectors_expected=self.memories.vectors_expected)
+        return self.repository.check(vectors_expected=self.indexes.vectors_expected)
 
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""

@@ -40,7 +40,9 @@ class Prompts:
         now = timestamp(self._clock())
         with self._repository.transaction():
             prompt_id = self._repository.prompts.add_prompt(name.strip(), content, priority, now)
-            self._sessions.audit(session, "prompt.created", prompt_id=prompt_id, priority=priority)
+            self._sessions.audit(
+                session, "prompt.created", {"prompt_id": prompt_id, "priority": priority}
+            )
         return self._repository.prompts.get_prompt(prompt_id)
 
     def change_prompt(
@@ -71,7 +73,9 @@ class Prompts:
             changed = replace(self._repository.prompts.get_prompt(prompt_id), **changes)
             _require(changed.name, changed.content, changed.priority)
             self._repository.prompts.update_prompt(changed)
-            self._sessions.audit(session, "prompt.changed", prompt_id=prompt_id, fields=sorted(changes))
+            self._sessions.audit(
+                session, "prompt.changed", {"prompt_id": prompt_id, "fields": sorted(changes)}
+            )
         return changed
 
     def remove_prompt(self, prompt_id: int, session: Session | None = None) -> GlobalPrompt:
@@ -84,7 +88,7 @@ class Prompts:
         with self._repository.transaction():
             prompt = self._repository.prompts.get_prompt(prompt_id)
             self._repository.prompts.delete_prompt(prompt_id)
-            self._sessions.audit(session, "prompt.removed", prompt_id=prompt_id)
+            self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt_id})
         return prompt
 
 

@@ -4,6 +4,7 @@ import logging
 import secrets
 import threading
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from soulkeep.errors import StoreBusyError, StoreError
@@ -53,8 +54,8 @@ class Sessions:
         self.flush()
         return session
 
-    def audit(self, session: Session, event: str, **details: Any) -> None:
-        """Record a change, inside the transaction that makes it; details never hold user text."""
+    def audit(self, session: Session, event: str, *details: Mapping[str, Any]) -> None:
+        """Record changes, inside the transaction that makes them; details never hold user text."""
         now = self._now()
         self._repository.ledger.touch_session(session, now)
         self._repository.ledger.add_audit(event, session.agent_id, details, now)

@@ -33,5 +33,5 @@ class Threads:
         thread = Thread(secrets.token_hex(6), title.strip(), system_prompt, False, now, now)
         with self._repository.transaction():
             self._repository.threads.add_thread(thread)
-            self._sessions.audit(session, "thread.created", thread_id=thread.id)
+            self._sessions.audit(session, "thread.created", {"thread_id": thread.id})
         return thread

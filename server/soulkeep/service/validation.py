@@ -8,7 +8,7 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.models import MEMORY_TYPES, MemoryFilter, NewMemory, timestamp
 
 MAX_CONTENT = 100_000
-MAX_BATCH = 100
+MAX_BATCH = 1_000
 MAX_BATCH_CHARACTERS = 1_000_000
 MAX_QUERY = 10_000
 MAX_NAME = 200
@@ -68,7 +68,7 @@ def require_memories(memories: Sequence[NewMemory]) -> None:
     """
     if not 1 <= len(memories) <= MAX_BATCH:
         raise InvalidInputError(
-            "memories", f"holds {len(memories):,} and may hold 1 to {MAX_BATCH}; send several lists"
+            "memories", f"holds {len(memories):,} and may hold 1 to {MAX_BATCH:,}; send several lists"
         )
     for memory in memories:
         require_text("content", memory.content, MAX_CONTENT)

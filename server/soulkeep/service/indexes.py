@@ -1,0 +1,184 @@
+"""Keeping what is derived from memories in step with them: their embeddings and both search indexes."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from soulkeep.embedders import NO_EMBEDDER, Embedded, Embedder, in_context
+from soulkeep.errors import StoreBusyError
+from soulkeep.models import Clock, Embedding, Memory, NewMemory, Session, Usage, timestamp
+from soulkeep.repository import Repository
+from soulkeep.service.sessions import Sessions
+
+NEAR_S = 3600.0
+"""Memories of a thread are neighbours when at most an hour lies between them."""
+
+_PAGE = 1_000
+
+Neighbours = dict[int, tuple[int | None, int | None]]
+"""For a memory's id, those of the memories before and after it in its thread."""
+
+Vectors = Sequence[Embedding | None]
+
+
+class Indexes:
+    """Embeds memories and questions, and builds both search indexes."""
+
+    def __init__(
+        self, repository: Repository, embedder: Embedder | None, sessions: Sessions, clock: Clock
+    ) -> None:
+        """Index a store; without an embedder it has no vectors."""
+        self.embedder = embedder
+        self._repository = repository
+        self._sessions = sessions
+        self._clock = clock
+
+    @property
+    def embedder_identity(self) -> str:
+        """The identity of the embedder in use; `none:0:none` without one."""
+        return self.embedder.identity if self.embedder else NO_EMBEDDER
+
+    @property
+    def vectors_expected(self) -> bool:
+        """Whether each memory in the store should have a vector."""
+        return self._repository.memories.recorded_embedder() not in (None, NO_EMBEDDER)
+
+    def require_embedder(self) -> None:
+        """Check that the store's vectors are those of the embedder in use.
+
+        Raises:
+            EmbedderMismatchError: They are another's.
+        """
+        self._repository.memories.require_embedder(self.embedder_identity)
+
+    def embed_query(
+        self, query: str, weights: Mapping[str, float], session: Session
+    ) -> Embedding | None:
+        """Embed a question whose words weigh as given; None without an embedder.
+
+        Raises:
+            EmbedderError: The question cannot be embedded.
+        """
+        if self.embedder is None:
+            return None
+        (vector,) = self._used(self.embedder.embed_query(query, weights), session)
+        return vector
+
+    def embed_new(self, memories: Sequence[NewMemory], session: Session) -> tuple[Vectors, Vectors]:
+        """Embed memories to be kept in this order: alone, and turned towards what came before each.
+
+        Raises:
+            EmbedderError: A text cannot be embedded.
+        """
+        return self._embed_in_context(self._new_in_context(memories), session)
+
+    def catch_up(self) -> None:
+        """Index what another program added to the store, unless another process is writing.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+            EmbedderError: A text cannot be embedded.
+        """
+        table = self._repository.memories
+        while missing := table.unindexed(_PAGE):
+            _, embeddings = self._embed_in_context(
+                self._stored_in_context(missing), self._sessions.current()
+            )
+            try:
+                with self._repository.without_waiting(), self._repository.transaction():
+                    table.add_to_indexes(missing, embeddings)
+            except StoreBusyError:
+                return
+
+    def reindex(self, session: Session | None = None) -> int:
+        """Build both search indexes anew with the embedder in use; return how many memories they hold.
+
+        Other processes cannot write meanwhile: with very many memories they may time out.
+
+        Raises:
+            StoreError: The store cannot be written; the old indexes stay.
+            EmbedderError: A text cannot be embedded; the old indexes stay.
+        """
+        session = session or self._sessions.current()
+        table = self._repository.memories
+        with self._repository.transaction():
+            table.reset_vectors(self.embedder_identity)
+            for page in table.pages(_PAGE) if self.embedder else ():
+                _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
+                table.add_vectors([memory.id for memory in page], embeddings)
+            table.rebuild_full_text()
+            count = self._repository.count_rows()["memories"]
+            self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
+        self._sessions.flush()
+        return count
+
+    def _stored_in_context(self, memories: Sequence[Memory]) -> list[tuple[str, str | None]]:
+        """Return for stored memories their own text and that of the one before in the thread."""
+        table = self._repository.memories
+        neighbours = table.neighbours([memory.id for memory in memories])
+        previous = table.list_by_ids([pair[0] for pair in neighbours.values() if pair[0] is not None])
+        close = near(neighbours, previous | {memory.id: memory for memory in memories})
+        before = {i: pair[0] for i, pair in close.items() if pair[0] is not None}
+        return [(_text(m), _text(previous[before[m.id]]) if m.id in before else None) for m in memories]
+
+    def _new_in_context(self, memories: Sequence[NewMemory]) -> list[tuple[str, str | None]]:
+        """Return the same for memories that are about to be kept, in this order."""
+        now = timestamp(self._clock())
+        latest: dict[str, NewMemory | Memory | None] = {}
+        texts: list[tuple[str, str | None]] = []
+        for memory in memories:
+            previous, when = None, memory.occurred_at or now
+            if memory.thread_id is not None:
+                if memory.thread_id not in latest:
+                    table = self._repository.memories
+                    latest[memory.thread_id] = table.latest_in_thread(memory.thread_id, when, NEAR_S)
+                previous = latest[memory.thread_id]
+                latest[memory.thread_id] = memory
+            close = previous and _are_near(previous.occurred_at or now, when)
+            texts.append((_text(memory), _text(previous) if previous and close else None))
+        return texts
+
+    def _embed_in_context(
+        self, texts: Sequence[tuple[str, str | None]], session: Session
+    ) -> tuple[Vectors, Vectors]:
+        if self.embedder is None:
+            return [None] * len(texts), [None] * len(texts)
+        wanted = list(dict.fromkeys(text for pair in texts for text in pair if text is not None))
+        embeddings = self._used(self.embedder.embed(wanted), session)
+        known = dict(zip(wanted, embeddings, strict=True))
+        alone = [known[own] for own, _ in texts]
+        turned = [
+            known[own] if before is None else in_context(known[own], known[before])
+            for own, before in texts
+        ]
+        return alone, turned
+
+    def _used(self, embedded: Embedded, session: Session) -> Sequence[Embedding]:
+        self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens))
+        return embedded.embeddings
+
+
+def near(neighbours: Neighbours, memories: Mapping[int, Memory]) -> Neighbours:
+    """Leave only those neighbours that are also near in time; `memories` has all of them by id."""
+
+    def one(i: int, other: int | None) -> int | None:
+        if other is None or i not in memories or other not in memories:
+            return None
+        return other if _are_near(memories[i].occurred_at, memories[other].occurred_at) else None
+
+    return {i: (one(i, before), one(i, after)) for i, (before, after) in neighbours.items()}
+
+
+def _are_near(earlier: str, later: str) -> bool:
+    if earlier == later:
+        return True
+    try:
+        between = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
+    except (TypeError, ValueError):
+        return False  # another program's row, with a date that is none
+    return abs(between.total_seconds()) <= NEAR_S
+
+
+def _text(memory: NewMemory | Memory) -> str:
+    """Return what is embedded for a memory; another program may have added a blank one."""
+    text = f"{memory.subject}: {memory.content}" if memory.subject else memory.content
+    return text if text.strip() else "blank"
