@@ -18,7 +18,7 @@ from soulkeep.words import split_words
 MAX_TERMS = 64
 """Words of a query that are looked up; the rest of a longer one is left out."""
 
-MAX_OCCURRENCES = 20_000
+MAX_OCCURRENCES = 5_000
 """So many occurrences of words BM25 reads in a few milliseconds."""
 
 # The weights of the score. They were chosen together on dialogues between two people, and the optimum is
@@ -98,10 +98,10 @@ def inverse_document_frequency(count: int, frequency: int) -> float:
 def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
     """Return the words to look up among `count` memories: all but the most frequent of a large store.
 
-    The rarest words come first, as long as they occur in at most 20,000 memories together, or in one in
-    ten; the rarest is always among them. What only the others would find scores low.
+    The rarest words come first, as long as they occur in at most 10,000 memories together, or in one in
+    fifty; the rarest is always among them. What only the others would find scores low.
     """
-    room = max(MAX_OCCURRENCES, count // 10)
+    room = max(MAX_OCCURRENCES, count // 50)
     chosen: list[str] = []
     for term in sorted(frequencies, key=frequencies.__getitem__):
         room -= frequencies[term]

@@ -31,16 +31,14 @@ Tough-to-Beat Baseline for Sentence Embeddings", ICLR 2017."""
 UNRELATED = 0.2
 """Up to this cosine two words have nothing to do with each other."""
 
-MAX_WORDS = 100_000
+MAX_WORDS = 16_384
 """Words whose vectors are kept in memory, 1 KiB each."""
 
-MAX_TEXTS = 20_000
-"""Texts of which the words' rows are kept, so that a memory is not looked up word by word each time."""
-
-MAX_TOKENS = 4_096
+MAX_TOKENS = 2_048
 """Tokens whose vectors are summed at once, 1 KiB each: as many as a processor's cache holds."""
 
 _VOCABULARY = 32_000
+_DIGITS = "0123456789"
 _UNKNOWN, _FIRST_WORD = 0, 259
 # Llama's vocabulary lists its bytes first and then its words by falling frequency.
 
@@ -59,13 +57,12 @@ class WordLlama:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
-        self._texts: dict[tuple[str, ...], NDArray[np.int32]] = {}
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
         model = self._loaded()
         tokens = [model.tokens(text) for text in texts]
-        pooled = [vector for group in _groups(tokens) for vector in model.pooled(group)]
+        pooled = [vector for group in _groups(tokens) for vector in model.pooled(group, model.weights)]
         return Embedded(tuple(map(_unit, pooled)), sum(len(ids) for ids in tokens))
 
     def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
@@ -93,11 +90,12 @@ class WordLlama:
         if not query or not any(texts):
             return [[0.0] * len(query) for _ in texts]
         with self._lock:
-            self._forget_words()
-            asked_rows = self._rows_of(query)
-            rows = np.concatenate([self._rows_of(text) for text in texts])
+            self._learn([*query, *itertools.chain.from_iterable(texts)])
+            row_of = self._rows.__getitem__
+            asked = list(map(row_of, query))
+            rows = np.array(list(map(row_of, itertools.chain.from_iterable(texts))))
             used, inverse = np.unique(rows, return_inverse=True)
-            cosines = self._model.words[used] @ self._model.words[asked_rows].T
+            cosines = self._model.words[used] @ self._model.words[asked].T
         strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[inverse]
         lengths = np.array([len(text) for text in texts])
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
@@ -107,28 +105,14 @@ class WordLlama:
         strengths: list[list[float]] = best.tolist()
         return strengths
 
-    def _rows_of(self, words: Sequence[str]) -> "NDArray[np.int32]":
-        """Return the rows of words in the matrix of word vectors, adding those not met before."""
-        key = tuple(words)
-        known = self._texts.get(key)
-        if known is not None:
-            return known
-        import numpy as np
-
+    def _learn(self, words: Sequence[str]) -> None:
+        """Give each word that has none a row in the matrix of word vectors."""
+        if len(self._rows) > MAX_WORDS:
+            self._rows.clear()
         missing = [word for word in dict.fromkeys(words) if word not in self._rows]
         self._model.store_words(len(self._rows), missing)
         for word in missing:
             self._rows[word] = len(self._rows)
-        rows = np.array([self._rows[word] for word in words], dtype=np.int32)
-        self._texts[key] = rows
-        return rows
-
-    def _forget_words(self) -> None:
-        if len(self._rows) > MAX_WORDS:
-            self._rows.clear()
-            self._texts.clear()
-        elif len(self._texts) > MAX_TEXTS:
-            self._texts.clear()
 
     def _loaded(self) -> "_Model":
         with self._lock:
@@ -161,21 +145,34 @@ class _Model:
         ranks = np.maximum(np.arange(len(self.table), dtype=np.float32) - (_FIRST_WORD - 1), 1)
         frequencies = 1 / (ranks * math.log(_VOCABULARY))
         self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
+        self._equal = np.ones_like(self.weights)
         self.words = np.empty((1024, DIMENSIONS), dtype=np.float32)
+        self._space, *digits = self.tokens(_DIGITS)
+        self._digits = dict(zip(_DIGITS, digits, strict=True))
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text. One by one: a batch would be padded to its longest text."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids or [_UNKNOWN]
 
-    def pooled(self, texts: Sequence[Sequence[int]]) -> "NDArray[np.float32]":
-        """Return the weighted sum of each text's token vectors, one a row; every text has a token."""
+    def _word_tokens(self, word: str) -> list[int]:
+        if word.isdecimal() and word.isascii():
+            # The model reads numbers digit by digit, and a memory may have many that no other has.
+            return [self._space, *map(self._digits.__getitem__, word)]
+        return self.tokens(word)
+
+    def pooled(
+        self, texts: Sequence[Sequence[int]], weights: "NDArray[np.float32]"
+    ) -> "NDArray[np.float32]":
+        """Return the weighted sum of each text's token vectors, one a row; `weights` are by token."""
         import numpy as np
 
         ids = np.fromiter(itertools.chain.from_iterable(texts), np.intp)
-        starts = np.cumsum([0, *map(len, texts[:-1])])
-        vectors = self.table[ids].astype(np.float32)
-        vectors *= self.weights[ids, np.newaxis]
-        sums: NDArray[np.float32] = np.add.reduceat(vectors, starts, axis=0)
+        used, columns = np.unique(ids, return_inverse=True)
+        shares = np.zeros((len(texts), len(used)), np.float32)
+        np.add.at(
+            shares, (np.repeat(np.arange(len(texts)), list(map(len, texts))), columns), weights[ids]
+        )
+        sums: NDArray[np.float32] = shares @ self.table[used].astype(np.float32)
         return sums
 
     def store_words(self, start: int, words: list[str]) -> None:
@@ -186,11 +183,10 @@ class _Model:
             return
         while start + len(words) > len(self.words):
             self.words = np.concatenate((self.words, np.empty_like(self.words)))
-        tokens = [self.tokens(word) for word in words]
-        starts = np.cumsum([0, *map(len, tokens)])[:-1]
-        flat = self.table[[token for ids in tokens for token in ids]].astype(np.float32)
-        sums = np.add.reduceat(flat, starts, axis=0)
-        self.words[start : start + len(words)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+        for group in _groups([self._word_tokens(word) for word in words]):
+            sums = self.pooled(group, self._equal)
+            self.words[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+            start += len(group)
 
 
 def _groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -44,9 +44,14 @@ class Codes:
         self._gathered = np.empty((0, dimensions), np.int8)
         self._dropped = np.empty(0, np.intp)
 
-    def described(self, rows: Sequence[tuple[int, str | None, str, int]]) -> Columns:
-        """Turn rows of id, thread, type and moment (ms since 1970) into columns."""
-        ids, threads, kinds, moments = zip(*rows, strict=True) if rows else ((), (), (), ())
+    def described(
+        self,
+        ids: Sequence[int],
+        threads: Sequence[str | None],
+        kinds: Sequence[str],
+        moments: Sequence[int],
+    ) -> Columns:
+        """Turn ids, threads, types and moments (ms since 1970) into columns."""
         values = (ids, _interned(self._threads, threads), _interned(self._kinds, kinds), moments)
         return {
             name: np.array(column, kind)

@@ -69,18 +69,24 @@ class Database:
             "synchronous = NORMAL",
             "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
             "foreign_keys = ON",
-            "mmap_size = 2147418112",  # SQLite's own maximum; vectors are read through it
+            "cache_size = -16384",  # 16 MiB
             "temp_store = MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}")
+        if not connection.pragma("auto_vacuum"):
+            # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
+            connection.pragma("mmap_size", 2**31 - 2**16)
         self._durable = False
 
     def _use_wal(self) -> None:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while self._connection.pragma("journal_mode") != "wal":
             try:
-                # Only a new file takes a page size; a vector is read in fewer steps from large pages.
+                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: with large pages
+                # and the map of pages that auto_vacuum keeps it is reached in few steps, without the
+                # whole store becoming resident through memory mapping.
                 self._connection.pragma("page_size", 16384)
+                self._connection.pragma("auto_vacuum", "INCREMENTAL")
                 self._connection.pragma("journal_mode", "wal")
             except apsw.BusyError:
                 # SQLite does not wait here by itself when several processes make the file at once.

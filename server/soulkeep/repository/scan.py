@@ -44,7 +44,7 @@ _FILTERS = {"thread_id", "memory_type", "since", "until"}
 
 _METADATA = (
     "m.id, m.thread_id, m.memory_type,"
-    f" ifnull(CAST(round(unixepoch({OCCURRED_AT}, 'subsec') * 1000) AS INTEGER), 0)"
+    f" ifnull(CAST(round(unixepoch({OCCURRED_AT}, 'subsec') * 1000) AS INTEGER), 0) AS moment"
 )
 _WITH_VECTOR = "CROSS JOIN vec_memories AS v ON v.memory_id = m.id"
 
@@ -226,13 +226,21 @@ class VectorScan:
     def _described_memories(self, codes: "Codes", last_id: int) -> "Columns":
         import numpy as np
 
-        pages, after = [codes.described([])], -1
-        while rows := self._database.execute(
-            f"SELECT {_METADATA} FROM memories AS m WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
-            (after, last_id, _METADATA_PAGE),
-        ):
-            pages.append(codes.described(rows))
-            after = rows[-1][0]
+        pages, after = [codes.described([], [], [], [])], -1
+        while True:
+            # As four texts: a hundred thousand rows as Python tuples would take three times as long.
+            texts = self._database.execute(
+                "SELECT json_group_array(id), json_group_array(thread_id),"
+                " json_group_array(memory_type), json_group_array(moment) FROM"
+                f" (SELECT {_METADATA} FROM memories AS m WHERE m.id > ? AND m.id <= ?"
+                " ORDER BY m.id LIMIT ?)",
+                (after, last_id, _METADATA_PAGE),
+            )[0]
+            ids, threads, kinds, moments = map(json.loads, texts)
+            if not ids:
+                break
+            pages.append(codes.described(ids, threads, kinds, moments))
+            after = ids[-1]
         described = {name: np.concatenate([page[name] for page in pages]) for name in pages[0]}
         if not len(described["ids"]):
             raise ValueError("no memories")
@@ -295,7 +303,10 @@ def _codes_class() -> "type[Codes] | None":
 def _put(codes: "Codes", rows: Sequence[Row]) -> None:
     if rows:
         vectors = _floats(b"".join(row[-1] for row in rows)).reshape(len(rows), -1)
-        codes.put(codes.described([row[:-1] for row in rows]), vectors[:, : codes.dimensions])
+        codes.put(
+            codes.described(*zip(*(row[:-1] for row in rows), strict=True)),
+            vectors[:, : codes.dimensions],
+        )
 
 
 def _scanned(vector: bytes, codes: "Codes") -> "Array":

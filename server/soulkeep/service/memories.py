@@ -50,7 +50,7 @@ SIMILAR = 3
 LOOKED_UP = 20
 """A longer list is kept without looking for similar memories: for each of them that is a search."""
 
-_KEPT_WORDS = 20_000
+_KEPT_WORDS = 4_000
 
 
 class Memories:
