@@ -15,7 +15,7 @@ from statistics import median
 from time import perf_counter
 
 from report import print_machine, print_table
-from server_process import ServerProcess, soulkeep_command, stored_id
+from server_process import ServerProcess, resident_mib, soulkeep_command, stored_id
 
 BARE = '''\
 from mcp.server import MCPServer
@@ -66,15 +66,6 @@ def _cpu_ms(pid: int) -> float | None:
 def _children_cpu_ms() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (usage.ru_utime + usage.ru_stime) * 1000
-
-
-def resident_mib(pid: int) -> float | None:
-    """Return the resident memory of a process in MiB; None where there is no /proc."""
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        return None
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) / 1024
 
 
 def measure_memory(home: Path) -> tuple[float | None, float | None]:

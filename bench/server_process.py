@@ -175,6 +175,15 @@ class ServerProcess:
         self.close()
 
 
+def resident_mib(pid: int) -> float | None:
+    """Return the resident memory of a process in MiB; None where there is no /proc."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return None
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
 def stored_id(reply: Message) -> int | None:
     """Return the id of the memory that a reply to `remember` acknowledges; None if it is an error."""
     result = reply.get("result", {"isError": True})

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -39,7 +40,7 @@ def test_help_lists_every_command(run: Run) -> None:
     code, out, _ = run("--help")
 
     assert code == 0
-    for command in ("serve", "demo", "remember", "recall", "prompts", "doctor", "reindex"):
+    for command in ("serve", "demo", "remember", "recall", "prompts", "doctor", "reindex", "compact"):
         assert f"\n  {command} " in out
 
 
@@ -230,3 +231,18 @@ def test_all_runs_of_the_command_line_share_one_session(run: Run, home_path: Pat
 
     file = apsw.Connection(str(home_path / "soulkeep.db"))
     assert list(file.execute("SELECT agent_id, session_key FROM sessions")) == [("soulkeep", "soulkeep")]
+
+
+def test_compact_gives_back_the_space_of_deleted_vectors(run: Run, home_path: Path) -> None:
+    assert run("compact", "--home", str(home_path))[:2] == (0, "There is nothing to give back.\n")
+    with closing(open_home(home_path, embedder="none")) as home:
+        database = apsw.Connection(str(home.repository.path))
+        database.execute(
+            "CREATE TABLE other (x); INSERT INTO other VALUES (zeroblob(1000000)); DROP TABLE other"
+        )
+        database.close()
+
+    code, out, _ = run("compact", "--home", str(home_path))
+
+    assert code == 0
+    assert out.startswith("The store is 1,0")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, date, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 MAX_QUERY_CHARS = 2000
@@ -147,6 +147,7 @@ def has_time_word(text: str) -> bool:
     return named or bool(_DIGIT.search(text) and _YEAR_OR_CLOCK.search(text))
 
 
+@lru_cache(4_096)
 def day_words(occurred: date) -> str:
     """Write a day in English words for the full-text index: "8 May 2023"."""
     month = next(name for name, number in _MONTHS.items() if number == occurred.month)

@@ -18,7 +18,7 @@ class _LazyGroup(click.Group):
 
     commands_by_module: ClassVar[dict[str, tuple[str, ...]]] = {
         "soulkeep.cli.demo": ("demo",),
-        "soulkeep.cli.doctor": ("doctor", "reindex"),
+        "soulkeep.cli.doctor": ("compact", "doctor", "reindex"),
         "soulkeep.cli.memories": ("recall", "remember"),
         "soulkeep.cli.prompts": ("prompts",),
     }

@@ -25,6 +25,11 @@ def doctor() -> None:
         _show("Paths", _paths(home))
         _show("Rows", {name: f"{count:,}" for name, count in home.repository.count_rows().items()})
         usage = home.repository.ledger.usage_totals()
+        space = home.repository.measure_space()
+        if space.is_wasteful:
+            click.echo(
+                f"  {space.places - space.taken:,} places of vectors are empty: `soulkeep compact`"
+            )
         _show("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
         faults = [*home.check(), *_embedder_faults(home), *_permission_faults(home)]
     for fault in faults:
@@ -41,6 +46,15 @@ def reindex() -> None:
         count = home.indexes.reindex()
         identity = home.indexes.embedder_identity
     click.echo(f"Indexed {count:,} memories with {identity}.")
+
+
+@click.command()
+@home_option
+def compact() -> None:
+    """Give back the space of deleted vectors; others can go on using the store meanwhile."""
+    with opened_home() as home:
+        freed = home.indexes.compact()
+    click.echo(f"The store is {freed:,} bytes smaller." if freed else "There is nothing to give back.")
 
 
 def _show(title: str, rows: dict[str, str]) -> None:

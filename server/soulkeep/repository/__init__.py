@@ -1,10 +1,12 @@
 """The only code that talks to SQLite."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from soulkeep.models import Fault
-from soulkeep.repository import checks
+from soulkeep.repository import checks, compaction
+from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
 from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
@@ -58,6 +60,21 @@ class Repository:
     def check(self, *, vectors_expected: bool) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
         return checks.find_faults(self._database, vectors_expected=vectors_expected)
+
+    def measure_space(self) -> VectorSpace:
+        """Count the places for vectors and the vectors."""
+        return compaction.measure_space(self._database)
+
+    def pages_size(self) -> int:
+        """Return how many bytes the pages of the store take, its write-ahead log not counted."""
+        pages, size = self._database.execute(
+            "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
+        )[0]
+        return int(pages) * int(size)
+
+    def compact(self) -> Iterator[int]:
+        """Give back the space of deleted vectors; yield how many vectors each short step moved."""
+        return compaction.compact(self._database)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""

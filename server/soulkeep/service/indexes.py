@@ -1,6 +1,7 @@
 """Keeping what is derived from memories in step with them: their embeddings and both search indexes."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from soulkeep.embedders import NO_EMBEDDER, Embedded, Embedder, in_context
@@ -11,6 +12,9 @@ from soulkeep.service.sessions import Sessions
 
 NEAR_S = 3600.0
 """Memories of a thread are neighbours when at most an hour lies between them."""
+
+PAUSE_S = 0.005
+"""SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
 
 _PAGE = 1_000
 
@@ -110,6 +114,19 @@ class Indexes:
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
         self._sessions.flush()
         return count
+
+    def compact(self, pause: Callable[[], None] = lambda: time.sleep(PAUSE_S)) -> int:
+        """Give back the space of deleted vectors; return by how many bytes the store shrank.
+
+        It goes in steps of some milliseconds, with a `pause` after each for other processes to write.
+
+        Raises:
+            StoreError: The store cannot be written; what is done by then stays done.
+        """
+        before = self._repository.pages_size()
+        for _ in self._repository.compact():
+            pause()
+        return before - self._repository.pages_size()
 
     def _stored_in_context(self, memories: Sequence[Memory]) -> list[tuple[str, str | None]]:
         """Return for stored memories their own text and that of the one before in the thread."""
