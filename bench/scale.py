@@ -20,9 +20,9 @@ from report import print_machine, print_table
 from soulkeep.embedders import choose_embedder
 from soulkeep.models import Embedding, MemoryFilter
 from soulkeep.repository.connection import Database
-from soulkeep.repository.memories import MemoryTable, padded
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
+from soulkeep.repository.vectors import VectorTable, padded
 
 LIMIT = 10
 THREADS = 1_000
@@ -170,7 +170,7 @@ def measure(database: Database, rows: int, queries: Sequence[Embedding]) -> Resu
     Raises:
         RuntimeError: A filtered search did not find what the exact one found.
     """
-    table = MemoryTable(database)
+    table = VectorTable(database)
     vectors = VectorScan(database, table)
     load, _ = timed(vectors.prepare)
     searches = {

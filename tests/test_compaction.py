@@ -7,9 +7,9 @@ import pytest
 from soulkeep.models import MemoryFilter
 from soulkeep.repository.compaction import compact, measure_space
 from soulkeep.repository.connection import Database
-from soulkeep.repository.memories import MemoryTable, padded
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
+from soulkeep.repository.vectors import VectorTable, padded
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("simsimd")
@@ -90,12 +90,12 @@ def test_a_search_of_another_process_is_not_disturbed(
     database: Database, opened: Callable[[], Database]
 ) -> None:
     other = opened()
-    scan = VectorScan(other, MemoryTable(other))
+    scan = VectorScan(other, VectorTable(other))
     query = unit()
     expected = scan.nearest(query, EVERYTHING, 20)
     for _ in compact(database):
         assert scan.nearest(query, EVERYTHING, 20) == expected
-    fresh = VectorScan(other, MemoryTable(other))
+    fresh = VectorScan(other, VectorTable(other))
     assert fresh.nearest(query, EVERYTHING, 20) == expected
 
 

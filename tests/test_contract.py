@@ -35,6 +35,7 @@ COLUMNS = {
         # Added by a later migration, with defaults.
         "subject": ("TEXT", False, None, False),
         "occurred_at": ("TEXT", False, None, False),
+        "document": ("TEXT", False, None, False),
     },
     "global_prompts": {
         "id": ("INTEGER", False, None, True),

@@ -8,7 +8,7 @@ import pytest
 from soulkeep.embedders import choose_embedder
 from soulkeep.embedders.wordllama import DIMENSIONS, WordLlama
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderUnavailableError
-from soulkeep.repository.memories import padded
+from soulkeep.repository.vectors import padded
 
 model = WordLlama()
 

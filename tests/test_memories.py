@@ -14,7 +14,7 @@ from soulkeep.errors import (
     ThreadNotFoundError,
 )
 from soulkeep.models import Memory, NewMemory, Receipt
-from soulkeep.repository.memories import padded
+from soulkeep.repository.vectors import padded
 from soulkeep.service.home import Home
 
 
@@ -181,7 +181,7 @@ def test_a_list_is_kept_whole_or_not_at_all(home: Home) -> None:
 def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = home.repository.memories
+    table = home.repository.vectors
     original = table.add_vectors
 
     def failing(memory_ids: list[int], embeddings: list[bytes | None]) -> None:

@@ -1,6 +1,9 @@
 """Threads and global prompts, without a server."""
 
+import json
 import re
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +46,38 @@ def test_a_title_that_breaks_a_rule_makes_no_thread(title: str, home: Home) -> N
     assert home.repository.count_rows()["threads"] == 0
 
 
+def test_threads_are_listed_latest_activity_first_and_found_by_title_or_id(home: Home) -> None:
+    first, second, third = (home.threads.create_thread(title) for title in ("One", "Two", "ÜBER one"))
+    with home.repository.transaction():
+        home.repository.threads.touch_thread(first.id, "2026-03-02T00:00:00.000Z")
+
+    listed = home.threads.list_threads()
+
+    assert [thread.id for thread in listed] == [first.id, third.id, second.id]
+    assert listed[1:] == [third, second]
+    assert home.threads.list_threads(limit=2, containing="ONE") == [listed[0], third]
+    assert home.threads.list_threads(containing="über") == [third]
+    assert home.threads.find_threads(containing=second.id[3:]) == [second.id]
+    assert home.threads.list_threads(containing="%") == []
+
+
+def test_archived_threads_are_listed_when_asked_for(home: Home) -> None:
+    kept = home.threads.create_thread("Kept")
+    gone = replace(home.threads.create_thread("Gone"), id="gone", archived=True)
+    with home.repository.transaction():
+        home.repository.threads.add_thread(gone)
+
+    assert gone.id not in home.threads.find_threads()
+    assert home.threads.list_threads(archived=True) == [gone]
+    assert {kept.id, gone.id} <= {*home.threads.find_threads(archived=None)}
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001])
+def test_a_limit_that_breaks_a_rule_lists_nothing(limit: int, home: Home) -> None:
+    with pytest.raises(InvalidInputError, match="limit"):
+        home.threads.list_threads(limit=limit)
+
+
 def test_prompts_are_added_changed_switched_and_removed(home: Home) -> None:
     prompt = home.prompts.add_prompt("Tone", "Be brief.", priority=3)
 
@@ -73,3 +108,50 @@ def test_a_prompt_that_does_not_exist_is_a_typed_error(home: Home) -> None:
         with pytest.raises(PromptNotFoundError) as raised:
             attempt(5)
         assert raised.value.prompt_id == 5
+
+
+def test_a_prompt_that_two_processes_set_at_once_is_one_prompt(make_home: Callable[..., Home]) -> None:
+    one, other = make_home(), make_home()
+
+    created = one.prompts.set_prompt("Tone", "Be brief.")
+    changed = other.prompts.set_prompt(" tone", "Be kind.", priority=2)
+
+    assert (created.outcome, changed.outcome) == ("created", "changed")
+    assert changed.former == created.prompt
+    assert one.prompts.list_prompts() == [changed.prompt]
+
+
+def test_the_audit_log_tells_of_a_set_prompt_without_its_text(home: Home) -> None:
+    home.prompts.set_prompt("Tone", "Be brief.", is_active=False)
+    home.prompts.set_prompt("Tone", "Be kind.", is_active=True)
+    home.prompts.set_prompt("Tone", remove=True)
+
+    log = home.repository._database.execute("SELECT event, details FROM audit_log ORDER BY id")
+    assert [event for event, _ in log][-3:] == ["prompt.created", "prompt.changed", "prompt.removed"]
+    assert json.loads(log[-2][1]) == {"prompt_id": 1, "fields": ["content", "is_active"]}
+    assert "Be " not in json.dumps(log)
+
+
+def test_the_fingerprint_changes_exactly_when_clients_would_see_something_else(
+    make_home: Callable[..., Home],
+) -> None:
+    home, watcher = make_home(), make_home()
+    first = home.prompts.add_prompt("Tone", "Be brief.\nAlways, in {{language}}.")
+    second = home.prompts.add_prompt("Old", "Forget.", priority=-1)
+
+    def changes(**fields: object) -> bool:
+        before = watcher.prompts.fingerprint()
+        home.prompts.change_prompt(first.id, **fields)  # type: ignore[arg-type]
+        return watcher.prompts.fingerprint() != before
+
+    assert changes(name="Voice")
+    assert changes(content="Be kind.\nAlways, in {{language}}.")
+    assert not changes(content="Be kind.\nNever, except in {{language}}.")
+    assert changes(content="Be kind.\nAlways, in {{tongue}}.")
+    assert not changes(priority=5)
+    assert changes(priority=-5)
+    assert changes(is_active=False)
+    assert not changes(content="Unseen.")
+    before = watcher.prompts.fingerprint()
+    home.prompts.remove_prompt(second.id)
+    assert watcher.prompts.fingerprint() != before

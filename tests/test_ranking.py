@@ -58,7 +58,7 @@ def ordered(
         cosine or {m.id: 0.0 for m in memories},
         neighbours or {},
     )
-    words = {m.id: text_words(m.content, m.subject, "1 March 2026") for m in memories}
+    words = {m.id: text_words(m.content, m.subject, ("1", "march", "2026")) for m in memories}
     return rank(Question(weights), found, words, exact_strengths, 10)
 
 

@@ -12,9 +12,9 @@ import pytest
 from soulkeep.models import MEMORY_TYPES, MemoryFilter
 from soulkeep.repository import scan
 from soulkeep.repository.connection import Database
-from soulkeep.repository.memories import MemoryTable, padded
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
+from soulkeep.repository.vectors import VectorTable, padded
 
 np = pytest.importorskip("numpy")
 kernel = pytest.importorskip("simsimd")
@@ -105,7 +105,7 @@ class Store:
         return [(row[0], row[1]) for row in rows]
 
 
-class Refusing(MemoryTable):
+class Refusing(VectorTable):
     """A table whose exact search must not be asked."""
 
     def nearest(self, *_: object) -> list[tuple[int, float]]:
@@ -184,7 +184,7 @@ def test_any_limit_gives_the_exact_order_and_distances(
 
 @pytest.mark.parametrize("limit", [200, 1_000, 4_096])
 def test_a_limit_that_reaches_most_of_the_store_is_searched_exactly(store: Store, limit: int) -> None:
-    asking = VectorScan(store.database, MemoryTable(store.database))
+    asking = VectorScan(store.database, VectorTable(store.database))
     query = store.query()
     assert [i for i, _ in asking.nearest(query, EVERYTHING, limit)] == [
         i for i, _ in store.exact(query, EVERYTHING, limit)
@@ -356,7 +356,7 @@ def test_without_the_kernel_the_answers_are_the_same(
     query = store.query()
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "soulkeep.repository.codes", raising=False)
-    plain = VectorScan(store.database, MemoryTable(store.database))
+    plain = VectorScan(store.database, VectorTable(store.database))
     for allowed in (EVERYTHING, MemoryFilter("a"), MemoryFilter(memory_type="fact")):
         assert plain.nearest(query, allowed, 10) == store.exact(query, allowed, 10)
 

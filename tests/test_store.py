@@ -27,7 +27,7 @@ from soulkeep.errors import (
 from soulkeep.models import NewMemory, Session
 from soulkeep.repository import Repository, schema
 from soulkeep.repository.connection import Database
-from soulkeep.repository.memories import padded
+from soulkeep.repository.vectors import padded
 from soulkeep.service.home import Home
 from wire import COMMAND
 
@@ -329,7 +329,7 @@ def test_several_connections_migrate_one_file_at_once(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.glob("*.bak*")] == [f"soulkeep.db.v{LATEST}.bak"]
 
 
-RELEASED_STEPS = ["32b717b5c4fbbca2", "b493062b0d7a8c27"]
+RELEASED_STEPS = ["32b717b5c4fbbca2", "b493062b0d7a8c27", "06defbe912a0414d"]
 
 
 def test_a_released_step_of_the_schema_never_changes() -> None:

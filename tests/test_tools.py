@@ -8,7 +8,18 @@ from mcp import Client, MCPError
 
 from soulkeep.service.home import Home
 
-NAMES = ["create_thread", "remember", "recall", "list_prompts"]
+NAMES = [
+    "create_thread",
+    "remember",
+    "recall",
+    "list_prompts",
+    "get_context",
+    "log_day",
+    "curate_memory",
+    "learn_preference",
+    "set_prompt",
+]
+READING = {"recall", "list_prompts", "get_context"}
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
@@ -41,12 +52,9 @@ async def test_every_tool_is_titled_described_annotated_and_typed(client: Client
         assert tool.input_schema["additionalProperties"] is False
         assert tool.output_schema is not None
         assert tool.output_schema["type"] == "object"
-    assert [tool.annotations.read_only_hint for tool in tools if tool.annotations] == [
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert {
+        tool.name for tool in tools if tool.annotations and tool.annotations.read_only_hint
+    } == READING
 
 
 async def test_the_whole_tool_list_is_small_enough_to_carry_in_every_request(client: Client) -> None:
@@ -55,7 +63,7 @@ async def test_the_whole_tool_list_is_small_enough_to_carry_in_every_request(cli
         for tool in (await client.list_tools()).tools
     ]
 
-    assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)) < 6000
+    assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)) < 14_000
 
 
 async def test_the_instructions_make_an_agent_recall_and_remember_in_few_words(client: Client) -> None:

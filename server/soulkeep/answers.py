@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from soulkeep.models import GlobalPrompt, Match, Memory, NewMemory, Recall, Receipt, Similar, Thread
+from soulkeep.models import Match, Memory, NewMemory, Recall, Receipt, Similar, Thread
 
 DEFAULT_TOKENS = 1_000
 """How long the text of a recall may be."""
@@ -134,40 +134,6 @@ class RecallAnswer(BaseModel):
         return cls(matches=[MatchAnswer.of(match) for match in recall.matches], mode=recall.mode)
 
 
-class PromptAnswer(BaseModel):
-    """A global prompt."""
-
-    id: int
-    name: str
-    content: str
-    is_active: bool
-    priority: int
-    created_at: str
-
-    @classmethod
-    def of(cls, prompt: GlobalPrompt) -> "PromptAnswer":
-        """Build the answer from a prompt."""
-        return cls(
-            id=prompt.id,
-            name=prompt.name,
-            content=prompt.content,
-            is_active=prompt.is_active,
-            priority=prompt.priority,
-            created_at=prompt.created_at,
-        )
-
-
-class PromptsAnswer(BaseModel):
-    """Global prompts, highest priority first."""
-
-    prompts: list[PromptAnswer]
-
-    @classmethod
-    def of(cls, prompts: Sequence[GlobalPrompt]) -> "PromptsAnswer":
-        """Build the answer from prompts."""
-        return cls(prompts=[PromptAnswer.of(prompt) for prompt in prompts])
-
-
 def thread_text(thread: Thread) -> str:
     """Say which thread was made, and how to use its id."""
     return f"Created thread {thread.id}. Pass thread_id={thread.id} to remember and recall."
@@ -269,17 +235,6 @@ def excerpt_around(content: str, terms: Sequence[str], room: int) -> str:
 
 def _size(text: str) -> int:
     return len(text.encode()) + 1
-
-
-def prompts_text(prompts: Sequence[GlobalPrompt]) -> str:
-    """List the prompts with their whole text: unlike memories they are the user's instructions."""
-    if not prompts:
-        return "The user has no global prompts."
-    return "\n\n".join(
-        f"{prompt.name} (priority {prompt.priority}{'' if prompt.is_active else ', inactive'})\n"
-        f"{prompt.content}"
-        for prompt in prompts
-    )
 
 
 def _beginning(content: str) -> str:

@@ -5,13 +5,18 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.models import Clock, EmbedderName, utc_now
+from soulkeep.embedders.tokens import TokenCounter
+from soulkeep.models import Clock, EmbedderName, Options, utc_now
 from soulkeep.repository import Repository
+from soulkeep.service.context import Contexts
+from soulkeep.service.curator import Curator
+from soulkeep.service.documents import DocumentIndex
 from soulkeep.service.home import Home
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.memories import Memories
@@ -22,11 +27,18 @@ from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.calls import CheckedServer
+    from soulkeep.protocol import Signs
 
 STORE_NAME = "soulkeep.db"
 
 
-def open_home(path: Path | str, *, embedder: EmbedderName = "auto", clock: Clock = utc_now) -> Home:
+def open_home(
+    path: Path | str,
+    *,
+    embedder: EmbedderName = "auto",
+    clock: Clock = utc_now,
+    options: Options | None = None,
+) -> Home:
     """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
 
     Raises:
@@ -34,23 +46,28 @@ def open_home(path: Path | str, *, embedder: EmbedderName = "auto", clock: Clock
         EmbedderUnavailableError: The embedder's package is not installed.
         DocumentError: The documents cannot be put there.
     """
-    path = Path(path).expanduser().absolute()
+    path, options = Path(path).expanduser().absolute(), options or Options()
     model = choose_embedder(embedder)
     with ExitStack() as on_failure:
         repository = Repository(path / STORE_NAME)
         on_failure.callback(repository.close)
-        documents = Documents(path)
+        documents = Documents(path, clock, options.timezone)
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
         on_failure.pop_all()
-    indexes = Indexes(repository, model, sessions, clock)
+    indexes, tokens = Indexes(repository, model, sessions, clock), TokenCounter()
+    entries = DocumentIndex(repository, documents, indexes, sessions, clock)
+    memories = Memories(repository, indexes, entries, sessions, clock)
     return Home(
         path=path,
         repository=repository,
         documents=documents,
         sessions=sessions,
         indexes=indexes,
-        memories=Memories(repository, indexes, sessions, clock),
+        entries=entries,
+        memories=memories,
+        curator=Curator(repository, documents, sessions, tokens, options),
+        contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, sessions, clock),
         prompts=Prompts(repository, sessions, clock),
     )
@@ -63,10 +80,12 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
             sessions.audit(session, "documents.seeded", {"names": seeded})
 
 
-def build_server(home: Home) -> "CheckedServer":
-    """Build an MCP server over a home; the caller closes the home."""
-    from soulkeep import __version__, resources, tools
+def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
+    """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
+    from soulkeep import __version__, completions, notes, prompts, protocol, resources, tools
     from soulkeep.calls import CheckedServer, open_session
+
+    signs = signs or protocol.Signs()
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[Home]:
@@ -81,10 +100,15 @@ def build_server(home: Home) -> "CheckedServer":
         description="Long-term memory in files you own",
         instructions=tools.INSTRUCTIONS,
         lifespan=lifespan,
-        middleware=[open_session],
+        middleware=[open_session, signs.note_session],
+        subscriptions=signs.bus,
     )
     tools.register(server)
-    resources.register(server, home.documents)
+    notes.register(server, home)
+    resources.register(server, home)
+    prompts.register(server, home)
+    completions.register(server, home)
+    protocol.complete(server, signs)
     return server
 
 
@@ -94,15 +118,20 @@ def serve(settings: Settings) -> None:
     Raises:
         SoulkeepError: The home cannot be opened.
     """
-    with closing(open_home(settings.home, embedder=settings.embedder)) as home:
+    with closing(open_home(settings.home, embedder=settings.embedder, options=settings.options)) as home:
         home.indexes.require_embedder()
         import anyio
 
+        from soulkeep.protocol import Signs, initialization_options
         from soulkeep.transport import serve_stdio
+        from soulkeep.watching import watch
 
-        server = build_server(home)
+        signs = Signs()
+        server = build_server(home, signs)
         gc.freeze()
         gc.enable()
-        signalled = anyio.run(serve_stdio, server)
+        signalled = anyio.run(
+            serve_stdio, server, initialization_options(server), partial(watch, home, signs)
+        )
     if signalled:
         os._exit(0)

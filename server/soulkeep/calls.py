@@ -1,17 +1,24 @@
 """From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import cleandoc
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, InputRequiredResult, TextContent, Tool
+from mcp.types import (
+    CallToolResult,
+    GetPromptResult,
+    InputRequiredResult,
+    Prompt,
+    TextContent,
+    Tool,
+)
 from pydantic import BaseModel, ValidationError
 
 from soulkeep.errors import SoulkeepError, excerpt
@@ -64,6 +71,20 @@ def answer(text: str, structured: BaseModel) -> CallToolResult:
     )
 
 
+class PromptSource(Protocol):
+    """Prompts that may be others at each request, beside those that a server is built with."""
+
+    async def list_prompts(self) -> list[Prompt]:
+        """Return what there is now."""
+        ...
+
+    async def get_prompt(
+        self, name: str, arguments: Mapping[str, str], built_in: Sequence[Prompt]
+    ) -> GetPromptResult | None:
+        """Fill in a prompt, or return None for one of `built_in` after a look at its arguments."""
+        ...
+
+
 class CheckedServer(MCPServer[Home]):
     """An MCPServer that names every wrong argument, without repeating what was in it.
 
@@ -71,6 +92,7 @@ class CheckedServer(MCPServer[Home]):
     included.
     """
 
+    user_prompts: PromptSource | None = None
     _known: Mapping[str, list[str]] = MappingProxyType({})
 
     async def list_tools(self) -> list[Tool]:
@@ -82,6 +104,25 @@ class CheckedServer(MCPServer[Home]):
             tool.output_schema = _compact(tool.output_schema or {}, frozenset({"title", "description"}))
             _join_types(tool.output_schema)
         return tools
+
+    async def list_prompts(self) -> list[Prompt]:
+        """Return the server's own prompts, then the user's."""
+        built_in = await super().list_prompts()
+        return built_in + await self.user_prompts.list_prompts() if self.user_prompts else built_in
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Home, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        """Fill in a prompt: one of the user's, or one of the server's own."""
+        built_in = await super().list_prompts()
+        if self.user_prompts and (
+            filled := await self.user_prompts.get_prompt(name, arguments or {}, built_in)
+        ):
+            return filled
+        return await super().get_prompt(name, arguments, context)
 
     async def _arguments(self) -> Mapping[str, list[str]]:
         """Return the arguments of each tool; a server's tools stay what they are."""

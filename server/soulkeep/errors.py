@@ -1,20 +1,24 @@
 """Every error that soulkeep raises on purpose.
 
 SoulkeepError
-├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · PromptNotFoundError
+├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · PromptNotFoundError ·
+│                         SectionNotFoundError · EntryNotFoundError · VersionNotFoundError ·
+│                         PromptNameNotFoundError
 ├── InvalidInputError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
 │                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
-└── DocumentError
+└── DocumentError         DocumentChangedError
 
 Each message is one line: what happened, then what to do next. The values in it are attributes too, so
 no caller has to read the text.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _EXCERPT_CHARACTERS = 40
+_TITLES = 20
 
 
 def excerpt(value: str) -> str:
@@ -58,6 +62,17 @@ class PromptNotFoundError(NotFoundError):
         self.prompt_id = prompt_id
         super().__init__(
             f"There is no global prompt {prompt_id}; `soulkeep prompts list` shows their ids."
+        )
+
+
+class PromptNameNotFoundError(NotFoundError):
+    """No global prompt has this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"There is no global prompt named {excerpt(name)}; take a name that list_prompts shows with "
+            "include_inactive, or send content to create it."
         )
 
 
@@ -186,10 +201,65 @@ class DimensionMismatchError(EmbedderError):
 
 
 class DocumentError(SoulkeepError):
-    """SOUL.md, MEMORY.md or a daily log cannot be read or seeded."""
+    """SOUL.md, MEMORY.md or a daily log cannot be read, seeded or written."""
 
     def __init__(self, path: Path, problem: str, remedy: str) -> None:
         self.path = path
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{path}: {problem}; {remedy}.")
+
+
+class DocumentChangedError(DocumentError):
+    """The place that an edit was meant for went away while the edit was made."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            "it was changed by hand meanwhile and has no place for this edit any more",
+            "read it again and decide anew",
+        )
+
+
+class SectionNotFoundError(NotFoundError):
+    """No section of a document has this title."""
+
+    def __init__(self, section: str, sections: Sequence[str]) -> None:
+        self.section = section
+        self.sections = tuple(sections)
+        there = ", ".join(excerpt(title) for title in self.sections[:_TITLES]) or "none"
+        more = f" and {len(self.sections) - _TITLES} more" if len(self.sections) > _TITLES else ""
+        super().__init__(
+            f"There is no section {excerpt(section)}; name one of those there are: {there}{more}."
+        )
+
+
+class EntryNotFoundError(NotFoundError):
+    """No entry of a section says this, or `count` of them do."""
+
+    def __init__(self, section: str, entry: str, near: Sequence[str], count: int) -> None:
+        self.section = section
+        self.entry = entry
+        self.near = tuple(near)
+        self.count = count
+        where = f"{excerpt(entry)} in the section {excerpt(section)}"
+        if count:
+            problem = f"There are {count} entries {where}; tell them apart by hand first."
+        elif self.near:
+            there = ", ".join(excerpt(text) for text in self.near)
+            problem = f"There is no entry {where}; send the whole text of one, such as {there}."
+        else:
+            problem = f"There is no entry {where}; read the document and send the text of one."
+        super().__init__(problem)
+
+
+class VersionNotFoundError(NotFoundError):
+    """No version of this name is kept of a document."""
+
+    def __init__(self, document: str, version: str) -> None:
+        self.document = document
+        self.version = version
+        super().__init__(
+            f"There is no version {excerpt(version)} of {document}; "
+            f"`soulkeep documents history {document}` shows what is kept."
+        )

@@ -5,8 +5,8 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from typing import Literal, get_args
+from datetime import UTC, date, datetime, tzinfo
+from typing import Literal, NamedTuple, get_args
 
 MemoryType = Literal["fact", "preference", "decision", "summary"]
 MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
@@ -54,7 +54,7 @@ class NewMemory:
     """What the caller wants kept; without a thread it is a global memory.
 
     `subject` is who or what it is about; `occurred_at` is when it happened or was said, a timestamp or
-    an ISO date, the moment of keeping if unset.
+    an ISO date, the moment of keeping if unset. `document` names the file it is derived from, if it is.
     """
 
     content: str
@@ -63,11 +63,15 @@ class NewMemory:
     source: str | None = None
     subject: str | None = None
     occurred_at: str | None = None
+    document: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """A memory as the store holds it; `occurred_at` is `created_at` where nothing else was said."""
+class Memory(NamedTuple):
+    """A memory as the store holds it; `occurred_at` is `created_at` where nothing else was said.
+
+    One with a `document` is an entry of that file of the home, such as MEMORY.md or daily/2026-11-22.md.
+    A tuple, since a search makes some hundreds of them.
+    """
 
     id: int
     thread_id: str | None
@@ -77,6 +81,7 @@ class Memory:
     created_at: str
     subject: str | None
     occurred_at: str
+    document: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,33 @@ class GlobalPrompt:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptOffer:
+    """An active global prompt as MCP clients see it.
+
+    `name` is the protocol's, unique and stable; `arguments` are the placeholders in the prompt's text.
+    """
+
+    name: str
+    prompt: GlobalPrompt
+    description: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptChange:
+    """What became of one global prompt.
+
+    `prompt` is as it is now, or was until it was removed; `former` is as it was before a change.
+    `offered_as` is its name in MCP, unset where it is not offered.
+    """
+
+    outcome: Literal["created", "changed", "removed"]
+    prompt: GlobalPrompt
+    former: GlobalPrompt | None = None
+    offered_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """One connection of a client, or the command line; `agent_id` is the client's name."""
 
@@ -179,6 +211,20 @@ class Usage:
     input_tokens: int
     output_tokens: int = 0
     cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user may choose about documents and contexts.
+
+    `context_tokens` is the default size of a context, `memory_tokens` how long MEMORY.md may be before
+    answers say so, `pressure` the share of a window (0 to 1) from which on an agent is told to save.
+    """
+
+    timezone: tzinfo | None = None
+    context_tokens: int = 8_000
+    memory_tokens: int = 2_000
+    pressure: float = 0.7
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,10 @@ def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
     return chosen
 
 
-def text_words(content: str, subject: str | None, day: str) -> tuple[str, ...]:
-    """Return the distinct words of a memory: its content, its subject and its day in words."""
-    return tuple(dict.fromkeys(split_words(f"{content} {subject or ''} {day}")))
+def text_words(content: str, subject: str | None, day: Sequence[str]) -> tuple[str, ...]:
+    """Return the distinct words of a memory: its content, its subject and the words of its day."""
+    about = split_words(subject) if subject else ()
+    return tuple(dict.fromkeys((*split_words(content), *about, *day)))
 
 
 def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:

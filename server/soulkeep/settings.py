@@ -6,7 +6,7 @@ from platformdirs import user_data_path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from soulkeep.models import EmbedderName
+from soulkeep.models import EmbedderName, Options
 
 
 class Settings(BaseSettings):
@@ -22,6 +22,40 @@ class Settings(BaseSettings):
         default="auto",
         description="auto: wordllama where it is installed, else none. none: search by words alone.",
     )
+
+    timezone: str = Field(
+        default="",
+        description="Says when a day begins: a name such as Europe/Berlin; unset, this machine's.",
+    )
+    context_tokens: int = Field(default=8_000, ge=100, description="Size of a context, in tokens.")
+    memory_tokens: int = Field(default=2_000, ge=1, description="Size of MEMORY.md, in tokens.")
+    pressure: float = Field(
+        default=0.7, gt=0, lt=1, description="How full a window may be before an agent is told to save."
+    )
+
+    @property
+    def options(self) -> Options:
+        """What the services need of the settings."""
+        from zoneinfo import ZoneInfo
+
+        return Options(
+            timezone=ZoneInfo(self.timezone) if self.timezone else None,
+            context_tokens=self.context_tokens,
+            memory_tokens=self.memory_tokens,
+            pressure=self.pressure,
+        )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, timezone: str) -> str:
+        if timezone:
+            from zoneinfo import ZoneInfo
+
+            try:
+                ZoneInfo(timezone)
+            except (ValueError, OSError, KeyError):
+                raise ValueError("is no time zone; use a name such as Europe/Berlin") from None
+        return timezone
 
     @field_validator("home")
     @classmethod

@@ -8,12 +8,13 @@ import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, BinaryIO, cast
 
 import anyio
 import anyio.to_thread
 from mcp.server import MCPServer
+from mcp.server.models import InitializationOptions
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from mcp.types import (
@@ -109,6 +110,7 @@ class Exchange:
         self._lines = lines
         self._waiting: set[RequestId] = set()
         self._settled = anyio.Event()
+        self.replied = anyio.Event()
         self.replies: _Noting
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -139,6 +141,7 @@ class Exchange:
         """Take note of a message to the client."""
         if isinstance(message.message, JSONRPCResponse | JSONRPCError):
             self._waiting.discard(cast(RequestId, message.message.id))
+            self.replied.set()
             if not self._waiting:
                 self._settled.set()
                 self._settled = anyio.Event()
@@ -170,16 +173,21 @@ class _Noting:
         await self.aclose()
 
 
-async def serve_stdio(server: MCPServer[Any]) -> bool:
-    """Serve one client until it closes stdin or a signal comes.
+async def serve_stdio(
+    server: MCPServer[Any], options: InitializationOptions, meanwhile: Callable[[], Awaitable[None]]
+) -> bool:
+    """Serve one client until it closes stdin or a signal comes; do `meanwhile` from the first reply on.
 
     Return whether a signal ended it: then a thread may still block on stdin, and the process has to be
     left with `os._exit`.
     """
     low = server._lowlevel_server
-    options = low.create_initialization_options()
     exchange = Exchange(sys.stdin.buffer)
     signalled = False
+
+    async def after_first_reply() -> None:
+        await exchange.replied.wait()
+        await meanwhile()
 
     async def end_on_signal(scope: anyio.CancelScope) -> None:
         nonlocal signalled
@@ -192,6 +200,7 @@ async def serve_stdio(server: MCPServer[Any]) -> bool:
         async with anyio.create_task_group() as tasks:
             if sys.platform != "win32":
                 tasks.start_soon(end_on_signal, tasks.cancel_scope)
+            tasks.start_soon(after_first_reply)
             async with stdio_server(stdin=cast(Any, exchange)) as (read, write):
                 exchange.replies = _Noting(write, exchange)
                 await low.run(read, cast(Any, exchange.replies), options)

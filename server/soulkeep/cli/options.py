@@ -41,5 +41,6 @@ def opened_home() -> "Iterator[Home]":
     from soulkeep.app import open_home
 
     settings = current_settings()
-    with closing(open_home(settings.home, embedder=settings.embedder)) as home:
+    opened = open_home(settings.home, embedder=settings.embedder, options=settings.options)
+    with closing(opened) as home:
         yield home

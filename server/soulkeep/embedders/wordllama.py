@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from soulkeep.models import Embedding
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Tokenizer
 
 DIMENSIONS = 256
 
@@ -132,16 +133,11 @@ class _Model:
         # Nothing this slow may run before the first protocol answer.
         import numpy as np
         from safetensors.numpy import load_file
-        from tokenizers import Tokenizer
 
-        weights_file = folder / "weights" / "l2_supercat_256.safetensors"
-        tokenizer_file = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
-        for file in (weights_file, tokenizer_file):
-            if not file.is_file():
-                raise EmbedderUnavailableError("wordllama", f"{file} is missing", _REINSTALL)
+        weights_file = _existing(folder / "weights" / "l2_supercat_256.safetensors")
         self.table: NDArray[np.float16]
         (self.table,) = load_file(weights_file).values()
-        self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self.tokenizer = load_tokenizer()
         ranks = np.maximum(np.arange(len(self.table), dtype=np.float32) - (_FIRST_WORD - 1), 1)
         frequencies = 1 / (ranks * math.log(_VOCABULARY))
         self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
@@ -206,6 +202,25 @@ def _groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
 def _unit(vector: "NDArray[np.float32]") -> Embedding:
     unit: Embedding = (vector / math.sqrt(float(vector @ vector))).astype("<f4").tobytes()
     return unit
+
+
+@cache
+def load_tokenizer() -> "Tokenizer":
+    """Return the tokenizer of the package, the same object each time.
+
+    Raises:
+        EmbedderUnavailableError: The package or its file is missing.
+    """
+    from tokenizers import Tokenizer
+
+    file = _existing(_package_folder() / "tokenizers" / "l2_supercat_tokenizer_config.json")
+    return Tokenizer.from_file(str(file))
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise EmbedderUnavailableError("wordllama", f"{file} is missing", _REINSTALL)
+    return file
 
 
 def _package_folder() -> Path:

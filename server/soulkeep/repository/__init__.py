@@ -8,12 +8,15 @@ from soulkeep.models import Fault
 from soulkeep.repository import checks, compaction
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
+from soulkeep.repository.documents import DocumentTable
 from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
+from soulkeep.repository.prompts import PromptTable
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
-from soulkeep.repository.threads import PromptTable, ThreadTable
+from soulkeep.repository.threads import ThreadTable
+from soulkeep.repository.vectors import VectorTable
 
 __all__ = ["Repository"]
 
@@ -31,11 +34,13 @@ class Repository:
         with ExitStack() as on_failure:
             self._database = Database(path)
             on_failure.callback(self._database.close)
-            self.memories = MemoryTable(self._database)
-            self.vectors = VectorScan(self._database, self.memories)
+            self.vectors = VectorTable(self._database)
+            self.memories = MemoryTable(self._database, self.vectors)
+            self.scan = VectorScan(self._database, self.vectors)
             self.frequencies = WordFrequencies(self._database)
             bootstrap(self._database, rebuild=self.memories.rebuild_full_text)
             on_failure.pop_all()
+        self.documents = DocumentTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)
         self.ledger = Ledger(self._database)
@@ -52,6 +57,10 @@ class Repository:
     def without_waiting(self) -> AbstractContextManager[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""
         return self._database.without_waiting()
+
+    def write_count(self) -> tuple[int, int]:
+        """Return what changes whenever the store does, at no cost: others' commits and own rows."""
+        return self._database.write_count()
 
     def count_rows(self) -> dict[str, int]:
         """Count the rows of each table and of both search indexes."""

@@ -117,6 +117,15 @@ class Database:
         """The id that the last INSERT of this connection was given."""
         return self._connection.last_insert_rowid()
 
+    def write_count(self) -> tuple[int, int]:
+        """Return the numbers of commits by other connections and of rows changed by this one.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, _translated(self.path):
+            return self._connection.pragma("data_version"), self._connection.total_changes()
+
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction; waits for one of another thread to end."""

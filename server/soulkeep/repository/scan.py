@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from soulkeep.errors import StoreError
 from soulkeep.models import Embedding, MemoryFilter
 from soulkeep.repository.connection import Database, Row
-from soulkeep.repository.memories import DIMENSIONS, MemoryTable, padded
 from soulkeep.repository.schema import OCCURRED_AT
+from soulkeep.repository.vectors import DIMENSIONS, VectorTable, padded
 
 if TYPE_CHECKING:
     from soulkeep.repository.codes import Array, Codes, Columns
@@ -76,7 +76,7 @@ class VectorScan:
     it must not hold the store.
     """
 
-    def __init__(self, database: Database, table: MemoryTable) -> None:
+    def __init__(self, database: Database, table: VectorTable) -> None:
         """Scan for `database`; `table` answers where scanning is impossible or no gain."""
         self._database = database
         self._table = table

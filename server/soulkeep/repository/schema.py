@@ -2,7 +2,7 @@
 
 Canonical tables hold what the user said: threads, memories, global_prompts, sessions, messages,
 usage_records, audit_log. Derived ones (vec_memories, memories_fts) can be rebuilt from them;
-store_facts and memory_changes speak of the derived ones.
+store_facts, memory_changes and document_states speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -171,6 +171,21 @@ SUBJECTS_DATES_AND_WORDS = (
     f"CREATE INDEX memories_by_date ON memories ({OCCURRED_AT})",
 )
 
+# Step 3: entries of documents among the memories. `document` names the file that such a row is derived
+# from; it comes and goes with its line there.
+
+DOCUMENT_STATES = """
+CREATE TABLE document_states (
+  name  TEXT PRIMARY KEY NOT NULL,
+  state TEXT NOT NULL
+) WITHOUT ROWID"""
+
+DOCUMENT_ENTRIES = (
+    "ALTER TABLE memories ADD COLUMN document TEXT",
+    "CREATE INDEX memories_by_document ON memories (document) WHERE document IS NOT NULL",
+    DOCUMENT_STATES,
+)
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -187,6 +202,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         *INDEXES,
     ),
     SUBJECTS_DATES_AND_WORDS,
+    DOCUMENT_ENTRIES,
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

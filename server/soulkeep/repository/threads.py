@@ -1,8 +1,12 @@
-"""Threads and the user's global prompts."""
+"""Threads."""
 
-from soulkeep.errors import PromptNotFoundError, ThreadNotFoundError
-from soulkeep.models import GlobalPrompt, Thread
-from soulkeep.repository.connection import Database
+import json
+
+from soulkeep.errors import ThreadNotFoundError
+from soulkeep.models import Thread
+from soulkeep.repository.connection import Database, Row
+
+_COLUMNS = "threads.id, title, system_prompt, archived, created_at, last_active_at"
 
 
 class ThreadTable:
@@ -32,15 +36,48 @@ class ThreadTable:
         Raises:
             ThreadNotFoundError: There is none with this id.
         """
-        rows = self._database.execute(
-            "SELECT id, title, system_prompt, archived, created_at, last_active_at"
-            " FROM threads WHERE id = ?",
-            (thread_id,),
-        )
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM threads WHERE id = ?", (thread_id,))
         if not rows:
             raise ThreadNotFoundError(thread_id)
-        identifier, title, system_prompt, archived, created_at, last_active_at = rows[0]
-        return Thread(identifier, title, system_prompt, bool(archived), created_at, last_active_at)
+        return _thread(rows[0])
+
+    def list_threads(
+        self, limit: int, archived: bool | None = False, containing: str = ""
+    ) -> list[Thread]:
+        """Return up to `limit` of the threads that `find_threads` finds, in its order."""
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
+            " ORDER BY wanted.key",
+            (json.dumps(self.find_threads(archived, containing)[:limit]),),
+        )
+        return [_thread(row) for row in rows]
+
+    def find_threads(self, archived: bool | None = False, containing: str = "") -> list[str]:
+        """Return the ids of the threads whose title or id contains a text, latest activity first.
+
+        Case does not matter. Archived threads are left out, or alone are found, or with None among all.
+        """
+        rows = self._database.execute(
+            "SELECT id, title FROM threads WHERE :archived IS NULL OR (archived IS TRUE) = :archived"
+            " ORDER BY last_active_at DESC, rowid DESC",
+            {"archived": archived},
+        )
+        # SQLite folds the case of ASCII only.
+        sought = containing.casefold()
+        return [
+            thread_id
+            for thread_id, title in rows
+            if sought in title.casefold() or sought in thread_id.casefold()
+        ]
+
+    def activity(self, limit: int) -> dict[str, tuple[str, str]]:
+        """Return when the latest of the active threads were last used, with their titles, by id."""
+        rows = self._database.execute(
+            "SELECT id, last_active_at, title FROM threads WHERE archived IS NOT TRUE"
+            " ORDER BY last_active_at DESC, rowid DESC LIMIT ?",
+            (limit,),
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
 
     def touch_thread(self, thread_id: str, last_active_at: str) -> None:
         """Record that something happened in a thread; inside a transaction."""
@@ -49,54 +86,6 @@ class ThreadTable:
         )
 
 
-class PromptTable:
-    """Rows of global prompts."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def add_prompt(self, name: str, content: str, priority: int, created_at: str) -> int:
-        """Insert an active prompt; inside a transaction. Return its id."""
-        self._database.execute(
-            "INSERT INTO global_prompts (name, content, is_active, priority, created_at)"
-            " VALUES (?, ?, 1, ?, ?)",
-            (name, content, priority, created_at),
-        )
-        return self._database.last_row_id
-
-    def get_prompt(self, prompt_id: int) -> GlobalPrompt:
-        """Return one prompt.
-
-        Raises:
-            PromptNotFoundError: There is none with this id.
-        """
-        found = self._list("id = ?", prompt_id)
-        if not found:
-            raise PromptNotFoundError(prompt_id)
-        return found[0]
-
-    def list_prompts(self, *, include_inactive: bool) -> list[GlobalPrompt]:
-        """Return the prompts, highest priority first, older first among equals."""
-        return self._list("is_active >= ?", 0 if include_inactive else 1)
-
-    def _list(self, condition: str, value: int) -> list[GlobalPrompt]:
-        rows = self._database.execute(
-            "SELECT id, name, content, is_active, priority, created_at FROM global_prompts"
-            f" WHERE {condition} ORDER BY priority DESC, id",
-            (value,),
-        )
-        return [
-            GlobalPrompt(identifier, name, content, bool(is_active), priority, created_at)
-            for identifier, name, content, is_active, priority, created_at in rows
-        ]
-
-    def update_prompt(self, prompt: GlobalPrompt) -> None:
-        """Write a prompt's name, content, state and priority; inside a transaction."""
-        self._database.execute(
-            "UPDATE global_prompts SET name = ?, content = ?, is_active = ?, priority = ? WHERE id = ?",
-            (prompt.name, prompt.content, int(prompt.is_active), prompt.priority, prompt.id),
-        )
-
-    def delete_prompt(self, prompt_id: int) -> None:
-        """Delete a prompt; inside a transaction."""
-        self._database.execute("DELETE FROM global_prompts WHERE id = ?", (prompt_id,))
+def _thread(row: Row) -> Thread:
+    identifier, title, system_prompt, archived, created_at, last_active_at = row
+    return Thread(identifier, title, system_prompt, bool(archived), created_at, last_active_at)

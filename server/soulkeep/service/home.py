@@ -6,6 +6,9 @@ from pathlib import Path
 from soulkeep.documents import Documents
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
+from soulkeep.service.context import Contexts
+from soulkeep.service.curator import Curator
+from soulkeep.service.documents import DocumentIndex
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
@@ -22,6 +25,9 @@ class Home:
     documents: Documents
     sessions: Sessions
     indexes: Indexes
+    entries: DocumentIndex
+    curator: Curator
+    contexts: Contexts
     memories: Memories
     threads: Threads
     prompts: Prompts

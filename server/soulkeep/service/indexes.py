@@ -44,7 +44,7 @@ class Indexes:
     @property
     def vectors_expected(self) -> bool:
         """Whether each memory in the store should have a vector."""
-        return self._repository.memories.recorded_embedder() not in (None, NO_EMBEDDER)
+        return self._repository.vectors.recorded_embedder() not in (None, NO_EMBEDDER)
 
     def require_embedder(self) -> None:
         """Check that the store's vectors are those of the embedder in use.
@@ -52,7 +52,7 @@ class Indexes:
         Raises:
             EmbedderMismatchError: They are another's.
         """
-        self._repository.memories.require_embedder(self.embedder_identity)
+        self._repository.vectors.require_embedder(self.embedder_identity)
 
     def embed_query(
         self, query: str, weights: Mapping[str, float], session: Session
@@ -105,10 +105,10 @@ class Indexes:
         session = session or self._sessions.current()
         table = self._repository.memories
         with self._repository.transaction():
-            table.reset_vectors(self.embedder_identity)
+            self._repository.vectors.reset_vectors(self.embedder_identity)
             for page in table.pages(_PAGE) if self.embedder else ():
                 _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
-                table.add_vectors([memory.id for memory in page], embeddings)
+                self._repository.vectors.add_vectors([memory.id for memory in page], embeddings)
             table.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})

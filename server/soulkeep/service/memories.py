@@ -28,6 +28,7 @@ from soulkeep.ranking import (
     text_words,
 )
 from soulkeep.repository import Repository
+from soulkeep.service.documents import DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
@@ -39,6 +40,7 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
+from soulkeep.words import split_words
 
 LEXICAL_CANDIDATES = 100
 VECTOR_CANDIDATES = 50
@@ -57,10 +59,16 @@ class Memories:
     """The service behind `remember` and `recall`."""
 
     def __init__(
-        self, repository: Repository, indexes: Indexes, sessions: Sessions, clock: Clock
+        self,
+        repository: Repository,
+        indexes: Indexes,
+        entries: DocumentIndex,
+        sessions: Sessions,
+        clock: Clock,
     ) -> None:
         self._repository = repository
         self._indexes = indexes
+        self._entries = entries
         self._sessions = sessions
         self._clock = clock
 
@@ -86,7 +94,7 @@ class Memories:
         alone, embeddings = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
         with self._repository.transaction():
-            self._repository.memories.claim_embedder(self._indexes.embedder_identity)
+            self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             kept = self._keep(memories, embeddings, session)
             for thread_id in _thread_ids(memories):
                 self._repository.threads.touch_thread(thread_id, timestamp(self._clock()))
@@ -135,7 +143,7 @@ class Memories:
             matching = self._repository.memories.matching(terms, allowed, SIMILAR)
             similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
         else:
-            near = self._repository.vectors.nearest(embedding, allowed, SIMILAR)
+            near = self._repository.scan.nearest(embedding, allowed, SIMILAR)
             similarities = {memory_id: 1 - distance for memory_id, distance in near}
         rows = self._repository.memories.list_by_ids(list(similarities))
         return tuple(Similar(rows[i], similarities[i]) for i in similarities if i in rows)
@@ -151,7 +159,7 @@ class Memories:
         until: str | None = None,
         session: Session | None = None,
     ) -> Recall:
-        """Return up to `limit` (1 to 100) memories for a query, best first.
+        """Return up to `limit` (1 to 100) memories and entries of documents for a query, best first.
 
         With a thread, its own memories and the global ones are searched; `since` and `until` are ISO
         dates or times (UTC), both inclusive. Filters apply before the limit.
@@ -171,6 +179,7 @@ class Memories:
         table, embedder = self._repository.memories, self._indexes.embedder
         self._indexes.require_embedder()
         self._indexes.catch_up()
+        self._entries.catch_up()
         count, frequencies = self._repository.frequencies.count_and_frequencies(query_terms(query))
         weights = {
             term: inverse_document_frequency(count, frequency) for term, frequency in frequencies.items()
@@ -206,7 +215,7 @@ class Memories:
         if vector is None:
             return {}
         depth = max(limit, VECTOR_CANDIDATES)
-        return self._repository.vectors.cosines(vector, allowed, depth, also, limit)
+        return self._repository.scan.cosines(vector, allowed, depth, also, limit)
 
     def _candidates(self, bm25: Mapping[int, float], cosine: Mapping[int, float]) -> Candidates:
         """Read the memories that were found, and those beside them in their threads."""
@@ -215,6 +224,11 @@ class Memories:
         neighbours = table.neighbours(list(found))
         beside = {i for pair in neighbours.values() for i in pair if i is not None}
         memories = table.list_by_ids(list(found | beside))
+        # A promoted memory is shown as itself, and its line only where the memory is not found.
+        for i in repeated_entries({i: memories[i] for i in found & memories.keys()}):
+            del memories[i]
+        # Another process may have taken away what was found a moment ago.
+        bm25, cosine = ({i: s for i, s in half.items() if i in memories} for half in (bm25, cosine))
         return Candidates(memories, bm25, cosine, near(neighbours, memories))
 
 
@@ -247,5 +261,10 @@ def _others(similar: tuple[Similar, ...] | None, memory_id: int) -> tuple[Simila
 
 @lru_cache(_KEPT_WORDS)
 def _words_of(content: str, subject: str | None, occurred_at: str) -> tuple[str, ...]:
+    return text_words(content, subject, _words_of_day(occurred_at))
+
+
+@lru_cache(_KEPT_WORDS)
+def _words_of_day(occurred_at: str) -> Sequence[str]:
     day = day_of(occurred_at)
-    return text_words(content, subject, day_words(day) if day else "")
+    return split_words(day_words(day)) if day else ()

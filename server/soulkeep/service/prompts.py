@@ -1,10 +1,13 @@
 """The user's global prompts: stored system prompts, loaded by priority."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from soulkeep.models import Clock, GlobalPrompt, Session, timestamp
+from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
+from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
+from soulkeep.service.offers import fingerprint, offer_prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_CONTENT,
@@ -16,7 +19,7 @@ from soulkeep.service.validation import (
 
 
 class Prompts:
-    """The service behind `list_prompts` and `soulkeep prompts`."""
+    """The service behind `list_prompts`, `set_prompt`, MCP prompts and `soulkeep prompts`."""
 
     def __init__(self, repository: Repository, sessions: Sessions, clock: Clock) -> None:
         self._repository = repository
@@ -27,6 +30,22 @@ class Prompts:
         """Return the prompts, highest priority first, older first among equals."""
         return self._repository.prompts.list_prompts(include_inactive=include_inactive)
 
+    def list_offers(self) -> list[PromptOffer]:
+        """Return the active prompts as MCP clients see them, highest priority first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return offer_prompts(self.list_prompts())
+
+    def fingerprint(self) -> str:
+        """Return a text that changes exactly when what MCP clients see of the prompts changes.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return fingerprint(self.list_offers())
+
     def add_prompt(
         self, name: str, content: str, priority: int = 0, session: Session | None = None
     ) -> GlobalPrompt:
@@ -36,14 +55,8 @@ class Prompts:
             InvalidInputError: The name, the content or the priority breaks a rule.
         """
         session = session or self._sessions.current()
-        _require(name, content, priority)
-        now = timestamp(self._clock())
         with self._repository.transaction():
-            prompt_id = self._repository.prompts.add_prompt(name.strip(), content, priority, now)
-            self._sessions.audit(
-                session, "prompt.created", {"prompt_id": prompt_id, "priority": priority}
-            )
-        return self._repository.prompts.get_prompt(prompt_id)
+            return self._add(name, content, {"priority": priority}, session)
 
     def change_prompt(
         self,
@@ -62,21 +75,10 @@ class Prompts:
             InvalidInputError: A new value breaks a rule.
         """
         session = session or self._sessions.current()
-        given: dict[str, Any] = {
-            "name": name,
-            "content": content,
-            "priority": priority,
-            "is_active": is_active,
-        }
-        changes = {field: value for field, value in given.items() if value is not None}
+        changes = _given(name=name, content=content, priority=priority, is_active=is_active)
         with self._repository.transaction():
-            changed = replace(self._repository.prompts.get_prompt(prompt_id), **changes)
-            _require(changed.name, changed.content, changed.priority)
-            self._repository.prompts.update_prompt(changed)
-            self._sessions.audit(
-                session, "prompt.changed", {"prompt_id": prompt_id, "fields": sorted(changes)}
-            )
-        return changed
+            former = self._repository.prompts.get_prompt(prompt_id)
+            return self._change(former, changes, session)
 
     def remove_prompt(self, prompt_id: int, session: Session | None = None) -> GlobalPrompt:
         """Delete a prompt and return it, so that the caller can put it back.
@@ -87,9 +89,109 @@ class Prompts:
         session = session or self._sessions.current()
         with self._repository.transaction():
             prompt = self._repository.prompts.get_prompt(prompt_id)
-            self._repository.prompts.delete_prompt(prompt_id)
-            self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt_id})
+            self._remove(prompt, session)
         return prompt
+
+    def set_prompt(
+        self,
+        name: str = "",
+        content: str = "",
+        *,
+        priority: int | None = None,
+        is_active: bool | None = None,
+        remove: bool = False,
+        prompt_id: int | None = None,
+        session: Session | None = None,
+    ) -> PromptChange:
+        """Create, change or remove one prompt; what is empty or unset stays as it is.
+
+        `prompt_id` says which, and a name with it is its new one. Without it the name does, in any case:
+        the prompt of that name is changed, or a new one created.
+
+        Raises:
+            PromptNotFoundError: There is none with this id.
+            PromptNameNotFoundError: There is none of this name, and no content to create it with.
+            InvalidInputError: A value breaks a rule, or several prompts have the name.
+        """
+        session = session or self._sessions.current()
+        changes = _given(content=content or None, priority=priority, is_active=is_active)
+        if remove and changes:
+            raise InvalidInputError(
+                "remove", f"must be sent without {', '.join(changes)}; leave one out"
+            )
+        with self._repository.transaction():
+            former = self._known(name, prompt_id)
+            if remove:
+                change = self._removed(former, name, session)
+            elif former is None:
+                change = self._created(name, changes, session)
+            else:
+                renamed = _given(name=name.strip() or None) if prompt_id is not None else {}
+                change = self._changed(former, renamed | changes, session)
+            return replace(change, offered_as=self._name_in_mcp(change.prompt))
+
+    def _known(self, name: str, prompt_id: int | None) -> GlobalPrompt | None:
+        if prompt_id is not None:
+            return self._repository.prompts.get_prompt(prompt_id)
+        require_text("name", name, MAX_NAME)
+        found = [p for p in self.list_prompts(include_inactive=True) if _same(p.name, name)]
+        if len(found) > 1:
+            ids = ", ".join(str(prompt.id) for prompt in found)
+            raise InvalidInputError("name", f"fits the prompts {ids}; say which with prompt_id")
+        return found[0] if found else None
+
+    def _created(self, name: str, values: Mapping[str, Any], session: Session) -> PromptChange:
+        if "content" not in values:
+            raise PromptNameNotFoundError(name)
+        others = {field: value for field, value in values.items() if field != "content"}
+        return PromptChange("created", self._add(name, values["content"], others, session))
+
+    def _changed(self, former: GlobalPrompt, changes: dict[str, Any], session: Session) -> PromptChange:
+        if not changes:
+            raise InvalidInputError("content", "priority, is_active or remove must say what to change")
+        return PromptChange("changed", self._change(former, changes, session), former)
+
+    def _removed(self, former: GlobalPrompt | None, name: str, session: Session) -> PromptChange:
+        if former is None:
+            raise PromptNameNotFoundError(name)
+        self._remove(former, session)
+        return PromptChange("removed", former)
+
+    def _name_in_mcp(self, prompt: GlobalPrompt) -> str | None:
+        offers = self.list_offers()
+        return next((offer.name for offer in offers if offer.prompt.id == prompt.id), None)
+
+    def _add(self, name: str, content: str, others: Mapping[str, Any], session: Session) -> GlobalPrompt:
+        priority, is_active = others.get("priority", 0), others.get("is_active", True)
+        _require(name, content, priority)
+        table = self._repository.prompts
+        now = timestamp(self._clock())
+        prompt_id = table.add_prompt(name.strip(), content, priority, now, is_active=is_active)
+        details = {"prompt_id": prompt_id, "priority": priority}
+        self._sessions.audit(session, "prompt.created", details)
+        return table.get_prompt(prompt_id)
+
+    def _change(
+        self, former: GlobalPrompt, changes: Mapping[str, Any], session: Session
+    ) -> GlobalPrompt:
+        changed = replace(former, **changes)
+        _require(changed.name, changed.content, changed.priority)
+        self._repository.prompts.update_prompt(changed)
+        details = {"prompt_id": former.id, "fields": sorted(changes)}
+        self._sessions.audit(session, "prompt.changed", details)
+        return changed
+
+    def _remove(self, prompt: GlobalPrompt, session: Session) -> None:
+        self._repository.prompts.delete_prompt(prompt.id)
+        self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt.id})
+
+
+def _given(**values: object) -> dict[str, Any]:
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def _same(name: str, other: str) -> bool:
+    return " ".join(name.split()).casefold() == " ".join(other.split()).casefold()
 
 
 def _require(name: str, content: str, priority: int) -> None:

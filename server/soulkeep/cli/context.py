@@ -1,0 +1,28 @@
+"""`soulkeep context`: what the tool get_context gives a model, by hand."""
+
+import json
+
+import click
+
+from soulkeep.cli.options import home_option, opened_home
+from soulkeep.cli.terminal import printable
+
+
+@click.command()
+@click.option("--thread", "thread_id", help="The thread that is continued.")
+@click.option("--query", help="What the conversation will be about.")
+@click.option("--max-tokens", type=int, help="100 to 1,000,000; unset, SOULKEEP_CONTEXT_TOKENS.")
+@click.option("--json", "as_json", is_flag=True, help="Print the parts and their sizes as JSON.")
+@home_option
+def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
+    """Print what a conversation starts with, as the tool get_context gives it."""
+    from soulkeep.note_answers import ContextAnswer, context_text
+
+    with opened_home() as home:
+        found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)
+    if as_json:
+        text = context_text(found)
+        answer = ContextAnswer.of(found).model_dump(mode="json")
+        click.echo(json.dumps({**answer, "text": text}, indent=2))
+    else:
+        click.echo(printable(context_text(found)))

@@ -1,0 +1,222 @@
+"""SOUL.md, MEMORY.md and the daily logs: plain Markdown that belongs to the user."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, tzinfo
+from pathlib import Path
+from typing import Literal, get_args
+
+from soulkeep.documents import history
+from soulkeep.documents.files import LEAVE, append, decode, locate, locked, read, rewrite
+from soulkeep.documents.history import Version
+from soulkeep.documents.seeding import seed
+from soulkeep.errors import (
+    DocumentChangedError,
+    DocumentError,
+    InvalidInputError,
+    NotFoundError,
+    VersionNotFoundError,
+)
+from soulkeep.models import Clock, utc_now
+
+__all__ = ["DOCUMENTS", "DocumentName", "Documents", "Version"]
+
+DocumentName = Literal["SOUL.md", "MEMORY.md"]
+DOCUMENTS: tuple[DocumentName, ...] = get_args(DocumentName)
+
+Change = Callable[[str], str]
+
+
+class Documents:
+    """The documents in a home, which exists already.
+
+    Days and times are those of `timezone`; without one, of the machine.
+    """
+
+    def __init__(self, home: Path, clock: Clock = utc_now, timezone: tzinfo | None = None) -> None:
+        self.home = home
+        self.timezone = timezone
+        self._clock = clock
+
+    def seed(self) -> list[str]:
+        """Copy each shipped original that is missing and make the folder of daily logs.
+
+        What exists, whatever it is, stays as it is. Return the names of what was copied.
+
+        Raises:
+            DocumentError: The home cannot be written.
+        """
+        try:
+            (self.home / "daily").mkdir(mode=0o700, exist_ok=True)
+            return [name for name in DOCUMENTS if seed(self.home / name)]
+        except OSError as error:
+            raise DocumentError(
+                self.home,
+                f"the documents cannot be put here ({error.strerror})",
+                "make the folder writable for you, or set SOULKEEP_HOME to one that is",
+            ) from error
+
+    def read(self, name: DocumentName) -> str:
+        """Return a document as it is on the disk now, seeding it if it is missing.
+
+        Raises:
+            DocumentError: It is no text file in UTF-8, cannot be read, or a link out of the home.
+        """
+        path = self._seeded(name)
+        return decode(path, read(locate(self.home, path)))
+
+    def edit(self, name: DocumentName, change: Change) -> str:
+        """Change a document's text and return the new one; an unchanged text writes nothing.
+
+        The former text is kept as a version. Where the user was quicker, `change` is called again with
+        what the user wrote.
+
+        Raises:
+            DocumentError: It cannot be read or written.
+            DocumentChangedError: The user took away what `change` needs while it was at work.
+            InvalidInputError: The new text is none that a file can hold.
+        """
+        path = self._seeded(name)
+        return _Edit(path, change, self._clock).write(self.home)
+
+    def today(self) -> date:
+        """Return the user's day."""
+        return self._now().date()
+
+    def append_daily(self, text: str) -> tuple[date, str]:
+        """Append an entry to the log of today; return the day and the time of its header, `HH:MM`.
+
+        Raises:
+            InvalidInputError: The text is blank, nested too deeply, or none that a file can hold.
+            DocumentError: The log cannot be read or written.
+        """
+        from soulkeep.documents.daily import log_addition
+        from soulkeep.documents.markdown import as_item
+
+        item = as_item(_encoded(text).decode(), argument="text")
+        now = self._now()
+        day, at = now.date(), f"{now:%H:%M}"
+        path = self.daily_path(day)
+
+        def addition(former: bytes) -> bytes:
+            return log_addition(decode(path, former), day, at, item).encode()
+
+        with _writing(path), locked(self.home):
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            append(locate(self.home, path), addition)
+        return day, at
+
+    def read_daily(self, day: date) -> str | None:
+        """Return the log of a day; None if there is none.
+
+        Raises:
+            DocumentError: It is no text file in UTF-8, cannot be read, or a link out of the home.
+        """
+        path = self.daily_path(day)
+        if not os.path.lexists(path):
+            return None
+        return decode(path, read(locate(self.home, path)))
+
+    def list_daily(self) -> list[date]:
+        """Return the days that have a log, oldest first; files of other names are left out."""
+        return sorted(
+            day for path in (self.home / "daily").glob("*.md") if (day := _day(path.stem)) is not None
+        )
+
+    def daily_path(self, day: date) -> Path:
+        """Return where the log of a day is, or would be."""
+        return self.home / "daily" / f"{day.isoformat()}.md"
+
+    def list_versions(self, name: DocumentName) -> list[Version]:
+        """Return the former texts of a document, newest first."""
+        return history.list_versions(self._history(name))
+
+    def read_version(self, name: DocumentName, version: str) -> str:
+        """Return a former text of a document.
+
+        Raises:
+            VersionNotFoundError: No such version is kept.
+            DocumentError: It cannot be read.
+        """
+        if version not in [kept.id for kept in self.list_versions(name)]:
+            raise VersionNotFoundError(name, version)
+        path = self._history(name) / f"{version}.md"
+        return decode(path, read(path))
+
+    def restore(self, name: DocumentName, version: str) -> str:
+        """Make a former text of a document the present one, which is kept as a version too.
+
+        Raises:
+            VersionNotFoundError: No such version is kept.
+            DocumentError: It or the document cannot be read or written.
+        """
+        former = self.read_version(name, version)
+        return self.edit(name, lambda _: former)
+
+    def _now(self) -> datetime:
+        return self._clock().astimezone(self.timezone)
+
+    def _history(self, name: DocumentName) -> Path:
+        return _history_of(self.home / name)
+
+    def _seeded(self, name: DocumentName) -> Path:
+        path = self.home / name
+        if not os.path.lexists(path):
+            self.seed()
+        return path
+
+
+class _Edit:
+    """One edit of a document, made as often as the user is quicker."""
+
+    def __init__(self, path: Path, change: Change, clock: Clock) -> None:
+        self._path = path
+        self._change = change
+        self._clock = clock
+        self._text: str | None = None
+
+    def write(self, home: Path) -> str:
+        with _writing(self._path), locked(home):
+            return rewrite(locate(home, self._path), self._changed, self._keep).decode()
+
+    def _changed(self, content: bytes) -> bytes:
+        text = decode(self._path, content)
+        try:
+            self._text = self._change(text)
+        except NotFoundError as error:
+            if self._text is None:
+                raise
+            raise DocumentChangedError(self._path) from error
+        return _encoded(self._text)
+
+    def _keep(self, content: bytes) -> None:
+        history.keep_version(_history_of(self._path), content, self._clock())
+
+
+def _history_of(path: Path) -> Path:
+    return path.parent / "history" / path.name
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DocumentError(path, f"it cannot be written ({error.strerror})", LEAVE) from error
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        rule = "holds half of a surrogate pair; send whole Unicode characters"
+        raise InvalidInputError("text", rule) from error
+
+
+def _day(name: str) -> date | None:
+    try:
+        day = date.fromisoformat(name)
+    except ValueError:
+        return None
+    return day if day.isoformat() == name else None

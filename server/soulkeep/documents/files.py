@@ -1,0 +1,282 @@
+"""Reading and writing files that their user may be editing in this very moment."""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from soulkeep.errors import DocumentError
+
+LOCK_NAME = ".documents.lock"
+LOCK_TIMEOUT_S = 30.0
+
+LEAVE = "rename it or mend it by hand; soulkeep leaves it as it is"
+
+_LOCK_POLL_S = 0.005
+_ATTEMPTS = 20
+_PAUSE_S = 0.02
+_EMPTY_S = 0.2
+"""For how long an empty file may be one that an editor is about to fill."""
+_SETTLE_S = 1.0
+"""For how long an editor that rewrites a file may take between two looks."""
+
+
+@contextmanager
+def locked(home: Path) -> Iterator[None]:
+    """Keep every other process from writing the documents of a home during the block.
+
+    Raises:
+        DocumentError: The lock cannot be made, or another process does not let go of it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = home / LOCK_NAME
+    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o600)
+    try:
+        lock.acquire(poll_interval=_LOCK_POLL_S)
+    except Timeout as error:
+        problem = "another process is writing the documents and did not finish in time"
+        raise DocumentError(path, problem, "try again in a moment") from error
+    except (OSError, NotImplementedError) as error:
+        problem = f"the documents cannot be locked ({error})"
+        raise DocumentError(path, problem, "make the folder writable for you") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def locate(home: Path, path: Path) -> Path:
+    """Return where the text of a document really is: a link may lead anywhere inside the home.
+
+    Raises:
+        DocumentError: A link leads out of the home, or nowhere.
+    """
+    if not path.is_symlink() and not path.parent.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if not target.is_relative_to(os.path.realpath(home)):
+        problem = "a link in this place leads out of the home"
+        remedy = "put the file itself here, or link from there to here; soulkeep leaves both as they are"
+        raise DocumentError(path, problem, remedy)
+    if path.is_symlink() and not target.exists():
+        raise DocumentError(path, "a link in this place leads nowhere", LEAVE)
+    return target
+
+
+def read(path: Path) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        DocumentError: It is none, or cannot be read.
+    """
+    try:
+        with Standing(path) as standing:
+            return standing.content
+    except OSError as error:
+        raise DocumentError(path, f"it cannot be read ({error.strerror})", LEAVE) from error
+
+
+def decode(path: Path, content: bytes) -> str:
+    """Return content as text, line ends and byte order mark as they are.
+
+    Raises:
+        DocumentError: It is not UTF-8.
+    """
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is not UTF-8"
+        raise DocumentError(path, problem, "save it as UTF-8 in your editor") from error
+
+
+def rewrite(path: Path, change: Callable[[bytes], bytes], keep: Callable[[bytes], None]) -> bytes:
+    """Replace a file's content in one step, whatever its user does to it meanwhile; return the new one.
+
+    Args:
+        path: The file itself, not a link to it.
+        change: From the content to the new one; called anew where another program was quicker.
+        keep: Called with each content before it is replaced.
+
+    Raises:
+        DocumentError: It is no regular file, may not be written, or never stands still.
+        OSError: The file system refuses.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(FileNotFoundError), Standing(path) as standing:
+            content = standing.settled()
+            new = change(content)
+            if new == content:
+                return new
+            keep(content)
+            if standing.replace(new):
+                late = standing.rewritten()
+                if late is None:
+                    return new
+                _put_back(path, new, late, keep)
+        # Editors and git remove a file for a moment before they make it anew.
+        time.sleep(_PAUSE_S)
+    raise DocumentError(path, "another program keeps writing it", "close it there and try again")
+
+
+def _put_back(path: Path, ours: bytes, late: bytes, keep: Callable[[bytes], None]) -> None:
+    """Put what an editor wrote into the file that we just replaced in the place of ours."""
+    keep(late)
+    with Standing(path) as standing:
+        # Anything else in this place is newer and written by hand too.
+        if standing.content != ours or not standing.replace(late):
+            return
+        again = standing.rewritten()
+    if again is not None:
+        _put_back(path, late, again, keep)
+
+
+class Standing:
+    """A file as it stands: held open, with what was read from it.
+
+    An editor that rewrites the same file, rather than renaming a new one, can be seen through it even
+    after the file was replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # Opening a pipe would wait for a writer.
+        descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        )
+        self._status = os.fstat(descriptor)
+        if not stat.S_ISREG(self._status.st_mode):
+            os.close(descriptor)
+            raise DocumentError(path, "it cannot be read (it is no regular file)", LEAVE)
+        self._file = os.fdopen(descriptor, "rb", buffering=0)
+        self.content = self._file.read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def settled(self) -> bytes:
+        """Return the content; where there is none, give an editor that just truncated it some time."""
+        until = time.monotonic() + _EMPTY_S
+        while not self.content and time.monotonic() < until:
+            time.sleep(_PAUSE_S)
+            self.content = self._look()
+        return self.content
+
+    def replace(self, content: bytes) -> bool:
+        """Put content in the file's place unless the file is not any more what was read.
+
+        Raises:
+            DocumentError: The file is read-only.
+            OSError: The file system refuses.
+        """
+        if not self._status.st_mode & 0o222:
+            remedy = "make it writable if soulkeep may change it"
+            raise DocumentError(self.path, "it is read-only", remedy)
+        part = self.path.with_name(f".{self.path.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            write_new(part, content, like=self._status)
+            if not self._stands():
+                return False
+            if os.name == "nt":
+                self._file.close()  # there an open file cannot be replaced
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
+        return True
+
+    def rewritten(self) -> bytes | None:
+        """Return what an editor wrote into this very file since it was read, once it has finished."""
+        late = self.content if self._file.closed else self._look()
+        until = time.monotonic() + _SETTLE_S
+        while late != self.content and time.monotonic() < until:
+            time.sleep(_PAUSE_S)
+            before, late = late, self._look()
+            if late and late == before:
+                break
+        return None if late == self.content else late
+
+    def _look(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read()
+
+    def _stands(self) -> bool:
+        try:
+            now = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(now, self._status) and self._look() == self.content
+
+
+def write_new(path: Path, content: bytes, like: os.stat_result | None = None) -> None:
+    """Write a file that does not exist yet, down to the disk, with the permissions of another.
+
+    Raises:
+        OSError: It exists, or the file system refuses.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        if like is not None:
+            if hasattr(os, "chown"):
+                with suppress(OSError):
+                    os.chown(path, like.st_uid, like.st_gid)
+            path.chmod(stat.S_IMODE(like.st_mode))
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last through a power cut, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def append(path: Path, addition: Callable[[bytes], bytes]) -> None:
+    """Add to the end of a file, made if it is missing, in one write and down to the disk.
+
+    Args:
+        path: The file itself, not a link to it.
+        addition: From the content so far to what is added.
+
+    Raises:
+        DocumentError: It is no regular file.
+        OSError: The file system refuses; nothing was added.
+    """
+    for _ in range(_ATTEMPTS):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
+        try:
+            _append_whole(descriptor, addition(read(path)))
+            # An editor that renamed its own file over this one meanwhile never saw what was added.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return
+        finally:
+            os.close(descriptor)
+    raise DocumentError(path, "another program keeps writing it", "close it there and try again")
+
+
+def _append_whole(descriptor: int, content: bytes) -> None:
+    before = os.fstat(descriptor).st_size
+    try:
+        if os.write(descriptor, content) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as a write of nothing
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise

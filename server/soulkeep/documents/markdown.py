@@ -1,0 +1,328 @@
+"""Markdown documents, read and edited line by line: pure functions on text.
+
+A line that an edit does not concern stays as it is, to the byte.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from soulkeep.documents.blocks import Block, is_blank, list_blocks, parse, split_lines
+from soulkeep.errors import EntryNotFoundError, InvalidInputError, SectionNotFoundError
+from soulkeep.words import split_words
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_MARKER = re.compile(r"( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)")
+_RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
+_TABLE_RULE = re.compile(r"[ \t]*[|:-][|: \t-]*")
+_FOOTER = re.compile(r"([ \t]*)([*_])Last updated:.*\2[ \t]*")
+_PLACEHOLDER = re.compile(r"[ \t]*\(.*\)[ \t]*")
+_LEAD = "- "
+_APART = ["", "<!-- -->", ""]
+_NEAR = 3
+_CODE = 4
+"""Spaces that make what follows them a block of code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading with its own body: the lines from `first` up to `last`, where the next one begins."""
+
+    title: str
+    level: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One statement of a document: a list item with what is nested in it, or another block.
+
+    `heading` is the title of its section, empty before the first; `text` is its Markdown without list
+    marker and indentation; it stands in the lines from `first` up to `last`.
+    """
+
+    heading: str
+    text: str
+    first: int
+    last: int
+
+
+def list_sections(text: str) -> list[Section]:
+    """Return the sections in their order; what stands before the first heading is in none."""
+    headings = [block for block in list_blocks(text) if block.kind == "heading"]
+    ends = [*(block.first for block in headings), len(split_lines(text))][1:]
+    return [
+        Section(block.title, block.level, block.last, end)
+        for block, end in zip(headings, ends, strict=True)
+    ]
+
+
+def list_entries(text: str) -> list[Entry]:
+    """Return the entries in their order.
+
+    Headings, rules, HTML comments, the footer and a section's placeholder in parentheses are none.
+    """
+    lines = split_lines(text)
+    entries: list[Entry] = []
+    heading, opening = "", False
+    for block in list_blocks(text):
+        if block.kind == "heading":
+            heading = block.title
+        elif not _is_furniture(block, lines, opening=opening):
+            spans = block.items or [(block.first, block.last)]
+            found = [Entry(heading, _entry_text(lines[a:b]), a, b) for a, b in spans]
+            entries += [entry for entry in found if entry.text]
+        opening = block.kind == "heading"
+    return entries
+
+
+def add_entry(text: str, section: str, entry: str) -> str:
+    """Add a list item at the end of a section's list, in the place of its placeholder if it has one.
+
+    Args:
+        text: The document.
+        section: A title; of several equal ones the first counts.
+        entry: Plain text or Markdown; it becomes one item, whatever it holds.
+
+    Raises:
+        SectionNotFoundError: No section has this title.
+        InvalidInputError: The entry is blank or nested too deeply.
+    """
+    found = _sections(text, section)[0]
+    lines = split_lines(text)
+    inside = [block for block in list_blocks(text) if found.first <= block.first < found.last]
+    first, last, lead = _place(found, _body(inside, lines), lines)
+    return _splice(text, first, last, as_item(entry, lead))
+
+
+def replace_entry(text: str, section: str, old: str, new: str) -> str:
+    """Put a list item in the place of the one entry that says `old`, white space folded.
+
+    Raises:
+        SectionNotFoundError: No section has this title.
+        EntryNotFoundError: No entry of it says that, or several do.
+        InvalidInputError: The new entry is blank or nested too deeply.
+    """
+    entry = _find_entry(text, section, old)
+    lead = _lead(split_lines(text)[entry.first]) or _LEAD
+    return _splice(text, entry.first, entry.last, as_item(new, lead))
+
+
+def remove_entry(text: str, section: str, old: str) -> str:
+    """Remove the one entry that says `old`, white space folded.
+
+    Raises:
+        SectionNotFoundError: No section has this title.
+        EntryNotFoundError: No entry of it says that, or several do.
+    """
+    entry = _find_entry(text, section, old)
+    return _splice(text, entry.first, entry.last, [])
+
+
+def date_footer(text: str, date: str) -> str:
+    """Write a date into the footer `*Last updated: …*`; a document without one stays without."""
+    if "Last updated:" not in text:
+        return text
+    lines = split_lines(text)
+    footers = [block.first for block in list_blocks(text) if _is_footer(block, lines)]
+    if not footers:
+        return text
+    line = lines[footers[-1]]
+    if match := _FOOTER.match(line):
+        line = f"{match[1]}{match[2]}Last updated: {date}{match[2]}{line[match.end() :]}"
+    lines[footers[-1]] = line
+    return "".join(lines)
+
+
+def as_item(entry: str, lead: str = _LEAD, argument: str = "entry") -> list[str]:
+    """Write a text as one list item: its lines, without line ends; `argument` is its name in errors.
+
+    Raises:
+        InvalidInputError: It is blank or nested too deeply.
+    """
+    first, *others = _LINE_END.split(entry.strip())
+    if not first:
+        raise InvalidInputError(argument, "must not be blank; send the text")
+    is_table = "|" in first and others and _TABLE_RULE.fullmatch(others[0])
+    if _RULE.fullmatch(lead + first) or is_table:
+        # `- ---` would be a rule, and some take `- a | b` for a table's head whatever it stands in, so
+        # the text begins on the line below the marker.
+        first, others = "", [first, *others]
+    pad = " " * len(lead)
+    item = [lead + first if first else lead.rstrip()]
+    item += [pad + line if line else "" for line in others]
+    blocks = parse("\n".join([*item, "", "# End"]))
+    # The parser gives up on very deep nesting and would swallow the rest of the document.
+    if [len(block.items) for block in blocks] != [1, 0] or blocks[1].kind != "heading":
+        raise InvalidInputError(argument, "nests lists or quotes too deeply; write it flatter")
+    return item
+
+
+def _sections(text: str, title: str) -> list[Section]:
+    sections = list_sections(text)
+    found = [section for section in sections if _same_title(section.title, title)]
+    if not found:
+        raise SectionNotFoundError(title, [section.title for section in sections])
+    return found
+
+
+def _same_title(one: str, other: str) -> bool:
+    return _folded(one).casefold() == _folded(other).casefold()
+
+
+def _find_entry(text: str, section: str, old: str) -> Entry:
+    _sections(text, section)
+    entries = [entry for entry in list_entries(text) if _same_title(entry.heading, section)]
+    wanted = _folded(old)
+    found = [entry for entry in entries if _folded(entry.text) == wanted]
+    if len(found) != 1:
+        near = [] if found else _near([entry.text for entry in entries], old)
+        raise EntryNotFoundError(section, old, near, count=len(found))
+    return found[0]
+
+
+def _near(texts: Sequence[str], wanted: str) -> list[str]:
+    words = set(split_words(wanted))
+    shared = [(len(words.intersection(split_words(text))), text) for text in texts]
+    best = sorted((pair for pair in shared if pair[0]), key=lambda pair: -pair[0])
+    return [text for _, text in best[:_NEAR]]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _body(blocks: Sequence[Block], lines: Sequence[str]) -> list[Block]:
+    """Leave out the rule and the footer that end a document, so that entries come before them."""
+    body = list(blocks)
+    while body and (body[-1].kind == "hr" or _is_footer(body[-1], lines)):
+        body.pop()
+    return body
+
+
+def _place(section: Section, body: Sequence[Block], lines: Sequence[str]) -> tuple[int, int, str]:
+    """Return the lines that a new item replaces, mostly none, and what it begins with."""
+    lists = [block for block in body if block.kind == "bullet_list"]
+    if lists:
+        at = lists[-1].last
+        return at, at, _lead(lines[lists[-1].items[-1][0]]) or _LEAD
+    return *_gap(section, body, lines), _LEAD
+
+
+def _gap(section: Section, body: Sequence[Block], lines: Sequence[str]) -> tuple[int, int]:
+    """Return the lines that the first item of a section's list replaces, mostly none."""
+    if not body:
+        return section.first, section.first
+    is_empty = all(_is_furniture(block, lines, opening=block is body[0]) for block in body)
+    if is_empty and _is_placeholder(body[0], lines):
+        return body[0].first, body[0].last
+    end = body[-1]
+    # A fence or comment that nobody closed reaches to the end and would swallow what follows it.
+    is_open = end.kind in ("fence", "html_block") and all(map(is_blank, lines[end.last :]))
+    return (end.first, end.first) if is_open else (end.last, end.last)
+
+
+def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:
+    """Put lines in the place of others, apart from what they would flow into."""
+    lines, newline, blocks = split_lines(text), _newline(text), list_blocks(text)
+    before = first > 0 and not is_blank(lines[first - 1])
+    after = last < len(lines) and not is_blank(lines[last])
+    apart_before = before and not _joins_before(blocks, first)
+    apart_after = after and not _is_between_items(blocks, last)
+    if _would_swallow(blocks, lines, first, last, new):
+        put = [*[""] * apart_before, *new, *_APART[: 3 if after else 2]]
+    elif new:
+        put = [*[""] * apart_before, *new, *[""] * apart_after]
+    else:
+        put = [""] * (before and after and (apart_before or apart_after))
+        first -= first > 0 and not before and not after
+    return _joined(lines[:first], [line + newline for line in put], lines[last:], text)
+
+
+def _would_swallow(
+    blocks: Sequence[Block], lines: Sequence[str], first: int, last: int, new: Sequence[str]
+) -> bool:
+    """Whether an indented block that follows would become part of the item or code before it."""
+    if _is_between_items(blocks, last):
+        return False
+    ending = [block for block in blocks if block.items and block.items[0][0] < first][-1:]
+    item = new[0] if new else next((lines[block.items[-1][0]] for block in ending), "")
+    line = next((line for line in lines[last:] if not is_blank(line)), "").expandtabs(4)
+    return len(line) - len(line.lstrip(" ")) >= min(_CODE, len(_lead(item) or " " * _CODE))
+
+
+def _is_between_items(blocks: Sequence[Block], line: int) -> bool:
+    return any(block.first < line < block.last and block.items for block in blocks)
+
+
+def _joins_before(blocks: Sequence[Block], line: int) -> bool:
+    """Whether an item may follow the line before directly: a heading, or another item."""
+    return _is_between_items(blocks, line) or any(
+        block.last == line and (block.items or block.kind == "heading") for block in blocks
+    )
+
+
+def _joined(before: list[str], put: list[str], after: list[str], former: str) -> str:
+    if before and not before[-1].endswith(("\r", "\n")):
+        before[-1] += _newline(former)
+    lines = [*before, *put, *after]
+    if lines and not after and not former.endswith(("\r", "\n")):
+        lines[-1] = lines[-1].rstrip("\r\n")
+    return "".join(lines)
+
+
+def _newline(text: str) -> str:
+    pairs = text.count("\r\n")
+    counts = {"\n": text.count("\n") - pairs, "\r\n": pairs, "\r": text.count("\r") - pairs}
+    return max(counts, key=counts.__getitem__)
+
+
+def _is_furniture(block: Block, lines: Sequence[str], *, opening: bool) -> bool:
+    if block.kind == "html_block":
+        raw = "".join(lines[block.first : block.last]).strip()
+        return raw.startswith("<!--") and raw.find("-->") in (-1, len(raw) - 3)
+    placeholder = opening and _is_placeholder(block, lines)
+    return block.kind == "hr" or placeholder or _is_footer(block, lines)
+
+
+def _is_placeholder(block: Block, lines: Sequence[str]) -> bool:
+    return _is_line(block, lines, _PLACEHOLDER)
+
+
+def _is_footer(block: Block, lines: Sequence[str]) -> bool:
+    return _is_line(block, lines, _FOOTER)
+
+
+def _is_line(block: Block, lines: Sequence[str], form: re.Pattern[str]) -> bool:
+    single = block.kind == "paragraph" and block.last == block.first + 1
+    return single and form.fullmatch(lines[block.first].rstrip("\r\n")) is not None
+
+
+def _entry_text(lines: Sequence[str]) -> str:
+    bare = [line.rstrip("\r\n") for line in lines]
+    bare[0] = bare[0].removeprefix("\ufeff")
+    lead = _lead(bare[0])
+    if lead is None:
+        return "\n".join(bare)
+    first = bare[0].expandtabs(4)[len(lead) :] if "\t" in bare[0][: len(lead)] else bare[0][len(lead) :]
+    others = [_dedented(line, len(lead)) for line in bare[1:]]
+    return "\n".join([first, *others] if first.strip() else others)
+
+
+def _lead(line: str) -> str | None:
+    """Return what an item begins with, up to the column of its text; None if the line begins none."""
+    marker = _MARKER.match(line.rstrip("\r\n"))
+    if marker is None:
+        return None
+    head = f"{marker[1]}{marker[2]}"
+    gap = len(marker[0].expandtabs(4)) - len(head)
+    # More than four spaces begin an indented code block, which is one space away from its marker.
+    return head + " " * (gap if 1 <= gap <= _CODE and marker.end() < len(line.rstrip("\r\n")) else 1)
+
+
+def _dedented(line: str, columns: int) -> str:
+    if line.startswith(" " * columns):
+        return line[columns:]
+    content = line.lstrip(" \t")
+    return line[: len(line) - len(content)].expandtabs(4)[columns:] + content

@@ -1,0 +1,201 @@
+"""The tools that work on documents: the day's log, MEMORY.md, SOUL.md, and the context to start with."""
+
+from typing import Annotated, Literal
+
+import anyio.to_thread
+from mcp import MCPError
+from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import INVALID_PARAMS, CallToolResult, ClientCapabilities, ToolAnnotations
+from pydantic import BaseModel, Field
+
+from soulkeep.calls import CheckedServer, answer, served
+from soulkeep.errors import InvalidInputError, SoulkeepError
+from soulkeep.models import Session
+from soulkeep.note_answers import (
+    ContextAnswer,
+    CuratedAnswer,
+    LearnedAnswer,
+    LearnedState,
+    LoggedAnswer,
+    context_text,
+    curated_text,
+    learned_text,
+    logged_text,
+)
+from soulkeep.service.context import MAX_TOKENS
+from soulkeep.service.curator import MAX_ENTRY, Curated
+from soulkeep.service.home import Home
+from soulkeep.service.validation import MAX_NAME, MAX_QUERY
+
+START = "start"
+
+_ADDS = ToolAnnotations(
+    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
+)
+_CHANGES = ToolAnnotations(
+    read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False
+)
+_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+
+
+class Consent(BaseModel):
+    """What the user is asked before SOUL.md changes."""
+
+    agree: bool = Field(description="Write this line into SOUL.md?")
+
+
+class NotAsked(Consent):
+    """The client has no way to ask its user."""
+
+    agree: bool = False
+
+
+def register(server: CheckedServer, home: Home) -> None:
+    """Add the tools and the prompt `start` to a server."""
+
+    @server.prompt(name=START, title="Start")
+    async def start(
+        thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
+        query: Annotated[str, Field(description="What the conversation will be about")] = "",
+    ) -> str:
+        """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
+        try:
+            context = await anyio.to_thread.run_sync(
+                lambda: home.contexts.assemble(thread_id=thread_id or None, query=query or None)
+            )
+        except SoulkeepError as error:
+            raise MCPError(code=INVALID_PARAMS, message=str(error)) from error
+        return context_text(context)
+
+    server.add_tool(get_context, title="Get context", annotations=_READS)
+    server.add_tool(log_day, title="Log", annotations=_ADDS)
+    server.add_tool(curate_memory, title="Curate MEMORY.md", annotations=_CHANGES)
+    server.add_tool(learn_preference, title="Learn preference", annotations=_ADDS)
+
+
+async def get_context(
+    ctx: Context[Home],
+    thread_id: Annotated[str, Field(description="The thread that is continued")] = "",
+    query: Annotated[str, Field(max_length=MAX_QUERY, description="What it will be about")] = "",
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS, description="0: the user's setting")] = 0,
+    used_tokens: Annotated[int, Field(ge=-1, description="How full your window is")] = -1,
+    window_tokens: Annotated[int, Field(ge=0, description="Its size")] = 0,
+) -> Annotated[CallToolResult, ContextAnswer]:
+    """Get what a conversation starts with: identity, standing instructions, notes, logs, memories.
+
+    Use it first in a conversation, and again with used_tokens and window_tokens when yours grows long:
+    the answer says when and what to save. Not for single questions: recall is shorter.
+    """
+    context = await served(
+        ctx,
+        lambda home, session: home.contexts.assemble(
+            thread_id=thread_id or None,
+            query=query or None,
+            max_tokens=max_tokens or None,
+            used_tokens=None if used_tokens < 0 else used_tokens,
+            window_tokens=window_tokens or None,
+            session=session,
+        ),
+    )
+    return answer(context_text(context), ContextAnswer.of(context))
+
+
+async def log_day(
+    ctx: Context[Home],
+    text: Annotated[str, Field(max_length=MAX_ENTRY, description="What happened, in Markdown")],
+) -> Annotated[CallToolResult, LoggedAnswer]:
+    """Append an entry to today's log (daily/YYYY-MM-DD.md), under the time.
+
+    Use it for what was done, tried and left open. Lasting facts belong to remember.
+    """
+    day, time = await served(ctx, lambda home, session: home.curator.log_day(text, session))
+    return answer(logged_text(day, time), LoggedAnswer(day=day.isoformat(), time=time))
+
+
+async def curate_memory(
+    ctx: Context[Home],
+    action: Literal["add", "replace", "remove"],
+    section: Annotated[
+        str,
+        Field(
+            max_length=MAX_NAME,
+            description="User Facts, Project Context, Preferences, Important Decisions or the user's",
+        ),
+    ],
+    entry: Annotated[
+        str, Field(max_length=MAX_ENTRY, description="The entry; for replace and remove as it stands")
+    ] = "",
+    new_entry: Annotated[str, Field(max_length=MAX_ENTRY, description="For replace")] = "",
+    memory_id: Annotated[int, Field(ge=0, description="For add: promote this memory instead")] = 0,
+) -> Annotated[CallToolResult, CuratedAnswer]:
+    """Keep MEMORY.md, the page that every conversation starts with: add, replace or remove an entry.
+
+    Use it for what matters nearly always; everything else belongs to remember. The answer reports its
+    size against the budget. The user edits this file too: what they wrote counts.
+    """
+    curated = await served(
+        ctx,
+        lambda home, session: _curated(home, session, action, section, entry, new_entry, memory_id),
+    )
+    return answer(curated_text(action, curated), CuratedAnswer.of(curated))
+
+
+def _curated(
+    home: Home, session: Session, action: str, section: str, entry: str, new_entry: str, memory_id: int
+) -> Curated:
+    if action != "replace" and new_entry:
+        raise InvalidInputError("new_entry", "goes with action=replace; put the text in `entry`")
+    if memory_id:
+        if action != "add" or entry:
+            raise InvalidInputError("memory_id", "goes with action=add and without `entry`")
+        return home.curator.promote(memory_id, section, session)
+    if action == "add":
+        return home.curator.add_entry(section, entry, session)
+    if action == "replace":
+        return home.curator.replace_entry(section, entry, new_entry, session)
+    return home.curator.remove_entry(section, entry, session)
+
+
+async def _ask(line: str, ctx: Context[Home]) -> Elicit[Consent] | Consent:
+    """Ask the user, if the client can and the line is one that could be written."""
+    try:
+        written = ctx.request_context.lifespan_context.curator.learned_line(line)
+    except SoulkeepError as error:
+        raise ToolError(str(error)) from error
+    if not _can_ask(ctx.client_capabilities):
+        return NotAsked()
+    message = f"May this line be added to Learned Preferences in SOUL.md?\n\n- {written}"
+    return Elicit(message=message, schema=Consent)
+
+
+def _can_ask(client: ClientCapabilities | None) -> bool:
+    asks = None if client is None else client.elicitation
+    # A capability without a mode is that of a client from before there were two.
+    return asks is not None and (asks.form is not None or asks.url is None)
+
+
+async def learn_preference(
+    ctx: Context[Home],
+    line: Annotated[
+        str, Field(max_length=500, description="One sentence about how the user wants you to be")
+    ],
+    consent: Annotated[ElicitationResult[Consent], Resolve(_ask)],
+) -> Annotated[CallToolResult, LearnedAnswer]:
+    """Propose a line for Learned Preferences in SOUL.md; it is written only if the user agrees.
+
+    Use it when the user states how you should always behave. Where the user cannot be asked, the answer
+    has the line and the command with which they add it. Nothing else of SOUL.md can be changed.
+    """
+    state: LearnedState = "declined"
+    if isinstance(consent, AcceptedElicitation):
+        state = "not asked" if isinstance(consent.data, NotAsked) else state
+        state = "written" if consent.data.agree else state
+    written = await served(
+        ctx,
+        lambda home, session: (
+            home.curator.learn(line, session) if state == "written" else home.curator.learned_line(line)
+        ),
+    )
+    home = ctx.request_context.lifespan_context
+    return answer(learned_text(state, written, home.path), LearnedAnswer(state=state, line=written))

@@ -1,0 +1,130 @@
+"""What the SDK's server leaves out: pages of resources, and signs of change in the handshake era.
+
+With `transport` the only module that touches the SDK's private parts.
+"""
+
+import base64
+import binascii
+import weakref
+from collections import defaultdict
+from contextlib import suppress
+
+import anyio
+import anyio.to_thread
+from mcp.server import NotificationOptions, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.models import InitializationOptions
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+)
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INVALID_PARAMS,
+    EmptyResult,
+    ListResourcesResult,
+    PaginatedRequestParams,
+    SubscribeRequestParams,
+    UnsubscribeRequestParams,
+)
+
+from soulkeep.calls import CheckedServer
+from soulkeep.resources import list_changing
+from soulkeep.service.home import Home
+
+PAGE = 100
+"""Resources in one answer of resources/list."""
+
+_Context = ServerRequestContext[Home, object]
+
+_GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError)
+"""A client that is going away needs no signs."""
+
+
+class Signs:
+    """Tells the client what changed, in whichever era it speaks; without a client it does nothing."""
+
+    def __init__(self) -> None:
+        self.bus = InMemorySubscriptionBus()
+        self._sessions: weakref.WeakSet[ServerSession] = weakref.WeakSet()
+        self._subscribed: defaultdict[str, weakref.WeakSet[ServerSession]] = defaultdict(weakref.WeakSet)
+
+    async def resource_updated(self, uri: str) -> None:
+        """Say that what a resource holds has changed, to whoever subscribed to it."""
+        await self.bus.publish(ResourceUpdated(uri=uri))
+        for session in list(self._subscribed.get(uri, ())):
+            with suppress(*_GONE):
+                await session.send_resource_updated(uri)
+
+    async def resources_changed(self) -> None:
+        """Say that there are other resources than before."""
+        await self.bus.publish(ResourcesListChanged())
+        for session in list(self._sessions):
+            with suppress(*_GONE):
+                await session.send_resource_list_changed()
+
+    async def prompts_changed(self) -> None:
+        """Say that prompts/list would answer otherwise than before."""
+        await self.bus.publish(PromptsListChanged())
+        for session in list(self._sessions):
+            with suppress(*_GONE):
+                await session.send_prompt_list_changed()
+
+    async def note_session(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
+        """Remember a connection of the handshake era: SDK middleware."""
+        if ctx.method == "notifications/initialized":
+            self._sessions.add(ctx.session)
+        return await call_next(ctx)
+
+    async def subscribe(self, ctx: _Context, params: SubscribeRequestParams) -> EmptyResult:
+        """Answer resources/subscribe."""
+        self._subscribed[params.uri].add(ctx.session)
+        return EmptyResult()
+
+    async def unsubscribe(self, ctx: _Context, params: UnsubscribeRequestParams) -> EmptyResult:
+        """Answer resources/unsubscribe."""
+        self._subscribed[params.uri].discard(ctx.session)
+        return EmptyResult()
+
+
+def complete(server: CheckedServer, signs: Signs) -> None:
+    """Add to a server the handlers that the SDK's does not have."""
+    low = server._lowlevel_server
+    low.add_request_handler("resources/subscribe", SubscribeRequestParams, signs.subscribe)
+    low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, signs.unsubscribe)
+
+    async def list_resources(ctx: _Context, params: PaginatedRequestParams) -> ListResourcesResult:
+        home = ctx.lifespan_context
+        fixed = {resource.uri: resource for resource in await server.list_resources()}
+        changing = await anyio.to_thread.run_sync(list_changing, home)
+        every = list((fixed | {resource.uri: resource for resource in changing}).values())
+        begin = _place(params.cursor)
+        more = _cursor(begin + PAGE) if begin + PAGE < len(every) else None
+        return ListResourcesResult(resources=every[begin : begin + PAGE], next_cursor=more)
+
+    low.add_request_handler("resources/list", PaginatedRequestParams, list_resources)
+
+
+def initialization_options(server: CheckedServer) -> InitializationOptions:
+    """Return what the handshake announces: the SDK's defaults and the signs that are really given."""
+    options = NotificationOptions(prompts_changed=True, resources_changed=True)
+    return server._lowlevel_server.create_initialization_options(options)
+
+
+def _cursor(place: int) -> str:
+    return base64.urlsafe_b64encode(str(place).encode()).decode()
+
+
+def _place(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    try:
+        place = base64.urlsafe_b64decode(cursor.encode())
+    except (ValueError, binascii.Error):
+        place = b""
+    if not place.isdigit() or len(place) > 9:
+        raise MCPError(code=INVALID_PARAMS, message="The cursor is none of ours; list without one.")
+    return int(place)

@@ -1,0 +1,32 @@
+"""Entries of documents among the memories, and which state of each file they are derived from."""
+
+from soulkeep.models import Memory
+from soulkeep.repository.connection import Database
+from soulkeep.repository.memories import COLUMNS
+
+
+class DocumentTable:
+    """Memories that are derived from lines of a document."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def list_entries(self, name: str) -> list[Memory]:
+        """Return the memories that are entries of a document."""
+        rows = self._database.execute(
+            f"SELECT {COLUMNS} FROM memories AS m WHERE m.document = ? ORDER BY m.id", (name,)
+        )
+        return [Memory._make(row) for row in rows]
+
+    def states(self) -> dict[str, str]:
+        """Return for each indexed document the state of its file at that time."""
+        return dict(self._database.execute("SELECT name, state FROM document_states"))
+
+    def put_state(self, name: str, state: str | None) -> None:
+        """Record the state of a file whose entries are indexed now; None forgets the file."""
+        if state is None:
+            self._database.execute("DELETE FROM document_states WHERE name = ?", (name,))
+        else:
+            self._database.execute(
+                "INSERT OR REPLACE INTO document_states (name, state) VALUES (?, ?)", (name, state)
+            )

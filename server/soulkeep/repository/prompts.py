@@ -1,0 +1,76 @@
+"""The user's global prompts."""
+
+from soulkeep.errors import PromptNotFoundError
+from soulkeep.models import GlobalPrompt
+from soulkeep.repository.connection import Database
+
+
+class PromptTable:
+    """Rows of global prompts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_prompt(
+        self, name: str, content: str, priority: int, created_at: str, *, is_active: bool
+    ) -> int:
+        """Insert a prompt; inside a transaction. Return its id."""
+        self._database.execute(
+            "INSERT INTO global_prompts (name, content, is_active, priority, created_at)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (name, content, int(is_active), priority, created_at),
+        )
+        return self._database.last_row_id
+
+    def get_prompt(self, prompt_id: int) -> GlobalPrompt:
+        """Return one prompt.
+
+        Raises:
+            PromptNotFoundError: There is none with this id.
+        """
+        found = self._list("id = ?", prompt_id)
+        if not found:
+            raise PromptNotFoundError(prompt_id)
+        return found[0]
+
+    def list_prompts(self, *, include_inactive: bool) -> list[GlobalPrompt]:
+        """Return the prompts, highest priority first, older first among equals."""
+        return self._list("is_active >= ?", 0 if include_inactive else 1)
+
+    def outline(self, after: int) -> tuple[str, bool, int]:
+        """Return a text that changes with the sizes of prompts, made without reading what they say.
+
+        Also whether the audit log tells of changed prompts after its entry `after`, and its last entry.
+        """
+        (sizes,) = self._database.execute(
+            "SELECT group_concat(id || ' ' || priority || ' ' || is_active"
+            " || ' ' || octet_length(name) || ' ' || octet_length(content)) FROM global_prompts"
+        )[0]
+        last, changed = self._database.execute(
+            "SELECT ifnull(max(id), ?1), ifnull(max(event GLOB 'prompt.*'), 0)"
+            " FROM audit_log WHERE id > ?1",
+            (after,),
+        )[0]
+        return sizes or "", bool(changed), last
+
+    def _list(self, condition: str, value: int) -> list[GlobalPrompt]:
+        rows = self._database.execute(
+            "SELECT id, name, content, is_active, priority, created_at FROM global_prompts"
+            f" WHERE {condition} ORDER BY priority DESC, id",
+            (value,),
+        )
+        return [
+            GlobalPrompt(identifier, name, content, bool(is_active), priority, created_at)
+            for identifier, name, content, is_active, priority, created_at in rows
+        ]
+
+    def update_prompt(self, prompt: GlobalPrompt) -> None:
+        """Write a prompt's name, content, state and priority; inside a transaction."""
+        self._database.execute(
+            "UPDATE global_prompts SET name = ?, content = ?, is_active = ?, priority = ? WHERE id = ?",
+            (prompt.name, prompt.content, int(prompt.is_active), prompt.priority, prompt.id),
+        )
+
+    def delete_prompt(self, prompt_id: int) -> None:
+        """Delete a prompt; inside a transaction."""
+        self._database.execute("DELETE FROM global_prompts WHERE id = ?", (prompt_id,))

@@ -1,0 +1,133 @@
+"""The vectors of memories in sqlite-vec's table, and whose vectors they are."""
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+
+from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderMismatchError
+from soulkeep.models import Embedding, MemoryFilter
+from soulkeep.repository.conditions import conditions
+from soulkeep.repository.connection import Database
+
+DIMENSIONS = 1536
+"""The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
+
+_UNIT_TOLERANCE = 1e-3
+
+
+class VectorTable:
+    """Rows of vec_memories, and the embedder that the store records."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
+        """Insert the vectors of memories that have none, leaving out None; inside a transaction.
+
+        Raises:
+            DimensionMismatchError: An embedding is wider than the store.
+            EmbedderError: An embedding is not a unit vector.
+        """
+        self._database.execute_many(
+            "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
+            (
+                (memory_id, padded(embedding))
+                for memory_id, embedding in zip(memory_ids, embeddings, strict=True)
+                if embedding is not None
+            ),
+        )
+
+    def nearest(
+        self, embedding: Embedding, allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return up to `limit` (at most 4096) pairs of id and cosine distance (0..2), nearest first."""
+        where, values = conditions(allowed)
+        # Only IN is applied by vec0 before it takes the nearest; other conditions come too late.
+        within = f" AND memory_id IN (SELECT m.id FROM memories AS m WHERE TRUE{where})" if where else ""
+        rows = self._database.execute(
+            "SELECT memory_id, distance FROM vec_memories"
+            f" WHERE content_embedding MATCH :vector AND k = :limit{within}"
+            " ORDER BY distance",
+            {**values, "vector": padded(embedding), "limit": limit},
+        )
+        return sorted(((row[0], row[1]) for row in rows), key=lambda pair: (pair[1], pair[0]))
+
+    def distances(self, embedding: Embedding, memory_ids: Sequence[int]) -> dict[int, float]:
+        """Return the cosine distance (0..2) of each of these memories that has a vector."""
+        rows = self._database.execute(
+            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector)"
+            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
+            " WHERE v.memory_id = wanted.value",
+            {"vector": padded(embedding), "ids": json.dumps(list(memory_ids))},
+        )
+        return {row[0]: row[1] for row in rows}
+
+    def delete_vectors(self, memory_ids: Sequence[int]) -> None:
+        """Delete the vectors of these memories, and tell other processes; inside a transaction."""
+        self._database.execute_many(
+            "DELETE FROM vec_memories WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
+        )
+        self.note_changes(memory_ids)
+
+    def note_changes(self, memory_ids: Sequence[int]) -> None:
+        """Tell processes that hold copies of vectors which ones are to be read again."""
+        self._database.execute_many(
+            "INSERT INTO memory_changes (memory_id) VALUES (?)",
+            ((memory_id,) for memory_id in memory_ids),
+        )
+
+    def recorded_embedder(self) -> str | None:
+        """Return the identity of the embedder that made the vectors; None before the first memory."""
+        rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'embedder'")
+        return str(rows[0][0]) if rows else None
+
+    def require_embedder(self, identity: str) -> None:
+        """Check that the vectors are this embedder's.
+
+        Raises:
+            EmbedderMismatchError: They are another's.
+        """
+        recorded = self.recorded_embedder()
+        if recorded not in (None, identity):
+            raise EmbedderMismatchError(self._database.path, str(recorded), identity)
+
+    def claim_embedder(self, identity: str) -> None:
+        """Record whose vectors the store holds, on the first memory; inside a transaction.
+
+        Raises:
+            EmbedderMismatchError: They are another embedder's already.
+        """
+        self.require_embedder(identity)
+        self._database.execute(
+            "INSERT OR IGNORE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
+        )
+
+    def reset_vectors(self, identity: str) -> None:
+        """Delete every vector and record another embedder; inside a transaction."""
+        self._database.execute("DELETE FROM vec_memories")
+        self._database.execute("DELETE FROM memory_changes")
+        self._database.execute("INSERT INTO memory_changes (memory_id) SELECT id FROM memories")
+        self._database.execute(
+            "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
+        )
+
+
+def padded(embedding: Embedding) -> bytes:
+    """Pad a unit vector with zeros to the width of vec_memories: 1536 float32, little-endian.
+
+    Raises:
+        DimensionMismatchError: It is wider than that.
+        EmbedderError: Its length is not 1. A zero vector would come first in every search, and one
+            with NaN nowhere, without an error from sqlite-vec.
+    """
+    dimensions = len(embedding) // 4
+    if dimensions > DIMENSIONS:
+        raise DimensionMismatchError(DIMENSIONS, dimensions)
+    values = struct.unpack(f"<{dimensions}f", embedding)
+    norm = math.hypot(*values)
+    if not abs(norm - 1) < _UNIT_TOLERANCE:
+        raise EmbedderError(
+            f"An embedding has length {norm}, not 1; report this as a fault of its embedder."
+        )
+    return embedding + bytes(4 * (DIMENSIONS - dimensions))
