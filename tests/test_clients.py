@@ -27,6 +27,8 @@ NPM_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 60
 TOOL_IS_ERROR = 5
 
+READING = {"recall", "list_prompts", "get_context"}
+
 LEDGER = "Zoë keeps the café's ledger in Kraków 📒"
 TITLES = {
     "create_thread": "Create thread",
@@ -156,7 +158,7 @@ def _assert_four_described_tools(tools: list[dict[str, Any]]) -> None:
     assert len(tools) == len(TITLES)
     for tool in tools:
         assert tool["description"]
-        assert tool["annotations"]["readOnlyHint"] is (tool["name"] in {"recall", "list_prompts"})
+        assert tool["annotations"]["readOnlyHint"] is (tool["name"] in READING)
         assert tool["annotations"]["openWorldHint"] is False
         assert tool["inputSchema"]["type"] == tool["outputSchema"]["type"] == "object"
         assert tool["outputSchema"]["required"]

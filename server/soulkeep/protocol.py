@@ -7,14 +7,12 @@ import base64
 import binascii
 import weakref
 from collections import defaultdict
-from contextlib import suppress
 
-import anyio
 import anyio.to_thread
 from mcp.server import NotificationOptions, ServerRequestContext
+from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.models import InitializationOptions
-from mcp.server.session import ServerSession
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
     PromptsListChanged,
@@ -23,6 +21,7 @@ from mcp.server.subscriptions import (
 )
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     EmptyResult,
     ListResourcesResult,
@@ -32,6 +31,7 @@ from mcp.types import (
 )
 
 from soulkeep.calls import CheckedServer
+from soulkeep.errors import SoulkeepError
 from soulkeep.resources import list_changing
 from soulkeep.service.home import Home
 
@@ -40,54 +40,53 @@ PAGE = 100
 
 _Context = ServerRequestContext[Home, object]
 
-_GONE = (anyio.ClosedResourceError, anyio.BrokenResourceError)
-"""A client that is going away needs no signs."""
-
 
 class Signs:
     """Tells the client what changed, in whichever era it speaks; without a client it does nothing."""
 
     def __init__(self) -> None:
         self.bus = InMemorySubscriptionBus()
-        self._sessions: weakref.WeakSet[ServerSession] = weakref.WeakSet()
-        self._subscribed: defaultdict[str, weakref.WeakSet[ServerSession]] = defaultdict(weakref.WeakSet)
+        self._clients: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
 
     async def resource_updated(self, uri: str) -> None:
         """Say that what a resource holds has changed, to whoever subscribed to it."""
         await self.bus.publish(ResourceUpdated(uri=uri))
-        for session in list(self._subscribed.get(uri, ())):
-            with suppress(*_GONE):
-                await session.send_resource_updated(uri)
+        for client in list(self._subscribed.get(uri, ())):
+            await client.notify("notifications/resources/updated", {"uri": uri})
 
     async def resources_changed(self) -> None:
         """Say that there are other resources than before."""
         await self.bus.publish(ResourcesListChanged())
-        for session in list(self._sessions):
-            with suppress(*_GONE):
-                await session.send_resource_list_changed()
+        for client in list(self._clients):
+            await client.notify("notifications/resources/list_changed", None)
 
     async def prompts_changed(self) -> None:
         """Say that prompts/list would answer otherwise than before."""
         await self.bus.publish(PromptsListChanged())
-        for session in list(self._sessions):
-            with suppress(*_GONE):
-                await session.send_prompt_list_changed()
+        for client in list(self._clients):
+            await client.notify("notifications/prompts/list_changed", None)
 
     async def note_session(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
         """Remember a connection of the handshake era: SDK middleware."""
         if ctx.method == "notifications/initialized":
-            self._sessions.add(ctx.session)
+            self._clients.add(_connection(ctx))
         return await call_next(ctx)
 
     async def subscribe(self, ctx: _Context, params: SubscribeRequestParams) -> EmptyResult:
         """Answer resources/subscribe."""
-        self._subscribed[params.uri].add(ctx.session)
+        self._subscribed[params.uri].add(_connection(ctx))
         return EmptyResult()
 
     async def unsubscribe(self, ctx: _Context, params: UnsubscribeRequestParams) -> EmptyResult:
         """Answer resources/unsubscribe."""
-        self._subscribed[params.uri].discard(ctx.session)
+        self._subscribed[params.uri].discard(_connection(ctx))
         return EmptyResult()
+
+
+def _connection(ctx: _Context) -> Connection:
+    # The session is another object at each request.
+    return ctx.session._connection
 
 
 def complete(server: CheckedServer, signs: Signs) -> None:
@@ -99,7 +98,10 @@ def complete(server: CheckedServer, signs: Signs) -> None:
     async def list_resources(ctx: _Context, params: PaginatedRequestParams) -> ListResourcesResult:
         home = ctx.lifespan_context
         fixed = {resource.uri: resource for resource in await server.list_resources()}
-        changing = await anyio.to_thread.run_sync(list_changing, home)
+        try:
+            changing = await anyio.to_thread.run_sync(list_changing, home)
+        except SoulkeepError as error:
+            raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
         every = list((fixed | {resource.uri: resource for resource in changing}).values())
         begin = _place(params.cursor)
         more = _cursor(begin + PAGE) if begin + PAGE < len(every) else None

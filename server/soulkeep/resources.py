@@ -12,7 +12,7 @@ from mcp.types import Annotations, Resource
 
 from soulkeep.calls import CheckedServer
 from soulkeep.documents import DOCUMENTS, DocumentName
-from soulkeep.errors import NotFoundError, SoulkeepError
+from soulkeep.errors import NotFoundError, SoulkeepError, excerpt
 from soulkeep.models import Thread, timestamp
 from soulkeep.note_answers import context_text
 from soulkeep.service.home import Home
@@ -100,9 +100,14 @@ async def _served(work: Callable[[], _Result]) -> _Result:
         raise ResourceError(str(error)) from error
 
 
-async def _read_memory(memory_id: int, ctx: Context[Home]) -> str:
+async def _read_memory(memory_id: str, ctx: Context[Home]) -> str:
     home = ctx.request_context.lifespan_context
-    return await _served(lambda: home.repository.memories.get_memory(memory_id).content)
+    try:
+        wanted = int(memory_id)
+    except ValueError:
+        rule = f"{excerpt(memory_id)} is no id of a memory; use a number that recall shows."
+        raise ResourceNotFoundError(rule) from None
+    return await _served(lambda: home.repository.memories.get_memory(wanted).content)
 
 
 async def _read_log(date: str, ctx: Context[Home]) -> str:
@@ -110,7 +115,8 @@ async def _read_log(date: str, ctx: Context[Home]) -> str:
     try:
         day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
-        raise ResourceNotFoundError(f"{date!r} is no date; write it like 2026-11-22.") from None
+        rule = f"{excerpt(date)} is no date; write it like 2026-11-22."
+        raise ResourceNotFoundError(rule) from None
     text = await _served(lambda: home.documents.read_daily(day))
     if text is None:
         raise ResourceNotFoundError(f"There is no log of {day}; the tool log_day starts today's.")

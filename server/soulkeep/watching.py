@@ -21,6 +21,9 @@ from soulkeep.service.offers import fingerprint
 DEBOUNCE_MS = 300
 """How long changes are collected before they are told: an editor makes several at once."""
 
+STEP_MS = 50
+"""How long it takes at most to notice a change, or the end of the server."""
+
 LOOK_MS = 1_000
 """How often files are looked at anyway: for what came before the watching, or from another machine."""
 
@@ -42,8 +45,8 @@ async def watch(home: Home, signs: Signs) -> None:
         try:
             await _tell(home, signs, await anyio.to_thread.run_sync(seen.look, frozenset()))
             await _watch_files(home, signs, seen)
-        except (OSError, RuntimeError, SoulkeepError) as error:
-            _log.warning("changes of files are not noticed: %s", error)
+        except* (OSError, RuntimeError, SoulkeepError) as errors:
+            _log.warning("changes of files are not noticed: %s", errors.exceptions[0])
         await anyio.sleep(AGAIN_S)
 
 
@@ -53,16 +56,28 @@ async def _watch_files(home: Home, signs: Signs, seen: "_Seen") -> None:
 
     # Some systems tell the real path of what changed, whatever they were asked to watch.
     root = home.path.resolve()
-    async for changes in awatch(
-        root,
-        watch_filter=_Relevant(root),
-        debounce=DEBOUNCE_MS,
-        step=50,
-        rust_timeout=LOOK_MS,
-        yield_on_timeout=True,
-    ):
-        names = frozenset(Path(path).relative_to(root).as_posix() for _, path in changes)
-        await _tell(home, signs, await anyio.to_thread.run_sync(seen.look, names))
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_set_when_cancelled, stop)
+        async for changes in awatch(
+            root,
+            watch_filter=_Relevant(root),
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            stop_event=stop,
+            rust_timeout=LOOK_MS,
+            yield_on_timeout=True,
+        ):
+            names = [Path(path).relative_to(root).as_posix() for _, path in changes]
+            await _tell(home, signs, await anyio.to_thread.run_sync(seen.look, names))
+
+
+async def _set_when_cancelled(stop: anyio.Event) -> None:
+    # The thread that waits for changes does not notice a cancellation.
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stop.set()
 
 
 class _Relevant:

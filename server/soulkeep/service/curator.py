@@ -9,7 +9,7 @@ from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
-from soulkeep.service.documents import MEMORY, link_to
+from soulkeep.service.documents import MEMORY, link_to, linked_id
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_NAME, require_text
 
@@ -100,6 +100,9 @@ class Curator:
 
         _require(section, entry)
         _require(section, new_entry, "new_entry")
+        origin = linked_id(entry)
+        if origin is not None and linked_id(new_entry) is None:
+            new_entry = f"{new_entry.rstrip()} {link_to(origin)}"
         return self._change(
             "replaced",
             section,

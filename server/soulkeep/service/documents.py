@@ -6,17 +6,21 @@ import re
 import threading
 import time as clocks
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soulkeep.documents import Documents
 from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
-from soulkeep.models import Clock, Embedding, Memory, NewMemory, timestamp
+from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
+
+if TYPE_CHECKING:
+    from soulkeep.service.passages import Passages
 
 SETTLED_S = 2.0
 """A file younger than this when it is read may change again without a sign in its date: FAT counts two
@@ -70,6 +74,7 @@ class DocumentIndex:
         self._lock = threading.Lock()
         self._looked = -LOOK_S
         self._told: dict[str, str] = {}
+        self._passages: Passages | None = None
 
     def note_change(self) -> None:
         """Look at every file at the next call: one was changed."""
@@ -113,9 +118,9 @@ class DocumentIndex:
         if reading.state == known:
             return
         entries = [] if reading.says_what(known) else self._entries(reading)
-        _, added = self._difference(reading, known, entries)
+        gone, added = self._difference(reading, known, entries)
         try:
-            self._index(reading, known, entries, self._embedded(added))
+            self._index(reading, known, gone, added)
         except StoreBusyError:
             return
         except (StoreNotWritableError, StoreFullError) as error:
@@ -128,32 +133,22 @@ class DocumentIndex:
             self._told[name] = message
             _log.warning("%s", message)
 
-    def _embedded(self, entries: Sequence[NewMemory]) -> dict[_Key, Embedding | None]:
-        if not entries:
-            return {}
-        _, vectors = self._indexes.embed_new(entries, self._sessions.current())
-        return dict(zip(map(_key, entries), vectors, strict=True))
-
     def _index(
-        self,
-        reading: _Reading,
-        known: str | None,
-        entries: Sequence[NewMemory],
-        vectors: Mapping[_Key, Embedding | None],
+        self, reading: _Reading, known: str | None, gone: Sequence[int], added: Sequence[NewMemory]
     ) -> None:
+        embeddings = self._indexes.embed_new(added, self._sessions.current())[1] if added else ()
         with self._repository.without_waiting(), self._repository.transaction(durable=False):
-            # Another process may have done it meanwhile, perhaps for a newer text.
+            # Another process may have done it meanwhile, perhaps for a newer text. Where the state is
+            # the known one, so are the entries: it holds the digest of what they are derived from.
             if self._repository.documents.states().get(reading.name) != known:
-                return
-            gone, added = self._difference(reading, known, entries)
-            if any(_key(entry) not in vectors for entry in added):
                 return
             self._repository.memories.delete_memories(gone)
             if added:
                 self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
-            for page in _pages(added):
+            for begin in range(0, len(added), _PAGE):
+                page = slice(begin, begin + _PAGE)
                 now = timestamp(self._clock())
-                self._repository.memories.add_memories(page, [vectors[_key(e)] for e in page], now)
+                self._repository.memories.add_memories(added[page], embeddings[page], now)
             self._repository.documents.put_state(reading.name, reading.state)
 
     def _read(self, name: str) -> _Reading:
@@ -170,11 +165,13 @@ class DocumentIndex:
 
     def _entries(self, reading: _Reading) -> list[NewMemory]:
         from soulkeep.documents.daily import list_daily_entries
-        from soulkeep.documents.markdown import list_entries
+        from soulkeep.service.passages import Passages
 
         name, zone = reading.name, self._documents.timezone
         if name == MEMORY:
-            return [_memory(name, e.heading, e.text, None) for e in list_entries(reading.text)]
+            self._passages = self._passages or Passages()
+            entries = self._passages.list_entries(reading.text)
+            return [_memory(name, entry.heading, entry.text, None) for entry in entries]
         day = _day_of(name)
         return [
             _memory(
@@ -192,17 +189,19 @@ class DocumentIndex:
         """Return the ids of entries that are no longer in the file, and what is new in it."""
         if reading.says_what(known):
             return [], []
-        wanted = Counter(map(_key, entries))
+        keys = [_key(entry) for entry in entries]
+        wanted = Counter(keys)
         gone = []
         for memory in self._repository.documents.list_entries(reading.name):
-            if wanted[_key(memory)] > 0:
-                wanted[_key(memory)] -= 1
+            key = _key(memory)
+            if wanted[key] > 0:
+                wanted[key] -= 1
             else:
                 gone.append(memory.id)
         added = []
-        for entry in entries:
-            if wanted[_key(entry)] > 0:
-                wanted[_key(entry)] -= 1
+        for key, entry in zip(keys, entries, strict=True):
+            if wanted[key] > 0:
+                wanted[key] -= 1
                 added.append(entry)
         return gone, added
 
@@ -278,8 +277,3 @@ def _day_of(name: str) -> date:
 
 def _digest_of(state: str | None) -> str:
     return (state or "").rpartition(" ")[2]
-
-
-def _pages(entries: Sequence[NewMemory]) -> Iterator[Sequence[NewMemory]]:
-    for begin in range(0, len(entries), _PAGE):
-        yield entries[begin : begin + _PAGE]

@@ -1,0 +1,193 @@
+"""What a client can read: documents, the context, logs, threads and single memories."""
+
+import base64
+import os
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from mcp import Client, MCPError
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, Resource
+
+from soulkeep.models import NewMemory
+from soulkeep.protocol import PAGE
+from soulkeep.service.home import Home
+
+
+def log(home: Home, day: str, text: str = "- something\n") -> Path:
+    path = home.path / "daily" / f"{day}.md"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+async def text_of(client: Client, uri: str) -> str:
+    (content,) = (await client.read_resource(uri)).contents
+    assert content.mime_type in ("text/markdown", "text/plain")
+    return str(content.text)  # type: ignore[union-attr]
+
+
+async def refused(client: Client, uri: str, code: int = INVALID_PARAMS) -> str:
+    with pytest.raises(MCPError) as raised:
+        await client.read_resource(uri)
+    assert raised.value.error.code == code
+    return raised.value.error.message
+
+
+async def every_page(client: Client) -> list[list[Resource]]:
+    pages, cursor = [], None
+    while True:
+        result = await client.list_resources(cursor=cursor)
+        pages.append(list(result.resources))
+        cursor = result.next_cursor
+        if cursor is None:
+            return pages
+
+
+async def test_documents_come_first_then_the_context_logs_newest_first_and_active_threads(
+    client: Client, home: Home
+) -> None:
+    for day in ("2026-02-27", "2025-12-31", "2026-02-28"):
+        log(home, day)
+    old, new = (home.threads.create_thread(title) for title in ("Old\nroof", "New"))
+    gone = home.threads.create_thread("Gone")
+    home.repository._database.execute("UPDATE threads SET archived = 1 WHERE id = ?", (gone.id,))
+
+    ((*listed,),) = await every_page(client)
+
+    assert [(resource.uri, resource.title) for resource in listed] == [
+        ("soulkeep://SOUL.md", "Agent identity"),
+        ("soulkeep://MEMORY.md", "Long-term memory"),
+        ("soulkeep://context", "Context"),
+        ("soulkeep://daily/2026-02-28", "Log of 2026-02-28"),
+        ("soulkeep://daily/2026-02-27", "Log of 2026-02-27"),
+        ("soulkeep://daily/2025-12-31", "Log of 2025-12-31"),
+        (f"soulkeep://threads/{new.id}", "New"),
+        (f"soulkeep://threads/{old.id}", "Old roof"),
+    ]
+
+
+async def test_a_listed_file_has_its_size_and_date(client: Client, home: Home) -> None:
+    for path in (home.path / "SOUL.md", log(home, "2026-02-28", "ü")):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    thread = home.threads.create_thread("Roof")
+
+    ((*listed,),) = await every_page(client)
+
+    by_uri = {resource.uri: resource for resource in listed}
+    soul, day = by_uri["soulkeep://SOUL.md"], by_uri["soulkeep://daily/2026-02-28"]
+    assert (soul.size, day.size) == ((home.path / "SOUL.md").stat().st_size, 2)
+    for resource in (soul, day):
+        assert resource.annotations is not None
+        assert resource.annotations.last_modified == "2023-11-14T22:13:20.000Z"
+    annotations = by_uri[f"soulkeep://threads/{thread.id}"].annotations
+    assert annotations is not None
+    assert annotations.last_modified == thread.last_active_at
+
+
+async def test_a_long_list_comes_in_pages_that_leave_nothing_out(client: Client, home: Home) -> None:
+    first = date(2025, 1, 1)
+    days = [(first + timedelta(days=number)).isoformat() for number in range(365)]
+    for day in days:
+        log(home, day)
+
+    pages = await every_page(client)
+
+    assert [len(page) for page in pages] == [PAGE, PAGE, PAGE, 68]
+    listed = [resource.uri for page in pages for resource in page]
+    assert listed[3:] == [f"soulkeep://daily/{day}" for day in reversed(days)]
+
+
+async def test_a_page_that_is_just_full_has_no_next_one(client: Client, home: Home) -> None:
+    for number in range(PAGE - 3):
+        log(home, (date(2025, 1, 1) + timedelta(days=number)).isoformat())
+
+    assert [len(page) for page in await every_page(client)] == [PAGE]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", "", "-1", base64.urlsafe_b64encode(b"-5").decode(), "é", "A" * 1000]
+)
+async def test_a_cursor_that_is_none_of_ours_is_refused(cursor: str, client: Client) -> None:
+    with pytest.raises(MCPError, match="list without one") as raised:
+        await client.list_resources(cursor=cursor)
+
+    assert raised.value.error.code == INVALID_PARAMS
+
+
+async def test_the_templates_are_logs_threads_and_memories(client: Client) -> None:
+    templates = (await client.list_resource_templates()).resource_templates
+
+    assert {template.uri_template for template in templates} == {
+        "soulkeep://daily/{date}",
+        "soulkeep://threads/{thread_id}",
+        "soulkeep://memories/{memory_id}",
+    }
+    assert all(template.description for template in templates)
+
+
+async def test_documents_and_logs_are_read_as_they_are_on_the_disk(client: Client, home: Home) -> None:
+    (home.path / "SOUL.md").write_text("ü\r\n", encoding="utf-8", newline="")
+    log(home, "2026-02-28", "# Yesterday\n")
+
+    assert await text_of(client, "soulkeep://SOUL.md") == "ü\r\n"
+    assert await text_of(client, "soulkeep://daily/2026-02-28") == "# Yesterday\n"
+
+
+async def test_a_thread_shows_its_prompt_and_its_latest_memories_behind_bars(
+    client: Client, home: Home
+) -> None:
+    thread = home.threads.create_thread("Roof\n# Fake", "Talk like a roofer.")
+    memories = [NewMemory(f"Slate {n}.\n# x", thread_id=thread.id) for n in range(60)]
+    home.memories.remember(memories)
+
+    text = await text_of(client, f"soulkeep://threads/{thread.id}")
+
+    assert text.startswith(f"# Roof # Fake\n\n{thread.id}, active ")
+    assert "\n## Its prompt\n\nTalk like a roofer.\n" in text
+    shown = [line for line in text.splitlines() if line.startswith("| #")]
+    assert len(shown) == 50
+    assert "Slate 59. # x" in shown[0]
+
+
+async def test_a_memory_is_read_in_full_by_its_id(client: Client, home: Home) -> None:
+    (receipt,) = home.memories.remember([NewMemory("All\nof it.")])
+
+    assert await text_of(client, f"soulkeep://memories/{receipt.id}") == "All\nof it."
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("soulkeep://daily/2026-02-28", "There is no log of 2026-02-28"),
+        ("soulkeep://daily/yesterday", "'yesterday' is no date"),
+        ("soulkeep://daily/2026-02-30", "'2026-02-30' is no date"),
+        ("soulkeep://threads/nope", "There is no thread 'nope'"),
+        ("soulkeep://memories/7", "There is no memory 7"),
+        ("soulkeep://memories/99999999999999999999999", "There is no memory 9999"),
+        ("soulkeep://memories/-1", "There is no memory -1"),
+        ("soulkeep://memories/seven", "'seven' is no id of a memory"),
+        ("soulkeep://nothing", "nothing"),
+        ("soulkeep://daily/..%2fSOUL", "daily"),
+    ],
+)
+async def test_what_is_not_there_is_an_error_that_says_so(uri: str, said: str, client: Client) -> None:
+    assert said in await refused(client, uri)
+
+
+async def test_a_document_that_cannot_be_read_is_an_error_in_words(client: Client, home: Home) -> None:
+    (home.path / "SOUL.md").write_bytes(b"caf\xe9")
+    (home.path / "daily" / "2026-02-28.md").mkdir()
+
+    assert "byte 3 is not UTF-8" in await refused(client, "soulkeep://SOUL.md", INTERNAL_ERROR)
+    assert "2026-02-28.md" in await refused(client, "soulkeep://daily/2026-02-28", INTERNAL_ERROR)
+    assert "byte 3 is not UTF-8" in await text_of(client, "soulkeep://context")
+
+
+async def test_a_store_that_cannot_be_read_is_an_error_in_words(
+    make_home: Callable[..., Home], client: Client, home: Home
+) -> None:
+    make_home().repository._database.execute("ALTER TABLE threads RENAME TO elsewhere")
+
+    with pytest.raises(MCPError, match="soulkeep doctor"):
+        await client.list_resources()

@@ -1,0 +1,367 @@
+"""Signs of change over real pipes: a client hears of what its user or another process did."""
+
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.session import IncomingMessage
+from mcp.types import (
+    PromptListChangedNotification,
+    ResourceListChangedNotification,
+    ResourceUpdatedNotification,
+)
+
+from soulkeep.app import open_home
+from soulkeep.models import NewMemory, PromptOffer
+from soulkeep.service.home import Home
+from soulkeep.watching import _Changes, _Seen
+from wire import COMMAND, MODERN, Wire
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
+
+PATIENCE_S = 10.0
+MEMORY, SOUL, CONTEXT = "soulkeep://MEMORY.md", "soulkeep://SOUL.md", "soulkeep://context"
+PROMPTS, RESOURCES = "other prompts", "other resources"
+
+
+class Ear:
+    """Notes each sign: the address of a resource, or what else is different."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self._news = anyio.Event()
+
+    async def note_message(self, message: IncomingMessage) -> None:
+        """Take a notification of the handshake era."""
+        if isinstance(message, ResourceUpdatedNotification):
+            self.note(message.params.uri)
+        elif isinstance(message, PromptListChangedNotification):
+            self.note(PROMPTS)
+        elif isinstance(message, ResourceListChangedNotification):
+            self.note(RESOURCES)
+
+    async def note_events(self, subscription: Any) -> None:
+        """Take the events of a modern subscription."""
+        names = {"PromptsListChanged": PROMPTS, "ResourcesListChanged": RESOURCES}
+        async for event in subscription:
+            self.note(names.get(type(event).__name__) or event.uri)
+
+    def note(self, sign: str) -> None:
+        self.heard.append(sign)
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def hears(self, sign: str) -> None:
+        with anyio.fail_after(PATIENCE_S):
+            while sign not in self.heard:
+                await self._news.wait()
+
+
+Subscribed = Callable[..., AbstractAsyncContextManager[Ear]]
+
+
+@pytest.fixture(params=["auto", "legacy"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[Home]:
+    """The same home, opened by another process than the server."""
+    with closing(open_home(tmp_path / "home", embedder="none")) as home:
+        yield home
+
+
+@pytest.fixture
+async def connected(mode: str, other: Home) -> AsyncIterator[tuple[Client, Ear]]:
+    ear = Ear()
+    server = StdioServerParameters(
+        command=str(COMMAND),
+        args=["serve", "--home", str(other.path)],
+        env={"SOULKEEP_EMBEDDER": "none"},
+    )
+    async with Client(
+        stdio_client(server), mode=mode, cache=None, message_handler=ear.note_message
+    ) as client:
+        yield client, ear
+
+
+@pytest.fixture
+def subscribed(connected: tuple[Client, Ear], mode: str) -> Subscribed:
+    client, ear = connected
+
+    @asynccontextmanager
+    async def modern(*uris: str) -> AsyncIterator[Ear]:
+        listening = client.listen(
+            resource_subscriptions=uris, prompts_list_changed=True, resources_list_changed=True
+        )
+        async with listening as subscription, anyio.create_task_group() as tasks:
+            tasks.start_soon(ear.note_events, subscription)
+            yield ear
+            tasks.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def legacy(*uris: str) -> AsyncIterator[Ear]:
+        for uri in uris:
+            await client.subscribe_resource(uri)
+        yield ear
+        for uri in uris:
+            await client.unsubscribe_resource(uri)
+
+    return modern if mode == "auto" else legacy
+
+
+def edit(home: Home, name: str, text: str = "# Edited\n\n- by hand\n") -> None:
+    (home.path / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["MEMORY.md", "SOUL.md"])
+async def test_a_hand_edit_of_a_document_is_told(name: str, subscribed: Subscribed, other: Home) -> None:
+    async with subscribed(f"soulkeep://{name}", CONTEXT) as ear:
+        edit(other, name)
+
+        await ear.hears(f"soulkeep://{name}")
+        await ear.hears(CONTEXT)
+        assert PROMPTS not in ear.heard
+        assert RESOURCES not in ear.heard
+
+
+async def test_an_editor_that_renames_a_new_file_into_place_is_noticed(
+    subscribed: Subscribed, other: Home
+) -> None:
+    async with subscribed(MEMORY) as ear:
+        edit(other, "MEMORY.md~")
+        (other.path / "MEMORY.md~").replace(other.path / "MEMORY.md")
+
+        await ear.hears(MEMORY)
+
+
+async def test_the_days_log_is_told_and_listed_when_it_begins(
+    subscribed: Subscribed, other: Home
+) -> None:
+    uri = f"soulkeep://daily/{other.documents.today().isoformat()}"
+    async with subscribed(uri, CONTEXT) as ear:
+        other.curator.log_day("Fixed the roof.")
+
+        await ear.hears(uri)
+        await ear.hears(RESOURCES)
+        await ear.hears(CONTEXT)
+
+
+async def test_a_log_of_another_day_is_told_too(subscribed: Subscribed, other: Home) -> None:
+    async with subscribed("soulkeep://daily/2020-02-29") as ear:
+        edit(other, "daily/2020-02-29.md")
+
+        await ear.hears("soulkeep://daily/2020-02-29")
+        await ear.hears(RESOURCES)
+
+
+async def test_prompts_of_another_process_are_told_and_listed(
+    connected: tuple[Client, Ear], subscribed: Subscribed, other: Home
+) -> None:
+    client, _ = connected
+    async with subscribed(CONTEXT) as ear:
+        await anyio.run_process(
+            [str(COMMAND), "prompts", "add", "Tone", "Be brief.", "--home", str(other.path)]
+        )
+
+        await ear.hears(PROMPTS)
+        await ear.hears(CONTEXT)
+    assert "tone" in [prompt.name for prompt in (await client.list_prompts()).prompts]
+
+
+async def test_a_new_thread_is_told_as_another_resource_and_its_memories_as_an_update(
+    subscribed: Subscribed, other: Home
+) -> None:
+    thread = other.threads.create_thread("Old")
+    async with subscribed(f"soulkeep://threads/{thread.id}") as ear:
+        other.threads.create_thread("New")
+        await ear.hears(RESOURCES)
+
+        other.memories.remember([NewMemory("Slates are grey.", thread_id=thread.id)])
+        await ear.hears(f"soulkeep://threads/{thread.id}")
+
+
+async def test_what_the_client_itself_does_is_told_too(
+    connected: tuple[Client, Ear], subscribed: Subscribed
+) -> None:
+    client, _ = connected
+    async with subscribed(MEMORY) as ear:
+        await client.call_tool("create_thread", {"title": "New"})
+        await ear.hears(RESOURCES)
+        await client.call_tool("set_prompt", {"name": "Tone", "content": "Be brief."})
+        await ear.hears(PROMPTS)
+        await client.call_tool(
+            "curate_memory", {"action": "add", "section": "User Facts", "entry": "Likes tea."}
+        )
+        await ear.hears(MEMORY)
+
+
+async def test_after_unsubscribing_there_are_no_more_signs(subscribed: Subscribed, other: Home) -> None:
+    async with subscribed(MEMORY) as ear:
+        edit(other, "MEMORY.md")
+        await ear.hears(MEMORY)
+
+    async with subscribed(SOUL) as ear:
+        ear.heard.clear()
+        edit(other, "MEMORY.md", "# Edited again\n")
+        edit(other, "SOUL.md")
+        await ear.hears(SOUL)
+        other.threads.create_thread("Later than both")
+        await ear.hears(RESOURCES)
+
+    assert MEMORY not in ear.heard
+
+
+async def test_the_handshake_announces_the_signs_that_are_given(
+    connected: tuple[Client, Ear],
+) -> None:
+    capabilities = connected[0].server_capabilities
+
+    assert capabilities is not None
+    assert capabilities.resources is not None
+    assert capabilities.prompts is not None
+    assert capabilities.tools is not None
+    assert (capabilities.resources.subscribe, capabilities.resources.list_changed) == (True, True)
+    assert capabilities.prompts.list_changed
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[Wire]:
+    server = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
+    yield server
+    server.kill()
+
+
+def watches(wire: Wire) -> bool:
+    """Whether the server has loaded what watches; it does so after its first reply."""
+    return "watchfiles" in Path(f"/proc/{wire.process.pid}/maps").read_text(encoding="utf-8")
+
+
+def watching(wire: Wire, home: Path) -> None:
+    """Wait for the sign of a change, after which the server certainly watches."""
+    wire.initialize()
+    wire.request("resources/subscribe", {"uri": MEMORY})
+    (home / "MEMORY.md").write_text("# Edited\n", encoding="utf-8")
+    assert wire.receive()["method"] == "notifications/resources/updated"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_watching_begins_after_the_first_reply(wire: Wire, tmp_path: Path) -> None:
+    wire.send_bytes(b"")
+    assert not watches(wire)
+    watching(wire, tmp_path / "home")
+    assert watches(wire)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")
+def test_a_server_that_watches_ends_at_once_on_a_signal(wire: Wire, tmp_path: Path) -> None:
+    watching(wire, tmp_path / "home")
+
+    begun = time.monotonic()
+    wire.process.send_signal(signal.SIGTERM)
+    wire.process.wait(timeout=10)
+
+    assert time.monotonic() - begun < 1
+    assert wire.finish() == ("", "", 0)
+
+
+def test_a_server_that_watches_ends_at_once_when_stdin_closes(wire: Wire, tmp_path: Path) -> None:
+    watching(wire, tmp_path / "home")
+
+    begun = time.monotonic()
+    assert wire.finish() == ("", "", 0)
+
+    assert time.monotonic() - begun < 1
+
+
+def test_a_modern_subscription_does_not_keep_a_server_alive(wire: Wire) -> None:
+    wire.request("server/discover", {"_meta": MODERN})
+    wire.send(
+        "subscriptions/listen", {"_meta": MODERN, "notifications": {"promptsListChanged": True}}, id=9
+    )
+    wire.receive()
+
+    begun = time.monotonic()
+    assert wire.finish()[1:] == ("", 0)
+
+    assert time.monotonic() - begun < 1
+
+
+def test_a_client_that_stops_reading_and_goes_away_leaves_no_traceback(
+    wire: Wire, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    watching(wire, home)
+    assert wire.process.stdin
+
+    wire.process.stdin.close()
+    for number in range(20):
+        (home / "MEMORY.md").write_text(f"# {number}\n", encoding="utf-8")
+
+    assert wire.finish()[1:] == ("", 0)
+
+
+@pytest.fixture
+def home(make_home: Callable[..., Home]) -> Home:
+    return make_home(embedder="none")
+
+
+def test_the_first_look_finds_nothing_changed_and_each_change_is_found_once(home: Home) -> None:
+    thread = home.threads.create_thread("Roof")
+    seen = _Seen(home)
+    assert seen.look(()) == seen.look(()) == _Changes()
+
+    edit(home, "MEMORY.md")
+    assert seen.look(()) == _Changes(files=frozenset({"MEMORY.md"}))
+    home.memories.remember([NewMemory("Slates.", thread_id=thread.id)])
+    assert seen.look(()) == _Changes(threads=(thread.id,))
+    (home.path / "SOUL.md").unlink()
+    assert seen.look(()) == _Changes(files=frozenset({"SOUL.md"}), files_come_or_gone=True)
+    assert seen.look(()) == _Changes()
+
+
+def test_prompts_are_read_only_after_one_of_them_may_have_changed(
+    home: Home, other: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = other.prompts.add_prompt("Tone", "Be brief.\nAlways.")
+    seen = _Seen(home)
+    seen.look(())
+    read = home.prompts.list_offers
+    reads: list[int] = []
+
+    def list_offers(_: object) -> list[PromptOffer]:
+        reads.append(1)
+        return read()
+
+    monkeypatch.setattr(type(home.prompts), "list_offers", list_offers)
+
+    for number in range(5):
+        other.memories.remember([NewMemory(f"Memory {number}.")])
+        home.memories.remember([NewMemory(f"Another {number}.")])
+        assert seen.look(()) == _Changes()
+    assert reads == []
+
+    other.prompts.change_prompt(prompt.id, content="Be brief.\nForever")
+    assert seen.look(()) == _Changes(prompts=True)
+    other.prompts.change_prompt(prompt.id, content="Be kind!!\nForever")
+    assert seen.look(()) == _Changes(offers=True, prompts=True)
+    home.repository._database.execute("UPDATE global_prompts SET priority = 3")
+    assert seen.look(()) == _Changes(prompts=True)
+    assert len(reads) == 3
+
+
+def test_a_store_that_cannot_be_read_ends_no_server(wire: Wire, tmp_path: Path, other: Home) -> None:
+    watching(wire, tmp_path / "home")
+    other.repository._database.execute("ALTER TABLE threads RENAME TO elsewhere")
+    (tmp_path / "home" / "MEMORY.md").write_text("# Edited once more\n", encoding="utf-8")
+    other.repository._database.execute("ALTER TABLE elsewhere RENAME TO threads")
+
+    assert wire.request("ping")["result"] == {}
