@@ -35,6 +35,11 @@ TITLES = {
     "remember": "Remember",
     "recall": "Recall",
     "list_prompts": "List global prompts",
+    "get_context": "Get context",
+    "log_day": "Log",
+    "curate_memory": "Curate MEMORY.md",
+    "learn_preference": "Learn preference",
+    "set_prompt": "Set global prompt",
 }
 DOCUMENTS = {"soulkeep://SOUL.md": "# Agent Identity", "soulkeep://MEMORY.md": "# Long-Term Memory"}
 PROTOCOLS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
@@ -153,7 +158,7 @@ def _add_prompt(home: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _assert_four_described_tools(tools: list[dict[str, Any]]) -> None:
+def _assert_described_tools(tools: list[dict[str, Any]]) -> None:
     assert {tool["name"]: tool["title"] for tool in tools} == TITLES
     assert len(tools) == len(TITLES)
     for tool in tools:
@@ -186,8 +191,8 @@ def test_the_inspector_learns_who_the_server_is_and_how_to_use_it(
     assert about["instructions"] == INSTRUCTIONS
 
 
-def test_the_inspector_lists_exactly_the_four_tools(inspector: Inspector) -> None:
-    _assert_four_described_tools(inspector.result("--method", "tools/list")["tools"])
+def test_the_inspector_lists_exactly_the_tools(inspector: Inspector) -> None:
+    _assert_described_tools(inspector.result("--method", "tools/list")["tools"])
 
 
 def test_the_inspector_finds_no_error_in_the_portability_of_the_schemas(
@@ -199,7 +204,7 @@ def test_the_inspector_finds_no_error_in_the_portability_of_the_schemas(
     done = inspector.run("--protocol-era", era, "--method", "tools/list", "--strict")
 
     assert done.returncode == 0, done.stderr
-    _assert_four_described_tools(json.loads(done.stdout)["result"]["tools"])
+    _assert_described_tools(json.loads(done.stdout)["result"]["tools"])
 
 
 def _configured(node: str, folder: Path, name: str, entry: dict[str, Any]) -> Inspector:
@@ -247,6 +252,33 @@ def test_the_inspector_keeps_a_list_of_memories_in_a_thread(inspector: Inspector
     assert [m["content"] for m in decisions] == ["Invoices go out on Fridays"]
 
 
+def test_the_inspector_drives_the_tools_for_documents_and_the_context(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    logged = inspector.call("log_day", text="Paid the café's bill.")
+    curated = inspector.call(
+        "curate_memory", action="add", section="User Facts", entry="The user lives in Kraków."
+    )
+    proposed = inspector.call("learn_preference", line="Answer in Polish.")
+    changed = inspector.call("set_prompt", name="Tone", content="Speak of {{topic}} briefly.")
+
+    assert (tmp_path / "daily" / f"{logged['day']}.md").read_text(encoding="utf-8").count("bill") == 1
+    assert "lives in Kraków" in (tmp_path / "MEMORY.md").read_text(encoding="utf-8")
+    assert curated["tokens"] < curated["budget"]
+    assert proposed["state"] == "not asked"
+    assert changed["prompt"]["mcp_name"] == "tone"
+    parts = [part["name"] for part in inspector.call("get_context")["parts"]]
+    assert parts == ["SOUL.md", "Global prompt: Tone", "MEMORY.md", "Today's log"]
+    (match, *_) = inspector.call("recall", query="Where does the user live?")["matches"]
+    assert match["source"] == "MEMORY.md: User Facts"
+    listed = inspector.result("--method", "prompts/list")["prompts"]
+    assert {prompt["name"] for prompt in listed} == {"start", "tone"}
+    got = inspector.result(
+        "--method", "prompts/get", "--prompt-name", "tone", "--prompt-args", "topic=money"
+    )
+    assert got["messages"][0]["content"]["text"] == "Speak of money briefly."
+
+
 def test_the_inspector_lists_the_prompt_that_the_user_added(
     inspector: Inspector, tmp_path: Path
 ) -> None:
@@ -266,7 +298,8 @@ def test_the_inspector_exits_with_a_tool_error_when_the_limit_is_zero(inspector:
 
 def test_the_inspector_reads_both_documents(inspector: Inspector) -> None:
     listed = inspector.result("--method", "resources/list")["resources"]
-    assert {(r["uri"], r["mimeType"]) for r in listed} == {(uri, "text/markdown") for uri in DOCUMENTS}
+    wanted = {(uri, "text/markdown") for uri in (*DOCUMENTS, "soulkeep://context")}
+    assert {(r["uri"], r["mimeType"]) for r in listed} == wanted
 
     for uri in DOCUMENTS:
         _assert_document(uri, inspector.result("--method", "resources/read", "--uri", uri))
@@ -298,8 +331,8 @@ def test_a_typescript_client_negotiates_its_protocol(seen: dict[str, Any], flavo
     assert seen["instructions"] == INSTRUCTIONS
 
 
-def test_a_typescript_client_lists_exactly_the_four_tools(seen: dict[str, Any]) -> None:
-    _assert_four_described_tools(seen["tools"])
+def test_a_typescript_client_lists_exactly_the_tools(seen: dict[str, Any]) -> None:
+    _assert_described_tools(seen["tools"])
 
 
 def test_a_typescript_client_recalls_what_it_remembered_in_its_thread(seen: dict[str, Any]) -> None:
