@@ -87,7 +87,16 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
 
 def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
     """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
-    from soulkeep import __version__, completions, notes, prompts, protocol, resources, tools
+    from soulkeep import (
+        __version__,
+        completions,
+        memory_tools,
+        notes,
+        prompts,
+        protocol,
+        resources,
+        tools,
+    )
     from soulkeep.calls import CheckedServer, open_session
 
     signs = signs or protocol.Signs()
@@ -109,6 +118,7 @@ def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
         subscriptions=signs.bus,
     )
     tools.register(server)
+    memory_tools.register(server)
     notes.register(server, home)
     resources.register(server, home)
     prompts.register(server, home)
