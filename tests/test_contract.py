@@ -36,6 +36,7 @@ COLUMNS = {
         "subject": ("TEXT", False, None, False),
         "occurred_at": ("TEXT", False, None, False),
         "document": ("TEXT", False, None, False),
+        "expires_at": ("TEXT", False, None, False),
     },
     "global_prompts": {
         "id": ("INTEGER", False, None, True),

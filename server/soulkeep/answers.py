@@ -62,6 +62,7 @@ class ReceiptAnswer(BaseModel):
     id: int
     stored: bool
     duplicate_of: int | None
+    replaced: list[int]
     similar: list[SimilarAnswer] | None
 
     @classmethod
@@ -71,6 +72,7 @@ class ReceiptAnswer(BaseModel):
             id=receipt.id,
             stored=receipt.stored,
             duplicate_of=None if receipt.stored else receipt.id,
+            replaced=list(receipt.replaced),
             similar=None
             if receipt.similar is None
             else [SimilarAnswer.of(similar) for similar in receipt.similar],
@@ -151,7 +153,9 @@ def receipts_text(receipts: Sequence[Receipt], kept: Sequence[NewMemory]) -> str
 def _receipt_text(receipt: Receipt, memory: NewMemory) -> str:
     scope = f"thread {memory.thread_id}" if memory.thread_id else "global"
     if receipt.stored:
-        first = f"Stored as memory {receipt.id} ({memory.memory_type}, {scope})."
+        replaced = ", ".join(f"#{i}" for i in receipt.replaced)
+        instead = f" in place of {replaced}" if replaced else ""
+        first = f"Stored as memory {receipt.id} ({memory.memory_type}, {scope}){instead}."
     else:
         first = f"Not stored: exact duplicate of memory {receipt.id} ({scope})."
     close = [similar for similar in receipt.similar or () if _is_close(similar)]

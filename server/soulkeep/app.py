@@ -14,11 +14,13 @@ from soulkeep.embedders import choose_embedder
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.models import Clock, EmbedderName, Options, utc_now
 from soulkeep.repository import Repository
+from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
 from soulkeep.service.documents import DocumentIndex
 from soulkeep.service.home import Home
 from soulkeep.service.indexes import Indexes
+from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
@@ -56,8 +58,9 @@ def open_home(
         _seed(documents, repository, sessions)
         on_failure.pop_all()
     indexes, tokens = Indexes(repository, model, sessions, clock), TokenCounter()
+    changes = Changes(repository, indexes, sessions, clock, options)
     entries = DocumentIndex(repository, documents, indexes, sessions, clock)
-    memories = Memories(repository, indexes, entries, sessions, clock)
+    memories = Memories(repository, indexes, entries, changes, sessions, clock)
     return Home(
         path=path,
         repository=repository,
@@ -65,11 +68,13 @@ def open_home(
         sessions=sessions,
         indexes=indexes,
         entries=entries,
+        changes=changes,
         memories=memories,
+        lifecycle=Lifecycle(repository, memories, changes, sessions),
         curator=Curator(repository, documents, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
-        threads=Threads(repository, sessions, clock),
-        prompts=Prompts(repository, sessions, clock),
+        threads=Threads(repository, changes, sessions, clock),
+        prompts=Prompts(repository, changes, sessions, clock),
     )
 
 
@@ -82,7 +87,16 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
 
 def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
     """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
-    from soulkeep import __version__, completions, notes, prompts, protocol, resources, tools
+    from soulkeep import (
+        __version__,
+        completions,
+        memory_tools,
+        notes,
+        prompts,
+        protocol,
+        resources,
+        tools,
+    )
     from soulkeep.calls import CheckedServer, open_session
 
     signs = signs or protocol.Signs()
@@ -104,6 +118,7 @@ def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
         subscriptions=signs.bus,
     )
     tools.register(server)
+    memory_tools.register(server)
     notes.register(server, home)
     resources.register(server, home)
     prompts.register(server, home)

@@ -55,6 +55,27 @@ class MemoryNotFoundError(NotFoundError):
         super().__init__(f"There is no memory {memory_id}; use an id that recall returned.")
 
 
+class ChangeNotFoundError(NotFoundError):
+    """No change has this id, or it is older than what is kept."""
+
+    def __init__(self, change_id: int) -> None:
+        self.change_id = change_id
+        super().__init__(f"There is no change {change_id} that is still kept; list the changes first.")
+
+
+class UndoConflictError(SoulkeepError):
+    """What a change did was changed again, so it cannot be taken back alone."""
+
+    def __init__(self, change_id: int, kind: str, key: str) -> None:
+        self.change_id = change_id
+        self.kind = kind
+        self.key = key
+        super().__init__(
+            f"Change {change_id} cannot be undone: {kind} {key} was changed or is used since; undo the"
+            " later changes first, or undo all since a moment."
+        )
+
+
 class PromptNotFoundError(NotFoundError):
     """No global prompt has this id."""
 

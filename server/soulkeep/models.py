@@ -6,7 +6,7 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 MemoryType = Literal["fact", "preference", "decision", "summary"]
 MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
@@ -64,6 +64,7 @@ class NewMemory:
     subject: str | None = None
     occurred_at: str | None = None
     document: str | None = None
+    expires_at: str | None = None
 
 
 class Memory(NamedTuple):
@@ -82,6 +83,13 @@ class Memory(NamedTuple):
     subject: str | None
     occurred_at: str
     document: str | None = None
+    expires_at: str | None = None
+
+    @classmethod
+    def of_row(cls, row: "Image") -> "Memory":
+        """Build a memory from a row of the table, perhaps one from before a migration."""
+        occurred_at = row.get("occurred_at") or row["created_at"]
+        return cls._make((row | {"occurred_at": occurred_at}).get(name) for name in cls._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +143,13 @@ class Receipt:
 
     `id` is the new memory's, or the older one's where `stored` is false because it says exactly the
     same, with the same type, in the same scope. `similar` is None where nobody looked: in a long list.
+    `replaced` are the memories in whose place it came.
     """
 
     id: int
     stored: bool
     similar: tuple[Similar, ...] | None = ()
+    replaced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +229,47 @@ class Options:
 
     `context_tokens` is the default size of a context, `memory_tokens` how long MEMORY.md may be before
     answers say so, `pressure` the share of a window (0 to 1) from which on an agent is told to save.
+    `retention_days` says how long what was forgotten or changed can be brought back; 0 is for ever.
     """
 
     timezone: tzinfo | None = None
     context_tokens: int = 8_000
     memory_tokens: int = 2_000
     pressure: float = 0.7
+    retention_days: int = 90
+
+
+RowKind = Literal["memories", "threads", "global_prompts"]
+
+Image = dict[str, Any]
+"""A row, by its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: who made it and what it was; `undone_by` is the change that took it back."""
+
+    id: int
+    made_at: str
+    agent_id: str
+    action: str
+    undone_by: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRow:
+    """What a change did to one row.
+
+    `before` is the row as it was, unset if there was none; `after` a digest of what it became, unset if
+    it is gone. `replaced_by` is the memory that came in its place.
+    """
+
+    kind: RowKind
+    key: str
+    before: Image | None
+    after: str | None
+    replaced_by: int | None = None
+    change_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

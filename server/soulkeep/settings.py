@@ -33,6 +33,12 @@ class Settings(BaseSettings):
         default=0.7, gt=0, lt=1, description="How full a window may be before an agent is told to save."
     )
 
+    retention_days: int = Field(
+        default=90,
+        ge=0,
+        description="How long changes can be undone and the trash is kept; 0: for ever.",
+    )
+
     @property
     def options(self) -> Options:
         """What the services need of the settings."""
@@ -43,6 +49,7 @@ class Settings(BaseSettings):
             context_tokens=self.context_tokens,
             memory_tokens=self.memory_tokens,
             pressure=self.pressure,
+            retention_days=self.retention_days,
         )
 
     @field_validator("timezone")

@@ -70,6 +70,7 @@ class MemoryInput(BaseModel):
     source: Annotated[str, Field(max_length=MAX_NAME)] = ""
     subject: Annotated[str, Field(max_length=MAX_NAME)] = ""
     occurred_at: str = ""
+    expires_at: str = ""
 
     def to_keep(self) -> NewMemory:
         """Return what the service keeps; empty text means unset."""
@@ -80,6 +81,7 @@ class MemoryInput(BaseModel):
             self.source or None,
             self.subject or None,
             self.occurred_at or None,
+            expires_at=self.expires_at or None,
         )
 
 
@@ -120,6 +122,10 @@ async def remember(
     source: _Source = "",
     subject: _Subject = "",
     occurred_at: _OccurredAt = "",
+    expires_at: Annotated[str, Field(description="When it stops being true (ISO)")] = "",
+    replaces: Annotated[
+        list[int], Field(max_length=MAX_BATCH, description="Ids in whose place it comes")
+    ] = [],  # noqa: B006 - never changed, and pydantic publishes it as the default
     memories: Annotated[
         list[MemoryInput],
         Field(max_length=MAX_BATCH, description="Several memories instead of content; all or none"),
@@ -138,11 +144,14 @@ async def remember(
         source=source,
         subject=subject,
         occurred_at=occurred_at,
+        expires_at=expires_at,
     )
     kept = [memory.to_keep() for memory in memories or [one]]
     receipts = await served(
         ctx,
-        lambda home, session: home.memories.remember(_only_one(content, memories, kept), session),
+        lambda home, session: home.memories.remember(
+            _only_one(content, memories, kept), session, replaces=replaces
+        ),
     )
     return answer(receipts_text(receipts, kept), RememberAnswer.of(receipts))
 

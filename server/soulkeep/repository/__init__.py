@@ -6,6 +6,7 @@ from pathlib import Path
 
 from soulkeep.models import Fault
 from soulkeep.repository import checks, compaction
+from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
 from soulkeep.repository.documents import DocumentTable
@@ -40,6 +41,7 @@ class Repository:
             self.frequencies = WordFrequencies(self._database)
             bootstrap(self._database, rebuild=self.memories.rebuild_full_text)
             on_failure.pop_all()
+        self.changes = ChangeTable(self._database)
         self.documents = DocumentTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)

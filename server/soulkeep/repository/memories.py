@@ -13,7 +13,8 @@ from soulkeep.repository.vectors import VectorTable
 from soulkeep.words import is_single_unspaced, split_words
 
 COLUMNS = (
-    f"m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject, {WHEN}, m.document"
+    "m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject,"
+    f" {WHEN}, m.document, m.expires_at"
 )
 """What makes a Memory, of `memories AS m`."""
 
@@ -41,8 +42,8 @@ class MemoryTable:
         """
         rows = self._database.execute_many(
             "INSERT INTO memories"
-            " (thread_id, content, memory_type, source, created_at, subject, occurred_at, document)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            " (thread_id, content, memory_type, source, created_at, subject, occurred_at, document,"
+            " expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             [
                 (
                     m.thread_id,
@@ -53,6 +54,7 @@ class MemoryTable:
                     m.subject,
                     m.occurred_at,
                     m.document,
+                    m.expires_at,
                 )
                 for m in memories
             ],
@@ -99,6 +101,36 @@ class MemoryTable:
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.thread_id = ?"
             f" ORDER BY {WHEN} DESC, m.id DESC LIMIT ?",
             (thread_id, limit),
+        )
+        return [Memory._make(row) for row in rows]
+
+    def move_memories(self, memory_ids: Sequence[int], thread_id: str | None) -> None:
+        """Put memories into a thread, or make them global; inside a transaction."""
+        self._database.execute_many(
+            "UPDATE memories SET thread_id = ? WHERE id = ?",
+            ((thread_id, memory_id) for memory_id in memory_ids),
+        )
+
+    def list_expired(self, now: str) -> list[int]:
+        """Return the ids of the memories whose time has passed."""
+        rows = self._database.execute("SELECT id FROM memories WHERE expires_at <= ?", (now,))
+        return [row[0] for row in rows]
+
+    def list_memories(
+        self, allowed: MemoryFilter, limit: int, below: int | None = None, **columns: str
+    ) -> list[Memory]:
+        """Return up to `limit` memories, latest id first, with ids under `below`.
+
+        `columns` are values that a row must have in the columns of these names.
+        """
+        where, values = conditions(allowed)
+        for name, value in columns.items():
+            where += f" AND m.{name} = :is_{name}"
+            values[f"is_{name}"] = value
+        rows = self._database.execute(
+            f"SELECT {COLUMNS} FROM memories AS m WHERE m.document IS NULL AND m.id < :below{where}"
+            " ORDER BY m.id DESC LIMIT :limit",
+            {**values, "below": 2**62 if below is None else below, "limit": limit},
         )
         return [Memory._make(row) for row in rows]
 

@@ -1,7 +1,7 @@
 """Every table of the store, and how a file is brought to the current schema.
 
 Canonical tables hold what the user said: threads, memories, global_prompts, sessions, messages,
-usage_records, audit_log. Derived ones (vec_memories, memories_fts) can be rebuilt from them;
+usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts) can be rebuilt from them;
 store_facts, memory_changes and document_states speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
@@ -186,6 +186,39 @@ DOCUMENT_ENTRIES = (
     DOCUMENT_STATES,
 )
 
+# Step 4: expiry, and what every change did to which rows, for listing and undoing it. `before` is the
+# row as JSON, `after` a digest of the new one; NULL stands for no row.
+
+CHANGES = """
+CREATE TABLE changes (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  made_at    TEXT NOT NULL,
+  session_id TEXT NOT NULL,
+  agent_id   TEXT NOT NULL,
+  action     TEXT NOT NULL,
+  undone_by  INTEGER
+)"""
+
+CHANGED_ROWS = """
+CREATE TABLE changed_rows (
+  change_id   INTEGER NOT NULL REFERENCES changes (id) ON DELETE CASCADE,
+  kind        TEXT NOT NULL,
+  key         TEXT NOT NULL,
+  before      TEXT,
+  after       TEXT,
+  replaced_by INTEGER,
+  PRIMARY KEY (change_id, kind, key)
+) WITHOUT ROWID"""
+
+EXPIRY_AND_CHANGES = (
+    "ALTER TABLE memories ADD COLUMN expires_at TEXT",
+    "CREATE INDEX memories_by_expiry ON memories (expires_at) WHERE expires_at IS NOT NULL",
+    CHANGES,
+    CHANGED_ROWS,
+    "CREATE INDEX changed_rows_by_key ON changed_rows (kind, key)",
+    "CREATE INDEX changes_by_undo ON changes (undone_by) WHERE undone_by IS NOT NULL",
+)
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -203,6 +236,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ),
     SUBJECTS_DATES_AND_WORDS,
     DOCUMENT_ENTRIES,
+    EXPIRY_AND_CHANGES,
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

@@ -70,6 +70,11 @@ class VectorTable:
         )
         self.note_changes(memory_ids)
 
+    def replace_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
+        """Put other vectors in the place of those of these memories; inside a transaction."""
+        self.delete_vectors(memory_ids)
+        self.add_vectors(memory_ids, embeddings)
+
     def note_changes(self, memory_ids: Sequence[int]) -> None:
         """Tell processes that hold copies of vectors which ones are to be read again."""
         self._database.execute_many(

@@ -6,10 +6,12 @@ from pathlib import Path
 from soulkeep.documents import Documents
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
+from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
 from soulkeep.service.documents import DocumentIndex
 from soulkeep.service.indexes import Indexes
+from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
@@ -28,7 +30,9 @@ class Home:
     entries: DocumentIndex
     curator: Curator
     contexts: Contexts
+    changes: Changes
     memories: Memories
+    lifecycle: Lifecycle
     threads: Threads
     prompts: Prompts
 

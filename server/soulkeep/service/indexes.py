@@ -75,6 +75,14 @@ class Indexes:
         """
         return self._embed_in_context(self._new_in_context(memories), session)
 
+    def embed_stored(self, memories: Sequence[Memory], session: Session) -> tuple[Vectors, Vectors]:
+        """Embed memories as they are or were in the store: alone, and turned as `embed_new` does.
+
+        Raises:
+            EmbedderError: A text cannot be embedded.
+        """
+        return self._embed_in_context(self._stored_in_context(memories), session)
+
     def catch_up(self) -> None:
         """Index what another program added to the store, unless another process is writing.
 

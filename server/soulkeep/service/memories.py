@@ -1,10 +1,12 @@
 """Keeping memories and bringing them back."""
 
 from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import lru_cache
 
 from soulkeep.dates import asks_when, day_words, find_dates
+from soulkeep.errors import InvalidInputError, MemoryNotFoundError, StoreBusyError
 from soulkeep.models import (
     Clock,
     Embedding,
@@ -28,6 +30,7 @@ from soulkeep.ranking import (
     text_words,
 )
 from soulkeep.repository import Repository
+from soulkeep.service.changes import Changes, Making
 from soulkeep.service.documents import DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.sessions import Sessions
@@ -63,23 +66,33 @@ class Memories:
         repository: Repository,
         indexes: Indexes,
         entries: DocumentIndex,
+        changes: Changes,
         sessions: Sessions,
         clock: Clock,
     ) -> None:
         self._repository = repository
         self._indexes = indexes
         self._entries = entries
+        self._changes = changes
         self._sessions = sessions
         self._clock = clock
 
-    def remember(self, memories: Sequence[NewMemory], session: Session | None = None) -> list[Receipt]:
+    def remember(
+        self,
+        memories: Sequence[NewMemory],
+        session: Session | None = None,
+        *,
+        replaces: Sequence[int] = (),
+    ) -> list[Receipt]:
         """Keep 1 to 1,000 memories in one transaction, all or none; return a receipt for each, in order.
 
         A memory that says exactly what an older one says, with the same type and in the same scope (its
         thread, or global), is not written again. Similar ones are looked for up to 20 memories.
+        `replaces` names memories in whose place a single new one comes: they leave recall for the trash.
 
         Raises:
-            InvalidInputError: A memory breaks a rule; nothing is written.
+            InvalidInputError: A memory breaks a rule, or `replaces` does; nothing is written.
+            MemoryNotFoundError: One to be replaced does not exist.
             ThreadNotFoundError: A memory names a thread that does not exist.
             StoreError: The store cannot take them.
             EmbedderError: A text cannot be embedded.
@@ -91,17 +104,39 @@ class Memories:
         self._indexes.require_embedder()
         memories = [_dated(memory) for memory in memories]
         self._indexes.catch_up()
+        self._require_replaceable(replaces, len(memories))
         alone, embeddings = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
-        with self._repository.transaction():
+        with self._changes.making("memory.replaced" if replaces else "memory.stored", session) as making:
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
+            self._replace(replaces, making)
             kept = self._keep(memories, embeddings, session)
+            making.add("memories", (memory_id for memory_id, stored in kept if stored))
+            making.replace(replaces, kept[0][0])
             for thread_id in _thread_ids(memories):
                 self._repository.threads.touch_thread(thread_id, timestamp(self._clock()))
         return [
-            Receipt(memory_id, stored, _others(close, memory_id))
+            Receipt(memory_id, stored, _others(close, {memory_id, *replaces}), tuple(replaces))
             for (memory_id, stored), close in zip(kept, similar, strict=True)
         ]
+
+    def _require_replaceable(self, replaces: Sequence[int], count: int) -> None:
+        if not replaces:
+            return
+        if count != 1:
+            raise InvalidInputError("replaces", "goes with a single memory; send the others apart")
+        found = self._repository.memories.list_by_ids(replaces)
+        for memory_id in replaces:
+            if memory_id not in found:
+                raise MemoryNotFoundError(memory_id)
+            if (document := found[memory_id].document) is not None:
+                raise InvalidInputError(
+                    "replaces", f"holds {memory_id}, an entry of {document}; change that document"
+                )
+
+    def _replace(self, replaces: Sequence[int], making: Making) -> None:
+        making.touch("memories", replaces)
+        self._repository.memories.delete_memories(replaces)
 
     def _keep(
         self,
@@ -180,6 +215,7 @@ class Memories:
         self._indexes.require_embedder()
         self._indexes.catch_up()
         self._entries.catch_up()
+        self._sweep()
         count, frequencies = self._repository.frequencies.count_and_frequencies(query_terms(query))
         weights = {
             term: inverse_document_frequency(count, frequency) for term, frequency in frequencies.items()
@@ -200,6 +236,24 @@ class Memories:
             limit,
         )
         return Recall(tuple(matches), "hybrid" if embedder else "lexical")
+
+    def _sweep(self) -> None:
+        """Move to the trash what has expired, unless another process is writing."""
+        expired = self._repository.memories.list_expired(timestamp(self._clock()))
+        if not expired:
+            return
+        local = self._sessions.current()
+        try:
+            with (
+                self._repository.without_waiting(),
+                self._changes.making("memory.expired", local) as making,
+            ):
+                making.touch("memories", expired)
+                self._repository.memories.delete_memories(expired)
+                details = ({"memory_id": memory_id} for memory_id in expired)
+                self._sessions.audit(local, "memory.expired", *details)
+        except StoreBusyError:
+            return
 
     def _cosines(
         self,
@@ -224,6 +278,9 @@ class Memories:
         neighbours = table.neighbours(list(found))
         beside = {i for pair in neighbours.values() for i in pair if i is not None}
         memories = table.list_by_ids(list(found | beside))
+        now = timestamp(self._clock())
+        # Their time may have passed while another process keeps them from being moved away.
+        memories = {i: m for i, m in memories.items() if m.expires_at is None or m.expires_at > now}
         # A promoted memory is shown as itself, and its line only where the memory is not found.
         for i in repeated_entries({i: memories[i] for i in found & memories.keys()}):
             del memories[i]
@@ -237,9 +294,10 @@ def _thread_ids(memories: Sequence[NewMemory]) -> list[str]:
 
 
 def _dated(memory: NewMemory) -> NewMemory:
-    if memory.occurred_at is None:
-        return memory
-    return replace(memory, occurred_at=parse_moment("occurred_at", memory.occurred_at))
+    for name in ("occurred_at", "expires_at"):
+        if (value := getattr(memory, name)) is not None:
+            memory = replace(memory, **{name: parse_moment(name, value)})
+    return memory
 
 
 def _identity(memory: NewMemory) -> tuple[str, str, str | None]:
@@ -255,8 +313,8 @@ def _details(memory_id: int, memory: NewMemory) -> dict[str, object]:
     }
 
 
-def _others(similar: tuple[Similar, ...] | None, memory_id: int) -> tuple[Similar, ...] | None:
-    return None if similar is None else tuple(s for s in similar if s.memory.id != memory_id)
+def _others(similar: tuple[Similar, ...] | None, but: AbstractSet[int]) -> tuple[Similar, ...] | None:
+    return None if similar is None else tuple(s for s in similar if s.memory.id not in but)
 
 
 @lru_cache(_KEPT_WORDS)

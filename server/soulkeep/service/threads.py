@@ -4,6 +4,7 @@ import secrets
 
 from soulkeep.models import Clock, Session, Thread, timestamp
 from soulkeep.repository import Repository
+from soulkeep.service.changes import Changes
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_CONTENT, MAX_NAME, require_range, require_text
 
@@ -13,8 +14,11 @@ MAX_LISTED = 1_000
 class Threads:
     """The service behind `create_thread`, and what threads there are."""
 
-    def __init__(self, repository: Repository, sessions: Sessions, clock: Clock) -> None:
+    def __init__(
+        self, repository: Repository, changes: Changes, sessions: Sessions, clock: Clock
+    ) -> None:
         self._repository = repository
+        self._changes = changes
         self._sessions = sessions
         self._clock = clock
 
@@ -33,8 +37,9 @@ class Threads:
             require_text("system_prompt", system_prompt, MAX_CONTENT)
         now = timestamp(self._clock())
         thread = Thread(secrets.token_hex(6), title.strip(), system_prompt, False, now, now)
-        with self._repository.transaction():
+        with self._changes.making("thread.created", session) as making:
             self._repository.threads.add_thread(thread)
+            making.add("threads", [thread.id])
             self._sessions.audit(session, "thread.created", {"thread_id": thread.id})
         return thread
 

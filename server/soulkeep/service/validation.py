@@ -77,8 +77,9 @@ def require_memories(memories: Sequence[NewMemory]) -> None:
             value = getattr(memory, argument)
             if value is not None:
                 require_text(argument, value, MAX_NAME)
-        if memory.occurred_at is not None:
-            parse_moment("occurred_at", memory.occurred_at)
+        for argument in ("occurred_at", "expires_at"):
+            if (moment := getattr(memory, argument)) is not None:
+                parse_moment(argument, moment)
     total = sum(len(memory.content) for memory in memories)
     if total > MAX_BATCH_CHARACTERS:
         raise InvalidInputError(

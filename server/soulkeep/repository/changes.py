@@ -1,0 +1,169 @@
+"""What was changed, by whom, and each changed row as it was before: the undo log."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+
+from soulkeep.errors import ChangeNotFoundError
+from soulkeep.models import Change, ChangedRow, Image, RowKind, Session
+from soulkeep.repository.connection import Database
+
+_KEYS: dict[RowKind, str] = {
+    "memories": "id",
+    "threads": "id",
+    "global_prompts": "id",
+}
+_COLUMNS = "id, made_at, agent_id, action, undone_by"
+
+
+class ChangeTable:
+    """Rows of changes and changed_rows, and the images of the rows they speak of."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._columns: dict[str, list[str]] = {}
+
+    def image(self, kind: RowKind, key: str) -> Image | None:
+        """Return a row as it is, by its columns; None where there is none."""
+        columns = self._columns_of(kind)
+        rows = self._database.execute(
+            f"SELECT {', '.join(columns)} FROM {kind} WHERE {_KEYS[kind]} = ?", (_typed(kind, key),)
+        )
+        return dict(zip(columns, rows[0], strict=True)) if rows else None
+
+    def put_image(self, kind: RowKind, key: str, image: Image | None) -> None:
+        """Make a row what an image says, or delete it; inside a transaction.
+
+        Columns that an image from before a migration does not have get their defaults.
+        """
+        if image is None:
+            self._database.execute(f"DELETE FROM {kind} WHERE {_KEYS[kind]} = ?", (_typed(kind, key),))
+            return
+        known = {name: value for name, value in image.items() if name in self._columns_of(kind)}
+        names = list(known)
+        self._database.execute(
+            f"INSERT INTO {kind} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+            f" ON CONFLICT ({_KEYS[kind]}) DO UPDATE SET"
+            f" {', '.join(f'{name} = excluded.{name}' for name in names)}",
+            list(known.values()),
+        )
+
+    def add_change(self, action: str, session: Session, now: str) -> int:
+        """Insert a change; inside the transaction that makes it. Return its id."""
+        self._database.execute(
+            "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)",
+            (now, session.id, session.agent_id, action),
+        )
+        return self._database.last_row_id
+
+    def add_rows(self, change_id: int, rows: Iterable[ChangedRow]) -> None:
+        """Insert what a change did to rows; inside a transaction."""
+        self._database.execute_many(
+            "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    change_id,
+                    row.kind,
+                    row.key,
+                    None if row.before is None else json.dumps(row.before, ensure_ascii=False),
+                    row.after,
+                    row.replaced_by,
+                )
+                for row in rows
+            ),
+        )
+
+    def get_change(self, change_id: int) -> Change:
+        """Return one change.
+
+        Raises:
+            ChangeNotFoundError: There is none with this id, or it is no longer kept.
+        """
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM changes WHERE id = ?", (change_id,))
+        if not rows:
+            raise ChangeNotFoundError(change_id)
+        return Change(*rows[0])
+
+    def list_changes(self, limit: int, before: int | None = None, since: str = "") -> list[Change]:
+        """Return up to `limit` changes with ids below `before`, made since a moment, latest first."""
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM changes WHERE id < ? AND made_at >= ? ORDER BY id DESC LIMIT ?",
+            (2**62 if before is None else before, since, limit),
+        )
+        return [Change(*row) for row in rows]
+
+    def rows_of(self, change_id: int) -> list[ChangedRow]:
+        """Return what a change did to rows."""
+        return self._rows("change_id = ?", change_id)
+
+    def rows_about(self, kind: RowKind, key: str) -> list[ChangedRow]:
+        """Return what changes did to one row, oldest first."""
+        return self._rows("kind = ? AND key = ?", kind, key)
+
+    def _rows(
+        self, where: str, *values: object, order: str = "change_id, kind, key", limit: int = -1
+    ) -> list[ChangedRow]:
+        rows = self._database.execute(
+            "SELECT change_id, kind, key, before, after, replaced_by FROM changed_rows"
+            f" WHERE {where} ORDER BY {order} LIMIT ?",
+            (*values, limit),
+        )
+        return [
+            ChangedRow(kind, key, None if before is None else json.loads(before), after, by, change)
+            for change, kind, key, before, after, by in rows
+        ]
+
+    def rows_replaced_by(self, memory_id: int) -> list[ChangedRow]:
+        """Return the memories in whose place one came."""
+        return self._rows("kind = 'memories' AND replaced_by = ?", memory_id)
+
+    def mark_undone(self, change_ids: Sequence[int], by: int | None) -> None:
+        """Record which change undid these; inside a transaction."""
+        self._database.execute_many(
+            "UPDATE changes SET undone_by = ? WHERE id = ?",
+            ((by, i) for i in change_ids),
+        )
+
+    def undone_by(self, change_id: int) -> list[int]:
+        """Return the ids of the changes that a change undid."""
+        rows = self._database.execute("SELECT id FROM changes WHERE undone_by = ?", (change_id,))
+        return [row[0] for row in rows]
+
+    def list_trash(self, limit: int, before: int | None = None) -> list[ChangedRow]:
+        """Return up to `limit` memories that are gone, each as it last was, latest first.
+
+        Only those whose change has an id below `before`.
+        """
+        return self._rows(
+            "kind = 'memories' AND after IS NULL AND change_id < ?"
+            " AND NOT EXISTS (SELECT 1 FROM changed_rows AS later WHERE later.kind = 'memories'"
+            " AND later.key = changed_rows.key AND later.change_id > changed_rows.change_id)"
+            " AND before ->> 'document' IS NULL",
+            2**62 if before is None else before,
+            order="change_id DESC, key",
+            limit=limit,
+        )
+
+    def forget_before(self, moment: str) -> int:
+        """Delete changes made before a timestamp; inside a transaction. Return how many."""
+        rows = self._database.execute("DELETE FROM changes WHERE made_at < ? RETURNING id", (moment,))
+        return len(rows)
+
+    def _columns_of(self, kind: RowKind) -> list[str]:
+        if kind not in self._columns:
+            rows = self._database.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (kind,))
+            self._columns[kind] = [row[0] for row in rows]
+        return self._columns[kind]
+
+
+def digest(image: Image | None) -> str | None:
+    """Return a short text that differs for rows that differ; None for no row."""
+    if image is None:
+        return None
+    text = json.dumps(image, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _typed(kind: RowKind, key: str) -> str | int:
+    return key if kind == "threads" else int(key)

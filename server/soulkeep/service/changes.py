@@ -1,0 +1,228 @@
+"""Every change of memories, threads and prompts: listed, undone alone or back to a moment."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from soulkeep.errors import InvalidInputError, UndoConflictError
+from soulkeep.models import (
+    Change,
+    ChangedRow,
+    Clock,
+    Embedding,
+    Image,
+    Memory,
+    Options,
+    RowKind,
+    Session,
+    timestamp,
+)
+from soulkeep.repository import Repository
+from soulkeep.repository.changes import digest
+from soulkeep.service.indexes import Indexes
+from soulkeep.service.sessions import Sessions
+from soulkeep.service.validation import parse_moment, require_range
+
+MAX_LISTED = 1_000
+_PRUNED_EACH = timedelta(hours=1)
+
+ADDED = "added"
+"""Stands for the digest of a row that a change added: whatever became of it, undoing takes it away."""
+
+_Key = tuple[RowKind, str]
+
+
+class Making:
+    """A change while it is made: which rows it touches, and how they were before."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self._before: dict[_Key, Image | None] = {}
+        self._added: set[_Key] = set()
+        self.undone: Sequence[int] = ()
+        self._replaced_by: dict[_Key, int] = {}
+
+    def touch(self, kind: RowKind, keys: Iterable[object]) -> None:
+        """Note rows as they are, before they are changed or deleted."""
+        for key in map(str, keys):
+            if (kind, key) not in self._before:
+                self._before[kind, key] = self._repository.changes.image(kind, key)
+
+    def add(self, kind: RowKind, keys: Iterable[object]) -> None:
+        """Note rows that were just added."""
+        added: dict[_Key, Image | None] = {(kind, str(key)): None for key in keys}
+        self._before |= added
+        self._added |= added.keys()
+
+    def replace(self, memory_ids: Iterable[int], new_id: int) -> None:
+        """Note that one memory takes the place of others."""
+        self._replaced_by |= {("memories", str(memory_id)): new_id for memory_id in memory_ids}
+
+    def rows(self) -> list[ChangedRow]:
+        """Return what has changed in the end."""
+        rows = []
+        for (kind, key), before in self._before.items():
+            added = (kind, key) in self._added
+            after = ADDED if added else digest(self._repository.changes.image(kind, key))
+            if after != digest(before):
+                rows.append(ChangedRow(kind, key, before, after, self._replaced_by.get((kind, key))))
+        return rows
+
+
+class Changes:
+    """Records changes, lists them and takes them back."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        indexes: Indexes,
+        sessions: Sessions,
+        clock: Clock,
+        options: Options,
+    ) -> None:
+        self._repository = repository
+        self._indexes = indexes
+        self._sessions = sessions
+        self._clock = clock
+        self._retention = timedelta(days=options.retention_days)
+        self._pruned = None if options.retention_days else clock()
+
+    @contextmanager
+    def making(self, action: str, session: Session) -> Iterator[Making]:
+        """Do everything inside as one write that can be undone.
+
+        Raises:
+            StoreError: The store cannot take it.
+        """
+        with self._repository.transaction():
+            making = Making(self._repository)
+            yield making
+            if rows := making.rows():
+                change_id = self._repository.changes.add_change(action, session, self._now())
+                self._repository.changes.add_rows(change_id, rows)
+                self._mark_undone(making.undone, change_id)
+            self._prune()
+
+    def list_changes(
+        self, limit: int = 50, before: int | None = None, since: str | None = None
+    ) -> list[Change]:
+        """Return up to `limit` (1 to 1,000) changes, latest first, from below the id `before`.
+
+        Raises:
+            InvalidInputError: The limit is outside, or `since` is no date.
+        """
+        require_range("limit", limit, 1, MAX_LISTED)
+        moment = "" if since is None else parse_moment("since", since)
+        return self._repository.changes.list_changes(limit, before, moment)
+
+    def rows_of(self, change_id: int) -> list[ChangedRow]:
+        """Return what a change did.
+
+        Raises:
+            ChangeNotFoundError: There is none with this id, or it is no longer kept.
+        """
+        self._repository.changes.get_change(change_id)
+        return self._repository.changes.rows_of(change_id)
+
+    def undo(self, change_id: int, session: Session | None = None) -> list[Change]:
+        """Take back one change; taking back an undo does the change again. Return it.
+
+        Raises:
+            ChangeNotFoundError: There is none with this id, or it is no longer kept.
+            InvalidInputError: It was taken back already.
+            UndoConflictError: A row was changed again since; nothing is done.
+        """
+        change = self._repository.changes.get_change(change_id)
+        if change.undone_by is not None:
+            raise InvalidInputError("change_id", f"was undone by change {change.undone_by} already")
+        return self._undo([change], session)
+
+    def undo_since(self, moment: str, session: Session | None = None) -> list[Change]:
+        """Take back all that was changed at a moment or later; return the changes, latest first.
+
+        Raises:
+            InvalidInputError: The moment is no date.
+            UndoConflictError: Another program changed a row; nothing is done.
+        """
+        since, changes = parse_moment("since", moment), []
+        before: int | None = None
+        while page := self._repository.changes.list_changes(MAX_LISTED, before, since):
+            changes += page
+            before = page[-1].id
+        # Undos are taken back like everything else: row by row, the log leads back to the moment.
+        return self._undo(changes, session)
+
+    def _undo(self, changes: Sequence[Change], session: Session | None) -> list[Change]:
+        session = session or self._sessions.current()
+        rows = {change.id: self._repository.changes.rows_of(change.id) for change in changes}
+        vectors = self._vectors([row for of_one in rows.values() for row in of_one], session)
+        with self.making("undo", session) as making:
+            for change in changes:
+                for row in reversed(rows[change.id]):
+                    self._put_back(row, making, vectors)
+            self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
+            making.undone = [change.id for change in changes]
+        return list(changes)
+
+    def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
+        table = self._repository.changes
+        table.mark_undone(change_ids, by)
+        # What an undo had undone is in force again once the undo itself is taken back.
+        again = {i for change_id in change_ids for i in table.undone_by(change_id)}
+        table.mark_undone(sorted(again - set(change_ids)), None)
+
+    def put_back(self, row: ChangedRow, action: str, session: Session | None = None) -> None:
+        """Make one row what it was before a change.
+
+        Raises:
+            UndoConflictError: It was changed again since; nothing is done.
+        """
+        session = session or self._sessions.current()
+        vectors = self._vectors([row], session)
+        with self.making(action, session) as making:
+            self._put_back(row, making, vectors)
+            self._sessions.audit(session, action, {row.kind: row.key})
+
+    def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Embedding | None]:
+        """Embed memories as they will stand in the store."""
+        _, vectors = self._indexes.embed_stored(memories, session)
+        return vectors
+
+    def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[str, Embedding | None]:
+        """Embed the memories that come back, before the store is locked."""
+        back = [row for row in rows if row.kind == "memories" and row.before is not None]
+        if not back:
+            return {}
+        vectors = self.embed([Memory.of_row(row.before) for row in back if row.before], session)
+        return {digest(row.before) or "": vector for row, vector in zip(back, vectors, strict=True)}
+
+    def _put_back(
+        self, row: ChangedRow, making: Making, vectors: Mapping[str, Embedding | None]
+    ) -> None:
+        changes = self._repository.changes
+        making.touch(row.kind, [row.key])
+        current = changes.image(row.kind, row.key)
+        if digest(current) != row.after and not (row.after == ADDED and current):
+            raise UndoConflictError(row.change_id, row.kind, row.key)
+        if row.kind != "memories":
+            if row.before is None and row.kind == "threads" and self._has_memories(row.key):
+                raise UndoConflictError(row.change_id, row.kind, row.key)
+            changes.put_image(row.kind, row.key, row.before)
+            return
+        self._repository.memories.delete_memories([int(row.key)])
+        if row.before is not None:
+            changes.put_image(row.kind, row.key, row.before)
+            vector = vectors[digest(row.before) or ""]
+            self._repository.memories.add_to_indexes([Memory.of_row(row.before)], [vector])
+
+    def _has_memories(self, thread_id: str) -> bool:
+        return bool(self._repository.memories.list_of_thread(thread_id, 1))
+
+    def _prune(self) -> None:
+        now = self._clock()
+        if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
+            self._pruned = now
+            self._repository.changes.forget_before(timestamp(now - self._retention))
+
+    def _now(self) -> str:
+        return timestamp(self._clock())

@@ -1,0 +1,381 @@
+"""Memories revised, replaced, moved, forgotten, expired, and all of it undone."""
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from conftest import TickingClock
+from soulkeep.app import open_home
+from soulkeep.errors import (
+    ChangeNotFoundError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    ThreadNotFoundError,
+    UndoConflictError,
+)
+from soulkeep.models import NewMemory, Options
+from soulkeep.service.home import Home
+
+
+def keep(home: Home, content: str, thread_id: str | None = None) -> int:
+    return home.memories.remember([NewMemory(content, thread_id=thread_id)])[0].id
+
+
+def recalled(home: Home, query: str, thread_id: str | None = None) -> list[str]:
+    return [m.memory.content for m in home.memories.recall(query, thread_id=thread_id).matches]
+
+
+def contents(home: Home) -> dict[int, str]:
+    return {memory.id: memory.content for memory in home.lifecycle.list_memories(limit=1000)}
+
+
+def last(home: Home) -> int:
+    return home.changes.list_changes(1)[0].id
+
+
+def test_a_revision_takes_the_place_of_the_old_version_which_stays_in_the_history(home: Home) -> None:
+    thread = home.threads.create_thread("Pets")
+    old = keep(home, "The cat is called Miso.", thread.id)
+
+    receipt = home.lifecycle.revise(old, "The cat is called Momo.")
+
+    assert (receipt.stored, receipt.replaced) == (True, (old,))
+    assert recalled(home, "cat") == ["The cat is called Momo."]
+    assert home.repository.memories.get_memory(receipt.id).thread_id == thread.id
+    assert [(past.memory.content, past.replaced_by) for past in home.lifecycle.history(receipt.id)] == [
+        ("The cat is called Miso.", receipt.id)
+    ]
+    assert home.check() == []
+
+
+def test_one_memory_replaces_several(home: Home) -> None:
+    ids = [keep(home, f"Draft {number} of the plan.") for number in range(3)]
+
+    (receipt,) = home.memories.remember([NewMemory("The plan is final.")], replaces=ids)
+
+    assert receipt.replaced == tuple(ids)
+    assert contents(home) == {receipt.id: "The plan is final."}
+    assert {past.memory.id for past in home.lifecycle.list_trash()} == set(ids)
+    home.changes.undo(last(home))
+    assert set(contents(home)) == set(ids)
+    assert home.check() == []
+
+
+@pytest.mark.parametrize("replaces", [[99], [1, 99]])
+def test_replacing_what_is_not_there_changes_nothing(home: Home, replaces: list[int]) -> None:
+    keep(home, "Here to stay.")
+    before = last(home)
+
+    with pytest.raises(MemoryNotFoundError):
+        home.memories.remember([NewMemory("New.")], replaces=replaces)
+    with pytest.raises(InvalidInputError, match="single memory"):
+        home.memories.remember([NewMemory("New."), NewMemory("Newer.")], replaces=[1])
+
+    assert contents(home) == {1: "Here to stay."}
+    assert last(home) == before
+
+
+def test_a_forgotten_memory_is_out_of_recall_and_comes_back_as_it_was(home: Home) -> None:
+    kept = home.memories.remember(
+        [
+            NewMemory(
+                "Miso is the cat.", "preference", source="me", subject="Miso", occurred_at="2025-05-04"
+            )
+        ]
+    )[0].id
+    before = home.repository.memories.get_memory(kept)
+
+    assert home.lifecycle.forget([kept]) == [before]
+    assert recalled(home, "cat") == []
+    assert [past.memory for past in home.lifecycle.list_trash()] == [before]
+    with pytest.raises(MemoryNotFoundError):
+        home.lifecycle.forget([kept])
+
+    assert home.lifecycle.restore(kept) == before
+    assert recalled(home, "cat") == ["Miso is the cat."]
+    assert home.lifecycle.list_trash() == []
+    with pytest.raises(MemoryNotFoundError):
+        home.lifecycle.restore(kept)
+    assert home.check() == []
+
+
+def test_forgetting_is_all_or_nothing(home: Home) -> None:
+    kept = keep(home, "Here to stay.")
+
+    with pytest.raises(MemoryNotFoundError):
+        home.lifecycle.forget([kept, 99])
+    with pytest.raises(InvalidInputError):
+        home.lifecycle.forget([])
+
+    assert contents(home) == {kept: "Here to stay."}
+
+
+def test_an_entry_of_a_document_is_changed_in_its_document_only(home: Home) -> None:
+    home.curator.add_entry("User Facts", "The user lives in Lisbon.")
+    (entry,) = [m.memory for m in home.memories.recall("Lisbon").matches]
+
+    for act in (
+        lambda: home.lifecycle.forget([entry.id]),
+        lambda: home.lifecycle.move([entry.id], None),
+        lambda: home.memories.remember([NewMemory("Porto.")], replaces=[entry.id]),
+    ):
+        with pytest.raises(InvalidInputError, match=r"MEMORY\.md"):
+            act()
+    assert home.lifecycle.list_memories() == []
+
+
+def test_a_memory_moves_between_threads_and_the_global_scope(home: Home) -> None:
+    first, second = (home.threads.create_thread(title).id for title in ("One", "Two"))
+    kept = keep(home, "The harbour is frozen.", first)
+
+    (moved,) = home.lifecycle.move([kept], second)
+
+    assert (moved.id, moved.thread_id) == (kept, second)
+    assert recalled(home, "harbour", first) == []
+    assert recalled(home, "harbour", second) == ["The harbour is frozen."]
+    home.lifecycle.move([kept], None)
+    assert recalled(home, "harbour", first) == ["The harbour is frozen."]
+    with pytest.raises(ThreadNotFoundError):
+        home.lifecycle.move([kept], "nowhere")
+    home.changes.undo(last(home))
+    assert recalled(home, "harbour", first) == []
+    assert home.check() == []
+
+
+def test_a_memory_whose_time_has_passed_is_in_the_trash(home: Home, clock: TickingClock) -> None:
+    soon = (clock() + timedelta(hours=1)).isoformat()
+    home.memories.remember([NewMemory("The shop is closed today.", expires_at=soon)])
+    keep(home, "The shop sells bread.")
+    assert len(recalled(home, "shop")) == 2
+
+    clock.now += timedelta(hours=2)
+
+    assert recalled(home, "shop") == ["The shop sells bread."]
+    (past,) = home.lifecycle.list_trash()
+    assert past.memory.content == "The shop is closed today."
+    assert home.check() == []
+
+
+def test_what_has_expired_is_not_recalled_while_another_process_writes(
+    make_home: Callable[..., Home], clock: TickingClock
+) -> None:
+    home, other = make_home(), make_home()
+    soon = (clock() + timedelta(hours=1)).isoformat()
+    home.memories.remember([NewMemory("The shop is closed today.", expires_at=soon)])
+    clock.now += timedelta(hours=2)
+
+    with other.repository.transaction():
+        assert recalled(home, "shop") == []
+    assert home.lifecycle.list_trash() == []
+    assert recalled(home, "shop") == []
+    assert len(home.lifecycle.list_trash()) == 1
+
+
+def test_memories_are_listed_in_pages_by_thread_type_subject_and_source(home: Home) -> None:
+    thread = home.threads.create_thread("Work").id
+    home.memories.remember(
+        [
+            NewMemory(
+                f"Note {n}.", "decision" if n % 2 else "fact", thread if n < 4 else None, "me", "Ada"
+            )
+            for n in range(10)
+        ]
+    )
+    keep(home, "Another.")
+    listed = home.lifecycle.list_memories
+
+    assert [m.id for m in listed(limit=4)] == [11, 10, 9, 8]
+    assert [m.id for m in listed(limit=4, below=8)] == [7, 6, 5, 4]
+    assert [m.id for m in listed(memory_type="decision", subject="Ada")] == [10, 8, 6, 4, 2]
+    assert len(listed(source="me")) == 10
+    assert [m.id for m in listed(since="2020-01-01", until="2020-01-02")] == []
+
+
+def test_every_change_is_listed_with_who_made_it(home: Home) -> None:
+    session = home.sessions.current("claude-desktop")
+    home.memories.remember([NewMemory("One.")], session)
+    home.lifecycle.forget([1])
+    home.prompts.add_prompt("Brief", "Be brief.")
+    home.threads.create_thread("Work")
+
+    assert [(c.action, c.agent_id) for c in home.changes.list_changes()] == [
+        ("thread.created", "soulkeep"),
+        ("prompt.created", "soulkeep"),
+        ("memory.forgotten", "soulkeep"),
+        ("memory.stored", "claude-desktop"),
+    ]
+    (row,) = home.changes.rows_of(2)
+    assert row.before is not None
+    assert row.before["content"] == "One."
+
+
+def test_an_undo_can_be_undone(home: Home) -> None:
+    kept = keep(home, "The cat is called Miso.")
+    home.lifecycle.revise(kept, "The cat is called Momo.")
+    revised = last(home)
+
+    home.changes.undo(revised)
+    assert recalled(home, "cat") == ["The cat is called Miso."]
+    with pytest.raises(InvalidInputError, match="already"):
+        home.changes.undo(revised)
+
+    home.changes.undo(last(home))
+    assert recalled(home, "cat") == ["The cat is called Momo."]
+    assert home.changes.list_changes()[2].undone_by is None
+    assert home.check() == []
+
+
+def test_a_change_that_was_built_upon_is_not_undone_alone(home: Home) -> None:
+    thread = home.threads.create_thread("Work")
+    created = last(home)
+    kept = keep(home, "A note.", thread.id)
+    stored = last(home)
+    home.lifecycle.forget([kept])
+
+    with pytest.raises(UndoConflictError, match="later changes first"):
+        home.changes.undo(stored)
+    home.changes.undo(last(home))
+    with pytest.raises(UndoConflictError):
+        home.changes.undo(created)
+    with pytest.raises(ChangeNotFoundError):
+        home.changes.undo(999)
+    assert contents(home) == {kept: "A note."}
+
+
+def test_everything_since_a_moment_is_undone(home: Home, clock: TickingClock) -> None:
+    kept = keep(home, "Old and dear.")
+    clock.now += timedelta(days=1)
+    moment = clock().isoformat()
+    thread = home.threads.create_thread("Work").id
+    home.lifecycle.revise(kept, "Worse.")
+    home.changes.undo(last(home))
+    home.lifecycle.move([kept], thread)
+    home.prompts.set_prompt("Brief", "Be brief.")
+    home.prompts.set_prompt("Brief", priority=3)
+
+    undone = home.changes.undo_since(moment)
+
+    assert len(undone) == 6
+    assert contents(home) == {kept: "Old and dear."}
+    assert home.prompts.list_prompts(include_inactive=True) == []
+    assert home.repository.count_rows()["threads"] == 0
+    assert home.check() == []
+    home.changes.undo(last(home))
+    assert [prompt.priority for prompt in home.prompts.list_prompts()] == [3]
+
+
+@pytest.mark.parametrize("act", ["change", "deactivate", "remove"])
+def test_prompts_come_back_as_they_were(home: Home, act: str) -> None:
+    prompt = home.prompts.add_prompt("Brief", "Be brief.", 5)
+    if act == "remove":
+        home.prompts.remove_prompt(prompt.id)
+    elif act == "change":
+        home.prompts.set_prompt("Brief", "Be long.", priority=1)
+    else:
+        home.prompts.change_prompt(prompt.id, is_active=False)
+
+    home.changes.undo(last(home))
+
+    assert home.prompts.list_prompts(include_inactive=True) == [prompt]
+
+
+def test_what_is_older_than_the_retention_is_gone_for_good(
+    tmp_path_factory: pytest.TempPathFactory, clock: TickingClock
+) -> None:
+    path = tmp_path_factory.mktemp("kept") / "home"
+    with closing(open_home(path, clock=clock, options=Options(retention_days=30))) as home:
+        home.lifecycle.forget([keep(home, "A secret.")])
+        clock.now += timedelta(days=31)
+        keep(home, "Something else.")
+
+        assert home.lifecycle.list_trash() == []
+        assert [change.action for change in home.changes.list_changes()] == ["memory.stored"]
+        assert home.check() == []
+
+
+def test_the_audit_holds_no_text_of_what_was_changed(home: Home) -> None:
+    kept = keep(home, "A word like zanzibar.")
+    home.lifecycle.revise(kept, "Another word: zanzibar.")
+    home.lifecycle.forget([2])
+    home.changes.undo(last(home))
+
+    rows = home.repository._database.execute("SELECT event, details FROM audit_log")
+    assert {"memory.stored", "memory.forgotten", "change.undone"} <= {row[0] for row in rows}
+    assert "zanzibar" not in str(rows)
+
+
+class LifeMachine(RuleBasedStateMachine):
+    """Random changes and undos, against snapshots of what the store held after each change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.home = open_home(self.folder.name + "/home", embedder="none")
+        self.number = 0
+        self.snapshots = [self.snapshot()]
+
+    def snapshot(self) -> list[tuple[object, ...]]:
+        rows = self.home.lifecycle.list_memories(limit=1000)
+        return sorted((m.id, m.content, m.thread_id or "", m.created_at) for m in rows)
+
+    def done(self) -> None:
+        self.snapshots.append(self.snapshot())
+
+    def ids(self) -> list[int]:
+        return [int(str(row[0])) for row in self.snapshot()]
+
+    @rule(count=st.integers(1, 3))
+    def remember(self, count: int) -> None:
+        self.number += count
+        self.home.memories.remember([NewMemory(f"Note {self.number - n}.") for n in range(count)])
+        self.done()
+
+    @precondition(lambda self: self.ids())
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        self.home.lifecycle.forget(
+            data.draw(st.lists(st.sampled_from(self.ids()), min_size=1, unique=True))
+        )
+        self.done()
+
+    @precondition(lambda self: self.ids())
+    @rule(data=st.data())
+    def revise(self, data: st.DataObject) -> None:
+        self.number += 1
+        self.home.lifecycle.revise(data.draw(st.sampled_from(self.ids())), f"Note {self.number}.")
+        self.done()
+
+    @precondition(lambda self: self.ids())
+    @rule(data=st.data())
+    def restore_something(self, data: st.DataObject) -> None:
+        if trash := self.home.lifecycle.list_trash():
+            self.home.lifecycle.restore(data.draw(st.sampled_from([past.memory.id for past in trash])))
+            self.done()
+
+    @precondition(lambda self: len(self.snapshots) > 1)
+    @rule()
+    def undo_the_latest(self) -> None:
+        self.home.changes.undo(self.home.changes.list_changes(1)[0].id)
+        assert self.snapshot() == self.snapshots[-2]
+        self.done()
+
+    @invariant()
+    def the_store_is_whole(self) -> None:
+        assert self.home.check() == []
+
+    def teardown(self) -> None:
+        self.home.changes.undo_since("2020-01-01")
+        assert self.snapshot() == []
+        self.home.close()
+        self.folder.cleanup()
+
+
+TestLife = LifeMachine.TestCase
+TestLife.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)

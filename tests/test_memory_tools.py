@@ -1,0 +1,127 @@
+"""The tools that look through memories, change them and undo changes, in both protocol eras."""
+
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from soulkeep.service.home import Home
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, result.content
+    return result.content[0].text, result.structured_content or {}  # type: ignore[union-attr]
+
+
+async def refused(client: Client, tool: str, **arguments: Any) -> str:
+    result = await client.call_tool(tool, arguments)
+    assert result.is_error
+    return result.content[0].text  # type: ignore[union-attr]
+
+
+async def test_a_memory_is_revised_and_its_history_shown(client: Client) -> None:
+    await call(client, "remember", content="The cat is called Miso.")
+
+    text, answer = await call(
+        client, "change_memory", action="revise", memory_ids=[1], content="The cat is called Momo."
+    )
+
+    assert text == "Revised #2. The old version is in its history."
+    assert answer["memories"][0]["content"] == "The cat is called Momo."
+    text, answer = await call(client, "browse_memories", view="history", memory_id=2)
+    assert "| #1 " in text
+    assert answer["items"][0]["replaced_by"] == 2
+    assert answer["next"] is None
+
+
+async def test_a_memory_that_replaces_others_says_so(client: Client) -> None:
+    for number in range(2):
+        await call(client, "remember", content=f"Draft {number}.")
+
+    text, answer = await call(client, "remember", content="The plan.", replaces=[1, 2])
+
+    assert text.startswith("Stored as memory 3 (fact, global) in place of #1, #2.")
+    assert answer["receipts"][0]["replaced"] == [1, 2]
+
+
+async def test_what_was_forgotten_is_in_the_trash_until_it_is_restored(client: Client) -> None:
+    await call(client, "remember", content="The cat is called Miso.")
+
+    text, _ = await call(client, "change_memory", action="forget", memory_ids=[1])
+    assert text == "Forgot #1. Restore them with action=restore."
+    assert (await call(client, "recall", query="cat"))[1]["matches"] == []
+    assert (await call(client, "browse_memories", view="trash"))[1]["items"][0]["id"] == 1
+
+    await call(client, "change_memory", action="restore", memory_ids=[1])
+    assert len((await call(client, "recall", query="cat"))[1]["matches"]) == 1
+    assert (await call(client, "browse_memories", view="trash"))[0] == "Nothing to list: trash."
+
+
+async def test_memories_are_moved_and_listed_by_thread_in_pages(client: Client, home: Home) -> None:
+    thread = home.threads.create_thread("Work").id
+    await call(client, "remember", memories=[{"content": f"Note {n}."} for n in range(5)])
+
+    await call(client, "change_memory", action="move", memory_ids=[1, 2], thread_id=thread)
+
+    assert home.repository.memories.get_memory(1).thread_id == thread
+    text, page = await call(client, "browse_memories", limit=3)
+    assert [item["id"] for item in page["items"]] == [5, 4, 3]
+    assert text.endswith("More with below=3.")
+    _, page = await call(client, "browse_memories", limit=3, below=page["next"])
+    assert [(item["id"], item["thread_id"]) for item in page["items"]] == [(2, thread), (1, thread)]
+
+
+async def test_a_change_is_undone_alone_and_all_since_a_moment(client: Client, home: Home) -> None:
+    await call(client, "remember", content="The cat is called Miso.")
+    await call(client, "change_memory", action="forget", memory_ids=[1])
+    _, changes = await call(client, "browse_memories", view="changes")
+    assert [item["content"] for item in changes["items"]] == [
+        "memory.forgotten by mcp",
+        "memory.stored by mcp",
+    ]
+
+    text, answer = await call(client, "undo", change_id=2)
+
+    assert (text, answer) == ("Undone: 2 (memory.forgotten).", {"undone": [2]})
+    _, answer = await call(client, "undo", since="2020-01-01")
+    assert answer["undone"] == [3, 2, 1]
+    assert home.lifecycle.list_memories() == []
+    assert home.check() == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "told"),
+    [
+        ("undo", {}, "must be given, and not both"),
+        ("undo", {"change_id": 1, "since": "2020-01-01"}, "must be given, and not both"),
+        ("undo", {"change_id": 99}, "no change 99"),
+        ("undo", {"since": "soon"}, "must be a date"),
+        ("change_memory", {"action": "forget", "memory_ids": [99]}, "no memory 99"),
+        ("change_memory", {"action": "forget", "memory_ids": []}, "must hold 1 to"),
+        (
+            "change_memory",
+            {"action": "revise", "memory_ids": [1, 2], "content": "x"},
+            "one id to revise",
+        ),
+        ("change_memory", {"action": "revise", "memory_ids": [1]}, "must not be blank"),
+        ("change_memory", {"action": "forget", "memory_ids": [1], "content": "x"}, "action=revise"),
+        ("change_memory", {"action": "forget", "memory_ids": [1], "thread_id": "x"}, "action=move"),
+        ("change_memory", {"action": "move", "memory_ids": [1], "thread_id": "x"}, "no thread 'x'"),
+        ("change_memory", {"action": "restore", "memory_ids": [1]}, "no memory 1"),
+        ("browse_memories", {"view": "trash", "subject": "x"}, "view=memories"),
+        ("browse_memories", {"view": "history", "memory_id": 99}, "no memory 99"),
+        ("browse_memories", {"memory_type": "idea"}, "must be one of"),
+        ("remember", {"content": "x", "expires_at": "soon"}, "must be a date"),
+        ("remember", {"content": "x", "replaces": [99]}, "no memory 99"),
+    ],
+)
+async def test_a_wrong_call_is_told_what_to_do_and_changes_nothing(
+    client: Client, home: Home, tool: str, arguments: dict[str, Any], told: str
+) -> None:
+    await call(client, "remember", content="Here to stay.")
+
+    assert told in await refused(client, tool, **arguments)
+
+    assert [memory.content for memory in home.lifecycle.list_memories()] == ["Here to stay."]
+    assert len(home.changes.list_changes()) == 1
