@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     pressure: float = Field(
         default=0.7, gt=0, lt=1, description="How full a window may be before an agent is told to save."
     )
+    backups: int = Field(default=10, ge=1, description="How many backups are kept.")
 
     @property
     def options(self) -> Options:
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
             context_tokens=self.context_tokens,
             memory_tokens=self.memory_tokens,
             pressure=self.pressure,
+            backups=self.backups,
         )
 
     @field_validator("timezone")
