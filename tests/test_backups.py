@@ -25,6 +25,7 @@ from soulkeep.errors import (
     InvalidInputError,
     SchemaTooNewError,
     StoreBusyError,
+    StoreCorruptError,
 )
 from soulkeep.models import Backup, NewMemory, Options
 from soulkeep.repository import schema
@@ -54,12 +55,27 @@ def _spoil(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _tear_index(home: Home) -> None:
+    database = home.repository._database
+    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (page, size) = database.execute(
+        "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size"
+        " WHERE sqlite_master.name = 'memories_by_date'"
+    )[0]
+    with home.repository.path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
 def test_a_backup_holds_the_store_and_the_documents_and_says_so(home: Home) -> None:
     _keep(home, "The cat is called Miso.")
     home.documents.append_daily("Bought a lamp.")
 
-    backup = home.backups.make("before-spring cleaning")
+    shares: list[float] = []
 
+    backup = home.backups.make("before-spring cleaning", progress=shares.append)
+
+    assert (shares, shares[-1]) == (sorted(shares), 1)
     assert backup == home.backups.find(backup.id) == home.backups.list_backups()[0]
     assert (backup.automatic, backup.label) == (True, "before-spring cleaning")
     assert backup.id.endswith("Z-before-spring-cleaning")
@@ -112,6 +128,16 @@ def test_a_document_that_cannot_be_read_is_left_out_by_name_and_left_alone(
 
     assert backup.left_out == restored.left == ("MEMORY.md",)
     assert (home.path / "MEMORY.md").read_text(encoding="utf-8") == "Elsewhere."
+
+
+def test_no_backup_is_kept_of_a_store_that_fails_the_check(home: Home) -> None:
+    _keep(home, *(f"Memory {number}." for number in range(50)))
+    _tear_index(home)
+
+    with pytest.raises(StoreCorruptError, match="soulkeep doctor"):
+        home.backups.make("before-deletion")
+
+    assert {path.name for path in home.backups.folder.iterdir()} == {".lock"}
 
 
 # Restoring
@@ -204,6 +230,19 @@ def test_a_restored_store_remembers_that_it_was(home: Home) -> None:
     assert (rows[0][0], json.loads(rows[0][1])) == ("store.restored", {"backup": backup.id})
 
 
+def test_a_restore_shows_as_a_change_of_prompts(make_home: Callable[..., Home]) -> None:
+    home, other = make_home(), make_home()
+    home.prompts.add_prompt("Tone", "Be brief.", 0)
+    backup = home.backups.make("try")
+    home.prompts.change_prompt(1, content="Be great.")
+    sizes, _, last = other.repository.prompts.outline(0)
+
+    home.backups.restore(backup.id)
+
+    assert other.repository.prompts.outline(last)[:2] == (sizes, True)
+    assert other.prompts.list_prompts()[0].content == "Be brief."
+
+
 def test_a_moment_means_the_latest_backup_that_is_not_after_it(home: Home, clock: TickingClock) -> None:
     made: list[Backup] = []
     for day in (20, 21):
@@ -252,7 +291,7 @@ def test_a_backup_by_a_later_soulkeep_is_refused_before_anything_changes(home: H
         kept = _copied_by_hand(later, home)
     _keep(home, "Stays.")
 
-    with pytest.raises(SchemaTooNewError):
+    with pytest.raises(SchemaTooNewError, match=kept):
         home.backups.restore(kept)
 
     assert "Stays." in _contents(home)
@@ -335,6 +374,25 @@ def test_a_restore_does_not_begin_while_another_process_keeps_the_write_lock(
             home.backups.restore(backup.id)
 
     assert home.backups.list_backups() == [backup]
+
+
+def test_a_damaged_store_is_mended_under_those_who_have_it_open(
+    make_home: Callable[..., Home],
+) -> None:
+    home, other = make_home(), make_home()
+    _keep(home, *(f"Memory {number}." for number in range(50)))
+    backup = home.backups.make("try")
+    _tear_index(home)
+    with pytest.raises(StoreCorruptError):
+        home.backups.make("before-deletion")
+
+    restored = open_backups(home.path).restore(backup.id)
+
+    assert restored.former is None
+    for opened in (home, other):
+        assert opened.check() == []
+    _keep(other, "Written by the other.")
+    assert "Written by the other." in _contents(home)
 
 
 @pytest.mark.parametrize("damage", ["gone", "torn"])

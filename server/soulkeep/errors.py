@@ -144,7 +144,7 @@ class StoreCorruptError(StoreError):
         super().__init__(
             path,
             f"the store is damaged ({detail})",
-            "keep a copy of the file, then run `soulkeep doctor` or put a backup in its place",
+            "run `soulkeep doctor`, or `soulkeep restore` with a backup that `soulkeep backups` lists",
         )
 
 

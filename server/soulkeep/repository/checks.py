@@ -20,7 +20,7 @@ SOURCES = {table: table for table in TABLES} | {
 }
 
 _REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from the memories"
-_RESTORE = "keep a copy of the file, then put a backup in its place"
+_RESTORE = "run `soulkeep restore` with a backup that `soulkeep backups` lists"
 
 
 def count_rows(database: Database) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Backups of the store and the documents together, and going back to one."""
 
 import shutil
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from soulkeep.errors import (
     BackupNotFoundError,
     InvalidInputError,
     StoreCorruptError,
+    StoreError,
 )
 from soulkeep.models import Backup, Clock, Restored, timestamp
 from soulkeep.repository import Repository
@@ -57,11 +59,13 @@ class Backups:
         Others can go on writing. What is copied is what is committed, also inside a transaction.
 
         Raises:
-            StoreError: The store cannot be read, or the backup not written or not read again.
+            StoreCorruptError: The store is damaged; no backup of it is kept.
+            StoreError: The store cannot be read, or the backup not written.
             InvalidInputError: The label is blank or long.
             DocumentError: Another process keeps writing the documents.
         """
         require_text("label", label, MAX_LABEL)
+        label = " ".join(label.split())
         with exclusive(self.folder):
             lock = locked(self._documents.home)
             backup, _ = self._make(label, automatic=not on_demand, lock=lock, progress=progress)
@@ -97,7 +101,8 @@ class Backups:
         """Set the store and the documents back to a backup, having backed up what they hold now.
 
         Others may have the store open: they see the restored one at their next call. Nothing is changed
-        unless all of it can be.
+        unless all of it can be. Only a process that is killed in the middle may leave documents of the
+        backup beside the store of now; restoring again mends that.
 
         Raises:
             BackupNotFoundError: There is none with this id, and none that is not after this moment.
@@ -128,15 +133,26 @@ class Backups:
                 store = moment.enter_context(snapshot(self._store))
                 documents, left_out = self._documents.read_all()
             store.copy_to(path / self._store.name, lambda share: progress(share * _COPIED))
+            moment.close()
             write_documents(path, documents)
-            schema, counts = examine(path / self._store.name)
-            if counts != store.counts or read_documents(path) != documents:
-                raise BackupDamagedError(path, "it does not hold what was copied")
+            schema = self._examined(path, store.counts)
+            if read_documents(path) != documents:
+                raise StoreError(path, "the documents were not written as they are", "check the disk")
             described = {"made_at": now, "label": label, "automatic": automatic, "left_out": left_out}
-            write_manifest(path, schema, counts=counts, **described)
+            write_manifest(path, schema, counts=dict(store.counts), **described)
             place = put_in_place(path, self.folder, now, label)
         progress(1)
         return read_backup(place), place
+
+    def _examined(self, path: Path, expected: Mapping[str, int]) -> int:
+        """Return the schema version of a copy just made of the present store."""
+        try:
+            schema, counts = examine(path / self._store.name)
+        except BackupDamagedError as error:
+            raise StoreCorruptError(self._store, error.detail) from error
+        if counts != expected:
+            raise StoreCorruptError(self._store, "a copy of it holds other rows")
+        return schema
 
     def _drop_surplus(self, spare: str | None) -> None:
         backups = self.list_backups()
@@ -147,16 +163,13 @@ class Backups:
 
     def _stage(self, backup: Backup, path: Path, progress: Progress) -> Path:
         """Return a verified copy of a backup's store that fits into the place of the present one."""
-        shutil.copytree(self.folder / backup.id, path)
-        progress(0.1)
-        copy = path / self._store.name
-        try:
-            verify_files(path)
-            _, counts = examine(copy)
-        except BackupDamagedError as error:
-            raise BackupDamagedError(self.folder / backup.id, error.detail) from error
+        original, copy = self.folder / backup.id, path / self._store.name
+        verify_files(original)
+        _, counts = examine(original / self._store.name)
         if counts != backup.counts:
-            raise BackupDamagedError(self.folder / backup.id, "its counts are not those of its manifest")
+            raise BackupDamagedError(original, "its counts are not those of its manifest")
+        progress(0.2)
+        shutil.copytree(original, path)
         if not self._store.exists():
             Repository(self._store).close()
         fit(copy, self._store)
@@ -172,7 +185,7 @@ class Backups:
                 lock=nullcontext(),
                 progress=lambda share: progress(0.3 + 0.5 * share),
             )
-        except (BackupDamagedError, StoreCorruptError):
+        except StoreCorruptError:
             return Restored(backup, None, *self._keep_damaged())
         return Restored(backup, former, kept, former.left_out)
 
