@@ -27,7 +27,7 @@ NPM_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 60
 TOOL_IS_ERROR = 5
 
-READING = {"recall", "list_prompts", "get_context"}
+READING = {"recall", "list_prompts", "browse_memories", "get_context"}
 
 LEDGER = "Zoë keeps the café's ledger in Kraków 📒"
 TITLES = {
@@ -35,6 +35,9 @@ TITLES = {
     "remember": "Remember",
     "recall": "Recall",
     "list_prompts": "List global prompts",
+    "browse_memories": "Browse memories",
+    "change_memory": "Change memories",
+    "undo": "Undo",
     "get_context": "Get context",
     "log_day": "Log",
     "curate_memory": "Curate MEMORY.md",
@@ -221,7 +224,7 @@ def test_the_inspector_recalls_what_it_had_remembered_in_an_earlier_process(
     )
 
     (receipt,) = _structured(kept)["receipts"]
-    assert receipt == {"id": 1, "stored": True, "duplicate_of": None, "similar": []}
+    assert receipt == {"id": 1, "stored": True, "duplicate_of": None, "replaced": [], "similar": []}
     (match,) = inspector.call("recall", query="Who keeps the ledger?")["matches"]
     assert (match["id"], match["content"], match["memory_type"]) == (1, LEDGER, "fact")
     assert (match["thread_id"], match["source"]) == (None, None)
@@ -340,7 +343,7 @@ def test_a_typescript_client_recalls_what_it_remembered_in_its_thread(seen: dict
     assert thread["title"] == "Café ledger"
 
     assert _structured(seen["remembered"])["receipts"] == [
-        {"id": 1, "stored": True, "duplicate_of": None, "similar": []}
+        {"id": 1, "stored": True, "duplicate_of": None, "replaced": [], "similar": []}
     ]
     (match,) = _structured(seen["recalled"])["matches"]
     assert (match["id"], match["content"], match["thread_id"]) == (1, LEDGER, thread["id"])

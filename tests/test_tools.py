@@ -13,13 +13,16 @@ NAMES = [
     "remember",
     "recall",
     "list_prompts",
+    "browse_memories",
+    "change_memory",
+    "undo",
     "get_context",
     "log_day",
     "curate_memory",
     "learn_preference",
     "set_prompt",
 ]
-READING = {"recall", "list_prompts", "get_context"}
+READING = {"recall", "list_prompts", "browse_memories", "get_context"}
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
@@ -90,9 +93,13 @@ async def test_a_memory_is_kept_with_an_honest_receipt(client: Client) -> None:
     again, second = await call(client, "remember", content="The user likes tabs more than spaces.")
     close, third = await call(client, "remember", content="The user prefers tabs over spaces.")
 
-    assert first["receipts"] == [{"id": 1, "stored": True, "duplicate_of": None, "similar": []}]
+    assert first["receipts"] == [
+        {"id": 1, "stored": True, "duplicate_of": None, "replaced": [], "similar": []}
+    ]
     assert text == "Stored as memory 1 (fact, global)."
-    assert second["receipts"] == [{"id": 1, "stored": False, "duplicate_of": 1, "similar": []}]
+    assert second["receipts"] == [
+        {"id": 1, "stored": False, "duplicate_of": 1, "replaced": [], "similar": []}
+    ]
     assert again.startswith("Not stored: exact duplicate of memory 1")
     (similar,) = third["receipts"][0]["similar"]
     assert (similar["id"], similar["content"]) == (1, "The user likes tabs more than spaces.")
@@ -110,7 +117,13 @@ async def test_a_long_list_is_answered_in_one_line_for_the_model(client: Client)
         " looked for in so long a list."
     )
     assert [receipt["similar"] for receipt in answer["receipts"]] == [None] * 500
-    assert answer["receipts"][3] == {"id": 1, "stored": False, "duplicate_of": 1, "similar": None}
+    assert answer["receipts"][3] == {
+        "id": 1,
+        "stored": False,
+        "duplicate_of": 1,
+        "replaced": [],
+        "similar": None,
+    }
 
 
 async def test_several_memories_are_kept_in_one_call(client: Client) -> None:

@@ -14,6 +14,7 @@ from soulkeep.embedders import choose_embedder
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.models import Clock, EmbedderName, Options, utc_now
 from soulkeep.repository import Repository
+from soulkeep.service.backups import Backups
 from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
@@ -75,7 +76,15 @@ def open_home(
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),
         prompts=Prompts(repository, changes, sessions, clock),
+        backups=Backups(repository.path, documents, clock, options.backups),
     )
+
+
+def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> Backups:
+    """Return the backups of a home without opening its store, which may be damaged or gone."""
+    options = options or Options()
+    documents = Documents(path, clock, options.timezone)
+    return Backups(path / STORE_NAME, documents, clock, options.backups)
 
 
 def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> None:

@@ -103,6 +103,7 @@ class CheckedServer(MCPServer[Home]):
             tool.input_schema = {**_compact(tool.input_schema), "additionalProperties": False}
             tool.output_schema = _compact(tool.output_schema or {}, frozenset({"title", "description"}))
             _join_types(tool.output_schema)
+            tool.output_schema = _bare(tool.output_schema)
         return tools
 
     async def list_prompts(self) -> list[Prompt]:
@@ -181,7 +182,9 @@ def _rule(message: str) -> str:
     return message[0].lower() + message[1:]
 
 
-def _compact(schema: dict[str, Any], dropped: frozenset[str] = frozenset({"title"})) -> dict[str, Any]:
+def _compact(
+    schema: dict[str, Any], dropped: frozenset[str] = frozenset({"title", "maxLength"})
+) -> dict[str, Any]:
     """Leave out what pydantic adds to a schema and a model has to read with every request.
 
     Definitions are put where they are used: clients that check answers follow references slowly.
@@ -202,12 +205,32 @@ def _compact(schema: dict[str, Any], dropped: frozenset[str] = frozenset({"title
             else compact(value)
             for key, value in part.items()
             if key != "$defs"
-            and not (key in dropped and isinstance(value, str))
+            and not (key in dropped and not isinstance(value, dict))
             and not (key == "default" and value in ("", None, []))
         }
 
     compacted: dict[str, Any] = compact(schema)
     return compacted
+
+
+def _bare(schema: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of an answer's schema which fields of its parts are always there: all of them are."""
+
+    def bare(part: Any) -> Any:
+        if isinstance(part, list):
+            return [bare(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        kept = {key: value for key, value in part.items() if key != "required"}
+        return {
+            key: {name: bare(field) for name, field in value.items()}
+            if key == "properties"
+            else bare(value)
+            for key, value in kept.items()
+        }
+
+    required = {"required": schema["required"]} if "required" in schema else {}
+    return {**bare(schema), **required}
 
 
 def _join_types(part: Any) -> None:

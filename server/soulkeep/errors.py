@@ -3,10 +3,11 @@
 SoulkeepError
 ├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · PromptNotFoundError ·
 │                         SectionNotFoundError · EntryNotFoundError · VersionNotFoundError ·
-│                         PromptNameNotFoundError
+│                         PromptNameNotFoundError · BackupNotFoundError
 ├── InvalidInputError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
-│                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError
+│                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError ·
+│                         BackupDamagedError · BackupsBusyError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
 └── DocumentError         DocumentChangedError
 
@@ -164,7 +165,7 @@ class StoreCorruptError(StoreError):
         super().__init__(
             path,
             f"the store is damaged ({detail})",
-            "keep a copy of the file, then run `soulkeep doctor` or put a backup in its place",
+            "run `soulkeep doctor`, or `soulkeep restore` with a backup that `soulkeep backups` lists",
         )
 
 
@@ -192,6 +193,27 @@ class EmbedderMismatchError(StoreError):
             f"its vectors were made by {stored} and the embedder in use is {configured}",
             "start soulkeep as before (Python version, SOULKEEP_EMBEDDER), "
             "or run `soulkeep reindex` to embed every memory anew",
+        )
+
+
+class BackupDamagedError(StoreError):
+    """A backup is not what was written."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            path,
+            f"the backup is damaged ({detail})",
+            "take another one that `soulkeep backups` lists; the home was left as it is",
+        )
+
+
+class BackupsBusyError(StoreError):
+    """Another process is making or restoring a backup of this home."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path, "another process is making or restoring a backup", "try again in a moment"
         )
 
 
@@ -283,4 +305,15 @@ class VersionNotFoundError(NotFoundError):
         super().__init__(
             f"There is no version {excerpt(version)} of {document}; "
             f"`soulkeep documents history {document}` shows what is kept."
+        )
+
+
+class BackupNotFoundError(NotFoundError):
+    """No backup has this id, or none is as old as this moment."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        super().__init__(
+            f"There is no backup {excerpt(wanted)} and none from before such a moment; "
+            "`soulkeep backups` lists what there is."
         )

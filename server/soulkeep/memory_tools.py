@@ -46,14 +46,14 @@ async def browse_memories(
     memory_type: _Text = "",
     subject: _Text = "",
     source: _Text = "",
-    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time, as until")] = "",
+    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO, as until")] = "",
     until: _Text = "",
     limit: Annotated[int, Field(ge=1, le=200)] = 20,
-    below: Annotated[int, Field(ge=0, description="The next page: `next` of the last one")] = 0,
+    below: Annotated[int, Field(ge=0, description="`next` of the last page")] = 0,
 ) -> Annotated[CallToolResult, BrowseAnswer]:
-    """Look through memories, latest first, the history of one, the trash, or all changes.
+    """Look through memories, the history of one, the trash, or all changes, latest first.
 
-    Use it to find what to correct or forget. To answer a question, recall is better.
+    Use it to find what to correct or forget; to answer a question, use recall.
     """
     found = await served(
         ctx,
@@ -103,14 +103,12 @@ async def change_memory(
     action: Action,
     memory_ids: Annotated[list[int], Field(max_length=MAX_BATCH)],
     content: Annotated[str, Field(max_length=MAX_CONTENT, description="For revise: the new text")] = "",
-    thread_id: Annotated[
-        str, Field(max_length=MAX_NAME, description="For move; empty makes them global")
-    ] = "",
+    thread_id: Annotated[str, Field(max_length=MAX_NAME, description="For move; empty: global")] = "",
 ) -> Annotated[CallToolResult, ChangedAnswer]:
     """Correct (revise), forget, restore from the trash, or move memories.
 
-    Use it when the user says that something is wrong, over or private. Old versions and forgotten
-    memories leave recall and can be brought back. Entries of documents are changed in their document.
+    Use it when something is wrong, over or private. What leaves recall can be brought back. Entries of
+    documents are changed in their document.
     """
     memories = await served(
         ctx, lambda home, session: _changed(home, session, action, memory_ids, content, thread_id)
@@ -139,14 +137,12 @@ def _changed(
 
 async def undo(
     ctx: Context[Home],
-    change_id: Annotated[int, Field(ge=0, description="One change, as browse_memories lists it")] = 0,
-    since: Annotated[
-        str, Field(max_length=MAX_NAME, description="Or all since a moment (ISO), which the user names")
-    ] = "",
+    change_id: Annotated[int, Field(ge=0, description="As browse_memories lists them")] = 0,
+    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
 ) -> Annotated[CallToolResult, UndoneAnswer]:
-    """Take back a change of memories, threads or prompts, or every change since a moment.
+    """Take back a change of memories, threads or prompts, or all since a moment the user names.
 
-    An undo is a change too and can be undone. Not for documents: they have a history of their own.
+    An undo can be undone too. Not for documents.
     """
     changes = await served(ctx, lambda home, session: _undone(home, session, change_id, since))
     return answer(undone_text(changes), UndoneAnswer.of(changes))

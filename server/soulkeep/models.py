@@ -6,6 +6,7 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 MemoryType = Literal["fact", "preference", "decision", "summary"]
@@ -230,6 +231,7 @@ class Options:
     `context_tokens` is the default size of a context, `memory_tokens` how long MEMORY.md may be before
     answers say so, `pressure` the share of a window (0 to 1) from which on an agent is told to save.
     `retention_days` says how long what was forgotten or changed can be brought back; 0 is for ever.
+    `backups` is how many are kept.
     """
 
     timezone: tzinfo | None = None
@@ -237,6 +239,7 @@ class Options:
     memory_tokens: int = 2_000
     pressure: float = 0.7
     retention_days: int = 90
+    backups: int = 10
 
 
 RowKind = Literal["memories", "threads", "global_prompts"]
@@ -270,6 +273,37 @@ class ChangedRow:
     after: str | None
     replaced_by: int | None = None
     change_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of a store and its documents as they were together at `made_at`.
+
+    An `automatic` one was made before a deletion or a restore, as its `label` says. `counts` are rows by
+    table; `left_out` names documents that could not be read.
+    """
+
+    id: str
+    made_at: str
+    label: str
+    automatic: bool
+    size: int
+    counts: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a home was set back to, and where what it held until then is.
+
+    `former` is unset where the store was damaged: then `kept` has its files as they were, and `left`
+    names documents that could not be read or replaced.
+    """
+
+    backup: Backup
+    former: Backup | None
+    kept: Path
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

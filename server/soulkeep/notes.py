@@ -84,8 +84,8 @@ async def get_context(
 ) -> Annotated[CallToolResult, ContextAnswer]:
     """Get what a conversation starts with: identity, standing instructions, notes, logs, memories.
 
-    Use it first in a conversation, and again with used_tokens and window_tokens when yours grows long:
-    the answer says when and what to save. Not for single questions: recall is shorter.
+    Use it first, and with used_tokens and window_tokens when the conversation grows long: it says when
+    and what to save. For single questions use recall.
     """
     context = await served(
         ctx,
@@ -129,10 +129,10 @@ async def curate_memory(
     new_entry: Annotated[str, Field(max_length=MAX_ENTRY, description="For replace")] = "",
     memory_id: Annotated[int, Field(ge=0, description="For add: promote this memory instead")] = 0,
 ) -> Annotated[CallToolResult, CuratedAnswer]:
-    """Keep MEMORY.md, the page that every conversation starts with: add, replace or remove an entry.
+    """Add, replace or remove an entry of MEMORY.md, the page that every conversation starts with.
 
-    Use it for what matters nearly always; everything else belongs to remember. The answer reports its
-    size against the budget. The user edits this file too: what they wrote counts.
+    Use it for what matters nearly always; everything else belongs to remember. The answer reports the
+    page's size. The user edits it too: what they wrote counts.
     """
     curated = await served(
         ctx,
@@ -184,8 +184,8 @@ async def learn_preference(
 ) -> Annotated[CallToolResult, LearnedAnswer]:
     """Propose a line for Learned Preferences in SOUL.md; it is written only if the user agrees.
 
-    Use it when the user states how you should always behave. Where the user cannot be asked, the answer
-    has the line and the command with which they add it. Nothing else of SOUL.md can be changed.
+    Use it when the user states how you should always behave. Where they cannot be asked, the answer has
+    the command with which they add it.
     """
     state: LearnedState = "declined"
     if isinstance(consent, AcceptedElicitation):

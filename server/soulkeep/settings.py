@@ -32,6 +32,7 @@ class Settings(BaseSettings):
     pressure: float = Field(
         default=0.7, gt=0, lt=1, description="How full a window may be before an agent is told to save."
     )
+    backups: int = Field(default=10, ge=1, description="How many backups are kept.")
 
     retention_days: int = Field(
         default=90,
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
             memory_tokens=self.memory_tokens,
             pressure=self.pressure,
             retention_days=self.retention_days,
+            backups=self.backups,
         )
 
     @field_validator("timezone")

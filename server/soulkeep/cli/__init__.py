@@ -17,6 +17,7 @@ class _LazyGroup(click.Group):
     """A group that imports a command's module when the command is used, to keep `serve` fast."""
 
     commands_by_module: ClassVar[dict[str, tuple[str, ...]]] = {
+        "soulkeep.cli.backups": ("backup", "backups", "restore"),
         "soulkeep.cli.context": ("context",),
         "soulkeep.cli.demo": ("demo",),
         "soulkeep.cli.doctor": ("compact", "doctor", "reindex"),

@@ -1,14 +1,14 @@
 """SOUL.md, MEMORY.md and the daily logs: plain Markdown that belongs to the user."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, tzinfo
 from pathlib import Path
 from typing import Literal, get_args
 
 from soulkeep.documents import history
-from soulkeep.documents.files import LEAVE, append, decode, locate, locked, read, rewrite
+from soulkeep.documents.files import LEAVE, append, decode, locate, locked, read, rewrite, write_new
 from soulkeep.documents.history import Version
 from soulkeep.documents.seeding import seed
 from soulkeep.errors import (
@@ -153,6 +153,51 @@ class Documents:
         """
         former = self.read_version(name, version)
         return self.edit(name, lambda _: former)
+
+    def read_all(self) -> tuple[dict[str, bytes], list[str]]:
+        """Return every document by its name in the home, and the names of those that cannot be read."""
+        names = [*DOCUMENTS, *(f"daily/{day.isoformat()}.md" for day in self.list_daily())]
+        found, unreadable = {}, []
+        for name in names:
+            path = self.home / name
+            if os.path.lexists(path):
+                try:
+                    found[name] = read(locate(self.home, path))
+                except DocumentError:
+                    unreadable.append(name)
+        return found, unreadable
+
+    def replace_all(
+        self, new: Mapping[str, bytes], former: Mapping[str, bytes], leave: Collection[str]
+    ) -> None:
+        """Make the documents say what `new` does where they still say what `former` does.
+
+        Call it inside `locked`. Logs that `new` lacks are removed, and names in `leave` are left alone,
+        as is what the user changes meanwhile.
+
+        Raises:
+            DocumentError: One cannot be written; others may have been.
+        """
+        for name in sorted({*new, *former} - {*leave}):
+            path, content = self.home / name, new.get(name)
+            with _writing(path):
+                if content is not None:
+                    self._put(path, content, former.get(name))
+                elif name not in DOCUMENTS and os.path.lexists(path) and read(path) == former[name]:
+                    locate(self.home, path).unlink()
+
+    def _put(self, path: Path, content: bytes, former: bytes | None) -> None:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if former is None and not os.path.lexists(path):
+            write_new(path, content)
+        elif former is not None and content != former:
+            place = locate(self.home, path)
+            rewrite(place, lambda now: content if now == former else now, self._keeping(path))
+
+    def _keeping(self, path: Path) -> Callable[[bytes], None]:
+        if path.name not in DOCUMENTS:
+            return lambda _: None
+        return lambda content: history.keep_version(_history_of(path), content, self._clock())
 
     def _now(self) -> datetime:
         return self._clock().astimezone(self.timezone)

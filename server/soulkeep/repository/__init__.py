@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from soulkeep.models import Fault
-from soulkeep.repository import checks, compaction
+from soulkeep.repository import backups, checks, compaction
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
@@ -86,6 +86,10 @@ class Repository:
     def compact(self) -> Iterator[int]:
         """Give back the space of deleted vectors; yield how many vectors each short step moved."""
         return compaction.compact(self._database)
+
+    def outrun(self, store: Path) -> None:
+        """Let this copy, about to take the place of a store, go on with ids where that one ends."""
+        backups.outrun(self._database, store)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""

@@ -13,18 +13,21 @@ TABLES = (
     "audit_log",
 )
 
+SOURCES = {table: table for table in TABLES} | {
+    # The shadow tables are what the virtual ones are made of, and are counted without reading vectors.
+    "vectors": "vec_memories_rowids",
+    "full-text entries": "memories_fts_docsize",
+}
+
 _REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from the memories"
-_RESTORE = "keep a copy of the file, then put a backup in its place"
+_RESTORE = "run `soulkeep restore` with a backup that `soulkeep backups` lists"
 
 
 def count_rows(database: Database) -> dict[str, int]:
     """Count the rows of each canonical table, of the vectors and of the full-text index."""
-    sources = {table: table for table in TABLES}
-    # The shadow tables are what the virtual ones are made of, and are counted without reading vectors.
-    sources |= {"vectors": "vec_memories_rowids", "full-text entries": "memories_fts_docsize"}
     return {
         name: database.execute(f"SELECT count(*) FROM {source}")[0][0]
-        for name, source in sources.items()
+        for name, source in SOURCES.items()
     }
 
 

@@ -50,9 +50,9 @@ class Database:
         """
         self.path = path
         self._lock = threading.RLock()
-        _create(path)
+        create_file(path)
         _recognise(path)
-        with _translated(path), ExitStack() as on_failure:
+        with translated(path), ExitStack() as on_failure:
             self._connection = apsw.Connection(str(path))
             on_failure.callback(self._connection.close)
             self._configure()
@@ -100,7 +100,7 @@ class Database:
         Raises:
             StoreError: SQLite could not do it.
         """
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             return list(self._connection.execute(sql, parameters))
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
@@ -109,7 +109,7 @@ class Database:
         Raises:
             StoreError: SQLite could not do it.
         """
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             return list(self._connection.executemany(sql, rows))
 
     @property
@@ -123,7 +123,7 @@ class Database:
         Raises:
             StoreError: SQLite could not do it.
         """
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             return self._connection.pragma("data_version"), self._connection.total_changes()
 
     @property
@@ -143,7 +143,7 @@ class Database:
             StoreBusyError: Another process kept the write lock.
             StoreFullError: The disk is full.
         """
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             if durable != self._durable:
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
@@ -179,9 +179,9 @@ class Database:
         call it inside a transaction.
         """
         unfinished = self.path.with_name(f"{self.path.name}.{label}.part")
-        with self._lock, _translated(self.path):
+        with self._lock, translated(self.path):
             unfinished.unlink(missing_ok=True)  # left by a process that was killed
-            _create(unfinished)
+            create_file(unfinished)
             # A connection of its own sees what is committed, also while this one is in a transaction.
             with (
                 closing(apsw.Connection(str(self.path))) as source,
@@ -213,7 +213,7 @@ def _vec_library() -> str:
     return str(Path(spec.origin).with_name("vec0"))
 
 
-def _create(path: Path) -> None:
+def create_file(path: Path) -> None:
     """Make the file, for its owner only, and its folder, unless they exist."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -246,7 +246,7 @@ def _recognise(path: Path) -> None:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Turn SQLite's errors into ours, so that no caller has to know SQLite."""
     try:
         yield

@@ -47,8 +47,8 @@ class PromptTable:
             " || ' ' || octet_length(name) || ' ' || octet_length(content)) FROM global_prompts"
         )[0]
         last, changed = self._database.execute(
-            "SELECT ifnull(max(id), ?1), ifnull(max(event GLOB 'prompt.*'), 0)"
-            " FROM audit_log WHERE id > ?1",
+            "SELECT ifnull(max(id), ?1), ifnull(max(event GLOB 'prompt.*' OR event = 'store.restored'),"
+            " 0) FROM audit_log WHERE id > ?1",
             (after,),
         )[0]
         return sizes or "", bool(changed), last

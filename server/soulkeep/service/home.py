@@ -6,6 +6,7 @@ from pathlib import Path
 from soulkeep.documents import Documents
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
+from soulkeep.service.backups import Backups
 from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
@@ -35,6 +36,7 @@ class Home:
     lifecycle: Lifecycle
     threads: Threads
     prompts: Prompts
+    backups: Backups
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""

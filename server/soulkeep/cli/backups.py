@@ -1,0 +1,109 @@
+"""`soulkeep backup`, `backups` and `restore`: copies of the store and the documents together."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+
+from soulkeep.cli.options import current_settings, home_option, opened_home
+from soulkeep.cli.terminal import printable
+from soulkeep.models import Backup
+from soulkeep.repository.backups import Progress
+from soulkeep.service.backups import Backups
+
+_QUICK_S = 1.0
+"""What takes no longer shows no progress."""
+
+_STEPS = 1000
+
+
+@click.command()
+@click.option("--label", default="on demand", show_default=True, help="Why it is made.")
+@home_option
+def backup(label: str) -> None:
+    """Back up the store and the documents together; others may use them meanwhile."""
+    with opened_home() as home, _progress("Backing up") as progress:
+        made = home.backups.make(label, on_demand=True, progress=progress)
+    click.echo(printable(f"Made {made.id}: {_contents(made)}"))
+    _warn_of("Left out, since they cannot be read", made.left_out)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@home_option
+def backups(*, as_json: bool) -> None:
+    """List the backups, newest first."""
+    found = _opened_backups().list_backups()
+    if as_json:
+        click.echo(json.dumps([asdict(made) for made in found], indent=2))
+    elif found:
+        rows = [("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), *map(_row, found)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            click.echo(printable("  ".join(cells).rstrip()))
+    else:
+        click.echo("There are no backups; `soulkeep backup` makes one.")
+
+
+@click.command()
+@click.argument("wanted", metavar="ID|MOMENT")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@home_option
+def restore(wanted: str, *, yes: bool) -> None:
+    """Set the store and the documents back to a backup; what they hold now is backed up first.
+
+    A moment such as 2026-11-20 or 2026-11-20T12:00 (UTC) takes the latest backup not after it.
+    """
+    kept = _opened_backups()
+    chosen = kept.find(wanted)
+    if not yes:
+        question = f"Replace the store and the documents by {chosen.id} ({_contents(chosen)})?"
+        click.confirm(printable(question), abort=True)
+    with _progress("Restoring") as progress:
+        restored = kept.restore(chosen.id, progress=progress)
+    click.echo(printable(f"Restored {chosen.id}: {_contents(chosen)}"))
+    if restored.former is None:
+        click.echo(f"The store was damaged; its files are kept in {restored.kept}")
+    else:
+        click.echo(f"To undo: soulkeep restore {restored.former.id}")
+    _warn_of("Left as they are", {*restored.left, *chosen.left_out})
+
+
+def _opened_backups() -> Backups:
+    from soulkeep.app import open_backups
+
+    settings = current_settings()
+    return open_backups(settings.home, options=settings.options)
+
+
+def _row(made: Backup) -> tuple[str, ...]:
+    why = f"{made.label} (automatic)" if made.automatic else made.label
+    moment = made.made_at[:19].replace("T", " ")
+    return made.id, f"{made.size:,}", moment, f"{made.counts['memories']:,}", why
+
+
+def _contents(made: Backup) -> str:
+    return f"{made.counts['memories']:,} memories, {made.size:,} bytes"
+
+
+def _warn_of(what: str, names: Iterable[str]) -> None:
+    if listed := ", ".join(sorted(names)):
+        click.echo(printable(f"{what}: {listed}"), err=True)
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Progress]:
+    """Show a bar on stderr once the block has taken a second; terminals only."""
+    began = time.monotonic()
+    with click.progressbar(length=_STEPS, label=label, file=sys.stderr, hidden=True) as bar:
+
+        def show(share: float) -> None:
+            bar.hidden = not sys.stderr.isatty() or time.monotonic() - began < _QUICK_S
+            bar.update(max(0, round(share * _STEPS) - bar.pos))
+
+        yield show

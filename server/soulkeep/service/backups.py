@@ -1,0 +1,215 @@
+"""Backups of the store and the documents together, and going back to one."""
+
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from pathlib import Path
+
+from soulkeep.documents import Documents
+from soulkeep.documents.files import locked
+from soulkeep.errors import (
+    BackupDamagedError,
+    BackupNotFoundError,
+    InvalidInputError,
+    StoreCorruptError,
+    StoreError,
+)
+from soulkeep.models import Backup, Clock, Restored, timestamp
+from soulkeep.repository import Repository
+from soulkeep.repository.backups import Progress, examine, fit, replacing, snapshot
+from soulkeep.service.backup_folders import (
+    exclusive,
+    list_backups,
+    put_in_place,
+    read_backup,
+    read_documents,
+    surplus,
+    verify_files,
+    workshop,
+    write_documents,
+    write_manifest,
+)
+from soulkeep.service.sessions import Sessions
+from soulkeep.service.validation import parse_filter, require_text
+
+FOLDER = "backups"
+MAX_LABEL = 200
+
+_COPIED = 0.5
+"""What share of making a backup copying the store is; the rest is reading it again."""
+
+
+def _unseen(_: float) -> None:
+    """Take no interest in progress."""
+
+
+class Backups:
+    """Makes, lists and restores the backups of one home; needs no open store."""
+
+    def __init__(self, store: Path, documents: Documents, clock: Clock, keep: int) -> None:
+        self.folder = documents.home / FOLDER
+        self._store = store
+        self._documents = documents
+        self._clock = clock
+        self._keep = keep
+
+    def make(self, label: str, *, on_demand: bool = False, progress: Progress = _unseen) -> Backup:
+        """Back up the store and the documents as they are together, and drop what is beyond the bound.
+
+        Others can go on writing. What is copied is what is committed, also inside a transaction.
+
+        Raises:
+            StoreCorruptError: The store is damaged; no backup of it is kept.
+            StoreError: The store cannot be read, or the backup not written.
+            InvalidInputError: The label is blank or long.
+            DocumentError: Another process keeps writing the documents.
+        """
+        require_text("label", label, MAX_LABEL)
+        label = " ".join(label.split())
+        with exclusive(self.folder):
+            lock = locked(self._documents.home)
+            backup, _ = self._make(label, automatic=not on_demand, lock=lock, progress=progress)
+            self._drop_surplus(None)
+        return backup
+
+    def list_backups(self) -> list[Backup]:
+        """Return the backups, newest first."""
+        return list_backups(self.folder)
+
+    def find(self, wanted: str) -> Backup:
+        """Return the backup with an id, or the latest that is not after a moment.
+
+        A moment is an ISO date, which means until its end, or time; without a zone it is UTC.
+
+        Raises:
+            BackupNotFoundError: There is none.
+            BackupDamagedError: It has no readable manifest.
+        """
+        backups = self.list_backups()
+        if wanted in [path.name for path in self.folder.glob("[!.]*/")]:
+            return read_backup(self.folder / wanted)
+        try:
+            until = parse_filter(None, None, None, wanted).until or ""
+        except InvalidInputError:
+            raise BackupNotFoundError(wanted) from None
+        for backup in backups:
+            if backup.made_at <= until:
+                return backup
+        raise BackupNotFoundError(wanted)
+
+    def restore(self, wanted: str, *, progress: Progress = _unseen) -> Restored:
+        """Set the store and the documents back to a backup, having backed up what they hold now.
+
+        Others may have the store open: they see the restored one at their next call. Nothing is changed
+        unless all of it can be. Only a process that is killed in the middle may leave documents of the
+        backup beside the store of now; restoring again mends that.
+
+        Raises:
+            BackupNotFoundError: There is none with this id, and none that is not after this moment.
+            BackupDamagedError: It is not what was written.
+            SchemaTooNewError: A later soulkeep made it.
+            StoreError: The store cannot be replaced.
+            DocumentError: A document cannot be replaced.
+        """
+        backup = self.find(wanted)
+        with exclusive(self.folder), workshop(self.folder, "restoring") as stage:
+            copy = self._stage(backup, stage / "backup", progress)
+            with locked(self._documents.home), closing(Repository(copy)) as staged, ExitStack() as undo:
+                with replacing(self._store, copy):
+                    restored = self._keep_present(backup, progress)
+                    self._continue(staged, backup)
+                    self._replace_documents(copy.parent, restored, undo)
+                undo.pop_all()
+            self._drop_surplus(backup.id)
+        progress(1)
+        return restored
+
+    def _make(
+        self, label: str, *, automatic: bool, lock: AbstractContextManager[None], progress: Progress
+    ) -> tuple[Backup, Path]:
+        with workshop(self.folder, "making") as path, ExitStack() as moment:
+            with lock:
+                now = timestamp(self._clock())
+                store = moment.enter_context(snapshot(self._store))
+                documents, left_out = self._documents.read_all()
+            store.copy_to(path / self._store.name, lambda share: progress(share * _COPIED))
+            moment.close()
+            write_documents(path, documents)
+            schema = self._examined(path, store.counts)
+            if read_documents(path) != documents:
+                raise StoreError(path, "the documents were not written as they are", "check the disk")
+            described = {"made_at": now, "label": label, "automatic": automatic, "left_out": left_out}
+            write_manifest(path, schema, counts=dict(store.counts), **described)
+            place = put_in_place(path, self.folder, now, label)
+        progress(1)
+        return read_backup(place), place
+
+    def _examined(self, path: Path, expected: Mapping[str, int]) -> int:
+        """Return the schema version of a copy just made of the present store."""
+        try:
+            schema, counts = examine(path / self._store.name)
+        except BackupDamagedError as error:
+            raise StoreCorruptError(self._store, error.detail) from error
+        if counts != expected:
+            raise StoreCorruptError(self._store, "a copy of it holds other rows")
+        return schema
+
+    def _drop_surplus(self, spare: str | None) -> None:
+        backups = self.list_backups()
+        for backup in surplus(backups, self._keep, spare) if backups else ():
+            # Under its name it is whole or not there at all.
+            with workshop(self.folder, "dropping") as path:
+                (self.folder / backup.id).rename(path / backup.id)
+
+    def _stage(self, backup: Backup, path: Path, progress: Progress) -> Path:
+        """Return a verified copy of a backup's store that fits into the place of the present one."""
+        original, copy = self.folder / backup.id, path / self._store.name
+        verify_files(original)
+        _, counts = examine(original / self._store.name)
+        if counts != backup.counts:
+            raise BackupDamagedError(original, "its counts are not those of its manifest")
+        progress(0.2)
+        shutil.copytree(original, path)
+        if not self._store.exists():
+            Repository(self._store).close()
+        fit(copy, self._store)
+        progress(0.3)
+        return copy
+
+    def _keep_present(self, backup: Backup, progress: Progress) -> Restored:
+        label = "before-restore"
+        try:
+            former, kept = self._make(
+                label,
+                automatic=True,
+                lock=nullcontext(),
+                progress=lambda share: progress(0.3 + 0.5 * share),
+            )
+        except StoreCorruptError:
+            return Restored(backup, None, *self._keep_damaged())
+        return Restored(backup, former, kept, former.left_out)
+
+    def _keep_damaged(self) -> tuple[Path, tuple[str, ...]]:
+        """Keep a store that is no longer readable, file by file, and the documents."""
+        with workshop(self.folder, "making") as path:
+            documents, left_out = self._documents.read_all()
+            write_documents(path, documents)
+            for suffix in ("", "-wal"):
+                file = self._store.with_name(self._store.name + suffix)
+                if file.exists():
+                    shutil.copy2(file, path)
+            now = timestamp(self._clock())
+            return put_in_place(path, self.folder, now, "damaged"), tuple(left_out)
+
+    def _continue(self, staged: Repository, backup: Backup) -> None:
+        """Let the restored store go on where the present one ends, and remember the restore."""
+        staged.outrun(self._store)
+        sessions = Sessions(staged, self._clock)
+        with staged.transaction():
+            sessions.audit(sessions.current(), "store.restored", {"backup": backup.id})
+
+    def _replace_documents(self, source: Path, restored: Restored, undo: ExitStack) -> None:
+        new, former = read_documents(source), read_documents(restored.kept)
+        leave = {*restored.left, *restored.backup.left_out}
+        undo.callback(self._documents.replace_all, former, new, leave)
+        self._documents.replace_all(new, former, leave)
