@@ -22,6 +22,7 @@ from soulkeep.service.home import Home
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
+from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.threads import Threads
@@ -74,6 +75,7 @@ def open_home(
         curator=Curator(repository, documents, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),
+        messages=Messages(repository, changes, sessions, tokens, clock),
         prompts=Prompts(repository, changes, sessions, clock),
     )
 
