@@ -17,9 +17,12 @@ NAMES = [
     "log_day",
     "curate_memory",
     "learn_preference",
+    "manage_thread",
+    "save_messages",
+    "read_messages",
     "set_prompt",
 ]
-READING = {"recall", "list_prompts", "get_context"}
+READING = {"recall", "list_prompts", "get_context", "read_messages"}
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
@@ -189,7 +192,7 @@ async def test_a_row_of_another_program_cannot_forge_an_entry_either(client: Cli
 async def test_an_empty_store_answers_with_an_empty_list(client: Client) -> None:
     text, answer = await call(client, "recall", query="anything")
 
-    assert answer == {"matches": [], "mode": "hybrid"}
+    assert answer == {"matches": [], "mode": "hybrid", "messages": []}
     assert text == "No memories match."
 
 

@@ -89,7 +89,16 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
 
 def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
     """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
-    from soulkeep import __version__, completions, notes, prompts, protocol, resources, tools
+    from soulkeep import (
+        __version__,
+        completions,
+        notes,
+        prompts,
+        protocol,
+        resources,
+        thread_tools,
+        tools,
+    )
     from soulkeep.calls import CheckedServer, open_session
 
     signs = signs or protocol.Signs()
@@ -112,6 +121,7 @@ def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
     )
     tools.register(server)
     notes.register(server, home)
+    thread_tools.register(server)
     resources.register(server, home)
     prompts.register(server, home)
     completions.register(server, home)

@@ -163,6 +163,7 @@ async def recall(
     memory_type: _AnyType = None,
     since: _Date = "",
     until: _Date = "",
+    include_messages: Annotated[bool, Field(description="Also messages of threads")] = False,
     max_tokens: Annotated[
         int, Field(ge=100, le=20_000, description="Budget of the text")
     ] = DEFAULT_TOKENS,
@@ -181,6 +182,7 @@ async def recall(
             memory_type=memory_type,
             since=since or None,
             until=until or None,
+            include_messages=include_messages,
             session=session,
         ),
     )
