@@ -174,6 +174,23 @@ def test_a_thread_that_holds_messages_is_not_undone_alone(home: Home) -> None:
         home.changes.undo(created)
 
 
+def test_messages_do_not_come_back_into_a_thread_that_is_gone(home: Home) -> None:
+    thread = home.threads.create_thread("Work")
+    home.messages.save(thread.id, [NewMessage("user", "Hello")])
+    home.changes.undo(last(home))
+    undo = last(home)
+    home.threads.delete(thread.id, "global")
+    deletion = last(home)
+
+    with pytest.raises(UndoConflictError):
+        home.changes.undo(undo)
+    assert home.repository.count_rows()["messages"] == 0
+    home.changes.undo(deletion)
+    home.changes.undo(undo)
+    assert [m.content for m in home.messages.list_messages(thread.id).messages] == ["Hello"]
+    assert home.check() == []
+
+
 def test_what_cannot_be_done_says_what_to_send_and_changes_nothing(home: Home) -> None:
     thread = furnished(home)
     before = snapshot(home)

@@ -81,6 +81,15 @@ class MessageTable:
         )
         return [row[0] for row in rows]
 
+    def has_thread(self, session_id: str) -> bool:
+        """Return whether the thread of a session of messages is still there."""
+        rows = self._database.execute(
+            "SELECT 1 FROM sessions AS s JOIN threads AS t ON t.id = substr(s.session_key, ?)"
+            " WHERE s.id = ?",
+            (len(THREAD_KEY) + 1, session_id),
+        )
+        return bool(rows)
+
     def ids_of_thread(self, thread_id: str) -> list[int]:
         """Return the ids of all messages of a thread, oldest first."""
         rows = self._database.execute(f"SELECT m.id FROM {_OF_THREAD} ORDER BY m.id", _key(thread_id))

@@ -219,12 +219,14 @@ class Changes:
             self._repository.messages.add_to_index(int(row.key), row.before["content"])
 
     def _is_held(self, row: ChangedRow) -> bool:
-        """Whether a thread cannot go, since something belongs to it, or a memory's thread is gone."""
+        """Whether a thread cannot go, since something belongs to it, or what comes back has lost its."""
         if row.kind == "threads" and row.before is None:
             memories = self._repository.memories.list_of_thread(row.key, 1)
             return bool(memories or self._repository.messages.list_of_thread(row.key, 1))
         if row.kind == "memories" and row.before and (thread_id := row.before["thread_id"]):
             return self._repository.changes.image("threads", thread_id) is None
+        if row.kind == "messages" and row.before:
+            return not self._repository.messages.has_thread(row.before["session_id"])
         return False
 
     def _prune(self) -> None:

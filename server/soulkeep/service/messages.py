@@ -68,11 +68,11 @@ class Messages:
         session = session or self._sessions.current()
         require_text("thread_id", thread_id, MAX_NAME)
         require_messages(messages)
-        self._repository.threads.get_thread(thread_id)
         anywhere = all(message.created_at and ":" in message.created_at for message in messages)
         messages = [_dated(message) for message in messages]
         counts = [self._tokens.count(message.content) for message in messages]
         with self._changes.making("messages.saved", session) as making:
+            self._repository.threads.get_thread(thread_id)
             known = self._at_the_end(thread_id, messages)
             if not known and anywhere:
                 known = self._anywhere(thread_id, messages)

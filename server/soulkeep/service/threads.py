@@ -142,8 +142,8 @@ class Threads:
         self, thread_id: str, action: str, session: Session | None, **columns: str | int | None
     ) -> Thread:
         session = session or self._sessions.current()
-        self._get(thread_id)
         with self._changes.making(action, session) as making:
+            self._get(thread_id)
             making.touch("threads", [thread_id])
             self._repository.threads.change_thread(thread_id, **columns)
             self._sessions.audit(session, action, {"thread_id": thread_id})
@@ -184,8 +184,8 @@ class Threads:
         """
         fate = _fate(memories)
         session = session or self._sessions.current()
-        thread = self._get(thread_id)
         with self._changes.making("thread.deleted", session) as making:
+            thread = self._get(thread_id)
             kept = self._repository.memories.list_of_thread(thread_id)
             making.touch("memories", [memory.id for memory in kept])
             if fate == "global":
