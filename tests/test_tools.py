@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError
 
+from soulkeep.app import build_server
 from soulkeep.service.home import Home
 
 NAMES = [
@@ -20,9 +21,12 @@ NAMES = [
     "log_day",
     "curate_memory",
     "learn_preference",
+    "manage_thread",
+    "save_messages",
+    "read_messages",
     "set_prompt",
 ]
-READING = {"recall", "list_prompts", "browse_memories", "get_context"}
+READING = {"recall", "list_prompts", "browse_memories", "get_context", "read_messages"}
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
@@ -60,11 +64,13 @@ async def test_every_tool_is_titled_described_annotated_and_typed(client: Client
     } == READING
 
 
-async def test_the_whole_tool_list_is_small_enough_to_carry_in_every_request(client: Client) -> None:
-    tools = [
-        tool.model_dump(by_alias=True, exclude_none=True, mode="json")
-        for tool in (await client.list_tools()).tools
-    ]
+async def test_the_default_tool_list_is_small_enough_to_carry_in_every_request(home: Home) -> None:
+    async with Client(build_server(home, tools_offered="default"), cache=None) as client:
+        listed = (await client.list_tools()).tools
+    tools = [tool.model_dump(by_alias=True, exclude_none=True, mode="json") for tool in listed]
+
+    threads = {"manage_thread", "save_messages", "read_messages"}
+    assert {tool.name for tool in listed} == set(NAMES) - threads
 
     assert len(json.dumps(tools, separators=(",", ":"), ensure_ascii=False)) < 14_000
 
@@ -202,7 +208,7 @@ async def test_a_row_of_another_program_cannot_forge_an_entry_either(client: Cli
 async def test_an_empty_store_answers_with_an_empty_list(client: Client) -> None:
     text, answer = await call(client, "recall", query="anything")
 
-    assert answer == {"matches": [], "mode": "hybrid"}
+    assert answer == {"matches": [], "mode": "hybrid", "messages": []}
     assert text == "No memories match."
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
 from soulkeep.embedders.tokens import TokenCounter
-from soulkeep.models import Clock, EmbedderName, Options, utc_now
+from soulkeep.models import Clock, EmbedderName, Options, ToolSet, utc_now
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.changes import Changes
@@ -23,6 +23,7 @@ from soulkeep.service.home import Home
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
+from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.threads import Threads
@@ -75,6 +76,7 @@ def open_home(
         curator=Curator(repository, documents, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),
+        messages=Messages(repository, changes, sessions, tokens, clock),
         prompts=Prompts(repository, changes, sessions, clock),
         backups=Backups(repository.path, documents, clock, options.backups),
     )
@@ -94,7 +96,9 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
             sessions.audit(session, "documents.seeded", {"names": seeded})
 
 
-def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
+def build_server(
+    home: Home, signs: "Signs | None" = None, *, tools_offered: ToolSet = "full"
+) -> "CheckedServer":
     """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
     from soulkeep import (
         __version__,
@@ -104,6 +108,7 @@ def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
         prompts,
         protocol,
         resources,
+        thread_tools,
         tools,
     )
     from soulkeep.calls import CheckedServer, open_session
@@ -129,6 +134,8 @@ def build_server(home: Home, signs: "Signs | None" = None) -> "CheckedServer":
     tools.register(server)
     memory_tools.register(server)
     notes.register(server, home)
+    if tools_offered == "full":
+        thread_tools.register(server)
     resources.register(server, home)
     prompts.register(server, home)
     completions.register(server, home)
@@ -151,7 +158,7 @@ def serve(settings: Settings) -> None:
         from soulkeep.watching import watch
 
         signs = Signs()
-        server = build_server(home, signs)
+        server = build_server(home, signs, tools_offered=settings.tools)
         gc.freeze()
         gc.enable()
         signalled = anyio.run(

@@ -12,7 +12,13 @@ from typing import Any, Literal, NamedTuple, get_args
 MemoryType = Literal["fact", "preference", "decision", "summary"]
 MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
 
+MessageRole = Literal["user", "assistant", "system", "tool"]
+MESSAGE_ROLES: tuple[MessageRole, ...] = get_args(MessageRole)
+
 EmbedderName = Literal["auto", "wordllama", "none"]
+
+ToolSet = Literal["default", "full"]
+"""The tools that a client is offered: `full` adds those for threads and messages."""
 
 Clock = Callable[[], datetime]
 
@@ -123,11 +129,45 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message of a conversation to be kept; `created_at` is the moment of keeping if unset."""
+
+    role: str
+    content: str
+    created_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a session's conversation; `token_count` is unset where nobody counted."""
+
+    id: int
+    session_id: str
+    role: str
+    content: str
+    created_at: str
+    token_count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageMatch:
+    """A message that was found by its words; a larger `score` is better, in one answer."""
+
+    message: Message
+    thread_id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recall:
-    """An answer: matches, best first, and whether vectors took part (`hybrid`) or not (`lexical`)."""
+    """An answer: matches, best first, and whether vectors took part (`hybrid`) or not (`lexical`).
+
+    `messages` of conversations are there only where they were asked for.
+    """
 
     matches: tuple[Match, ...]
     mode: Literal["hybrid", "lexical"]
+    messages: tuple[MessageMatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +243,6 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a session's conversation; `token_count` is unset where nobody counted."""
-
-    id: int
-    session_id: str
-    role: str
-    content: str
-    created_at: str
-    token_count: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
     """One use of a model: tokens in and out, and the cost in US dollars (0 for a local model)."""
 
@@ -242,7 +270,7 @@ class Options:
     backups: int = 10
 
 
-RowKind = Literal["memories", "threads", "global_prompts"]
+RowKind = Literal["memories", "threads", "global_prompts", "messages"]
 
 Image = dict[str, Any]
 """A row, by its columns."""

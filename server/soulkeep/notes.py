@@ -85,7 +85,7 @@ async def get_context(
     """Get what a conversation starts with: identity, standing instructions, notes, logs, memories.
 
     Use it first, and with used_tokens and window_tokens when the conversation grows long: it says when
-    and what to save. For single questions use recall.
+    and what to save.
     """
     context = await served(
         ctx,
@@ -132,7 +132,7 @@ async def curate_memory(
     """Add, replace or remove an entry of MEMORY.md, the page that every conversation starts with.
 
     Use it for what matters nearly always; everything else belongs to remember. The answer reports the
-    page's size. The user edits it too: what they wrote counts.
+    page's size.
     """
     curated = await served(
         ctx,

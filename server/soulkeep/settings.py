@@ -6,7 +6,7 @@ from platformdirs import user_data_path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from soulkeep.models import EmbedderName, Options
+from soulkeep.models import EmbedderName, Options, ToolSet
 
 
 class Settings(BaseSettings):
@@ -23,6 +23,9 @@ class Settings(BaseSettings):
         description="auto: wordllama where it is installed, else none. none: search by words alone.",
     )
 
+    tools: ToolSet = Field(
+        default="default", description="full: also the tools for threads and messages."
+    )
     timezone: str = Field(
         default="",
         description="Says when a day begins: a name such as Europe/Berlin; unset, this machine's.",

@@ -24,6 +24,7 @@ class _LazyGroup(click.Group):
         "soulkeep.cli.documents": ("documents",),
         "soulkeep.cli.memories": ("recall", "remember"),
         "soulkeep.cli.prompts": ("prompts",),
+        "soulkeep.cli.threads": ("threads",),
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -13,6 +13,7 @@ from soulkeep.repository.documents import DocumentTable
 from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
+from soulkeep.repository.messages import MessageTable
 from soulkeep.repository.prompts import PromptTable
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
@@ -39,13 +40,19 @@ class Repository:
             self.memories = MemoryTable(self._database, self.vectors)
             self.scan = VectorScan(self._database, self.vectors)
             self.frequencies = WordFrequencies(self._database)
-            bootstrap(self._database, rebuild=self.memories.rebuild_full_text)
+            self.ledger = Ledger(self._database)
+            self.messages = MessageTable(self._database, self.ledger)
+            bootstrap(self._database, rebuild=self.rebuild_full_text)
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
         self.documents = DocumentTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)
-        self.ledger = Ledger(self._database)
+
+    def rebuild_full_text(self) -> None:
+        """Build the full-text indexes anew from memories and messages; inside a transaction."""
+        self.memories.rebuild_full_text()
+        self.messages.rebuild_full_text()
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""

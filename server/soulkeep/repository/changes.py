@@ -12,8 +12,12 @@ _KEYS: dict[RowKind, str] = {
     "memories": "id",
     "threads": "id",
     "global_prompts": "id",
+    "messages": "id",
 }
 _COLUMNS = "id, made_at, agent_id, action, undone_by"
+
+_ACTIVITY = "last_active_at"
+"""Moves with every use of a row, which is no change of it."""
 
 
 class ChangeTable:
@@ -34,7 +38,8 @@ class ChangeTable:
     def put_image(self, kind: RowKind, key: str, image: Image | None) -> None:
         """Make a row what an image says, or delete it; inside a transaction.
 
-        Columns that an image from before a migration does not have get their defaults.
+        Columns that an image from before a migration does not have get their defaults, and a row that is
+        there keeps its activity.
         """
         if image is None:
             self._database.execute(f"DELETE FROM {kind} WHERE {_KEYS[kind]} = ?", (_typed(kind, key),))
@@ -44,7 +49,7 @@ class ChangeTable:
         self._database.execute(
             f"INSERT INTO {kind} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
             f" ON CONFLICT ({_KEYS[kind]}) DO UPDATE SET"
-            f" {', '.join(f'{name} = excluded.{name}' for name in names)}",
+            f" {', '.join(f'{name} = excluded.{name}' for name in names if name != _ACTIVITY)}",
             list(known.values()),
         )
 
@@ -158,10 +163,11 @@ class ChangeTable:
 
 
 def digest(image: Image | None) -> str | None:
-    """Return a short text that differs for rows that differ; None for no row."""
+    """Return a short text that differs for rows that differ in more than activity; None for no row."""
     if image is None:
         return None
-    text = json.dumps(image, sort_keys=True, ensure_ascii=False)
+    compared = {name: value for name, value in image.items() if name != _ACTIVITY}
+    text = json.dumps(compared, sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from soulkeep.models import Fault
 from soulkeep.repository.connection import Database
+from soulkeep.repository.messages import THREAD_KEY
 
 TABLES = (
     "threads",
@@ -35,13 +36,14 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
     """Return everything that is wrong with the store; an empty list means it is whole.
 
     Exactly one vector (none, where the store's embedder makes none) and one full-text entry belong to
-    each memory.
+    each memory, and one full-text entry to each message of a thread.
     """
     return [
         *_integrity(database),
         *_foreign_keys(database),
         *_vectors(database, vectors_expected),
         *_full_text(database),
+        *_message_words(database),
     ]
 
 
@@ -81,4 +83,17 @@ def _full_text(database: Database) -> list[Fault]:
     if missing or orphaned:
         detail = f"{missing} memories are not indexed, {orphaned} entries have no memory"
         return [Fault("full text", detail, _REINDEX)]
+    return []
+
+
+def _message_words(database: Database) -> list[Fault]:
+    missing, orphaned = database.execute(
+        "SELECT (SELECT count(*) FROM sessions AS s JOIN messages AS m ON m.session_id = s.id"
+        f" WHERE s.session_key GLOB '{THREAD_KEY}*'"
+        " AND m.id NOT IN (SELECT id FROM messages_fts_docsize)),"
+        " (SELECT count(*) FROM messages_fts_docsize WHERE id NOT IN (SELECT id FROM messages))"
+    )[0]
+    if missing or orphaned:
+        detail = f"{missing} messages are not indexed, {orphaned} entries have no message"
+        return [Fault("full text of messages", detail, _REINDEX)]
     return []

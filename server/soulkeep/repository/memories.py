@@ -95,12 +95,15 @@ class MemoryTable:
         )
         return {row[0]: Memory._make(row) for row in rows}
 
-    def list_of_thread(self, thread_id: str, limit: int) -> list[Memory]:
-        """Return a thread's latest memories, newest first."""
+    def list_of_thread(
+        self, thread_id: str, limit: int = -1, memory_type: str | None = None
+    ) -> list[Memory]:
+        """Return a thread's latest memories, newest first; perhaps of one type only, perhaps all."""
         rows = self._database.execute(
-            f"SELECT {COLUMNS} FROM memories AS m WHERE m.thread_id = ?"
-            f" ORDER BY {WHEN} DESC, m.id DESC LIMIT ?",
-            (thread_id, limit),
+            f"SELECT {COLUMNS} FROM memories AS m WHERE m.thread_id = :thread"
+            " AND (:type IS NULL OR m.memory_type = :type)"
+            f" ORDER BY {WHEN} DESC, m.id DESC LIMIT :limit",
+            {"thread": thread_id, "type": memory_type, "limit": limit},
         )
         return [Memory._make(row) for row in rows]
 

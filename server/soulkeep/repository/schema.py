@@ -1,8 +1,8 @@
 """Every table of the store, and how a file is brought to the current schema.
 
 Canonical tables hold what the user said: threads, memories, global_prompts, sessions, messages,
-usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts) can be rebuilt from them;
-store_facts, memory_changes and document_states speak of the derived ones.
+usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts, messages_fts) can be
+rebuilt from them; store_facts, memory_changes and document_states speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -219,6 +219,18 @@ EXPIRY_AND_CHANGES = (
     "CREATE INDEX changes_by_undo ON changes (undone_by) WHERE undone_by IS NOT NULL",
 )
 
+# Step 5: the words of the messages that belong to threads.
+
+MESSAGES_FTS = """
+CREATE VIRTUAL TABLE messages_fts USING fts5(
+  content,
+  content = '',
+  contentless_delete = 1,
+  tokenize = "porter unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'"
+)"""
+
+MESSAGE_WORDS = (MESSAGES_FTS,)
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -237,6 +249,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     SUBJECTS_DATES_AND_WORDS,
     DOCUMENT_ENTRIES,
     EXPIRY_AND_CHANGES,
+    MESSAGE_WORDS,
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

@@ -79,6 +79,17 @@ class ThreadTable:
         )
         return {row[0]: (row[1], row[2]) for row in rows}
 
+    def change_thread(self, thread_id: str, **columns: str | int | None) -> None:
+        """Set columns of a thread, by their names; inside a transaction."""
+        assigned = ", ".join(f"{name} = :{name}" for name in columns)
+        self._database.execute(
+            f"UPDATE threads SET {assigned} WHERE id = :of_thread", {**columns, "of_thread": thread_id}
+        )
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete a thread that nothing belongs to any more; inside a transaction."""
+        self._database.execute("DELETE FROM threads WHERE id = ?", (thread_id,))
+
     def touch_thread(self, thread_id: str, last_active_at: str) -> None:
         """Record that something happened in a thread; inside a transaction."""
         self._database.execute(

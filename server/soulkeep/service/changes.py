@@ -40,6 +40,7 @@ class Making:
         self._before: dict[_Key, Image | None] = {}
         self._added: set[_Key] = set()
         self.undone: Sequence[int] = ()
+        self.change_id = 0
         self._replaced_by: dict[_Key, int] = {}
 
     def touch(self, kind: RowKind, keys: Iterable[object]) -> None:
@@ -101,6 +102,7 @@ class Changes:
                 change_id = self._repository.changes.add_change(action, session, self._now())
                 self._repository.changes.add_rows(change_id, rows)
                 self._mark_undone(making.undone, change_id)
+                making.change_id = change_id
             self._prune()
 
     def list_changes(
@@ -158,7 +160,7 @@ class Changes:
         vectors = self._vectors([row for of_one in rows.values() for row in of_one], session)
         with self.making("undo", session) as making:
             for change in changes:
-                for row in reversed(rows[change.id]):
+                for row in sorted(rows[change.id], key=_turn):
                     self._put_back(row, making, vectors)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
             making.undone = [change.id for change in changes]
@@ -202,21 +204,30 @@ class Changes:
         changes = self._repository.changes
         making.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
-        if digest(current) != row.after and not (row.after == ADDED and current):
+        as_left = digest(current) == row.after or (row.after == ADDED and current)
+        if not as_left or self._is_held(row):
             raise UndoConflictError(row.change_id, row.kind, row.key)
-        if row.kind != "memories":
-            if row.before is None and row.kind == "threads" and self._has_memories(row.key):
-                raise UndoConflictError(row.change_id, row.kind, row.key)
-            changes.put_image(row.kind, row.key, row.before)
-            return
-        self._repository.memories.delete_memories([int(row.key)])
-        if row.before is not None:
-            changes.put_image(row.kind, row.key, row.before)
+        if row.kind == "memories":
+            self._repository.memories.delete_memories([int(row.key)])
+        elif row.kind == "messages":
+            self._repository.messages.delete_messages([int(row.key)])
+        changes.put_image(row.kind, row.key, row.before)
+        if row.before is not None and row.kind == "memories":
             vector = vectors[digest(row.before) or ""]
             self._repository.memories.add_to_indexes([Memory.of_row(row.before)], [vector])
+        elif row.before is not None and row.kind == "messages":
+            self._repository.messages.add_to_index(int(row.key), row.before["content"])
 
-    def _has_memories(self, thread_id: str) -> bool:
-        return bool(self._repository.memories.list_of_thread(thread_id, 1))
+    def _is_held(self, row: ChangedRow) -> bool:
+        """Whether a thread cannot go, since something belongs to it, or what comes back has lost its."""
+        if row.kind == "threads" and row.before is None:
+            memories = self._repository.memories.list_of_thread(row.key, 1)
+            return bool(memories or self._repository.messages.list_of_thread(row.key, 1))
+        if row.kind == "memories" and row.before and (thread_id := row.before["thread_id"]):
+            return self._repository.changes.image("threads", thread_id) is None
+        if row.kind == "messages" and row.before:
+            return not self._repository.messages.has_thread(row.before["session_id"])
+        return False
 
     def _prune(self) -> None:
         now = self._clock()
@@ -226,3 +237,10 @@ class Changes:
 
     def _now(self) -> str:
         return timestamp(self._clock())
+
+
+def _turn(row: ChangedRow) -> int:
+    """Order rows: a thread comes back before what belongs to it, and goes after it."""
+    if row.kind != "threads":
+        return 1
+    return 2 if row.before is None else 0

@@ -14,6 +14,7 @@ from soulkeep.service.documents import DocumentIndex
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
+from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.threads import Threads
@@ -35,6 +36,7 @@ class Home:
     memories: Memories
     lifecycle: Lifecycle
     threads: Threads
+    messages: Messages
     prompts: Prompts
     backups: Backups
 

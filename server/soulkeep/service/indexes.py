@@ -117,7 +117,7 @@ class Indexes:
             for page in table.pages(_PAGE) if self.embedder else ():
                 _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
                 self._repository.vectors.add_vectors([memory.id for memory in page], embeddings)
-            table.rebuild_full_text()
+            self._repository.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
         self._sessions.flush()

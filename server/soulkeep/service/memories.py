@@ -11,6 +11,7 @@ from soulkeep.models import (
     Clock,
     Embedding,
     MemoryFilter,
+    MessageMatch,
     NewMemory,
     Recall,
     Receipt,
@@ -54,6 +55,9 @@ SIMILAR = 3
 
 LOOKED_UP = 20
 """A longer list is kept without looking for similar memories: for each of them that is a search."""
+
+MESSAGES = 5
+"""How many messages an answer holds where they are included."""
 
 _KEPT_WORDS = 4_000
 
@@ -192,12 +196,14 @@ class Memories:
         memory_type: str | None = None,
         since: str | None = None,
         until: str | None = None,
+        include_messages: bool = False,
         session: Session | None = None,
     ) -> Recall:
         """Return up to `limit` (1 to 100) memories and entries of documents for a query, best first.
 
         With a thread, its own memories and the global ones are searched; `since` and `until` are ISO
-        dates or times (UTC), both inclusive. Filters apply before the limit.
+        dates or times (UTC), both inclusive. Filters apply before the limit. Up to 5 messages of the
+        thread, or without one of all threads, are found by their words if they are included.
 
         Raises:
             InvalidInputError: An argument breaks a rule.
@@ -209,13 +215,8 @@ class Memories:
         require_text("query", query, MAX_QUERY)
         require_range("limit", limit, 1, MAX_LIMIT)
         allowed = parse_filter(thread_id, memory_type, since, until)
-        if thread_id is not None:
-            self._repository.threads.get_thread(thread_id)
+        self._get_ready(thread_id)
         table, embedder = self._repository.memories, self._indexes.embedder
-        self._indexes.require_embedder()
-        self._indexes.catch_up()
-        self._entries.catch_up()
-        self._sweep()
         count, frequencies = self._repository.frequencies.count_and_frequencies(query_terms(query))
         weights = {
             term: inverse_document_frequency(count, frequency) for term, frequency in frequencies.items()
@@ -235,7 +236,20 @@ class Memories:
             embedder.strengths if embedder else exact_strengths,
             limit,
         )
-        return Recall(tuple(matches), "hybrid" if embedder else "lexical")
+        said = self._said(query, allowed) if include_messages else ()
+        return Recall(tuple(matches), "hybrid" if embedder else "lexical", said)
+
+    def _said(self, query: str, allowed: MemoryFilter) -> tuple[MessageMatch, ...]:
+        return tuple(self._repository.messages.matching(query_terms(query), allowed, MESSAGES))
+
+    def _get_ready(self, thread_id: str | None) -> None:
+        """Check that the thread exists, and take in what others changed and what has expired."""
+        if thread_id is not None:
+            self._repository.threads.get_thread(thread_id)
+        self._indexes.require_embedder()
+        self._indexes.catch_up()
+        self._entries.catch_up()
+        self._sweep()
 
     def _sweep(self) -> None:
         """Move to the trash what has expired, unless another process is writing."""

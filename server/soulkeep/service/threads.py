@@ -1,18 +1,55 @@
 """Threads: conversations with a title and, if set, their own system prompt."""
 
 import secrets
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from soulkeep.models import Clock, Session, Thread, timestamp
+from soulkeep.errors import InvalidInputError
+from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
-from soulkeep.service.changes import Changes
+from soulkeep.service.changes import Changes, Making
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_CONTENT, MAX_NAME, require_range, require_text
+from soulkeep.service.validation import (
+    MAX_CONTENT,
+    MAX_LIMIT,
+    MAX_NAME,
+    require_range,
+    require_text,
+)
 
 MAX_LISTED = 1_000
+WEIGHTIEST: tuple[MemoryType, ...] = ("decision", "summary", "fact", "preference")
+"""What going on with a thread needs first."""
+OF_EACH_TYPE = 5
+"""How many memories of one type a digest holds."""
+
+Fate = Literal["global", "forget"]
+FATES: tuple[Fate, ...] = get_args(Fate)
+"""What may become of the memories of a thread that is deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What it takes to go on with a thread: its last messages, oldest first, and weightiest memories."""
+
+    thread: Thread
+    messages: tuple[Message, ...]
+    memories: tuple[Memory, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A thread that is gone, what became of its memories, and the change to undo to have it back."""
+
+    thread: Thread
+    fate: Fate
+    memory_ids: tuple[int, ...]
+    message_count: int
+    change_id: int
 
 
 class Threads:
-    """The service behind `create_thread`, and what threads there are."""
+    """Makes, lists, changes and deletes threads, whichever client made them."""
 
     def __init__(
         self, repository: Repository, changes: Changes, sessions: Sessions, clock: Clock
@@ -65,3 +102,124 @@ class Threads:
             StoreError: The store cannot be read.
         """
         return self._repository.threads.find_threads(archived, containing)
+
+    def rename(self, thread_id: str, title: str, session: Session | None = None) -> Thread:
+        """Give a thread a title of up to 200 characters; return it.
+
+        Raises:
+            InvalidInputError: The title breaks a rule.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot take it.
+        """
+        require_text("title", title, MAX_NAME)
+        return self._change(thread_id, "thread.renamed", session, title=title.strip())
+
+    def set_prompt(
+        self, thread_id: str, system_prompt: str | None, session: Session | None = None
+    ) -> Thread:
+        """Give a thread its own system prompt, or with None take it away; return the thread.
+
+        Raises:
+            InvalidInputError: The prompt breaks a rule.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot take it.
+        """
+        if system_prompt is not None:
+            require_text("system_prompt", system_prompt, MAX_CONTENT)
+        return self._change(thread_id, "thread.prompted", session, system_prompt=system_prompt)
+
+    def set_archived(self, thread_id: str, session: Session | None = None, *, archived: bool) -> Thread:
+        """Take a thread out of the lists, or back into them; its memories stay in recall. Return it.
+
+        Raises:
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot take it.
+        """
+        action = "thread.archived" if archived else "thread.unarchived"
+        return self._change(thread_id, action, session, archived=int(archived))
+
+    def _change(
+        self, thread_id: str, action: str, session: Session | None, **columns: str | int | None
+    ) -> Thread:
+        session = session or self._sessions.current()
+        with self._changes.making(action, session) as making:
+            self._get(thread_id)
+            making.touch("threads", [thread_id])
+            self._repository.threads.change_thread(thread_id, **columns)
+            self._sessions.audit(session, action, {"thread_id": thread_id})
+        return self._repository.threads.get_thread(thread_id)
+
+    def resume(self, thread_id: str, messages: int = 10) -> Digest:
+        """Return what to go on from: up to `messages` (0 to 100) messages and 20 memories.
+
+        The memories are the latest decisions, then summaries, facts and preferences.
+
+        Raises:
+            InvalidInputError: The number of messages is outside.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot be read.
+        """
+        require_range("limit", messages, 0, MAX_LIMIT)
+        thread, table = self._get(thread_id), self._repository.memories
+        return Digest(
+            thread=thread,
+            messages=tuple(self._repository.messages.list_of_thread(thread_id, messages)),
+            memories=tuple(
+                memory
+                for memory_type in WEIGHTIEST
+                for memory in table.list_of_thread(thread_id, OF_EACH_TYPE, memory_type)
+            ),
+        )
+
+    def delete(self, thread_id: str, memories: str, session: Session | None = None) -> Deleted:
+        """Delete a thread with its messages; its memories become `global`, or `forget` them.
+
+        What is forgotten is in the trash; undoing the change brings all of it back.
+
+        Raises:
+            InvalidInputError: `memories` is neither.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot take it; nothing is done.
+            EmbedderError: A memory that becomes global cannot be embedded; nothing is done.
+        """
+        fate = _fate(memories)
+        session = session or self._sessions.current()
+        with self._changes.making("thread.deleted", session) as making:
+            thread = self._get(thread_id)
+            kept = self._repository.memories.list_of_thread(thread_id)
+            making.touch("memories", [memory.id for memory in kept])
+            if fate == "global":
+                self._make_global(kept, session)
+            else:
+                self._repository.memories.delete_memories([memory.id for memory in kept])
+            count = self._delete_messages(thread_id, making)
+            making.touch("threads", [thread_id])
+            self._repository.threads.delete_thread(thread_id)
+            details = {"thread_id": thread_id, "memories": len(kept), "messages": count, "fate": fate}
+            self._sessions.audit(session, "thread.deleted", details)
+        return Deleted(thread, fate, tuple(m.id for m in kept), count, making.change_id)
+
+    def _make_global(self, memories: list[Memory], session: Session) -> None:
+        # Embedded while the store is locked: another process could add to the thread meanwhile.
+        moved = [memory._replace(thread_id=None) for memory in memories]
+        vectors = self._changes.embed(moved, session)
+        ids = [memory.id for memory in memories]
+        self._repository.memories.move_memories(ids, None)
+        self._repository.vectors.replace_vectors(ids, vectors)
+
+    def _delete_messages(self, thread_id: str, making: Making) -> int:
+        ids = self._repository.messages.ids_of_thread(thread_id)
+        making.touch("messages", ids)
+        self._repository.messages.delete_messages(ids)
+        return len(ids)
+
+    def _get(self, thread_id: str) -> Thread:
+        require_text("thread_id", thread_id, MAX_NAME)
+        return self._repository.threads.get_thread(thread_id)
+
+
+def _fate(memories: str) -> Fate:
+    for fate in FATES:
+        if memories == fate:
+            return fate
+    raise InvalidInputError("memories", 'must be "global" or "forget": what becomes of the memories')

@@ -5,11 +5,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, time
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import MEMORY_TYPES, MemoryFilter, NewMemory, timestamp
+from soulkeep.models import (
+    MEMORY_TYPES,
+    MESSAGE_ROLES,
+    MemoryFilter,
+    NewMemory,
+    NewMessage,
+    timestamp,
+)
 
 MAX_CONTENT = 100_000
 MAX_BATCH = 1_000
 MAX_BATCH_CHARACTERS = 1_000_000
+MAX_MESSAGES = 200
 MAX_QUERY = 10_000
 MAX_NAME = 200
 MAX_LIMIT = 100
@@ -80,10 +88,33 @@ def require_memories(memories: Sequence[NewMemory]) -> None:
         for argument in ("occurred_at", "expires_at"):
             if (moment := getattr(memory, argument)) is not None:
                 parse_moment(argument, moment)
-    total = sum(len(memory.content) for memory in memories)
+    _require_total("memories", memories)
+
+
+def require_messages(messages: Sequence[NewMessage]) -> None:
+    """Check messages that are to be kept in one call.
+
+    Raises:
+        InvalidInputError: There are none, too many, or one breaks a rule.
+    """
+    if not 1 <= len(messages) <= MAX_MESSAGES:
+        raise InvalidInputError(
+            "messages", f"holds {len(messages):,} and may hold 1 to {MAX_MESSAGES}; send several lists"
+        )
+    for message in messages:
+        if message.role not in MESSAGE_ROLES:
+            raise InvalidInputError("role", f"must be one of {', '.join(MESSAGE_ROLES)}")
+        require_text("content", message.content, MAX_CONTENT)
+        if message.created_at is not None:
+            parse_moment("created_at", message.created_at)
+    _require_total("messages", messages)
+
+
+def _require_total(argument: str, kept: Sequence[NewMemory] | Sequence[NewMessage]) -> None:
+    total = sum(len(one.content) for one in kept)
     if total > MAX_BATCH_CHARACTERS:
         raise InvalidInputError(
-            "memories",
+            argument,
             f"has {total:,} characters in all and may have {MAX_BATCH_CHARACTERS:,}; send several lists",
         )
 
