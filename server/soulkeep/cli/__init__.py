@@ -17,10 +17,13 @@ class _LazyGroup(click.Group):
     """A group that imports a command's module when the command is used, to keep `serve` fast."""
 
     commands_by_module: ClassVar[dict[str, tuple[str, ...]]] = {
+        "soulkeep.cli.changes": ("changes", "trash", "undo"),
+        "soulkeep.cli.completion": ("completion",),
         "soulkeep.cli.context": ("context",),
         "soulkeep.cli.demo": ("demo",),
         "soulkeep.cli.doctor": ("compact", "doctor", "reindex"),
         "soulkeep.cli.documents": ("documents",),
+        "soulkeep.cli.lifecycle": ("memories",),
         "soulkeep.cli.memories": ("recall", "remember"),
         "soulkeep.cli.prompts": ("prompts",),
     }
