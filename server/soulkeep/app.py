@@ -24,6 +24,7 @@ from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
+from soulkeep.service.statistics import Statistics
 from soulkeep.service.threads import Threads
 from soulkeep.settings import Settings
 
@@ -75,6 +76,7 @@ def open_home(
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),
         prompts=Prompts(repository, changes, sessions, clock),
+        statistics=Statistics(repository, clock),
     )
 
 

@@ -224,6 +224,27 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUsage:
+    """All uses of one model: how many, the tokens in and out, and the cost in US dollars."""
+
+    model: str
+    uses: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One line of the log: who did what when; `details` hold ids and sizes, never what was said."""
+
+    at: str
+    agent_id: str
+    event: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the user may choose about documents and contexts.
 

@@ -24,6 +24,7 @@ class _LazyGroup(click.Group):
         "soulkeep.cli.doctor": ("compact", "doctor", "reindex"),
         "soulkeep.cli.documents": ("documents",),
         "soulkeep.cli.lifecycle": ("memories",),
+        "soulkeep.cli.log": ("log", "stats"),
         "soulkeep.cli.memories": ("recall", "remember"),
         "soulkeep.cli.prompts": ("prompts",),
     }

@@ -83,6 +83,10 @@ class Repository:
         )[0]
         return int(pages) * int(size)
 
+    def table_sizes(self) -> dict[str, int]:
+        """Return how many bytes each table takes with its indexes; reads the whole store."""
+        return compaction.table_sizes(self._database)
+
     def compact(self) -> Iterator[int]:
         """Give back the space of deleted vectors; yield how many vectors each short step moved."""
         return compaction.compact(self._database)

@@ -15,6 +15,7 @@ from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
 from soulkeep.service.sessions import Sessions
+from soulkeep.service.statistics import Statistics
 from soulkeep.service.threads import Threads
 
 
@@ -35,6 +36,7 @@ class Home:
     lifecycle: Lifecycle
     threads: Threads
     prompts: Prompts
+    statistics: Statistics
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""

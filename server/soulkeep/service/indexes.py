@@ -57,12 +57,13 @@ class Indexes:
     def embed_query(
         self, query: str, weights: Mapping[str, float], session: Session
     ) -> Embedding | None:
-        """Embed a question whose words weigh as given; None without an embedder.
+        """Embed a question whose words weigh as given; None without an embedder, which is recorded too.
 
         Raises:
             EmbedderError: The question cannot be embedded.
         """
         if self.embedder is None:
+            self._sessions.record_usage(session, Usage("none", 0))
             return None
         (vector,) = self._used(self.embedder.embed_query(query, weights), session)
         return vector

@@ -55,6 +55,9 @@ SIMILAR = 3
 LOOKED_UP = 20
 """A longer list is kept without looking for similar memories: for each of them that is a search."""
 
+RECALLED = "memory.recalled"
+"""The event that makes recalls countable."""
+
 _KEPT_WORDS = 4_000
 
 
@@ -235,6 +238,7 @@ class Memories:
             embedder.strengths if embedder else exact_strengths,
             limit,
         )
+        self._sessions.note(session, RECALLED, {"matches": len(matches)})
         return Recall(tuple(matches), "hybrid" if embedder else "lexical")
 
     def _sweep(self) -> None:
