@@ -23,6 +23,7 @@ from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
+from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.statistics import Statistics
 from soulkeep.service.threads import Threads
@@ -77,6 +78,7 @@ def open_home(
         threads=Threads(repository, changes, sessions, clock),
         prompts=Prompts(repository, changes, sessions, clock),
         statistics=Statistics(repository, clock),
+        repairs=Repairs(repository, indexes, entries),
     )
 
 

@@ -164,7 +164,7 @@ class StoreCorruptError(StoreError):
         super().__init__(
             path,
             f"the store is damaged ({detail})",
-            "keep a copy of the file, then run `soulkeep doctor` or put a backup in its place",
+            "keep a copy of the file, then run `soulkeep doctor --repair` or put a backup in its place",
         )
 
 

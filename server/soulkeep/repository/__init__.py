@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from soulkeep.models import Fault
-from soulkeep.repository import checks, compaction
+from soulkeep.repository import checks, compaction, schema
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
@@ -71,6 +71,10 @@ class Repository:
     def check(self, *, vectors_expected: bool) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
         return checks.find_faults(self._database, vectors_expected=vectors_expected)
+
+    def recreate_indexes(self) -> None:
+        """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
+        schema.recreate_indexes(self._database)
 
     def measure_space(self) -> VectorSpace:
         """Count the places for vectors and the vectors."""

@@ -134,6 +134,10 @@ class MemoryTable:
         )
         return [Memory._make(row) for row in rows]
 
+    def count(self) -> int:
+        """Return how many memories there are, entries of documents among them."""
+        return int(self._database.execute("SELECT count(*) FROM memories")[0][0])
+
     def count_by_type(self) -> dict[str, int]:
         """Return how many memories of each type there are, entries of documents not counted."""
         rows = self._database.execute(

@@ -14,6 +14,7 @@ from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.prompts import Prompts
+from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.statistics import Statistics
 from soulkeep.service.threads import Threads
@@ -37,6 +38,7 @@ class Home:
     threads: Threads
     prompts: Prompts
     statistics: Statistics
+    repairs: Repairs
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
