@@ -108,12 +108,14 @@ def test_forgetting_asks_first_and_the_trash_gives_back(run: Run) -> None:
 
     assert run("memories", "forget", "1", typed="n\n")[0] == 1
     assert listed(run) == ["Not for ever."]
-    assert "Not for ever." in run("memories", "forget", "1", typed="y\n")[1]
+    out = run("memories", "forget", "1", typed="y\n")[1]
+    assert "Not for ever." in out
+    assert "`soulkeep memories restore 1` takes that back for 90 days.\n" in out
     assert listed(run) == []
     assert "Not for ever." in run("trash")[1]
     (gone,) = document(run, "trash")["trash"]
     assert (gone["memory"]["id"], gone["replaced_by"]) == (1, None)
-    assert run("memories", "restore", "1")[0] == 0
+    assert run("memories", "restore", "1")[1] == "Restored memory 1: Not for ever.\n"
     assert listed(run) == ["Not for ever."]
     assert run("trash")[1] == "The trash is empty.\n"
 
@@ -146,7 +148,9 @@ def test_undo_asks_first_goes_back_to_a_moment_and_ends_with_nothing_to_do(run: 
     run("remember", "One.")
     run("remember", "Two.")
 
-    assert run("undo", typed="n\n")[0] == 1
+    code, out, _ = run("undo", typed="n\n")
+    assert code == 1
+    assert "added in memories, 2: Two.\n" in out
     assert "Undo 2 changes?" in run("undo", "--since", "2020-01-01", typed="y\n")[1]
     assert listed(run) == []
     assert run("undo", "--since", "2999-01-01")[1] == "There is nothing to undo.\n"

@@ -15,11 +15,14 @@ from soulkeep.cli.options import (
     since_option,
     yes_option,
 )
-from soulkeep.cli.terminal import print_json, print_table
+from soulkeep.cli.terminal import one_line, print_json, print_table
 from soulkeep.models import Change
 from soulkeep.service.changes import MAX_LISTED
 from soulkeep.service.home import Home
 from soulkeep.service.lifecycle import MAX_PAGE
+
+_SHOWN_ROWS = 5
+_SHOWN_CHARACTERS = 200
 
 
 @click.command()
@@ -29,7 +32,7 @@ from soulkeep.service.lifecycle import MAX_PAGE
 @json_option
 @home_option
 def changes(limit: int, before: int | None, since: str | None, *, as_json: bool) -> None:
-    """List what was changed, latest first; `soulkeep undo ID` takes a change back."""
+    """List what was changed, latest first; `undo` takes it back."""
     with opened_home() as home:
         found = home.changes.list_changes(limit, before, since)
         counts = home.changes.row_counts(found)
@@ -50,7 +53,7 @@ def changes(limit: int, before: int | None, since: str | None, *, as_json: bool)
 @json_option
 @home_option
 def trash(limit: int, before: int | None, *, as_json: bool) -> None:
-    """List the memories that left recall and can be brought back, the latest gone first."""
+    """List the memories that can be brought back, the latest first."""
     with opened_home() as home:
         gone = home.lifecycle.list_trash(limit, before)
         whens = {past.change_id: home.repository.changes.get_change(past.change_id) for past in gone}
@@ -83,8 +86,9 @@ def trash(limit: int, before: int | None, *, as_json: bool) -> None:
 @yes_option
 @home_option
 def undo(change_id: int | None, since: str | None, *, yes: bool) -> None:
-    """Take back a change that `soulkeep changes` lists; without an id, the latest in force.
+    """Take back a change; without an id, the latest in force.
 
+    `soulkeep changes` lists them with their ids.
     An undo is a change too, and taking it back does again what it undid.
     """
     if change_id is not None and since is not None:
@@ -96,6 +100,8 @@ def undo(change_id: int | None, since: str | None, *, yes: bool) -> None:
             return
         if not yes:
             _print_changes(wanted, home.changes.row_counts(wanted))
+            if len(wanted) == 1:
+                _print_rows(home, wanted[0])
             click.confirm(f"Undo {counted(len(wanted), 'change')}?", abort=True)
         undone = home.changes.undo_since(since) if since else home.changes.undo(wanted[0].id)
         (latest,) = home.changes.list_changes(1)
@@ -129,6 +135,18 @@ def _print_changes(found: Sequence[Change], counts: dict[int, int]) -> None:
             for change in found
         ],
     )
+
+
+def _print_rows(home: Home, change: Change) -> None:
+    """Show the beginning of what a change did, each row as it was or, where it is new, as it is."""
+    rows = home.changes.rows_of(change.id)
+    for row in rows[:_SHOWN_ROWS]:
+        image = row.before or home.repository.changes.image(row.kind, row.key) or {}
+        text = image.get("content") or image.get("title") or ""
+        what = "added" if row.before is None else "removed" if row.after is None else "changed"
+        click.echo(one_line(f"  {what} in {row.kind}, {row.key}: {text}"[:_SHOWN_CHARACTERS]))
+    if len(rows) > _SHOWN_ROWS:
+        click.echo(f"  and {len(rows) - _SHOWN_ROWS:,} more")
 
 
 def _minute(moment: str) -> str:

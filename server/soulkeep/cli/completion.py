@@ -14,7 +14,7 @@ _FILES = {
 @click.argument("shell", type=click.Choice(list(_FILES)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a SHELL complete commands and options when you press Tab.
+    """Print what makes a SHELL complete commands and options.
 
     Put the line of your shell below into its file.
     """

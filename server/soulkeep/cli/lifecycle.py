@@ -9,6 +9,7 @@ import click
 from soulkeep.answers import RememberAnswer, receipts_text
 from soulkeep.cli.options import (
     before_option,
+    current_settings,
     home_option,
     json_option,
     limit_option,
@@ -18,7 +19,7 @@ from soulkeep.cli.options import (
     until_option,
     yes_option,
 )
-from soulkeep.cli.terminal import print_facts, print_json, print_table, printable
+from soulkeep.cli.terminal import one_line, print_facts, print_json, print_table, printable
 from soulkeep.models import Memory, MemoryType, NewMemory
 from soulkeep.service.lifecycle import MAX_PAGE, Past
 
@@ -30,7 +31,7 @@ _id_argument = click.argument("memory_id", type=int, metavar="ID")
 
 @click.group()
 def memories() -> None:
-    """List memories, show, revise, move and forget them, and bring them back."""
+    """List, show, revise, move, forget and restore memories."""
 
 
 @memories.command("list")
@@ -79,7 +80,10 @@ def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
 @json_option
 @home_option
 def history(memory_id: int, *, as_json: bool) -> None:
-    """Show what a memory was before its changes, and what it replaced, oldest first."""
+    """Show what a memory was before, oldest first.
+
+    Its own former versions and the memories that it replaced are listed.
+    """
     with opened_home() as home:
         pasts = home.lifecycle.history(memory_id)
         now = home.repository.memories.list_by_ids([memory_id]).get(memory_id)
@@ -102,7 +106,7 @@ def history(memory_id: int, *, as_json: bool) -> None:
 def revise(
     memory_id: int, content: str, memory_type: MemoryType | None, subject: str | None, *, as_json: bool
 ) -> None:
-    """Put CONTENT, or what stdin says for a single -, in the place of a memory.
+    """Put CONTENT in the place of a memory; - reads it from stdin.
 
     The old version goes to the trash and stays in the history.
     """
@@ -123,7 +127,7 @@ def revise(
 @yes_option
 @home_option
 def forget(memory_ids: tuple[int, ...], *, yes: bool) -> None:
-    """Move memories to the trash, from where `restore` brings them back."""
+    """Move memories to the trash; `restore` brings them back."""
     with opened_home() as home:
         if not yes:
             found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
@@ -132,17 +136,20 @@ def forget(memory_ids: tuple[int, ...], *, yes: bool) -> None:
         gone = home.lifecycle.forget(memory_ids)
     ids = " ".join(str(memory.id) for memory in gone)
     click.echo(f"Moved {counted(len(gone), 'memory')} to the trash.")
-    click.echo(f"`soulkeep memories restore {ids}` brings back what is not yet too old for it.")
+    days = current_settings().retention_days
+    kept = f"for {counted(days, 'day')}" if days else "at any time"
+    click.echo(f"`soulkeep memories restore {ids}` takes that back {kept}.")
 
 
 @memories.command()
 @_ids_argument
 @home_option
 def restore(memory_ids: tuple[int, ...]) -> None:
-    """Bring memories back from the trash (`soulkeep trash` lists it)."""
+    """Bring memories back that `soulkeep trash` lists."""
     with opened_home() as home:
-        back = [home.lifecycle.restore(memory_id) for memory_id in memory_ids]
-    print_table(_HEADINGS, [_cells(memory) for memory in back])
+        for memory_id in memory_ids:
+            memory = home.lifecycle.restore(memory_id)
+            click.echo(f"Restored memory {memory_id}: {one_line(memory.content)}")
 
 
 @memories.command()
@@ -172,7 +179,7 @@ def counted(count: int, noun: str) -> str:
     """Write a number with its noun: 1 memory, 2 memories, 3 changes."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    return f"{count:,} {noun[:-1]}ies" if noun == "memory" else f"{count:,} {noun}s"
 
 
 def _cells(memory: Memory) -> Sequence[object]:

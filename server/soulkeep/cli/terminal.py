@@ -18,6 +18,11 @@ def printable(text: str) -> str:
     return "".join("�" if _drives_terminal(character) else character for character in text)
 
 
+def one_line(text: str) -> str:
+    """Return a text as one printable line."""
+    return " ".join(printable(text).split())
+
+
 def print_json(document: object) -> None:
     """Print one JSON document for scripts; what could drive a terminal is escaped."""
     click.echo(json.dumps(document, indent=2))
@@ -25,7 +30,7 @@ def print_json(document: object) -> None:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print aligned columns without the empty ones; on a terminal, the last is cut to its width."""
-    cells = [["" if value is None else _one_line(str(value)) for value in row] for row in rows]
+    cells = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
     filled = [place for place in range(len(headings)) if any(row[place] for row in cells)]
     widths = [max(_width(row[place]) for row in [headings, *cells]) for place in filled]
     click.secho(_line([headings[place] for place in filled], widths), bold=True)
@@ -101,10 +106,6 @@ def _character_width(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _one_line(text: str) -> str:
-    return " ".join(printable(text).split())
 
 
 def _drawable(blocks: str) -> str:

@@ -19,8 +19,8 @@ SELECT * FROM (
   WHERE timestamp >= :since AND ifnull(:agent, source_app) IS source_app
   AND (:event IS NULL OR event = :event OR event LIKE :event || '.%') ORDER BY id DESC LIMIT :limit
 ) UNION ALL SELECT * FROM (
-  SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_object('model', u.model,
-    'input_tokens', u.input_tokens, 'output_tokens', u.output_tokens, 'cost', u.cost)
+  SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_object('input_tokens', u.input_tokens,
+    'output_tokens', u.output_tokens, 'cost', u.cost, 'model', u.model)
   FROM usage_records AS u JOIN sessions AS s ON s.id = u.session_id
   WHERE u.timestamp >= :since AND ifnull(:agent, s.agent_id) = s.agent_id
   AND (:event IS NULL OR :event IN ('model', '{MODEL_USED}')) ORDER BY u.id DESC LIMIT :limit
