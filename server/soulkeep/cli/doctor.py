@@ -1,4 +1,4 @@
-"""`soulkeep doctor` says what is there and whether it is whole; `soulkeep reindex` rebuilds indexes."""
+"""`soulkeep doctor` checks and repairs, `soulkeep reindex` rebuilds, `soulkeep compact` shrinks."""
 
 import platform
 import stat
@@ -36,7 +36,10 @@ _A_MOMENT = 2_000
 @json_option
 @home_option
 def doctor(*, repair: bool, as_json: bool) -> None:
-    """Show versions, paths and counts, check the store, and say what to do about each fault."""
+    """Check the store, and say what to do about each fault.
+
+    Versions, paths and counts are shown too.
+    """
     with opened_home() as home:
         sys.exit(_repair(home, as_json) if repair else _examine(home, as_json))
 
@@ -91,7 +94,7 @@ def _memories_bar(home: Home) -> "ProgressBar[int]":
 @click.command()
 @home_option
 def reindex() -> None:
-    """Build the search indexes anew from the memories, with the embedder in use."""
+    """Build the search indexes anew with the embedder in use."""
     with opened_home() as home:
         with _memories_bar(home) as bar:
             indexed = home.indexes.reindex(progress=bar.update)
@@ -102,7 +105,10 @@ def reindex() -> None:
 @click.command()
 @home_option
 def compact() -> None:
-    """Give back the space of deleted vectors; others can go on using the store meanwhile."""
+    """Give back the space of deleted vectors.
+
+    Others can go on using the store meanwhile.
+    """
     # Nobody knows how many steps it takes, so the bar only shows that it goes on.
     steps = click.progressbar(
         count(), label="Compacting", file=sys.stderr, hidden=not sys.stderr.isatty()

@@ -26,7 +26,10 @@ from soulkeep.service.statistics import MAX_LOG, Figures
 @json_option
 @home_option
 def log(limit: int, since: str | None, agent: str | None, event: str | None, *, as_json: bool) -> None:
-    """List who did what, newest first: ids and sizes, never what was said."""
+    """List who did what, newest first.
+
+    The log holds ids and sizes, never what was said.
+    """
     with opened_home() as home:
         found = home.statistics.list_log(limit, since=since, agent=agent, event=event)
     if as_json:
@@ -42,7 +45,7 @@ def log(limit: int, since: str | None, agent: str | None, event: str | None, *, 
 @json_option
 @home_option
 def stats(*, as_json: bool) -> None:
-    """Show how much is kept and recalled, what it costs, and the space it takes."""
+    """Chart what is kept and recalled, and what it costs."""
     with opened_home() as home:
         figures = home.statistics.figures()
     if as_json:

@@ -33,7 +33,7 @@ from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes, Making
 from soulkeep.service.documents import DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
-from soulkeep.service.sessions import Sessions
+from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,
     MAX_QUERY,
@@ -54,9 +54,6 @@ SIMILAR = 3
 
 LOOKED_UP = 20
 """A longer list is kept without looking for similar memories: for each of them that is a search."""
-
-RECALLED = "memory.recalled"
-"""The event that makes recalls countable."""
 
 _KEPT_WORDS = 4_000
 

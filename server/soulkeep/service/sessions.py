@@ -14,6 +14,9 @@ from soulkeep.repository import Repository
 LOCAL_AGENT = "soulkeep"
 """The agent_id of the command line and of Python code that uses the services directly."""
 
+RECALLED = "memory.recalled"
+"""The event that makes recalls countable."""
+
 _MAX_AGENT = 100
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from soulkeep.models import Clock, LogEntry, ModelUsage
 from soulkeep.repository import Repository
-from soulkeep.service.memories import RECALLED
+from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
 
 MAX_LOG = 10_000
