@@ -1,5 +1,7 @@
 """Fixtures: a home in a temporary folder, clients in both protocol eras, and a server process."""
 
+import io
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -9,8 +11,12 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from soulkeep.app import build_server, open_home
+from soulkeep.cli import main
 from soulkeep.service.home import Home
 from wire import COMMAND
+
+Run = Callable[..., tuple[int, str, str]]
+"""Runs the command line in this process; returns its exit code, stdout and stderr."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,6 +65,24 @@ def make_home(tmp_path: Path, clock: TickingClock) -> Iterator[Callable[..., Hom
     yield make
     for home in opened:
         home.close()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soulkeep", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8"))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def home_path(tmp_path: Path) -> Path:
+    return tmp_path / "home"
 
 
 @pytest.fixture

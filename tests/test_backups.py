@@ -27,7 +27,8 @@ from soulkeep.errors import (
     StoreBusyError,
     StoreCorruptError,
 )
-from soulkeep.models import Backup, NewMemory, Options
+from soulkeep.models import NewMemory, Options
+from soulkeep.records import Backup
 from soulkeep.repository import schema
 from soulkeep.repository.connection import Database
 from soulkeep.service.backup_folders import surplus, verify_files, write_manifest

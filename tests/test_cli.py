@@ -1,39 +1,17 @@
 """The command line as a person types it."""
 
-import io
 import json
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
 
+from conftest import Run
 from soulkeep.app import open_home
-from soulkeep.cli import main
 from soulkeep.cli.demo import MEMORIES, QUESTIONS
 from soulkeep.models import NewMemory
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str, typed: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soulkeep", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode()), "utf-8"))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
-def home_path(tmp_path: Path) -> Path:
-    return tmp_path / "home"
 
 
 def test_help_lists_every_command(run: Run) -> None:

@@ -302,6 +302,7 @@ def test_the_inspector_exits_with_a_tool_error_when_the_limit_is_zero(inspector:
 def test_the_inspector_reads_both_documents(inspector: Inspector) -> None:
     listed = inspector.result("--method", "resources/list")["resources"]
     wanted = {(uri, "text/markdown") for uri in (*DOCUMENTS, "soulkeep://context")}
+    wanted.add(("soulkeep://stats", "application/json"))
     assert {(r["uri"], r["mimeType"]) for r in listed} == wanted
 
     for uri in DOCUMENTS:

@@ -118,7 +118,7 @@ async def test_a_store_that_cannot_be_read_is_an_error_in_words(client: Client, 
         other.execute("ALTER TABLE global_prompts RENAME TO elsewhere")
 
     for request in (client.list_prompts, lambda: client.get_prompt("tone")):
-        with pytest.raises(MCPError, match="run `soulkeep doctor`") as raised:
+        with pytest.raises(MCPError, match="run `soulkeep doctor --repair`") as raised:
             await request()
         assert raised.value.error.code == INTERNAL_ERROR
 

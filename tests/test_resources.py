@@ -59,6 +59,7 @@ async def test_documents_come_first_then_the_context_logs_newest_first_and_activ
         ("soulkeep://SOUL.md", "Agent identity"),
         ("soulkeep://MEMORY.md", "Long-term memory"),
         ("soulkeep://context", "Context"),
+        ("soulkeep://stats", "Statistics"),
         ("soulkeep://daily/2026-02-28", "Log of 2026-02-28"),
         ("soulkeep://daily/2026-02-27", "Log of 2026-02-27"),
         ("soulkeep://daily/2025-12-31", "Log of 2025-12-31"),
@@ -93,13 +94,13 @@ async def test_a_long_list_comes_in_pages_that_leave_nothing_out(client: Client,
 
     pages = await every_page(client)
 
-    assert [len(page) for page in pages] == [PAGE, PAGE, PAGE, 68]
+    assert [len(page) for page in pages] == [PAGE, PAGE, PAGE, 69]
     listed = [resource.uri for page in pages for resource in page]
-    assert listed[3:] == [f"soulkeep://daily/{day}" for day in reversed(days)]
+    assert listed[4:] == [f"soulkeep://daily/{day}" for day in reversed(days)]
 
 
 async def test_a_page_that_is_just_full_has_no_next_one(client: Client, home: Home) -> None:
-    for number in range(PAGE - 3):
+    for number in range(PAGE - 4):
         log(home, (date(2025, 1, 1) + timedelta(days=number)).isoformat())
 
     assert [len(page) for page in await every_page(client)] == [PAGE]

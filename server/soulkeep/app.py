@@ -25,7 +25,9 @@ from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
+from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
+from soulkeep.service.statistics import Statistics
 from soulkeep.service.threads import Threads
 from soulkeep.settings import Settings
 
@@ -79,6 +81,8 @@ def open_home(
         messages=Messages(repository, changes, sessions, tokens, clock),
         prompts=Prompts(repository, changes, sessions, clock),
         backups=Backups(repository.path, documents, clock, options.backups),
+        statistics=Statistics(repository, clock),
+        repairs=Repairs(repository, indexes, entries),
     )
 
 

@@ -165,7 +165,7 @@ class StoreCorruptError(StoreError):
         super().__init__(
             path,
             f"the store is damaged ({detail})",
-            "run `soulkeep doctor`, or `soulkeep restore` with a backup that `soulkeep backups` lists",
+            "run `soulkeep doctor --repair`, or `soulkeep restore` with one of `soulkeep backups`",
         )
 
 

@@ -6,7 +6,6 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, tzinfo
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 MemoryType = Literal["fact", "preference", "decision", "summary"]
@@ -301,37 +300,6 @@ class ChangedRow:
     after: str | None
     replaced_by: int | None = None
     change_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """A copy of a store and its documents as they were together at `made_at`.
-
-    An `automatic` one was made before a deletion or a restore, as its `label` says. `counts` are rows by
-    table; `left_out` names documents that could not be read.
-    """
-
-    id: str
-    made_at: str
-    label: str
-    automatic: bool
-    size: int
-    counts: Mapping[str, int]
-    left_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What a home was set back to, and where what it held until then is.
-
-    `former` is unset where the store was damaged: then `kept` has its files as they were, and `left`
-    names documents that could not be read or replaced.
-    """
-
-    backup: Backup
-    former: Backup | None
-    kept: Path
-    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

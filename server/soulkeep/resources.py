@@ -1,6 +1,8 @@
 """The resources: documents as they are on the disk, the context, threads and single memories."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import TypeVar
@@ -18,6 +20,7 @@ from soulkeep.note_answers import context_text
 from soulkeep.service.home import Home
 
 CONTEXT_URI = "soulkeep://context"
+STATS_URI = "soulkeep://stats"
 _MARKDOWN = "text/markdown"
 _THREADS = 1_000
 _RECENT = 50
@@ -64,7 +67,19 @@ def register(server: CheckedServer, home: Home) -> None:
         description="What a conversation starts with; the tool get_context takes a thread and a budget.",
         mime_type=_MARKDOWN,
     )(partial(_served, lambda: context_text(home.contexts.assemble())))
+    server.resource(
+        STATS_URI,
+        name="stats",
+        title="Statistics",
+        description="Memories and recalls by day, types, tokens and cost of embedders, sizes on disk.",
+        mime_type="application/json",
+    )(partial(_served, lambda: _stats_text(home)))
     _register_templates(server)
+
+
+def _stats_text(home: Home) -> str:
+    # Without the sizes of tables, for which the whole store would be read.
+    return json.dumps(asdict(home.statistics.figures(tables=False)))
 
 
 def _register_templates(server: CheckedServer) -> None:

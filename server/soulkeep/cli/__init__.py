@@ -18,10 +18,14 @@ class _LazyGroup(click.Group):
 
     commands_by_module: ClassVar[dict[str, tuple[str, ...]]] = {
         "soulkeep.cli.backups": ("backup", "backups", "restore"),
+        "soulkeep.cli.changes": ("changes", "trash", "undo"),
+        "soulkeep.cli.completion": ("completion",),
         "soulkeep.cli.context": ("context",),
         "soulkeep.cli.demo": ("demo",),
         "soulkeep.cli.doctor": ("compact", "doctor", "reindex"),
         "soulkeep.cli.documents": ("documents",),
+        "soulkeep.cli.lifecycle": ("memories",),
+        "soulkeep.cli.log": ("log", "stats"),
         "soulkeep.cli.memories": ("recall", "remember"),
         "soulkeep.cli.prompts": ("prompts",),
         "soulkeep.cli.threads": ("threads",),

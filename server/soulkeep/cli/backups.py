@@ -11,7 +11,7 @@ import click
 
 from soulkeep.cli.options import current_settings, home_option, opened_home
 from soulkeep.cli.terminal import printable
-from soulkeep.models import Backup
+from soulkeep.records import Backup
 from soulkeep.repository.backups import Progress
 from soulkeep.service.backups import Backups
 

@@ -1,67 +1,126 @@
-"""`soulkeep doctor` says what is there and whether it is whole; `soulkeep reindex` rebuilds indexes."""
+"""`soulkeep doctor` checks and repairs, `soulkeep reindex` rebuilds, `soulkeep compact` shrinks."""
 
 import platform
 import stat
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from soulkeep import __version__
-from soulkeep.cli.options import home_option, opened_home
+from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.terminal import print_facts, print_json
 from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import Fault
 from soulkeep.service.home import Home
+from soulkeep.service.indexes import PAUSE_S
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
+_A_MOMENT = 2_000
+"""So many memories are embedded in about a second."""
 
 
 @click.command()
+@click.option(
+    "--repair", is_flag=True, help="Rebuild all that is derived from the memories and the documents."
+)
+@json_option
 @home_option
-def doctor() -> None:
-    """Show versions, paths and counts, check the store, and say what to do about each fault."""
+def doctor(*, repair: bool, as_json: bool) -> None:
+    """Check the store, and say what to do about each fault.
+
+    Versions, paths and counts are shown too.
+    """
     with opened_home() as home:
-        _show("Versions", _versions(home))
-        _show("Paths", _paths(home))
-        _show("Rows", {name: f"{count:,}" for name, count in home.repository.count_rows().items()})
-        usage = home.repository.ledger.usage_totals()
-        space = home.repository.measure_space()
-        if space.is_wasteful:
-            click.echo(
-                f"  {space.places - space.taken:,} places of vectors are empty: `soulkeep compact`"
-            )
-        _show("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
-        faults = [*home.check(), *_embedder_faults(home), *_permission_faults(home)]
+        sys.exit(_repair(home, as_json) if repair else _examine(home, as_json))
+
+
+def _examine(home: Home, as_json: bool) -> int:
+    usage = home.repository.ledger.usage_totals()
+    rows, space = home.repository.count_rows(), home.repository.measure_space()
+    faults = [*home.check(), *_embedder_faults(home), *_permission_faults(home)]
+    if as_json:
+        document = {"versions": _versions(home), "paths": _paths(home), "rows": rows}
+        print_json({**document, "usage": asdict(usage), "faults": [asdict(f) for f in faults]})
+        return 1 if faults else 0
+    print_facts("Versions", _versions(home))
+    print_facts("Paths", _paths(home))
+    print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
+    if space.is_wasteful:
+        click.echo(f"  {space.places - space.taken:,} places of vectors are empty: `soulkeep compact`")
+    print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
+    _print_faults(faults)
+    click.echo(f"{len(faults)} faults found." if faults else "Everything is in order.")
+    return 1 if faults else 0
+
+
+def _repair(home: Home, as_json: bool) -> int:
+    with _memories_bar(home) as bar:
+        repaired = home.repairs.repair(bar.update)
+    if as_json:
+        print_json(asdict(repaired))
+        return 1 if repaired.left else 0
+    click.echo("Found:" if repaired.found else "Found no fault; everything was rebuilt all the same.")
+    for fault in repaired.found:
+        click.echo(f"  {fault.name}: {fault.detail}")
+    print_facts("Rebuilt", {name: f"{count:,}" for name, count in repaired.rebuilt.items()})
+    _print_faults(repaired.left)
+    left = len(repaired.left)
+    click.echo(f"{left} faults could not be mended." if left else "Everything is in order.")
+    return 1 if left else 0
+
+
+def _print_faults(faults: Sequence[Fault]) -> None:
     for fault in faults:
         click.echo(f"FAULT {fault.name}: {fault.detail}; {fault.remedy}.")
-    click.echo(f"{len(faults)} faults found." if faults else "Everything is in order.")
-    sys.exit(1 if faults else 0)
+
+
+def _memories_bar(home: Home) -> "ProgressBar[int]":
+    """Return a bar over all memories, on a terminal and where they take more than a moment."""
+    memories = home.repository.memories.count()
+    hidden = memories < _A_MOMENT or not sys.stderr.isatty()
+    return click.progressbar(length=memories, label="Embedding", file=sys.stderr, hidden=hidden)
 
 
 @click.command()
 @home_option
 def reindex() -> None:
-    """Build the search indexes anew from the memories, with the embedder in use."""
+    """Build the search indexes anew with the embedder in use."""
     with opened_home() as home:
-        count = home.indexes.reindex()
+        with _memories_bar(home) as bar:
+            indexed = home.indexes.reindex(progress=bar.update)
         identity = home.indexes.embedder_identity
-    click.echo(f"Indexed {count:,} memories with {identity}.")
+    click.echo(f"Indexed {indexed:,} memories with {identity}.")
 
 
 @click.command()
 @home_option
 def compact() -> None:
-    """Give back the space of deleted vectors; others can go on using the store meanwhile."""
-    with opened_home() as home:
-        freed = home.indexes.compact()
+    """Give back the space of deleted vectors.
+
+    Others can go on using the store meanwhile.
+    """
+    # Nobody knows how many steps it takes, so the bar only shows that it goes on.
+    steps = click.progressbar(
+        count(), label="Compacting", file=sys.stderr, hidden=not sys.stderr.isatty()
+    )
+    with opened_home() as home, steps as bar:
+        freed = home.indexes.compact(lambda: _step(bar))
     click.echo(f"The store is {freed:,} bytes smaller." if freed else "There is nothing to give back.")
 
 
-def _show(title: str, rows: dict[str, str]) -> None:
-    click.secho(title, bold=True)
-    width = max(len(name) for name in rows)
-    for name, value in rows.items():
-        click.echo(f"  {name:{width}}  {value}")
+def _step(bar: "ProgressBar[int]") -> None:
+    bar.update(1)
+    time.sleep(PAUSE_S)
 
 
 def _versions(home: Home) -> dict[str, str]:

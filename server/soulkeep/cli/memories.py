@@ -1,12 +1,27 @@
 """`soulkeep remember` and `soulkeep recall`: the tools by hand."""
 
 import sys
+from typing import Any
 
 import click
 
-from soulkeep.answers import recall_text, receipts_text
-from soulkeep.cli.options import home_option, opened_home
-from soulkeep.cli.terminal import printable
+from soulkeep.answers import (
+    DEFAULT_TOKENS,
+    RecallAnswer,
+    RememberAnswer,
+    recall_text,
+    receipts_text,
+)
+from soulkeep.cli.options import (
+    home_option,
+    json_option,
+    limit_option,
+    opened_home,
+    since_option,
+    type_option,
+    until_option,
+)
+from soulkeep.cli.terminal import print_json, printable
 from soulkeep.models import MEMORY_TYPES, NewMemory
 
 
@@ -17,40 +32,47 @@ from soulkeep.models import MEMORY_TYPES, NewMemory
 )
 @click.option("--thread", "thread_id", help="Keep it in this thread instead of globally.")
 @click.option("--source", help="Where it comes from.")
+@click.option("--subject", help="Who or what it is about.")
+@click.option("--occurred-at", help="When it happened: ISO date or time, UTC; unset, now.")
+@click.option("--expires-at", help="When it is to leave: ISO date or time, UTC.")
+@click.option(
+    "--replaces", type=int, multiple=True, metavar="ID", help="Comes in its place; may be repeated."
+)
+@json_option
 @home_option
-def remember(content: str, memory_type: str, thread_id: str | None, source: str | None) -> None:
+def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields: Any) -> None:
     """Keep CONTENT; a single - reads it from stdin."""
     text = sys.stdin.read() if content == "-" else content
-    memory = NewMemory(text, memory_type, thread_id, source)
+    memory = NewMemory(text, **fields)
     with opened_home() as home:
-        receipts = home.memories.remember([memory])
-    click.echo(printable(receipts_text(receipts, [memory])))
+        receipts = home.memories.remember([memory], replaces=replaces)
+    if as_json:
+        print_json(RememberAnswer.of(receipts).model_dump(mode="json"))
+    else:
+        click.echo(printable(receipts_text(receipts, [memory])))
 
 
 @click.command()
 @click.argument("query")
-@click.option("--limit", type=int, default=10, show_default=True, help="1 to 100.")
+@limit_option(10, 100)
 @click.option("--thread", "thread_id", help="Only this thread's memories and the global ones.")
-@click.option("--type", "memory_type", type=click.Choice(MEMORY_TYPES))
-@click.option("--since", help="ISO date or time, UTC, inclusive.")
-@click.option("--until", help="ISO date or time, UTC, inclusive.")
+@type_option
+@since_option
+@until_option
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(100),
+    default=DEFAULT_TOKENS,
+    show_default=True,
+    help="How long the text may be.",
+)
+@json_option
 @home_option
-def recall(
-    query: str,
-    limit: int,
-    thread_id: str | None,
-    memory_type: str | None,
-    since: str | None,
-    until: str | None,
-) -> None:
+def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters: Any) -> None:
     """Bring back the memories that fit QUERY, best first."""
     with opened_home() as home:
-        found = home.memories.recall(
-            query,
-            limit=limit,
-            thread_id=thread_id,
-            memory_type=memory_type,
-            since=since,
-            until=until,
-        )
-    click.echo(printable(recall_text(found)))
+        found = home.memories.recall(query, limit=limit, **filters)
+    if as_json:
+        print_json(RecallAnswer.of(found).model_dump(mode="json"))
+    else:
+        click.echo(printable(recall_text(found, max_tokens=max_tokens)))

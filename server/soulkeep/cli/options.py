@@ -1,4 +1,4 @@
-"""Options that every command takes."""
+"""Options that several commands take."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soulkeep.models import MEMORY_TYPES
 from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,19 +15,43 @@ if TYPE_CHECKING:
 
 _HOME = "soulkeep.home"
 
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
 
 def _keep_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
         context.meta[_HOME] = value
 
 
-home_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+home_option: Decorator = click.option(
     "--home",
     type=click.Path(path_type=Path),
     callback=_keep_home,
     expose_value=False,
     help="Folder of the store and the documents (default: SOULKEEP_HOME, or the user data folder).",
 )
+
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document, for scripts."
+)
+type_option: Decorator = click.option("--type", "memory_type", type=click.Choice(MEMORY_TYPES))
+since_option: Decorator = click.option("--since", help="ISO date or time, UTC, inclusive.")
+until_option: Decorator = click.option("--until", help="ISO date or time, UTC, inclusive.")
+yes_option: Decorator = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def limit_option(default: int, highest: int) -> Decorator:
+    """Return the option that says how many rows are listed."""
+    return click.option(
+        "--limit", type=int, default=default, show_default=True, help=f"1 to {highest:,}."
+    )
+
+
+def before_option(name: str = "before") -> Decorator:
+    """Return the option that leads to the next page of a list."""
+    return click.option(
+        f"--{name}", type=int, metavar="ID", help="Only those with ids under this: the next page."
+    )
 
 
 def current_settings() -> Settings:

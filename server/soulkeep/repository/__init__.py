@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from soulkeep.models import Fault
-from soulkeep.repository import backups, checks, compaction
+from soulkeep.repository import backups, checks, compaction, schema
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
@@ -79,6 +79,10 @@ class Repository:
         """Return everything that is wrong with the store; an empty list means it is whole."""
         return checks.find_faults(self._database, vectors_expected=vectors_expected)
 
+    def recreate_indexes(self) -> None:
+        """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
+        schema.recreate_indexes(self._database)
+
     def measure_space(self) -> VectorSpace:
         """Count the places for vectors and the vectors."""
         return compaction.measure_space(self._database)
@@ -89,6 +93,10 @@ class Repository:
             "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
         )[0]
         return int(pages) * int(size)
+
+    def table_sizes(self) -> dict[str, int]:
+        """Return how many bytes each table takes with its indexes; reads the whole store."""
+        return compaction.table_sizes(self._database)
 
     def compact(self) -> Iterator[int]:
         """Give back the space of deleted vectors; yield how many vectors each short step moved."""

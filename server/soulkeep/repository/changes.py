@@ -102,6 +102,15 @@ class ChangeTable:
         """Return what a change did to rows."""
         return self._rows("change_id = ?", change_id)
 
+    def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
+        """Return how many rows each of these changes touched."""
+        rows = self._database.execute(
+            "SELECT change_id, count(*) FROM changed_rows"
+            " WHERE change_id IN (SELECT value FROM json_each(?)) GROUP BY 1",
+            (json.dumps(list(change_ids)),),
+        )
+        return dict(rows)
+
     def rows_about(self, kind: RowKind, key: str) -> list[ChangedRow]:
         """Return what changes did to one row, oldest first."""
         return self._rows("kind = ? AND key = ?", kind, key)

@@ -22,6 +22,7 @@ SOURCES = {table: table for table in TABLES} | {
 
 _REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from the memories"
 _RESTORE = "run `soulkeep restore` with a backup that `soulkeep backups` lists"
+_REPAIR = "run `soulkeep doctor --repair`"
 
 
 def count_rows(database: Database) -> dict[str, int]:
@@ -42,6 +43,7 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
         *_integrity(database),
         *_foreign_keys(database),
         *_vectors(database, vectors_expected),
+        *_lost_vectors(database),
         *_full_text(database),
         *_message_words(database),
     ]
@@ -73,6 +75,16 @@ def _vectors(database: Database, expected: bool) -> list[Fault]:
     elif orphaned:
         faults.append(Fault("vectors", f"{orphaned} vectors have no memory", _REINDEX))
     return faults
+
+
+def _lost_vectors(database: Database) -> list[Fault]:
+    """Find vectors that are listed and whose chunk is gone."""
+    lost = database.execute(
+        "SELECT count(*) FROM vec_memories_rowids AS r"
+        " WHERE NOT EXISTS (SELECT 1 FROM vec_memories_chunks AS c WHERE c.chunk_id = r.chunk_id)"
+        " OR NOT EXISTS (SELECT 1 FROM vec_memories_vector_chunks00 AS v WHERE v.rowid = r.chunk_id)"
+    )[0][0]
+    return [Fault("vectors", f"{lost} vectors are listed and lost", _REPAIR)] if lost else []
 
 
 def _full_text(database: Database) -> list[Fault]:

@@ -264,4 +264,4 @@ def translated(path: Path) -> Iterator[None]:
             raise StoreFullError(path) from error
         raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
     except apsw.Error as error:
-        raise StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor`") from error
+        raise StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor --repair`") from error

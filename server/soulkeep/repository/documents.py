@@ -22,6 +22,14 @@ class DocumentTable:
         """Return for each indexed document the state of its file at that time."""
         return dict(self._database.execute("SELECT name, state FROM document_states"))
 
+    def names(self) -> set[str]:
+        """Return the documents that are indexed, or that memories are said to be entries of."""
+        rows = self._database.execute(
+            "SELECT name FROM document_states"
+            " UNION SELECT document FROM memories WHERE document IS NOT NULL"
+        )
+        return {row[0] for row in rows}
+
     def put_state(self, name: str, state: str | None) -> None:
         """Record the state of a file whose entries are indexed now; None forgets the file."""
         if state is None:

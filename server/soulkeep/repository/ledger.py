@@ -5,10 +5,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from soulkeep.models import Message, Session, Usage
+from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository.connection import Database
 
 UNKNOWN_MODEL = "unknown"
 """A client does not say which language model it runs."""
+
+MODEL_USED = "model.used"
+"""The event as which a usage record stands in the log."""
+
+_LOG = f"""
+SELECT * FROM (
+  SELECT timestamp, ifnull(source_app, '') AS agent, event, details FROM audit_log
+  WHERE timestamp >= :since AND ifnull(:agent, source_app) IS source_app
+  AND (:event IS NULL OR event = :event OR event LIKE :event || '.%') ORDER BY id DESC LIMIT :limit
+) UNION ALL SELECT * FROM (
+  SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_object('input_tokens', u.input_tokens,
+    'output_tokens', u.output_tokens, 'cost', u.cost, 'model', u.model)
+  FROM usage_records AS u JOIN sessions AS s ON s.id = u.session_id
+  WHERE u.timestamp >= :since AND ifnull(:agent, s.agent_id) = s.agent_id
+  AND (:event IS NULL OR :event IN ('model', '{MODEL_USED}')) ORDER BY u.id DESC LIMIT :limit
+) ORDER BY 1 DESC LIMIT :limit"""
 
 
 class Ledger:
@@ -70,6 +87,32 @@ class Ledger:
         )
         return Usage(*rows[0])
 
+    def usage_by_model(self) -> list[ModelUsage]:
+        """Return the sums for each model, the most used first."""
+        rows = self._database.execute(
+            "SELECT model, count(*), sum(input_tokens), sum(output_tokens), sum(cost)"
+            " FROM usage_records GROUP BY model ORDER BY count(*) DESC, model"
+        )
+        return [ModelUsage(*row) for row in rows]
+
+    def count_events(self, event: str, since: str) -> dict[str, int]:
+        """Return by day (UTC) how often an event was audited since a timestamp."""
+        rows = self._database.execute(
+            "SELECT substr(timestamp, 1, 10), count(*) FROM audit_log"
+            " WHERE event = ? AND timestamp >= ? GROUP BY 1",
+            (event, since),
+        )
+        return dict(rows)
+
+    def list_log(self, limit: int, since: str, agent: str | None, event: str | None) -> list[LogEntry]:
+        """Return up to `limit` audited events and uses of models since a timestamp, newest first.
+
+        `event` is a whole name, or what stands before its dot.
+        """
+        values = {"limit": limit, "since": since, "agent": agent, "event": event}
+        rows = self._database.execute(_LOG, values)
+        return [LogEntry(at, who, what, _details(text)) for at, who, what, text in rows]
+
     def add_audit(
         self, event: str, source_app: str, details: Sequence[Mapping[str, Any]], now: str
     ) -> None:
@@ -78,3 +121,11 @@ class Ledger:
             "INSERT INTO audit_log (timestamp, event, source_app, details) VALUES (?, ?, ?, ?)",
             ((now, event, source_app, json.dumps(detail)) for detail in details),
         )
+
+
+def _details(text: str | None) -> Mapping[str, Any]:
+    try:
+        details = json.loads(text or "{}")
+    except ValueError:
+        details = text  # another program's row
+    return details if isinstance(details, dict) else {"details": details}

@@ -137,6 +137,27 @@ class MemoryTable:
         )
         return [Memory._make(row) for row in rows]
 
+    def count(self) -> int:
+        """Return how many memories there are, entries of documents among them."""
+        return int(self._database.execute("SELECT count(*) FROM memories")[0][0])
+
+    def count_by_type(self) -> dict[str, int]:
+        """Return how many memories of each type there are, entries of documents not counted."""
+        rows = self._database.execute(
+            "SELECT memory_type, count(*) FROM memories WHERE document IS NULL"
+            " GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
+        return dict(rows)
+
+    def count_by_day(self, since: str) -> dict[str, int]:
+        """Return by day (UTC) how many memories of now were kept since a timestamp, likewise."""
+        rows = self._database.execute(
+            "SELECT substr(created_at, 1, 10), count(*) FROM memories"
+            " WHERE document IS NULL AND created_at >= ? GROUP BY 1",
+            (since,),
+        )
+        return dict(rows)
+
     def find_duplicates(self, memories: Sequence[NewMemory]) -> list[int | None]:
         """Return for each the oldest memory of this content, type and scope, if there is one."""
         wanted = [

@@ -253,6 +253,12 @@ STEPS: tuple[tuple[str, ...], ...] = (
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 
+_SHADOWS = {
+    "vec_memories": ("chunks", "rowids", "vector_chunks00", "info"),
+    "memories_fts": ("config", "data", "docsize", "idx"),
+}
+"""What each search index is made of."""
+
 
 def bootstrap(
     database: Database,
@@ -281,6 +287,18 @@ def bootstrap(
         rebuild()
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {len(steps)}")
+
+
+def recreate_indexes(database: Database) -> None:
+    """Make both search indexes anew and empty, and SQLite's own from their tables; in a transaction."""
+    for table, parts in _SHADOWS.items():
+        # Without one of its parts a virtual table cannot be dropped.
+        for part in parts:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {table}_{part} (x)")
+        database.execute(f"DROP TABLE IF EXISTS {table}")
+    database.execute(VEC_MEMORIES)
+    database.execute(WORDS_FTS)
+    database.execute("REINDEX")
 
 
 def _version(database: Database, supported: int) -> int:

@@ -13,7 +13,7 @@ from soulkeep import __version__
 from soulkeep.documents import Documents
 from soulkeep.documents.files import sync_folder, write_new
 from soulkeep.errors import BackupDamagedError, BackupsBusyError, StoreError
-from soulkeep.models import Backup
+from soulkeep.records import Backup
 
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 60.0

@@ -14,7 +14,8 @@ from soulkeep.errors import (
     StoreCorruptError,
     StoreError,
 )
-from soulkeep.models import Backup, Clock, Restored, timestamp
+from soulkeep.models import Clock, timestamp
+from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
 from soulkeep.repository.backups import Progress, examine, fit, replacing, snapshot
 from soulkeep.service.backup_folders import (

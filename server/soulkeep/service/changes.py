@@ -117,6 +117,20 @@ class Changes:
         moment = "" if since is None else parse_moment("since", since)
         return self._repository.changes.list_changes(limit, before, moment)
 
+    def latest_in_force(self) -> Change | None:
+        """Return the latest change that is neither an undo nor undone: what one more undo takes back."""
+        before: int | None = None
+        while page := self._repository.changes.list_changes(MAX_LISTED, before):
+            for change in page:
+                if change.action != "undo" and change.undone_by is None:
+                    return change
+            before = page[-1].id
+        return None
+
+    def row_counts(self, changes: Sequence[Change]) -> dict[int, int]:
+        """Return for the id of each change how many rows it touched."""
+        return self._repository.changes.row_counts([change.id for change in changes])
+
     def rows_of(self, change_id: int) -> list[ChangedRow]:
         """Return what a change did.
 

@@ -30,6 +30,7 @@ LOOK_S = 5.0
 """How often the logs of past days are looked at while nobody says that one changed."""
 
 MEMORY = "MEMORY.md"
+_UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
 _SECTION_TYPES = {"Preferences": "preference", "Important Decisions": "decision"}
 _PAGE = 500
@@ -97,6 +98,22 @@ class DocumentIndex:
                     continue
                 if at is None or not known.get(name, "").startswith(f"{at} "):
                     self._read_and_index(name, known.get(name))
+
+    def reread(self) -> tuple[int, list[str]]:
+        """Read every document, whatever is known of it; return how many, and which were not read.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+            EmbedderError: A text cannot be embedded.
+        """
+        with self._repository.transaction():
+            for name in self._repository.documents.names():
+                self._repository.documents.put_state(name, _UNREAD)
+        self.note_change()
+        self.catch_up()
+        states = self._repository.documents.states()
+        unread = [name for name, state in states.items() if state == _UNREAD]
+        return len(states) - len(unread), unread
 
     def _names(self, known: Iterable[str]) -> list[str]:
         """Return the files to look at: all of them now and then, else those that change by the day."""

@@ -16,7 +16,9 @@ from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
+from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
+from soulkeep.service.statistics import Statistics
 from soulkeep.service.threads import Threads
 
 
@@ -39,6 +41,8 @@ class Home:
     messages: Messages
     prompts: Prompts
     backups: Backups
+    statistics: Statistics
+    repairs: Repairs
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""

@@ -57,12 +57,13 @@ class Indexes:
     def embed_query(
         self, query: str, weights: Mapping[str, float], session: Session
     ) -> Embedding | None:
-        """Embed a question whose words weigh as given; None without an embedder.
+        """Embed a question whose words weigh as given; None without an embedder, which is recorded too.
 
         Raises:
             EmbedderError: The question cannot be embedded.
         """
         if self.embedder is None:
+            self._sessions.record_usage(session, Usage("none", 0))
             return None
         (vector,) = self._used(self.embedder.embed_query(query, weights), session)
         return vector
@@ -101,8 +102,17 @@ class Indexes:
             except StoreBusyError:
                 return
 
-    def reindex(self, session: Session | None = None) -> int:
+    def reindex(
+        self,
+        session: Session | None = None,
+        *,
+        recreate: bool = False,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> int:
         """Build both search indexes anew with the embedder in use; return how many memories they hold.
+
+        With `recreate` even their tables are made anew, in case they are damaged. `progress` is told
+        after each page how many memories it embedded.
 
         Other processes cannot write meanwhile: with very many memories they may time out.
 
@@ -113,10 +123,13 @@ class Indexes:
         session = session or self._sessions.current()
         table = self._repository.memories
         with self._repository.transaction():
+            if recreate:
+                self._repository.recreate_indexes()
             self._repository.vectors.reset_vectors(self.embedder_identity)
             for page in table.pages(_PAGE) if self.embedder else ():
                 _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
                 self._repository.vectors.add_vectors([memory.id for memory in page], embeddings)
+                progress(len(page))
             self._repository.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})

@@ -34,7 +34,7 @@ from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes, Making
 from soulkeep.service.documents import DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
-from soulkeep.service.sessions import Sessions
+from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,
     MAX_QUERY,
@@ -237,6 +237,7 @@ class Memories:
             limit,
         )
         said = self._said(query, allowed) if include_messages else ()
+        self._sessions.note(session, RECALLED, {"matches": len(matches)})
         return Recall(tuple(matches), "hybrid" if embedder else "lexical", said)
 
     def _said(self, query: str, allowed: MemoryFilter) -> tuple[MessageMatch, ...]:

@@ -14,9 +14,14 @@ from soulkeep.repository import Repository
 LOCAL_AGENT = "soulkeep"
 """The agent_id of the command line and of Python code that uses the services directly."""
 
+RECALLED = "memory.recalled"
+"""The event that makes recalls countable."""
+
 _MAX_AGENT = 100
 
 _log = logging.getLogger(__name__)
+
+_Event = tuple[str, Mapping[str, Any]]
 
 
 class Sessions:
@@ -30,7 +35,7 @@ class Sessions:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str | None, Session] = {}
-        self._unwritten: deque[tuple[Session, Usage | None, str]] = deque()
+        self._unwritten: deque[tuple[Session, Usage | _Event | None, str]] = deque()
 
     def current(self, agent_id: str | None = None) -> Session:
         """Return this process's session for a client, opening it on first use.
@@ -65,6 +70,11 @@ class Sessions:
         self._unwritten.append((session, usage, self._now()))
         self.flush()
 
+    def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
+        """Record what changed nothing, as `record_usage` does; details never hold user text."""
+        self._unwritten.append((session, (event, details), self._now()))
+        self.flush()
+
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
         if not self._unwritten or self._repository.in_transaction:
@@ -80,10 +90,12 @@ class Sessions:
     def _write(self) -> None:
         pending = list(self._unwritten)
         with self._repository.transaction(durable=False):
-            for session, usage, now in pending:
+            for session, what, now in pending:
                 self._repository.ledger.touch_session(session, now)
-                if usage is not None:
-                    self._repository.ledger.add_usage(session.id, usage, now)
+                if isinstance(what, Usage):
+                    self._repository.ledger.add_usage(session.id, what, now)
+                elif what is not None:
+                    self._repository.ledger.add_audit(what[0], session.agent_id, [what[1]], now)
         for _ in pending:
             self._unwritten.popleft()
 

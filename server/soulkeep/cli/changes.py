@@ -1,0 +1,153 @@
+"""`soulkeep changes`, `undo` and `trash`: what was changed, and taking it back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from soulkeep.cli.lifecycle import counted, past_document
+from soulkeep.cli.options import (
+    before_option,
+    home_option,
+    json_option,
+    limit_option,
+    opened_home,
+    since_option,
+    yes_option,
+)
+from soulkeep.cli.terminal import one_line, print_json, print_table
+from soulkeep.models import Change
+from soulkeep.service.changes import MAX_LISTED
+from soulkeep.service.home import Home
+from soulkeep.service.lifecycle import MAX_PAGE
+
+_SHOWN_ROWS = 5
+_SHOWN_CHARACTERS = 200
+
+
+@click.command()
+@limit_option(50, MAX_LISTED)
+@before_option()
+@since_option
+@json_option
+@home_option
+def changes(limit: int, before: int | None, since: str | None, *, as_json: bool) -> None:
+    """List what was changed, latest first; `undo` takes it back."""
+    with opened_home() as home:
+        found = home.changes.list_changes(limit, before, since)
+        counts = home.changes.row_counts(found)
+    if as_json:
+        documents = [asdict(change) | {"rows": counts.get(change.id, 0)} for change in found]
+        print_json({"changes": documents})
+    elif not found:
+        click.echo("Nothing was changed.")
+    else:
+        _print_changes(found, counts)
+        if len(found) == limit:
+            click.echo(f"There may be more: add --before {found[-1].id} for the next page.")
+
+
+@click.command()
+@limit_option(50, MAX_PAGE)
+@before_option()
+@json_option
+@home_option
+def trash(limit: int, before: int | None, *, as_json: bool) -> None:
+    """List the memories that can be brought back, the latest first."""
+    with opened_home() as home:
+        gone = home.lifecycle.list_trash(limit, before)
+        whens = {past.change_id: home.repository.changes.get_change(past.change_id) for past in gone}
+    if as_json:
+        documents = [past_document(past) | {"gone_at": whens[past.change_id].made_at} for past in gone]
+        print_json({"trash": documents})
+    elif not gone:
+        click.echo("The trash is empty.")
+    else:
+        headings = ("ID", "GONE", "BY", "REPLACED BY", "TEXT")
+        print_table(
+            headings,
+            [
+                (
+                    past.memory.id,
+                    _minute(whens[past.change_id].made_at),
+                    whens[past.change_id].action,
+                    past.replaced_by,
+                    past.memory.content,
+                )
+                for past in gone
+            ],
+        )
+        click.echo("`soulkeep memories restore ID` brings one back.")
+
+
+@click.command()
+@click.argument("change_id", type=int, required=False)
+@click.option("--since", help="Take back everything since this ISO date or time (UTC) instead.")
+@yes_option
+@home_option
+def undo(change_id: int | None, since: str | None, *, yes: bool) -> None:
+    """Take back a change; without an id, the latest in force.
+
+    `soulkeep changes` lists them with their ids.
+    An undo is a change too, and taking it back does again what it undid.
+    """
+    if change_id is not None and since is not None:
+        raise click.UsageError("Give either CHANGE_ID or --since.")
+    with opened_home() as home:
+        wanted = _wanted(home, change_id, since)
+        if not wanted:
+            click.echo("There is nothing to undo.")
+            return
+        if not yes:
+            _print_changes(wanted, home.changes.row_counts(wanted))
+            if len(wanted) == 1:
+                _print_rows(home, wanted[0])
+            click.confirm(f"Undo {counted(len(wanted), 'change')}?", abort=True)
+        undone = home.changes.undo_since(since) if since else home.changes.undo(wanted[0].id)
+        (latest,) = home.changes.list_changes(1)
+    what = ", ".join(f"{change.id} ({change.action})" for change in undone[:10])
+    more = f" and {len(undone) - 10:,} more" if len(undone) > 10 else ""
+    click.echo(f"Undone: {what}{more}.")
+    click.echo(f"`soulkeep undo {latest.id}` does it again.")
+
+
+def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change]:
+    if since is not None:
+        return home.changes.list_changes(MAX_LISTED, since=since)
+    if change_id is not None:
+        return [home.repository.changes.get_change(change_id)]
+    latest = home.changes.latest_in_force()
+    return [latest] if latest else []
+
+
+def _print_changes(found: Sequence[Change], counts: dict[int, int]) -> None:
+    print_table(
+        ("ID", "WHEN", "BY", "ROWS", "UNDONE BY", "WHAT"),
+        [
+            (
+                change.id,
+                _minute(change.made_at),
+                change.agent_id,
+                counts.get(change.id, 0),
+                change.undone_by,
+                change.action,
+            )
+            for change in found
+        ],
+    )
+
+
+def _print_rows(home: Home, change: Change) -> None:
+    """Show the beginning of what a change did, each row as it was or, where it is new, as it is."""
+    rows = home.changes.rows_of(change.id)
+    for row in rows[:_SHOWN_ROWS]:
+        image = row.before or home.repository.changes.image(row.kind, row.key) or {}
+        text = image.get("content") or image.get("title") or ""
+        what = "added" if row.before is None else "removed" if row.after is None else "changed"
+        click.echo(one_line(f"  {what} in {row.kind}, {row.key}: {text}"[:_SHOWN_CHARACTERS]))
+    if len(rows) > _SHOWN_ROWS:
+        click.echo(f"  and {len(rows) - _SHOWN_ROWS:,} more")
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")

@@ -1,0 +1,208 @@
+"""`soulkeep memories`: what is kept, looked at, changed and moved to the trash."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from soulkeep.answers import RememberAnswer, receipts_text
+from soulkeep.cli.options import (
+    before_option,
+    current_settings,
+    home_option,
+    json_option,
+    limit_option,
+    opened_home,
+    since_option,
+    type_option,
+    until_option,
+    yes_option,
+)
+from soulkeep.cli.terminal import one_line, print_facts, print_json, print_table, printable
+from soulkeep.models import Memory, MemoryType, NewMemory
+from soulkeep.service.lifecycle import MAX_PAGE, Past
+
+_HEADINGS = ("ID", "DATE", "TYPE", "THREAD", "ABOUT", "FROM", "TEXT")
+
+_ids_argument = click.argument("memory_ids", type=int, nargs=-1, required=True, metavar="ID...")
+_id_argument = click.argument("memory_id", type=int, metavar="ID")
+
+
+@click.group()
+def memories() -> None:
+    """List, show, revise, move, forget and restore memories."""
+
+
+@memories.command("list")
+@limit_option(50, MAX_PAGE)
+@before_option("below")
+@click.option("--thread", "thread_id", help="Only this thread's memories and the global ones.")
+@type_option
+@click.option("--subject", help="Only what is about exactly this.")
+@click.option("--source", help="Only what comes from exactly this.")
+@since_option
+@until_option
+@json_option
+@home_option
+def list_(*, as_json: bool, limit: int, **filters: Any) -> None:
+    """List memories, the latest kept first."""
+    with opened_home() as home:
+        found = home.lifecycle.list_memories(limit=limit, **filters)
+    if as_json:
+        print_json({"memories": [memory._asdict() for memory in found]})
+    elif not found:
+        click.echo("No memories match. `soulkeep remember TEXT` keeps one.")
+    else:
+        print_table(_HEADINGS, [_cells(memory) for memory in found])
+        if len(found) == limit:
+            click.echo(f"There may be more: add --below {found[-1].id} for the next page.")
+
+
+@memories.command()
+@_ids_argument
+@json_option
+@home_option
+def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Show memories in full."""
+    with opened_home() as home:
+        found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
+    if as_json:
+        print_json({"memories": [memory._asdict() for memory in found]})
+        return
+    for place, memory in enumerate(found):
+        click.echo("\n" * bool(place), nl=False)
+        _print_memory(memory)
+
+
+@memories.command()
+@_id_argument
+@json_option
+@home_option
+def history(memory_id: int, *, as_json: bool) -> None:
+    """Show what a memory was before, oldest first.
+
+    Its own former versions and the memories that it replaced are listed.
+    """
+    with opened_home() as home:
+        pasts = home.lifecycle.history(memory_id)
+        now = home.repository.memories.list_by_ids([memory_id]).get(memory_id)
+    if as_json:
+        document = {"now": now._asdict() if now else None, "past": [past_document(p) for p in pasts]}
+        print_json(document)
+        return
+    rows = [(f"until change {past.change_id}", *_short(past.memory)) for past in pasts]
+    rows.append(("now", *_short(now)) if now else ("now", "", "", "", "It is in the trash or gone."))
+    print_table(("", "ID", "DATE", "TYPE", "TEXT"), rows)
+
+
+@memories.command()
+@_id_argument
+@click.argument("content")
+@type_option
+@click.option("--subject", help="Who or what it is about.")
+@json_option
+@home_option
+def revise(
+    memory_id: int, content: str, memory_type: MemoryType | None, subject: str | None, *, as_json: bool
+) -> None:
+    """Put CONTENT in the place of a memory; - reads it from stdin.
+
+    The old version goes to the trash and stays in the history.
+    """
+    text = sys.stdin.read() if content == "-" else content
+    with opened_home() as home:
+        receipt = home.lifecycle.revise(memory_id, text, memory_type=memory_type, subject=subject)
+        memory = home.repository.memories.get_memory(receipt.id)
+    if as_json:
+        print_json(RememberAnswer.of([receipt]).model_dump(mode="json"))
+    else:
+        kept = NewMemory(memory.content, memory.memory_type, memory.thread_id)
+        click.echo(printable(receipts_text([receipt], [kept])))
+        click.echo(f"It took the place of memory {memory_id}; `soulkeep undo` takes that back.")
+
+
+@memories.command()
+@_ids_argument
+@yes_option
+@home_option
+def forget(memory_ids: tuple[int, ...], *, yes: bool) -> None:
+    """Move memories to the trash; `restore` brings them back."""
+    with opened_home() as home:
+        if not yes:
+            found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
+            print_table(_HEADINGS, [_cells(memory) for memory in found])
+            click.confirm(f"Move {counted(len(found), 'memory')} to the trash?", abort=True)
+        gone = home.lifecycle.forget(memory_ids)
+    ids = " ".join(str(memory.id) for memory in gone)
+    click.echo(f"Moved {counted(len(gone), 'memory')} to the trash.")
+    days = current_settings().retention_days
+    kept = f"for {counted(days, 'day')}" if days else "at any time"
+    click.echo(f"`soulkeep memories restore {ids}` takes that back {kept}.")
+
+
+@memories.command()
+@_ids_argument
+@home_option
+def restore(memory_ids: tuple[int, ...]) -> None:
+    """Bring memories back that `soulkeep trash` lists."""
+    with opened_home() as home:
+        for memory_id in memory_ids:
+            memory = home.lifecycle.restore(memory_id)
+            click.echo(f"Restored memory {memory_id}: {one_line(memory.content)}")
+
+
+@memories.command()
+@_ids_argument
+@click.option("--thread", "thread_id", help="The thread to move them to.")
+@click.option("--global", "to_all", is_flag=True, help="Make them global instead.")
+@home_option
+def move(memory_ids: tuple[int, ...], thread_id: str | None, *, to_all: bool) -> None:
+    """Move memories to a thread, or make them global."""
+    if to_all == (thread_id is not None):
+        raise click.UsageError("Give either --thread or --global.")
+    with opened_home() as home:
+        moved = home.lifecycle.move(memory_ids, thread_id)
+    print_table(_HEADINGS, [_cells(memory) for memory in moved])
+
+
+def past_document(past: Past) -> dict[str, object]:
+    """Return a former memory as scripts get it."""
+    return {
+        "memory": past.memory._asdict(),
+        "change_id": past.change_id,
+        "replaced_by": past.replaced_by,
+    }
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number with its noun: 1 memory, 2 memories, 3 changes."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} {noun[:-1]}ies" if noun == "memory" else f"{count:,} {noun}s"
+
+
+def _cells(memory: Memory) -> Sequence[object]:
+    thread = memory.thread_id or "global"
+    date, kind = memory.occurred_at[:10], memory.memory_type
+    return memory.id, date, kind, thread, memory.subject, memory.source, memory.content
+
+
+def _short(memory: Memory) -> tuple[object, ...]:
+    return memory.id, memory.occurred_at[:10], memory.memory_type, memory.content
+
+
+def _print_memory(memory: Memory) -> None:
+    facts = {
+        "type": memory.memory_type,
+        "thread": memory.thread_id or "global",
+        "about": memory.subject,
+        "from": memory.source,
+        "happened": memory.occurred_at,
+        "kept": memory.created_at,
+        "expires": memory.expires_at,
+        "entry of": memory.document,
+    }
+    shown = {name: printable(" ".join(value.split())) for name, value in facts.items() if value}
+    print_facts(f"Memory {memory.id}", shown)
+    click.echo(printable(memory.content))

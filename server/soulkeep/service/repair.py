@@ -1,0 +1,55 @@
+"""Mending a store: everything derived is rebuilt from what the user said."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from soulkeep.errors import StoreError
+from soulkeep.models import Fault
+from soulkeep.repository import Repository
+from soulkeep.service.documents import DocumentIndex
+from soulkeep.service.indexes import Indexes
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """The faults found, how much was rebuilt, and the faults that are left."""
+
+    found: tuple[Fault, ...]
+    rebuilt: Mapping[str, int]
+    left: tuple[Fault, ...]
+
+
+class Repairs:
+    """Rebuilds the search indexes and the entries of documents."""
+
+    def __init__(self, repository: Repository, indexes: Indexes, entries: DocumentIndex) -> None:
+        self._repository = repository
+        self._indexes = indexes
+        self._entries = entries
+
+    def repair(self, progress: Callable[[int], None] = lambda done: None) -> Repaired:
+        """Rebuild all that is derived, and check the store before and after.
+
+        `progress` is told after each page how many memories it embedded. What the user said is left as
+        it is, so a fault in that remains.
+
+        Raises:
+            EmbedderMismatchError: The vectors are another embedder's, which only `reindex` may replace.
+            StoreError: The store cannot be read or written; the old indexes stay.
+            EmbedderError: A text cannot be embedded; the old indexes stay.
+        """
+        self._indexes.require_embedder()
+        found = self._faults()
+        self._indexes.reindex(recreate=True, progress=progress)
+        documents, unread = self._entries.reread()
+        counts = self._repository.count_rows()
+        rebuilt = {name: counts[name] for name in ("vectors", "full-text entries")}
+        remedy = "see whether it can be read and is UTF-8, then repair again"
+        unreadable = [Fault("document", f"{name} was not read", remedy) for name in unread]
+        return Repaired(found, rebuilt | {"documents": documents}, (*self._faults(), *unreadable))
+
+    def _faults(self) -> tuple[Fault, ...]:
+        try:
+            return tuple(self._repository.check(vectors_expected=self._indexes.vectors_expected))
+        except StoreError as error:
+            return (Fault("store", error.problem, error.remedy),)

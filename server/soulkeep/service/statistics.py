@@ -1,0 +1,96 @@
+"""What happened in a store, and how much of it: the log, and figures by day, type and model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from soulkeep.models import Clock
+from soulkeep.records import LogEntry, ModelUsage
+from soulkeep.repository import Repository
+from soulkeep.service.sessions import RECALLED
+from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
+
+MAX_LOG = 10_000
+
+DAYS = 30
+"""How many days the figures by day go back, today included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Counts by day (UTC, the last 30, oldest first) and type, uses of models, and sizes in bytes.
+
+    `memories_by_day` counts the memories of now by when they were kept. `sizes` are of the store, its
+    backups and the documents with their history; `table_sizes` is unset where nobody asked for it.
+    """
+
+    memories_by_day: Mapping[str, int]
+    memories_by_type: Mapping[str, int]
+    recalls_by_day: Mapping[str, int]
+    usage: tuple[ModelUsage, ...]
+    sizes: Mapping[str, int]
+    table_sizes: Mapping[str, int] | None
+
+
+class Statistics:
+    """Reads the log and counts what a store holds."""
+
+    def __init__(self, repository: Repository, clock: Clock) -> None:
+        self._repository = repository
+        self._clock = clock
+
+    def list_log(
+        self,
+        limit: int = 50,
+        *,
+        since: str | None = None,
+        agent: str | None = None,
+        event: str | None = None,
+    ) -> list[LogEntry]:
+        """Return up to `limit` (1 to 10,000) audited events and uses of models, newest first.
+
+        `agent` is a client's name; `event` a whole name, or what stands before its dot: `memory`.
+
+        Raises:
+            InvalidInputError: The limit is outside, a filter is blank, or `since` is no date.
+        """
+        require_range("limit", limit, 1, MAX_LOG)
+        for argument, value in (("agent", agent), ("event", event)):
+            if value is not None:
+                require_text(argument, value, MAX_NAME)
+        moment = "" if since is None else parse_moment("since", since)
+        return self._repository.ledger.list_log(limit, moment, agent, event)
+
+    def figures(self, *, tables: bool = True) -> Figures:
+        """Count everything; for the sizes of `tables` the whole store is read.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        repository, today = self._repository, self._clock().date()
+        days = [(today - timedelta(days=ago)).isoformat() for ago in reversed(range(DAYS))]
+        memories = repository.memories.count_by_day(days[0])
+        recalls = repository.ledger.count_events(RECALLED, days[0])
+        return Figures(
+            memories_by_day={day: memories.get(day, 0) for day in days},
+            memories_by_type=repository.memories.count_by_type(),
+            recalls_by_day={day: recalls.get(day, 0) for day in days},
+            usage=tuple(repository.ledger.usage_by_model()),
+            sizes=_sizes(repository.path),
+            table_sizes=repository.table_sizes() if tables else None,
+        )
+
+
+def _sizes(store: Path) -> dict[str, int]:
+    sizes = {"store": 0, "backups": 0, "documents": 0}
+    for path in store.parent.rglob("*"):
+        if path.is_file():
+            sizes[_kind(path, store)] += path.stat().st_size
+    return sizes
+
+
+def _kind(path: Path, store: Path) -> str:
+    if path.parent == store.parent and path.name.startswith(f"{store.name}."):
+        return "backups"
+    return "store" if path.parent == store.parent and path.name.startswith(store.name) else "documents"

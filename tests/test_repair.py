@@ -1,0 +1,212 @@
+"""`soulkeep doctor --repair`: whatever is derived comes back from what the user said."""
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import pytest
+
+from conftest import Run
+from soulkeep.app import open_home
+from soulkeep.errors import EmbedderMismatchError
+from soulkeep.models import NewMemory
+from soulkeep.service.home import Home
+
+pytestmark = pytest.mark.embedder
+
+DAMAGES = {
+    "a vector is missing": "DELETE FROM vec_memories WHERE memory_id = 1",
+    "a vector has no memory": (
+        "INSERT INTO vec_memories SELECT 77, content_embedding FROM vec_memories LIMIT 1"
+    ),
+    "an entry of the full text has no memory": (
+        "INSERT INTO memories_fts (rowid, content) VALUES (88, 'stray')"
+    ),
+    "an entry of the full text is missing": "DELETE FROM memories_fts WHERE rowid = 2",
+    "a row of vec0's list is gone": "DELETE FROM vec_memories_rowids WHERE rowid = 1",
+    "a chunk of vectors is gone": "DELETE FROM vec_memories_vector_chunks00",
+    "the description of a chunk is gone": "DELETE FROM vec_memories_chunks",
+    "a table of vec0 is gone": "DROP TABLE vec_memories_vector_chunks00",
+    "the list of vec0 is gone": "DROP TABLE vec_memories_rowids",
+    "the words are garbled": "UPDATE memories_fts_data SET block = x'00' WHERE id > 10",
+    "a table of the full text is gone": "DROP TABLE memories_fts_docsize",
+    "the embedder is forgotten": "DELETE FROM store_facts",
+}
+
+
+def damage(home: Home, statement: str) -> None:
+    home.close()
+    with closing(apsw.Connection(str(home.repository.path))) as file:
+        # As another program with sqlite-vec would, or as a fault of the disk.
+        from soulkeep.repository.connection import _vec_library
+
+        file.enable_load_extension(True)
+        file.load_extension(_vec_library())
+        file.execute(statement)
+
+
+def contents(home: Home) -> set[str]:
+    return {match.memory.content for match in home.memories.recall("memory", limit=100).matches}
+
+
+@pytest.fixture
+def kept(home: Home) -> Home:
+    home.memories.remember([NewMemory(f"Memory {number}.") for number in range(3)])
+    return home
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_each_damage_to_what_is_derived_is_found_and_mended(
+    case: str, kept: Home, make_home: Callable[..., Home]
+) -> None:
+    damage(kept, DAMAGES[case])
+
+    home = make_home()
+    repaired = home.repairs.repair()
+
+    assert repaired.found
+    assert repaired.left == ()
+    assert repaired.rebuilt["vectors"] == repaired.rebuilt["full-text entries"] == 3
+    assert home.check() == []
+    assert contents(home) == {"Memory 0.", "Memory 1.", "Memory 2."}
+    assert home.memories.remember([NewMemory("Memory 3.")])[0].stored
+
+
+def test_a_store_in_order_is_rebuilt_to_the_same(kept: Home) -> None:
+    before = contents(kept)
+
+    repaired = kept.repairs.repair()
+
+    assert (repaired.found, repaired.left) == ((), ())
+    assert contents(kept) == before
+
+
+def test_an_open_process_sees_what_another_one_repaired(
+    kept: Home, make_home: Callable[..., Home]
+) -> None:
+    before = contents(kept)
+    make_home().repairs.repair()
+
+    assert contents(kept) == before
+
+
+def test_documents_are_read_again_and_entries_of_vanished_ones_leave(home: Home) -> None:
+    home.documents.append_daily("The lighthouse was closed.")
+    home.memories.recall("lighthouse")
+    database = home.repository._database
+    with home.repository.transaction():
+        database.execute("DELETE FROM document_states")
+        database.execute("UPDATE memories SET content = 'Another text.' WHERE document IS NOT NULL")
+        database.execute(
+            "INSERT INTO memories (content, memory_type, created_at, document)"
+            " VALUES ('Of a vanished log.', 'fact', '2026-01-01', 'daily/2026-01-01.md')"
+        )
+
+    repaired = home.repairs.repair()
+
+    assert repaired.left == ()
+    assert repaired.rebuilt["documents"] >= 1
+    assert "The lighthouse was closed." in {
+        match.memory.content for match in home.memories.recall("lighthouse").matches
+    }
+    rows = {row[0] for row in database.execute("SELECT content FROM memories")}
+    assert rows.isdisjoint({"Another text.", "Of a vanished log."})
+
+
+def test_a_document_that_cannot_be_read_is_left_as_a_fault(home: Home) -> None:
+    home.documents.edit("MEMORY.md", lambda text: f"{text}\n- The lighthouse is closed.\n")
+    home.memories.recall("lighthouse")
+    (home.path / "MEMORY.md").write_bytes(b"\xff\xfe\xff")
+
+    (fault,) = home.repairs.repair().left
+
+    assert (fault.name, fault.detail) == ("document", "MEMORY.md was not read")
+    assert contents(home) is not None
+
+
+def test_what_the_user_said_is_not_touched_so_a_fault_in_it_is_left(
+    run: Run, kept: Home, home_path: Path
+) -> None:
+    damage(kept, "INSERT INTO messages (session_id, role, content, created_at) VALUES ('x', '', '', '')")
+
+    code, out, _ = run("doctor", "--repair")
+
+    assert code == 1
+    assert "FAULT foreign keys: 1 rows of messages" in out
+    assert "1 faults could not be mended." in out
+
+
+def test_vectors_of_another_embedder_are_not_thrown_away(
+    kept: Home, make_home: Callable[..., Home]
+) -> None:
+    lexical = make_home(embedder="none")
+
+    with pytest.raises(EmbedderMismatchError, match="reindex"):
+        lexical.repairs.repair()
+
+    assert kept.repository.count_rows()["vectors"] == 3
+
+
+def test_the_command_says_what_it_found_and_rebuilt(run: Run, kept: Home) -> None:
+    damage(kept, DAMAGES["a chunk of vectors is gone"])
+
+    code, out, _ = run("doctor")
+    assert code == 1
+    assert "3 vectors are listed and lost; run `soulkeep doctor --repair`" in out
+    code, out, _ = run("doctor", "--repair")
+    assert code == 0
+    assert "vectors: 3 vectors are listed and lost" in out
+    assert "Everything is in order." in out
+    assert run("doctor")[0] == 0
+
+
+def test_where_a_table_is_gone_every_command_says_what_mends_it(run: Run, kept: Home) -> None:
+    damage(kept, DAMAGES["the list of vec0 is gone"])
+
+    for command in (("doctor",), ("recall", "memory")):
+        code, out, err = run(*command)
+        assert (code, out) == (1, "")
+        assert "run `soulkeep doctor --repair`" in err
+    assert run("doctor", "--repair")[0] == 0
+    assert run("doctor")[0] == 0
+
+
+def test_rebuilding_tells_how_far_it_is(kept: Home) -> None:
+    pages: list[int] = []
+
+    kept.repairs.repair(pages.append)
+    kept.indexes.reindex(progress=pages.append)
+
+    assert pages == [3, 3]
+
+
+def test_scripts_get_the_same_as_one_document(run: Run, kept: Home) -> None:
+    damage(kept, DAMAGES["a vector is missing"])
+
+    code, out, _ = run("doctor", "--json")
+    assert code == 1
+    assert set(json.loads(out)) == {"versions", "paths", "rows", "usage", "faults"}
+    code, out, _ = run("doctor", "--repair", "--json")
+    assert code == 0
+    repaired = json.loads(out)
+    assert repaired["found"][0]["detail"] == "1 memories have no vector"
+    assert repaired["left"] == []
+    assert repaired["rebuilt"] == {"vectors": 3, "full-text entries": 3, "documents": 1}
+
+
+def test_a_store_that_sqlite_cannot_read_is_one_line_and_a_failing_exit_code(
+    run: Run, home_path: Path
+) -> None:
+    open_home(home_path).close()
+    path = home_path / "soulkeep.db"
+    content = bytearray(path.read_bytes())
+    content[200 : 16384 * 2] = b"\xff" * (16384 * 2 - 200)
+    path.write_bytes(content)
+
+    code, out, err = run("doctor", "--repair")
+
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "backup" in err
