@@ -104,6 +104,21 @@ def test_a_forgotten_memory_is_out_of_recall_and_comes_back_as_it_was(home: Home
     assert home.check() == []
 
 
+@pytest.mark.embedder
+def test_forgetting_very_much_gives_back_the_space_of_the_vectors(home: Home) -> None:
+    for begin in range(0, 5_000, 1_000):
+        home.memories.remember([NewMemory(f"Note {begin + n} of many.") for n in range(1_000)])
+    gone = [n for n in range(1, 5_001) if n % 5]
+
+    for begin in range(0, len(gone), 1_000):
+        home.lifecycle.forget(gone[begin : begin + 1_000])
+
+    space = home.repository.measure_space()
+    assert space.taken == 1_000
+    assert not space.is_wasteful, space
+    assert home.check() == []
+
+
 def test_forgetting_is_all_or_nothing(home: Home) -> None:
     kept = keep(home, "Here to stay.")
 

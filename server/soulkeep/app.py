@@ -74,7 +74,7 @@ def open_home(
         entries=entries,
         changes=changes,
         memories=memories,
-        lifecycle=Lifecycle(repository, memories, changes, sessions),
+        lifecycle=Lifecycle(repository, memories, indexes, changes, sessions),
         curator=Curator(repository, documents, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),

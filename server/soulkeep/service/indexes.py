@@ -1,5 +1,6 @@
 """Keeping what is derived from memories in step with them: their embeddings and both search indexes."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -12,6 +13,9 @@ from soulkeep.service.sessions import Sessions
 
 NEAR_S = 3600.0
 """Memories of a thread are neighbours when at most an hour lies between them."""
+
+STEPS_AT_ONCE = 10
+"""Steps of a compaction that a single call may wait for, some ten milliseconds each."""
 
 PAUSE_S = 0.005
 """SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
@@ -135,6 +139,20 @@ class Indexes:
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
         self._sessions.flush()
         return count
+
+    def compact_some(self) -> None:
+        """Give back a part of the space of deleted vectors, if there is enough of it to be worth while.
+
+        It takes some tenths of a second at most, and nothing while another process writes.
+        """
+        if not self._repository.measure_space().is_wasteful:
+            return
+        try:
+            with self._repository.without_waiting():
+                for _ in itertools.islice(self._repository.compact(), STEPS_AT_ONCE):
+                    pass
+        except StoreBusyError:
+            return
 
     def compact(self, pause: Callable[[], None] = lambda: time.sleep(PAUSE_S)) -> int:
         """Give back the space of deleted vectors; return by how many bytes the store shrank.

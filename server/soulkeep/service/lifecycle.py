@@ -7,6 +7,7 @@ from soulkeep.errors import InvalidInputError, MemoryNotFoundError
 from soulkeep.models import ChangedRow, Memory, MemoryType, NewMemory, Receipt, Session
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.memories import Memories
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH, MAX_NAME, parse_filter, require_range, require_text
@@ -30,11 +31,13 @@ class Lifecycle:
         self,
         repository: Repository,
         memories: Memories,
+        indexes: Indexes,
         changes: Changes,
         sessions: Sessions,
     ) -> None:
         self._repository = repository
         self._memories = memories
+        self._indexes = indexes
         self._changes = changes
         self._sessions = sessions
 
@@ -90,6 +93,7 @@ class Lifecycle:
             making.touch("memories", [memory.id for memory in gone])
             self._repository.memories.delete_memories([memory.id for memory in gone])
             self._sessions.audit(session, "memory.forgotten", *({"memory_id": m.id} for m in gone))
+        self._indexes.compact_some()
         return gone
 
     def restore(self, memory_id: int, session: Session | None = None) -> Memory:
