@@ -67,9 +67,11 @@ class Indexes:
             EmbedderError: The question cannot be embedded.
         """
         if self.embedder is None:
-            self._sessions.record_usage(session, Usage("none", 0))
+            self._sessions.record_usage(session, Usage("none", 0), flush=False)
             return None
-        (vector,) = self._used(self.embedder.embed_query(query, weights), session)
+        embedded = self.embedder.embed_query(query, weights)
+        self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens), flush=False)
+        (vector,) = embedded.embeddings
         return vector
 
     def embed_new(self, memories: Sequence[NewMemory], session: Session) -> tuple[Vectors, Vectors]:

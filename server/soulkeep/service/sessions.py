@@ -65,10 +65,14 @@ class Sessions:
         self._repository.ledger.touch_session(session, now)
         self._repository.ledger.add_audit(event, session.agent_id, details, now)
 
-    def record_usage(self, session: Session, usage: Usage) -> None:
-        """Record one use of a model; while another process writes, it waits in memory."""
+    def record_usage(self, session: Session, usage: Usage, *, flush: bool = True) -> None:
+        """Record one use of a model; while another process writes, it waits in memory.
+
+        Without `flush` it waits for the next record too, so that both are one write.
+        """
         self._unwritten.append((session, usage, self._now()))
-        self.flush()
+        if flush:
+            self.flush()
 
     def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
         """Record what changed nothing, as `record_usage` does; details never hold user text."""
