@@ -161,7 +161,7 @@ def serve(settings: Settings) -> None:
         from soulkeep.transport import serve_stdio
         from soulkeep.watching import watch
 
-        signs = Signs()
+        signs = Signs(watched=True)
         server = build_server(home, signs, tools_offered=settings.tools)
         gc.freeze()
         gc.enable()

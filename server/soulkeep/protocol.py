@@ -8,6 +8,7 @@ import binascii
 import weakref
 from collections import defaultdict
 
+import anyio
 import anyio.to_thread
 from mcp.server import NotificationOptions, ServerRequestContext
 from mcp.server.connection import Connection
@@ -38,14 +39,24 @@ from soulkeep.service.home import Home
 PAGE = 100
 """Resources in one answer of resources/list."""
 
+HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
+"""Requests that look at nothing and change nothing."""
+
 _Context = ServerRequestContext[Home, object]
 
 
 class Signs:
-    """Tells the client what changed, in whichever era it speaks; without a client it does nothing."""
+    """Tells the client what changed, in whichever era it speaks; without a client it does nothing.
 
-    def __init__(self) -> None:
+    Where a home is `watched`, requests wait until `ready` is set: until it is known what was there
+    before them, for otherwise what they change would go untold.
+    """
+
+    def __init__(self, *, watched: bool = False) -> None:
         self.bus = InMemorySubscriptionBus()
+        self.ready = anyio.Event()
+        if not watched:
+            self.ready.set()
         self._clients: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
 
@@ -68,9 +79,11 @@ class Signs:
             await client.notify("notifications/prompts/list_changed", None)
 
     async def note_session(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
-        """Remember a connection of the handshake era: SDK middleware."""
+        """Remember a connection of the handshake era; let no request come too early: SDK middleware."""
         if ctx.method == "notifications/initialized":
             self._clients.add(_connection(ctx))
+        elif ctx.method not in HANDSHAKE:
+            await self.ready.wait()
         return await call_next(ctx)
 
     async def subscribe(self, ctx: _Context, params: SubscribeRequestParams) -> EmptyResult:

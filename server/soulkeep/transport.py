@@ -31,6 +31,8 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from soulkeep.protocol import HANDSHAKE
+
 DRAIN_S = 5.0
 """How long requests under way may go on after stdin closed."""
 
@@ -110,7 +112,8 @@ class Exchange:
         self._lines = lines
         self._waiting: set[RequestId] = set()
         self._settled = anyio.Event()
-        self.replied = anyio.Event()
+        self.begun = anyio.Event()
+        """The first reply was sent, or the client asked for more than a handshake."""
         self.replies: _Noting
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -131,8 +134,11 @@ class Exchange:
         return await anyio.to_thread.run_sync(self._lines.readline, abandon_on_cancel=True)
 
     def _note_request(self, message: JSONRPCMessage) -> None:
-        if isinstance(message, JSONRPCRequest) and message.method not in _UNANSWERED:
-            self._waiting.add(message.id)
+        if isinstance(message, JSONRPCRequest):
+            if message.method not in _UNANSWERED:
+                self._waiting.add(message.id)
+            if message.method not in HANDSHAKE:
+                self.begun.set()
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             # A cancelled request is never answered.
             self._waiting.discard((message.params or {}).get("requestId", ""))
@@ -141,7 +147,7 @@ class Exchange:
         """Take note of a message to the client."""
         if isinstance(message.message, JSONRPCResponse | JSONRPCError):
             self._waiting.discard(cast(RequestId, message.message.id))
-            self.replied.set()
+            self.begun.set()
             if not self._waiting:
                 self._settled.set()
                 self._settled = anyio.Event()
@@ -176,17 +182,17 @@ class _Noting:
 async def serve_stdio(
     server: MCPServer[Any], options: InitializationOptions, meanwhile: Callable[[], Awaitable[None]]
 ) -> bool:
-    """Serve one client until it closes stdin or a signal comes; do `meanwhile` from the first reply on.
+    """Serve one client until it closes stdin or a signal comes; do `meanwhile` once it has begun.
 
-    Return whether a signal ended it: then a thread may still block on stdin, and the process has to be
-    left with `os._exit`.
+    That is from the first reply on, or the first request that is no handshake. Return whether a signal
+    ended it: then a thread may still block on stdin, and the process has to be left with `os._exit`.
     """
     low = server._lowlevel_server
     exchange = Exchange(sys.stdin.buffer)
     signalled = False
 
-    async def after_first_reply() -> None:
-        await exchange.replied.wait()
+    async def once_begun() -> None:
+        await exchange.begun.wait()
         await meanwhile()
 
     async def end_on_signal(scope: anyio.CancelScope) -> None:
@@ -200,7 +206,7 @@ async def serve_stdio(
         async with anyio.create_task_group() as tasks:
             if sys.platform != "win32":
                 tasks.start_soon(end_on_signal, tasks.cancel_scope)
-            tasks.start_soon(after_first_reply)
+            tasks.start_soon(once_begun)
             async with stdio_server(stdin=cast(Any, exchange)) as (read, write):
                 exchange.replies = _Noting(write, exchange)
                 await low.run(read, cast(Any, exchange.replies), options)

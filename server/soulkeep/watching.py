@@ -43,11 +43,18 @@ async def watch(home: Home, signs: Signs) -> None:
     seen = _Seen(home)
     while True:
         try:
-            await _tell(home, signs, await anyio.to_thread.run_sync(seen.look, frozenset()))
+            await _tell(home, signs, await _first_look(seen, signs))
             await _watch_files(home, signs, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
             _log.warning("changes of files are not noticed: %s", errors.exceptions[0])
         await anyio.sleep(AGAIN_S)
+
+
+async def _first_look(seen: "_Seen", signs: Signs) -> "_Changes":
+    try:
+        return await anyio.to_thread.run_sync(seen.look, frozenset())
+    finally:
+        signs.ready.set()
 
 
 async def _watch_files(home: Home, signs: Signs, seen: "_Seen") -> None:
