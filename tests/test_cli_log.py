@@ -167,6 +167,10 @@ def test_no_command_puts_what_was_said_into_the_audit_log(run: Run, home_path: P
         ("reindex",),
         ("compact",),
         ("undo", "--since", "2020-01-01", "--yes"),
+        ("remember", f"{SAID} for the last time"),
+        ("backup", "--label", SAID),
+        ("purge", "3", "--all-backups", "--yes"),
+        ("purge", "--trash", "--yes"),
     ):
         assert run(*command)[0] == 0, command
 
@@ -188,6 +192,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "browse_memories": {},
     "change_memory": {"action": "revise", "memory_ids": [1], "content": f"{SAID}!"},
     "undo": {"change_id": 1},
+    "purge": {"memory_ids": [2]},
     "manage_thread": {"action": "list"},
     "save_messages": {"thread_id": SAID, "messages": []},
     "read_messages": {"thread_id": SAID},

@@ -85,7 +85,7 @@ async def connected(mode: str, other: Home) -> AsyncIterator[tuple[Client, Ear]]
     server = StdioServerParameters(
         command=str(COMMAND),
         args=["serve", "--home", str(other.path)],
-        env={"SOULKEEP_EMBEDDER": "none"},
+        env={"SOULKEEP_EMBEDDER": "none", "SOULKEEP_TOOLS": "full"},
     )
     async with Client(
         stdio_client(server), mode=mode, cache=None, message_handler=ear.note_message

@@ -112,7 +112,7 @@ class MatchAnswer(BaseModel):
     occurred_at: str
     score: float
     relevance: float
-    reasons: dict[str, float]
+    reasons: Annotated[dict[str, float], WithJsonSchema({"type": "object"})]
 
     @classmethod
     def of(cls, match: Match) -> "MatchAnswer":

@@ -25,6 +25,7 @@ from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
+from soulkeep.service.purge import Purges
 from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.statistics import Statistics
@@ -36,6 +37,21 @@ if TYPE_CHECKING:
     from soulkeep.protocol import Signs
 
 STORE_NAME = "soulkeep.db"
+
+DEFAULT_TOOLS = frozenset(
+    {
+        "create_thread",
+        "remember",
+        "recall",
+        "list_prompts",
+        "change_memory",
+        "get_context",
+        "log_day",
+        "curate_memory",
+        "learn_preference",
+    }
+)
+"""What a chat needs; a client carries the list in every request. People have the rest by hand."""
 
 
 def open_home(
@@ -63,6 +79,7 @@ def open_home(
         on_failure.pop_all()
     indexes, tokens = Indexes(repository, model, sessions, clock), TokenCounter()
     changes = Changes(repository, indexes, sessions, clock, options)
+    backups = Backups(repository.path, documents, clock, options.backups)
     entries = DocumentIndex(repository, documents, indexes, sessions, clock)
     memories = Memories(repository, indexes, entries, changes, sessions, clock)
     return Home(
@@ -80,7 +97,8 @@ def open_home(
         threads=Threads(repository, changes, sessions, clock),
         messages=Messages(repository, changes, sessions, tokens, clock),
         prompts=Prompts(repository, changes, sessions, clock),
-        backups=Backups(repository.path, documents, clock, options.backups),
+        backups=backups,
+        purges=Purges(repository, documents, backups, sessions),
         statistics=Statistics(repository, clock),
         repairs=Repairs(repository, indexes, entries),
     )
@@ -135,11 +153,12 @@ def build_server(
         middleware=[open_session, signs.note_session],
         subscriptions=signs.bus,
     )
+    if tools_offered == "default":
+        server.offered = DEFAULT_TOOLS
     tools.register(server)
     memory_tools.register(server)
     notes.register(server, home)
-    if tools_offered == "full":
-        thread_tools.register(server)
+    thread_tools.register(server)
     resources.register(server, home)
     prompts.register(server, home)
     completions.register(server, home)

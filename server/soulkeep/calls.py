@@ -1,6 +1,6 @@
 """From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import cleandoc
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from mcp.types import (
     Prompt,
     TextContent,
     Tool,
+    ToolAnnotations,
 )
 from pydantic import BaseModel, ValidationError
 
@@ -25,11 +26,25 @@ from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import Session
 from soulkeep.service.home import Home
 
+# Hints that are left out have their defaults in the protocol: not only reading, not idempotent.
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+ADDS = ToolAnnotations(destructive_hint=False, open_world_hint=False)
+KEEPS = ToolAnnotations(destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+CHANGES = ToolAnnotations(destructive_hint=True, open_world_hint=False)
+SETS = ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
 _Result = TypeVar("_Result")
 
 # A tool call opens it by itself.
 _OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
 _SHOWN_PROBLEMS = 3
+
+# What pydantic writes into schemas and no model needs: what breaks these rules is refused in words.
+_IN_ARGUMENTS = frozenset({"title", "maxLength", "maxItems", "additionalProperties"})
+# All fields of an answer are always there, so none has to be called required.
+_IN_ANSWERS = frozenset({"title", "description", "required"})
+_UNSAID: tuple[object, ...] = ("", None, [], 0, -1)
+"""Defaults that stand for nothing given, False among them."""
 
 
 async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
@@ -63,6 +78,14 @@ async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -
         raise ToolError(str(error)) from error
 
 
+def can_ask(ctx: Context[Home]) -> bool:
+    """Whether the client can put a question to its user."""
+    client = ctx.client_capabilities
+    asks = None if client is None else client.elicitation
+    # A capability without a mode is that of a client from before there were two.
+    return asks is not None and (asks.form is not None or asks.url is None)
+
+
 def answer(text: str, structured: BaseModel) -> CallToolResult:
     """Give the model compact text and programs typed data, each once."""
     return CallToolResult(
@@ -93,17 +116,23 @@ class CheckedServer(MCPServer[Home]):
     """
 
     user_prompts: PromptSource | None = None
+    offered: Collection[str] | None = None
+    """The names of the tools that are offered, where not all of them are."""
     _known: Mapping[str, list[str]] = MappingProxyType({})
+
+    def add_tool(self, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Add a tool, unless it is not among those that are offered."""
+        if self.offered is None or fn.__name__ in self.offered:
+            super().add_tool(fn, *args, **options)
 
     async def list_tools(self) -> list[Tool]:
         """Return the tools with compact schemas and descriptions."""
         tools = await super().list_tools()
         for tool in tools:
             tool.description = cleandoc(tool.description or "")
-            tool.input_schema = {**_compact(tool.input_schema), "additionalProperties": False}
-            tool.output_schema = _compact(tool.output_schema or {}, frozenset({"title", "description"}))
+            tool.input_schema = _compact(tool.input_schema)
+            tool.output_schema = _compact(tool.output_schema or {}, _IN_ANSWERS)
             _join_types(tool.output_schema)
-            tool.output_schema = _bare(tool.output_schema)
         return tools
 
     async def list_prompts(self) -> list[Prompt]:
@@ -182,9 +211,7 @@ def _rule(message: str) -> str:
     return message[0].lower() + message[1:]
 
 
-def _compact(
-    schema: dict[str, Any], dropped: frozenset[str] = frozenset({"title", "maxLength"})
-) -> dict[str, Any]:
+def _compact(schema: dict[str, Any], dropped: frozenset[str] = _IN_ARGUMENTS) -> dict[str, Any]:
     """Leave out what pydantic adds to a schema and a model has to read with every request.
 
     Definitions are put where they are used: clients that check answers follow references slowly.
@@ -206,42 +233,22 @@ def _compact(
             for key, value in part.items()
             if key != "$defs"
             and not (key in dropped and not isinstance(value, dict))
-            and not (key == "default" and value in ("", None, []))
+            and not (key in ("default", "minimum") and value in _UNSAID)
         }
 
     compacted: dict[str, Any] = compact(schema)
     return compacted
 
 
-def _bare(schema: dict[str, Any]) -> dict[str, Any]:
-    """Leave out of an answer's schema which fields of its parts are always there: all of them are."""
-
-    def bare(part: Any) -> Any:
-        if isinstance(part, list):
-            return [bare(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        kept = {key: value for key, value in part.items() if key != "required"}
-        return {
-            key: {name: bare(field) for name, field in value.items()}
-            if key == "properties"
-            else bare(value)
-            for key, value in kept.items()
-        }
-
-    required = {"required": schema["required"]} if "required" in schema else {}
-    return {**bare(schema), **required}
-
-
 def _join_types(part: Any) -> None:
-    """Write a choice of plain types as one list of them, which clients check in half the time."""
+    """Write a choice with null as one list of types, which clients check in half the time."""
     if isinstance(part, list):
         for item in part:
             _join_types(item)
     elif isinstance(part, dict):
         choices = part.get("anyOf", [])
-        if choices and all(choice.keys() == {"type"} for choice in choices):
+        if len(choices) == 2 and choices[1] == {"type": "null"}:
             del part["anyOf"]
-            part["type"] = [choice["type"] for choice in choices]
+            part |= {**choices[0], "type": [choices[0]["type"], "null"]}
         for item in part.values():
             _join_types(item)

@@ -1,29 +1,32 @@
 """The tools for the rest of a memory's life: looking through them, changing them, undoing changes."""
 
+import shlex
 from typing import Annotated, Literal
 
-from mcp.server.mcpserver import Context
-from mcp.types import CallToolResult, ToolAnnotations
-from pydantic import Field
+import anyio.to_thread
+from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult
+from pydantic import BaseModel, Field
 
-from soulkeep.calls import CheckedServer, answer, served
-from soulkeep.errors import InvalidInputError
+from soulkeep.calls import CHANGES, READS, CheckedServer, answer, can_ask, served
+from soulkeep.errors import InvalidInputError, SoulkeepError
 from soulkeep.memory_answers import (
     BrowseAnswer,
     ChangedAnswer,
+    PurgedAnswer,
+    PurgeState,
     UndoneAnswer,
+    beginning,
     browse_text,
     changed_text,
+    purged_text,
     undone_text,
 )
 from soulkeep.models import Change, Memory, Session
 from soulkeep.service.home import Home
+from soulkeep.service.purge import Purged
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_NAME
-
-_CHANGES = ToolAnnotations(
-    read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False
-)
-_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 View = Literal["memories", "history", "trash", "changes"]
 Action = Literal["revise", "forget", "restore", "move"]
@@ -33,9 +36,10 @@ _Text = Annotated[str, Field(max_length=MAX_NAME)]
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
-    server.add_tool(browse_memories, title="Browse memories", annotations=_READS)
-    server.add_tool(change_memory, title="Change memories", annotations=_CHANGES)
-    server.add_tool(undo, title="Undo", annotations=_CHANGES)
+    server.add_tool(browse_memories, title="Browse memories", annotations=READS)
+    server.add_tool(change_memory, title="Change memories", annotations=CHANGES)
+    server.add_tool(undo, title="Undo", annotations=CHANGES)
+    server.add_tool(purge, title="Purge", annotations=CHANGES)
 
 
 async def browse_memories(
@@ -49,11 +53,11 @@ async def browse_memories(
     since: Annotated[str, Field(max_length=MAX_NAME, description="ISO, as until")] = "",
     until: _Text = "",
     limit: Annotated[int, Field(ge=1, le=200)] = 20,
-    below: Annotated[int, Field(ge=0, description="`next` of the last page")] = 0,
+    below: Annotated[int, Field(ge=0, description="`next` of a page")] = 0,
 ) -> Annotated[CallToolResult, BrowseAnswer]:
-    """Look through memories, the history of one, the trash, or all changes, latest first.
+    """Look through memories, the history of one, the trash or all changes, latest first.
 
-    Use it to find what to correct or forget; to answer a question, use recall.
+    Use it to find what to correct or forget; recall answers questions.
     """
     found = await served(
         ctx,
@@ -105,10 +109,9 @@ async def change_memory(
     content: Annotated[str, Field(max_length=MAX_CONTENT, description="For revise: the new text")] = "",
     thread_id: Annotated[str, Field(max_length=MAX_NAME, description="For move; empty: global")] = "",
 ) -> Annotated[CallToolResult, ChangedAnswer]:
-    """Correct (revise), forget, restore from the trash, or move memories.
+    """Revise, forget, restore from the trash, or move memories.
 
-    Use it when something is wrong, over or private. What leaves recall can be brought back. Entries of
-    documents are changed in their document.
+    Use it when something is wrong, over or private; it can be undone. Not for entries of documents.
     """
     memories = await served(
         ctx, lambda home, session: _changed(home, session, action, memory_ids, content, thread_id)
@@ -137,7 +140,7 @@ def _changed(
 
 async def undo(
     ctx: Context[Home],
-    change_id: Annotated[int, Field(ge=0, description="As browse_memories lists them")] = 0,
+    change_id: Annotated[int, Field(ge=0, description="As browse_memories has it")] = 0,
     since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
 ) -> Annotated[CallToolResult, UndoneAnswer]:
     """Take back a change of memories, threads or prompts, or all since a moment the user names.
@@ -154,3 +157,60 @@ def _undone(home: Home, session: Session, change_id: int, since: str) -> list[Ch
     if since:
         return home.changes.undo_since(since, session)
     return home.changes.undo(change_id, session)
+
+
+class PurgeConsent(BaseModel):
+    """What the user is asked before memories are erased."""
+
+    agree: bool = Field(description="Erase them for good?")
+    backups: bool = Field(default=False, description="Out of all backups too?")
+
+
+class NotAsked(PurgeConsent):
+    """The client has no way to ask its user."""
+
+    agree: bool = False
+
+
+async def _ask_to_purge(
+    memory_ids: list[int], ctx: Context[Home]
+) -> Elicit[PurgeConsent] | PurgeConsent:
+    """Ask the user, if the client can and there is something to erase."""
+    home = ctx.request_context.lifespan_context
+    try:
+        doomed = await anyio.to_thread.run_sync(home.purges.list_doomed, memory_ids)
+    except SoulkeepError as error:
+        raise ToolError(str(error)) from error
+    if not can_ask(ctx):
+        return NotAsked()
+    listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in doomed.versions)
+    message = f"Erase these memories with all their versions? There is no way back.\n\n{listed}"
+    return Elicit(message=message, schema=PurgeConsent)
+
+
+async def purge(
+    ctx: Context[Home],
+    memory_ids: Annotated[list[int], Field(max_length=MAX_BATCH)],
+    consent: Annotated[ElicitationResult[PurgeConsent], Resolve(_ask_to_purge)],
+) -> Annotated[CallToolResult, PurgedAnswer]:
+    """Erase memories from every file, without a way back; the user is asked.
+
+    Use it only where forgetting is not enough.
+    """
+    agreed = consent.data if isinstance(consent, AcceptedElicitation) else None
+    if agreed is None or not agreed.agree:
+        state: PurgeState = "not asked" if isinstance(agreed, NotAsked) else "declined"
+        ids, home = [str(i) for i in memory_ids], ctx.request_context.lifespan_context
+        command = shlex.join(["soulkeep", "purge", *ids, "--home", str(home.path)])
+        text = purged_text(state, Purged(()), command)
+        return answer(text, PurgedAnswer(state=state, memory_ids=[], kept_in=[]))
+    purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, agreed.backups))
+    structured = PurgedAnswer(
+        state="erased", memory_ids=list(purged.memory_ids), kept_in=list(purged.kept_in)
+    )
+    return answer(purged_text("erased", purged, ""), structured)
+
+
+def _purged(home: Home, session: Session, memory_ids: list[int], backups: bool) -> Purged:
+    chosen = [backup.id for backup in home.backups.list_backups()] if backups else []
+    return home.purges.purge(memory_ids, chosen, session)

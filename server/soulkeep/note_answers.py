@@ -1,16 +1,21 @@
 """What the tools that work on documents answer: typed data for programs, compact text for the model."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from soulkeep.service.context import Context, Part, advice
 from soulkeep.service.curator import Curated
 
 LearnedState = Literal["written", "declined", "not asked"]
+
+_Item = TypeVar("_Item")
+# The tools' list is carried in every request, and what an item holds is seen in the answer.
+_Items = Annotated[list[_Item], WithJsonSchema({"type": "array", "items": {"type": "object"}})]
 
 
 class PartAnswer(BaseModel):
@@ -31,7 +36,7 @@ class ContextAnswer(BaseModel):
     """Which parts the text holds, in order, and which are left out."""
 
     parts: list[PartAnswer]
-    left_out: list[PartAnswer]
+    left_out: _Items[PartAnswer]
     unreadable: list[str]
     tokens: int
     max_tokens: int
@@ -77,7 +82,7 @@ class CuratedAnswer(BaseModel):
     entry: str
     tokens: int
     budget: int
-    could_go: list[SuggestionAnswer]
+    could_go: _Items[SuggestionAnswer]
 
     @classmethod
     def of(cls, curated: Curated) -> "CuratedAnswer":
@@ -159,15 +164,10 @@ def learned_text(state: LearnedState, line: str, home: Path) -> str:
 
 
 def _command(line: str, home: Path) -> str:
-    there, what = f"--home {_quoted(str(home))}", f"SOUL.md 'Learned Preferences' {_quoted(line)}"
+    there, what = ["--home", str(home)], ["SOUL.md", "Learned Preferences", line]
     # A line that begins with a hyphen would be taken for an option.
-    ordered = f"{there} -- {what}" if line.startswith("-") else f"{what} {there}"
-    return f"soulkeep documents add {ordered}"
-
-
-def _quoted(text: str) -> str:
-    """Quote for the shells of Linux and macOS."""
-    return "'" + text.replace("'", "'\\''") + "'"
+    ordered = [*there, "--", *what] if line.startswith("-") else [*what, *there]
+    return shlex.join(["soulkeep", "documents", "add", *ordered])
 
 
 def _short(text: str) -> str:

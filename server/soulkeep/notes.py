@@ -6,10 +6,10 @@ import anyio.to_thread
 from mcp import MCPError
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import INVALID_PARAMS, CallToolResult, ClientCapabilities, ToolAnnotations
+from mcp.types import INVALID_PARAMS, CallToolResult
 from pydantic import BaseModel, Field
 
-from soulkeep.calls import CheckedServer, answer, served
+from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, can_ask, served
 from soulkeep.errors import InvalidInputError, SoulkeepError
 from soulkeep.models import Session
 from soulkeep.note_answers import (
@@ -29,14 +29,6 @@ from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME, MAX_QUERY
 
 START = "start"
-
-_ADDS = ToolAnnotations(
-    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
-)
-_CHANGES = ToolAnnotations(
-    read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False
-)
-_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
 class Consent(BaseModel):
@@ -68,24 +60,24 @@ def register(server: CheckedServer, home: Home) -> None:
             raise MCPError(code=INVALID_PARAMS, message=str(error)) from error
         return context_text(context)
 
-    server.add_tool(get_context, title="Get context", annotations=_READS)
-    server.add_tool(log_day, title="Log", annotations=_ADDS)
-    server.add_tool(curate_memory, title="Curate MEMORY.md", annotations=_CHANGES)
-    server.add_tool(learn_preference, title="Learn preference", annotations=_ADDS)
+    server.add_tool(get_context, title="Get context", annotations=READS)
+    server.add_tool(log_day, title="Log", annotations=ADDS)
+    server.add_tool(curate_memory, title="Curate MEMORY.md", annotations=CHANGES)
+    server.add_tool(learn_preference, title="Learn preference", annotations=ADDS)
 
 
 async def get_context(
     ctx: Context[Home],
-    thread_id: Annotated[str, Field(description="The thread that is continued")] = "",
+    thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
     query: Annotated[str, Field(max_length=MAX_QUERY, description="What it will be about")] = "",
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS, description="0: the user's setting")] = 0,
     used_tokens: Annotated[int, Field(ge=-1, description="How full your window is")] = -1,
     window_tokens: Annotated[int, Field(ge=0, description="Its size")] = 0,
 ) -> Annotated[CallToolResult, ContextAnswer]:
-    """Get what a conversation starts with: identity, standing instructions, notes, logs, memories.
+    """Get what a conversation starts with: identity, instructions, notes, logs, memories.
 
-    Use it first, and with used_tokens and window_tokens when the conversation grows long: it says when
-    and what to save.
+    Use it first; as the conversation grows, with used_tokens and window_tokens: it says when and what
+    to save.
     """
     context = await served(
         ctx,
@@ -105,9 +97,9 @@ async def log_day(
     ctx: Context[Home],
     text: Annotated[str, Field(max_length=MAX_ENTRY, description="What happened, in Markdown")],
 ) -> Annotated[CallToolResult, LoggedAnswer]:
-    """Append an entry to today's log (daily/YYYY-MM-DD.md), under the time.
+    """Append an entry to today's log, under the time.
 
-    Use it for what was done, tried and left open. Lasting facts belong to remember.
+    Use it for what was done, tried and left open; lasting facts belong to remember.
     """
     day, time = await served(ctx, lambda home, session: home.curator.log_day(text, session))
     return answer(logged_text(day, time), LoggedAnswer(day=day.isoformat(), time=time))
@@ -120,19 +112,18 @@ async def curate_memory(
         str,
         Field(
             max_length=MAX_NAME,
-            description="User Facts, Project Context, Preferences, Important Decisions or the user's",
+            description="User Facts, Project Context, Preferences, Important Decisions, or another",
         ),
     ],
     entry: Annotated[
-        str, Field(max_length=MAX_ENTRY, description="The entry; for replace and remove as it stands")
+        str, Field(max_length=MAX_ENTRY, description="For replace and remove as it stands")
     ] = "",
     new_entry: Annotated[str, Field(max_length=MAX_ENTRY, description="For replace")] = "",
-    memory_id: Annotated[int, Field(ge=0, description="For add: promote this memory instead")] = 0,
+    memory_id: Annotated[int, Field(ge=0, description="For add: promote it instead")] = 0,
 ) -> Annotated[CallToolResult, CuratedAnswer]:
-    """Add, replace or remove an entry of MEMORY.md, the page that every conversation starts with.
+    """Add, replace or remove an entry of MEMORY.md, which every conversation starts with.
 
-    Use it for what matters nearly always; everything else belongs to remember. The answer reports the
-    page's size.
+    Use it for what matters nearly always; the rest belongs to remember. The answer has its size.
     """
     curated = await served(
         ctx,
@@ -163,29 +154,20 @@ async def _ask(line: str, ctx: Context[Home]) -> Elicit[Consent] | Consent:
         written = ctx.request_context.lifespan_context.curator.learned_line(line)
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
-    if not _can_ask(ctx.client_capabilities):
+    if not can_ask(ctx):
         return NotAsked()
     message = f"May this line be added to Learned Preferences in SOUL.md?\n\n- {written}"
     return Elicit(message=message, schema=Consent)
 
 
-def _can_ask(client: ClientCapabilities | None) -> bool:
-    asks = None if client is None else client.elicitation
-    # A capability without a mode is that of a client from before there were two.
-    return asks is not None and (asks.form is not None or asks.url is None)
-
-
 async def learn_preference(
     ctx: Context[Home],
-    line: Annotated[
-        str, Field(max_length=500, description="One sentence about how the user wants you to be")
-    ],
+    line: Annotated[str, Field(max_length=500, description="One sentence")],
     consent: Annotated[ElicitationResult[Consent], Resolve(_ask)],
 ) -> Annotated[CallToolResult, LearnedAnswer]:
     """Propose a line for Learned Preferences in SOUL.md; it is written only if the user agrees.
 
-    Use it when the user states how you should always behave. Where they cannot be asked, the answer has
-    the command with which they add it.
+    Use it when the user says how you should always behave.
     """
     state: LearnedState = "declined"
     if isinstance(consent, AcceptedElicitation):

@@ -1,9 +1,9 @@
 """What is answered about global prompts: typed data for programs, and compact text for the model."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from soulkeep.models import GlobalPrompt, PromptChange
 from soulkeep.service.offers import offer_prompts
@@ -50,7 +50,8 @@ class PromptChangeAnswer(BaseModel):
     """What became of a global prompt; `former_content` is the text that was replaced, if one was."""
 
     outcome: Literal["created", "changed", "removed"]
-    prompt: PromptAnswer
+    # Described in the answer of list_prompts.
+    prompt: Annotated[PromptAnswer, WithJsonSchema({"type": "object"})]
     former_content: str | None
 
     @classmethod

@@ -3,10 +3,10 @@
 from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context
-from mcp.types import CallToolResult, ToolAnnotations
+from mcp.types import CallToolResult
 from pydantic import BaseModel, ConfigDict, Field
 
-from soulkeep.calls import CheckedServer, answer, served
+from soulkeep.calls import CHANGES, KEEPS, READS, CheckedServer, answer, served
 from soulkeep.models import MessageRole, NewMessage, Session, Thread
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_LIMIT, MAX_MESSAGES
@@ -23,11 +23,6 @@ from soulkeep.thread_answers import (
 )
 
 Action = Literal["list", "rename", "set_prompt", "archive", "unarchive", "resume", "delete"]
-
-# Hints that are left out have their defaults: not only reading, destructive.
-_CHANGES = ToolAnnotations(open_world_hint=False)
-_KEEPS = ToolAnnotations(destructive_hint=False, idempotent_hint=True, open_world_hint=False)
-_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 
 class MessageInput(BaseModel):
@@ -46,9 +41,9 @@ class MessageInput(BaseModel):
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
-    server.add_tool(manage_thread, title="Manage thread", annotations=_CHANGES)
-    server.add_tool(save_messages, title="Save messages", annotations=_KEEPS)
-    server.add_tool(read_messages, title="Read messages", annotations=_READS)
+    server.add_tool(manage_thread, title="Manage thread", annotations=CHANGES)
+    server.add_tool(save_messages, title="Save messages", annotations=KEEPS)
+    server.add_tool(read_messages, title="Read messages", annotations=READS)
 
 
 async def manage_thread(

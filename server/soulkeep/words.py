@@ -7,6 +7,7 @@ import re
 import sys
 import unicodedata
 from functools import cache, lru_cache
+from itertools import chain
 
 # Marks that readers leave out at will: accents, Cyrillic titlo, niqqud, tashkeel. Those of Indic scripts
 # are vowels and stay.
@@ -45,7 +46,7 @@ def split_words(text: str) -> list[str]:
     alone, so that a pair finds it anywhere, and one character as the beginning of a word does too.
     """
     if text.isascii():
-        return [word for found in _ASCII_WORD.findall(text) for word in _with_parts(found)]
+        return list(chain.from_iterable(map(_with_parts, _ASCII_WORD.findall(text))))
     folded = _fold(text)
     words: list[str] = []
     for match in _runs().finditer(folded):

@@ -28,6 +28,7 @@ class _LazyGroup(click.Group):
         "soulkeep.cli.log": ("log", "stats"),
         "soulkeep.cli.memories": ("recall", "remember"),
         "soulkeep.cli.prompts": ("prompts",),
+        "soulkeep.cli.purge": ("purge",),
         "soulkeep.cli.threads": ("threads",),
     }
 

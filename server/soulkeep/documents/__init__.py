@@ -154,6 +154,36 @@ class Documents:
         former = self.read_version(name, version)
         return self.edit(name, lambda _: former)
 
+    def rewrite_history(self, name: DocumentName, change: Change) -> int:
+        """Put what `change` makes of each former text in its place; return how many are others now.
+
+        Former texts that are none in UTF-8 stay as they are.
+
+        Raises:
+            DocumentError: One cannot be read or written.
+        """
+
+        def changed(content: bytes) -> bytes:
+            try:
+                return change(content.decode()).encode()
+            except UnicodeDecodeError:
+                return content
+
+        with _writing(self._history(name)), locked(self.home):
+            return history.rewrite_versions(self._history(name), changed)
+
+    def drop_history(self) -> int:
+        """Remove all former texts of all documents; return how many there were.
+
+        Raises:
+            DocumentError: One cannot be removed.
+        """
+        count = 0
+        for name in DOCUMENTS:
+            with _writing(self._history(name)), locked(self.home):
+                count += history.drop_versions(self._history(name))
+        return count
+
     def read_all(self) -> tuple[dict[str, bytes], list[str]]:
         """Return every document by its name in the home, and the names of those that cannot be read."""
         names = [*DOCUMENTS, *(f"daily/{day.isoformat()}.md" for day in self.list_daily())]

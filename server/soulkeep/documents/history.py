@@ -1,5 +1,6 @@
 """The former texts of one document, each a file named by the moment at which it was replaced."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from soulkeep.documents.files import sync_folder, write_new
 
 MAX_VERSIONS = 50
 
+_PART = ".unfinished.part"
 _FORM = "%Y-%m-%dT%H-%M-%S.%f"
 
 
@@ -39,13 +41,47 @@ def keep_version(folder: Path, content: bytes, now: datetime) -> None:
     moment = now.astimezone(UTC)
     if newest is not None and moment <= newest:
         moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
-    part = folder / ".unfinished.part"
+    part = folder / _PART
     part.unlink(missing_ok=True)
     write_new(part, content)
     part.replace(folder / f"{_id(moment)}.md")
     for version in versions[MAX_VERSIONS - 1 :]:
         (folder / f"{version.id}.md").unlink(missing_ok=True)
     sync_folder(folder)
+
+
+def rewrite_versions(folder: Path, change: Callable[[bytes], bytes]) -> int:
+    """Put what `change` makes of each version in its place; return how many it made another of.
+
+    Raises:
+        OSError: The file system refuses; versions done by then stay done.
+    """
+    count = 0
+    for version in list_versions(folder):
+        path = folder / f"{version.id}.md"
+        content = path.read_bytes()
+        if (new := change(content)) != content:
+            part = folder / _PART
+            part.unlink(missing_ok=True)
+            write_new(part, new)
+            part.replace(path)
+            count += 1
+    sync_folder(folder)
+    return count
+
+
+def drop_versions(folder: Path) -> int:
+    """Remove all versions and return how many there were.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    versions = list_versions(folder)
+    for version in versions:
+        (folder / f"{version.id}.md").unlink(missing_ok=True)
+    (folder / _PART).unlink(missing_ok=True)
+    sync_folder(folder)
+    return len(versions)
 
 
 def _id(moment: datetime) -> str:

@@ -4,7 +4,7 @@ A line that an edit does not concern stays as it is, to the byte.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from soulkeep.documents.blocks import Block, is_blank, list_blocks, parse, split_lines
@@ -118,6 +118,14 @@ def remove_entry(text: str, section: str, old: str) -> str:
     """
     entry = _find_entry(text, section, old)
     return _splice(text, entry.first, entry.last, [])
+
+
+def drop_entries(text: str, goes: Callable[[str], bool]) -> str:
+    """Remove every entry for whose text `goes` says so."""
+    for entry in reversed(list_entries(text)):
+        if goes(entry.text):
+            text = _splice(text, entry.first, entry.last, [])
+    return text
 
 
 def date_footer(text: str, date: str) -> str:

@@ -91,13 +91,15 @@ class WordLlama:
         if not query or not any(texts):
             return [[0.0] * len(query) for _ in texts]
         with self._lock:
-            self._learn([*query, *itertools.chain.from_iterable(texts)])
-            row_of = self._rows.__getitem__
-            asked = list(map(row_of, query))
-            rows = np.array(list(map(row_of, itertools.chain.from_iterable(texts))))
-            used, inverse = np.unique(rows, return_inverse=True)
+            places = self._places([*query, *itertools.chain.from_iterable(texts)])
+            asked, rows = places[: len(query)], places[len(query) :]
+            is_used = np.zeros(len(self._rows), bool)
+            is_used[rows] = True
+            used = np.flatnonzero(is_used)
             cosines = self._model.words[used] @ self._model.words[asked].T
-        strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[inverse]
+        turn = np.empty(len(is_used), np.intp)
+        turn[used] = np.arange(len(used))
+        strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[turn[rows]]
         lengths = np.array([len(text) for text in texts])
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
         filled = lengths > 0
@@ -106,14 +108,19 @@ class WordLlama:
         strengths: list[list[float]] = best.tolist()
         return strengths
 
-    def _learn(self, words: Sequence[str]) -> None:
-        """Give each word that has none a row in the matrix of word vectors."""
-        if len(self._rows) > MAX_WORDS:
-            self._rows.clear()
-        missing = [word for word in dict.fromkeys(words) if word not in self._rows]
-        self._model.store_words(len(self._rows), missing)
-        for word in missing:
-            self._rows[word] = len(self._rows)
+    def _places(self, words: Sequence[str]) -> "NDArray[np.intp]":
+        """Return the row of each word in the matrix of word vectors."""
+        import numpy as np
+
+        try:
+            return np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
+        except KeyError:
+            if len(self._rows) > MAX_WORDS:
+                self._rows.clear()
+            missing = [word for word in dict.fromkeys(words) if word not in self._rows]
+            self._model.store_words(len(self._rows), missing)
+            self._rows |= zip(missing, itertools.count(len(self._rows)), strict=False)
+            return np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
 
     def _loaded(self) -> "_Model":
         with self._lock:
@@ -142,7 +149,8 @@ class _Model:
         frequencies = 1 / (ranks * math.log(_VOCABULARY))
         self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
         self._equal = np.ones_like(self.weights)
-        self.words = np.empty((1024, DIMENSIONS), dtype=np.float32)
+        # Memory that is not written to takes no room, and growing would copy it.
+        self.words = np.empty((2 * MAX_WORDS, DIMENSIONS), dtype=np.float32)
         self._space, *digits = self.tokens(_DIGITS)
         self._digits = dict(zip(_DIGITS, digits, strict=True))
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from soulkeep.models import Fault
-from soulkeep.repository import backups, checks, compaction, schema
+from soulkeep.repository import backups, checks, compaction, erasure, schema
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
@@ -101,6 +101,19 @@ class Repository:
     def compact(self) -> Iterator[int]:
         """Give back the space of deleted vectors; yield how many vectors each short step moved."""
         return compaction.compact(self._database)
+
+    def mark_erasure(self) -> None:
+        """Record that the file still holds what is being deleted; inside a transaction."""
+        erasure.mark_pending(self._database)
+
+    @property
+    def awaits_erasure(self) -> bool:
+        """Whether the file still holds what a purge deleted."""
+        return erasure.is_pending(self._database)
+
+    def erase(self) -> bool:
+        """Write the file anew without anything that was deleted; return whether its log is empty too."""
+        return erasure.erase(self._database)
 
     def outrun(self, store: Path) -> None:
         """Let this copy, about to take the place of a store, go on with ids where that one ends."""

@@ -52,6 +52,16 @@ class Snapshot:
             copy.pragma("journal_mode", "delete")
 
 
+def seal(path: Path) -> None:
+    """Make a store complete without any other file beside it; nobody else may have it open.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    with translated(path), closing(_opened(path)) as connection:
+        connection.pragma("journal_mode", "delete")
+
+
 @contextmanager
 def snapshot(path: Path) -> Iterator[Snapshot]:
     """Hold on to the present state of a store during the block; others can write meanwhile.

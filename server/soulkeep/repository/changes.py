@@ -159,6 +159,24 @@ class ChangeTable:
             limit=limit,
         )
 
+    def forget_rows(self, kind: RowKind, keys: Sequence[str]) -> None:
+        """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""
+        of_these = "kind = ? AND key IN (SELECT value FROM json_each(?))"
+        values = (kind, json.dumps(list(keys)))
+        rows = self._database.execute(
+            f"SELECT DISTINCT change_id FROM changed_rows WHERE {of_these}", values
+        )
+        self._database.execute(f"DELETE FROM changed_rows WHERE {of_these}", values)
+        self._database.execute(
+            "DELETE FROM changes WHERE id IN (SELECT value FROM json_each(?))"
+            " AND NOT EXISTS (SELECT 1 FROM changed_rows AS r WHERE r.change_id = changes.id)",
+            (json.dumps([row[0] for row in rows]),),
+        )
+
+    def forget_all(self) -> int:
+        """Delete all changes; inside a transaction. Return how many there were."""
+        return len(self._database.execute("DELETE FROM changes RETURNING id"))
+
     def forget_before(self, moment: str) -> int:
         """Delete changes made before a timestamp; inside a transaction. Return how many."""
         rows = self._database.execute("DELETE FROM changes WHERE made_at < ? RETURNING id", (moment,))

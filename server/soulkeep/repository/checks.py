@@ -2,6 +2,7 @@
 
 from soulkeep.models import Fault
 from soulkeep.repository.connection import Database
+from soulkeep.repository.erasure import is_pending
 from soulkeep.repository.messages import THREAD_KEY
 
 TABLES = (
@@ -46,7 +47,13 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
         *_lost_vectors(database),
         *_full_text(database),
         *_message_words(database),
+        *_erasure(database),
     ]
+
+
+def _erasure(database: Database) -> list[Fault]:
+    detail = "what was purged is out of all searches and still in the free pages of the file"
+    return [Fault("purge", detail, "run `soulkeep purge`")] if is_pending(database) else []
 
 
 def _integrity(database: Database) -> list[Fault]:

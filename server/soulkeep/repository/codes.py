@@ -102,7 +102,8 @@ class Codes:
     def drop(self, ids: Sequence[int]) -> None:
         """Forget these rows: they keep their place, and a scale of zero."""
         places = self._places(np.array(ids, np.int64))
-        self._columns["scales"][places[places >= 0]] = 0
+        for name in ("codes", "scales"):
+            self._columns[name][places[places >= 0]] = 0
         self._note_dropped()
 
     def _note_dropped(self) -> None:

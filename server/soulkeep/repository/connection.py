@@ -191,6 +191,34 @@ class Database:
                 backup.step()
         return _keep_under_free_name(unfinished, self.path.with_name(f"{self.path.name}.{label}.bak"))
 
+    def vacuum(self) -> None:
+        """Write the file anew; outside transactions.
+
+        Raises:
+            StoreBusyError: Another process keeps writing.
+            StoreFullError: The disk is full.
+        """
+        with self._lock, translated(self.path):
+            # A second copy of the store belongs on the disk, not in memory.
+            self._connection.pragma("temp_store", "DEFAULT")
+            try:
+                self._connection.execute("VACUUM")
+            finally:
+                self._connection.pragma("temp_store", "MEMORY")
+
+    def empty_log(self) -> bool:
+        """Write the log back into the file and empty it; False while another process reads it.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, translated(self.path):
+            try:
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+            return True
+
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         with self._lock:

@@ -1,7 +1,7 @@
 """Memories and their two indexes: full text (FTS5) and vectors (sqlite-vec)."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from soulkeep.dates import day_words
@@ -173,6 +173,16 @@ class MemoryTable:
         )
         return [row[0] for row in rows]
 
+    def find_saying(self, texts: Sequence[str]) -> list[int]:
+        """Return the ids of the memories, but for entries of documents, that hold one of the texts."""
+        rows = self._database.execute(
+            "SELECT DISTINCT m.id FROM json_each(?) AS said"
+            " CROSS JOIN memories AS m ON instr(m.content, said.value)"
+            " WHERE m.document IS NULL ORDER BY m.id",
+            (json.dumps(list(texts)),),
+        )
+        return [row[0] for row in rows]
+
     def _index(self, memories: Iterable[tuple[int, str, str | None, str]]) -> None:
         """Add rows of id, content, subject and date to the full text."""
         self._database.execute_many(
@@ -219,15 +229,16 @@ class MemoryTable:
         )
         return {row[0]: (row[1], row[2]) for row in rows}
 
-    def latest_in_thread(self, thread_id: str, until: str, within_s: float) -> Memory | None:
-        """Return the thread's last memory, at most `within_s` seconds before the timestamp `until`."""
+    def latest_in_threads(self, until: Mapping[str, str]) -> dict[str, Memory]:
+        """Return for threads, by id, the last memory that is not after a timestamp, if any."""
         rows = self._database.execute(
-            f"SELECT {COLUMNS} FROM memories AS m WHERE m.thread_id = :thread AND {WHEN} <= :until"
-            f" AND julianday(:until) - julianday({WHEN}) <= :within / 86400.0"
-            f" ORDER BY {WHEN} DESC, m.id DESC LIMIT 1",
-            {"thread": thread_id, "until": until, "within": within_s},
+            "SELECT w.key, (SELECT m.id FROM memories AS m WHERE m.thread_id = w.key"
+            f" AND {WHEN} <= w.value ORDER BY {WHEN} DESC, m.id DESC LIMIT 1) FROM json_each(?) AS w",
+            (json.dumps(dict(until)),),
         )
-        return Memory._make(rows[0]) if rows else None
+        latest = {thread_id: memory_id for thread_id, memory_id in rows if memory_id is not None}
+        memories = self.list_by_ids(list(latest.values()))
+        return {thread_id: memories[memory_id] for thread_id, memory_id in latest.items()}
 
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the memories; inside a transaction."""

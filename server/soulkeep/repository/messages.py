@@ -1,5 +1,6 @@
 """Messages of threads, with their words in a full-text index."""
 
+import json
 import secrets
 from collections.abc import Iterable, Sequence
 
@@ -111,6 +112,16 @@ class MessageTable:
             {**values, "terms": " OR ".join(map(fts_term, terms)), "limit": limit},
         )
         return [MessageMatch(Message(*row[:-2]), row[-2], row[-1]) for row in rows]
+
+    def threads_saying(self, texts: Sequence[str]) -> list[str]:
+        """Return the ids of the threads in whose messages one of the texts stands."""
+        rows = self._database.execute(
+            f"SELECT DISTINCT substr(s.session_key, {len(THREAD_KEY) + 1})"
+            " FROM json_each(?) AS said CROSS JOIN messages AS m ON instr(m.content, said.value)"
+            " JOIN sessions AS s ON s.id = m.session_id ORDER BY 1",
+            (json.dumps(list(texts)),),
+        )
+        return [row[0] for row in rows]
 
     def add_to_index(self, message_id: int, content: str) -> None:
         """Index a message that came back; inside a transaction."""

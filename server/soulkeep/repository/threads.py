@@ -1,6 +1,7 @@
 """Threads."""
 
 import json
+from collections.abc import Sequence
 
 from soulkeep.errors import ThreadNotFoundError
 from soulkeep.models import Thread
@@ -90,10 +91,25 @@ class ThreadTable:
         """Delete a thread that nothing belongs to any more; inside a transaction."""
         self._database.execute("DELETE FROM threads WHERE id = ?", (thread_id,))
 
-    def touch_thread(self, thread_id: str, last_active_at: str) -> None:
-        """Record that something happened in a thread; inside a transaction."""
+    def require_threads(self, thread_ids: Sequence[str]) -> None:
+        """Check that threads exist.
+
+        Raises:
+            ThreadNotFoundError: One does not.
+        """
+        rows = self._database.execute(
+            "SELECT w.value FROM json_each(?) AS w"
+            " WHERE w.value NOT IN (SELECT id FROM threads) LIMIT 1",
+            (json.dumps(list(thread_ids)),),
+        )
+        if rows:
+            raise ThreadNotFoundError(rows[0][0])
+
+    def touch_threads(self, thread_ids: Sequence[str], last_active_at: str) -> None:
+        """Record that something happened in threads; inside a transaction."""
         self._database.execute(
-            "UPDATE threads SET last_active_at = ? WHERE id = ?", (last_active_at, thread_id)
+            "UPDATE threads SET last_active_at = ? WHERE id IN (SELECT value FROM json_each(?))",
+            (last_active_at, json.dumps(list(thread_ids))),
         )
 
 

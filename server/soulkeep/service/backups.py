@@ -1,7 +1,7 @@
 """Backups of the store and the documents together, and going back to one."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, timestamp
 from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
-from soulkeep.repository.backups import Progress, examine, fit, replacing, snapshot
+from soulkeep.repository.backups import Progress, examine, fit, replacing, seal, snapshot
 from soulkeep.service.backup_folders import (
+    MANIFEST,
     exclusive,
     list_backups,
     put_in_place,
@@ -77,6 +78,15 @@ class Backups:
         """Return the backups, newest first."""
         return list_backups(self.folder)
 
+    def require(self, backup_id: str) -> None:
+        """Check that there is a backup with an id.
+
+        Raises:
+            BackupNotFoundError: There is none.
+        """
+        if backup_id not in [backup.id for backup in self.list_backups()]:
+            raise BackupNotFoundError(backup_id)
+
     def find(self, wanted: str) -> Backup:
         """Return the backup with an id, or the latest that is not after a moment.
 
@@ -97,6 +107,37 @@ class Backups:
             if backup.made_at <= until:
                 return backup
         raise BackupNotFoundError(wanted)
+
+    def list_others(self, but: Collection[str] = ()) -> list[str]:
+        """Return the names of all folders of backups, also of such as cannot be read, but for some."""
+        return sorted({path.name for path in self.folder.glob("[!.]*/")} - {*but})
+
+    def rewrite(self, backup_id: str, change: Callable[[Path], None]) -> str:
+        """Put what `change` makes of a copy of a backup in its place; return its new id.
+
+        It is called with the path of the copy's store, beside which the documents are.
+
+        Raises:
+            BackupNotFoundError: There is none with this id.
+            BackupDamagedError: It is not what was written.
+            StoreError: It cannot be written; the backup stays as it was.
+        """
+        with exclusive(self.folder), workshop(self.folder, "rewriting") as stage:
+            original, copy = self.folder / backup_id, stage / "backup"
+            backup = read_backup(original)
+            verify_files(original)
+            shutil.copytree(original, copy)
+            store = copy / self._store.name
+            change(store)
+            seal(store)
+            (copy / MANIFEST).unlink()
+            schema, counts = examine(store)
+            described = {name: getattr(backup, name) for name in ("made_at", "label", "automatic")}
+            write_manifest(copy, schema, counts=counts, left_out=list(backup.left_out), **described)
+            # Until the new one has its name, the old one keeps its own.
+            place = put_in_place(copy, self.folder, backup.made_at, backup.label)
+            original.rename(stage / "former")
+        return place.name
 
     def restore(self, wanted: str, *, progress: Progress = _unseen) -> Restored:
         """Set the store and the documents back to a backup, having backed up what they hold now.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from soulkeep.documents import Documents
 from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
@@ -29,7 +29,7 @@ seconds."""
 LOOK_S = 5.0
 """How often the logs of past days are looked at while nobody says that one changed."""
 
-MEMORY = "MEMORY.md"
+MEMORY: Final = "MEMORY.md"
 _UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
 _SECTION_TYPES = {"Preferences": "preference", "Important Decisions": "decision"}
@@ -232,6 +232,11 @@ def linked_id(entry: str) -> int | None:
     """Return the id of the memory that an entry ends with a link to, if it does."""
     match = _LINK.search(entry)
     return int(match[1]) if match else None
+
+
+def without_link(entry: str) -> str:
+    """Return an entry without the link that it ends with, if it does."""
+    return _LINK.sub("", entry)
 
 
 def has_promoted(text: str, memory: Memory) -> bool:

@@ -16,6 +16,7 @@ from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories
 from soulkeep.service.messages import Messages
 from soulkeep.service.prompts import Prompts
+from soulkeep.service.purge import Purges
 from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.statistics import Statistics
@@ -41,6 +42,7 @@ class Home:
     messages: Messages
     prompts: Prompts
     backups: Backups
+    purges: Purges
     statistics: Statistics
     repairs: Repairs
 

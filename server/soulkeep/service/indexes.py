@@ -181,15 +181,14 @@ class Indexes:
     def _new_in_context(self, memories: Sequence[NewMemory]) -> list[tuple[str, str | None]]:
         """Return the same for memories that are about to be kept, in this order."""
         now = timestamp(self._clock())
-        latest: dict[str, NewMemory | Memory | None] = {}
+        first = {
+            m.thread_id: m.occurred_at or now for m in reversed(memories) if m.thread_id is not None
+        }
+        latest: dict[str, NewMemory | Memory] = {**self._repository.memories.latest_in_threads(first)}
         texts: list[tuple[str, str | None]] = []
         for memory in memories:
-            previous, when = None, memory.occurred_at or now
+            previous, when = latest.get(memory.thread_id or ""), memory.occurred_at or now
             if memory.thread_id is not None:
-                if memory.thread_id not in latest:
-                    table = self._repository.memories
-                    latest[memory.thread_id] = table.latest_in_thread(memory.thread_id, when, NEAR_S)
-                previous = latest[memory.thread_id]
                 latest[memory.thread_id] = memory
             close = previous and _are_near(previous.occurred_at or now, when)
             texts.append((_text(memory), _text(previous) if previous and close else None))

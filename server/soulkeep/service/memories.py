@@ -59,7 +59,7 @@ LOOKED_UP = 20
 MESSAGES = 5
 """How many messages an answer holds where they are included."""
 
-_KEPT_WORDS = 4_000
+_KEPT_WORDS = 20_000
 
 
 class Memories:
@@ -103,8 +103,7 @@ class Memories:
         """
         session = session or self._sessions.current()
         require_memories(memories)
-        for thread_id in _thread_ids(memories):
-            self._repository.threads.get_thread(thread_id)
+        self._repository.threads.require_threads(_thread_ids(memories))
         self._indexes.require_embedder()
         memories = [_dated(memory) for memory in memories]
         self._indexes.catch_up()
@@ -117,8 +116,8 @@ class Memories:
             kept = self._keep(memories, embeddings, session)
             making.add("memories", (memory_id for memory_id, stored in kept if stored))
             making.replace(replaces, kept[0][0])
-            for thread_id in _thread_ids(memories):
-                self._repository.threads.touch_thread(thread_id, timestamp(self._clock()))
+            now = timestamp(self._clock())
+            self._repository.threads.touch_threads(_thread_ids(memories), now)
         return [
             Receipt(memory_id, stored, _others(close, {memory_id, *replaces}), tuple(replaces))
             for (memory_id, stored), close in zip(kept, similar, strict=True)

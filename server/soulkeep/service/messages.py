@@ -107,7 +107,7 @@ class Messages:
         now, table = timestamp(self._clock()), self._repository.messages
         opened = table.open_session(thread_id, session.agent_id, now)
         ids = table.add_messages(opened, messages, counts, now)
-        self._repository.threads.touch_thread(thread_id, now)
+        self._repository.threads.touch_threads([thread_id], now)
         details = (
             {"message_id": i, "thread_id": thread_id, "role": m.role, "characters": len(m.content)}
             for i, m in zip(ids, messages, strict=True)

@@ -1,0 +1,87 @@
+"""`soulkeep purge`: the one act without a way back."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+from soulkeep.cli.lifecycle import counted
+from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
+from soulkeep.cli.terminal import one_line, print_json, print_table
+from soulkeep.service.home import Home
+from soulkeep.service.purge import Doomed, Purged
+
+
+@click.command()
+@click.argument("memory_ids", type=int, nargs=-1, metavar="[ID]...")
+@click.option("--trash", is_flag=True, help="All that was deleted or changed, instead of memories.")
+@click.option("--backup", "backups", multiple=True, metavar="ID", help="Out of this backup too.")
+@click.option("--all-backups", is_flag=True, help="Out of all backups too.")
+@yes_option
+@json_option
+@home_option
+def purge(
+    memory_ids: tuple[int, ...],
+    backups: tuple[str, ...],
+    *,
+    trash: bool,
+    all_backups: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Erase memories from every file, without a way back.
+
+    All their versions go, what they replaced, the lines of MEMORY.md promoted from them and its former
+    texts. With --trash, all that was deleted or changed goes instead, and undoing ends there. Without
+    either it goes on with a purge that was cut off.
+    """
+    if trash and (memory_ids or backups or all_backups):
+        raise click.UsageError("Give either memories or --trash, which leaves backups as they are.")
+    with opened_home() as home:
+        if not memory_ids and not trash:
+            purged = home.purges.finish()
+        elif trash:
+            _confirm("Erase all that was deleted or changed, and all former texts?", yes=yes)
+            purged = home.purges.empty_trash()
+        else:
+            chosen = _chosen(home, backups, every=all_backups)
+            _show(home.purges.list_doomed(memory_ids, chosen), chosen, quiet=yes)
+            _confirm(f"Erase {counted(len(memory_ids), 'memory')} for good?", yes=yes)
+            purged = home.purges.purge(memory_ids, chosen)
+    _report(purged, as_json=as_json)
+
+
+def _chosen(home: Home, backups: Sequence[str], *, every: bool) -> list[str]:
+    return [backup.id for backup in home.backups.list_backups()] if every else list(backups)
+
+
+def _show(doomed: Doomed, backups: Sequence[str], *, quiet: bool) -> None:
+    if quiet:
+        return
+    rows = [(m.id, m.occurred_at[:10], m.memory_type, m.content) for m in doomed.versions]
+    print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
+    if backups:
+        click.echo(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(f"{question} There is no way back.", abort=True)
+
+
+def _report(purged: Purged | None, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"purged": asdict(purged) if purged else None})
+        return
+    if purged is None:
+        click.echo("There is no purge to go on with. Say which memories, or --trash.")
+        return
+    gone = f"{counted(len(purged.memory_ids), 'memory')}, " if purged.memory_ids else ""
+    took = f"{counted(purged.lines, 'line')} of MEMORY.md, {counted(purged.texts, 'former text')}"
+    click.echo(f"Erased: {gone}{took}.")
+    for backup in purged.backups:
+        click.echo(one_line(f"Written anew without them: backup {backup}"))
+    if purged.kept_in:
+        click.echo(one_line(f"May still hold it: {', '.join(purged.kept_in)}"))
+    if not purged.is_final:
+        click.echo("Other processes were reading: `soulkeep purge` again once they are closed.")

@@ -1,0 +1,256 @@
+"""The one act without a way back: taking memories, and all that was kept of them, out of every file."""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from soulkeep.documents import DOCUMENTS, Documents
+from soulkeep.errors import InvalidInputError, MemoryNotFoundError
+from soulkeep.models import Memory, Session
+from soulkeep.repository import Repository
+from soulkeep.service.backups import Backups
+from soulkeep.service.documents import MEMORY, linked_id, without_link
+from soulkeep.service.sessions import Sessions
+from soulkeep.service.validation import MAX_BATCH
+
+_WORDS = 40
+"""So many words of a text are looked for in documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What a purge takes: memories, live or not, with every version of each and what they replaced."""
+
+    memory_ids: tuple[int, ...]
+    versions: tuple[Memory, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What is gone for good, and where it may still stand.
+
+    `lines` were promoted from the memories to MEMORY.md; `texts` are former texts of documents that held
+    them; `backups` were rewritten. `kept_in` names documents and backups that may still say it; without
+    `is_final`, so does the store's log until other processes stop reading.
+    """
+
+    memory_ids: tuple[int, ...]
+    lines: int = 0
+    texts: int = 0
+    backups: tuple[str, ...] = ()
+    kept_in: tuple[str, ...] = ()
+    is_final: bool = True
+
+
+class Purges:
+    """Erases memories, or all that was ever deleted."""
+
+    def __init__(
+        self, repository: Repository, documents: Documents, backups: Backups, sessions: Sessions
+    ) -> None:
+        self._repository = repository
+        self._documents = documents
+        self._backups = backups
+        self._sessions = sessions
+
+    def list_doomed(self, memory_ids: Sequence[int], backups: Collection[str] = ()) -> Doomed:
+        """Return what a purge of memories, live or in the trash, would take out of the store.
+
+        Raises:
+            InvalidInputError: There are none, too many, or one is an entry of a document.
+            MemoryNotFoundError: One is neither in the store nor in the trash, and no backup is named in
+                which it may be.
+            BackupNotFoundError: A backup does not exist.
+        """
+        if not 1 <= len(set(memory_ids)) <= MAX_BATCH:
+            rule = f"must hold 1 to {MAX_BATCH:,} ids; send several lists"
+            raise InvalidInputError("memory_ids", rule)
+        for backup in backups:
+            self._backups.require(backup)
+        return _trace(self._repository, memory_ids, strict=not backups)
+
+    def purge(
+        self, memory_ids: Sequence[int], backups: Collection[str] = (), session: Session | None = None
+    ) -> Purged:
+        """Take memories out of the store, the documents' former texts, MEMORY.md and these backups.
+
+        All versions of each go, what it replaced, and the lines promoted from it. There is no way back.
+        The file is written anew, which needs as much free space as it takes; others cannot write
+        meanwhile. If that fails, `finish` goes on.
+
+        Raises:
+            InvalidInputError: There are none, too many, or one is an entry of a document.
+            MemoryNotFoundError: One is neither in the store nor in the trash, and no backup is named in
+                which it may be; nothing is done.
+            BackupNotFoundError: A backup does not exist; nothing is done.
+            StoreError: The store or a backup cannot be written.
+            DocumentError: MEMORY.md or a former text cannot be written.
+        """
+        session = session or self._sessions.current()
+        doomed = self.list_doomed(memory_ids, backups)
+        lines = _lines_taken(self._documents, doomed)
+        texts = _texts_rewritten(self._documents, doomed)
+        with self._repository.transaction():
+            _delete(self._repository, doomed)
+            details = {"memory_ids": list(doomed.memory_ids), "backups": sorted(backups)}
+            self._sessions.audit(session, "memory.purged", details)
+        is_final = self._repository.erase()
+        rewritten = [
+            self._backups.rewrite(backup, lambda store: _purge_copy(store, doomed))
+            for backup in sorted(backups)
+        ]
+        kept_in = (
+            *_rows_saying(self._repository, doomed),
+            *_documents_saying(self._documents, doomed),
+            *(f"backup {name}" for name in self._backups.list_others(rewritten)),
+        )
+        return Purged(doomed.memory_ids, lines, texts, tuple(rewritten), kept_in, is_final)
+
+    def empty_trash(self, session: Session | None = None) -> Purged:
+        """Take out of the store all that was deleted or changed, and all former texts of documents.
+
+        What is there now stays as it is; nothing done until now can be undone any more.
+
+        Raises:
+            StoreError: The store cannot be written.
+            DocumentError: A former text cannot be removed.
+        """
+        session = session or self._sessions.current()
+        texts = self._documents.drop_history()
+        with self._repository.transaction():
+            changes = self._repository.changes.forget_all()
+            self._repository.mark_erasure()
+            self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
+        is_final = self._repository.erase()
+        kept_in = tuple(f"backup {name}" for name in self._backups.list_others())
+        return Purged((), texts=texts, kept_in=kept_in, is_final=is_final)
+
+    def finish(self) -> Purged | None:
+        """Go on with a purge that was cut off; None where there is none.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        if not self._repository.awaits_erasure:
+            return None
+        return Purged((), is_final=self._repository.erase())
+
+
+def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> Doomed:
+    """Follow memories back through their versions to all that they replaced."""
+    found: dict[int, list[Memory]] = {}
+    waiting = list(memory_ids)
+    while waiting:
+        memory_id = waiting.pop()
+        if memory_id not in found:
+            found[memory_id] = _versions(repository, memory_id)
+            waiting += _replaced(repository, memory_id)
+    for memory_id in memory_ids if strict else ():
+        if not found[memory_id]:
+            raise MemoryNotFoundError(memory_id)
+    return Doomed(tuple(sorted(found)), tuple(v for of_one in found.values() for v in of_one))
+
+
+def _versions(repository: Repository, memory_id: int) -> list[Memory]:
+    rows = repository.changes.rows_about("memories", str(memory_id))
+    versions = [Memory.of_row(row.before) for row in rows if row.before is not None]
+    live = repository.memories.list_by_ids([memory_id]).get(memory_id)
+    if live is not None and live.document is not None:
+        rule = f"holds {memory_id}, an entry of {live.document}; delete its line there"
+        raise InvalidInputError("memory_ids", rule)
+    return [*versions, live] if live else versions
+
+
+def _replaced(repository: Repository, memory_id: int) -> list[int]:
+    """Return what a memory replaced and what did not come back on its own."""
+    keys = {int(row.key) for row in repository.changes.rows_replaced_by(memory_id)}
+    return sorted(keys - repository.memories.list_by_ids(list(keys)).keys())
+
+
+def _delete(repository: Repository, doomed: Doomed) -> None:
+    """Delete the memories, what is known of their past, and the entries that were promoted from them."""
+    live = repository.memories.list_by_ids(doomed.memory_ids)
+    goes = _choice(doomed, promoted_only=True)
+    lines = [m.id for m in repository.documents.list_entries(MEMORY) if goes(m.content)]
+    repository.memories.delete_memories([*live, *lines])
+    repository.changes.forget_rows("memories", [str(memory_id) for memory_id in doomed.memory_ids])
+    repository.mark_erasure()
+
+
+def _purge_copy(store: Path, doomed: Doomed) -> None:
+    """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
+    with closing(Repository(store)) as repository:
+        then = _trace(repository, doomed.memory_ids, strict=False)
+        doomed = Doomed(then.memory_ids, (*doomed.versions, *then.versions))
+        with repository.transaction():
+            _delete(repository, doomed)
+        repository.erase()
+    path = store.with_name(MEMORY)
+    if path.exists():
+        text = path.read_bytes().decode(errors="surrogateescape")
+        path.write_bytes(_without(text, doomed, promoted_only=True).encode(errors="surrogateescape"))
+
+
+def _lines_taken(documents: Documents, doomed: Doomed) -> int:
+    """Take out of MEMORY.md what was promoted from the memories and still says the same."""
+    from soulkeep.documents.markdown import list_entries
+
+    before = len(list_entries(documents.read(MEMORY)))
+    text = documents.edit(MEMORY, lambda text: _without(text, doomed, promoted_only=True))
+    return before - len(list_entries(text))
+
+
+def _texts_rewritten(documents: Documents, doomed: Doomed) -> int:
+    mentions = _pattern(doomed).search
+
+    def change(text: str) -> str:
+        return _without(text, doomed, promoted_only=False) if mentions(text) else text
+
+    return sum(documents.rewrite_history(name, change) for name in DOCUMENTS)
+
+
+def _without(text: str, doomed: Doomed, *, promoted_only: bool) -> str:
+    """Return a document without the entries that say what one of the memories says, and no more."""
+    from soulkeep.documents.markdown import drop_entries
+
+    return drop_entries(text, _choice(doomed, promoted_only=promoted_only))
+
+
+def _choice(doomed: Doomed, *, promoted_only: bool) -> Callable[[str], bool]:
+    """Return what tells the entries that say what one of the memories says, and no more."""
+    said = {_folded(memory.content) for memory in doomed.versions}
+
+    def goes(entry: str) -> bool:
+        is_promoted = linked_id(entry) in doomed.memory_ids
+        return (is_promoted or not promoted_only) and _folded(without_link(entry)) in said
+
+    return goes
+
+
+def _documents_saying(documents: Documents, doomed: Doomed) -> list[str]:
+    """Return the names of the documents in which a memory's text may still stand."""
+    mentions = _pattern(doomed).search
+    texts, unreadable = documents.read_all()
+    said = [name for name, content in texts.items() if mentions(content.decode(errors="replace"))]
+    return sorted([*said, *unreadable])
+
+
+def _rows_saying(repository: Repository, doomed: Doomed) -> list[str]:
+    texts = sorted({memory.content for memory in doomed.versions})
+    memories = repository.memories.find_saying(texts)
+    threads = repository.messages.threads_saying(texts)
+    return [*(f"memory {i}" for i in memories), *(f"messages of thread {i}" for i in threads)]
+
+
+def _pattern(doomed: Doomed) -> re.Pattern[str]:
+    """Return what finds the beginning of any of the memories, however its white space was changed."""
+    texts = {tuple(memory.content.split()[:_WORDS]) for memory in doomed.versions} - {()}
+    forms = "|".join(r"\s+".join(map(re.escape, words)) for words in sorted(texts))
+    # Without any text, it finds nothing.
+    return re.compile(rf"(?<!\w)(?:{forms})(?!\w)" if texts else r"(?!)")
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
