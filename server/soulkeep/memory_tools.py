@@ -140,9 +140,9 @@ async def undo(
     change_id: Annotated[int, Field(ge=0, description="As browse_memories lists them")] = 0,
     since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
 ) -> Annotated[CallToolResult, UndoneAnswer]:
-    """Take back a change of memories, threads or prompts, or all since a moment the user names.
+    """Take back a change of memories, threads, prompts, documents, or all since a moment the user names.
 
-    An undo can be undone too. Not for documents.
+    An undo can be undone too.
     """
     changes = await served(ctx, lambda home, session: _undone(home, session, change_id, since))
     return answer(undone_text(changes), UndoneAnswer.of(changes))
