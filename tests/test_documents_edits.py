@@ -308,14 +308,15 @@ def test_a_git_checkout_meanwhile_is_joined(documents: Documents, memory: Path) 
     assert text == documents.read("MEMORY.md") == "# Memory\n\n## Facts\n- one\n- two\n"
 
 
-def test_each_former_text_is_kept_and_can_be_restored(documents: Documents, memory: Path) -> None:
+def test_each_former_text_is_kept_and_can_be_the_text_again(documents: Documents, memory: Path) -> None:
     first = memory.read_text(encoding="utf-8")
     second = documents.edit("MEMORY.md", _add("two"))
     documents.edit("MEMORY.md", lambda text: remove_entry(text, "Facts", "one"))
     newest, oldest = documents.list_versions("MEMORY.md")
 
     assert documents.read_version("MEMORY.md", newest.id) == second
-    assert documents.restore("MEMORY.md", oldest.id) == documents.read("MEMORY.md") == first
+    former = documents.read_version("MEMORY.md", oldest.id)
+    assert documents.edit("MEMORY.md", lambda _: former) == documents.read("MEMORY.md") == first
     assert oldest.size == len(first)
 
     undone = documents.list_versions("MEMORY.md")[0]
@@ -327,7 +328,7 @@ def test_a_version_that_is_not_kept_is_an_error(
     version: str, documents: Documents, memory: Path
 ) -> None:
     with pytest.raises(VersionNotFoundError, match=r"soulkeep documents history MEMORY\.md"):
-        documents.restore("MEMORY.md", version)
+        documents.read_version("MEMORY.md", version)
 
     assert memory.exists()
 
@@ -358,7 +359,7 @@ def test_a_log_is_begun_with_its_title_and_goes_on_with_times(tmp_path: Path) ->
     now = [datetime(2026, 11, 22, 13, 32, tzinfo=UTC)]
     documents = Documents(tmp_path, lambda: now[0], timezone(timedelta(hours=1)))
 
-    assert documents.append_daily("Began.\n## With a heading") == (documents.today(), "14:32")
+    assert documents.append_daily("Began.\n## With a heading")[:2] == (documents.today(), "14:32")
     now[0] += timedelta(minutes=28)
     documents.append_daily("Went on.")
 
@@ -374,7 +375,7 @@ def test_the_day_is_the_users_and_not_utcs(tmp_path: Path) -> None:
     late = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
     documents = Documents(tmp_path, lambda: late, timezone(timedelta(hours=1)))
 
-    assert documents.append_daily("x") == (late.date() + timedelta(days=1), "00:30")
+    assert documents.append_daily("x")[:2] == (late.date() + timedelta(days=1), "00:30")
     assert documents.read_daily(late.date()) is None
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.documents.blocks import split_lines
-from soulkeep.documents.daily import list_daily_entries, log_addition
+from soulkeep.documents.daily import list_daily_entries, log_addition, log_title
 from soulkeep.documents.markdown import (
     add_entry,
     as_item,
@@ -276,14 +276,14 @@ def test_a_replaced_entry_becomes_the_new_one_and_a_removed_one_is_gone(
 
 @given(entries=st.lists(texts, min_size=1, max_size=5))
 def test_what_was_logged_comes_back_to_the_letter_with_its_time(entries: list[str]) -> None:
-    text = ""
+    text = log_title(DAY)
     kept = []
     for number, entry in enumerate(entries):
         try:
             item = as_item(entry)
         except InvalidInputError:
             continue
-        text += log_addition(text, DAY, f"14:{number:02}", item)
+        text += log_addition(text, f"14:{number:02}", item)
         kept.append((_plain(entry), time(14, number)))
 
     assert [(entry.text, at) for entry, at in list_daily_entries(DAY, text)] == kept

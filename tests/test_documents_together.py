@@ -234,7 +234,10 @@ class HandsMachine(RuleBasedStateMachine):
     def restore(self) -> None:
         text = self.documents.read("MEMORY.md")
         self.documents.edit("MEMORY.md", lambda before: before + "\nNever mind\n")
-        self.documents.restore("MEMORY.md", self.documents.list_versions("MEMORY.md")[0].id)
+        former = self.documents.read_version(
+            "MEMORY.md", self.documents.list_versions("MEMORY.md")[0].id
+        )
+        self.documents.edit("MEMORY.md", lambda _: former)
         assert self.documents.read("MEMORY.md") == text
 
     @invariant()

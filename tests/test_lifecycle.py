@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from conftest import TickingClock
 from soulkeep.app import open_home
+from soulkeep.documents.markdown import date_footer, list_entries
 from soulkeep.errors import (
     ChangeNotFoundError,
     InvalidInputError,
@@ -325,7 +326,7 @@ def test_the_audit_holds_no_text_of_what_was_changed(home: Home) -> None:
 
 
 class LifeMachine(RuleBasedStateMachine):
-    """Random changes and undos, against snapshots of what the store held after each change."""
+    """Random changes and undos, against snapshots of store and documents after each change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -336,15 +337,23 @@ class LifeMachine(RuleBasedStateMachine):
         self.number = 0
         self.snapshots = [self.snapshot()]
 
-    def snapshot(self) -> list[tuple[object, ...]]:
+    def snapshot(self) -> tuple[list[tuple[int, str, str, str]], str, dict[str, str]]:
         rows = self.home.lifecycle.list_memories(limit=1000)
-        return sorted((m.id, m.content, m.thread_id or "", m.created_at) for m in rows)
+        memories = sorted((m.id, m.content, m.thread_id or "", m.created_at) for m in rows)
+        text = date_footer(self.home.documents.read("MEMORY.md"), "")
+        logs = {day: self.home.documents.read_daily(day) for day in self.home.documents.list_daily()}
+        written = {str(day): log for day, log in logs.items() if log and log.count("\n") > 1}
+        return memories, text, written
 
     def done(self) -> None:
         self.snapshots.append(self.snapshot())
 
     def ids(self) -> list[int]:
-        return [int(str(row[0])) for row in self.snapshot()]
+        return [row[0] for row in self.snapshot()[0]]
+
+    def entries(self) -> list[str]:
+        text = self.home.documents.read("MEMORY.md")
+        return [entry.text for entry in list_entries(text) if entry.heading == "User Facts"]
 
     @rule(count=st.integers(1, 3))
     def remember(self, count: int) -> None:
@@ -374,6 +383,34 @@ class LifeMachine(RuleBasedStateMachine):
             self.home.lifecycle.restore(data.draw(st.sampled_from([past.memory.id for past in trash])))
             self.done()
 
+    @rule(lines=st.integers(1, 3))
+    def add_entry(self, lines: int) -> None:
+        self.number += 1
+        self.home.curator.add_entry(
+            "User Facts", "\n".join(f"Fact {self.number}, {n}" for n in range(lines))
+        )
+        self.done()
+
+    @precondition(lambda self: self.entries())
+    @rule(data=st.data())
+    def replace_entry(self, data: st.DataObject) -> None:
+        self.number += 1
+        old = data.draw(st.sampled_from(self.entries()))
+        self.home.curator.replace_entry("User Facts", old, f"Fact {self.number}")
+        self.done()
+
+    @precondition(lambda self: self.entries())
+    @rule(data=st.data())
+    def remove_entry(self, data: st.DataObject) -> None:
+        self.home.curator.remove_entry("User Facts", data.draw(st.sampled_from(self.entries())))
+        self.done()
+
+    @rule()
+    def log_day(self) -> None:
+        self.number += 1
+        self.home.curator.log_day(f"Did {self.number}.")
+        self.done()
+
     @precondition(lambda self: len(self.snapshots) > 1)
     @rule()
     def undo_the_latest(self) -> None:
@@ -387,7 +424,7 @@ class LifeMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.home.changes.undo_since("2020-01-01")
-        assert self.snapshot() == []
+        assert self.snapshot() == self.snapshots[0]
         self.home.close()
         self.folder.cleanup()
 

@@ -125,3 +125,20 @@ async def test_a_wrong_call_is_told_what_to_do_and_changes_nothing(
 
     assert [memory.content for memory in home.lifecycle.list_memories()] == ["Here to stay."]
     assert len(home.changes.list_changes()) == 1
+
+
+async def test_no_tool_takes_back_a_change_of_soul_md(client: Client, home: Home) -> None:
+    home.curator.learn("Be brief.")
+    before = (home.path / "SOUL.md").read_text(encoding="utf-8")
+    (change,) = home.changes.list_changes()
+
+    for arguments in ({"change_id": change.id}, {"since": "2020-01-01"}):
+        result = await client.call_tool("undo", arguments)
+        (block,) = result.content
+        assert result.is_error
+        assert block.type == "text"
+        assert "only the user undoes it: soulkeep undo" in block.text
+
+    assert (home.path / "SOUL.md").read_text(encoding="utf-8") == before
+    home.changes.undo(change.id)
+    assert "Be brief." not in (home.path / "SOUL.md").read_text(encoding="utf-8")

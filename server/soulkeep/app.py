@@ -19,6 +19,7 @@ from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
 from soulkeep.service.documents import DocumentIndex
+from soulkeep.service.edits import Edits
 from soulkeep.service.home import Home
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
@@ -78,7 +79,8 @@ def open_home(
         _seed(documents, repository, sessions)
         on_failure.pop_all()
     indexes, tokens = Indexes(repository, model, sessions, clock), TokenCounter()
-    changes = Changes(repository, indexes, sessions, clock, options)
+    edits = Edits(documents)
+    changes = Changes(repository, edits, indexes, sessions, clock, options)
     backups = Backups(repository.path, documents, clock, options.backups)
     entries = DocumentIndex(repository, documents, indexes, sessions, clock)
     memories = Memories(repository, indexes, entries, changes, sessions, clock)
@@ -92,7 +94,7 @@ def open_home(
         changes=changes,
         memories=memories,
         lifecycle=Lifecycle(repository, memories, indexes, changes, sessions),
-        curator=Curator(repository, documents, sessions, tokens, options),
+        curator=Curator(repository, documents, edits, changes, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),
         messages=Messages(repository, changes, sessions, tokens, clock),

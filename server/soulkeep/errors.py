@@ -71,9 +71,11 @@ class UndoConflictError(SoulkeepError):
         self.change_id = change_id
         self.kind = kind
         self.key = key
+        what = f"what it did in {key}" if kind == "documents" else f"{kind} {key}"
+        by_hand = ", or edit it by hand" if kind == "documents" else ""
         super().__init__(
-            f"Change {change_id} cannot be undone: {kind} {key} was changed or is used since; undo the"
-            " later changes first, or undo all since a moment."
+            f"Change {change_id} cannot be undone: {what} was changed or is used since; undo the"
+            f" later changes first, or undo all since a moment{by_hand}."
         )
 
 

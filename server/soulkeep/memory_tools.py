@@ -29,6 +29,9 @@ from soulkeep.service.purge import Purged
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_NAME
 
 View = Literal["memories", "history", "trash", "changes"]
+SPARED = ("SOUL.md",)
+"""No tool writes it unasked, not even to take something back."""
+
 Action = Literal["revise", "forget", "restore", "move"]
 
 _Text = Annotated[str, Field(max_length=MAX_NAME)]
@@ -143,9 +146,9 @@ async def undo(
     change_id: Annotated[int, Field(ge=0, description="As browse_memories has it")] = 0,
     since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
 ) -> Annotated[CallToolResult, UndoneAnswer]:
-    """Take back a change of memories, threads or prompts, or all since a moment the user names.
+    """Take back a change of memories, threads, prompts, documents, or all since a moment the user names.
 
-    An undo can be undone too. Not for documents.
+    An undo can be undone too.
     """
     changes = await served(ctx, lambda home, session: _undone(home, session, change_id, since))
     return answer(undone_text(changes), UndoneAnswer.of(changes))
@@ -155,8 +158,8 @@ def _undone(home: Home, session: Session, change_id: int, since: str) -> list[Ch
     if bool(change_id) == bool(since):
         raise InvalidInputError("change_id", "or `since` must be given, and not both")
     if since:
-        return home.changes.undo_since(since, session)
-    return home.changes.undo(change_id, session)
+        return home.changes.undo_since(since, session, spare=SPARED)
+    return home.changes.undo(change_id, session, spare=SPARED)
 
 
 class PurgeConsent(BaseModel):

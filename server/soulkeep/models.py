@@ -269,10 +269,13 @@ class Options:
     backups: int = 10
 
 
-RowKind = Literal["memories", "threads", "global_prompts", "messages"]
+TableName = Literal["memories", "threads", "global_prompts", "messages"]
+
+RowKind = Literal[TableName, "documents"]
+"""What a change may touch: rows of a table, or a document by its name in the home."""
 
 Image = dict[str, Any]
-"""A row, by its columns."""
+"""A row, by its columns; of a document, the hunks of an edit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +291,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangedRow:
-    """What a change did to one row.
+    """What a change did to one row, or to a document.
 
     `before` is the row as it was, unset if there was none; `after` a digest of what it became, unset if
-    it is gone. `replaced_by` is the memory that came in its place.
+    it is gone. `replaced_by` is the memory that came in its place. Of a document, `before` says how to
+    take the edit back.
     """
 
     kind: RowKind

@@ -16,8 +16,9 @@ from soulkeep.cli.options import (
     yes_option,
 )
 from soulkeep.cli.terminal import one_line, print_json, print_table
-from soulkeep.models import Change
+from soulkeep.models import Change, ChangedRow
 from soulkeep.service.changes import MAX_LISTED
+from soulkeep.service.edits import hunks_of
 from soulkeep.service.home import Home
 from soulkeep.service.lifecycle import MAX_PAGE
 
@@ -141,12 +142,22 @@ def _print_rows(home: Home, change: Change) -> None:
     """Show the beginning of what a change did, each row as it was or, where it is new, as it is."""
     rows = home.changes.rows_of(change.id)
     for row in rows[:_SHOWN_ROWS]:
-        image = row.before or home.repository.changes.image(row.kind, row.key) or {}
-        text = image.get("content") or image.get("title") or ""
-        what = "added" if row.before is None else "removed" if row.after is None else "changed"
-        click.echo(one_line(f"  {what} in {row.kind}, {row.key}: {text}"[:_SHOWN_CHARACTERS]))
+        what, text = _described(home, row)
+        click.echo(f"  {one_line(f'{what} in {row.kind}, {row.key}: {text}'[:_SHOWN_CHARACTERS])}")
     if len(rows) > _SHOWN_ROWS:
         click.echo(f"  and {len(rows) - _SHOWN_ROWS:,} more")
+
+
+def _described(home: Home, row: ChangedRow) -> tuple[str, str]:
+    if row.kind == "documents":
+        hunks = hunks_of(row)
+        is_new, is_gone = not any(h.removed for h in hunks), not any(h.added for h in hunks)
+        text = " ".join(hunk.removed or hunk.added for hunk in hunks)
+    else:
+        is_new, is_gone = row.before is None, row.after is None
+        image = row.before or home.repository.changes.image(row.kind, row.key) or {}
+        text = image.get("content") or image.get("title") or ""
+    return "added" if is_new else "removed" if is_gone else "changed", text
 
 
 def _minute(moment: str) -> str:

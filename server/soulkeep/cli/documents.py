@@ -47,7 +47,7 @@ def show(name: DocumentName, version: str | None) -> None:
 def restore(name: DocumentName, version: str) -> None:
     """Bring back a version that `history` lists; the text of now is kept as one too."""
     with opened_home() as home:
-        home.documents.restore(name, version)
+        home.curator.restore(name, version)
     click.echo(f"Restored {name} as it was until {version}")
 
 
@@ -58,10 +58,7 @@ def restore(name: DocumentName, version: str) -> None:
 @home_option
 def add(name: DocumentName, section: str, text: str) -> None:
     """Add TEXT, or what stdin says for a single -, to a SECTION such as "Learned Preferences"."""
-    from soulkeep.documents.markdown import add_entry, date_footer
-
     entry = sys.stdin.read() if text == "-" else text
     with opened_home() as home:
-        day = home.documents.today().isoformat()
-        home.documents.edit(name, lambda before: date_footer(add_entry(before, section, entry), day))
+        home.curator.add_to(name, section, entry)
     click.echo(printable(f"Added to {section} in {name}"))

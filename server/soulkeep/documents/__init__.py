@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, tzinfo
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from soulkeep.documents import history
 from soulkeep.documents.files import LEAVE, append, decode, locate, locked, read, rewrite, write_new
 from soulkeep.documents.history import Version
+from soulkeep.documents.hunks import Hunk, added_at_end
 from soulkeep.documents.seeding import seed
 from soulkeep.errors import (
     DocumentChangedError,
@@ -20,12 +21,20 @@ from soulkeep.errors import (
 )
 from soulkeep.models import Clock, utc_now
 
-__all__ = ["DOCUMENTS", "DocumentName", "Documents", "Version"]
+__all__ = ["DOCUMENTS", "Change", "DocumentName", "Documents", "Hunk", "Logged", "Version"]
 
 DocumentName = Literal["SOUL.md", "MEMORY.md"]
 DOCUMENTS: tuple[DocumentName, ...] = get_args(DocumentName)
 
 Change = Callable[[str], str]
+
+
+class Logged(NamedTuple):
+    """An entry of a daily log: its day, the time of its header as `HH:MM`, and the hunk of adding it."""
+
+    day: date
+    time: str
+    hunk: Hunk
 
 
 class Documents:
@@ -66,46 +75,50 @@ class Documents:
         path = self._seeded(name)
         return decode(path, read(locate(self.home, path)))
 
-    def edit(self, name: DocumentName, change: Change) -> str:
-        """Change a document's text and return the new one; an unchanged text writes nothing.
+    def edit(self, name: DocumentName | date, change: Change) -> str:
+        """Change the text of a document, or of the log that a day has; return the new one.
 
-        The former text is kept as a version. Where the user was quicker, `change` is called again with
-        what the user wrote.
+        An unchanged text writes nothing. A document's former text is kept as a version. Where the user
+        was quicker, `change` is called again with what the user wrote.
 
         Raises:
             DocumentError: It cannot be read or written.
             DocumentChangedError: The user took away what `change` needs while it was at work.
             InvalidInputError: The new text is none that a file can hold.
         """
-        path = self._seeded(name)
-        return _Edit(path, change, self._clock).write(self.home)
+        path = self.daily_path(name) if isinstance(name, date) else self._seeded(name)
+        return _Edit(path, change, self._keeping(path)).write(self.home)
 
     def today(self) -> date:
         """Return the user's day."""
         return self._now().date()
 
-    def append_daily(self, text: str) -> tuple[date, str]:
-        """Append an entry to the log of today; return the day and the time of its header, `HH:MM`.
+    def append_daily(self, text: str) -> Logged:
+        """Append an entry to the log of today.
 
         Raises:
             InvalidInputError: The text is blank, nested too deeply, or none that a file can hold.
             DocumentError: The log cannot be read or written.
         """
-        from soulkeep.documents.daily import log_addition
+        from soulkeep.documents.daily import log_addition, log_title
         from soulkeep.documents.markdown import as_item
 
         item = as_item(_encoded(text).decode(), argument="text")
         now = self._now()
         day, at = now.date(), f"{now:%H:%M}"
         path = self.daily_path(day)
+        hunks: list[Hunk] = []
 
         def addition(former: bytes) -> bytes:
-            return log_addition(decode(path, former), day, at, item).encode()
+            title = "" if former else log_title(day)
+            text = decode(path, former) + title
+            hunks.append(added_at_end(text, log_addition(text, at, item)))
+            return (title + hunks[-1].added).encode()
 
         with _writing(path), locked(self.home):
             path.parent.mkdir(mode=0o700, exist_ok=True)
             append(locate(self.home, path), addition)
-        return day, at
+        return Logged(day, at, hunks[-1])
 
     def read_daily(self, day: date) -> str | None:
         """Return the log of a day; None if there is none.
@@ -143,16 +156,6 @@ class Documents:
             raise VersionNotFoundError(name, version)
         path = self._history(name) / f"{version}.md"
         return decode(path, read(path))
-
-    def restore(self, name: DocumentName, version: str) -> str:
-        """Make a former text of a document the present one, which is kept as a version too.
-
-        Raises:
-            VersionNotFoundError: No such version is kept.
-            DocumentError: It or the document cannot be read or written.
-        """
-        former = self.read_version(name, version)
-        return self.edit(name, lambda _: former)
 
     def rewrite_history(self, name: DocumentName, change: Change) -> int:
         """Put what `change` makes of each former text in its place; return how many are others now.
@@ -245,10 +248,10 @@ class Documents:
 class _Edit:
     """One edit of a document, made as often as the user is quicker."""
 
-    def __init__(self, path: Path, change: Change, clock: Clock) -> None:
+    def __init__(self, path: Path, change: Change, keep: Callable[[bytes], None]) -> None:
         self._path = path
         self._change = change
-        self._clock = clock
+        self._keep = keep
         self._text: str | None = None
 
     def write(self, home: Path) -> str:
@@ -264,9 +267,6 @@ class _Edit:
                 raise
             raise DocumentChangedError(self._path) from error
         return _encoded(self._text)
-
-    def _keep(self, content: bytes) -> None:
-        history.keep_version(_history_of(self._path), content, self._clock())
 
 
 def _history_of(path: Path) -> Path:

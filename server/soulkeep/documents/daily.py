@@ -12,17 +12,16 @@ _HEADER = re.compile(r"##[ \t]+([01]?\d|2[0-3]):([0-5]\d)(?!\d)[ \t]*(.*)")
 _HEADER_LEVEL = 2
 
 
-def log_addition(former: str, day: date, at: str, item: Sequence[str]) -> str:
+def log_title(day: date) -> str:
+    """Return the line that a log begins with."""
+    return f"# {day.isoformat()}\n"
+
+
+def log_addition(former: str, at: str, item: Sequence[str]) -> str:
     """Return what to append to a log that holds `former`: a header with the time, and an item."""
     newline = "\r\n" if former.endswith("\r\n") else "\n"
-    lines = [f"## {at}", "", *item, ""]
-    if not former:
-        lines = [f"# {day.isoformat()}", "", *lines]
-    elif former.endswith("\n"):
-        lines = ["", *lines]
-    else:
-        lines = ["", "", *lines]
-    return newline.join(lines)
+    lines = ["", f"## {at}", "", *item, ""]
+    return newline.join(lines if former.endswith("\n") else ["", *lines])
 
 
 def list_daily_entries(day: date, text: str) -> list[tuple[Entry, time | None]]:

@@ -30,13 +30,15 @@ _SETTLE_S = 1.0
 def locked(home: Path) -> Iterator[None]:
     """Keep every other process from writing the documents of a home during the block.
 
+    Inside it the same thread may lock them again.
+
     Raises:
         DocumentError: The lock cannot be made, or another process does not let go of it.
     """
     from filelock import FileLock, Timeout
 
     path = home / LOCK_NAME
-    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o600)
+    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o600, is_singleton=True)
     try:
         lock.acquire(poll_interval=_LOCK_POLL_S)
     except Timeout as error:

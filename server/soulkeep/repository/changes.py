@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterable, Sequence
 
 from soulkeep.errors import ChangeNotFoundError
-from soulkeep.models import Change, ChangedRow, Image, RowKind, Session
+from soulkeep.models import Change, ChangedRow, Image, Session, TableName
 from soulkeep.repository.connection import Database
 
-_KEYS: dict[RowKind, str] = {
+_KEYS: dict[TableName, str] = {
     "memories": "id",
     "threads": "id",
     "global_prompts": "id",
@@ -27,7 +27,7 @@ class ChangeTable:
         self._database = database
         self._columns: dict[str, list[str]] = {}
 
-    def image(self, kind: RowKind, key: str) -> Image | None:
+    def image(self, kind: TableName, key: str) -> Image | None:
         """Return a row as it is, by its columns; None where there is none."""
         columns = self._columns_of(kind)
         rows = self._database.execute(
@@ -35,7 +35,7 @@ class ChangeTable:
         )
         return dict(zip(columns, rows[0], strict=True)) if rows else None
 
-    def put_image(self, kind: RowKind, key: str, image: Image | None) -> None:
+    def put_image(self, kind: TableName, key: str, image: Image | None) -> None:
         """Make a row what an image says, or delete it; inside a transaction.
 
         Columns that an image from before a migration does not have get their defaults, and a row that is
@@ -111,7 +111,7 @@ class ChangeTable:
         )
         return dict(rows)
 
-    def rows_about(self, kind: RowKind, key: str) -> list[ChangedRow]:
+    def rows_about(self, kind: TableName, key: str) -> list[ChangedRow]:
         """Return what changes did to one row, oldest first."""
         return self._rows("kind = ? AND key = ?", kind, key)
 
@@ -159,18 +159,20 @@ class ChangeTable:
             limit=limit,
         )
 
-    def forget_rows(self, kind: RowKind, keys: Sequence[str]) -> None:
+    def edits_of_documents(self) -> list[ChangedRow]:
+        """Return what changes did to documents, oldest first."""
+        return self._rows("kind = 'documents'")
+
+    def forget_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""
-        of_these = "kind = ? AND key IN (SELECT value FROM json_each(?))"
-        values = (kind, json.dumps(list(keys)))
-        rows = self._database.execute(
-            f"SELECT DISTINCT change_id FROM changed_rows WHERE {of_these}", values
+        self._database.execute_many(
+            "DELETE FROM changed_rows WHERE change_id = ? AND kind = ? AND key = ?",
+            ((row.change_id, row.kind, row.key) for row in rows),
         )
-        self._database.execute(f"DELETE FROM changed_rows WHERE {of_these}", values)
-        self._database.execute(
-            "DELETE FROM changes WHERE id IN (SELECT value FROM json_each(?))"
+        self._database.execute_many(
+            "DELETE FROM changes WHERE id = ?"
             " AND NOT EXISTS (SELECT 1 FROM changed_rows AS r WHERE r.change_id = changes.id)",
-            (json.dumps([row[0] for row in rows]),),
+            ((change_id,) for change_id in {row.change_id for row in rows}),
         )
 
     def forget_all(self) -> int:
@@ -182,7 +184,7 @@ class ChangeTable:
         rows = self._database.execute("DELETE FROM changes WHERE made_at < ? RETURNING id", (moment,))
         return len(rows)
 
-    def _columns_of(self, kind: RowKind) -> list[str]:
+    def _columns_of(self, kind: TableName) -> list[str]:
         if kind not in self._columns:
             rows = self._database.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (kind,))
             self._columns[kind] = [row[0] for row in rows]
@@ -198,5 +200,5 @@ def digest(image: Image | None) -> str | None:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _typed(kind: RowKind, key: str) -> str | int:
+def _typed(kind: TableName, key: str) -> str | int:
     return key if kind == "threads" else int(key)

@@ -187,7 +187,8 @@ DOCUMENT_ENTRIES = (
 )
 
 # Step 4: expiry, and what every change did to which rows, for listing and undoing it. `before` is the
-# row as JSON, `after` a digest of the new one; NULL stands for no row.
+# row as JSON, `after` a digest of the new one; NULL stands for no row. Of a document, `before` holds the
+# hunks of an edit.
 
 CHANGES = """
 CREATE TABLE changes (

@@ -1,9 +1,10 @@
-"""Every change of memories, threads and prompts: listed, undone alone or back to a moment."""
+"""Every change of memories, threads, prompts and documents: listed, undone alone or back to a moment."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from soulkeep.documents import Hunk
 from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import (
     Change,
@@ -13,12 +14,13 @@ from soulkeep.models import (
     Image,
     Memory,
     Options,
-    RowKind,
     Session,
+    TableName,
     timestamp,
 )
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
+from soulkeep.service.edits import Edits, row_of
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import parse_moment, require_range
@@ -29,7 +31,7 @@ _PRUNED_EACH = timedelta(hours=1)
 ADDED = "added"
 """Stands for the digest of a row that a change added: whatever became of it, undoing takes it away."""
 
-_Key = tuple[RowKind, str]
+_Key = tuple[TableName, str]
 
 
 class Making:
@@ -39,17 +41,18 @@ class Making:
         self._repository = repository
         self._before: dict[_Key, Image | None] = {}
         self._added: set[_Key] = set()
+        self._edited: list[ChangedRow] = []
         self.undone: Sequence[int] = ()
         self.change_id = 0
         self._replaced_by: dict[_Key, int] = {}
 
-    def touch(self, kind: RowKind, keys: Iterable[object]) -> None:
+    def touch(self, kind: TableName, keys: Iterable[object]) -> None:
         """Note rows as they are, before they are changed or deleted."""
         for key in map(str, keys):
             if (kind, key) not in self._before:
                 self._before[kind, key] = self._repository.changes.image(kind, key)
 
-    def add(self, kind: RowKind, keys: Iterable[object]) -> None:
+    def add(self, kind: TableName, keys: Iterable[object]) -> None:
         """Note rows that were just added."""
         added: dict[_Key, Image | None] = {(kind, str(key)): None for key in keys}
         self._before |= added
@@ -59,9 +62,14 @@ class Making:
         """Note that one memory takes the place of others."""
         self._replaced_by |= {("memories", str(memory_id)): new_id for memory_id in memory_ids}
 
+    def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
+        """Note what was done to a document, if anything was."""
+        if hunks:
+            self._edited.append(row_of(name, hunks))
+
     def rows(self) -> list[ChangedRow]:
         """Return what has changed in the end."""
-        rows = []
+        rows = [*self._edited]
         for (kind, key), before in self._before.items():
             added = (kind, key) in self._added
             after = ADDED if added else digest(self._repository.changes.image(kind, key))
@@ -76,12 +84,14 @@ class Changes:
     def __init__(
         self,
         repository: Repository,
+        edits: Edits,
         indexes: Indexes,
         sessions: Sessions,
         clock: Clock,
         options: Options,
     ) -> None:
         self._repository = repository
+        self._edits = edits
         self._indexes = indexes
         self._sessions = sessions
         self._clock = clock
@@ -140,25 +150,31 @@ class Changes:
         self._repository.changes.get_change(change_id)
         return self._repository.changes.rows_of(change_id)
 
-    def undo(self, change_id: int, session: Session | None = None) -> list[Change]:
+    def undo(
+        self, change_id: int, session: Session | None = None, *, spare: Collection[str] = ()
+    ) -> list[Change]:
         """Take back one change; taking back an undo does the change again. Return it.
 
         Raises:
             ChangeNotFoundError: There is none with this id, or it is no longer kept.
-            InvalidInputError: It was taken back already.
-            UndoConflictError: A row was changed again since; nothing is done.
+            InvalidInputError: It was taken back already, or touched a document that is to be spared.
+            UndoConflictError: A row, or its place in a document, was changed since; nothing is done.
+            DocumentError: A document cannot be read or written; nothing is done.
         """
         change = self._repository.changes.get_change(change_id)
         if change.undone_by is not None:
             raise InvalidInputError("change_id", f"was undone by change {change.undone_by} already")
-        return self._undo([change], session)
+        return self._undo([change], session, spare)
 
-    def undo_since(self, moment: str, session: Session | None = None) -> list[Change]:
+    def undo_since(
+        self, moment: str, session: Session | None = None, *, spare: Collection[str] = ()
+    ) -> list[Change]:
         """Take back all that was changed at a moment or later; return the changes, latest first.
 
         Raises:
-            InvalidInputError: The moment is no date.
-            UndoConflictError: Another program changed a row; nothing is done.
+            InvalidInputError: The moment is no date, or a change touched a document to be spared.
+            UndoConflictError: Another program changed a row, or a hand a place; nothing is done.
+            DocumentError: A document cannot be read or written; nothing is done.
         """
         since, changes = parse_moment("since", moment), []
         before: int | None = None
@@ -166,18 +182,27 @@ class Changes:
             changes += page
             before = page[-1].id
         # Undos are taken back like everything else: row by row, the log leads back to the moment.
-        return self._undo(changes, session)
+        return self._undo(changes, session, spare)
 
-    def _undo(self, changes: Sequence[Change], session: Session | None) -> list[Change]:
+    def _undo(
+        self, changes: Sequence[Change], session: Session | None, spare: Collection[str]
+    ) -> list[Change]:
         session = session or self._sessions.current()
         rows = {change.id: self._repository.changes.rows_of(change.id) for change in changes}
-        vectors = self._vectors([row for of_one in rows.values() for row in of_one], session)
-        with self.making("undo", session) as making:
+        every = [row for of_one in rows.values() for row in of_one]
+        vectors = self._vectors(every, session)
+        edited = [row for row in every if row.kind == "documents"]
+        _require_spared(edited, spare)
+        with self._edits.taking_back(edited) as write, self.making("undo", session) as making:
             for change in changes:
                 for row in sorted(rows[change.id], key=_turn):
                     self._put_back(row, making, vectors)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
             making.undone = [change.id for change in changes]
+            # The files last: what fails before them leaves them alone. Should the process end between
+            # them and the commit, they are as if edited by hand, and the changes stay in the log.
+            for name, hunks in write().items():
+                making.edit(name, hunks)
         return list(changes)
 
     def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
@@ -215,6 +240,8 @@ class Changes:
     def _put_back(
         self, row: ChangedRow, making: Making, vectors: Mapping[str, Embedding | None]
     ) -> None:
+        if row.kind == "documents":
+            return  # the files are written after all rows
         changes = self._repository.changes
         making.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
@@ -251,6 +278,13 @@ class Changes:
 
     def _now(self) -> str:
         return timestamp(self._clock())
+
+
+def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> None:
+    for row in edited:
+        if row.key in spare:
+            rule = f"reaches change {row.change_id} of {row.key}; only the user undoes it: soulkeep undo"
+            raise InvalidInputError("change_id", rule)
 
 
 def _turn(row: ChangedRow) -> int:

@@ -1,15 +1,18 @@
 """The documents as the agent's notebook: entries of MEMORY.md, the day's log, lines of SOUL.md."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from soulkeep.documents import Documents
+from soulkeep.documents import Change, DocumentName, Documents, Hunk
+from soulkeep.documents.files import locked
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
-from soulkeep.service.documents import MEMORY, link_to, linked_id
+from soulkeep.service.changes import Changes
+from soulkeep.service.documents import link_to, linked_id
+from soulkeep.service.edits import Edits
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_NAME, require_text
 
@@ -40,18 +43,22 @@ class Curated:
 
 
 class Curator:
-    """Changes documents on behalf of an agent; every change keeps the former text in the history."""
+    """Changes documents on behalf of an agent or a command; every change can be undone."""
 
     def __init__(
         self,
         repository: Repository,
         documents: Documents,
+        edits: Edits,
+        changes: Changes,
         sessions: Sessions,
         tokens: TokenCounter,
         options: Options,
     ) -> None:
         self._repository = repository
         self._documents = documents
+        self._edits = edits
+        self._changes = changes
         self._sessions = sessions
         self._tokens = tokens
         self._options = options
@@ -67,8 +74,29 @@ class Curator:
         from soulkeep.documents.markdown import add_entry
 
         _require(section, entry)
-        return self._change(
-            "added", section, entry, lambda text: add_entry(text, section, entry), session
+        return self._curate(
+            "entry.added", section, entry, lambda text: add_entry(text, section, entry), session
+        )
+
+    def add_to(
+        self, name: DocumentName, section: str, entry: str, session: Session | None = None
+    ) -> None:
+        """Add an entry to a section of either document, for the user, and date its footer.
+
+        Raises:
+            InvalidInputError: The section or the entry breaks a rule.
+            SectionNotFoundError: The document has no such section.
+            DocumentError: The document cannot be read or written.
+        """
+        from soulkeep.documents.markdown import add_entry
+
+        _require(section, entry)
+        self._edit(
+            name,
+            "entry.added",
+            lambda text: add_entry(text, section, entry),
+            session,
+            {"section": section, "characters": len(entry)},
         )
 
     def promote(self, memory_id: int, section: str, session: Session | None = None) -> Curated:
@@ -80,10 +108,16 @@ class Curator:
             SectionNotFoundError: MEMORY.md has no such section.
             DocumentError: MEMORY.md cannot be read or written.
         """
+        from soulkeep.documents.markdown import add_entry
+
         memory = self._repository.memories.get_memory(memory_id)
         if memory.document is not None:
             raise InvalidInputError("memory_id", f"names an entry of {memory.document}, not a memory")
-        return self.add_entry(section, f"{memory.content} {link_to(memory_id)}", session)
+        entry = f"{memory.content} {link_to(memory_id)}"
+        _require(section, entry)
+        return self._curate(
+            "entry.promoted", section, entry, lambda text: add_entry(text, section, entry), session
+        )
 
     def replace_entry(
         self, section: str, entry: str, new_entry: str, session: Session | None = None
@@ -103,8 +137,8 @@ class Curator:
         origin = linked_id(entry)
         if origin is not None and linked_id(new_entry) is None:
             new_entry = f"{new_entry.rstrip()} {link_to(origin)}"
-        return self._change(
-            "replaced",
+        return self._curate(
+            "entry.replaced",
             section,
             new_entry,
             lambda text: replace_entry(text, section, entry, new_entry),
@@ -123,23 +157,20 @@ class Curator:
         from soulkeep.documents.markdown import remove_entry
 
         _require(section, entry)
-        return self._change(
-            "removed", section, entry, lambda text: remove_entry(text, section, entry), session
+        return self._curate(
+            "entry.removed", section, entry, lambda text: remove_entry(text, section, entry), session
         )
 
-    def _change(
+    def _curate(
         self,
-        what: str,
+        action: str,
         section: str,
         entry: str,
-        change: Callable[[str], str],
+        change: Change,
         session: Session | None,
     ) -> Curated:
-        from soulkeep.documents.markdown import date_footer
-
-        day = self._documents.today().isoformat()
-        text = self._documents.edit("MEMORY.md", lambda before: date_footer(change(before), day))
-        self._audit(session, f"entry.{what}", document=MEMORY, section=section, characters=len(entry))
+        details = {"section": section, "characters": len(entry)}
+        text = self._edit("MEMORY.md", action, change, session, details)
         tokens = self._tokens.count(text)
         over = tokens > self._options.memory_tokens
         return Curated(
@@ -163,8 +194,10 @@ class Curator:
             DocumentError: The log cannot be written.
         """
         require_text("text", text, MAX_ENTRY)
-        day, time = self._documents.append_daily(text)
-        self._audit(session, "log.appended", document=f"daily/{day}.md", characters=len(text))
+        with locked(self._documents.home):
+            day, time, hunk = self._documents.append_daily(text)
+            name = f"daily/{day.isoformat()}.md"
+            self._record(name, [hunk], "log.appended", session, {"characters": len(text)})
         return day, time
 
     def learned_line(self, line: str) -> str:
@@ -189,13 +222,54 @@ class Curator:
         from soulkeep.documents.markdown import add_entry
 
         written = self.learned_line(line)
-        self._documents.edit("SOUL.md", lambda text: add_entry(text, LEARNED, written))
-        self._audit(session, "preference.learned", document="SOUL.md", characters=len(written))
+        self._edit(
+            "SOUL.md",
+            "preference.learned",
+            lambda text: add_entry(text, LEARNED, written),
+            session,
+            {"characters": len(written)},
+        )
         return written
 
-    def _audit(self, session: Session | None, event: str, **details: object) -> None:
-        with self._repository.transaction(durable=False):
-            self._sessions.audit(session or self._sessions.current(), event, details)
+    def restore(self, name: DocumentName, version: str, session: Session | None = None) -> None:
+        """Make a former text of a document the present one, which is kept as a version too.
+
+        Raises:
+            VersionNotFoundError: No such version is kept.
+            DocumentError: It or the document cannot be read or written.
+        """
+        former, details = self._documents.read_version(name, version), {"version": version}
+        self._edit(name, "document.restored", lambda _: former, session, details, dated=False)
+
+    def _edit(
+        self,
+        name: DocumentName,
+        action: str,
+        change: Change,
+        session: Session | None,
+        details: Mapping[str, object],
+        *,
+        dated: bool = True,
+    ) -> str:
+        # Locked until it is recorded, so that the log has edits in the order they were made in. The file
+        # is what counts: the end of the process in between loses no more than the undo.
+        with locked(self._documents.home):
+            text, hunks = self._edits.edit(name, change, dated=dated)
+            self._record(name, hunks, action, session, details)
+        return text
+
+    def _record(
+        self,
+        name: str,
+        hunks: Sequence[Hunk],
+        action: str,
+        session: Session | None,
+        details: Mapping[str, object],
+    ) -> None:
+        session = session or self._sessions.current()
+        with self._changes.making(action, session) as making:
+            making.edit(name, hunks)
+            self._sessions.audit(session, action, {"document": name, **details})
 
 
 def _require(section: str, entry: str, argument: str = "entry") -> None:

@@ -1,17 +1,18 @@
 """The one act without a way back: taking memories, and all that was kept of them, out of every file."""
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
-from soulkeep.models import Memory, Session
+from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.documents import MEMORY, linked_id, without_link
+from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
 
@@ -175,8 +176,17 @@ def _delete(repository: Repository, doomed: Doomed) -> None:
     goes = _choice(doomed, promoted_only=True)
     lines = [m.id for m in repository.documents.list_entries(MEMORY) if goes(m.content)]
     repository.memories.delete_memories([*live, *lines])
-    repository.changes.forget_rows("memories", [str(memory_id) for memory_id in doomed.memory_ids])
+    for memory_id in doomed.memory_ids:
+        repository.changes.forget_rows(repository.changes.rows_about("memories", str(memory_id)))
+    mentions = _pattern(doomed).search
+    edits = repository.changes.edits_of_documents()
+    repository.changes.forget_rows([e for e in edits if any(map(mentions, _texts_of(e)))])
     repository.mark_erasure()
+
+
+def _texts_of(edit: ChangedRow) -> Iterator[str]:
+    for hunk in hunks_of(edit):
+        yield from (hunk.removed, hunk.added, hunk.above, hunk.below)
 
 
 def _purge_copy(store: Path, doomed: Doomed) -> None:

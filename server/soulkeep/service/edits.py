@@ -1,0 +1,142 @@
+"""Edits of documents that can be taken back: their hunks go into the log of changes, not whole texts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+from soulkeep.documents import DOCUMENTS, Change, DocumentName, Documents, Hunk
+from soulkeep.documents.files import locked
+from soulkeep.documents.hunks import find_hunks
+from soulkeep.errors import UndoConflictError
+from soulkeep.models import ChangedRow
+
+EDITED = "edited"
+"""Stands for the digest of an edited document: what a hand changes elsewhere in it does not matter."""
+
+Written = Mapping[str, Sequence[Hunk]]
+"""What was done to documents, by their names in the home."""
+
+
+def row_of(name: str, hunks: Sequence[Hunk]) -> ChangedRow:
+    """Return what the log of changes holds of an edit, its hunks in the order they were made in."""
+    return ChangedRow("documents", name, {"hunks": [asdict(hunk) for hunk in hunks]}, EDITED)
+
+
+def hunks_of(row: ChangedRow) -> list[Hunk]:
+    """Return the hunks of an edit, in the order in which they were made."""
+    return [Hunk(**hunk) for hunk in (row.before or {})["hunks"]]
+
+
+class Edits:
+    """Edits documents, says what that did, and takes it back."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def edit(self, name: DocumentName, change: Change, *, dated: bool = True) -> tuple[str, list[Hunk]]:
+        """Change a document's text and date its footer; return the new text and what that did.
+
+        Raises:
+            DocumentError: It cannot be read or written.
+            InvalidInputError: The new text is none that a file can hold.
+        """
+        from soulkeep.documents.markdown import date_footer
+
+        day = self._documents.today().isoformat()
+        hunks: list[Hunk] = []
+
+        def changed(text: str) -> str:
+            new = change(text)
+            # Without the footer's date, which would make one place of all that stands above it.
+            hunks[:] = find_hunks(date_footer(text, ""), date_footer(new, ""))
+            return date_footer(new, day) if dated else new
+
+        return self._documents.edit(name, changed), hunks
+
+    @contextmanager
+    def taking_back(self, rows: Sequence[ChangedRow]) -> Iterator[Callable[[], Written]]:
+        """Take edits back, the first row first; the block is handed the function that writes the files.
+
+        Until it is left no other process writes documents, and where it fails they are as they were.
+
+        Raises:
+            UndoConflictError: What an edit did no longer stands; nothing is written.
+            DocumentError: A document cannot be read or written.
+        """
+        if not rows:
+            yield dict
+            return
+        with locked(self._documents.home), ExitStack() as on_failure:
+            names = dict.fromkeys(row.key for row in rows)
+            returns = [_Return(self._documents, [r for r in rows if r.key == name]) for name in names]
+            for back in returns:
+                back.try_out()
+            yield partial(_write, returns, on_failure)
+            on_failure.pop_all()
+
+
+def _write(returns: Sequence["_Return"], on_failure: ExitStack) -> Written:
+    written = {}
+    for back in returns:
+        written[back.name] = back.write()
+        on_failure.callback(back.opposite().write)
+    return written
+
+
+class _Return:
+    """The way back of one document: edits of it taken back, the first row first."""
+
+    def __init__(self, documents: Documents, rows: Sequence[ChangedRow]) -> None:
+        self.name = rows[0].key
+        self._page = _page(self.name)
+        self._documents = documents
+        self._rows = rows
+        self._text: str | None = None
+        self._new = ""
+        self._hunks: list[Hunk] = []
+
+    def try_out(self) -> None:
+        if isinstance(self._page, date):
+            self._changed(self._documents.read_daily(self._page) or "")
+        else:
+            self._changed(self._documents.read(self._page))
+
+    def write(self) -> Sequence[Hunk]:
+        self._documents.edit(self._page, self._changed)
+        return self._hunks
+
+    def opposite(self) -> "_Return":
+        return _Return(self._documents, [row_of(self.name, self._hunks)])
+
+    def _changed(self, text: str) -> str:
+        # Tried out already, unless a hand was quicker: for a long document that saves seconds.
+        if text != self._text:
+            new = self._taken_back(self._dated(text, ""))
+            self._text, self._new = text, self._dated(new, self._documents.today().isoformat())
+        return self._new
+
+    def _taken_back(self, text: str) -> str:
+        self._hunks = []
+        for row in self._rows:
+            for hunk in reversed(hunks_of(row)):
+                taken = hunk.take_back(text)
+                if taken is None:
+                    raise UndoConflictError(row.change_id, row.kind, row.key)
+                text, back = taken
+                self._hunks.append(back)
+        return text
+
+    def _dated(self, text: str, day: str) -> str:
+        from soulkeep.documents.markdown import date_footer
+
+        return text if isinstance(self._page, date) else date_footer(text, day)
+
+
+def _page(name: str) -> DocumentName | date:
+    for document in DOCUMENTS:
+        if name == document:
+            return document
+    return date.fromisoformat(Path(name).stem)
