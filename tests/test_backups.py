@@ -511,6 +511,7 @@ def test_backups_while_four_processes_write_are_each_one_moment_of_the_store(tmp
     made: list[Backup] = []
     while any(writer.poll() is None for writer in writers) and len(made) < 8:
         made.append(home.backups.make(f"during {len(made)}"))
+        assert home.check() == []
     assert [len(writer.communicate()[0].split()) for writer in writers] == [120] * 4
 
     grown = [_check_copy(home, backup, tmp_path / backup.id, names) for backup in made]

@@ -163,6 +163,20 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that is read inside be of one moment, however other processes write meanwhile."""
+        with self._lock, translated(self.path):
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    @contextmanager
     def without_waiting(self) -> Iterator[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""
         with self._lock:

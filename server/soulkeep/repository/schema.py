@@ -7,7 +7,7 @@ rebuilt from them; store_facts, memory_changes and document_states speak of the 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from soulkeep.errors import NotAStoreError, SchemaTooNewError
 from soulkeep.repository.connection import APPLICATION_ID, Database
@@ -253,9 +253,12 @@ STEPS: tuple[tuple[str, ...], ...] = (
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 
-_SHADOWS = {
-    "vec_memories": ("chunks", "rowids", "vector_chunks00", "info"),
-    "memories_fts": ("config", "data", "docsize", "idx"),
+_FULL_TEXT_PARTS = ("config", "data", "docsize", "idx")
+
+_SEARCH_INDEXES = {
+    "vec_memories": (VEC_MEMORIES, ("chunks", "rowids", "vector_chunks00", "info")),
+    "memories_fts": (WORDS_FTS, _FULL_TEXT_PARTS),
+    "messages_fts": (MESSAGES_FTS, _FULL_TEXT_PARTS),
 }
 """What each search index is made of."""
 
@@ -290,15 +293,25 @@ def bootstrap(
 
 
 def recreate_indexes(database: Database) -> None:
-    """Make both search indexes anew and empty, and SQLite's own from their tables; in a transaction."""
-    for table, parts in _SHADOWS.items():
-        # Without one of its parts a virtual table cannot be dropped.
-        for part in parts:
-            database.execute(f"CREATE TABLE IF NOT EXISTS {table}_{part} (x)")
-        database.execute(f"DROP TABLE IF EXISTS {table}")
-    database.execute(VEC_MEMORIES)
-    database.execute(WORDS_FTS)
+    """Make the search indexes anew and empty, and SQLite's own from their tables; in a transaction."""
+    for table, (statement, parts) in _SEARCH_INDEXES.items():
+        _drop_index(database, table, parts)
+        database.execute(statement)
     database.execute("REINDEX")
+
+
+def _drop_index(database: Database, table: str, parts: Sequence[str]) -> None:
+    """Drop a virtual table, whichever of its parts is damaged or gone, or the table itself."""
+    if "config" in parts:
+        # FTS5 refuses even to drop a table whose version it cannot read.
+        database.execute(f"DROP TABLE IF EXISTS {table}_config")
+        database.execute(f"CREATE TABLE {table}_config (k PRIMARY KEY, v) WITHOUT ROWID")
+        database.execute(f"INSERT INTO {table}_config VALUES ('version', 4)")
+    for part in parts:
+        # Without one of its parts a virtual table cannot be dropped.
+        database.execute(f"CREATE TABLE IF NOT EXISTS {table}_{part} (x)")
+    for name in (table, *(f"{table}_{part}" for part in parts)):
+        database.execute(f"DROP TABLE IF EXISTS {name}")
 
 
 def _version(database: Database, supported: int) -> int:
