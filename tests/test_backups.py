@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def test_a_backup_inside_a_transaction_holds_what_is_committed(home: Home) -> No
 
     assert _contents(home) == ["Stays."]
     assert backup.counts["memories"] == 2
+
+
+def test_two_backups_of_one_moment_and_label_are_both_kept(tmp_path: Path) -> None:
+    open_home(tmp_path).close()
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    backups = open_backups(tmp_path, clock=lambda: moment)
+
+    first, second = backups.make("try"), backups.make("try")
+
+    assert {backup.id for backup in backups.list_backups()} == {first.id, second.id}
+    assert second.id == f"{first.id}-2"
 
 
 def test_a_label_is_named_when_it_is_blank_or_long(home: Home) -> None:

@@ -55,9 +55,10 @@ def open_home(
     path, options = Path(path).expanduser().absolute(), options or Options()
     model = choose_embedder(embedder)
     with ExitStack() as on_failure:
-        repository = Repository(path / STORE_NAME)
-        on_failure.callback(repository.close)
         documents = Documents(path, clock, options.timezone)
+        backups = Backups(path / STORE_NAME, documents, clock, options.backups)
+        repository = Repository(path / STORE_NAME, backups.before_migration)
+        on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
         on_failure.pop_all()
@@ -80,7 +81,7 @@ def open_home(
         threads=Threads(repository, changes, sessions, clock),
         messages=Messages(repository, changes, sessions, tokens, clock),
         prompts=Prompts(repository, changes, sessions, clock),
-        backups=Backups(repository.path, documents, clock, options.backups),
+        backups=backups,
         statistics=Statistics(repository, clock),
         repairs=Repairs(repository, indexes, entries),
     )

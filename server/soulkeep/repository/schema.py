@@ -260,18 +260,23 @@ _SEARCH_INDEXES = {
     "memories_fts": (WORDS_FTS, _FULL_TEXT_PARTS),
     "messages_fts": (MESSAGES_FTS, _FULL_TEXT_PARTS),
 }
-"""What each search index is made of."""
+"""How each search index is made, and the tables that it is made of."""
+
+
+Migrating = Callable[[int], None]
+"""Called with the version of a store before it is migrated; when it raises, the store stays as it is."""
 
 
 def bootstrap(
     database: Database,
     steps: tuple[tuple[str, ...], ...] = STEPS,
     rebuild: Callable[[], None] = lambda: None,
+    migrating: Migrating = lambda version: None,
 ) -> None:
     """Bring the store to schema version `len(steps)`; running it again changes nothing.
 
-    All pending steps are one transaction, which ends with `rebuild` of what is derived. A store that
-    already holds a schema is first copied beside itself, as `<name>.v<version>.bak`.
+    All pending steps are one transaction, which ends with `rebuild` of what is derived. Where the store
+    already holds a schema it begins with `migrating`, while no other process can migrate or write.
 
     Raises:
         NotAStoreError: The file has tables, and not ours.
@@ -283,7 +288,7 @@ def bootstrap(
         # Another process may have migrated the file between the first look and the lock.
         version = _version(database, len(steps))
         if 0 < version < len(steps):
-            database.back_up(f"v{version}")
+            migrating(version)
         for step in steps[version:]:
             for statement in step:
                 database.execute(statement)
