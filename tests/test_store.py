@@ -238,6 +238,33 @@ def test_a_write_on_a_full_disk_is_an_error_and_what_was_there_stays(
     home.close()
 
 
+def test_very_much_is_not_forgotten_where_there_is_no_room_for_a_backup_before(
+    full_disk: _FullDisk, home: Home
+) -> None:
+    ids = [r.id for r in home.memories.remember([NewMemory(f"Memory {n}.") for n in range(100)])]
+    full_disk.room = 100_000
+
+    with pytest.raises(StoreFullError, match="free some space"):
+        home.lifecycle.forget(ids)
+
+    assert home.lifecycle.list_trash() == []
+    full_disk.room = 1 << 40
+    assert home.repository.count_rows()["memories"] == 100
+    home.lifecycle.forget(ids)
+    assert len(home.backups.list_backups()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits for folders")
+def test_very_much_is_not_forgotten_where_the_folder_of_backups_is_read_only(home: Home) -> None:
+    ids = [r.id for r in home.memories.remember([NewMemory(f"Memory {n}.") for n in range(100)])]
+    (home.path / "backups").mkdir(mode=0o500)
+
+    with _as_nobody(), pytest.raises(StoreError, match="make the folder writable"):
+        home.lifecycle.forget(ids)
+
+    assert home.repository.count_rows()["memories"] == 100
+
+
 def test_a_damaged_store_is_an_error_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "soulkeep.db"
     Repository(path).close()

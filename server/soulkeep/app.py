@@ -63,7 +63,7 @@ def open_home(
         _seed(documents, repository, sessions)
         on_failure.pop_all()
     indexes, tokens = Indexes(repository, model, sessions, clock), TokenCounter()
-    changes = Changes(repository, indexes, sessions, clock, options)
+    changes = Changes(repository, indexes, backups, sessions, clock, options)
     entries = DocumentIndex(repository, documents, indexes, sessions, clock)
     memories = Memories(repository, indexes, entries, changes, sessions, clock)
     return Home(

@@ -19,6 +19,7 @@ from soulkeep.models import (
 )
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
+from soulkeep.service.backups import Backups
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import parse_moment, require_range
@@ -77,24 +78,35 @@ class Changes:
         self,
         repository: Repository,
         indexes: Indexes,
+        backups: Backups,
         sessions: Sessions,
         clock: Clock,
         options: Options,
     ) -> None:
         self._repository = repository
         self._indexes = indexes
+        self._backups = backups
         self._sessions = sessions
         self._clock = clock
         self._retention = timedelta(days=options.retention_days)
         self._pruned = None if options.retention_days else clock()
 
     @contextmanager
-    def making(self, action: str, session: Session) -> Iterator[Making]:
+    def making(
+        self, action: str, session: Session, *, leaving: tuple[int, int] = (0, 0)
+    ) -> Iterator[Making]:
         """Do everything inside as one write that can be undone.
 
+        Args:
+            action: What the list of changes calls it.
+            session: Who makes it.
+            leaving: How many memories and messages go by it; before very many a backup is made.
+
         Raises:
-            StoreError: The store cannot take it.
+            StoreError: The store cannot take it, or the backup not be made; nothing is done.
+            DocumentError: The documents cannot be backed up; nothing is done.
         """
+        self._backups.before_forgetting(*leaving)
         with self._repository.transaction():
             making = Making(self._repository)
             yield making
@@ -147,6 +159,7 @@ class Changes:
             ChangeNotFoundError: There is none with this id, or it is no longer kept.
             InvalidInputError: It was taken back already.
             UndoConflictError: A row was changed again since; nothing is done.
+            StoreError: The store cannot take it, or no backup be made before very much goes.
         """
         change = self._repository.changes.get_change(change_id)
         if change.undone_by is not None:
@@ -159,6 +172,7 @@ class Changes:
         Raises:
             InvalidInputError: The moment is no date.
             UndoConflictError: Another program changed a row; nothing is done.
+            StoreError: The store cannot take it, or no backup be made before very much goes.
         """
         since, changes = parse_moment("since", moment), []
         before: int | None = None
@@ -171,8 +185,10 @@ class Changes:
     def _undo(self, changes: Sequence[Change], session: Session | None) -> list[Change]:
         session = session or self._sessions.current()
         rows = {change.id: self._repository.changes.rows_of(change.id) for change in changes}
-        vectors = self._vectors([row for of_one in rows.values() for row in of_one], session)
-        with self.making("undo", session) as making:
+        flat = [row for of_one in rows.values() for row in of_one]
+        vectors = self._vectors(flat, session)
+        leaving = _count_leaving(flat, "memories"), _count_leaving(flat, "messages")
+        with self.making("undo", session, leaving=leaving) as making:
             for change in changes:
                 for row in sorted(rows[change.id], key=_turn):
                     self._put_back(row, making, vectors)
@@ -251,6 +267,17 @@ class Changes:
 
     def _now(self) -> str:
         return timestamp(self._clock())
+
+
+def _count_leaving(rows: Iterable[ChangedRow], kind: RowKind) -> int:
+    """Count what is there now and not once these changes, the latest first, are taken back."""
+    now: dict[str, str | None] = {}
+    then: dict[str, Image | None] = {}
+    for row in rows:
+        if row.kind == kind:
+            now.setdefault(row.key, row.after)
+            then[row.key] = row.before
+    return sum(now[key] is not None and then[key] is None for key in now)
 
 
 def _turn(row: ChangedRow) -> int:
