@@ -692,6 +692,17 @@ def test_a_backup_is_made_listed_and_restored_from_the_command_line(
     assert "Newer." in run("recall", "newer")[1]
 
 
+def test_scripts_get_a_backup_as_it_is_listed(run: Callable[..., tuple[int, str, str]]) -> None:
+    run("remember", "Kept.")
+
+    code, out, err = run("backup", "--json", "--label", "nightly")
+
+    made = json.loads(out)
+    assert (code, err, made["label"], made["automatic"]) == (0, "", "nightly", False)
+    assert made["counts"]["memories"] == 1
+    assert json.loads(run("backups", "--json")[1]) == [made]
+
+
 def test_a_restore_asks_first(
     run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
