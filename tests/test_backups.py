@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,6 +109,17 @@ def test_a_backup_inside_a_transaction_holds_what_is_committed(home: Home) -> No
 
     assert _contents(home) == ["Stays."]
     assert backup.counts["memories"] == 2
+
+
+def test_two_backups_of_one_moment_and_label_are_both_kept(tmp_path: Path) -> None:
+    open_home(tmp_path).close()
+    moment = datetime(2026, 3, 1, tzinfo=UTC)
+    backups = open_backups(tmp_path, clock=lambda: moment)
+
+    first, second = backups.make("try"), backups.make("try")
+
+    assert {backup.id for backup in backups.list_backups()} == {first.id, second.id}
+    assert second.id == f"{first.id}-2"
 
 
 def test_a_label_is_named_when_it_is_blank_or_long(home: Home) -> None:
@@ -511,6 +523,7 @@ def test_backups_while_four_processes_write_are_each_one_moment_of_the_store(tmp
     made: list[Backup] = []
     while any(writer.poll() is None for writer in writers) and len(made) < 8:
         made.append(home.backups.make(f"during {len(made)}"))
+        assert home.check() == []
     assert [len(writer.communicate()[0].split()) for writer in writers] == [120] * 4
 
     grown = [_check_copy(home, backup, tmp_path / backup.id, names) for backup in made]
@@ -677,6 +690,17 @@ def test_a_backup_is_made_listed_and_restored_from_the_command_line(
 
     run(*undo.removeprefix("To undo: soulkeep ").split(), "--yes")
     assert "Newer." in run("recall", "newer")[1]
+
+
+def test_scripts_get_a_backup_as_it_is_listed(run: Callable[..., tuple[int, str, str]]) -> None:
+    run("remember", "Kept.")
+
+    code, out, err = run("backup", "--json", "--label", "nightly")
+
+    made = json.loads(out)
+    assert (code, err, made["label"], made["automatic"]) == (0, "", "nightly", False)
+    assert made["counts"]["memories"] == 1
+    assert json.loads(run("backups", "--json")[1]) == [made]
 
 
 def test_a_restore_asks_first(

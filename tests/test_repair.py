@@ -11,7 +11,7 @@ import pytest
 from conftest import Run
 from soulkeep.app import open_home
 from soulkeep.errors import EmbedderMismatchError
-from soulkeep.models import NewMemory
+from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.home import Home
 
 pytestmark = pytest.mark.embedder
@@ -28,11 +28,49 @@ DAMAGES = {
     "a row of vec0's list is gone": "DELETE FROM vec_memories_rowids WHERE rowid = 1",
     "a chunk of vectors is gone": "DELETE FROM vec_memories_vector_chunks00",
     "the description of a chunk is gone": "DELETE FROM vec_memories_chunks",
+    "a chunk of vectors is cut short": (
+        "UPDATE vec_memories_vector_chunks00 SET vectors = substr(vectors, 1, 6144)"
+    ),
+    "a chunk of vectors is too long": (
+        "UPDATE vec_memories_vector_chunks00 SET vectors = CAST(vectors || x'00' AS BLOB)"
+    ),
+    "a chunk of vectors is a text": "UPDATE vec_memories_vector_chunks00 SET vectors = 'oops'",
+    "a chunk no longer says whose vectors it holds": (
+        "UPDATE vec_memories_chunks SET rowids = zeroblob(8192)"
+    ),
+    "a chunk no longer says which places are taken": (
+        "UPDATE vec_memories_chunks SET validity = zeroblob(128)"
+    ),
+    "the size of a chunk is wrong": "UPDATE vec_memories_chunks SET size = 7",
+    "two vectors are in one place": "UPDATE vec_memories_rowids SET chunk_offset = 0",
+    "the vectors are gone": "DROP TABLE vec_memories",
     "a table of vec0 is gone": "DROP TABLE vec_memories_vector_chunks00",
     "the list of vec0 is gone": "DROP TABLE vec_memories_rowids",
-    "the words are garbled": "UPDATE memories_fts_data SET block = x'00' WHERE id > 10",
-    "a table of the full text is gone": "DROP TABLE memories_fts_docsize",
     "the embedder is forgotten": "DELETE FROM store_facts",
+}
+
+
+WORD_DAMAGES = {
+    "an entry has nothing to belong to": "INSERT INTO {table} (rowid, content) VALUES (888, 'stray')",
+    "an entry is missing": "DELETE FROM {table} WHERE rowid = 2",
+    "the words are gone": "DROP TABLE {table}_data",
+    "the words are deleted": "DELETE FROM {table}_data WHERE id > 10",
+    "the words are garbled": "UPDATE {table}_data SET block = x'00' WHERE id > 10",
+    "the structure is deleted": "DELETE FROM {table}_data WHERE id = 10",
+    "the structure leads nowhere": "UPDATE {table}_data SET block = zeroblob(7) WHERE id = 10",
+    "the totals are deleted": "DELETE FROM {table}_data WHERE id = 1",
+    "the totals are garbled": "UPDATE {table}_data SET block = x'01' WHERE id = 1",
+    "the sizes are gone": "DROP TABLE {table}_docsize",
+    "the sizes are garbled": "UPDATE {table}_docsize SET sz = x'ff'",
+    "the sizes are no numbers": "UPDATE {table}_docsize SET sz = NULL",
+    "a size is wrong": "UPDATE {table}_docsize SET sz = x'010000' WHERE id = 2",
+    "the way to the words is gone": "DROP TABLE {table}_idx",
+    "the way to the words is deleted": "DELETE FROM {table}_idx",
+    "the way to the words is wrong": "UPDATE {table}_idx SET pgno = 99",
+    "the version is gone": "DROP TABLE {table}_config",
+    "the version is deleted": "DELETE FROM {table}_config",
+    "the version is unknown": "UPDATE {table}_config SET v = 99",
+    "all of it is gone": "DROP TABLE {table}",
 }
 
 
@@ -72,6 +110,84 @@ def test_each_damage_to_what_is_derived_is_found_and_mended(
     assert home.check() == []
     assert contents(home) == {"Memory 0.", "Memory 1.", "Memory 2."}
     assert home.memories.remember([NewMemory("Memory 3.")])[0].stored
+
+
+@pytest.fixture
+def said(make_home: Callable[..., Home]) -> Home:
+    """A home of memories and messages whose words fill several pages."""
+    home = make_home(embedder="none")
+    texts = [f"Lamp {number} " + " ".join(f"w{number * n}" for n in range(40)) for number in range(150)]
+    home.memories.remember([NewMemory(text) for text in texts])
+    thread = home.threads.create_thread("Lamps")
+    home.messages.save(thread.id, [NewMessage("user", text) for text in texts])
+    return home
+
+
+@pytest.mark.parametrize("table", ["memories_fts", "messages_fts"])
+@pytest.mark.parametrize("case", WORD_DAMAGES)
+def test_each_damage_to_words_is_found_and_mended(
+    case: str, table: str, said: Home, make_home: Callable[..., Home]
+) -> None:
+    damage(said, WORD_DAMAGES[case].format(table=table))
+
+    home = make_home(embedder="none")
+    repaired = home.repairs.repair()
+
+    assert repaired.found
+    assert not any("restore" in fault.remedy for fault in repaired.found)
+    assert repaired.left == ()
+    assert home.check() == []
+    for number in (0, 77, 149):
+        found = home.memories.recall(f"lamp {number}", include_messages=True)
+        assert found.matches[0].memory.content.startswith(f"Lamp {number} ")
+        assert any(m.message.content.startswith(f"Lamp {number} ") for m in found.messages)
+    assert home.lifecycle.forget([1, 2, 3])
+    assert home.changes.undo(home.changes.list_changes()[0].id)
+    assert home.check() == []
+
+
+def test_words_that_no_index_knows_are_no_fault(home: Home) -> None:
+    texts = [
+        "🙂",
+        "—",
+        "\U0001e4d0\U0001e4d1 \U00011f04",  # letters younger than SQLite's tables
+        "\U0001e4d0 and words",
+        'quoted "words" AND (others) OR NOT near*',
+        "日本語のメモ",
+        "ภาษาไทย",
+        "ÄÖÜ ß İstanbul",
+        "camelCase_and snake_case HTTPServer",
+        "x" * 500,
+    ]
+    home.memories.remember([NewMemory(text) for text in texts])
+    thread = home.threads.create_thread("Odd")
+    home.messages.save(thread.id, [NewMessage("user", text) for text in texts])
+
+    assert home.check() == []
+
+
+@pytest.mark.parametrize("changed", ["The kettle is blue.", "—"])
+def test_a_text_that_another_program_changed_is_found_under_its_new_words(
+    changed: str, home: Home, make_home: Callable[..., Home]
+) -> None:
+    home.memories.remember([NewMemory("The lamp is red.")])
+    damage(home, f"UPDATE memories SET content = '{changed}'")  # noqa: S608
+
+    other = make_home()
+    (fault,) = other.repairs.repair().found
+
+    assert (fault.name, other.check()) == ("full text", [])
+    assert "1 are not found by their words" in fault.detail
+
+
+def test_check_does_not_take_what_another_process_wrote_for_damage(
+    make_home: Callable[..., Home],
+) -> None:
+    home, other = make_home(embedder="none"), make_home(embedder="none")
+    for number in range(30):
+        texts = [f"Memory {number} {n} " + "maple river copper " * 20 for n in range(7)]
+        other.memories.remember([NewMemory(text) for text in texts])
+        assert home.check() == []
 
 
 def test_a_store_in_order_is_rebuilt_to_the_same(kept: Home) -> None:

@@ -2,21 +2,25 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import apsw
 import pytest
 
-from soulkeep.app import open_home
+from soulkeep.app import open_backups, open_home
+from soulkeep.documents.files import locked
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     NotAStoreError,
+    NotMigratedError,
     SchemaTooNewError,
     StoreBusyError,
     StoreCorruptError,
@@ -26,8 +30,10 @@ from soulkeep.errors import (
 )
 from soulkeep.models import NewMemory, Session
 from soulkeep.repository import Repository, schema
+from soulkeep.repository.backups import replacing
 from soulkeep.repository.connection import Database
 from soulkeep.repository.vectors import padded
+from soulkeep.service.backup_folders import exclusive, verify_files
 from soulkeep.service.home import Home
 from wire import COMMAND
 
@@ -196,7 +202,9 @@ class _FullFile(apsw.VFSFile):
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> _FullDisk:
     disk, connection = _FullDisk(), apsw.Connection
-    monkeypatch.setattr(apsw, "Connection", lambda path: connection(path, vfs="full"))
+    monkeypatch.setattr(
+        apsw, "Connection", lambda path, **options: connection(path, vfs="full", **options)
+    )
     return disk
 
 
@@ -230,6 +238,33 @@ def test_a_write_on_a_full_disk_is_an_error_and_what_was_there_stays(
     home.close()
 
 
+def test_very_much_is_not_forgotten_where_there_is_no_room_for_a_backup_before(
+    full_disk: _FullDisk, home: Home
+) -> None:
+    ids = [r.id for r in home.memories.remember([NewMemory(f"Memory {n}.") for n in range(100)])]
+    full_disk.room = 100_000
+
+    with pytest.raises(StoreFullError, match="free some space"):
+        home.lifecycle.forget(ids)
+
+    assert home.lifecycle.list_trash() == []
+    full_disk.room = 1 << 40
+    assert home.repository.count_rows()["memories"] == 100
+    home.lifecycle.forget(ids)
+    assert len(home.backups.list_backups()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits for folders")
+def test_very_much_is_not_forgotten_where_the_folder_of_backups_is_read_only(home: Home) -> None:
+    ids = [r.id for r in home.memories.remember([NewMemory(f"Memory {n}.") for n in range(100)])]
+    (home.path / "backups").mkdir(mode=0o500)
+
+    with _as_nobody(), pytest.raises(StoreError, match="make the folder writable"):
+        home.lifecycle.forget(ids)
+
+    assert home.repository.count_rows()["memories"] == 100
+
+
 def test_a_damaged_store_is_an_error_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "soulkeep.db"
     Repository(path).close()
@@ -258,38 +293,61 @@ def test_a_store_killed_before_its_first_checkpoint_opens_again(tmp_path: Path) 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no permission bits")
 def test_folders_and_files_are_for_their_owner_only(home: Home) -> None:
     home.memories.remember([NewMemory("Private.")])
-    backup = home.repository._database.back_up("try")
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home.path, *home.path.iterdir())}
 
-    assert modes[home.path.name] == modes["daily"] == 0o700
+    assert modes[home.path.name] == modes["daily"] == 0o700  # backups have a test of their own
     del modes[home.path.name], modes["daily"]
     assert set(modes.values()) == {0o600}
-    assert {"SOUL.md", "MEMORY.md", "soulkeep.db", "soulkeep.db-wal", backup.name} <= set(modes)
+    assert {"SOUL.md", "MEMORY.md", "soulkeep.db", "soulkeep.db-wal"} <= set(modes)
 
 
 LATEST = len(schema.STEPS)
 NEXT_STEP = ("ALTER TABLE memories ADD COLUMN weight REAL DEFAULT 1.0",)
 
 
+def _old_home(path: Path) -> None:
+    """Make a home as the first soulkeep left it, with one memory."""
+    with closing(Database(path / "soulkeep.db")) as old:
+        schema.bootstrap(old, schema.STEPS[:1])
+        old.execute(
+            "INSERT INTO memories (content, memory_type, created_at)"
+            " VALUES ('The lighthouse is closed.', 'fact', '2026-01-01T00:00:00.000Z')"
+        )
+    (path / "MEMORY.md").write_text("# Mine\n", encoding="utf-8")
+
+
+def _version(path: Path) -> int:
+    with closing(apsw.Connection(str(path / "soulkeep.db"))) as store:
+        return int(store.pragma("user_version"))
+
+
 @pytest.mark.embedder
 def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path) -> None:
     home = open_home(tmp_path)
     home.memories.remember([NewMemory("Older than the migration.")])
+    home.documents.append_daily("Older than it too.")
     home.close()
-    database = Database(home.repository.path)
+    database, backups = Database(home.repository.path), home.backups
 
-    schema.bootstrap(database, (*schema.STEPS, NEXT_STEP))
+    schema.bootstrap(database, (*schema.STEPS, NEXT_STEP), migrating=backups.before_migration)
 
     assert database.execute("SELECT content, weight FROM memories") == [
         ("Older than the migration.", 1.0)
     ]
     assert database.execute("PRAGMA user_version") == [(LATEST + 1,)]
     database.close()
-    backup = Repository(tmp_path / f"soulkeep.db.v{LATEST}.bak")
-    assert backup.versions()["schema"] == str(LATEST)
-    assert backup.count_rows()["memories"] == backup.count_rows()["vectors"] == 1
-    backup.close()
+    (backup,) = backups.list_backups()
+    assert (backup.label, backup.automatic) == (f"before migration from schema {LATEST}", True)
+    assert (backup.counts["memories"], backup.counts["vectors"]) == (1, 1)
+    verify_files(backups.folder / backup.id)
+    shutil.copytree(backups.folder / backup.id, tmp_path / "copy")
+    copy = open_home(tmp_path / "copy")
+    assert copy.repository.versions()["schema"] == str(LATEST)
+    assert copy.memories.recall("migration").matches[0].memory.content == "Older than the migration."
+    assert copy.documents.list_daily() == home.documents.list_daily()
+    assert copy.check() == []
+    copy.close()
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -305,28 +363,174 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_second_backup_never_replaces_the_first(home: Home) -> None:
-    first, second = (home.repository._database.back_up("v1") for _ in range(2))
+def _file_in_the_way(home: Path) -> None:
+    (home / "backups").write_text("A file of mine.", encoding="utf-8")
 
-    assert first != second
-    assert first.exists()
-    assert second.exists()
+
+def _torn_index(home: Path) -> None:
+    with closing(apsw.Connection(str(home / "soulkeep.db"))) as store:
+        (page, size) = store.execute(
+            "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size"
+            " WHERE sqlite_master.name = 'memories_by_date'"
+        ).get
+    with (home / "soulkeep.db").open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+
+
+def _list_of_words_gone(home: Path) -> None:
+    with closing(apsw.Connection(str(home / "soulkeep.db"))) as store:
+        store.execute("DROP TABLE memories_fts_docsize")
+
+
+@pytest.mark.parametrize(
+    ("damage", "remedy"),
+    [
+        (_file_in_the_way, "make the folder writable"),
+        (_torn_index, "soulkeep restore"),
+        (_list_of_words_gone, "soulkeep restore"),
+    ],
+)
+def test_a_store_that_cannot_be_backed_up_is_not_migrated(
+    damage: Callable[[Path], None], remedy: str, tmp_path: Path
+) -> None:
+    _old_home(tmp_path)
+    damage(tmp_path)
+
+    with pytest.raises(NotMigratedError, match=remedy) as refused:
+        open_home(tmp_path)
+
+    assert refused.value.version == _version(tmp_path) == 1
+    _assert_refused(tmp_path, "could not be backed up")
+    assert _version(tmp_path) == 1
+    assert open_backups(tmp_path).list_backups() == []
+    if damage is _file_in_the_way:
+        (tmp_path / "backups").unlink()
+        with closing(open_home(tmp_path)) as home:
+            assert home.memories.recall("lighthouse").matches
+
+
+def test_a_store_is_not_migrated_where_there_is_no_room_for_its_backup(
+    full_disk: _FullDisk, tmp_path: Path
+) -> None:
+    _old_home(tmp_path)
+    full_disk.room = 100_000
+
+    with pytest.raises(NotMigratedError, match="free some space"):
+        open_home(tmp_path)
+
+    full_disk.room = 1 << 40
+    assert _version(tmp_path) == 1
+    assert {path.name for path in (tmp_path / "backups").iterdir()} == {".lock"}
+    open_home(tmp_path).close()
+    assert _version(tmp_path) == LATEST
+
+
+def test_a_store_that_is_damaged_before_its_migration_is_restored(tmp_path: Path) -> None:
+    _old_home(tmp_path)
+    backup = open_backups(tmp_path).make("whole")
+    _list_of_words_gone(tmp_path)
+
+    restored = open_backups(tmp_path).restore(backup.id)
+
+    assert restored.former is None
+    with closing(open_home(tmp_path)) as home:
+        assert home.memories.recall("lighthouse").matches
+        assert home.check() == []
+
+
+def test_a_staged_copy_is_migrated_without_a_backup_of_its_own(tmp_path: Path) -> None:
+    _old_home(tmp_path)
+
+    Repository(tmp_path / "soulkeep.db").close()
+
+    assert _version(tmp_path) == LATEST
+    assert open_backups(tmp_path).list_backups() == []
 
 
 def test_several_connections_migrate_one_file_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "soulkeep.db"
-    Repository(path).close()
+    open_home(tmp_path).close()
+    path, backups = tmp_path / "soulkeep.db", open_backups(tmp_path)
 
     def migrate(_: int) -> list[tuple[int, ...]]:
         database = Database(path)
-        schema.bootstrap(database, (*schema.STEPS, NEXT_STEP))
+        schema.bootstrap(database, (*schema.STEPS, NEXT_STEP), migrating=backups.before_migration)
         version = database.execute("PRAGMA user_version")
         database.close()
         return version
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(migrate, range(6))) == [[(LATEST + 1,)]] * 6
-    assert [file.name for file in tmp_path.glob("*.bak*")] == [f"soulkeep.db.v{LATEST}.bak"]
+    (backup,) = backups.list_backups()
+    assert backup.label == f"before migration from schema {LATEST}"
+
+
+OPENING = """
+import sys
+from soulkeep.app import open_home
+
+print("ready", flush=True)
+sys.stdin.readline()
+home = open_home(sys.argv[1], embedder="none")
+found = [match.memory.content for match in home.memories.recall("lighthouse").matches]
+print(home.repository.versions()["schema"], found)
+home.close()
+"""
+
+
+def test_six_processes_that_open_an_old_store_at_once_make_one_backup_and_one_migration(
+    tmp_path: Path,
+) -> None:
+    _old_home(tmp_path)
+    command = [sys.executable, "-c", OPENING, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda process: process.communicate("go\n", timeout=60)[0], processes))
+
+    assert answers == [f"{LATEST} ['The lighthouse is closed.']\n"] * 6
+    backups = open_backups(tmp_path)
+    (backup,) = backups.list_backups()
+    assert (backup.label, backup.automatic) == ("before migration from schema 1", True)
+    assert _version(backups.folder / backup.id) == 1
+    with closing(open_home(tmp_path, embedder="none")) as home:
+        home.memories.remember([NewMemory("Written after the migration.")])
+        home.backups.restore(backup.id)
+        assert [m.content for m in home.lifecycle.list_memories()] == ["The lighthouse is closed."]
+        assert home.documents.read("MEMORY.md") == "# Mine\n"
+        assert home.check() == []
+
+
+def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _old_home(tmp_path)
+    backups, store = open_backups(tmp_path), tmp_path / "soulkeep.db"
+    kept = backups.folder / backups.make("try").id / "soulkeep.db"
+    monkeypatch.setattr("soulkeep.repository.backups.BUSY_TIMEOUT_S", 0)
+    began = threading.Event()
+
+    def migrating(version: int) -> None:
+        began.set()
+        backups.before_migration(version)
+
+    with ThreadPoolExecutor(1) as pool:
+        # What a restore holds when it comes to the store, which the migration has locked meanwhile.
+        with exclusive(backups.folder), locked(tmp_path):
+            migration = pool.submit(lambda: Repository(store, migrating).close())
+            assert began.wait(30)
+            with pytest.raises(StoreBusyError), replacing(store, kept):
+                pass
+        migration.result(30)
+
+    assert _version(tmp_path) == LATEST
+    assert [b.label for b in backups.list_backups()] == ["before migration from schema 1", "try"]
 
 
 RELEASED_STEPS = [
@@ -400,7 +604,7 @@ def test_a_store_of_the_first_schema_is_migrated_with_its_words_and_vectors(tmp_
     assert match.memory.occurred_at == "2026-01-01T00:00:00.000Z"
     assert match.memory.subject is None
     assert home.check() == []
-    assert (tmp_path / "soulkeep.db.v1.bak").exists()
+    assert [b.label for b in home.backups.list_backups()] == ["before migration from schema 1"]
     home.close()
 
 

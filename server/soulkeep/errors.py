@@ -7,7 +7,7 @@ SoulkeepError
 ├── InvalidInputError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
 │                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError ·
-│                         BackupDamagedError · BackupsBusyError
+│                         BackupDamagedError · BackupsBusyError · NotMigratedError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
 └── DocumentError         DocumentChangedError
 
@@ -217,6 +217,16 @@ class BackupsBusyError(StoreError):
         super().__init__(
             path, "another process is making or restoring a backup", "try again in a moment"
         )
+
+
+class NotMigratedError(StoreError):
+    """A store of an older schema stays as it is, since no backup of it could be made."""
+
+    def __init__(self, path: Path, version: int, reason: str, remedy: str) -> None:
+        self.version = version
+        self.reason = reason
+        problem = f"it stays at schema version {version}, since it could not be backed up ({reason})"
+        super().__init__(path, problem, remedy)
 
 
 class EmbedderError(SoulkeepError):

@@ -31,8 +31,8 @@ class LogEntry:
 class Backup:
     """A copy of a store and its documents as they were together at `made_at`.
 
-    An `automatic` one was made before a deletion or a restore, as its `label` says. `counts` are rows by
-    table; `left_out` names documents that could not be read.
+    An `automatic` one was made before a migration, a deletion or a restore, as its `label` says.
+    `counts` are rows by table; `left_out` names documents that could not be read.
     """
 
     id: str

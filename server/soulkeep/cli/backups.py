@@ -1,6 +1,5 @@
 """`soulkeep backup`, `backups` and `restore`: copies of the store and the documents together."""
 
-import json
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,8 +8,8 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.cli.options import current_settings, home_option, opened_home
-from soulkeep.cli.terminal import printable
+from soulkeep.cli.options import current_settings, home_option, json_option, opened_home
+from soulkeep.cli.terminal import print_json, printable
 from soulkeep.records import Backup
 from soulkeep.repository.backups import Progress
 from soulkeep.service.backups import Backups
@@ -23,23 +22,27 @@ _STEPS = 1000
 
 @click.command()
 @click.option("--label", default="on demand", show_default=True, help="Why it is made.")
+@json_option
 @home_option
-def backup(label: str) -> None:
+def backup(label: str, *, as_json: bool) -> None:
     """Back up the store and the documents together; others may use them meanwhile."""
     with opened_home() as home, _progress("Backing up") as progress:
         made = home.backups.make(label, on_demand=True, progress=progress)
+    if as_json:
+        print_json(asdict(made))
+        return
     click.echo(printable(f"Made {made.id}: {_contents(made)}"))
     _warn_of("Left out, since they cannot be read", made.left_out)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+@json_option
 @home_option
 def backups(*, as_json: bool) -> None:
     """List the backups, newest first."""
     found = _opened_backups().list_backups()
     if as_json:
-        click.echo(json.dumps([asdict(made) for made in found], indent=2))
+        print_json([asdict(made) for made in found])
     elif found:
         rows = [("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), *map(_row, found)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -16,7 +16,7 @@ from soulkeep.repository.memories import MemoryTable
 from soulkeep.repository.messages import MessageTable
 from soulkeep.repository.prompts import PromptTable
 from soulkeep.repository.scan import VectorScan
-from soulkeep.repository.schema import bootstrap
+from soulkeep.repository.schema import Migrating, bootstrap
 from soulkeep.repository.threads import ThreadTable
 from soulkeep.repository.vectors import VectorTable
 
@@ -26,8 +26,11 @@ __all__ = ["Repository"]
 class Repository:
     """A store: its tables by noun, and the transactions that span them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, migrating: Migrating = lambda version: None) -> None:
         """Open the store at `path`, making or migrating it if need be.
+
+        `migrating` is called with the version of an older store, before anything of it is changed; what
+        it raises leaves the store as it was.
 
         Raises:
             StoreError: The file cannot serve; the subclass says why.
@@ -42,7 +45,7 @@ class Repository:
             self.frequencies = WordFrequencies(self._database)
             self.ledger = Ledger(self._database)
             self.messages = MessageTable(self._database, self.ledger)
-            bootstrap(self._database, rebuild=self.rebuild_full_text)
+            bootstrap(self._database, rebuild=self.rebuild_full_text, migrating=migrating)
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
         self.documents = DocumentTable(self._database)

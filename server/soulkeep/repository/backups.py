@@ -69,12 +69,17 @@ def snapshot(path: Path) -> Iterator[Snapshot]:
     It is what is committed, also where the caller is inside a transaction.
 
     Raises:
-        StoreError: The store cannot be read.
+        StoreCorruptError: It is damaged.
+        StoreError: It cannot be read.
     """
     with translated(path), closing(_opened(path)) as connection:
         connection.execute("BEGIN")
         # The first look is the moment: until the end of the transaction nothing newer is seen.
-        yield Snapshot(connection, _counts(connection))
+        try:
+            counts = _counts(connection)
+        except apsw.SQLError as error:  # one of its tables is gone
+            raise StoreCorruptError(path, str(error)) from error
+        yield Snapshot(connection, counts)
 
 
 def examine(path: Path) -> tuple[int, dict[str, int]]:

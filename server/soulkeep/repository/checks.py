@@ -1,9 +1,16 @@
 """Proof that a store is whole: SQLite's own checks, and every derived row against its memory."""
 
+import struct
+from contextlib import suppress
+from typing import NamedTuple
+
+from soulkeep.errors import StoreCorruptError
 from soulkeep.models import Fault
 from soulkeep.repository.connection import Database
 from soulkeep.repository.erasure import is_pending
 from soulkeep.repository.messages import THREAD_KEY
+from soulkeep.repository.vectors import DIMENSIONS
+from soulkeep.words import split_words
 
 TABLES = (
     "threads",
@@ -25,6 +32,39 @@ _REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from th
 _RESTORE = "run `soulkeep restore` with a backup that `soulkeep backups` lists"
 _REPAIR = "run `soulkeep doctor --repair`"
 
+_SAMPLE = 20
+_SHORT = 500
+"""Of so many texts of up to so many characters, spread over all, every word is looked up."""
+
+
+class _FullText(NamedTuple):
+    """A full-text index, and SQL for the id and text of each row that it should hold."""
+
+    fault: str
+    table: str
+    texts: str
+    source: str
+    noun: tuple[str, str]
+
+
+_FULL_TEXTS = (
+    _FullText(
+        fault="full text",
+        table="memories_fts",
+        texts="SELECT id, content FROM memories",
+        source="memories",
+        noun=("memory", "memories"),
+    ),
+    _FullText(
+        fault="full text of messages",
+        table="messages_fts",
+        texts="SELECT m.id, m.content FROM sessions AS s JOIN messages AS m ON m.session_id = s.id"
+        f" WHERE s.session_key GLOB '{THREAD_KEY}*'",
+        source="messages",
+        noun=("message", "messages"),
+    ),
+)
+
 
 def count_rows(database: Database) -> dict[str, int]:
     """Count the rows of each canonical table, of the vectors and of the full-text index."""
@@ -40,25 +80,39 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
     Exactly one vector (none, where the store's embedder makes none) and one full-text entry belong to
     each memory, and one full-text entry to each message of a thread.
     """
+    with database.snapshot():
+        for index in _FULL_TEXTS:
+            # A look makes FTS5 forget what it read before others wrote; its own check does not, and
+            # would take their words for damage. What is damaged, that check says better.
+            with suppress(StoreCorruptError):
+                database.execute(f"SELECT rowid FROM {index.table} LIMIT 1")
+        malformed = [row[0] for row in database.execute("PRAGMA integrity_check(3)") if row != ("ok",)]
+        faults = [
+            *_integrity(malformed),
+            *_foreign_keys(database),
+            *_vectors(database, vectors_expected),
+            *_lost_vectors(database),
+            *_erasure(database),
+        ]
+        for index in _FULL_TEXTS:
+            faults += _entries(database, index)
+            # What SQLite found to be malformed already is not read again.
+            if not any(index.table in found for found in malformed):
+                faults += _words(database, index)
+    return faults
+
+
+def _integrity(malformed: list[str]) -> list[Fault]:
+    derived = ("vec_memories", *(index.table for index in _FULL_TEXTS))
     return [
-        *_integrity(database),
-        *_foreign_keys(database),
-        *_vectors(database, vectors_expected),
-        *_lost_vectors(database),
-        *_full_text(database),
-        *_message_words(database),
-        *_erasure(database),
+        Fault("integrity", found, _REPAIR if any(table in found for table in derived) else _RESTORE)
+        for found in malformed
     ]
 
 
 def _erasure(database: Database) -> list[Fault]:
     detail = "what was purged is out of all searches and still in the free pages of the file"
     return [Fault("purge", detail, "run `soulkeep purge`")] if is_pending(database) else []
-
-
-def _integrity(database: Database) -> list[Fault]:
-    rows = [row[0] for row in database.execute("PRAGMA integrity_check(3)")]
-    return [] if rows == ["ok"] else [Fault("integrity", "; ".join(rows), _RESTORE)]
 
 
 def _foreign_keys(database: Database) -> list[Fault]:
@@ -85,34 +139,89 @@ def _vectors(database: Database, expected: bool) -> list[Fault]:
 
 
 def _lost_vectors(database: Database) -> list[Fault]:
-    """Find vectors that are listed and whose chunk is gone."""
-    lost = database.execute(
-        "SELECT count(*) FROM vec_memories_rowids AS r"
-        " WHERE NOT EXISTS (SELECT 1 FROM vec_memories_chunks AS c WHERE c.chunk_id = r.chunk_id)"
-        " OR NOT EXISTS (SELECT 1 FROM vec_memories_vector_chunks00 AS v WHERE v.rowid = r.chunk_id)"
-    )[0][0]
+    """Find vectors that are listed, and whose chunk is gone, misshapen or has another in their place."""
+    chunks = database.execute(
+        "SELECT c.chunk_id, c.size, c.validity, c.rowids FROM vec_memories_chunks AS c"
+        " JOIN vec_memories_vector_chunks00 AS v ON v.rowid = c.chunk_id"
+        " WHERE typeof(c.validity) = 'blob' AND length(c.validity) = c.size / 8"
+        " AND typeof(c.rowids) = 'blob' AND length(c.rowids) = c.size * 8"
+        " AND typeof(v.vectors) = 'blob' AND length(v.vectors) = c.size * ?",
+        (DIMENSIONS * 4,),
+    )
+    held = {chunk_id: _held(*parts) for chunk_id, *parts in chunks}
+    places = database.execute("SELECT rowid, chunk_id, chunk_offset FROM vec_memories_rowids")
+    lost = sum(held.get(chunk_id, {}).get(offset) != rowid for rowid, chunk_id, offset in places)
     return [Fault("vectors", f"{lost} vectors are listed and lost", _REPAIR)] if lost else []
 
 
-def _full_text(database: Database) -> list[Fault]:
+def _held(size: int, validity: bytes, rowids: bytes) -> dict[int, int]:
+    """Return whose vector is at which offset of a chunk, as sqlite-vec writes it."""
+    taken = int.from_bytes(validity, "little")
+    return {
+        offset: rowid
+        for offset, rowid in enumerate(struct.unpack(f"<{size}q", rowids))
+        if taken >> offset & 1
+    }
+
+
+def _entries(database: Database, index: _FullText) -> list[Fault]:
     missing, orphaned = database.execute(
-        "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT id FROM memories_fts_docsize)),"
-        " (SELECT count(*) FROM memories_fts_docsize WHERE id NOT IN (SELECT id FROM memories))"
+        f"SELECT (SELECT count(*) FROM ({index.texts}) WHERE id NOT IN"
+        f" (SELECT id FROM {index.table}_docsize)),"
+        f" (SELECT count(*) FROM {index.table}_docsize WHERE id NOT IN (SELECT id FROM {index.source}))"
     )[0]
     if missing or orphaned:
-        detail = f"{missing} memories are not indexed, {orphaned} entries have no memory"
-        return [Fault("full text", detail, _REINDEX)]
+        one, many = index.noun
+        detail = f"{missing} {many} are not indexed, {orphaned} entries have no {one}"
+        return [Fault(index.fault, detail, _REINDEX)]
     return []
 
 
-def _message_words(database: Database) -> list[Fault]:
-    missing, orphaned = database.execute(
-        "SELECT (SELECT count(*) FROM sessions AS s JOIN messages AS m ON m.session_id = s.id"
-        f" WHERE s.session_key GLOB '{THREAD_KEY}*'"
-        " AND m.id NOT IN (SELECT id FROM messages_fts_docsize)),"
-        " (SELECT count(*) FROM messages_fts_docsize WHERE id NOT IN (SELECT id FROM messages))"
-    )[0]
-    if missing or orphaned:
-        detail = f"{missing} messages are not indexed, {orphaned} entries have no message"
-        return [Fault("full text of messages", detail, _REINDEX)]
-    return []
+def _words(database: Database, index: _FullText) -> list[Fault]:
+    """Find what FTS5's own check passes over: wrong sizes, and words that a search cannot reach."""
+    if not _sizes_agree(database, index.table):
+        return [Fault(index.fault, "the sizes of its entries do not add up", _REPAIR)]
+    try:
+        lost = sum(not _is_found(database, index.table, *text) for text in _sample(database, index))
+    except StoreCorruptError as error:
+        return [Fault(index.fault, error.detail, _REPAIR)]
+    detail = f"of {_SAMPLE} {index.noun[1]} looked up, {lost} are not found by their words"
+    return [Fault(index.fault, detail, _REPAIR)] if lost else []
+
+
+def _sizes_agree(database: Database, table: str) -> bool:
+    """Whether the numbers of words of the entries add up to the totals that FTS5 keeps."""
+    sizes = [_varints(row[0]) for row in database.execute(f"SELECT sz FROM {table}_docsize")]
+    totals = database.execute(f"SELECT block FROM {table}_data WHERE id = 1")
+    added = [len(sizes), *map(sum, zip(*sizes, strict=False))]
+    return not sizes or added == _varints(totals[0][0] if totals else None)
+
+
+def _varints(blob: object) -> list[int]:
+    """Return the numbers that FTS5 wrote: seven bits a byte, the highest first."""
+    numbers, number = [], 0
+    for byte in blob if isinstance(blob, bytes) else b"":
+        number = number << 7 | byte & 127
+        if byte < 128:
+            numbers.append(number)
+            number = 0
+    return numbers
+
+
+def _sample(database: Database, index: _FullText) -> list[tuple[int, str]]:
+    """Return the ids and texts of some short entries that have words, spread over all."""
+    rows = database.execute(
+        "SELECT id, content FROM (SELECT t.id, t.content, row_number() OVER (ORDER BY t.id) AS place,"
+        f" count(*) OVER () AS entries FROM ({index.texts}) AS t JOIN {index.table}_docsize AS d"
+        " ON d.id = t.id WHERE length(t.content) <= :short AND substr(d.sz, 1, 1) <> x'00')"
+        " WHERE place % max(1, entries / :sample) = 0 LIMIT :sample",
+        {"short": _SHORT, "sample": _SAMPLE},
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _is_found(database: Database, table: str, entry: int, text: str) -> bool:
+    # Words side by side all have to be there; one in which FTS5 knows no letters is passed over.
+    words = " ".join(f'"{word}"' for word in dict.fromkeys(split_words(text))) or '""'
+    found = f"SELECT 1 FROM {table} WHERE {table} MATCH ? AND rowid = ?"
+    return bool(database.execute(found, (words, entry)))

@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,20 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that is read inside be of one moment, however other processes write meanwhile."""
+        with self._lock, translated(self.path):
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    @contextmanager
     def without_waiting(self) -> Iterator[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""
         with self._lock:
@@ -171,25 +185,6 @@ class Database:
                 yield
             finally:
                 self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
-
-    def back_up(self, label: str) -> Path:
-        """Copy the store, as one consistent state, to `<name>.<label>.bak` beside it.
-
-        An older backup of that name is kept: the copy then gets a number too. One process at a time:
-        call it inside a transaction.
-        """
-        unfinished = self.path.with_name(f"{self.path.name}.{label}.part")
-        with self._lock, translated(self.path):
-            unfinished.unlink(missing_ok=True)  # left by a process that was killed
-            create_file(unfinished)
-            # A connection of its own sees what is committed, also while this one is in a transaction.
-            with (
-                closing(apsw.Connection(str(self.path))) as source,
-                closing(apsw.Connection(str(unfinished))) as copy,
-                copy.backup("main", source, "main") as backup,
-            ):
-                backup.step()
-        return _keep_under_free_name(unfinished, self.path.with_name(f"{self.path.name}.{label}.bak"))
 
     def vacuum(self) -> None:
         """Write the file anew; outside transactions.
@@ -223,14 +218,6 @@ class Database:
         """Close the connection; closing it again does nothing."""
         with self._lock:
             self._connection.close()
-
-
-def _keep_under_free_name(unfinished: Path, wanted: Path) -> Path:
-    target, number = wanted, 1
-    while target.exists():
-        number += 1
-        target = wanted.with_name(f"{wanted.name}.{number}")
-    return unfinished.rename(target)
 
 
 def _vec_library() -> str:

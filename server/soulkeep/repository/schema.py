@@ -7,7 +7,7 @@ rebuilt from them; store_facts, memory_changes and document_states speak of the 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from soulkeep.errors import NotAStoreError, SchemaTooNewError
 from soulkeep.repository.connection import APPLICATION_ID, Database
@@ -254,22 +254,30 @@ STEPS: tuple[tuple[str, ...], ...] = (
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 
-_SHADOWS = {
-    "vec_memories": ("chunks", "rowids", "vector_chunks00", "info"),
-    "memories_fts": ("config", "data", "docsize", "idx"),
+_FULL_TEXT_PARTS = ("config", "data", "docsize", "idx")
+
+_SEARCH_INDEXES = {
+    "vec_memories": (VEC_MEMORIES, ("chunks", "rowids", "vector_chunks00", "info")),
+    "memories_fts": (WORDS_FTS, _FULL_TEXT_PARTS),
+    "messages_fts": (MESSAGES_FTS, _FULL_TEXT_PARTS),
 }
-"""What each search index is made of."""
+"""How each search index is made, and the tables that it is made of."""
+
+
+Migrating = Callable[[int], None]
+"""Called with the version of a store before it is migrated; when it raises, the store stays as it is."""
 
 
 def bootstrap(
     database: Database,
     steps: tuple[tuple[str, ...], ...] = STEPS,
     rebuild: Callable[[], None] = lambda: None,
+    migrating: Migrating = lambda version: None,
 ) -> None:
     """Bring the store to schema version `len(steps)`; running it again changes nothing.
 
-    All pending steps are one transaction, which ends with `rebuild` of what is derived. A store that
-    already holds a schema is first copied beside itself, as `<name>.v<version>.bak`.
+    All pending steps are one transaction, which ends with `rebuild` of what is derived. Where the store
+    already holds a schema it begins with `migrating`, while no other process can migrate or write.
 
     Raises:
         NotAStoreError: The file has tables, and not ours.
@@ -281,7 +289,7 @@ def bootstrap(
         # Another process may have migrated the file between the first look and the lock.
         version = _version(database, len(steps))
         if 0 < version < len(steps):
-            database.back_up(f"v{version}")
+            migrating(version)
         for step in steps[version:]:
             for statement in step:
                 database.execute(statement)
@@ -291,15 +299,25 @@ def bootstrap(
 
 
 def recreate_indexes(database: Database) -> None:
-    """Make both search indexes anew and empty, and SQLite's own from their tables; in a transaction."""
-    for table, parts in _SHADOWS.items():
-        # Without one of its parts a virtual table cannot be dropped.
-        for part in parts:
-            database.execute(f"CREATE TABLE IF NOT EXISTS {table}_{part} (x)")
-        database.execute(f"DROP TABLE IF EXISTS {table}")
-    database.execute(VEC_MEMORIES)
-    database.execute(WORDS_FTS)
+    """Make the search indexes anew and empty, and SQLite's own from their tables; in a transaction."""
+    for table, (statement, parts) in _SEARCH_INDEXES.items():
+        _drop_index(database, table, parts)
+        database.execute(statement)
     database.execute("REINDEX")
+
+
+def _drop_index(database: Database, table: str, parts: Sequence[str]) -> None:
+    """Drop a virtual table, whichever of its parts is damaged or gone, or the table itself."""
+    if "config" in parts:
+        # FTS5 refuses even to drop a table whose version it cannot read.
+        database.execute(f"DROP TABLE IF EXISTS {table}_config")
+        database.execute(f"CREATE TABLE {table}_config (k PRIMARY KEY, v) WITHOUT ROWID")
+        database.execute(f"INSERT INTO {table}_config VALUES ('version', 4)")
+    for part in parts:
+        # Without one of its parts a virtual table cannot be dropped.
+        database.execute(f"CREATE TABLE IF NOT EXISTS {table}_{part} (x)")
+    for name in (table, *(f"{table}_{part}" for part in parts)):
+        database.execute(f"DROP TABLE IF EXISTS {name}")
 
 
 def _version(database: Database, supported: int) -> int:

@@ -1,8 +1,10 @@
 """Backups of the store and the documents together, and going back to one."""
 
+import filecmp
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
 
 from soulkeep.documents import Documents
@@ -10,7 +12,9 @@ from soulkeep.documents.files import locked
 from soulkeep.errors import (
     BackupDamagedError,
     BackupNotFoundError,
+    DocumentError,
     InvalidInputError,
+    NotMigratedError,
     StoreCorruptError,
     StoreError,
 )
@@ -36,6 +40,15 @@ from soulkeep.service.validation import parse_filter, require_text
 
 FOLDER = "backups"
 MAX_LABEL = 200
+
+BULK = 100
+"""When so many memories or messages go at once, a backup is made before.
+
+Fewer come back from the trash as easily as they went, and copying the store would take longer than that.
+"""
+
+_FORGETTING = "before forgetting "
+_SERVES_FOR = timedelta(hours=1)
 
 _COPIED = 0.5
 """What share of making a backup copying the store is; the rest is reading it again."""
@@ -69,10 +82,47 @@ class Backups:
         require_text("label", label, MAX_LABEL)
         label = " ".join(label.split())
         with exclusive(self.folder):
-            lock = locked(self._documents.home)
-            backup, _ = self._make(label, automatic=not on_demand, lock=lock, progress=progress)
-            self._drop_surplus(None)
-        return backup
+            return self._make_one(label, automatic=not on_demand, progress=progress)
+
+    def before_forgetting(self, memories: int, messages: int = 0) -> None:
+        """Back up before so many memories and messages go, if they are many; outside a transaction.
+
+        One made for this within the last hour serves as well: what was deleted since is in the trash.
+
+        Raises:
+            StoreError: The backup cannot be made, so nothing should be deleted.
+            DocumentError: Another process keeps writing the documents.
+        """
+        if max(memories, messages) < BULK:
+            return
+        counts = {"memories": memories, "messages": messages}
+        label = _FORGETTING + " and ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        with exclusive(self.folder):
+            if not self._has_recent():
+                self._make_one(label, automatic=True)
+
+    def before_migration(self, version: int) -> None:
+        """Back up a store before it is brought to a newer schema; inside the migrating transaction.
+
+        Raises:
+            NotMigratedError: The backup cannot be made, so the store should stay as it is.
+        """
+        # Here the store is locked first, then the backups and the documents; in `restore` the store is
+        # last. Should the two meet, the restore gives up on the store after BUSY_TIMEOUT_S and lets go
+        # of the rest, for which the migration waits longer. Nobody else waits for the store while
+        # holding one of the others: making a backup and editing a document take only those.
+        try:
+            self.make(f"before migration from schema {version}")
+        except StoreCorruptError as error:
+            # Repair would have to open the store first, and so to migrate it.
+            remedy = (
+                "run `soulkeep restore` with one of `soulkeep backups`, or `doctor --repair` of the "
+                "soulkeep that you had before"
+            )
+            raise NotMigratedError(self._store, version, error.problem, remedy) from error
+        except (StoreError, DocumentError) as error:
+            reason = f"{error.path}: {error.problem}"
+            raise NotMigratedError(self._store, version, reason, error.remedy) from error
 
     def list_backups(self) -> list[Backup]:
         """Return the backups, newest first."""
@@ -166,6 +216,22 @@ class Backups:
         progress(1)
         return restored
 
+    def _has_recent(self) -> bool:
+        """Whether a backup before forgetting is young enough to serve for the next one."""
+        now = self._clock()
+        return any(
+            backup.automatic
+            and backup.label.startswith(_FORGETTING)
+            and timestamp(now - _SERVES_FOR) < backup.made_at <= timestamp(now)
+            for backup in self.list_backups()
+        )
+
+    def _make_one(self, label: str, *, automatic: bool, progress: Progress = _unseen) -> Backup:
+        lock = locked(self._documents.home)
+        backup, _ = self._make(label, automatic=automatic, lock=lock, progress=progress)
+        self._drop_surplus(None)
+        return backup
+
     def _make(
         self, label: str, *, automatic: bool, lock: AbstractContextManager[None], progress: Progress
     ) -> tuple[Backup, Path]:
@@ -176,10 +242,8 @@ class Backups:
                 documents, left_out = self._documents.read_all()
             store.copy_to(path / self._store.name, lambda share: progress(share * _COPIED))
             moment.close()
-            write_documents(path, documents)
+            _write_verified(path, documents)
             schema = self._examined(path, store.counts)
-            if read_documents(path) != documents:
-                raise StoreError(path, "the documents were not written as they are", "check the disk")
             described = {"made_at": now, "label": label, "automatic": automatic, "left_out": left_out}
             write_manifest(path, schema, counts=dict(store.counts), **described)
             place = put_in_place(path, self.folder, now, label)
@@ -235,11 +299,12 @@ class Backups:
         """Keep a store that is no longer readable, file by file, and the documents."""
         with workshop(self.folder, "making") as path:
             documents, left_out = self._documents.read_all()
-            write_documents(path, documents)
+            _write_verified(path, documents)
             for suffix in ("", "-wal"):
                 file = self._store.with_name(self._store.name + suffix)
                 if file.exists():
                     shutil.copy2(file, path)
+                    _verify(path, same=filecmp.cmp(file, path / file.name, shallow=False))
             now = timestamp(self._clock())
             return put_in_place(path, self.folder, now, "damaged"), tuple(left_out)
 
@@ -255,3 +320,13 @@ class Backups:
         leave = {*restored.left, *restored.backup.left_out}
         undo.callback(self._documents.replace_all, former, new, leave)
         self._documents.replace_all(new, former, leave)
+
+
+def _write_verified(path: Path, documents: Mapping[str, bytes]) -> None:
+    write_documents(path, documents)
+    _verify(path, same=read_documents(path) == documents)
+
+
+def _verify(path: Path, *, same: bool) -> None:
+    if not same:
+        raise StoreError(path, "a file was not written as it is", "check the disk")

@@ -14,12 +14,14 @@ from soulkeep.models import (
     Image,
     Memory,
     Options,
+    RowKind,
     Session,
     TableName,
     timestamp,
 )
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
+from soulkeep.service.backups import Backups
 from soulkeep.service.edits import Edits, row_of
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
@@ -86,6 +88,7 @@ class Changes:
         repository: Repository,
         edits: Edits,
         indexes: Indexes,
+        backups: Backups,
         sessions: Sessions,
         clock: Clock,
         options: Options,
@@ -93,18 +96,28 @@ class Changes:
         self._repository = repository
         self._edits = edits
         self._indexes = indexes
+        self._backups = backups
         self._sessions = sessions
         self._clock = clock
         self._retention = timedelta(days=options.retention_days)
         self._pruned = None if options.retention_days else clock()
 
     @contextmanager
-    def making(self, action: str, session: Session) -> Iterator[Making]:
+    def making(
+        self, action: str, session: Session, *, leaving: tuple[int, int] = (0, 0)
+    ) -> Iterator[Making]:
         """Do everything inside as one write that can be undone.
 
+        Args:
+            action: What the list of changes calls it.
+            session: Who makes it.
+            leaving: How many memories and messages go by it; before very many a backup is made.
+
         Raises:
-            StoreError: The store cannot take it.
+            StoreError: The store cannot take it, or the backup not be made; nothing is done.
+            DocumentError: The documents cannot be backed up; nothing is done.
         """
+        self._backups.before_forgetting(*leaving)
         with self._repository.transaction():
             making = Making(self._repository)
             yield making
@@ -160,6 +173,7 @@ class Changes:
             InvalidInputError: It was taken back already, or touched a document that is to be spared.
             UndoConflictError: A row, or its place in a document, was changed since; nothing is done.
             DocumentError: A document cannot be read or written; nothing is done.
+            StoreError: The store cannot take it, or no backup be made before very much goes.
         """
         change = self._repository.changes.get_change(change_id)
         if change.undone_by is not None:
@@ -175,6 +189,7 @@ class Changes:
             InvalidInputError: The moment is no date, or a change touched a document to be spared.
             UndoConflictError: Another program changed a row, or a hand a place; nothing is done.
             DocumentError: A document cannot be read or written; nothing is done.
+            StoreError: The store cannot take it, or no backup be made before very much goes.
         """
         since, changes = parse_moment("since", moment), []
         before: int | None = None
@@ -193,7 +208,11 @@ class Changes:
         vectors = self._vectors(every, session)
         edited = [row for row in every if row.kind == "documents"]
         _require_spared(edited, spare)
-        with self._edits.taking_back(edited) as write, self.making("undo", session) as making:
+        leaving = _count_leaving(every, "memories"), _count_leaving(every, "messages")
+        with (
+            self._edits.taking_back(edited) as write,
+            self.making("undo", session, leaving=leaving) as making,
+        ):
             for change in changes:
                 for row in sorted(rows[change.id], key=_turn):
                     self._put_back(row, making, vectors)
@@ -285,6 +304,17 @@ def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> Non
         if row.key in spare:
             rule = f"reaches change {row.change_id} of {row.key}; only the user undoes it: soulkeep undo"
             raise InvalidInputError("change_id", rule)
+
+
+def _count_leaving(rows: Iterable[ChangedRow], kind: RowKind) -> int:
+    """Count what is there now and not once these changes, the latest first, are taken back."""
+    now: dict[str, str | None] = {}
+    then: dict[str, Image | None] = {}
+    for row in rows:
+        if row.kind == kind:
+            now.setdefault(row.key, row.after)
+            then[row.key] = row.before
+    return sum(now[key] is not None and then[key] is None for key in now)
 
 
 def _turn(row: ChangedRow) -> int:

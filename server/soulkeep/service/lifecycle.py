@@ -86,10 +86,11 @@ class Lifecycle:
         Raises:
             InvalidInputError: There are none, too many, or one is an entry of a document.
             MemoryNotFoundError: One does not exist; nothing is done.
+            StoreError: The store cannot do it, or no backup be made before very many go.
         """
         session = session or self._sessions.current()
         gone = self._own(memory_ids)
-        with self._changes.making("memory.forgotten", session) as making:
+        with self._changes.making("memory.forgotten", session, leaving=(len(gone), 0)) as making:
             making.touch("memories", [memory.id for memory in gone])
             self._repository.memories.delete_memories([memory.id for memory in gone])
             self._sessions.audit(session, "memory.forgotten", *({"memory_id": m.id} for m in gone))

@@ -110,7 +110,8 @@ class Memories:
         self._require_replaceable(replaces, len(memories))
         alone, embeddings = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
-        with self._changes.making("memory.replaced" if replaces else "memory.stored", session) as making:
+        action, leaving = "memory.replaced" if replaces else "memory.stored", (len(set(replaces)), 0)
+        with self._changes.making(action, session, leaving=leaving) as making:
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             self._replace(replaces, making)
             kept = self._keep(memories, embeddings, session)

@@ -179,12 +179,13 @@ class Threads:
         Raises:
             InvalidInputError: `memories` is neither.
             ThreadNotFoundError: The thread does not exist.
-            StoreError: The store cannot take it; nothing is done.
+            StoreError: The store cannot take it, or no backup be made before very much goes.
             EmbedderError: A memory that becomes global cannot be embedded; nothing is done.
         """
         fate = _fate(memories)
         session = session or self._sessions.current()
-        with self._changes.making("thread.deleted", session) as making:
+        leaving = self._count_leaving(self._get(thread_id), fate)
+        with self._changes.making("thread.deleted", session, leaving=leaving) as making:
             thread = self._get(thread_id)
             kept = self._repository.memories.list_of_thread(thread_id)
             making.touch("memories", [memory.id for memory in kept])
@@ -198,6 +199,11 @@ class Threads:
             details = {"thread_id": thread_id, "memories": len(kept), "messages": count, "fate": fate}
             self._sessions.audit(session, "thread.deleted", details)
         return Deleted(thread, fate, tuple(m.id for m in kept), count, making.change_id)
+
+    def _count_leaving(self, thread: Thread, fate: Fate) -> tuple[int, int]:
+        """Count the memories and the messages that go with a thread."""
+        forgotten = self._repository.memories.list_of_thread(thread.id) if fate == "forget" else ()
+        return len(forgotten), len(self._repository.messages.ids_of_thread(thread.id))
 
     def _make_global(self, memories: list[Memory], session: Session) -> None:
         # Embedded while the store is locked: another process could add to the thread meanwhile.
