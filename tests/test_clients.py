@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,6 +290,54 @@ def test_the_inspector_drives_the_tools_for_documents_and_the_context(
         "--method", "prompts/get", "--prompt-name", "tone", "--prompt-args", "topic=money"
     )
     assert got["messages"][0]["content"]["text"] == "Speak of money briefly."
+
+
+def test_the_inspector_drives_every_tool(inspector: Inspector) -> None:
+    thread = inspector.call("create_thread", title="Roof")["id"]
+    messages = [{"role": "user", "content": "The slates are loose."}]
+    calls: list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], object]]] = [
+        ("create_thread", {"title": "Other"}, lambda a: a["title"] == "Other"),
+        (
+            "remember",
+            {"memories": [{"content": LEDGER, "thread_id": thread}, {"content": "Slates are grey."}]},
+            lambda a: [r["stored"] for r in a["receipts"]] == [True, True],
+        ),
+        ("recall", {"query": "Who keeps the ledger?"}, lambda a: a["matches"][0]["content"] == LEDGER),
+        ("list_prompts", {}, lambda a: a["prompts"] == []),
+        (
+            "change_memory",
+            {"action": "revise", "memory_ids": [2], "content": "Slates are black."},
+            lambda a: a["memories"][0]["content"] == "Slates are black.",
+        ),
+        (
+            "browse_memories",
+            {"view": "history", "memory_id": 3},
+            lambda a: [i["content"] for i in a["items"]] == ["Slates are grey."],
+        ),
+        ("browse_memories", {"view": "changes"}, lambda a: a["items"][0]["id"] == 4),
+        ("undo", {"change_id": 4}, lambda a: a["undone"] == [4]),
+        ("purge", {"memory_ids": [2]}, lambda a: a["state"] == "not asked"),
+        ("save_messages", {"thread_id": thread, "messages": messages}, lambda a: a["stored"] == [True]),
+        ("read_messages", {"thread_id": thread}, lambda a: "loose" in a["messages"][0]["content"]),
+        (
+            "manage_thread",
+            {"action": "resume", "thread_id": thread},
+            lambda a: [m["content"] for m in a["memories"]] == [LEDGER],
+        ),
+        ("log_day", {"text": "Looked at the roof."}, lambda a: a["day"]),
+        (
+            "curate_memory",
+            {"action": "add", "section": "User Facts", "memory_id": 1},
+            lambda a: a["entry"].startswith(LEDGER),
+        ),
+        ("learn_preference", {"line": "Be brief."}, lambda a: a["state"] == "not asked"),
+        ("set_prompt", {"name": "Tone", "content": "Be kind."}, lambda a: a["outcome"] == "created"),
+        ("get_context", {"thread_id": thread}, lambda a: "MEMORY.md" in [p["name"] for p in a["parts"]]),
+    ]
+    assert {name for name, _, _ in calls} == TITLES.keys()
+    for name, arguments, is_right in calls:
+        answer = inspector.call(name, **arguments)
+        assert is_right(answer), (name, answer)
 
 
 def test_the_inspector_lists_the_prompt_that_the_user_added(
