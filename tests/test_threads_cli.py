@@ -48,7 +48,7 @@ def thread(kept: Home) -> str:
 def test_threads_are_listed_for_people_and_programs(run: Run, thread: str) -> None:
     code, out, _ = run("list")
     assert code == 0
-    assert re.fullmatch(rf"{thread} · \d{{4}}-\d\d-\d\d · Harbour�\[31m\n", out)
+    assert re.fullmatch(rf"ID +ACTIVE +TITLE\n{thread} +\d{{4}}-\d\d-\d\d +Harbour�\[31m\n", out)
 
     (listed,) = json.loads(run("list", "--json")[1])
     assert (listed["id"], listed["title"], listed["archived"]) == (thread, "Harbour\x1b[31m", False)
@@ -63,6 +63,33 @@ def test_a_thread_is_shown_with_what_to_go_on_from(run: Run, thread: str) -> Non
     assert "| #1 fact: The harbour is frozen." in out
     assert "| It is.�" in out
     assert "Is it?" not in out
+
+
+def test_a_thread_is_created_and_shown_to_scripts(run: Run, kept: Home) -> None:
+    code, out, _ = run("create", "Pier", "--prompt", "Speak of ships.", "--json")
+    created = json.loads(out)
+    assert (code, created["title"]) == (0, "Pier")
+    assert kept.repository.threads.get_thread(created["id"]).system_prompt == "Speak of ships."
+    assert run("create", "Quay")[1].startswith("Created ")
+
+    shown = json.loads(run("show", created["id"], "--json")[1])
+    assert shown["system_prompt"] == "Speak of ships."
+
+
+def test_messages_are_saved_from_a_file_and_from_stdin_once(
+    run: Run, kept: Home, tmp_path: Path
+) -> None:
+    thread = kept.threads.create_thread("Pier").id
+    said = [{"role": "user", "content": "Is it cold?", "created_at": "2026-03-01T10:00:00Z"}]
+    file = tmp_path / "said.json"
+    file.write_text(json.dumps(said), encoding="utf-8")
+
+    assert run("save", thread, str(file))[1] == "Stored 1 messages (ids 1 to 1).\n"
+    assert "Not stored: the first 1" in run("save", thread, typed=json.dumps(said))[1]
+    for wrong in ("nothing", "{}", '[{"role": "user"}]'):
+        code, _, err = run("save", thread, typed=wrong)
+        assert (code, "must be a JSON list" in err) == (1, True)
+    assert len(kept.messages.list_messages(thread).messages) == 1
 
 
 def test_a_thread_is_renamed_prompted_and_archived(run: Run, kept: Home, thread: str) -> None:

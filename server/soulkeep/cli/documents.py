@@ -1,31 +1,37 @@
 """`soulkeep documents`: SOUL.md and MEMORY.md, and the texts they had before."""
 
 import sys
+from dataclasses import asdict
+from datetime import datetime
 
 import click
 
-from soulkeep.cli.options import home_option, opened_home
-from soulkeep.cli.terminal import printable
+from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.terminal import print_json, print_table, printable, size_text
 from soulkeep.documents import DOCUMENTS, DocumentName
+from soulkeep.note_answers import curated_text, logged_text
 
 _name_argument = click.argument("name", type=click.Choice(DOCUMENTS, case_sensitive=False))
 
 
 @click.group()
 def documents() -> None:
-    """Show SOUL.md and MEMORY.md, add to them, and bring back what they said before."""
+    """Show and change SOUL.md, MEMORY.md and the logs, and bring back what they said before."""
 
 
 @documents.command()
 @_name_argument
+@json_option
 @home_option
-def history(name: DocumentName) -> None:
+def history(name: DocumentName, *, as_json: bool) -> None:
     """List the versions kept of a document, newest first."""
     with opened_home() as home:
         versions = home.documents.list_versions(name)
-    for version in versions:
-        click.echo(f"{version.id}  {version.size:>9,} bytes")
-    if not versions:
+    if as_json:
+        print_json({"versions": [asdict(version) for version in versions]})
+    elif versions:
+        print_table(("VERSION", "SIZE"), [(version.id, size_text(version.size)) for version in versions])
+    else:
         click.echo(f"There are no earlier versions of {name}; each edit by soulkeep keeps one.")
 
 
@@ -62,3 +68,64 @@ def add(name: DocumentName, section: str, text: str) -> None:
     with opened_home() as home:
         home.curator.add_to(name, section, entry)
     click.echo(printable(f"Added to {section} in {name}"))
+
+
+@documents.command()
+@click.argument("section")
+@click.argument("entry")
+@click.argument("new_entry")
+@home_option
+def replace(section: str, entry: str, new_entry: str) -> None:
+    """Put NEW_ENTRY in the place of an ENTRY in a SECTION of MEMORY.md."""
+    with opened_home() as home:
+        curated = home.curator.replace_entry(section, entry, new_entry)
+    click.echo(printable(curated_text("replace", curated)))
+
+
+@documents.command()
+@click.argument("section")
+@click.argument("entry")
+@home_option
+def remove(section: str, entry: str) -> None:
+    """Take an ENTRY out of a SECTION of MEMORY.md; `soulkeep undo` brings it back."""
+    with opened_home() as home:
+        curated = home.curator.remove_entry(section, entry)
+    click.echo(printable(curated_text("remove", curated)))
+
+
+@documents.command()
+@click.argument("memory_id", type=int)
+@click.argument("section")
+@home_option
+def promote(memory_id: int, section: str) -> None:
+    """Add a memory's text to a SECTION of MEMORY.md, with a link to the memory."""
+    with opened_home() as home:
+        curated = home.curator.promote(memory_id, section)
+    click.echo(printable(curated_text("add", curated)))
+
+
+@documents.command()
+@click.argument("text")
+@home_option
+def log(text: str) -> None:
+    """Append TEXT, or what stdin says for a single -, to today's log."""
+    entry = sys.stdin.read() if text == "-" else text
+    with opened_home() as home:
+        day, time = home.curator.log_day(entry)
+    click.echo(logged_text(day, time))
+
+
+@documents.command()
+@click.argument("date", type=click.DateTime(["%Y-%m-%d"]), required=False)
+@home_option
+def day(date: datetime | None) -> None:
+    """Print the log of a DATE such as 2026-11-24; without one, today's."""
+    with opened_home() as home:
+        wanted = home.documents.today() if date is None else date.date()
+        text = home.documents.read_daily(wanted)
+        days = home.documents.list_daily()
+    if text is None:
+        latest = f"; the latest is {days[-1]}" if days else ""
+        click.echo(f"There is no log of {wanted}{latest}.")
+    else:
+        click.echo(printable(text), nl=not text.endswith("\n"))

@@ -66,6 +66,7 @@ def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields
     show_default=True,
     help="How long the text may be.",
 )
+@click.option("--messages", "include_messages", is_flag=True, help="Also messages of threads.")
 @json_option
 @home_option
 def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters: Any) -> None:

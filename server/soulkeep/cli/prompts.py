@@ -4,9 +4,10 @@ import sys
 
 import click
 
-from soulkeep.cli.options import home_option, opened_home
-from soulkeep.cli.terminal import printable
+from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.terminal import print_json, printable
 from soulkeep.models import GlobalPrompt
+from soulkeep.prompt_answers import PromptsAnswer
 
 
 @click.group()
@@ -15,11 +16,15 @@ def prompts() -> None:
 
 
 @prompts.command("list")
+@json_option
 @home_option
-def list_() -> None:
+def list_(*, as_json: bool) -> None:
     """List all prompts, highest priority first."""
     with opened_home() as home:
         found = home.prompts.list_prompts(include_inactive=True)
+    if as_json:
+        print_json(PromptsAnswer.of(found).model_dump())
+        return
     for prompt in found:
         click.echo(printable(_line(prompt)))
     if not found:

@@ -46,7 +46,7 @@ def purge(
         else:
             chosen = _chosen(home, backups, every=all_backups)
             _show(home.purges.list_doomed(memory_ids, chosen), chosen, quiet=yes)
-            _confirm(f"Erase {counted(len(memory_ids), 'memory')} for good?", yes=yes)
+            _confirm("Erase all of this for good?", yes=yes)
             purged = home.purges.purge(memory_ids, chosen)
     _report(purged, as_json=as_json)
 

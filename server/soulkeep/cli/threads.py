@@ -3,36 +3,55 @@
 import json
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-from soulkeep.cli.options import home_option, opened_home
-from soulkeep.cli.terminal import printable
+from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
+from soulkeep.cli.terminal import print_json, print_table, printable
+from soulkeep.errors import InvalidInputError
+from soulkeep.models import NewMessage
 from soulkeep.service.threads import FATES
 from soulkeep.thread_answers import (
+    ManagedAnswer,
     MessageAnswer,
     ThreadLine,
     deleted_text,
     digest_text,
     managed_text,
     page_text,
+    saved_text,
     thread_line,
 )
 
 _thread_argument = click.argument("thread_id")
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.group()
 def threads() -> None:
-    """List, read, rename, archive and delete threads, and set their prompts."""
+    """Create, list, read, rename, archive and delete threads, and set their prompts."""
+
+
+@threads.command()
+@click.argument("title")
+@click.option("--prompt", "system_prompt", help="Its own system prompt.")
+@json_option
+@home_option
+def create(title: str, system_prompt: str | None, *, as_json: bool) -> None:
+    """Create a thread, for memories and messages to belong to."""
+    with opened_home() as home:
+        thread = home.threads.create_thread(title, system_prompt)
+    if as_json:
+        print_json(ThreadLine.of(thread).model_dump())
+    else:
+        click.echo(printable(f"Created {thread_line(thread)}"))
 
 
 @threads.command("list")
 @click.option("--archived", is_flag=True, help="Those that are archived instead.")
 @click.option("--limit", type=int, default=100, show_default=True, help="1 to 1,000.")
-@_json_option
+@json_option
 @home_option
 def list_(limit: int, *, archived: bool, as_json: bool) -> None:
     """List threads, latest activity first."""
@@ -41,21 +60,26 @@ def list_(limit: int, *, archived: bool, as_json: bool) -> None:
     if as_json:
         _print_json([ThreadLine.of(thread) for thread in found])
         return
-    for thread in found:
-        click.echo(printable(thread_line(thread)))
-    if not found:
+    if found:
+        rows = [(t.id, t.last_active_at[:10], t.title) for t in found]
+        print_table(("ID", "ACTIVE", "TITLE"), rows)
+    else:
         click.echo(f"There are no {'archived' if archived else 'active'} threads.")
 
 
 @threads.command()
 @_thread_argument
 @click.option("--messages", type=int, default=10, show_default=True, help="How many, 0 to 100.")
+@json_option
 @home_option
-def show(thread_id: str, messages: int) -> None:
+def show(thread_id: str, messages: int, *, as_json: bool) -> None:
     """Show what to go on from: prompt, weightiest memories, last messages."""
     with opened_home() as home:
         digest = home.threads.resume(thread_id, messages)
-    click.echo(printable(digest_text(digest)))
+    if as_json:
+        print_json(ManagedAnswer.of_digest(digest).model_dump())
+    else:
+        click.echo(printable(digest_text(digest)))
 
 
 @threads.command()
@@ -112,7 +136,7 @@ def unarchive(thread_id: str) -> None:
     required=True,
     help="Keep its memories as global ones, or move them to the trash.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
 @home_option
 def delete(thread_id: str, memories: str, *, yes: bool) -> None:
     """Delete a thread with its messages."""
@@ -127,7 +151,7 @@ def delete(thread_id: str, memories: str, *, yes: bool) -> None:
 @_thread_argument
 @click.option("--limit", type=int, default=50, show_default=True, help="1 to 200.")
 @click.option("--before", type=int, help="Only messages with ids below this one.")
-@_json_option
+@json_option
 @home_option
 def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -> None:
     """Print the last messages of a thread."""
@@ -139,6 +163,24 @@ def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -
         click.echo(printable(page_text(page)))
 
 
+@threads.command()
+@_thread_argument
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@home_option
+def save(thread_id: str, file: TextIO) -> None:
+    """Append messages from a FILE or stdin, each once.
+
+    It holds a JSON list of objects with role, content and, if known, created_at.
+    """
+    try:
+        messages = TypeAdapter(list[NewMessage]).validate_python(json.load(file))
+    except ValueError as error:
+        rule = "must be a JSON list of objects with role and content"
+        raise InvalidInputError("FILE", rule) from error
+    with opened_home() as home:
+        saved = home.messages.save(thread_id, messages)
+    click.echo(saved_text(saved))
+
+
 def _print_json(rows: Sequence[BaseModel]) -> None:
-    # ASCII, so that nothing in it can drive the terminal.
-    click.echo(json.dumps([row.model_dump() for row in rows], indent=2))
+    print_json([row.model_dump() for row in rows])

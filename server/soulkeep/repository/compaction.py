@@ -47,7 +47,8 @@ def table_sizes(database: Database) -> dict[str, int]:
     """Return how many bytes each table takes with its indexes, largest first; reads the whole store."""
     rows = database.execute(
         "SELECT CASE WHEN s.tbl_name LIKE 'vec_memories%' THEN 'vec_memories'"
-        " WHEN s.tbl_name LIKE 'memories_fts%' THEN 'memories_fts' ELSE s.tbl_name END, sum(d.pgsize)"
+        " WHEN s.tbl_name LIKE 'memories_fts%' THEN 'memories_fts'"
+        " WHEN s.tbl_name LIKE 'messages_fts%' THEN 'messages_fts' ELSE s.tbl_name END, sum(d.pgsize)"
         " FROM dbstat('main', TRUE) AS d JOIN sqlite_schema AS s ON s.name = d.name"
         " GROUP BY 1 ORDER BY 2 DESC, 1"
     )
