@@ -210,7 +210,7 @@ def run(folder: Path, sizes: Sequence[int], rounds: int, *, at_random: bool) -> 
             yield measure(database, size, embed([question(chance) for _ in range(asked)]))
 
 
-LEFT, TOP, WIDTH, HEIGHT = 70, 60, 560, 300
+LEFT, TOP, WIDTH, HEIGHT = 90, 60, 560, 300
 CURVES = (("brute force in SQLite", "#b3541e"), ("scan of codes, then exact", "#1e6fb3"))
 
 
@@ -233,7 +233,7 @@ def svg(results: Sequence[Result]) -> str:
     for power in range(low, high + 1):
         _, y = at(results[0].rows, 10.0**power)
         parts.append(f'<path d="M{LEFT} {y}h{WIDTH}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{10.0**power:g} ms</text>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4}" text-anchor="end">{10.0**power:,g} ms</text>')
     for result in results:
         x, _ = at(result.rows, values[0])
         parts.append(

@@ -428,7 +428,7 @@ def test_an_undone_entry_is_no_longer_recalled(home: Home) -> None:
 def test_commands_that_edit_documents_are_undone_by_command(run: Run, home_path: Path) -> None:
     run("documents", "add", "SOUL.md", "Learned Preferences", "Short answers.")
     soul = (home_path / "SOUL.md").read_bytes()
-    version = run("documents", "history", "SOUL.md")[1].split()[0]
+    version = run("documents", "history", "SOUL.md")[1].splitlines()[1].split()[0]
     run("documents", "restore", "SOUL.md", version)
 
     out = run("changes")[1]

@@ -19,7 +19,7 @@ from mcp.types import (
     ResourceTemplateReference,
 )
 
-from soulkeep.models import GlobalPrompt
+from soulkeep.models import GlobalPrompt, NewMemory
 from soulkeep.placeholders import fill_placeholders, list_placeholders
 from soulkeep.service.home import Home
 from soulkeep.service.offers import RESERVED_NAMES, offer_prompts
@@ -290,6 +290,19 @@ async def test_sections_and_memory_types_are_completed_for_the_users_prompts(
     assert (await completed(client, "memory_type", "")).total == 4
     assert (await completed(client, "memory_type", "DEC")).values == ["decision"]
     assert (await completed(client, "topic", "")).values == []
+
+
+async def test_ids_of_memories_are_completed_from_their_digits_and_words(
+    client: Client, home: Home
+) -> None:
+    home.memories.remember([NewMemory(f"Note {number} about slates.") for number in range(11)])
+    home.memories.remember([NewMemory("The roof is grey.")])
+    uri = "soulkeep://memories/{memory_id}"
+
+    assert (await completed(client, "memory_id", "1", uri)).values == ["12", "11", "10", "1"]
+    assert (await completed(client, "memory_id", "grey roof", uri)).values == ["12"]
+    assert (await completed(client, "memory_id", "", uri)).total == 12
+    assert (await completed(client, "memory_id", "basement", uri)).values == []
 
 
 async def test_only_the_arguments_of_what_is_referred_to_are_completed(

@@ -147,6 +147,7 @@ class WholeLife(RuleBasedStateMachine):
             actor.open(str(self.folder / "home"))
         self.model = Model()
         self.before: dict[int, Model] = {}
+        self.latest = 0
         self.turn = 0
 
     def act(self, name: str, *arguments: Any, **named: Any) -> Any:
@@ -157,7 +158,8 @@ class WholeLife(RuleBasedStateMachine):
     def made(self, former: Model) -> None:
         """Note what a change was made to, if one was."""
         (latest,) = self.act("changes.list_changes", 1) or [None]
-        if latest is not None and latest.id not in self.before:
+        if latest is not None and latest.id > self.latest:
+            self.latest = latest.id
             self.before[latest.id] = former
 
     def some(self, data: st.DataObject, ids: Any) -> Any:
@@ -442,3 +444,11 @@ TestWholeLife.settings = settings(deadline=None, max_examples=20, stateful_step_
 
 TestLifeInTwoProcesses = LifeInTwoProcesses.TestCase
 TestLifeInTwoProcesses.settings = settings(deadline=None, max_examples=8, stateful_step_count=15)
+
+
+class LongLife(WholeLife):
+    """The same, for as long as it takes to meet what is rare."""
+
+
+TestLongLife = pytest.mark.campaign(LongLife.TestCase)
+TestLongLife.settings = settings(deadline=None, max_examples=1_000, stateful_step_count=40)

@@ -93,7 +93,7 @@ def open_home(
         entries=entries,
         changes=changes,
         memories=memories,
-        lifecycle=Lifecycle(repository, memories, indexes, changes, sessions),
+        lifecycle=Lifecycle(repository, memories, changes, sessions),
         curator=Curator(repository, documents, edits, changes, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),

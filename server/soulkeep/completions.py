@@ -60,6 +60,10 @@ def _thread_ids(home: Home, typed: str) -> list[str]:
     return home.threads.find_threads(containing=typed)
 
 
+def _memory_ids(home: Home, typed: str) -> list[str]:
+    return [str(memory_id) for memory_id in home.lifecycle.find_ids(typed)]
+
+
 def _dates(home: Home, typed: str) -> list[str]:
     return [str(day) for day in reversed(home.documents.list_daily()) if typed in str(day)]
 
@@ -76,6 +80,7 @@ def _memory_types(_: Home, typed: str) -> list[str]:
 
 _SOURCES: dict[str, Callable[[Home, str], list[str]]] = {
     "thread_id": _thread_ids,
+    "memory_id": _memory_ids,
     "date": _dates,
     "section": _sections,
     "memory_type": _memory_types,

@@ -111,7 +111,8 @@ class Changes:
         Args:
             action: What the list of changes calls it.
             session: Who makes it.
-            leaving: How many memories and messages go by it; before very many a backup is made.
+            leaving: How many memories and messages go by it. Before very many a backup is made, and
+                afterwards the space of their vectors is given back, if that is worth while.
 
         Raises:
             StoreError: The store cannot take it, or the backup not be made; nothing is done.
@@ -127,6 +128,8 @@ class Changes:
                 self._mark_undone(making.undone, change_id)
                 making.change_id = change_id
             self._prune()
+        if any(leaving):
+            self._indexes.compact_some()
 
     def list_changes(
         self, limit: int = 50, before: int | None = None, since: str | None = None

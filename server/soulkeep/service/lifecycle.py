@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
-from soulkeep.models import ChangedRow, Memory, MemoryType, NewMemory, Receipt, Session
+from soulkeep.models import ChangedRow, Memory, MemoryFilter, MemoryType, NewMemory, Receipt, Session
+from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
-from soulkeep.service.indexes import Indexes
 from soulkeep.service.memories import Memories
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_BATCH, MAX_NAME, parse_filter, require_range, require_text
+from soulkeep.service.validation import (
+    MAX_BATCH,
+    MAX_LIMIT,
+    MAX_NAME,
+    MAX_QUERY,
+    parse_filter,
+    require_range,
+    require_text,
+)
 
 MAX_PAGE = 1_000
 
@@ -31,13 +39,11 @@ class Lifecycle:
         self,
         repository: Repository,
         memories: Memories,
-        indexes: Indexes,
         changes: Changes,
         sessions: Sessions,
     ) -> None:
         self._repository = repository
         self._memories = memories
-        self._indexes = indexes
         self._changes = changes
         self._sessions = sessions
 
@@ -80,6 +86,19 @@ class Lifecycle:
         replaced = self._repository.changes.rows_replaced_by(memory_id)
         return [past for row in (*replaced, *rows) if (past := _past(row)) is not None]
 
+    def find_ids(self, typed: str) -> list[int]:
+        """Return ids that begin with what was typed, latest first, or those of memories with its words.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        if not typed.strip() or typed.isdecimal():
+            latest = self._repository.memories.list_memories(MemoryFilter(), MAX_PAGE)
+            return [memory.id for memory in latest if str(memory.id).startswith(typed)]
+        terms = query_terms(typed[:MAX_QUERY])
+        matching = self._repository.memories.matching(terms, MemoryFilter(), MAX_LIMIT)
+        return [memory_id for memory_id, _ in matching]
+
     def forget(self, memory_ids: Sequence[int], session: Session | None = None) -> list[Memory]:
         """Move memories to the trash, from where they can be restored; return them.
 
@@ -94,7 +113,6 @@ class Lifecycle:
             making.touch("memories", [memory.id for memory in gone])
             self._repository.memories.delete_memories([memory.id for memory in gone])
             self._sessions.audit(session, "memory.forgotten", *({"memory_id": m.id} for m in gone))
-        self._indexes.compact_some()
         return gone
 
     def restore(self, memory_id: int, session: Session | None = None) -> Memory:
