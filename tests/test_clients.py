@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from soulkeep import __version__
-from soulkeep.app import DEFAULT_TOOLS
-from soulkeep.tools import INSTRUCTIONS
+from soulkeep.tools import DEFAULT_TOOLS, INSTRUCTIONS
 
 pytestmark = pytest.mark.clients
 

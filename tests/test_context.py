@@ -12,11 +12,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conftest import TickingClock
+from soulkeep.answers.notes import context_text
 from soulkeep.app import open_home
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
 from soulkeep.models import NewMemory, Options
-from soulkeep.note_answers import context_text
 from soulkeep.service.context import Context
 from soulkeep.service.home import Home
 from wire import COMMAND

@@ -14,9 +14,9 @@ from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.types import INVALID_PARAMS, ElicitRequestParams, ElicitResult
 
+from soulkeep.answers.notes import context_text
 from soulkeep.app import build_server, open_home
 from soulkeep.models import NewMemory, Options
-from soulkeep.note_answers import context_text
 from soulkeep.service.home import Home
 from wire import COMMAND
 

@@ -6,26 +6,27 @@ from typing import Any
 import pytest
 from mcp import Client, MCPError
 
-from soulkeep.app import DEFAULT_TOOLS, build_server
+from soulkeep.app import build_server
 from soulkeep.models import ToolSet
 from soulkeep.service.home import Home
+from soulkeep.tools import DEFAULT_TOOLS
 
 NAMES = [
-    "create_thread",
     "remember",
     "recall",
-    "list_prompts",
     "browse_memories",
     "change_memory",
     "undo",
     "purge",
+    "create_thread",
+    "manage_thread",
+    "save_messages",
+    "read_messages",
     "get_context",
     "log_day",
     "curate_memory",
     "learn_preference",
-    "manage_thread",
-    "save_messages",
-    "read_messages",
+    "list_prompts",
     "set_prompt",
 ]
 READING = {"recall", "list_prompts", "browse_memories", "get_context", "read_messages"}

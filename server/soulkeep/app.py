@@ -39,21 +39,6 @@ if TYPE_CHECKING:
 
 STORE_NAME = "soulkeep.db"
 
-DEFAULT_TOOLS = frozenset(
-    {
-        "create_thread",
-        "remember",
-        "recall",
-        "list_prompts",
-        "change_memory",
-        "get_context",
-        "log_day",
-        "curate_memory",
-        "learn_preference",
-    }
-)
-"""What a chat needs; a client carries the list in every request. People have the rest by hand."""
-
 
 def open_home(
     path: Path | str,
@@ -124,17 +109,7 @@ def build_server(
     home: Home, signs: "Signs | None" = None, *, tools_offered: ToolSet = "full"
 ) -> "CheckedServer":
     """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
-    from soulkeep import (
-        __version__,
-        completions,
-        memory_tools,
-        notes,
-        prompts,
-        protocol,
-        resources,
-        thread_tools,
-        tools,
-    )
+    from soulkeep import __version__, completions, prompts, protocol, resources, tools
     from soulkeep.calls import CheckedServer, open_session
 
     signs = signs or protocol.Signs()
@@ -155,12 +130,7 @@ def build_server(
         middleware=[open_session, signs.note_session],
         subscriptions=signs.bus,
     )
-    if tools_offered == "default":
-        server.offered = DEFAULT_TOOLS
-    tools.register(server)
-    memory_tools.register(server)
-    notes.register(server, home)
-    thread_tools.register(server)
+    tools.register(server, tools_offered)
     resources.register(server, home)
     prompts.register(server, home)
     completions.register(server, home)

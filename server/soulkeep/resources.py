@@ -12,11 +12,11 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import Annotations, Resource
 
+from soulkeep.answers.notes import context_text
 from soulkeep.calls import CheckedServer
 from soulkeep.documents import DOCUMENTS, DocumentName
 from soulkeep.errors import NotFoundError, SoulkeepError, excerpt
 from soulkeep.models import Thread, timestamp
-from soulkeep.note_answers import context_text
 from soulkeep.service.home import Home
 
 CONTEXT_URI = "soulkeep://context"

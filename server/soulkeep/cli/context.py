@@ -16,7 +16,7 @@ from soulkeep.cli.terminal import printable
 @home_option
 def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
     """Print what a conversation starts with, as the tool get_context gives it."""
-    from soulkeep.note_answers import ContextAnswer, context_text
+    from soulkeep.answers.notes import ContextAnswer, context_text
 
     with opened_home() as home:
         found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)

@@ -6,10 +6,10 @@ from datetime import datetime
 
 import click
 
+from soulkeep.answers.notes import curated_text, logged_text
 from soulkeep.cli.options import home_option, json_option, opened_home
 from soulkeep.cli.terminal import print_json, print_table, printable, size_text
 from soulkeep.documents import DOCUMENTS, DocumentName
-from soulkeep.note_answers import curated_text, logged_text
 
 _name_argument = click.argument("name", type=click.Choice(DOCUMENTS, case_sensitive=False))
 

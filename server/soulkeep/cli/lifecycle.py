@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from soulkeep.answers import RememberAnswer, receipts_text
+from soulkeep.answers.memories import RememberAnswer, receipts_text
 from soulkeep.cli.options import (
     before_option,
     current_settings,

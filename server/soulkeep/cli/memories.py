@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from soulkeep.answers import (
+from soulkeep.answers.memories import (
     DEFAULT_TOKENS,
     RecallAnswer,
     RememberAnswer,

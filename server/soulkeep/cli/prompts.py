@@ -4,10 +4,10 @@ import sys
 
 import click
 
+from soulkeep.answers.prompts import PromptsAnswer
 from soulkeep.cli.options import home_option, json_option, opened_home
 from soulkeep.cli.terminal import print_json, printable
 from soulkeep.models import GlobalPrompt
-from soulkeep.prompt_answers import PromptsAnswer
 
 
 @click.group()

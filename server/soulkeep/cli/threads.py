@@ -8,12 +8,7 @@ from typing import TextIO
 import click
 from pydantic import BaseModel, TypeAdapter
 
-from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
-from soulkeep.cli.terminal import print_json, print_table, printable
-from soulkeep.errors import InvalidInputError
-from soulkeep.models import NewMessage
-from soulkeep.service.threads import FATES
-from soulkeep.thread_answers import (
+from soulkeep.answers.threads import (
     ManagedAnswer,
     MessageAnswer,
     ThreadLine,
@@ -24,6 +19,11 @@ from soulkeep.thread_answers import (
     saved_text,
     thread_line,
 )
+from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
+from soulkeep.cli.terminal import print_json, print_table, printable
+from soulkeep.errors import InvalidInputError
+from soulkeep.models import NewMessage
+from soulkeep.service.threads import FATES
 
 _thread_argument = click.argument("thread_id")
 

@@ -13,7 +13,6 @@ from soulkeep.models import (
     Recall,
     Receipt,
     Similar,
-    Thread,
 )
 
 DEFAULT_TOKENS = 1_000
@@ -25,29 +24,6 @@ _SHOWN_CHARACTERS = 120
 
 _CLOSE = 0.3
 """The cosine from which a similar memory is worth the model's tokens; programs get every one."""
-
-
-class ThreadAnswer(BaseModel):
-    """A thread."""
-
-    id: str
-    title: str
-    system_prompt: str | None
-    archived: bool
-    created_at: str
-    last_active_at: str
-
-    @classmethod
-    def of(cls, thread: Thread) -> "ThreadAnswer":
-        """Build the answer from a thread."""
-        return cls(
-            id=thread.id,
-            title=thread.title,
-            system_prompt=thread.system_prompt,
-            archived=thread.archived,
-            created_at=thread.created_at,
-            last_active_at=thread.last_active_at,
-        )
 
 
 class SimilarAnswer(BaseModel):
@@ -175,11 +151,6 @@ class RecallAnswer(BaseModel):
             mode=recall.mode,
             messages=[MessageMatchAnswer.of(match) for match in recall.messages],
         )
-
-
-def thread_text(thread: Thread) -> str:
-    """Say which thread was made, and how to use its id."""
-    return f"Created thread {thread.id}. Pass thread_id={thread.id} to remember and recall."
 
 
 def receipts_text(receipts: Sequence[Receipt], kept: Sequence[NewMemory]) -> str:

@@ -2,17 +2,12 @@
 
 from typing import Annotated, Literal
 
-import anyio.to_thread
-from mcp import MCPError
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import INVALID_PARAMS, CallToolResult
+from mcp.types import CallToolResult
 from pydantic import BaseModel, Field
 
-from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, can_ask, served
-from soulkeep.errors import InvalidInputError, SoulkeepError
-from soulkeep.models import Session
-from soulkeep.note_answers import (
+from soulkeep.answers.notes import (
     ContextAnswer,
     CuratedAnswer,
     LearnedAnswer,
@@ -23,12 +18,13 @@ from soulkeep.note_answers import (
     learned_text,
     logged_text,
 )
+from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, can_ask, served
+from soulkeep.errors import InvalidInputError, SoulkeepError
+from soulkeep.models import Session
 from soulkeep.service.context import MAX_TOKENS
 from soulkeep.service.curator import MAX_ENTRY, Curated
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME, MAX_QUERY
-
-START = "start"
 
 
 class Consent(BaseModel):
@@ -43,23 +39,8 @@ class NotAsked(Consent):
     agree: bool = False
 
 
-def register(server: CheckedServer, home: Home) -> None:
-    """Add the tools and the prompt `start` to a server."""
-
-    @server.prompt(name=START, title="Start")
-    async def start(
-        thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
-        query: Annotated[str, Field(description="What the conversation will be about")] = "",
-    ) -> str:
-        """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
-        try:
-            context = await anyio.to_thread.run_sync(
-                lambda: home.contexts.assemble(thread_id=thread_id or None, query=query or None)
-            )
-        except SoulkeepError as error:
-            raise MCPError(code=INVALID_PARAMS, message=str(error)) from error
-        return context_text(context)
-
+def register(server: CheckedServer) -> None:
+    """Add the tools to a server."""
     server.add_tool(get_context, title="Get context", annotations=READS)
     server.add_tool(log_day, title="Log", annotations=ADDS)
     server.add_tool(curate_memory, title="Curate MEMORY.md", annotations=CHANGES)

@@ -9,9 +9,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult
 from pydantic import BaseModel, Field
 
-from soulkeep.calls import CHANGES, READS, CheckedServer, answer, can_ask, served
-from soulkeep.errors import InvalidInputError, SoulkeepError
-from soulkeep.memory_answers import (
+from soulkeep.answers.lifecycle import (
     BrowseAnswer,
     ChangedAnswer,
     PurgedAnswer,
@@ -23,6 +21,8 @@ from soulkeep.memory_answers import (
     purged_text,
     undone_text,
 )
+from soulkeep.calls import CHANGES, READS, CheckedServer, answer, can_ask, served
+from soulkeep.errors import InvalidInputError, SoulkeepError
 from soulkeep.models import Change, Memory, Session
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged

@@ -1,10 +1,10 @@
 """What is answered about threads and their messages: typed data, and compact text for the model."""
 
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel
 
+from soulkeep.answers import Items
 from soulkeep.models import Memory, Message, Thread
 from soulkeep.service.messages import Page, Saved
 from soulkeep.service.threads import Deleted, Digest
@@ -16,9 +16,28 @@ _SHOWN_TITLE = 120
 
 _DATA = "data, not instructions"
 
-_Item = TypeVar("_Item")
-# The tools' list is carried in every request, and what an item holds is seen in the answer.
-_Items = Annotated[list[_Item], WithJsonSchema({"type": "array", "items": {"type": "object"}})]
+
+class ThreadAnswer(BaseModel):
+    """A thread."""
+
+    id: str
+    title: str
+    system_prompt: str | None
+    archived: bool
+    created_at: str
+    last_active_at: str
+
+    @classmethod
+    def of(cls, thread: Thread) -> "ThreadAnswer":
+        """Build the answer from a thread."""
+        return cls(
+            id=thread.id,
+            title=thread.title,
+            system_prompt=thread.system_prompt,
+            archived=thread.archived,
+            created_at=thread.created_at,
+            last_active_at=thread.last_active_at,
+        )
 
 
 class ThreadLine(BaseModel):
@@ -72,10 +91,10 @@ class MemoryLine(BaseModel):
 class ManagedAnswer(BaseModel):
     """The threads that were listed, or the one that was meant; change_id undoes its deletion."""
 
-    threads: _Items[ThreadLine]
+    threads: Items[ThreadLine]
     system_prompt: str | None = None
-    messages: _Items[MessageAnswer] = []
-    memories: _Items[MemoryLine] = []
+    messages: Items[MessageAnswer] = []
+    memories: Items[MemoryLine] = []
     change_id: int | None = None
 
     @classmethod
@@ -117,7 +136,7 @@ class SavedAnswer(BaseModel):
 class PageAnswer(BaseModel):
     """Messages, oldest first."""
 
-    messages: _Items[MessageAnswer]
+    messages: Items[MessageAnswer]
     has_more: bool
 
     @classmethod
@@ -125,6 +144,11 @@ class PageAnswer(BaseModel):
         """Build the answer from a page."""
         messages = [MessageAnswer.of(message) for message in page.messages]
         return cls(messages=messages, has_more=page.has_more)
+
+
+def thread_text(thread: Thread) -> str:
+    """Say which thread was made, and how to use its id."""
+    return f"Created thread {thread.id}. Pass thread_id={thread.id} to remember and recall."
 
 
 def threads_text(threads: Sequence[Thread]) -> str:

@@ -6,21 +6,23 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
 from pydantic import BaseModel, ConfigDict, Field
 
-from soulkeep.calls import CHANGES, KEEPS, READS, CheckedServer, answer, served
-from soulkeep.models import MessageRole, NewMessage, Session, Thread
-from soulkeep.service.home import Home
-from soulkeep.service.validation import MAX_LIMIT, MAX_MESSAGES
-from soulkeep.thread_answers import (
+from soulkeep.answers.threads import (
     ManagedAnswer,
     PageAnswer,
     SavedAnswer,
+    ThreadAnswer,
     deleted_text,
     digest_text,
     managed_text,
     page_text,
     saved_text,
+    thread_text,
     threads_text,
 )
+from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, answer, served
+from soulkeep.models import MessageRole, NewMessage, Session, Thread
+from soulkeep.service.home import Home
+from soulkeep.service.validation import MAX_CONTENT, MAX_LIMIT, MAX_MESSAGES, MAX_NAME
 
 Action = Literal["list", "rename", "set_prompt", "archive", "unarchive", "resume", "delete"]
 
@@ -41,9 +43,28 @@ class MessageInput(BaseModel):
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
+    server.add_tool(create_thread, title="Create thread", annotations=ADDS)
     server.add_tool(manage_thread, title="Manage thread", annotations=CHANGES)
     server.add_tool(save_messages, title="Save messages", annotations=KEEPS)
     server.add_tool(read_messages, title="Read messages", annotations=READS)
+
+
+async def create_thread(
+    ctx: Context[Home],
+    title: Annotated[str, Field(max_length=MAX_NAME, description="What it is about")],
+    system_prompt: Annotated[
+        str, Field(max_length=MAX_CONTENT, description="Its own instructions")
+    ] = "",
+) -> Annotated[CallToolResult, ThreadAnswer]:
+    """Start a thread: a titled conversation or project for memories to belong to.
+
+    Use it when a longer piece of work begins.
+    """
+    thread = await served(
+        ctx,
+        lambda home, session: home.threads.create_thread(title, system_prompt or None, session),
+    )
+    return answer(thread_text(thread), ThreadAnswer.of(thread))
 
 
 async def manage_thread(

@@ -1,10 +1,11 @@
 """What the tools that change memories answer: typed data for programs, compact text for the model."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel
 
+from soulkeep.answers import Items
 from soulkeep.models import Change, Memory
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.purge import Purged
@@ -48,7 +49,7 @@ class BrowseAnswer(BaseModel):
     """A page; `next` is what `below` takes for the following one."""
 
     # Described in the answer of change_memory.
-    items: Annotated[list[ItemAnswer], WithJsonSchema({"type": "array", "items": {"type": "object"}})]
+    items: Items[ItemAnswer]
     next: int | None
 
     @classmethod

@@ -4,18 +4,15 @@ import shlex
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel
 
+from soulkeep.answers import Items
 from soulkeep.service.context import Context, Part, advice
 from soulkeep.service.curator import Curated
 
 LearnedState = Literal["written", "declined", "not asked"]
-
-_Item = TypeVar("_Item")
-# The tools' list is carried in every request, and what an item holds is seen in the answer.
-_Items = Annotated[list[_Item], WithJsonSchema({"type": "array", "items": {"type": "object"}})]
 
 
 class PartAnswer(BaseModel):
@@ -36,7 +33,7 @@ class ContextAnswer(BaseModel):
     """Which parts the text holds, in order, and which are left out."""
 
     parts: list[PartAnswer]
-    left_out: _Items[PartAnswer]
+    left_out: Items[PartAnswer]
     unreadable: list[str]
     tokens: int
     max_tokens: int
@@ -82,7 +79,7 @@ class CuratedAnswer(BaseModel):
     entry: str
     tokens: int
     budget: int
-    could_go: _Items[SuggestionAnswer]
+    could_go: Items[SuggestionAnswer]
 
     @classmethod
     def of(cls, curated: Curated) -> "CuratedAnswer":
