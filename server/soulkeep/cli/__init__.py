@@ -52,6 +52,8 @@ def soulkeep(context: click.Context) -> None:
     """Long-term memory for any MCP client, in files you own.
 
     Without a command it serves a client over stdin and stdout.
+    The exit code is 0 when all was done, 1 when something was refused or found wrong, 2 after a wrong
+    call.
     """
     if context.invoked_subcommand is None:
         context.invoke(serve)

@@ -4,10 +4,9 @@ import platform
 import stat
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import click
 
 from soulkeep import __version__
 from soulkeep.cli.options import home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_facts, print_json
+from soulkeep.cli.terminal import print_facts, print_json, pulsing
 from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import Fault
@@ -109,17 +108,13 @@ def compact() -> None:
 
     Others can go on using the store meanwhile.
     """
-    # Nobody knows how many steps it takes, so the bar only shows that it goes on.
-    steps = click.progressbar(
-        count(), label="Compacting", file=sys.stderr, hidden=not sys.stderr.isatty()
-    )
-    with opened_home() as home, steps as bar:
-        freed = home.indexes.compact(lambda: _step(bar))
+    with opened_home() as home, pulsing("Compacting") as pulse:
+        freed = home.indexes.compact(lambda: _step(pulse))
     click.echo(f"The store is {freed:,} bytes smaller." if freed else "There is nothing to give back.")
 
 
-def _step(bar: "ProgressBar[int]") -> None:
-    bar.update(1)
+def _step(pulse: Callable[[], None]) -> None:
+    pulse()
     time.sleep(PAUSE_S)
 
 

@@ -7,7 +7,7 @@ import click
 
 from soulkeep.cli.lifecycle import counted
 from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
-from soulkeep.cli.terminal import one_line, print_json, print_table
+from soulkeep.cli.terminal import one_line, print_json, print_table, pulsing
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Doomed, Purged
 
@@ -38,16 +38,19 @@ def purge(
     if trash and (memory_ids or backups or all_backups):
         raise click.UsageError("Give either memories or --trash, which leaves backups as they are.")
     with opened_home() as home:
-        if not memory_ids and not trash:
-            purged = home.purges.finish()
-        elif trash:
+        chosen = _chosen(home, backups, every=all_backups)
+        if trash:
             _confirm("Erase all that was deleted or changed, and all former texts?", yes=yes)
-            purged = home.purges.empty_trash()
-        else:
-            chosen = _chosen(home, backups, every=all_backups)
+        elif memory_ids:
             _show(home.purges.list_doomed(memory_ids, chosen), chosen, quiet=yes)
             _confirm("Erase all of this for good?", yes=yes)
-            purged = home.purges.purge(memory_ids, chosen)
+        with pulsing("Writing the store anew") as pulse:
+            if memory_ids:
+                purged: Purged | None = home.purges.purge(memory_ids, chosen, pulse=pulse)
+            elif trash:
+                purged = home.purges.empty_trash(pulse=pulse)
+            else:
+                purged = home.purges.finish(pulse=pulse)
     _report(purged, as_json=as_json)
 
 

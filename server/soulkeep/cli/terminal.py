@@ -3,13 +3,18 @@
 import json
 import shutil
 import sys
+import time
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 
 import click
 
 _NARROWEST = 20
 _BAR = 30
+_QUICK_S = 1.0
+"""What takes no longer shows no progress."""
 _COLUMNS = "▁▂▃▄▅▆▇█"
 
 
@@ -66,6 +71,22 @@ def print_days(title: str, counts: Mapping[str, int]) -> None:
     fullest = max(days, key=lambda day: counts[day])
     most_said = f", most on {fullest}: {counts[fullest]:,}" if total else ""
     click.echo(f"  {days[0]} to {days[-1]}: {total:,}{most_said}")
+
+
+@contextmanager
+def pulsing(label: str) -> Iterator[Callable[[], None]]:
+    """Show on a terminal that something goes on, once the block has taken a second.
+
+    The block is handed what to call now and then.
+    """
+    began = time.monotonic()
+    with click.progressbar(count(), label=label, file=sys.stderr, hidden=True) as bar:
+
+        def pulse() -> None:
+            bar.hidden = not sys.stderr.isatty() or time.monotonic() - began < _QUICK_S
+            bar.update(1)
+
+        yield pulse
 
 
 def size_text(size: int) -> str:

@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,8 @@ BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
 
 _HEADER = b"SQLite format 3\0"
+_STEPS_PER_PULSE = 20_000
+"""SQLite's own steps, some ten milliseconds."""
 _FULL_DISK_BYTES = 256 * 1024
 
 Row = tuple[Any, ...]
@@ -186,8 +188,8 @@ class Database:
             finally:
                 self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
 
-    def vacuum(self) -> None:
-        """Write the file anew; outside transactions.
+    def vacuum(self, pulse: Callable[[], None]) -> None:
+        """Write the file anew, with a `pulse` now and then while it takes; outside transactions.
 
         Raises:
             StoreBusyError: Another process keeps writing.
@@ -196,9 +198,11 @@ class Database:
         with self._lock, translated(self.path):
             # A second copy of the store belongs on the disk, not in memory.
             self._connection.pragma("temp_store", "DEFAULT")
+            self._connection.set_progress_handler(lambda: _goes_on(pulse), _STEPS_PER_PULSE)
             try:
                 self._connection.execute("VACUUM")
             finally:
+                self._connection.set_progress_handler(None)
                 self._connection.pragma("temp_store", "MEMORY")
 
     def empty_log(self) -> bool:
@@ -218,6 +222,11 @@ class Database:
         """Close the connection; closing it again does nothing."""
         with self._lock:
             self._connection.close()
+
+
+def _goes_on(pulse: Callable[[], None]) -> bool:
+    pulse()
+    return False  # anything else would end the statement
 
 
 def _vec_library() -> str:

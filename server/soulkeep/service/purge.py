@@ -20,6 +20,14 @@ _WORDS = 40
 """So many words of a text are looked for in documents."""
 
 
+Pulse = Callable[[], None]
+"""Called now and then while something takes its time."""
+
+
+def _unfelt() -> None:
+    """Take no interest in how long it takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Doomed:
     """What a purge takes: memories, live or not, with every version of each and what they replaced."""
@@ -73,13 +81,18 @@ class Purges:
         return _trace(self._repository, memory_ids, strict=not backups)
 
     def purge(
-        self, memory_ids: Sequence[int], backups: Collection[str] = (), session: Session | None = None
+        self,
+        memory_ids: Sequence[int],
+        backups: Collection[str] = (),
+        session: Session | None = None,
+        *,
+        pulse: Pulse = _unfelt,
     ) -> Purged:
         """Take memories out of the store, the documents' former texts, MEMORY.md and these backups.
 
         All versions of each go, what it replaced, and the lines promoted from it. There is no way back.
         The file is written anew, which needs as much free space as it takes; others cannot write
-        meanwhile. If that fails, `finish` goes on.
+        meanwhile, and there is a `pulse` now and then. If that fails, `finish` goes on.
 
         Raises:
             InvalidInputError: There are none, too many, or one is an entry of a document.
@@ -97,9 +110,9 @@ class Purges:
             _delete(self._repository, doomed)
             details = {"memory_ids": list(doomed.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
-        is_final = self._repository.erase()
+        is_final = self._repository.erase(pulse)
         rewritten = [
-            self._backups.rewrite(backup, lambda store: _purge_copy(store, doomed))
+            self._backups.rewrite(backup, lambda store: _purge_copy(store, doomed, pulse))
             for backup in sorted(backups)
         ]
         kept_in = (
@@ -109,7 +122,7 @@ class Purges:
         )
         return Purged(doomed.memory_ids, lines, texts, tuple(rewritten), kept_in, is_final)
 
-    def empty_trash(self, session: Session | None = None) -> Purged:
+    def empty_trash(self, session: Session | None = None, *, pulse: Pulse = _unfelt) -> Purged:
         """Take out of the store all that was deleted or changed, and all former texts of documents.
 
         What is there now stays as it is; nothing done until now can be undone any more.
@@ -124,11 +137,11 @@ class Purges:
             changes = self._repository.changes.forget_all()
             self._repository.mark_erasure()
             self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
-        is_final = self._repository.erase()
+        is_final = self._repository.erase(pulse)
         kept_in = tuple(f"backup {name}" for name in self._backups.list_others())
         return Purged((), texts=texts, kept_in=kept_in, is_final=is_final)
 
-    def finish(self) -> Purged | None:
+    def finish(self, *, pulse: Pulse = _unfelt) -> Purged | None:
         """Go on with a purge that was cut off; None where there is none.
 
         Raises:
@@ -136,7 +149,7 @@ class Purges:
         """
         if not self._repository.awaits_erasure:
             return None
-        return Purged((), is_final=self._repository.erase())
+        return Purged((), is_final=self._repository.erase(pulse))
 
 
 def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> Doomed:
@@ -189,14 +202,14 @@ def _texts_of(edit: ChangedRow) -> Iterator[str]:
         yield from (hunk.removed, hunk.added, hunk.above, hunk.below)
 
 
-def _purge_copy(store: Path, doomed: Doomed) -> None:
+def _purge_copy(store: Path, doomed: Doomed, pulse: Pulse) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
     with closing(Repository(store)) as repository:
         then = _trace(repository, doomed.memory_ids, strict=False)
         doomed = Doomed(then.memory_ids, (*doomed.versions, *then.versions))
         with repository.transaction():
             _delete(repository, doomed)
-        repository.erase()
+        repository.erase(pulse)
     path = store.with_name(MEMORY)
     if path.exists():
         text = path.read_bytes().decode(errors="surrogateescape")

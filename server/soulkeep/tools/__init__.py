@@ -16,7 +16,8 @@ answer means nothing is known.
 When you learn something that will still matter in a later conversation, call remember at once, without \
 being asked: a fact about the user or project, a preference, a decision with its reason, a summary of \
 finished work. Write each memory as one self-contained sentence with names and dates, not "he" or \
-"yesterday". Do not keep secrets, small talk, or what is easily looked up.
+"yesterday". Do not keep secrets, small talk, or what is easily looked up. Correct or forget what turns \
+out wrong or over with change_memory.
 
 Use create_thread for a longer piece of work and pass its thread_id; without one a memory is global. \
 Log what was done with log_day.
