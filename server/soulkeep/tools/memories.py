@@ -120,7 +120,7 @@ async def recall(
     memory_type: _AnyType = None,
     since: Annotated[str, Field(description="ISO date or time, UTC; as until")] = "",
     until: str = "",
-    include_messages: Annotated[bool, Field(description="Also messages of threads")] = False,
+    include_messages: bool = False,
     max_tokens: Annotated[
         int, Field(ge=100, le=20_000, description="Budget of the text")
     ] = DEFAULT_TOKENS,

@@ -93,7 +93,7 @@ async def curate_memory(
         str,
         Field(
             max_length=MAX_NAME,
-            description="User Facts, Project Context, Preferences, Important Decisions, or another",
+            description="Such as User Facts or Preferences",
         ),
     ],
     entry: Annotated[

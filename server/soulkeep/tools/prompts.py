@@ -28,7 +28,7 @@ def register(server: CheckedServer) -> None:
 
 async def list_prompts(
     ctx: Context[Home],
-    include_inactive: Annotated[bool, Field(description="Also those switched off")] = False,
+    include_inactive: bool = False,
 ) -> Annotated[CallToolResult, PromptsAnswer]:
     """List the user's own standing instructions, highest priority first.
 
@@ -49,7 +49,7 @@ async def set_prompt(
     priority: Annotated[_Integer, Field(description="Higher is loaded first")] = None,
     is_active: _Switch = None,
     remove: bool = False,
-    prompt_id: Annotated[_Integer, Field(description="To rename it")] = None,
+    prompt_id: _Integer = None,
 ) -> Annotated[CallToolResult, PromptChangeAnswer]:
     """Create, change, switch or remove a global prompt, by its name; what is left out stays.
 

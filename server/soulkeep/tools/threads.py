@@ -51,10 +51,8 @@ def register(server: CheckedServer) -> None:
 
 async def create_thread(
     ctx: Context[Home],
-    title: Annotated[str, Field(max_length=MAX_NAME, description="What it is about")],
-    system_prompt: Annotated[
-        str, Field(max_length=MAX_CONTENT, description="Its own instructions")
-    ] = "",
+    title: Annotated[str, Field(max_length=MAX_NAME)],
+    system_prompt: Annotated[str, Field(max_length=MAX_CONTENT)] = "",
 ) -> Annotated[CallToolResult, ThreadAnswer]:
     """Start a thread: a titled conversation or project for memories to belong to.
 
