@@ -3,12 +3,16 @@
 import io
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client import ClientRequestContext
+from mcp.types import ElicitRequestParams, ElicitResult
 
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
@@ -105,3 +109,27 @@ async def process_client(tmp_path: Path, request: pytest.FixtureRequest) -> Asyn
     )
     async with Client(stdio_client(server), mode=request.param, read_timeout_seconds=30) as connected:
         yield connected
+
+
+@pytest.fixture(params=["auto", "legacy"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """How a client connects: in the modern and in the handshake era."""
+    return str(request.param)
+
+
+Action = Literal["accept", "decline", "cancel"]
+
+
+@asynccontextmanager
+async def asking(
+    home: Home, mode: str, action: Action, **content: bool
+) -> AsyncIterator[tuple[Client, list[str]]]:
+    """Give a client whose user answers so, and what the user was asked."""
+    asked: list[str] = []
+
+    async def user(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action=action, content=dict(content) if content else None)
+
+    async with Client(build_server(home), mode=mode, cache=None, elicitation_callback=user) as client:
+        yield client, asked

@@ -4,23 +4,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from mcp import Client, MCPError
-from mcp.client import ClientRequestContext
-from mcp.types import INVALID_PARAMS, ElicitRequestParams, ElicitResult
+from mcp.types import INVALID_PARAMS
 
+from conftest import Action, asking
 from soulkeep.answers.notes import context_text
 from soulkeep.app import build_server, open_home
 from soulkeep.models import NewMemory, Options
 from soulkeep.service.home import Home
 from wire import COMMAND
 
-Action = Literal["accept", "decline", "cancel"]
 Call = Callable[..., Awaitable[tuple[str, dict[str, Any]]]]
 
 
@@ -199,26 +197,6 @@ async def test_the_audit_log_tells_of_changes_without_their_text(client: Client,
         "characters": 11,
     }
     assert "Secret" not in json.dumps(rows)
-
-
-@asynccontextmanager
-async def asking(
-    home: Home, mode: str, action: Action, **content: bool
-) -> AsyncIterator[tuple[Client, list[str]]]:
-    """Give a client whose user answers so, and what the user was asked."""
-    asked: list[str] = []
-
-    async def user(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
-        asked.append(params.message)
-        return ElicitResult(action=action, content=dict(content) if content else None)
-
-    async with Client(build_server(home), mode=mode, cache=None, elicitation_callback=user) as client:
-        yield client, asked
-
-
-@pytest.fixture(params=["auto", "legacy"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 async def test_a_line_that_the_user_agrees_to_is_written_with_its_date(mode: str, home: Home) -> None:

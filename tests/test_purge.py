@@ -1,28 +1,25 @@
 """Purging: what is erased is in no file of the home any more, and nothing else is gone."""
 
 import multiprocessing
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import apsw
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp import Client
-from mcp.client import ClientRequestContext
-from mcp.types import ElicitRequestParams, ElicitResult
 
-from conftest import Run, TickingClock
-from soulkeep.app import STORE_NAME, build_server, open_home
+from conftest import Action, Run, TickingClock, asking
+from soulkeep.app import STORE_NAME, open_home
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.home import Home
 
 SECRET = "The vault opens with zanzibar quokka and nothing else."  # noqa: S105 - not a password
 WORDS = (b"zanzibar", b"quokka", b"Zanzibar", b"zanzibarquokka")
-Action = Literal["accept", "decline", "cancel"]
 
 
 @pytest.fixture
@@ -359,26 +356,6 @@ def test_the_command_empties_the_trash_and_finds_nothing_to_go_on_with(
     assert files_with(home_path, *WORDS) == []
     assert run("purge", "1", "--trash")[0] == 2
     assert run("purge", "1", "--yes")[0] == 1
-
-
-@pytest.fixture(params=["auto", "legacy"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@asynccontextmanager
-async def asking(
-    home: Home, mode: str, action: Action, **content: bool
-) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A client whose user answers; what they are asked is noted."""
-    asked: list[str] = []
-
-    async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
-        asked.append(params.message)
-        return ElicitResult(action=action, content=dict(content) if content else None)
-
-    async with Client(build_server(home), mode=mode, cache=None, elicitation_callback=answer) as client:
-        yield client, asked
 
 
 async def test_the_tool_erases_only_after_the_user_agreed(mode: str, home: Home) -> None:

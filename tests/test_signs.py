@@ -68,11 +68,6 @@ class Ear:
 Subscribed = Callable[..., AbstractAsyncContextManager[Ear]]
 
 
-@pytest.fixture(params=["auto", "legacy"])
-def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Home]:
     """The same home, opened by another process than the server."""
