@@ -130,7 +130,7 @@ def build_server(
         middleware=[open_session, signs.note_session],
         subscriptions=signs.bus,
     )
-    tools.register(server, tools_offered)
+    server.add_tools = partial(tools.register, server, tools_offered)
     resources.register(server, home)
     prompts.register(server, home)
     completions.register(server, home)

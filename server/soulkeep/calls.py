@@ -116,6 +116,8 @@ class CheckedServer(MCPServer[Home]):
     """
 
     user_prompts: PromptSource | None = None
+    add_tools: Callable[[], None] | None = None
+    """Adds the tools when a request first needs them: their schemas would hold up the first answer."""
     offered: Collection[str] | None = None
     """The names of the tools that are offered, where not all of them are."""
     _known: Mapping[str, list[str]] = MappingProxyType({})
@@ -125,8 +127,14 @@ class CheckedServer(MCPServer[Home]):
         if self.offered is None or fn.__name__ in self.offered:
             super().add_tool(fn, *args, **options)
 
+    def _complete(self) -> None:
+        add_tools, self.add_tools = self.add_tools, None
+        if add_tools is not None:
+            add_tools()
+
     async def list_tools(self) -> list[Tool]:
         """Return the tools with compact schemas and descriptions."""
+        self._complete()
         tools = await super().list_tools()
         for tool in tools:
             tool.description = cleandoc(tool.description or "")
@@ -157,6 +165,7 @@ class CheckedServer(MCPServer[Home]):
     async def _arguments(self) -> Mapping[str, list[str]]:
         """Return the arguments of each tool; a server's tools stay what they are."""
         if not self._known:
+            self._complete()
             tools = await super().list_tools()
             self._known = {tool.name: list(tool.input_schema["properties"]) for tool in tools}
         return self._known

@@ -2,7 +2,6 @@
 
 from soulkeep.calls import CheckedServer
 from soulkeep.models import ToolSet
-from soulkeep.tools import lifecycle, memories, notes, prompts, threads
 
 __all__ = ["DEFAULT_TOOLS", "INSTRUCTIONS", "register"]
 
@@ -43,6 +42,9 @@ DEFAULT_TOOLS = frozenset(
 
 def register(server: CheckedServer, offered: ToolSet) -> None:
     """Add the tools that are offered to a server."""
+    # With what they answer they take longer to import than all that the first reply needs of us.
+    from soulkeep.tools import lifecycle, memories, notes, prompts, threads
+
     server.offered = DEFAULT_TOOLS if offered == "default" else None
     for module in (memories, lifecycle, threads, notes, prompts):
         module.register(server)
