@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,14 +30,28 @@ class RefusedError(Exception):
     """A service refused what it was asked."""
 
 
+class SetClock:
+    """A clock that is set before each step, so that each run of one example sees the same times."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def set(self, turn: int) -> None:
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC) + timedelta(seconds=turn)
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(milliseconds=1)
+        return self.now
+
+
 class Actor(Protocol):
     """Whoever works on the home."""
 
     def open(self, path: str) -> None:
         """Open a home."""
 
-    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        """Call a method of the home by its path."""
+    def call(self, turn: int, name: str, *arguments: Any, **named: Any) -> Any:
+        """Call a method of the home by its path, at a time that is told by the turn."""
 
     def close(self) -> None:
         """Close the home."""
@@ -46,9 +61,11 @@ class Here:
     """Works on the home in this process."""
 
     def open(self, path: str) -> None:
-        self.home = open_home(path, embedder="none")
+        self.clock = SetClock()
+        self.home = open_home(path, embedder="none", clock=self.clock)
 
-    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
+    def call(self, turn: int, name: str, *arguments: Any, **named: Any) -> Any:
+        self.clock.set(turn)
         try:
             return _called(self.home, name, arguments, named)
         except SoulkeepError as error:
@@ -76,13 +93,13 @@ class Elsewhere:
         return result
 
     def open(self, path: str) -> None:
-        self._ask("open", path, (), {})
+        self._ask("open", 0, path, (), {})
 
-    def call(self, name: str, *arguments: Any, **named: Any) -> Any:
-        return self._ask("call", name, arguments, named)
+    def call(self, turn: int, name: str, *arguments: Any, **named: Any) -> Any:
+        return self._ask("call", turn, name, arguments, named)
 
     def close(self) -> None:
-        self._ask("close", "", (), {})
+        self._ask("close", 0, "", (), {})
 
     def end(self) -> None:
         self._pipe.close()
@@ -91,15 +108,16 @@ class Elsewhere:
 
 def _work(pipe: Connection) -> None:
     with ExitStack() as opened:
-        home: Home | None = None
+        home, clock = None, SetClock()
         while True:
             try:
-                verb, name, arguments, named = pipe.recv()
+                verb, turn, name, arguments, named = pipe.recv()
             except EOFError:
                 return
+            clock.set(turn)
             try:
                 if verb == "open":
-                    home = opened.enter_context(closing(open_home(name, embedder="none")))
+                    home = opened.enter_context(closing(open_home(name, embedder="none", clock=clock)))
                     pipe.send((True, None))
                 elif verb == "close":
                     opened.close()
@@ -153,7 +171,7 @@ class WholeLife(RuleBasedStateMachine):
     def act(self, name: str, *arguments: Any, **named: Any) -> Any:
         self.turn += 1
         team = self.team()
-        return team[self.turn % len(team)].call(name, *arguments, **named)
+        return team[self.turn % len(team)].call(self.turn, name, *arguments, **named)
 
     def made(self, former: Model) -> None:
         """Note what a change was made to, if one was."""
@@ -163,14 +181,14 @@ class WholeLife(RuleBasedStateMachine):
             self.before[latest.id] = former
 
     def some(self, data: st.DataObject, ids: Any) -> Any:
-        return data.draw(st.sampled_from(sorted(ids)))
+        return data.draw(st.sampled_from(list(ids)))
 
     # Memories.
 
     @rule(data=st.data(), content=TEXTS, kind=st.sampled_from(MEMORY_TYPES))
     def remember(self, data: st.DataObject, content: str, kind: str) -> None:
         former = copy.deepcopy(self.model)
-        thread = data.draw(st.sampled_from([None, *sorted(self.model.threads)]))
+        thread = data.draw(st.sampled_from([None, *self.model.threads]))
         (receipt,) = self.act("memories.remember", [NewMemory(content, kind, thread)])
         known = (content, kind, thread)
         assert receipt.stored == (known not in self.model.memories.values())
@@ -182,7 +200,7 @@ class WholeLife(RuleBasedStateMachine):
     def replace_some(self, data: st.DataObject) -> None:
         former = copy.deepcopy(self.model)
         ids = data.draw(
-            st.lists(st.sampled_from(sorted(self.model.memories)), min_size=1, max_size=3, unique=True)
+            st.lists(st.sampled_from(list(self.model.memories)), min_size=1, max_size=3, unique=True)
         )
         content = f"in place of {ids}"
         (receipt,) = self.act("memories.remember", [NewMemory(content)], replaces=ids)
@@ -231,7 +249,7 @@ class WholeLife(RuleBasedStateMachine):
     def move(self, data: st.DataObject) -> None:
         former = copy.deepcopy(self.model)
         memory_id = self.some(data, self.model.memories)
-        thread = data.draw(st.sampled_from([None, *sorted(self.model.threads)]))
+        thread = data.draw(st.sampled_from([None, *self.model.threads]))
         self.act("lifecycle.move", [memory_id], thread)
         self.model.memories[memory_id] = (*self.model.memories[memory_id][:2], thread)
         self.made(former)
@@ -362,9 +380,8 @@ class WholeLife(RuleBasedStateMachine):
     def trash_of_now(self) -> None:
         """Take over which memories can be restored: more than before, as undoing is a change too."""
         past = self.act("lifecycle.list_trash", 1000)
-        self.model.trash = {
-            p.memory.id: (p.memory.content, p.memory.memory_type, p.memory.thread_id) for p in past
-        }
+        gone = {p.memory.id: p.memory for p in past}
+        self.model.trash = {i: (m.content, m.memory_type, m.thread_id) for i, m in sorted(gone.items())}
         assert not self.model.trash.keys() & self.model.memories.keys()
 
     # The rest of what can be done at any time.
