@@ -8,11 +8,11 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from soulkeep.embedders import Embedded
 from soulkeep.errors import EmbedderUnavailableError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
+
+_Sized = TypeVar("_Sized", bound=Sized)
 
 DIMENSIONS = 256
 
@@ -37,6 +39,9 @@ MAX_WORDS = 16_384
 
 MAX_TOKENS = 2_048
 """Tokens whose vectors are summed at once, 1 KiB each: as many as a processor's cache holds."""
+
+MAX_CHARACTERS = 100_000
+"""Characters that are turned into tokens at once, at some hundred bytes of memory each."""
 
 _VOCABULARY = 32_000
 _DIGITS = "0123456789"
@@ -62,7 +67,7 @@ class WordLlama:
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
         model = self._loaded()
-        tokens = [model.tokens(text) for text in texts]
+        tokens = model.list_tokens(texts)
         pooled = [vector for group in _groups(tokens) for vector in model.pooled(group, model.weights)]
         return Embedded(tuple(map(_unit, pooled)), sum(len(ids) for ids in tokens))
 
@@ -155,8 +160,14 @@ class _Model:
         self._digits = dict(zip(_DIGITS, digits, strict=True))
 
     def tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text. One by one: a batch would be padded to its longest text."""
+        """Return the tokens of a text."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids or [_UNKNOWN]
+
+    def list_tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text, on all processors; none is padded to another's length."""
+        encode = partial(self.tokenizer.encode_batch_fast, add_special_tokens=False)
+        groups = _groups(texts, MAX_CHARACTERS)
+        return [encoded.ids or [_UNKNOWN] for group in groups for encoded in encode(group)]
 
     def _word_tokens(self, word: str) -> list[int]:
         if word.isdecimal() and word.isascii():
@@ -193,16 +204,16 @@ class _Model:
             start += len(group)
 
 
-def _groups(texts: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
-    """Yield the texts together while they have no more than MAX_TOKENS, a longer one by itself."""
-    group: list[Sequence[int]] = []
+def _groups(texts: Sequence[_Sized], most: int = MAX_TOKENS) -> Iterator[list[_Sized]]:
+    """Yield the texts together while they have no more than that in all, a longer one by itself."""
+    group: list[_Sized] = []
     size = 0
-    for tokens in texts:
-        if group and size + len(tokens) > MAX_TOKENS:
+    for text in texts:
+        if group and size + len(text) > most:
             yield group
             group, size = [], 0
-        group.append(tokens)
-        size += len(tokens)
+        group.append(text)
+        size += len(text)
     if group:
         yield group
 
