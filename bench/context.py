@@ -96,7 +96,7 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         closing(open_home(Path(folder) / "home")) as home,
     ):
-        write_documents(home, options.megabytes, random.Random(1))  # noqa: S311
+        write_documents(home, options.megabytes, random.Random(1))  # noqa: S311 - repeatable test data
         rows = measure(home)
     title = f"MEMORY.md of {options.megabytes:g} MB and {DAYS} logs, milliseconds"
     print_table(title, ["", "first", "later, median"], rows)

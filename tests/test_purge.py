@@ -155,6 +155,21 @@ def test_former_texts_lose_the_line_and_keep_the_rest(home: Home) -> None:
     assert not any("zanzibar" in text for text in texts)
 
 
+def test_where_the_text_stood_in_other_words_is_told_too(home: Home) -> None:
+    memory_id = keep(home, SECRET)
+    other = keep(home, f"Mind that {SECRET}")
+    home.lifecycle.forget([other])
+    home.curator.add_entry("User Facts", f"Heard: {SECRET}")
+    home.curator.remove_entry("User Facts", f"Heard: {SECRET}")
+    (with_it, _) = home.documents.list_versions("MEMORY.md")
+
+    purged = home.purges.purge([memory_id])
+
+    assert purged.kept_in == (f"the past of memories {other}", f"history/MEMORY.md/{with_it.id}.md")
+    home.purges.empty_trash()
+    assert files_with(home.path, *WORDS) == []
+
+
 def test_what_a_purged_memory_replaced_goes_too_unless_it_came_back(home: Home) -> None:
     first, second = keep(home, "One zanzibar."), keep(home, "Two quokkas.")
     (receipt,) = home.memories.remember([NewMemory("Both.")], replaces=[first, second])
@@ -373,6 +388,16 @@ async def test_the_tool_erases_only_after_the_user_agreed(mode: str, home: Home)
     }
     assert kept.id not in [backup.id for backup in home.backups.list_backups()]
     assert files_with(home.path, *WORDS) == []
+
+
+async def test_the_user_is_not_shown_more_than_can_be_read(mode: str, home: Home) -> None:
+    ids = fill(home, 30)
+
+    async with asking(home, mode, "decline") as (client, asked):
+        await client.call_tool("purge", {"memory_ids": ids})
+
+    assert asked[0].count("slates") == 20
+    assert asked[0].endswith("- and 10 more")
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ _Reference = PromptReference | ResourceTemplateReference
 def register(server: CheckedServer, home: Home) -> None:
     """Answer the completion requests to a server with what is in the home."""
 
+    # The SDK's decorator has no types.
     @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]
     async def complete(
         ref: _Reference, argument: CompletionArgument, _: CompletionContext | None

@@ -157,6 +157,17 @@ class Documents:
         path = self._history(name) / f"{version}.md"
         return decode(path, read(path))
 
+    def read_history(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the former texts of all documents with their names in the home.
+
+        Raises:
+            DocumentError: One cannot be read.
+        """
+        for name in DOCUMENTS:
+            for version in self.list_versions(name):
+                path = self._history(name) / f"{version.id}.md"
+                yield path.relative_to(self.home).as_posix(), read(path)
+
     def rewrite_history(self, name: DocumentName, change: Change) -> int:
         """Put what `change` makes of each former text in its place; return how many are others now.
 

@@ -159,6 +159,16 @@ class ChangeTable:
             limit=limit,
         )
 
+    def find_saying(self, texts: Sequence[str]) -> list[tuple[str, str]]:
+        """Return kind and key of the rows that once held one of the texts, as the log has them."""
+        rows = self._database.execute(
+            "SELECT DISTINCT r.kind, r.key FROM json_each(?) AS said CROSS JOIN changed_rows AS r"
+            " ON instr(ifnull(r.before ->> 'content', r.before ->> 'system_prompt'), said.value)"
+            " ORDER BY r.kind, r.key",
+            (json.dumps(list(texts)),),
+        )
+        return [(row[0], row[1]) for row in rows]
+
     def edits_of_documents(self) -> list[ChangedRow]:
         """Return what changes did to documents, oldest first."""
         return self._rows("kind = 'documents'")

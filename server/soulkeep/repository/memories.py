@@ -236,9 +236,9 @@ class MemoryTable:
             f" AND {WHEN} <= w.value ORDER BY {WHEN} DESC, m.id DESC LIMIT 1) FROM json_each(?) AS w",
             (json.dumps(dict(until)),),
         )
-        latest = {thread_id: memory_id for thread_id, memory_id in rows if memory_id is not None}
-        memories = self.list_by_ids(list(latest.values()))
-        return {thread_id: memories[memory_id] for thread_id, memory_id in latest.items()}
+        # Another process may take one away in between.
+        memories = self.list_by_ids([row[1] for row in rows if row[1] is not None])
+        return {thread_id: memories[memory_id] for thread_id, memory_id in rows if memory_id in memories}
 
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the memories; inside a transaction."""

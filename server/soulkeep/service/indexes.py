@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from soulkeep.embedders import NO_EMBEDDER, Embedded, Embedder, in_context
-from soulkeep.errors import StoreBusyError
+from soulkeep.errors import StoreBusyError, StoreFullError
 from soulkeep.models import Clock, Embedding, Memory, NewMemory, Session, Usage, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import Sessions
@@ -153,7 +153,8 @@ class Indexes:
             with self._repository.without_waiting():
                 for _ in itertools.islice(self._repository.compact(), STEPS_AT_ONCE):
                     pass
-        except StoreBusyError:
+        except (StoreBusyError, StoreFullError):
+            # It comes after a change that was made, and which must not look as if it had failed.
             return
 
     def compact(self, pause: Callable[[], None] = lambda: time.sleep(PAUSE_S)) -> int:

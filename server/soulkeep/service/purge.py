@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from soulkeep.documents import DOCUMENTS, Documents
@@ -41,8 +42,8 @@ class Purged:
     """What is gone for good, and where it may still stand.
 
     `lines` were promoted from the memories to MEMORY.md; `texts` are former texts of documents that held
-    them; `backups` were rewritten. `kept_in` names documents and backups that may still say it; without
-    `is_final`, so does the store's log until other processes stop reading.
+    them; `backups` were rewritten. `kept_in` names rows, documents, former texts and backups that may
+    still say it; without `is_final`, so does the store's log until other processes stop reading.
     """
 
     memory_ids: tuple[int, ...]
@@ -253,10 +254,11 @@ def _choice(doomed: Doomed, *, promoted_only: bool) -> Callable[[str], bool]:
 
 
 def _documents_saying(documents: Documents, doomed: Doomed) -> list[str]:
-    """Return the names of the documents in which a memory's text may still stand."""
+    """Return the names of documents and of former texts in which a memory's text may still stand."""
     mentions = _pattern(doomed).search
     texts, unreadable = documents.read_all()
-    said = [name for name, content in texts.items() if mentions(content.decode(errors="replace"))]
+    every = chain(texts.items(), documents.read_history())
+    said = [name for name, content in every if mentions(content.decode(errors="replace"))]
     return sorted([*said, *unreadable])
 
 
@@ -264,7 +266,12 @@ def _rows_saying(repository: Repository, doomed: Doomed) -> list[str]:
     texts = sorted({memory.content for memory in doomed.versions})
     memories = repository.memories.find_saying(texts)
     threads = repository.messages.threads_saying(texts)
-    return [*(f"memory {i}" for i in memories), *(f"messages of thread {i}" for i in threads)]
+    past = repository.changes.find_saying(texts)
+    return [
+        *(f"memory {i}" for i in memories),
+        *(f"messages of thread {i}" for i in threads),
+        *(f"the past of {kind} {key}" for kind, key in past),
+    ]
 
 
 def _pattern(doomed: Doomed) -> re.Pattern[str]:

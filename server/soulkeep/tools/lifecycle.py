@@ -34,6 +34,9 @@ SPARED = ("SOUL.md",)
 
 Action = Literal["revise", "forget", "restore", "move"]
 
+_SHOWN = 20
+"""How many versions the user is shown who is asked whether they may be erased."""
+
 _Text = Annotated[str, Field(max_length=MAX_NAME)]
 
 
@@ -186,8 +189,9 @@ async def _ask_to_purge(
         raise ToolError(str(error)) from error
     if not can_ask(ctx):
         return NotAsked()
-    listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in doomed.versions)
-    message = f"Erase these memories with all their versions? There is no way back.\n\n{listed}"
+    listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in doomed.versions[:_SHOWN])
+    more = f"\n- and {rest:,} more" if (rest := len(doomed.versions) - _SHOWN) > 0 else ""
+    message = f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
     return Elicit(message=message, schema=PurgeConsent)
 
 
