@@ -109,8 +109,8 @@ class Backups:
         """
         # Here the store is locked first, then the backups and the documents; in `restore` the store is
         # last. Should the two meet, the restore gives up on the store after BUSY_TIMEOUT_S and lets go
-        # of the rest, for which the migration waits longer. Nobody else waits for the store while
-        # holding one of the others: making a backup and editing a document take only those.
+        # of the rest, for which the migration waits longer. So does who edits a document, which is
+        # recorded in the store while the documents are locked; making a backup locks no store.
         try:
             self.make(f"before migration from schema {version}")
         except StoreCorruptError as error:
@@ -168,8 +168,7 @@ class Backups:
         It is called with the path of the copy's store, beside which the documents are.
 
         Raises:
-            BackupNotFoundError: There is none with this id.
-            BackupDamagedError: It is not what was written.
+            BackupDamagedError: It is not what was written, or not there.
             StoreError: It cannot be written; the backup stays as it was.
         """
         with exclusive(self.folder), workshop(self.folder, "rewriting") as stage:

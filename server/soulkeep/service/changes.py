@@ -119,6 +119,13 @@ class Changes:
             DocumentError: The documents cannot be backed up; nothing is done.
         """
         self._backups.before_forgetting(*leaving)
+        with self._recording(action, session) as making:
+            yield making
+        if any(leaving):
+            self._indexes.compact_some()
+
+    @contextmanager
+    def _recording(self, action: str, session: Session) -> Iterator[Making]:
         with self._repository.transaction():
             making = Making(self._repository)
             yield making
@@ -128,8 +135,6 @@ class Changes:
                 self._mark_undone(making.undone, change_id)
                 making.change_id = change_id
             self._prune()
-        if any(leaving):
-            self._indexes.compact_some()
 
     def list_changes(
         self, limit: int = 50, before: int | None = None, since: str | None = None
@@ -212,10 +217,9 @@ class Changes:
         edited = [row for row in every if row.kind == "documents"]
         _require_spared(edited, spare)
         leaving = _count_leaving(every, "memories"), _count_leaving(every, "messages")
-        with (
-            self._edits.taking_back(edited) as write,
-            self.making("undo", session, leaving=leaving) as making,
-        ):
+        # A backup takes the lock of backups and then that of documents, so it comes before the latter.
+        self._backups.before_forgetting(*leaving)
+        with self._edits.taking_back(edited) as write, self._recording("undo", session) as making:
             for change in changes:
                 for row in sorted(rows[change.id], key=_turn):
                     self._put_back(row, making, vectors)
@@ -225,6 +229,8 @@ class Changes:
             # them and the commit, they are as if edited by hand, and the changes stay in the log.
             for name, hunks in write().items():
                 making.edit(name, hunks)
+        if any(leaving):
+            self._indexes.compact_some()
         return list(changes)
 
     def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
