@@ -15,7 +15,6 @@ from mcp.types import (
 )
 
 from soulkeep.calls import CheckedServer
-from soulkeep.documents.markdown import list_sections
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import MEMORY_TYPES
 from soulkeep.service.home import Home
@@ -70,6 +69,8 @@ def _dates(home: Home, typed: str) -> list[str]:
 
 
 def _sections(home: Home, typed: str) -> list[str]:
+    from soulkeep.documents.markdown import list_sections
+
     titles = [section.title for section in list_sections(home.documents.read("MEMORY.md"))]
     sought = typed.casefold()
     return [title for title in dict.fromkeys(titles) if sought in title.casefold()]

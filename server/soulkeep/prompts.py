@@ -18,7 +18,6 @@ from mcp.types import (
 )
 from pydantic import Field
 
-from soulkeep.answers.notes import context_text
 from soulkeep.calls import CheckedServer
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import PromptOffer
@@ -40,6 +39,8 @@ def register(server: CheckedServer, home: Home) -> None:
         query: Annotated[str, Field(description="What the conversation will be about")] = "",
     ) -> str:
         """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
+        from soulkeep.answers.notes import context_text
+
         try:
             context = await anyio.to_thread.run_sync(
                 lambda: home.contexts.assemble(thread_id=thread_id or None, query=query or None)

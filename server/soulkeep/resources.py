@@ -12,7 +12,6 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import Annotations, Resource
 
-from soulkeep.answers.notes import context_text
 from soulkeep.calls import CheckedServer
 from soulkeep.documents import DOCUMENTS, DocumentName
 from soulkeep.errors import NotFoundError, SoulkeepError, excerpt
@@ -66,7 +65,7 @@ def register(server: CheckedServer, home: Home) -> None:
         title="Context",
         description="What a conversation starts with; the tool get_context takes a thread and a budget.",
         mime_type=_MARKDOWN,
-    )(partial(_served, lambda: context_text(home.contexts.assemble())))
+    )(partial(_served, lambda: _context_text(home)))
     server.resource(
         STATS_URI,
         name="stats",
@@ -75,6 +74,13 @@ def register(server: CheckedServer, home: Home) -> None:
         mime_type="application/json",
     )(partial(_served, lambda: _stats_text(home)))
     _register_templates(server)
+
+
+def _context_text(home: Home) -> str:
+    # Imported when it is read: nothing of it is needed for the first answer.
+    from soulkeep.answers.notes import context_text
+
+    return context_text(home.contexts.assemble())
 
 
 def _stats_text(home: Home) -> str:
