@@ -18,7 +18,7 @@ from soulkeep.service.backups import Backups
 from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
-from soulkeep.service.documents import DocumentIndex
+from soulkeep.service.document_index import DocumentIndex
 from soulkeep.service.edits import Edits
 from soulkeep.service.home import Home
 from soulkeep.service.indexes import Indexes
@@ -35,7 +35,7 @@ from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.calls import CheckedServer
-    from soulkeep.protocol import Signs
+    from soulkeep.protocol import Notifications
 
 STORE_NAME = "soulkeep.db"
 
@@ -106,13 +106,13 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
 
 
 def build_server(
-    home: Home, signs: "Signs | None" = None, *, tools_offered: ToolSet = "full"
+    home: Home, notifications: "Notifications | None" = None, *, tools_offered: ToolSet = "full"
 ) -> "CheckedServer":
-    """Build an MCP server over a home, which gives `signs` to its client; the caller closes the home."""
+    """Build an MCP server over a home, which notifies its client; the caller closes the home."""
     from soulkeep import __version__, completions, prompts, protocol, resources, tools
     from soulkeep.calls import CheckedServer, open_session
 
-    signs = signs or protocol.Signs()
+    notifications = notifications or protocol.Notifications()
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[Home]:
@@ -127,14 +127,14 @@ def build_server(
         description="Long-term memory in files you own",
         instructions=tools.INSTRUCTIONS,
         lifespan=lifespan,
-        middleware=[open_session, signs.note_session],
-        subscriptions=signs.bus,
+        middleware=[open_session, notifications.note_session],
+        subscriptions=notifications.bus,
     )
     server.add_tools = partial(tools.register, server, tools_offered)
     resources.register(server, home)
     prompts.register(server, home)
     completions.register(server, home)
-    protocol.complete(server, signs)
+    protocol.complete(server, notifications)
     return server
 
 
@@ -148,16 +148,16 @@ def serve(settings: Settings) -> None:
         home.indexes.require_embedder()
         import anyio
 
-        from soulkeep.protocol import Signs, initialization_options
+        from soulkeep.protocol import Notifications, initialization_options
         from soulkeep.transport import serve_stdio
         from soulkeep.watching import watch
 
-        signs = Signs(watched=True)
-        server = build_server(home, signs, tools_offered=settings.tools)
+        notifications = Notifications(watched=True)
+        server = build_server(home, notifications, tools_offered=settings.tools)
         gc.freeze()
         gc.enable()
         signalled = anyio.run(
-            serve_stdio, server, initialization_options(server), partial(watch, home, signs)
+            serve_stdio, server, initialization_options(server), partial(watch, home, notifications)
         )
     if signalled:
         os._exit(0)

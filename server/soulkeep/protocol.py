@@ -1,4 +1,4 @@
-"""What the SDK's server leaves out: pages of resources, and signs of change in the handshake era.
+"""What the SDK's server leaves out: pages of resources, and notifications in the handshake era.
 
 With `transport` the only module that touches the SDK's private parts.
 """
@@ -45,7 +45,7 @@ HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
 _Context = ServerRequestContext[Home, object]
 
 
-class Signs:
+class Notifications:
     """Tells the client what changed, in whichever era it speaks; without a client it does nothing.
 
     Where a home is `watched`, requests wait until `ready` is set: until it is known what was there
@@ -102,11 +102,11 @@ def _connection(ctx: _Context) -> Connection:
     return ctx.session._connection
 
 
-def complete(server: CheckedServer, signs: Signs) -> None:
+def complete(server: CheckedServer, notifications: Notifications) -> None:
     """Add to a server the handlers that the SDK's does not have."""
     low = server._lowlevel_server
-    low.add_request_handler("resources/subscribe", SubscribeRequestParams, signs.subscribe)
-    low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, signs.unsubscribe)
+    low.add_request_handler("resources/subscribe", SubscribeRequestParams, notifications.subscribe)
+    low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, notifications.unsubscribe)
 
     async def list_resources(ctx: _Context, params: PaginatedRequestParams) -> ListResourcesResult:
         home = ctx.lifespan_context
@@ -124,7 +124,7 @@ def complete(server: CheckedServer, signs: Signs) -> None:
 
 
 def initialization_options(server: CheckedServer) -> InitializationOptions:
-    """Return what the handshake announces: the SDK's defaults and the signs that are really given."""
+    """Return what the handshake announces: the SDK's defaults and the notifications that are sent."""
     options = NotificationOptions(prompts_changed=True, resources_changed=True)
     return server._lowlevel_server.create_initialization_options(options)
 

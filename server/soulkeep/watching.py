@@ -12,9 +12,9 @@ import anyio.to_thread
 from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import SoulkeepError
 from soulkeep.models import GlobalPrompt
-from soulkeep.protocol import Signs
+from soulkeep.protocol import Notifications
 from soulkeep.resources import CONTEXT_URI, log_uri, thread_uri
-from soulkeep.service.documents import stamp
+from soulkeep.service.document_index import stamp
 from soulkeep.service.home import Home
 from soulkeep.service.offers import fingerprint
 
@@ -35,7 +35,7 @@ _THREADS = 1_000
 _log = logging.getLogger(__name__)
 
 
-async def watch(home: Home, signs: Signs) -> None:
+async def watch(home: Home, notifications: Notifications) -> None:
     """Tell the client of changes until cancelled.
 
     Where the system cannot watch, the log says so: nothing else depends on it.
@@ -43,21 +43,21 @@ async def watch(home: Home, signs: Signs) -> None:
     seen = _Seen(home)
     while True:
         try:
-            await _tell(home, signs, await _first_look(seen, signs))
-            await _watch_files(home, signs, seen)
+            await _tell(home, notifications, await _first_look(seen, notifications))
+            await _watch_files(home, notifications, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
             _log.warning("changes of files are not noticed: %s", errors.exceptions[0])
         await anyio.sleep(AGAIN_S)
 
 
-async def _first_look(seen: "_Seen", signs: Signs) -> "_Changes":
+async def _first_look(seen: "_Seen", notifications: Notifications) -> "_Changes":
     try:
         return await anyio.to_thread.run_sync(seen.look, frozenset())
     finally:
-        signs.ready.set()
+        notifications.ready.set()
 
 
-async def _watch_files(home: Home, signs: Signs, seen: "_Seen") -> None:
+async def _watch_files(home: Home, notifications: Notifications, seen: "_Seen") -> None:
     # Imported here, as nothing may slow the first answer.
     from watchfiles import awatch
 
@@ -76,7 +76,7 @@ async def _watch_files(home: Home, signs: Signs, seen: "_Seen") -> None:
             yield_on_timeout=True,
         ):
             names = [Path(path).relative_to(root).as_posix() for _, path in changes]
-            await _tell(home, signs, await anyio.to_thread.run_sync(seen.look, names))
+            await _tell(home, notifications, await anyio.to_thread.run_sync(seen.look, names))
 
 
 async def _set_when_cancelled(stop: anyio.Event) -> None:
@@ -172,19 +172,19 @@ class _Seen:
         )
 
 
-async def _tell(home: Home, signs: Signs, changes: _Changes) -> None:
+async def _tell(home: Home, notifications: Notifications, changes: _Changes) -> None:
     if changes.files:
         home.entries.note_change()
     for name in sorted(changes.files):
-        await signs.resource_updated(_uri(name))
+        await notifications.resource_updated(_uri(name))
     for thread_id in changes.threads:
-        await signs.resource_updated(thread_uri(thread_id))
+        await notifications.resource_updated(thread_uri(thread_id))
     if changes.offers:
-        await signs.prompts_changed()
+        await notifications.prompts_changed()
     if changes.threads_come_or_gone or changes.files_come_or_gone:
-        await signs.resources_changed()
+        await notifications.resources_changed()
     if changes.files or changes.prompts:
-        await signs.resource_updated(CONTEXT_URI)
+        await notifications.resource_updated(CONTEXT_URI)
 
 
 def _is_store(name: str) -> bool:

@@ -9,7 +9,7 @@ from soulkeep.cli.lifecycle import counted
 from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
 from soulkeep.cli.terminal import one_line, print_json, print_table, pulsing
 from soulkeep.service.home import Home
-from soulkeep.service.purge import Doomed, Purged
+from soulkeep.service.purge import Purged, PurgePlan
 
 
 @click.command()
@@ -42,7 +42,7 @@ def purge(
         if trash:
             _confirm("Erase all that was deleted or changed, and all former texts?", yes=yes)
         elif memory_ids:
-            _show(home.purges.list_doomed(memory_ids, chosen), chosen, quiet=yes)
+            _show(home.purges.plan(memory_ids, chosen), chosen, quiet=yes)
             _confirm("Erase all of this for good?", yes=yes)
         with pulsing("Writing the store anew") as pulse:
             if memory_ids:
@@ -58,10 +58,10 @@ def _chosen(home: Home, backups: Sequence[str], *, every: bool) -> list[str]:
     return [backup.id for backup in home.backups.list_backups()] if every else list(backups)
 
 
-def _show(doomed: Doomed, backups: Sequence[str], *, quiet: bool) -> None:
+def _show(plan: PurgePlan, backups: Sequence[str], *, quiet: bool) -> None:
     if quiet:
         return
-    rows = [(m.id, m.occurred_at[:10], m.memory_type, m.content) for m in doomed.versions]
+    rows = [(m.id, m.occurred_at[:10], m.memory_type, m.content) for m in plan.versions]
     print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
     if backups:
         click.echo(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")

@@ -21,12 +21,12 @@ from soulkeep.errors import (
 )
 from soulkeep.models import Clock, utc_now
 
-__all__ = ["DOCUMENTS", "Change", "DocumentName", "Documents", "Hunk", "Logged", "Version"]
+__all__ = ["DOCUMENTS", "DocumentName", "Documents", "Hunk", "Logged", "TextEdit", "Version"]
 
 DocumentName = Literal["SOUL.md", "MEMORY.md"]
 DOCUMENTS: tuple[DocumentName, ...] = get_args(DocumentName)
 
-Change = Callable[[str], str]
+TextEdit = Callable[[str], str]
 
 
 class Logged(NamedTuple):
@@ -75,8 +75,8 @@ class Documents:
         path = self._seeded(name)
         return decode(path, read(locate(self.home, path)))
 
-    def edit(self, name: DocumentName | date, change: Change) -> str:
-        """Change the text of a document, or of the log that a day has; return the new one.
+    def edit(self, name: DocumentName | date, change: TextEdit) -> str:
+        """TextEdit the text of a document, or of the log that a day has; return the new one.
 
         An unchanged text writes nothing. A document's former text is kept as a version. Where the user
         was quicker, `change` is called again with what the user wrote.
@@ -168,7 +168,7 @@ class Documents:
                 path = self._history(name) / f"{version.id}.md"
                 yield path.relative_to(self.home).as_posix(), read(path)
 
-    def rewrite_history(self, name: DocumentName, change: Change) -> int:
+    def rewrite_history(self, name: DocumentName, change: TextEdit) -> int:
         """Put what `change` makes of each former text in its place; return how many are others now.
 
         Former texts that are none in UTF-8 stay as they are.
@@ -259,7 +259,7 @@ class Documents:
 class _Edit:
     """One edit of a document, made as often as the user is quicker."""
 
-    def __init__(self, path: Path, change: Change, keep: Callable[[bytes], None]) -> None:
+    def __init__(self, path: Path, change: TextEdit, keep: Callable[[bytes], None]) -> None:
         self._path = path
         self._change = change
         self._keep = keep

@@ -78,8 +78,8 @@ def read(path: Path) -> bytes:
         DocumentError: It is none, or cannot be read.
     """
     try:
-        with Standing(path) as standing:
-            return standing.content
+        with OpenSnapshot(path) as snapshot:
+            return snapshot.content
     except OSError as error:
         raise DocumentError(path, f"it cannot be read ({error.strerror})", LEAVE) from error
 
@@ -110,14 +110,14 @@ def rewrite(path: Path, change: Callable[[bytes], bytes], keep: Callable[[bytes]
         OSError: The file system refuses.
     """
     for _ in range(_ATTEMPTS):
-        with suppress(FileNotFoundError), Standing(path) as standing:
-            content = standing.settled()
+        with suppress(FileNotFoundError), OpenSnapshot(path) as snapshot:
+            content = snapshot.settled()
             new = change(content)
             if new == content:
                 return new
             keep(content)
-            if standing.replace(new):
-                late = standing.rewritten()
+            if snapshot.replace(new):
+                late = snapshot.rewritten()
                 if late is None:
                     return new
                 _put_back(path, new, late, keep)
@@ -129,16 +129,16 @@ def rewrite(path: Path, change: Callable[[bytes], bytes], keep: Callable[[bytes]
 def _put_back(path: Path, ours: bytes, late: bytes, keep: Callable[[bytes], None]) -> None:
     """Put what an editor wrote into the file that we just replaced in the place of ours."""
     keep(late)
-    with Standing(path) as standing:
+    with OpenSnapshot(path) as snapshot:
         # Anything else in this place is newer and written by hand too.
-        if standing.content != ours or not standing.replace(late):
+        if snapshot.content != ours or not snapshot.replace(late):
             return
-        again = standing.rewritten()
+        again = snapshot.rewritten()
     if again is not None:
         _put_back(path, late, again, keep)
 
 
-class Standing:
+class OpenSnapshot:
     """A file as it stands: held open, with what was read from it.
 
     An editor that rewrites the same file, rather than renaming a new one, can be seen through it even

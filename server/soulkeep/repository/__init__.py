@@ -9,7 +9,7 @@ from soulkeep.repository import backups, checks, compaction, erasure, schema
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
-from soulkeep.repository.documents import DocumentTable
+from soulkeep.repository.document_rows import DocumentTable
 from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
@@ -118,9 +118,9 @@ class Repository:
         """Write the file anew without anything that was deleted; return whether its log is empty too."""
         return erasure.erase(self._database, pulse)
 
-    def outrun(self, store: Path) -> None:
+    def continue_ids_of(self, store: Path) -> None:
         """Let this copy, about to take the place of a store, go on with ids where that one ends."""
-        backups.outrun(self._database, store)
+        backups.continue_ids_of(self._database, store)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""

@@ -120,7 +120,7 @@ def fit(copy: Path, store: Path) -> None:
             connection.execute("VACUUM")
 
 
-def outrun(copy: Database, store: Path) -> None:
+def continue_ids_of(copy: Database, store: Path) -> None:
     """Let a copy go on with ids where the store ends whose place it is to take.
 
     An id is never given to a second memory, and no other process takes its copies of vectors for those

@@ -173,7 +173,7 @@ class ChangeTable:
         """Return what changes did to documents, oldest first."""
         return self._rows("kind = 'documents'")
 
-    def forget_rows(self, rows: Sequence[ChangedRow]) -> None:
+    def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""
         self._database.execute_many(
             "DELETE FROM changed_rows WHERE change_id = ? AND kind = ? AND key = ?",
@@ -185,11 +185,11 @@ class ChangeTable:
             ((change_id,) for change_id in {row.change_id for row in rows}),
         )
 
-    def forget_all(self) -> int:
+    def delete_all(self) -> int:
         """Delete all changes; inside a transaction. Return how many there were."""
         return len(self._database.execute("DELETE FROM changes RETURNING id"))
 
-    def forget_before(self, moment: str) -> int:
+    def delete_before(self, moment: str) -> int:
         """Delete changes made before a timestamp; inside a transaction. Return how many."""
         rows = self._database.execute("DELETE FROM changes WHERE made_at < ? RETURNING id", (moment,))
         return len(rows)

@@ -309,7 +309,7 @@ class Backups:
 
     def _continue(self, staged: Repository, backup: Backup) -> None:
         """Let the restored store go on where the present one ends, and remember the restore."""
-        staged.outrun(self._store)
+        staged.continue_ids_of(self._store)
         sessions = Sessions(staged, self._clock)
         with staged.transaction():
             sessions.audit(sessions.current(), "store.restored", {"backup": backup.id})

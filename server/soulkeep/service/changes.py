@@ -36,7 +36,7 @@ ADDED = "added"
 _Key = tuple[TableName, str]
 
 
-class Making:
+class ChangeRecorder:
     """A change while it is made: which rows it touches, and how they were before."""
 
     def __init__(self, repository: Repository) -> None:
@@ -103,9 +103,9 @@ class Changes:
         self._pruned = None if options.retention_days else clock()
 
     @contextmanager
-    def making(
+    def recording(
         self, action: str, session: Session, *, leaving: tuple[int, int] = (0, 0)
-    ) -> Iterator[Making]:
+    ) -> Iterator[ChangeRecorder]:
         """Do everything inside as one write that can be undone.
 
         Args:
@@ -119,21 +119,21 @@ class Changes:
             DocumentError: The documents cannot be backed up; nothing is done.
         """
         self._backups.before_forgetting(*leaving)
-        with self._recording(action, session) as making:
-            yield making
+        with self._in_transaction(action, session) as recorder:
+            yield recorder
         if any(leaving):
             self._indexes.compact_some()
 
     @contextmanager
-    def _recording(self, action: str, session: Session) -> Iterator[Making]:
+    def _in_transaction(self, action: str, session: Session) -> Iterator[ChangeRecorder]:
         with self._repository.transaction():
-            making = Making(self._repository)
-            yield making
-            if rows := making.rows():
+            recorder = ChangeRecorder(self._repository)
+            yield recorder
+            if rows := recorder.rows():
                 change_id = self._repository.changes.add_change(action, session, self._now())
                 self._repository.changes.add_rows(change_id, rows)
-                self._mark_undone(making.undone, change_id)
-                making.change_id = change_id
+                self._mark_undone(recorder.undone, change_id)
+                recorder.change_id = change_id
             self._prune()
 
     def list_changes(
@@ -219,16 +219,16 @@ class Changes:
         leaving = _count_leaving(every, "memories"), _count_leaving(every, "messages")
         # A backup takes the lock of backups and then that of documents, so it comes before the latter.
         self._backups.before_forgetting(*leaving)
-        with self._edits.taking_back(edited) as write, self._recording("undo", session) as making:
+        with self._edits.taking_back(edited) as write, self._in_transaction("undo", session) as recorder:
             for change in changes:
                 for row in sorted(rows[change.id], key=_turn):
-                    self._put_back(row, making, vectors)
+                    self._put_back(row, recorder, vectors)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
-            making.undone = [change.id for change in changes]
+            recorder.undone = [change.id for change in changes]
             # The files last: what fails before them leaves them alone. Should the process end between
             # them and the commit, they are as if edited by hand, and the changes stay in the log.
             for name, hunks in write().items():
-                making.edit(name, hunks)
+                recorder.edit(name, hunks)
         if any(leaving):
             self._indexes.compact_some()
         return list(changes)
@@ -248,8 +248,8 @@ class Changes:
         """
         session = session or self._sessions.current()
         vectors = self._vectors([row], session)
-        with self.making(action, session) as making:
-            self._put_back(row, making, vectors)
+        with self.recording(action, session) as recorder:
+            self._put_back(row, recorder, vectors)
             self._sessions.audit(session, action, {row.kind: row.key})
 
     def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Embedding | None]:
@@ -266,12 +266,12 @@ class Changes:
         return {digest(row.before) or "": vector for row, vector in zip(back, vectors, strict=True)}
 
     def _put_back(
-        self, row: ChangedRow, making: Making, vectors: Mapping[str, Embedding | None]
+        self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[str, Embedding | None]
     ) -> None:
         if row.kind == "documents":
             return  # the files are written after all rows
         changes = self._repository.changes
-        making.touch(row.kind, [row.key])
+        recorder.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
         as_left = digest(current) == row.after or (row.after == ADDED and current)
         if not as_left or self._is_held(row):
@@ -302,7 +302,7 @@ class Changes:
         now = self._clock()
         if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
             self._pruned = now
-            self._repository.changes.forget_before(timestamp(now - self._retention))
+            self._repository.changes.delete_before(timestamp(now - self._retention))
 
     def _now(self) -> str:
         return timestamp(self._clock())

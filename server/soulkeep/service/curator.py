@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from soulkeep.documents import Change, DocumentName, Documents, Hunk
+from soulkeep.documents import DocumentName, Documents, Hunk, TextEdit
 from soulkeep.documents.files import locked
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
-from soulkeep.service.documents import link_to, linked_id
+from soulkeep.service.document_index import link_to, linked_id
 from soulkeep.service.edits import Edits
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_NAME, require_text
@@ -166,7 +166,7 @@ class Curator:
         action: str,
         section: str,
         entry: str,
-        change: Change,
+        change: TextEdit,
         session: Session | None,
     ) -> Curated:
         details = {"section": section, "characters": len(entry)}
@@ -245,7 +245,7 @@ class Curator:
         self,
         name: DocumentName,
         action: str,
-        change: Change,
+        change: TextEdit,
         session: Session | None,
         details: Mapping[str, object],
         *,
@@ -267,8 +267,8 @@ class Curator:
         details: Mapping[str, object],
     ) -> None:
         session = session or self._sessions.current()
-        with self._changes.making(action, session) as making:
-            making.edit(name, hunks)
+        with self._changes.recording(action, session) as recorder:
+            recorder.edit(name, hunks)
             self._sessions.audit(session, action, {"document": name, **details})
 
 

@@ -7,7 +7,7 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 
-from soulkeep.documents import DOCUMENTS, Change, DocumentName, Documents, Hunk
+from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk, TextEdit
 from soulkeep.documents.files import locked
 from soulkeep.documents.hunks import find_hunks
 from soulkeep.errors import UndoConflictError
@@ -36,7 +36,9 @@ class Edits:
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
 
-    def edit(self, name: DocumentName, change: Change, *, dated: bool = True) -> tuple[str, list[Hunk]]:
+    def edit(
+        self, name: DocumentName, change: TextEdit, *, dated: bool = True
+    ) -> tuple[str, list[Hunk]]:
         """Change a document's text and date its footer; return the new text and what that did.
 
         Raises:

@@ -10,7 +10,7 @@ from soulkeep.service.backups import Backups
 from soulkeep.service.changes import Changes
 from soulkeep.service.context import Contexts
 from soulkeep.service.curator import Curator
-from soulkeep.service.documents import DocumentIndex
+from soulkeep.service.document_index import DocumentIndex
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.lifecycle import Lifecycle
 from soulkeep.service.memories import Memories

@@ -109,8 +109,8 @@ class Lifecycle:
         """
         session = session or self._sessions.current()
         gone = self._own(memory_ids)
-        with self._changes.making("memory.forgotten", session, leaving=(len(gone), 0)) as making:
-            making.touch("memories", [memory.id for memory in gone])
+        with self._changes.recording("memory.forgotten", session, leaving=(len(gone), 0)) as recorder:
+            recorder.touch("memories", [memory.id for memory in gone])
             self._repository.memories.delete_memories([memory.id for memory in gone])
             self._sessions.audit(session, "memory.forgotten", *({"memory_id": m.id} for m in gone))
         return gone
@@ -183,9 +183,9 @@ class Lifecycle:
             self._repository.threads.get_thread(thread_id)
         moved = self._own(memory_ids)
         vectors = self._changes.embed([m._replace(thread_id=thread_id) for m in moved], session)
-        with self._changes.making("memory.moved", session) as making:
+        with self._changes.recording("memory.moved", session) as recorder:
             ids = [memory.id for memory in moved]
-            making.touch("memories", ids)
+            recorder.touch("memories", ids)
             self._repository.memories.move_memories(ids, thread_id)
             self._repository.vectors.replace_vectors(ids, vectors)
             self._sessions.audit(session, "memory.moved", {"memory_ids": ids, "thread_id": thread_id})

@@ -31,8 +31,8 @@ from soulkeep.ranking import (
     text_words,
 )
 from soulkeep.repository import Repository
-from soulkeep.service.changes import Changes, Making
-from soulkeep.service.documents import DocumentIndex, repeated_entries
+from soulkeep.service.changes import ChangeRecorder, Changes
+from soulkeep.service.document_index import DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
@@ -111,12 +111,12 @@ class Memories:
         alone, embeddings = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
         action, leaving = "memory.replaced" if replaces else "memory.stored", (len(set(replaces)), 0)
-        with self._changes.making(action, session, leaving=leaving) as making:
+        with self._changes.recording(action, session, leaving=leaving) as recorder:
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
-            self._replace(replaces, making)
+            self._replace(replaces, recorder)
             kept = self._keep(memories, embeddings, session)
-            making.add("memories", (memory_id for memory_id, stored in kept if stored))
-            making.replace(replaces, kept[0][0])
+            recorder.add("memories", (memory_id for memory_id, stored in kept if stored))
+            recorder.replace(replaces, kept[0][0])
             now = timestamp(self._clock())
             self._repository.threads.touch_threads(_thread_ids(memories), now)
         return [
@@ -138,8 +138,8 @@ class Memories:
                     "replaces", f"holds {memory_id}, an entry of {document}; change that document"
                 )
 
-    def _replace(self, replaces: Sequence[int], making: Making) -> None:
-        making.touch("memories", replaces)
+    def _replace(self, replaces: Sequence[int], recorder: ChangeRecorder) -> None:
+        recorder.touch("memories", replaces)
         self._repository.memories.delete_memories(replaces)
 
     def _keep(
@@ -261,9 +261,9 @@ class Memories:
         try:
             with (
                 self._repository.without_waiting(),
-                self._changes.making("memory.expired", local) as making,
+                self._changes.recording("memory.expired", local) as recorder,
             ):
-                making.touch("memories", expired)
+                recorder.touch("memories", expired)
                 self._repository.memories.delete_memories(expired)
                 details = ({"memory_id": memory_id} for memory_id in expired)
                 self._sessions.audit(local, "memory.expired", *details)

@@ -7,7 +7,7 @@ from typing import Any
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
-from soulkeep.service.changes import Changes, Making
+from soulkeep.service.changes import ChangeRecorder, Changes
 from soulkeep.service.offers import fingerprint, offer_prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
@@ -59,8 +59,8 @@ class Prompts:
             InvalidInputError: The name, the content or the priority breaks a rule.
         """
         session = session or self._sessions.current()
-        with self._changes.making("prompt.created", session) as making:
-            return self._add(name, content, {"priority": priority}, session, making)
+        with self._changes.recording("prompt.created", session) as recorder:
+            return self._add(name, content, {"priority": priority}, session, recorder)
 
     def change_prompt(
         self,
@@ -80,9 +80,9 @@ class Prompts:
         """
         session = session or self._sessions.current()
         changes = _given(name=name, content=content, priority=priority, is_active=is_active)
-        with self._changes.making("prompt.changed", session) as making:
+        with self._changes.recording("prompt.changed", session) as recorder:
             former = self._repository.prompts.get_prompt(prompt_id)
-            return self._change(former, changes, session, making)
+            return self._change(former, changes, session, recorder)
 
     def remove_prompt(self, prompt_id: int, session: Session | None = None) -> GlobalPrompt:
         """Delete a prompt and return it, so that the caller can put it back.
@@ -91,9 +91,9 @@ class Prompts:
             PromptNotFoundError: There is none with this id.
         """
         session = session or self._sessions.current()
-        with self._changes.making("prompt.removed", session) as making:
+        with self._changes.recording("prompt.removed", session) as recorder:
             prompt = self._repository.prompts.get_prompt(prompt_id)
-            self._remove(prompt, session, making)
+            self._remove(prompt, session, recorder)
         return prompt
 
     def set_prompt(
@@ -123,15 +123,15 @@ class Prompts:
             raise InvalidInputError(
                 "remove", f"must be sent without {', '.join(changes)}; leave one out"
             )
-        with self._changes.making("prompt.set", session) as making:
+        with self._changes.recording("prompt.set", session) as recorder:
             former = self._known(name, prompt_id)
             if remove:
-                change = self._removed(former, name, session, making)
+                change = self._removed(former, name, session, recorder)
             elif former is None:
-                change = self._created(name, changes, session, making)
+                change = self._created(name, changes, session, recorder)
             else:
                 renamed = _given(name=name.strip() or None) if prompt_id is not None else {}
-                change = self._changed(former, renamed | changes, session, making)
+                change = self._changed(former, renamed | changes, session, recorder)
             return replace(change, offered_as=self._name_in_mcp(change.prompt))
 
     def _known(self, name: str, prompt_id: int | None) -> GlobalPrompt | None:
@@ -145,26 +145,26 @@ class Prompts:
         return found[0] if found else None
 
     def _created(
-        self, name: str, values: Mapping[str, Any], session: Session, making: Making
+        self, name: str, values: Mapping[str, Any], session: Session, recorder: ChangeRecorder
     ) -> PromptChange:
         if "content" not in values:
             raise PromptNameNotFoundError(name)
         others = {field: value for field, value in values.items() if field != "content"}
-        return PromptChange("created", self._add(name, values["content"], others, session, making))
+        return PromptChange("created", self._add(name, values["content"], others, session, recorder))
 
     def _changed(
-        self, former: GlobalPrompt, changes: dict[str, Any], session: Session, making: Making
+        self, former: GlobalPrompt, changes: dict[str, Any], session: Session, recorder: ChangeRecorder
     ) -> PromptChange:
         if not changes:
             raise InvalidInputError("content", "priority, is_active or remove must say what to change")
-        return PromptChange("changed", self._change(former, changes, session, making), former)
+        return PromptChange("changed", self._change(former, changes, session, recorder), former)
 
     def _removed(
-        self, former: GlobalPrompt | None, name: str, session: Session, making: Making
+        self, former: GlobalPrompt | None, name: str, session: Session, recorder: ChangeRecorder
     ) -> PromptChange:
         if former is None:
             raise PromptNameNotFoundError(name)
-        self._remove(former, session, making)
+        self._remove(former, session, recorder)
         return PromptChange("removed", former)
 
     def _name_in_mcp(self, prompt: GlobalPrompt) -> str | None:
@@ -172,31 +172,40 @@ class Prompts:
         return next((offer.name for offer in offers if offer.prompt.id == prompt.id), None)
 
     def _add(
-        self, name: str, content: str, others: Mapping[str, Any], session: Session, making: Making
+        self,
+        name: str,
+        content: str,
+        others: Mapping[str, Any],
+        session: Session,
+        recorder: ChangeRecorder,
     ) -> GlobalPrompt:
         priority, is_active = others.get("priority", 0), others.get("is_active", True)
         _require(name, content, priority)
         table = self._repository.prompts
         now = timestamp(self._clock())
         prompt_id = table.add_prompt(name.strip(), content, priority, now, is_active=is_active)
-        making.add("global_prompts", [prompt_id])
+        recorder.add("global_prompts", [prompt_id])
         details = {"prompt_id": prompt_id, "priority": priority}
         self._sessions.audit(session, "prompt.created", details)
         return table.get_prompt(prompt_id)
 
     def _change(
-        self, former: GlobalPrompt, changes: Mapping[str, Any], session: Session, making: Making
+        self,
+        former: GlobalPrompt,
+        changes: Mapping[str, Any],
+        session: Session,
+        recorder: ChangeRecorder,
     ) -> GlobalPrompt:
         changed = replace(former, **changes)
         _require(changed.name, changed.content, changed.priority)
-        making.touch("global_prompts", [former.id])
+        recorder.touch("global_prompts", [former.id])
         self._repository.prompts.update_prompt(changed)
         details = {"prompt_id": former.id, "fields": sorted(changes)}
         self._sessions.audit(session, "prompt.changed", details)
         return changed
 
-    def _remove(self, prompt: GlobalPrompt, session: Session, making: Making) -> None:
-        making.touch("global_prompts", [prompt.id])
+    def _remove(self, prompt: GlobalPrompt, session: Session, recorder: ChangeRecorder) -> None:
+        recorder.touch("global_prompts", [prompt.id])
         self._repository.prompts.delete_prompt(prompt.id)
         self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt.id})
 

@@ -12,7 +12,7 @@ from soulkeep.errors import InvalidInputError, MemoryNotFoundError
 from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
-from soulkeep.service.documents import MEMORY, linked_id, without_link
+from soulkeep.service.document_index import MEMORY, linked_id, without_link
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
@@ -30,7 +30,7 @@ def _unfelt() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Doomed:
+class PurgePlan:
     """What a purge takes: memories, live or not, with every version of each and what they replaced."""
 
     memory_ids: tuple[int, ...]
@@ -65,7 +65,7 @@ class Purges:
         self._backups = backups
         self._sessions = sessions
 
-    def list_doomed(self, memory_ids: Sequence[int], backups: Collection[str] = ()) -> Doomed:
+    def plan(self, memory_ids: Sequence[int], backups: Collection[str] = ()) -> PurgePlan:
         """Return what a purge of memories, live or in the trash, would take out of the store.
 
         Raises:
@@ -104,24 +104,24 @@ class Purges:
             DocumentError: MEMORY.md or a former text cannot be written.
         """
         session = session or self._sessions.current()
-        doomed = self.list_doomed(memory_ids, backups)
-        lines = _lines_taken(self._documents, doomed)
-        texts = _texts_rewritten(self._documents, doomed)
+        plan = self.plan(memory_ids, backups)
+        lines = _lines_taken(self._documents, plan)
+        texts = _texts_rewritten(self._documents, plan)
         with self._repository.transaction():
-            _delete(self._repository, doomed)
-            details = {"memory_ids": list(doomed.memory_ids), "backups": sorted(backups)}
+            _delete(self._repository, plan)
+            details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
         is_final = self._repository.erase(pulse)
         rewritten = [
-            self._backups.rewrite(backup, lambda store: _purge_copy(store, doomed, pulse))
+            self._backups.rewrite(backup, lambda store: _purge_copy(store, plan, pulse))
             for backup in sorted(backups)
         ]
         kept_in = (
-            *_rows_saying(self._repository, doomed),
-            *_documents_saying(self._documents, doomed),
+            *_rows_saying(self._repository, plan),
+            *_documents_saying(self._documents, plan),
             *(f"backup {name}" for name in self._backups.list_others(rewritten)),
         )
-        return Purged(doomed.memory_ids, lines, texts, tuple(rewritten), kept_in, is_final)
+        return Purged(plan.memory_ids, lines, texts, tuple(rewritten), kept_in, is_final)
 
     def empty_trash(self, session: Session | None = None, *, pulse: Pulse = _unfelt) -> Purged:
         """Take out of the store all that was deleted or changed, and all former texts of documents.
@@ -135,7 +135,7 @@ class Purges:
         session = session or self._sessions.current()
         texts = self._documents.drop_history()
         with self._repository.transaction():
-            changes = self._repository.changes.forget_all()
+            changes = self._repository.changes.delete_all()
             self._repository.mark_erasure()
             self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
         is_final = self._repository.erase(pulse)
@@ -153,7 +153,7 @@ class Purges:
         return Purged((), is_final=self._repository.erase(pulse))
 
 
-def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> Doomed:
+def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> PurgePlan:
     """Follow memories back through their versions to all that they replaced."""
     found: dict[int, list[Memory]] = {}
     waiting = list(memory_ids)
@@ -165,7 +165,7 @@ def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -
     for memory_id in memory_ids if strict else ():
         if not found[memory_id]:
             raise MemoryNotFoundError(memory_id)
-    return Doomed(tuple(sorted(found)), tuple(v for of_one in found.values() for v in of_one))
+    return PurgePlan(tuple(sorted(found)), tuple(v for of_one in found.values() for v in of_one))
 
 
 def _versions(repository: Repository, memory_id: int) -> list[Memory]:
@@ -184,17 +184,17 @@ def _replaced(repository: Repository, memory_id: int) -> list[int]:
     return sorted(keys - repository.memories.list_by_ids(list(keys)).keys())
 
 
-def _delete(repository: Repository, doomed: Doomed) -> None:
+def _delete(repository: Repository, plan: PurgePlan) -> None:
     """Delete the memories, what is known of their past, and the entries that were promoted from them."""
-    live = repository.memories.list_by_ids(doomed.memory_ids)
-    goes = _choice(doomed, promoted_only=True)
+    live = repository.memories.list_by_ids(plan.memory_ids)
+    goes = _choice(plan, promoted_only=True)
     lines = [m.id for m in repository.documents.list_entries(MEMORY) if goes(m.content)]
     repository.memories.delete_memories([*live, *lines])
-    for memory_id in doomed.memory_ids:
-        repository.changes.forget_rows(repository.changes.rows_about("memories", str(memory_id)))
-    mentions = _pattern(doomed).search
+    for memory_id in plan.memory_ids:
+        repository.changes.delete_rows(repository.changes.rows_about("memories", str(memory_id)))
+    mentions = _pattern(plan).search
     edits = repository.changes.edits_of_documents()
-    repository.changes.forget_rows([e for e in edits if any(map(mentions, _texts_of(e)))])
+    repository.changes.delete_rows([e for e in edits if any(map(mentions, _texts_of(e)))])
     repository.mark_erasure()
 
 
@@ -203,67 +203,67 @@ def _texts_of(edit: ChangedRow) -> Iterator[str]:
         yield from (hunk.removed, hunk.added, hunk.above, hunk.below)
 
 
-def _purge_copy(store: Path, doomed: Doomed, pulse: Pulse) -> None:
+def _purge_copy(store: Path, plan: PurgePlan, pulse: Pulse) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
     with closing(Repository(store)) as repository:
-        then = _trace(repository, doomed.memory_ids, strict=False)
-        doomed = Doomed(then.memory_ids, (*doomed.versions, *then.versions))
+        then = _trace(repository, plan.memory_ids, strict=False)
+        plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
         with repository.transaction():
-            _delete(repository, doomed)
+            _delete(repository, plan)
         repository.erase(pulse)
     path = store.with_name(MEMORY)
     if path.exists():
         text = path.read_bytes().decode(errors="surrogateescape")
-        path.write_bytes(_without(text, doomed, promoted_only=True).encode(errors="surrogateescape"))
+        path.write_bytes(_without(text, plan, promoted_only=True).encode(errors="surrogateescape"))
 
 
-def _lines_taken(documents: Documents, doomed: Doomed) -> int:
+def _lines_taken(documents: Documents, plan: PurgePlan) -> int:
     """Take out of MEMORY.md what was promoted from the memories and still says the same."""
     from soulkeep.documents.markdown import list_entries
 
     before = len(list_entries(documents.read(MEMORY)))
-    text = documents.edit(MEMORY, lambda text: _without(text, doomed, promoted_only=True))
+    text = documents.edit(MEMORY, lambda text: _without(text, plan, promoted_only=True))
     return before - len(list_entries(text))
 
 
-def _texts_rewritten(documents: Documents, doomed: Doomed) -> int:
-    mentions = _pattern(doomed).search
+def _texts_rewritten(documents: Documents, plan: PurgePlan) -> int:
+    mentions = _pattern(plan).search
 
     def change(text: str) -> str:
-        return _without(text, doomed, promoted_only=False) if mentions(text) else text
+        return _without(text, plan, promoted_only=False) if mentions(text) else text
 
     return sum(documents.rewrite_history(name, change) for name in DOCUMENTS)
 
 
-def _without(text: str, doomed: Doomed, *, promoted_only: bool) -> str:
+def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:
     """Return a document without the entries that say what one of the memories says, and no more."""
     from soulkeep.documents.markdown import drop_entries
 
-    return drop_entries(text, _choice(doomed, promoted_only=promoted_only))
+    return drop_entries(text, _choice(plan, promoted_only=promoted_only))
 
 
-def _choice(doomed: Doomed, *, promoted_only: bool) -> Callable[[str], bool]:
+def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
     """Return what tells the entries that say what one of the memories says, and no more."""
-    said = {_folded(memory.content) for memory in doomed.versions}
+    said = {_folded(memory.content) for memory in plan.versions}
 
     def goes(entry: str) -> bool:
-        is_promoted = linked_id(entry) in doomed.memory_ids
+        is_promoted = linked_id(entry) in plan.memory_ids
         return (is_promoted or not promoted_only) and _folded(without_link(entry)) in said
 
     return goes
 
 
-def _documents_saying(documents: Documents, doomed: Doomed) -> list[str]:
+def _documents_saying(documents: Documents, plan: PurgePlan) -> list[str]:
     """Return the names of documents and of former texts in which a memory's text may still stand."""
-    mentions = _pattern(doomed).search
+    mentions = _pattern(plan).search
     texts, unreadable = documents.read_all()
     every = chain(texts.items(), documents.read_history())
     said = [name for name, content in every if mentions(content.decode(errors="replace"))]
     return sorted([*said, *unreadable])
 
 
-def _rows_saying(repository: Repository, doomed: Doomed) -> list[str]:
-    texts = sorted({memory.content for memory in doomed.versions})
+def _rows_saying(repository: Repository, plan: PurgePlan) -> list[str]:
+    texts = sorted({memory.content for memory in plan.versions})
     memories = repository.memories.find_saying(texts)
     threads = repository.messages.threads_saying(texts)
     past = repository.changes.find_saying(texts)
@@ -274,9 +274,9 @@ def _rows_saying(repository: Repository, doomed: Doomed) -> list[str]:
     ]
 
 
-def _pattern(doomed: Doomed) -> re.Pattern[str]:
+def _pattern(plan: PurgePlan) -> re.Pattern[str]:
     """Return what finds the beginning of any of the memories, however its white space was changed."""
-    texts = {tuple(memory.content.split()[:_WORDS]) for memory in doomed.versions} - {()}
+    texts = {tuple(memory.content.split()[:_WORDS]) for memory in plan.versions} - {()}
     forms = "|".join(r"\s+".join(map(re.escape, words)) for words in sorted(texts))
     # Without any text, it finds nothing.
     return re.compile(rf"(?<!\w)(?:{forms})(?!\w)" if texts else r"(?!)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from soulkeep.errors import StoreError
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
-from soulkeep.service.documents import DocumentIndex
+from soulkeep.service.document_index import DocumentIndex
 from soulkeep.service.indexes import Indexes
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
-from soulkeep.service.changes import Changes, Making
+from soulkeep.service.changes import ChangeRecorder, Changes
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_CONTENT,
@@ -74,9 +74,9 @@ class Threads:
             require_text("system_prompt", system_prompt, MAX_CONTENT)
         now = timestamp(self._clock())
         thread = Thread(secrets.token_hex(6), title.strip(), system_prompt, False, now, now)
-        with self._changes.making("thread.created", session) as making:
+        with self._changes.recording("thread.created", session) as recorder:
             self._repository.threads.add_thread(thread)
-            making.add("threads", [thread.id])
+            recorder.add("threads", [thread.id])
             self._sessions.audit(session, "thread.created", {"thread_id": thread.id})
         return thread
 
@@ -142,9 +142,9 @@ class Threads:
         self, thread_id: str, action: str, session: Session | None, **columns: str | int | None
     ) -> Thread:
         session = session or self._sessions.current()
-        with self._changes.making(action, session) as making:
+        with self._changes.recording(action, session) as recorder:
             self._get(thread_id)
-            making.touch("threads", [thread_id])
+            recorder.touch("threads", [thread_id])
             self._repository.threads.change_thread(thread_id, **columns)
             self._sessions.audit(session, action, {"thread_id": thread_id})
         return self._repository.threads.get_thread(thread_id)
@@ -185,20 +185,20 @@ class Threads:
         fate = _fate(memories)
         session = session or self._sessions.current()
         leaving = self._count_leaving(self._get(thread_id), fate)
-        with self._changes.making("thread.deleted", session, leaving=leaving) as making:
+        with self._changes.recording("thread.deleted", session, leaving=leaving) as recorder:
             thread = self._get(thread_id)
             kept = self._repository.memories.list_of_thread(thread_id)
-            making.touch("memories", [memory.id for memory in kept])
+            recorder.touch("memories", [memory.id for memory in kept])
             if fate == "global":
                 self._make_global(kept, session)
             else:
                 self._repository.memories.delete_memories([memory.id for memory in kept])
-            count = self._delete_messages(thread_id, making)
-            making.touch("threads", [thread_id])
+            count = self._delete_messages(thread_id, recorder)
+            recorder.touch("threads", [thread_id])
             self._repository.threads.delete_thread(thread_id)
             details = {"thread_id": thread_id, "memories": len(kept), "messages": count, "fate": fate}
             self._sessions.audit(session, "thread.deleted", details)
-        return Deleted(thread, fate, tuple(m.id for m in kept), count, making.change_id)
+        return Deleted(thread, fate, tuple(m.id for m in kept), count, recorder.change_id)
 
     def _count_leaving(self, thread: Thread, fate: Fate) -> tuple[int, int]:
         """Count the memories and the messages that go with a thread."""
@@ -213,9 +213,9 @@ class Threads:
         self._repository.memories.move_memories(ids, None)
         self._repository.vectors.replace_vectors(ids, vectors)
 
-    def _delete_messages(self, thread_id: str, making: Making) -> int:
+    def _delete_messages(self, thread_id: str, recorder: ChangeRecorder) -> int:
         ids = self._repository.messages.ids_of_thread(thread_id)
-        making.touch("messages", ids)
+        recorder.touch("messages", ids)
         self._repository.messages.delete_messages(ids)
         return len(ids)
 

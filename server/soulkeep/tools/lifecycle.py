@@ -184,13 +184,13 @@ async def _ask_to_purge(
     """Ask the user, if the client can and there is something to erase."""
     home = ctx.request_context.lifespan_context
     try:
-        doomed = await anyio.to_thread.run_sync(home.purges.list_doomed, memory_ids)
+        plan = await anyio.to_thread.run_sync(home.purges.plan, memory_ids)
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
     if not can_ask(ctx):
         return NotAsked()
-    listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in doomed.versions[:_SHOWN])
-    more = f"\n- and {rest:,} more" if (rest := len(doomed.versions) - _SHOWN) > 0 else ""
+    listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in plan.versions[:_SHOWN])
+    more = f"\n- and {rest:,} more" if (rest := len(plan.versions) - _SHOWN) > 0 else ""
     message = f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
     return Elicit(message=message, schema=PurgeConsent)
 

@@ -76,18 +76,18 @@ async def measure(mode: str, rounds: int) -> dict[str, list[float]]:
         TimeoutError: It never did.
     """
     took: dict[str, list[float]] = {way: [] for way in WAYS}
-    signs: list[anyio.Event] = [anyio.Event()]
+    notifications: list[anyio.Event] = [anyio.Event()]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "home"
-        async with listening(home, mode, lambda: signs[0].set()):
+        async with listening(home, mode, lambda: notifications[0].set()):
             for number in range(rounds):
                 for way, save in WAYS.items():
                     await anyio.sleep(PAUSE_S)
-                    signs[0] = anyio.Event()
+                    notifications[0] = anyio.Event()
                     began = perf_counter()
                     save(home / "MEMORY.md", f"# {number}\n\n- An entry by {way}.\n")
                     with anyio.fail_after(PATIENCE_S):
-                        await signs[0].wait()
+                        await notifications[0].wait()
                     took[way].append((perf_counter() - began) * 1000)
     return took
 

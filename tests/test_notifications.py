@@ -1,4 +1,4 @@
-"""Signs of change over real pipes: a client hears of what its user or another process did."""
+"""Notifications of change over real pipes: a client hears of what its user or another process did."""
 
 import signal
 import sys
