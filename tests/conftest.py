@@ -1,6 +1,8 @@
 """Fixtures: a home in a temporary folder, clients in both protocol eras, and a server process."""
 
 import io
+import os
+import runpy
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -17,10 +19,15 @@ from mcp.types import ElicitRequestParams, ElicitResult
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
 from soulkeep.service.home import Home
-from wire import COMMAND
+from wire import COMMAND, OFFLINE, STARTUP
 
 Run = Callable[..., tuple[int, str, str]]
 """Runs the command line in this process; returns its exit code, stdout and stderr."""
+
+
+# For this process and for those that inherit its environment.
+runpy.run_path(str(STARTUP / "sitecustomize.py"))
+os.environ.update(OFFLINE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -105,7 +112,7 @@ async def client(home: Home, request: pytest.FixtureRequest) -> AsyncIterator[Cl
 async def process_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
     """A client of the installed command, over stdio, in both eras."""
     server = StdioServerParameters(
-        command=str(COMMAND), args=["serve", "--home", str(tmp_path / "home")]
+        command=str(COMMAND), args=["serve", "--home", str(tmp_path / "home")], env=OFFLINE
     )
     async with Client(stdio_client(server), mode=request.param, read_timeout_seconds=30) as connected:
         yield connected

@@ -23,7 +23,7 @@ from soulkeep.models import NewMemory, PromptOffer
 from soulkeep.service.home import Home
 from soulkeep.transport import DRAIN_S
 from soulkeep.watching import _Changes, _Seen
-from wire import COMMAND, MODERN, Wire
+from wire import COMMAND, MODERN, OFFLINE, Wire
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
@@ -81,7 +81,7 @@ async def connected(mode: str, other: Home) -> AsyncIterator[tuple[Client, Ear]]
     server = StdioServerParameters(
         command=str(COMMAND),
         args=["serve", "--home", str(other.path)],
-        env={"SOULKEEP_EMBEDDER": "none", "SOULKEEP_TOOLS": "full"},
+        env={"SOULKEEP_EMBEDDER": "none", "SOULKEEP_TOOLS": "full", **OFFLINE},
     )
     async with Client(
         stdio_client(server), mode=mode, cache=None, message_handler=ear.note_message

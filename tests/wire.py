@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
+STARTUP = Path(__file__).parent / "startup"
+OFFLINE = {"PYTHONPATH": os.pathsep.join(filter(None, [str(STARTUP), os.environ.get("PYTHONPATH")]))}
+"""The environment in which a Python that a test starts has no network."""
+
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
