@@ -29,6 +29,7 @@ from soulkeep.errors import (
     StoreCorruptError,
 )
 from soulkeep.models import NewMemory, Options
+from soulkeep.progress import told_to
 from soulkeep.records import Backup
 from soulkeep.repository import schema
 from soulkeep.repository.connection import Database
@@ -73,11 +74,12 @@ def test_a_backup_holds_the_store_and_the_documents_and_says_so(home: Home) -> N
     _keep(home, "The cat is called Miso.")
     home.documents.append_daily("Bought a lamp.")
 
-    shares: list[float] = []
+    told: list[tuple[str, float | None]] = []
 
-    backup = home.backups.make("before-spring cleaning", progress=shares.append)
+    with told_to(lambda doing, share: told.append((doing, share))):
+        backup = home.backups.make("before-spring cleaning")
 
-    assert (shares, shares[-1]) == (sorted(shares), 1)
+    assert told == [("Copying the store", 1), ("Checking the copy of the store", None)]
     assert backup == home.backups.find(backup.id) == home.backups.list_backups()[0]
     assert (backup.automatic, backup.label) == (True, "before-spring cleaning")
     assert backup.id.endswith("Z-before-spring-cleaning")

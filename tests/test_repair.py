@@ -12,6 +12,7 @@ from conftest import Run
 from soulkeep.app import open_home
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import NewMemory, NewMessage
+from soulkeep.progress import told_to
 from soulkeep.service.home import Home
 
 pytestmark = pytest.mark.embedder
@@ -290,12 +291,13 @@ def test_where_a_table_is_gone_every_command_says_what_mends_it(run: Run, kept: 
 
 
 def test_rebuilding_tells_how_far_it_is(kept: Home) -> None:
-    pages: list[int] = []
+    told: list[tuple[str, float | None]] = []
 
-    kept.repairs.repair(pages.append)
-    kept.indexes.reindex(progress=pages.append)
+    with told_to(lambda doing, share: told.append((doing, share))):
+        kept.repairs.repair()
+        kept.indexes.reindex()
 
-    assert pages == [3, 3]
+    assert told.count(("Embedding all memories", 1)) == 2
 
 
 def test_scripts_get_the_same_as_one_document(run: Run, kept: Home) -> None:

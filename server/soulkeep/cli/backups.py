@@ -1,23 +1,14 @@
 """`soulkeep backup`, `backups` and `restore`: copies of the store and the documents together."""
 
-import sys
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 
 import click
 
 from soulkeep.cli.options import current_settings, home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_json, printable
+from soulkeep.cli.terminal import print_json, printable, progress_shown
 from soulkeep.records import Backup
-from soulkeep.repository.backups import Progress
 from soulkeep.service.backups import Backups
-
-_QUICK_S = 1.0
-"""What takes no longer shows no progress."""
-
-_STEPS = 1000
 
 
 @click.command()
@@ -26,8 +17,8 @@ _STEPS = 1000
 @home_option
 def backup(label: str, *, as_json: bool) -> None:
     """Back up the store and the documents together; others may use them meanwhile."""
-    with opened_home() as home, _progress("Backing up") as progress:
-        made = home.backups.make(label, on_demand=True, progress=progress)
+    with opened_home() as home, progress_shown():
+        made = home.backups.make(label, on_demand=True)
     if as_json:
         print_json(asdict(made))
         return
@@ -67,8 +58,8 @@ def restore(wanted: str, *, yes: bool) -> None:
     if not yes:
         question = f"Replace the store and the documents by {chosen.id} ({_contents(chosen)})?"
         click.confirm(printable(question), abort=True)
-    with _progress("Restoring") as progress:
-        restored = kept.restore(chosen.id, progress=progress)
+    with progress_shown():
+        restored = kept.restore(chosen.id)
     click.echo(printable(f"Restored {chosen.id}: {_contents(chosen)}"))
     if restored.former is None:
         click.echo(f"The store was damaged; its files are kept in {restored.kept}")
@@ -97,16 +88,3 @@ def _contents(made: Backup) -> str:
 def _warn_of(what: str, names: Iterable[str]) -> None:
     if listed := ", ".join(sorted(names)):
         click.echo(printable(f"{what}: {listed}"), err=True)
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Progress]:
-    """Show a bar on stderr once the block has taken a second; terminals only."""
-    began = time.monotonic()
-    with click.progressbar(length=_STEPS, label=label, file=sys.stderr, hidden=True) as bar:
-
-        def show(share: float) -> None:
-            bar.hidden = not sys.stderr.isatty() or time.monotonic() - began < _QUICK_S
-            bar.update(max(0, round(share * _STEPS) - bar.pos))
-
-        yield show

@@ -3,29 +3,20 @@
 import platform
 import stat
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from soulkeep import __version__
 from soulkeep.cli.options import home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_facts, print_json, pulsing
+from soulkeep.cli.terminal import print_facts, print_json, progress_shown
 from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import Fault
 from soulkeep.service.home import Home
-from soulkeep.service.indexes import PAUSE_S
-
-if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar
-
-_A_MOMENT = 2_000
-"""So many memories are embedded in about a second."""
 
 
 @click.command()
@@ -63,8 +54,8 @@ def _examine(home: Home, as_json: bool) -> int:
 
 
 def _repair(home: Home, as_json: bool) -> int:
-    with _memories_bar(home) as bar:
-        repaired = home.repairs.repair(bar.update)
+    with progress_shown():
+        repaired = home.repairs.repair()
     if as_json:
         print_json(asdict(repaired))
         return 1 if repaired.left else 0
@@ -83,20 +74,13 @@ def _print_faults(faults: Sequence[Fault]) -> None:
         click.echo(f"FAULT {fault.name}: {fault.detail}; {fault.remedy}.")
 
 
-def _memories_bar(home: Home) -> "ProgressBar[int]":
-    """Return a bar over all memories, on a terminal and where they take more than a moment."""
-    memories = home.repository.memories.count()
-    hidden = memories < _A_MOMENT or not sys.stderr.isatty()
-    return click.progressbar(length=memories, label="Embedding", file=sys.stderr, hidden=hidden)
-
-
 @click.command()
 @home_option
 def reindex() -> None:
     """Build the search indexes anew with the embedder in use."""
     with opened_home() as home:
-        with _memories_bar(home) as bar:
-            indexed = home.indexes.reindex(progress=bar.update)
+        with progress_shown():
+            indexed = home.indexes.reindex()
         identity = home.indexes.embedder_identity
     click.echo(f"Indexed {indexed:,} memories with {identity}.")
 
@@ -108,14 +92,9 @@ def compact() -> None:
 
     Others can go on using the store meanwhile.
     """
-    with opened_home() as home, pulsing("Compacting") as pulse:
-        freed = home.indexes.compact(lambda: _step(pulse))
+    with opened_home() as home, progress_shown():
+        freed = home.indexes.compact()
     click.echo(f"The store is {freed:,} bytes smaller." if freed else "There is nothing to give back.")
-
-
-def _step(pulse: Callable[[], None]) -> None:
-    pulse()
-    time.sleep(PAUSE_S)
 
 
 def _versions(home: Home) -> dict[str, str]:

@@ -7,7 +7,7 @@ import click
 
 from soulkeep.cli.lifecycle import counted
 from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
-from soulkeep.cli.terminal import one_line, print_json, print_table, pulsing
+from soulkeep.cli.terminal import one_line, print_json, print_table, progress_shown
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
 
@@ -44,13 +44,13 @@ def purge(
         elif memory_ids:
             _show(home.purges.plan(memory_ids, chosen), chosen, quiet=yes)
             _confirm("Erase all of this for good?", yes=yes)
-        with pulsing("Writing the store anew") as pulse:
+        with progress_shown():
             if memory_ids:
-                purged: Purged | None = home.purges.purge(memory_ids, chosen, pulse=pulse)
+                purged: Purged | None = home.purges.purge(memory_ids, chosen)
             elif trash:
-                purged = home.purges.empty_trash(pulse=pulse)
+                purged = home.purges.empty_trash()
             else:
-                purged = home.purges.finish(pulse=pulse)
+                purged = home.purges.finish()
     _report(purged, as_json=as_json)
 
 

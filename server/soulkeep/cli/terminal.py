@@ -5,15 +5,16 @@ import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import count
 
 import click
 
+from soulkeep.progress import told_to
+
 _NARROWEST = 20
 _BAR = 30
-_QUICK_S = 1.0
+_QUICK_S = 1
 """What takes no longer shows no progress."""
 _COLUMNS = "▁▂▃▄▅▆▇█"
 
@@ -74,19 +75,24 @@ def print_days(title: str, counts: Mapping[str, int]) -> None:
 
 
 @contextmanager
-def pulsing(label: str) -> Iterator[Callable[[], None]]:
-    """Show on a terminal that something goes on, once the block has taken a second.
+def progress_shown() -> Iterator[None]:
+    """Show on a terminal what is being done, once the block has taken a second."""
+    began, shown = time.monotonic(), ""
 
-    The block is handed what to call now and then.
-    """
-    began = time.monotonic()
-    with click.progressbar(count(), label=label, file=sys.stderr, hidden=True) as bar:
+    def show(doing: str, share: float | None) -> None:
+        nonlocal shown
+        seconds = int(time.monotonic() - began)
+        line = f"{doing}, {seconds} s" if share is None else f"{doing}: {share:.0%}, {seconds} s"
+        if seconds >= _QUICK_S and line != shown and sys.stderr.isatty():
+            click.echo(f"\r{line.ljust(len(shown))}", nl=False, err=True)
+            shown = line
 
-        def pulse() -> None:
-            bar.hidden = not sys.stderr.isatty() or time.monotonic() - began < _QUICK_S
-            bar.update(1)
-
-        yield pulse
+    try:
+        with told_to(show):
+            yield
+    finally:
+        if shown:
+            click.echo(err=True)
 
 
 def size_text(size: int) -> str:

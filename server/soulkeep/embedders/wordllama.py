@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from soulkeep.embedders import Embedded
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.models import Embedding
+from soulkeep.progress import tell
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,6 +141,7 @@ class _Model:
     """The two files of the package in memory, and the vectors of the words met so far."""
 
     def __init__(self, folder: Path) -> None:
+        tell("Loading the model")
         # The products here are small: waking other threads for them takes longer than the work.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Nothing this slow may run before the first protocol answer.

@@ -1,6 +1,6 @@
 """The only code that talks to SQLite."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -114,9 +114,9 @@ class Repository:
         """Whether the file still holds what a purge deleted."""
         return erasure.is_pending(self._database)
 
-    def erase(self, pulse: Callable[[], None] = lambda: None) -> bool:
+    def erase(self) -> bool:
         """Write the file anew without anything that was deleted; return whether its log is empty too."""
-        return erasure.erase(self._database, pulse)
+        return erasure.erase(self._database)
 
     def continue_ids_of(self, store: Path) -> None:
         """Let this copy, about to take the place of a store, go on with ids where that one ends."""

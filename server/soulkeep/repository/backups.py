@@ -1,6 +1,6 @@
 """Copying a store as it is at one moment, and putting a copy in its place, while others use it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import apsw
 
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
+from soulkeep.progress import tell
 from soulkeep.repository.checks import SOURCES
 from soulkeep.repository.connection import (
     APPLICATION_ID,
@@ -17,9 +18,6 @@ from soulkeep.repository.connection import (
     translated,
 )
 from soulkeep.repository.schema import STEPS
-
-Progress = Callable[[float], None]
-"""Called with the share that is done, 0 to 1."""
 
 CHANGES_SKIPPED = 2**32
 """By how much a restore moves the number of the last changed vector.
@@ -37,7 +35,7 @@ class Snapshot:
     connection: apsw.Connection
     counts: Mapping[str, int]
 
-    def copy_to(self, path: Path, progress: Progress) -> None:
+    def copy_to(self, path: Path) -> None:
         """Write it to a new file, which is complete without any other beside it.
 
         Raises:
@@ -48,7 +46,7 @@ class Snapshot:
             with copy.backup("main", self.connection, "main") as backup:
                 while not backup.done:
                     backup.step(_PAGES_AT_ONCE)
-                    progress(1 - backup.remaining / max(backup.page_count, 1))
+                    tell("Copying the store", 1 - backup.remaining / max(backup.page_count, 1))
             copy.pragma("journal_mode", "delete")
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ from soulkeep.errors import (
     StoreFullError,
     StoreNotWritableError,
 )
+from soulkeep.progress import tell
 
 APPLICATION_ID = 0x534B4550
 """Marks the file as ours in SQLite's header: "SKEP" in ASCII."""
@@ -28,7 +29,7 @@ BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
 
 _HEADER = b"SQLite format 3\0"
-_STEPS_PER_PULSE = 20_000
+_STEPS_BETWEEN_REPORTS = 20_000
 """SQLite's own steps, some ten milliseconds."""
 _FULL_DISK_BYTES = 256 * 1024
 
@@ -188,8 +189,8 @@ class Database:
             finally:
                 self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
 
-    def vacuum(self, pulse: Callable[[], None]) -> None:
-        """Write the file anew, with a `pulse` now and then while it takes; outside transactions.
+    def vacuum(self) -> None:
+        """Write the file anew; outside transactions.
 
         Raises:
             StoreBusyError: Another process keeps writing.
@@ -198,7 +199,7 @@ class Database:
         with self._lock, translated(self.path):
             # A second copy of the store belongs on the disk, not in memory.
             self._connection.pragma("temp_store", "DEFAULT")
-            self._connection.set_progress_handler(lambda: _goes_on(pulse), _STEPS_PER_PULSE)
+            self._connection.set_progress_handler(_tell_of_vacuum, _STEPS_BETWEEN_REPORTS)
             try:
                 self._connection.execute("VACUUM")
             finally:
@@ -224,8 +225,8 @@ class Database:
             self._connection.close()
 
 
-def _goes_on(pulse: Callable[[], None]) -> bool:
-    pulse()
+def _tell_of_vacuum() -> bool:
+    tell("Writing the store anew")
     return False  # anything else would end the statement
 
 

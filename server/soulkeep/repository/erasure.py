@@ -3,8 +3,6 @@
 A fact in the store says that this is still to be done, so that a purge that was cut off shows.
 """
 
-from collections.abc import Callable
-
 from soulkeep.repository.connection import Database
 
 _PENDING = "erasure_pending"
@@ -21,11 +19,11 @@ def is_pending(database: Database) -> bool:
     return bool(database.execute("SELECT 1 FROM store_facts WHERE name = ?", (_PENDING,)))
 
 
-def erase(database: Database, pulse: Callable[[], None]) -> bool:
+def erase(database: Database) -> bool:
     """Write the file anew without anything that was deleted; return whether its log is empty too.
 
-    While it takes there is a `pulse` now and then, and others cannot write. It needs as much free space
-    as the store takes. While another process reads, the log stays, and the erasure is still pending.
+    Others cannot write meanwhile. It needs as much free space as the store takes. While another process
+    reads, the log stays, and the erasure is still pending.
 
     Raises:
         StoreBusyError: Another process keeps writing.
@@ -35,7 +33,7 @@ def erase(database: Database, pulse: Callable[[], None]) -> bool:
         with database.transaction():
             # Entries are marked as deleted; only a merge of the whole index takes their words out.
             database.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")
-    database.vacuum(pulse)
+    database.vacuum()
     if not database.empty_log():
         return False
     with database.transaction():

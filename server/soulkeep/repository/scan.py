@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from soulkeep.errors import StoreError
 from soulkeep.models import Embedding, MemoryFilter
+from soulkeep.progress import tell
 from soulkeep.repository.connection import Database, Row
 from soulkeep.repository.schema import OCCURRED_AT
 from soulkeep.repository.vectors import DIMENSIONS, VectorTable, padded
@@ -217,6 +218,7 @@ class VectorScan:
         memories = self._described_memories(codes, state.last_id)
         codes.reserve(len(memories["ids"]))
         for ids, vectors in self._chunks():
+            tell("Loading vectors")
             places = np.searchsorted(memories["ids"], ids)
             places[places == len(memories["ids"])] = 0
             known = memories["ids"][places] == ids

@@ -19,9 +19,10 @@ from soulkeep.errors import (
     StoreError,
 )
 from soulkeep.models import Clock, timestamp
+from soulkeep.progress import tell
 from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
-from soulkeep.repository.backups import Progress, examine, fit, replacing, seal, snapshot
+from soulkeep.repository.backups import examine, fit, replacing, seal, snapshot
 from soulkeep.service.backup_folders import (
     MANIFEST,
     exclusive,
@@ -50,13 +51,6 @@ Fewer come back from the trash as easily as they went, and copying the store wou
 _FORGETTING = "before forgetting "
 _SERVES_FOR = timedelta(hours=1)
 
-_COPIED = 0.5
-"""What share of making a backup copying the store is; the rest is reading it again."""
-
-
-def _unseen(_: float) -> None:
-    """Take no interest in progress."""
-
 
 class Backups:
     """Makes, lists and restores the backups of one home; needs no open store."""
@@ -68,7 +62,7 @@ class Backups:
         self._clock = clock
         self._keep = keep
 
-    def make(self, label: str, *, on_demand: bool = False, progress: Progress = _unseen) -> Backup:
+    def make(self, label: str, *, on_demand: bool = False) -> Backup:
         """Back up the store and the documents as they are together, and drop what is beyond the bound.
 
         Others can go on writing. What is copied is what is committed, also inside a transaction.
@@ -82,7 +76,7 @@ class Backups:
         require_text("label", label, MAX_LABEL)
         label = " ".join(label.split())
         with exclusive(self.folder):
-            return self._make_one(label, automatic=not on_demand, progress=progress)
+            return self._make_one(label, automatic=not on_demand)
 
     def before_forgetting(self, memories: int, messages: int = 0) -> None:
         """Back up before so many memories and messages go, if they are many; outside a transaction.
@@ -188,7 +182,7 @@ class Backups:
             original.rename(stage / "former")
         return place.name
 
-    def restore(self, wanted: str, *, progress: Progress = _unseen) -> Restored:
+    def restore(self, wanted: str) -> Restored:
         """Set the store and the documents back to a backup, having backed up what they hold now.
 
         Others may have the store open: they see the restored one at their next call. Nothing is changed
@@ -204,15 +198,14 @@ class Backups:
         """
         backup = self.find(wanted)
         with exclusive(self.folder), workshop(self.folder, "restoring") as stage:
-            copy = self._stage(backup, stage / "backup", progress)
+            copy = self._stage(backup, stage / "backup")
             with locked(self._documents.home), closing(Repository(copy)) as staged, ExitStack() as undo:
                 with replacing(self._store, copy):
-                    restored = self._keep_present(backup, progress)
+                    restored = self._keep_present(backup)
                     self._continue(staged, backup)
                     self._replace_documents(copy.parent, restored, undo)
                 undo.pop_all()
             self._drop_surplus(backup.id)
-        progress(1)
         return restored
 
     def _has_recent(self) -> bool:
@@ -225,28 +218,28 @@ class Backups:
             for backup in self.list_backups()
         )
 
-    def _make_one(self, label: str, *, automatic: bool, progress: Progress = _unseen) -> Backup:
+    def _make_one(self, label: str, *, automatic: bool) -> Backup:
         lock = locked(self._documents.home)
-        backup, _ = self._make(label, automatic=automatic, lock=lock, progress=progress)
+        backup, _ = self._make(label, automatic=automatic, lock=lock)
         self._drop_surplus(None)
         return backup
 
     def _make(
-        self, label: str, *, automatic: bool, lock: AbstractContextManager[None], progress: Progress
+        self, label: str, *, automatic: bool, lock: AbstractContextManager[None]
     ) -> tuple[Backup, Path]:
         with workshop(self.folder, "making") as path, ExitStack() as moment:
             with lock:
                 now = timestamp(self._clock())
                 store = moment.enter_context(snapshot(self._store))
                 documents, left_out = self._documents.read_all()
-            store.copy_to(path / self._store.name, lambda share: progress(share * _COPIED))
+            store.copy_to(path / self._store.name)
             moment.close()
             _write_verified(path, documents)
+            tell("Checking the copy of the store")
             schema = self._examined(path, store.counts)
             described = {"made_at": now, "label": label, "automatic": automatic, "left_out": left_out}
             write_manifest(path, schema, counts=dict(store.counts), **described)
             place = put_in_place(path, self.folder, now, label)
-        progress(1)
         return read_backup(place), place
 
     def _examined(self, path: Path, expected: Mapping[str, int]) -> int:
@@ -266,30 +259,25 @@ class Backups:
             with workshop(self.folder, "dropping") as path:
                 (self.folder / backup.id).rename(path / backup.id)
 
-    def _stage(self, backup: Backup, path: Path, progress: Progress) -> Path:
+    def _stage(self, backup: Backup, path: Path) -> Path:
         """Return a verified copy of a backup's store that fits into the place of the present one."""
         original, copy = self.folder / backup.id, path / self._store.name
+        tell("Checking the backup")
         verify_files(original)
         _, counts = examine(original / self._store.name)
         if counts != backup.counts:
             raise BackupDamagedError(original, "its counts are not those of its manifest")
-        progress(0.2)
+        tell("Copying the backup")
         shutil.copytree(original, path)
         if not self._store.exists():
             Repository(self._store).close()
         fit(copy, self._store)
-        progress(0.3)
         return copy
 
-    def _keep_present(self, backup: Backup, progress: Progress) -> Restored:
+    def _keep_present(self, backup: Backup) -> Restored:
         label = "before-restore"
         try:
-            former, kept = self._make(
-                label,
-                automatic=True,
-                lock=nullcontext(),
-                progress=lambda share: progress(0.3 + 0.5 * share),
-            )
+            former, kept = self._make(label, automatic=True, lock=nullcontext())
         except StoreCorruptError:
             return Restored(backup, None, *self._keep_damaged())
         return Restored(backup, former, kept, former.left_out)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from soulkeep.documents import Documents
 from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
+from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
@@ -134,6 +135,7 @@ class DocumentIndex:
             return
         if reading.state == known:
             return
+        tell(f"Indexing {name}")
         entries = [] if reading.says_what(known) else self._entries(reading)
         gone, added = self._difference(reading, known, entries)
         try:

@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from soulkeep.embedders import NO_EMBEDDER, Embedded, Embedder, in_context
+from soulkeep.embedders import NO_EMBEDDER, Embedder, in_context
 from soulkeep.errors import StoreBusyError, StoreFullError
 from soulkeep.models import Clock, Embedding, Memory, NewMemory, Session, Usage, timestamp
+from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import Sessions
 
@@ -21,6 +22,9 @@ PAUSE_S = 0.005
 """SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
 
 _PAGE = 1_000
+
+_TEXTS = 100
+"""So many texts are embedded between two reports of progress; the longest take about a second."""
 
 Neighbours = dict[int, tuple[int | None, int | None]]
 """For a memory's id, those of the memories before and after it in its thread."""
@@ -113,12 +117,10 @@ class Indexes:
         session: Session | None = None,
         *,
         recreate: bool = False,
-        progress: Callable[[int], None] = lambda done: None,
     ) -> int:
         """Build both search indexes anew with the embedder in use; return how many memories they hold.
 
-        With `recreate` even their tables are made anew, in case they are damaged. `progress` is told
-        after each page how many memories it embedded.
+        With `recreate` even their tables are made anew, in case they are damaged.
 
         Other processes cannot write meanwhile: with very many memories they may time out.
 
@@ -132,10 +134,12 @@ class Indexes:
             if recreate:
                 self._repository.recreate_indexes()
             self._repository.vectors.reset_vectors(self.embedder_identity)
+            every, done = table.count(), 0
             for page in table.pages(_PAGE) if self.embedder else ():
                 _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
                 self._repository.vectors.add_vectors([memory.id for memory in page], embeddings)
-                progress(len(page))
+                done += len(page)
+                tell("Embedding all memories", done / every)
             self._repository.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
@@ -167,6 +171,7 @@ class Indexes:
         """
         before = self._repository.pages_size()
         for _ in self._repository.compact():
+            tell("Giving back the space of deleted vectors")
             pause()
         return before - self._repository.pages_size()
 
@@ -201,8 +206,7 @@ class Indexes:
         if self.embedder is None:
             return [None] * len(texts), [None] * len(texts)
         wanted = list(dict.fromkeys(text for pair in texts for text in pair if text is not None))
-        embeddings = self._used(self.embedder.embed(wanted), session)
-        known = dict(zip(wanted, embeddings, strict=True))
+        known = self._embedded(wanted, self.embedder, session)
         alone = [known[own] for own, _ in texts]
         turned = [
             known[own] if before is None else in_context(known[own], known[before])
@@ -210,9 +214,19 @@ class Indexes:
         ]
         return alone, turned
 
-    def _used(self, embedded: Embedded, session: Session) -> Sequence[Embedding]:
-        self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens))
-        return embedded.embeddings
+    def _embedded(
+        self, texts: Sequence[str], embedder: Embedder, session: Session
+    ) -> dict[str, Embedding]:
+        known: dict[str, Embedding] = {}
+        tokens = 0
+        for page in (texts[begin : begin + _TEXTS] for begin in range(0, len(texts), _TEXTS)):
+            embedded = embedder.embed(page)
+            known |= zip(page, embedded.embeddings, strict=True)
+            tokens += embedded.tokens
+            if len(texts) > _TEXTS:
+                tell("Embedding", len(known) / len(texts))
+        self._sessions.record_usage(session, Usage(embedder.identity, tokens))
+        return known
 
 
 def near(neighbours: Neighbours, memories: Mapping[int, Memory]) -> Neighbours:

@@ -10,6 +10,7 @@ from pathlib import Path
 from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
 from soulkeep.models import ChangedRow, Memory, Session
+from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.document_index import MEMORY, linked_id, without_link
@@ -19,14 +20,6 @@ from soulkeep.service.validation import MAX_BATCH
 
 _WORDS = 40
 """So many words of a text are looked for in documents."""
-
-
-Pulse = Callable[[], None]
-"""Called now and then while something takes its time."""
-
-
-def _unfelt() -> None:
-    """Take no interest in how long it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +79,12 @@ class Purges:
         memory_ids: Sequence[int],
         backups: Collection[str] = (),
         session: Session | None = None,
-        *,
-        pulse: Pulse = _unfelt,
     ) -> Purged:
         """Take memories out of the store, the documents' former texts, MEMORY.md and these backups.
 
         All versions of each go, what it replaced, and the lines promoted from it. There is no way back.
         The file is written anew, which needs as much free space as it takes; others cannot write
-        meanwhile, and there is a `pulse` now and then. If that fails, `finish` goes on.
+        meanwhile. If that fails, `finish` goes on.
 
         Raises:
             InvalidInputError: There are none, too many, or one is an entry of a document.
@@ -105,15 +96,16 @@ class Purges:
         """
         session = session or self._sessions.current()
         plan = self.plan(memory_ids, backups)
+        tell("Looking through documents and their former texts")
         lines = _lines_taken(self._documents, plan)
         texts = _texts_rewritten(self._documents, plan)
         with self._repository.transaction():
             _delete(self._repository, plan)
             details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
-        is_final = self._repository.erase(pulse)
+        is_final = self._repository.erase()
         rewritten = [
-            self._backups.rewrite(backup, lambda store: _purge_copy(store, plan, pulse))
+            self._backups.rewrite(backup, lambda store: _purge_copy(store, plan))
             for backup in sorted(backups)
         ]
         kept_in = (
@@ -123,7 +115,7 @@ class Purges:
         )
         return Purged(plan.memory_ids, lines, texts, tuple(rewritten), kept_in, is_final)
 
-    def empty_trash(self, session: Session | None = None, *, pulse: Pulse = _unfelt) -> Purged:
+    def empty_trash(self, session: Session | None = None) -> Purged:
         """Take out of the store all that was deleted or changed, and all former texts of documents.
 
         What is there now stays as it is; nothing done until now can be undone any more.
@@ -138,11 +130,11 @@ class Purges:
             changes = self._repository.changes.delete_all()
             self._repository.mark_erasure()
             self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
-        is_final = self._repository.erase(pulse)
+        is_final = self._repository.erase()
         kept_in = tuple(f"backup {name}" for name in self._backups.list_others())
         return Purged((), texts=texts, kept_in=kept_in, is_final=is_final)
 
-    def finish(self, *, pulse: Pulse = _unfelt) -> Purged | None:
+    def finish(self) -> Purged | None:
         """Go on with a purge that was cut off; None where there is none.
 
         Raises:
@@ -150,7 +142,7 @@ class Purges:
         """
         if not self._repository.awaits_erasure:
             return None
-        return Purged((), is_final=self._repository.erase(pulse))
+        return Purged((), is_final=self._repository.erase())
 
 
 def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> PurgePlan:
@@ -203,14 +195,14 @@ def _texts_of(edit: ChangedRow) -> Iterator[str]:
         yield from (hunk.removed, hunk.added, hunk.above, hunk.below)
 
 
-def _purge_copy(store: Path, plan: PurgePlan, pulse: Pulse) -> None:
+def _purge_copy(store: Path, plan: PurgePlan) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
     with closing(Repository(store)) as repository:
         then = _trace(repository, plan.memory_ids, strict=False)
         plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
         with repository.transaction():
             _delete(repository, plan)
-        repository.erase(pulse)
+        repository.erase()
     path = store.with_name(MEMORY)
     if path.exists():
         text = path.read_bytes().decode(errors="surrogateescape")

@@ -1,6 +1,6 @@
 """Mending a store: everything derived is rebuilt from what the user said."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from soulkeep.errors import StoreError
@@ -27,11 +27,10 @@ class Repairs:
         self._indexes = indexes
         self._entries = entries
 
-    def repair(self, progress: Callable[[int], None] = lambda done: None) -> Repaired:
+    def repair(self) -> Repaired:
         """Rebuild all that is derived, and check the store before and after.
 
-        `progress` is told after each page how many memories it embedded. What the user said is left as
-        it is, so a fault in that remains.
+        What the user said is left as it is, so a fault in that remains.
 
         Raises:
             EmbedderMismatchError: The vectors are another embedder's, which only `reindex` may replace.
@@ -40,7 +39,7 @@ class Repairs:
         """
         self._indexes.require_embedder()
         found = self._faults()
-        self._indexes.reindex(recreate=True, progress=progress)
+        self._indexes.reindex(recreate=True)
         documents, unread = self._entries.reread()
         counts = self._repository.count_rows()
         rebuilt = {name: counts[name] for name in ("vectors", "full-text entries")}
