@@ -230,7 +230,7 @@ def test_copies_of_vectors_are_loaded_anew_also_where_ids_and_changes_look_the_s
         home.backups.restore(first.id)
         _keep(home, text)
         state = other.repository.scan._look()
-        other.repository.scan.prepare()
+        other.memories.recall("before")
 
         assert other.memories.recall(text).matches[0].memory.content == text
         assert state.last_change > 2**32

@@ -6,7 +6,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from soulkeep.models import NewMemory
+from soulkeep.models import NewMemory, NewMessage
 from soulkeep.repository import schema
 from soulkeep.repository.connection import Database
 from soulkeep.service.home import Home
@@ -186,26 +186,20 @@ def test_s6_session_keys_are_unique_and_messages_and_usage_belong_to_sessions(
     assert list(file.execute("SELECT agent_id FROM sessions WHERE id = 'one'")) == [("default",)]
 
 
-def test_s6_messages_are_written_and_read_in_order_and_in_pages(home: Home) -> None:
-    session = home.sessions.current("claude")
-    ledger = home.repository.ledger
-    with home.repository.transaction():
-        ids = [
-            ledger.add_message(session.id, role, text, "2026-03-01T00:00:00.000Z", tokens)
-            for role, text, tokens in (
-                ("user", "Hello", 1),
-                ("assistant", "Hi", None),
-                ("user", "Bye", 1),
-            )
-        ]
+def test_s6_messages_are_written_and_read_in_order_and_in_pages(
+    home: Home, file: apsw.Connection
+) -> None:
+    thread = home.threads.create_thread("Greetings")
+    said = [NewMessage("user", "Hello"), NewMessage("assistant", "Hi"), NewMessage("user", "Bye")]
+    home.messages.save(thread.id, said)
 
-    first = ledger.list_messages(session.id, limit=2)
-    rest = ledger.list_messages(session.id, limit=2, after=first[-1].id)
+    last = home.messages.list_messages(thread.id, limit=2)
+    first = home.messages.list_messages(thread.id, limit=2, before=last.messages[0].id)
 
-    assert [message.id for message in (*first, *rest)] == ids
-    assert [message.content for message in (*first, *rest)] == ["Hello", "Hi", "Bye"]
-    assert [message.token_count for message in (*first, *rest)] == [1, None, 1]
-    assert ledger.list_messages("nobody", limit=5) == []
+    read = [(message.role, message.content) for message in (*first.messages, *last.messages)]
+    assert read == [(message.role, message.content) for message in said]
+    query = "SELECT role, content FROM messages WHERE token_count > 0 ORDER BY id"
+    assert file.execute(query).fetchall() == read
 
 
 def test_s7_the_vector_table_is_made_by_the_asked_for_statement_to_the_letter(

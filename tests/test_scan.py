@@ -214,7 +214,7 @@ def test_the_time_something_happened_counts_before_the_time_it_was_kept(
 
 
 def test_own_memories_are_found_at_once(store: Store, vectors: VectorScan) -> None:
-    vectors.prepare()
+    vectors.nearest(store.query(), EVERYTHING, 1)
     for _ in range(3):
         new = store.unit(1)
         (added,) = store.add(new)
@@ -258,7 +258,7 @@ def test_searching_takes_no_references_from_the_interpreter(vectors: VectorScan,
 def test_what_another_connection_adds_replaces_and_deletes_is_seen(
     store: Store, vectors: VectorScan, opened: Callable[[], Store]
 ) -> None:
-    vectors.prepare()
+    vectors.nearest(store.query(), EVERYTHING, 1)
     other, moved = opened(), store.unit(1)[0]
     added = other.add(store.unit(1_500), ("c", None))
     assert agrees(vectors, store)
@@ -272,7 +272,7 @@ def test_what_another_connection_adds_replaces_and_deletes_is_seen(
 def test_a_memory_added_and_deleted_between_two_searches_is_not_found(
     store: Store, vectors: VectorScan
 ) -> None:
-    vectors.prepare()
+    vectors.nearest(store.query(), EVERYTHING, 1)
     new = store.unit(2)
     ids = store.add(new)
     store.replace(ids[0], new[1])
@@ -282,7 +282,7 @@ def test_a_memory_added_and_deleted_between_two_searches_is_not_found(
 
 
 def test_what_was_rolled_back_is_not_found(store: Store, vectors: VectorScan) -> None:
-    vectors.prepare()
+    vectors.nearest(store.query(), EVERYTHING, 1)
 
     def delete_and_fail() -> None:
         with store.database.transaction():
@@ -298,7 +298,7 @@ def test_what_was_rolled_back_is_not_found(store: Store, vectors: VectorScan) ->
 def test_a_store_embedded_anew_is_loaded_anew(
     store: Store, vectors: VectorScan, opened: Callable[[], Store]
 ) -> None:
-    vectors.prepare()
+    vectors.nearest(store.query(), EVERYTHING, 1)
     other = opened()
     anew = store.unit(SIZE, 96)
     with other.database.transaction():
@@ -313,7 +313,7 @@ def test_a_store_embedded_anew_is_loaded_anew(
 def test_very_many_changes_load_the_store_anew(
     store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vectors.prepare()
+    vectors.nearest(store.query(), EVERYTHING, 1)
     monkeypatch.setattr(scan, "RELOAD_CHANGES", 3)
     store.delete(range(1, 400))
     assert agrees(vectors, store)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from soulkeep.models import Message, Session, Usage
+from soulkeep.models import Session, Usage
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository.connection import Database
 
@@ -53,15 +53,6 @@ class Ledger:
             (session_id, role, content, now, token_count),
         )
         return self._database.last_row_id
-
-    def list_messages(self, session_id: str, limit: int, after: int = 0) -> list[Message]:
-        """Return up to `limit` messages of a session with ids above `after`, oldest first."""
-        rows = self._database.execute(
-            "SELECT id, session_id, role, content, created_at, token_count FROM messages"
-            " WHERE session_id = ? AND id > ? ORDER BY id LIMIT ?",
-            (session_id, after, limit),
-        )
-        return [Message(*row) for row in rows]
 
     def add_usage(self, session_id: str, usage: Usage, now: str) -> None:
         """Insert one use of a model."""

@@ -139,11 +139,6 @@ class VectorScan:
         distances |= self._table.distances(embedding, [i for i in also if i not in distances])
         return {memory_id: 1 - distance for memory_id, distance in distances.items()}
 
-    def prepare(self) -> None:
-        """Load the codes now, so that the first search need not."""
-        with self._lock:
-            self._fresh()
-
     def _usable(self, allowed: MemoryFilter) -> "Codes | None":
         codes = self._fresh()
         return codes if _known(allowed) else None
