@@ -95,8 +95,8 @@ def test_an_entry_of_a_log_is_found_with_its_day_and_time(tmp_path: Path, clock:
             "daily/2026-02-27.md: Plans",
             "2026-02-27T03:00:00.000Z",
         )
-        assert contents(home, "roof", until="2026-02-26") == ["Fixed the roof."]
-        assert contents(home, "roof", since="2026-02-27") == []
+        assert contents(home, "roof", until="2026-02-26") == []
+        assert contents(home, "roof", since="2026-02-27", until="2026-02-27") == ["Fixed the roof."]
 
 
 def test_what_the_tools_write_is_found_at_once(home: Home) -> None:

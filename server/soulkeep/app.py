@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
 from soulkeep.embedders.tokens import TokenCounter
@@ -55,11 +56,11 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    model = choose_embedder(embedder)
+    model, days = choose_embedder(embedder), Days(options.timezone)
     with ExitStack() as on_failure:
         documents = Documents(path, clock, options.timezone)
         backups = Backups(path / STORE_NAME, documents, clock, options.backups)
-        repository = Repository(path / STORE_NAME, backups.before_migration)
+        repository = Repository(path / STORE_NAME, backups.before_migration, days)
         on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
@@ -68,9 +69,10 @@ def open_home(
     edits = Edits(documents)
     changes = Changes(repository, edits, indexes, backups, sessions, clock, options)
     entries = DocumentIndex(repository, documents, indexes, sessions, clock)
-    memories = Memories(repository, indexes, entries, changes, sessions, clock)
+    memories = Memories(repository, indexes, entries, changes, sessions, clock, days)
     return Home(
         path=path,
+        days=days,
         repository=repository,
         documents=documents,
         sessions=sessions,
@@ -78,15 +80,15 @@ def open_home(
         entries=entries,
         changes=changes,
         memories=memories,
-        lifecycle=Lifecycle(repository, memories, changes, sessions),
+        lifecycle=Lifecycle(repository, memories, changes, sessions, days),
         curator=Curator(repository, documents, edits, changes, sessions, tokens, options),
         contexts=Contexts(repository, documents, memories, tokens, options),
         threads=Threads(repository, changes, sessions, clock),
-        messages=Messages(repository, changes, sessions, tokens, clock),
+        messages=Messages(repository, changes, sessions, tokens, clock, days),
         prompts=Prompts(repository, changes, sessions, clock),
         backups=backups,
         purges=Purges(repository, documents, backups, sessions),
-        statistics=Statistics(repository, clock),
+        statistics=Statistics(repository, clock, days),
         repairs=Repairs(repository, indexes, entries),
     )
 

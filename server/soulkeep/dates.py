@@ -132,6 +132,16 @@ def date_score(spans: Sequence[DateSpan], occurred: date) -> float:
     return max((_score(span, occurred) for span in spans), default=0.0)
 
 
+def names_day(spans: Sequence[DateSpan], occurred: date) -> bool:
+    """Whether one of the spans is this very day, of any year where none is stated."""
+    return any(
+        span.kind == "day"
+        and (span.first.month, span.first.day) == (occurred.month, occurred.day)
+        and (not span.year_stated or span.first.year == occurred.year)
+        for span in spans
+    )
+
+
 def asks_when(query: str) -> bool:
     """Whether the query begins as a question for a time or a duration."""
     return re.match(_ASKS_WHEN, _folded(query[:50]).lower()) is not None

@@ -5,7 +5,7 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, get_args
 
 MemoryType = Literal["fact", "preference", "decision", "summary"]
@@ -33,14 +33,6 @@ def utc_now() -> datetime:
 def timestamp(moment: datetime) -> str:
     """Write an aware `moment` as the store does: `2026-11-22T16:42:00.000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def day_of(moment: str) -> date | None:
-    """Return the day of a timestamp; None where another program wrote something that is none."""
-    try:
-        return date.fromisoformat(moment[:10])
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

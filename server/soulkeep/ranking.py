@@ -8,11 +8,13 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from itertools import compress
 from operator import mul
 
-from soulkeep.dates import DateSpan, date_score, has_time_word
-from soulkeep.models import Match, Memory, day_of
+from soulkeep.dates import DateSpan, date_score, has_time_word, names_day
+from soulkeep.days import Days
+from soulkeep.models import Match, Memory
 from soulkeep.words import split_words
 
 MAX_TERMS = 64
@@ -29,6 +31,7 @@ BM25 = 0.2
 BM25_LONG = 0.6
 SUBJECT = 0.4
 DATE = 0.2
+ON_THE_DAY = 0.05
 TIME_WORD = 0.1
 QUESTION = -0.1
 THREAD = 0.5
@@ -73,12 +76,14 @@ class Candidates:
     """What the store found: memories by id (neighbours too), scores by id, and who stands beside whom.
 
     `bm25` is larger for better matches, `cosine` is -1..1; a candidate is in one of them or both.
+    `days` tell on which day a memory happened.
     """
 
     memories: Mapping[int, Memory]
     bm25: Mapping[int, float]
     cosine: Mapping[int, float]
     neighbours: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    days: Days = field(default_factory=lambda: Days(UTC))
 
 
 def query_terms(query: str) -> list[str]:
@@ -223,8 +228,9 @@ def _parts(i: int, question: Question, candidates: Candidates, cover: _Cover) ->
         semantic=max(cover.own - cover.exact, 0.0),
         neighbour=cover.whole - cover.own,
     )
-    if question.dates and (day := day_of(memory.occurred_at)):
+    if question.dates and (day := candidates.days.day_of(memory.occurred_at)):
         parts.date += DATE * date_score(question.dates, day)
+        parts.date += ON_THE_DAY * names_day(question.dates, day)
     if question.asks_when and has_time_word(memory.content):
         parts.date += TIME_WORD
     if memory.content.rstrip().endswith("?"):

@@ -51,7 +51,7 @@ def backups(*, as_json: bool) -> None:
 def restore(wanted: str, *, yes: bool) -> None:
     """Set the store and the documents back to a backup; what they hold now is backed up first.
 
-    A moment such as 2026-11-20 or 2026-11-20T12:00 (UTC) takes the latest backup not after it.
+    A moment such as 2026-11-20 or 2026-11-20T12:00 takes the latest backup not after it.
     """
     kept = _opened_backups()
     chosen = kept.find(wanted)

@@ -83,7 +83,7 @@ def trash(limit: int, before: int | None, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("change_id", type=int, required=False)
-@click.option("--since", help="Take back everything since this ISO date or time (UTC) instead.")
+@click.option("--since", help="Take back everything since this ISO date or time instead.")
 @yes_option
 @home_option
 def undo(change_id: int | None, since: str | None, *, yes: bool) -> None:

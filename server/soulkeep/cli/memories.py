@@ -33,8 +33,8 @@ from soulkeep.models import MEMORY_TYPES, NewMemory
 @click.option("--thread", "thread_id", help="Keep it in this thread instead of globally.")
 @click.option("--source", help="Where it comes from.")
 @click.option("--subject", help="Who or what it is about.")
-@click.option("--occurred-at", help="When it happened: ISO date or time, UTC; unset, now.")
-@click.option("--expires-at", help="When it is to leave: ISO date or time, UTC.")
+@click.option("--occurred-at", help="When it happened: ISO date or time; unset, now.")
+@click.option("--expires-at", help="When it is to leave: ISO date or time.")
 @click.option(
     "--replaces", type=int, multiple=True, metavar="ID", help="Comes in its place; may be repeated."
 )

@@ -35,8 +35,8 @@ json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document, for scripts."
 )
 type_option: Decorator = click.option("--type", "memory_type", type=click.Choice(MEMORY_TYPES))
-since_option: Decorator = click.option("--since", help="ISO date or time, UTC, inclusive.")
-until_option: Decorator = click.option("--until", help="ISO date or time, UTC, inclusive.")
+since_option: Decorator = click.option("--since", help="ISO date or time, inclusive.")
+until_option: Decorator = click.option("--until", help="ISO date or time, inclusive.")
 yes_option: Decorator = click.option("--yes", is_flag=True, help="Do not ask.")
 
 

@@ -63,7 +63,7 @@ def print_bars(title: str, counts: Mapping[str, int]) -> None:
 def print_days(title: str, counts: Mapping[str, int]) -> None:
     """Print a column of one character for each day, with the first, the last and the fullest day."""
     most, total = max([*counts.values(), 1]), sum(counts.values())
-    click.secho(f"{title} (UTC)", bold=True)
+    click.secho(title, bold=True)
     if columns := _drawable(_COLUMNS):
         # The lowest column stands for a day without any.
         steps = [-(-n * (len(columns) - 1) // most) for n in counts.values()]

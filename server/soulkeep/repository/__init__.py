@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
+from soulkeep.days import Days
 from soulkeep.models import Fault
 from soulkeep.repository import backups, checks, compaction, erasure, schema
 from soulkeep.repository.changes import ChangeTable
@@ -26,8 +27,10 @@ __all__ = ["Repository"]
 class Repository:
     """A store: its tables by noun, and the transactions that span them."""
 
-    def __init__(self, path: Path, migrating: Migrating = lambda version: None) -> None:
-        """Open the store at `path`, making or migrating it if need be.
+    def __init__(
+        self, path: Path, migrating: Migrating = lambda version: None, days: Days | None = None
+    ) -> None:
+        """Open the store at `path`, making or migrating it if need be; without `days`, this machine's.
 
         `migrating` is called with the version of an older store, before anything of it is changed; what
         it raises leaves the store as it was.
@@ -36,14 +39,15 @@ class Repository:
             StoreError: The file cannot serve; the subclass says why.
         """
         self.path = path
+        days = days or Days()
         with ExitStack() as on_failure:
             self._database = Database(path)
             on_failure.callback(self._database.close)
             self.vectors = VectorTable(self._database)
-            self.memories = MemoryTable(self._database, self.vectors)
+            self.memories = MemoryTable(self._database, self.vectors, days)
             self.scan = VectorScan(self._database, self.vectors)
             self.frequencies = WordFrequencies(self._database)
-            self.ledger = Ledger(self._database)
+            self.ledger = Ledger(self._database, days)
             self.messages = MessageTable(self._database, self.ledger)
             bootstrap(self._database, rebuild=self.rebuild_full_text, migrating=migrating)
             on_failure.pop_all()

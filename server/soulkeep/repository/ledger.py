@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from soulkeep.days import Days
 from soulkeep.models import Session, Usage
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository.connection import Database
@@ -31,8 +32,9 @@ SELECT * FROM (
 class Ledger:
     """Rows of sessions, messages, usage_records and audit_log; writes go inside a transaction."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, days: Days) -> None:
         self._database = database
+        self._days = days
 
     def touch_session(self, session: Session, now: str) -> None:
         """Record that a session is active, inserting it when it is new."""
@@ -87,13 +89,13 @@ class Ledger:
         return [ModelUsage(*row) for row in rows]
 
     def count_events(self, event: str, since: str) -> dict[str, int]:
-        """Return by day (UTC) how often an event was audited since a timestamp."""
+        """Return by day how often an event was audited since a timestamp."""
         rows = self._database.execute(
-            "SELECT substr(timestamp, 1, 10), count(*) FROM audit_log"
+            "SELECT substr(timestamp, 1, 16) || 'Z', count(*) FROM audit_log"
             " WHERE event = ? AND timestamp >= ? GROUP BY 1",
             (event, since),
         )
-        return dict(rows)
+        return self._days.sums(rows)
 
     def list_log(self, limit: int, since: str, agent: str | None, event: str | None) -> list[LogEntry]:
         """Return up to `limit` audited events and uses of models since a timestamp, newest first.

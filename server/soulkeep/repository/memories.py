@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 
 from soulkeep.dates import day_words
+from soulkeep.days import Days
 from soulkeep.errors import MemoryNotFoundError
-from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory, day_of
+from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory
 from soulkeep.repository.conditions import WHEN, conditions
 from soulkeep.repository.connection import Database
 from soulkeep.repository.vectors import VectorTable
@@ -24,9 +26,10 @@ _PAGE = 1_000
 class MemoryTable:
     """Rows of memories with their entries in the full-text index and their vectors."""
 
-    def __init__(self, database: Database, vectors: VectorTable) -> None:
+    def __init__(self, database: Database, vectors: VectorTable, days: Days) -> None:
         self._database = database
         self._vectors = vectors
+        self._days = days
 
     def add_memories(
         self,
@@ -150,13 +153,13 @@ class MemoryTable:
         return dict(rows)
 
     def count_by_day(self, since: str) -> dict[str, int]:
-        """Return by day (UTC) how many memories of now were kept since a timestamp, likewise."""
+        """Return by day how many memories of now were kept since a timestamp, entries not counted."""
         rows = self._database.execute(
-            "SELECT substr(created_at, 1, 10), count(*) FROM memories"
+            "SELECT substr(created_at, 1, 16) || 'Z', count(*) FROM memories"
             " WHERE document IS NULL AND created_at >= ? GROUP BY 1",
             (since,),
         )
-        return dict(rows)
+        return self._days.sums(rows)
 
     def find_duplicates(self, memories: Sequence[NewMemory]) -> list[int | None]:
         """Return for each the oldest memory of this content, type and scope, if there is one."""
@@ -192,7 +195,7 @@ class MemoryTable:
                     memory_id,
                     " ".join(split_words(content)),
                     " ".join(split_words(subject)) if subject else "",
-                    _day_text(occurred_at[:10]),
+                    _day_text(self._days.day_of(occurred_at)),
                 )
                 for memory_id, content, subject, occurred_at in memories
             ),
@@ -281,8 +284,7 @@ class MemoryTable:
 
 
 @lru_cache(10_000)
-def _day_text(date: str) -> str:
-    day = day_of(date)
+def _day_text(day: date | None) -> str:
     return " ".join(split_words(day_words(day))) if day else ""
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
+from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.documents.files import locked
 from soulkeep.errors import (
@@ -37,7 +38,7 @@ from soulkeep.service.backup_folders import (
     write_manifest,
 )
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import parse_filter, require_text
+from soulkeep.service.validation import parse_moment, require_text
 
 FOLDER = "backups"
 MAX_LABEL = 200
@@ -61,6 +62,7 @@ class Backups:
         self._documents = documents
         self._clock = clock
         self._keep = keep
+        self._days = Days(documents.timezone)
 
     def make(self, label: str, *, on_demand: bool = False) -> Backup:
         """Back up the store and the documents as they are together, and drop what is beyond the bound.
@@ -134,7 +136,7 @@ class Backups:
     def find(self, wanted: str) -> Backup:
         """Return the backup with an id, or the latest that is not after a moment.
 
-        A moment is an ISO date, which means until its end, or time; without a zone it is UTC.
+        A moment is an ISO date, which means until its end, or time; without a zone it is the user's.
 
         Raises:
             BackupNotFoundError: There is none.
@@ -144,7 +146,7 @@ class Backups:
         if wanted in [path.name for path in self.folder.glob("[!.]*/")]:
             return read_backup(self.folder / wanted)
         try:
-            until = parse_filter(None, None, None, wanted).until or ""
+            until = parse_moment("backup", wanted, self._days, end_of_day=True)
         except InvalidInputError:
             raise BackupNotFoundError(wanted) from None
         for backup in backups:
@@ -199,7 +201,11 @@ class Backups:
         backup = self.find(wanted)
         with exclusive(self.folder), workshop(self.folder, "restoring") as stage:
             copy = self._stage(backup, stage / "backup")
-            with locked(self._documents.home), closing(Repository(copy)) as staged, ExitStack() as undo:
+            with (
+                locked(self._documents.home),
+                closing(Repository(copy, days=self._days)) as staged,
+                ExitStack() as undo,
+            ):
                 with replacing(self._store, copy):
                     restored = self._keep_present(backup)
                     self._continue(staged, backup)

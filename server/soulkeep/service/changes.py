@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from soulkeep.days import Days
 from soulkeep.documents import Hunk
 from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import (
@@ -99,6 +100,7 @@ class Changes:
         self._backups = backups
         self._sessions = sessions
         self._clock = clock
+        self._days = Days(options.timezone)
         self._retention = timedelta(days=options.retention_days)
         self._pruned = None if options.retention_days else clock()
 
@@ -145,7 +147,7 @@ class Changes:
             InvalidInputError: The limit is outside, or `since` is no date.
         """
         require_range("limit", limit, 1, MAX_LISTED)
-        moment = "" if since is None else parse_moment("since", since)
+        moment = "" if since is None else parse_moment("since", since, self._days)
         return self._repository.changes.list_changes(limit, before, moment)
 
     def latest_in_force(self) -> Change | None:
@@ -199,7 +201,7 @@ class Changes:
             DocumentError: A document cannot be read or written; nothing is done.
             StoreError: The store cannot take it, or no backup be made before very much goes.
         """
-        since, changes = parse_moment("since", moment), []
+        since, changes = parse_moment("since", moment, self._days), []
         before: int | None = None
         while page := self._repository.changes.list_changes(MAX_LISTED, before, since):
             changes += page

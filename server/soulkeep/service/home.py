@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
@@ -28,6 +29,7 @@ class Home:
     """Everything that works on one home; close it when done."""
 
     path: Path
+    days: Days
     repository: Repository
     documents: Documents
     sessions: Sessions

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
 from soulkeep.models import ChangedRow, Memory, MemoryFilter, MemoryType, NewMemory, Receipt, Session
 from soulkeep.ranking import query_terms
@@ -41,11 +42,13 @@ class Lifecycle:
         memories: Memories,
         changes: Changes,
         sessions: Sessions,
+        days: Days,
     ) -> None:
         self._repository = repository
         self._memories = memories
         self._changes = changes
         self._sessions = sessions
+        self._days = days
 
     def list_memories(
         self,
@@ -68,7 +71,7 @@ class Lifecycle:
             ThreadNotFoundError: The thread does not exist.
         """
         require_range("limit", limit, 1, MAX_PAGE)
-        allowed = parse_filter(thread_id, memory_type, since, until)
+        allowed = parse_filter(thread_id, memory_type, since, until, self._days)
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         given = {name: value for name, value in (("subject", subject), ("source", source)) if value}

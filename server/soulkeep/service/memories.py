@@ -3,9 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from datetime import date
 from functools import lru_cache
 
 from soulkeep.dates import asks_when, day_words, find_dates
+from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError, StoreBusyError
 from soulkeep.models import (
     Clock,
@@ -17,7 +19,6 @@ from soulkeep.models import (
     Receipt,
     Session,
     Similar,
-    day_of,
     timestamp,
 )
 from soulkeep.ranking import (
@@ -73,6 +74,7 @@ class Memories:
         changes: Changes,
         sessions: Sessions,
         clock: Clock,
+        days: Days,
     ) -> None:
         self._repository = repository
         self._indexes = indexes
@@ -80,6 +82,7 @@ class Memories:
         self._changes = changes
         self._sessions = sessions
         self._clock = clock
+        self._days = days
 
     def remember(
         self,
@@ -102,10 +105,10 @@ class Memories:
             EmbedderError: A text cannot be embedded.
         """
         session = session or self._sessions.current()
-        require_memories(memories)
+        require_memories(memories, self._days)
         self._repository.threads.require_threads(_thread_ids(memories))
         self._indexes.require_embedder()
-        memories = [_dated(memory) for memory in memories]
+        memories = [_dated(memory, self._days) for memory in memories]
         self._indexes.catch_up()
         self._require_replaceable(replaces, len(memories))
         alone, embeddings = self._indexes.embed_new(memories, session)
@@ -202,8 +205,9 @@ class Memories:
         """Return up to `limit` (1 to 100) memories and entries of documents for a query, best first.
 
         With a thread, its own memories and the global ones are searched; `since` and `until` are ISO
-        dates or times (UTC), both inclusive. Filters apply before the limit. Up to 5 messages of the
-        thread, or without one of all threads, are found by their words if they are included.
+        dates or times, both inclusive and the user's where they name no zone. Filters apply before the
+        limit. Up to 5 messages of the thread, or without one of all threads, are found by their words
+        if they are included.
 
         Raises:
             InvalidInputError: An argument breaks a rule.
@@ -214,7 +218,7 @@ class Memories:
         session = session or self._sessions.current()
         require_text("query", query, MAX_QUERY)
         require_range("limit", limit, 1, MAX_LIMIT)
-        allowed = parse_filter(thread_id, memory_type, since, until)
+        allowed = parse_filter(thread_id, memory_type, since, until, self._days)
         self._get_ready(thread_id)
         table, embedder = self._repository.memories, self._indexes.embedder
         count, frequencies = self._repository.frequencies.count_and_frequencies(query_terms(query))
@@ -227,10 +231,10 @@ class Memories:
         cosine = self._cosines(query, weights, allowed, dict(matching), limit, session)
         candidates = self._candidates(dict(matching), cosine)
         matches = rank(
-            Question(weights, find_dates(query, self._clock()), asks_when(query)),
+            Question(weights, find_dates(query, self._days.local(self._clock())), asks_when(query)),
             candidates,
             {
-                i: _words_of(m.content, m.subject, m.occurred_at[:10])
+                i: _words_of(m.content, m.subject, self._days.day_of(m.occurred_at))
                 for i, m in candidates.memories.items()
             },
             embedder.strengths if embedder else exact_strengths,
@@ -301,17 +305,17 @@ class Memories:
             del memories[i]
         # Another process may have taken away what was found a moment ago.
         bm25, cosine = ({i: s for i, s in half.items() if i in memories} for half in (bm25, cosine))
-        return Candidates(memories, bm25, cosine, near(neighbours, memories))
+        return Candidates(memories, bm25, cosine, near(neighbours, memories), self._days)
 
 
 def _thread_ids(memories: Sequence[NewMemory]) -> list[str]:
     return list(dict.fromkeys(m.thread_id for m in memories if m.thread_id is not None))
 
 
-def _dated(memory: NewMemory) -> NewMemory:
+def _dated(memory: NewMemory, days: Days) -> NewMemory:
     for name in ("occurred_at", "expires_at"):
         if (value := getattr(memory, name)) is not None:
-            memory = replace(memory, **{name: parse_moment(name, value)})
+            memory = replace(memory, **{name: parse_moment(name, value, days)})
     return memory
 
 
@@ -333,11 +337,10 @@ def _others(similar: tuple[Similar, ...] | None, but: AbstractSet[int]) -> tuple
 
 
 @lru_cache(_KEPT_WORDS)
-def _words_of(content: str, subject: str | None, occurred_at: str) -> tuple[str, ...]:
-    return text_words(content, subject, _words_of_day(occurred_at))
+def _words_of(content: str, subject: str | None, day: date | None) -> tuple[str, ...]:
+    return text_words(content, subject, _words_of_day(day))
 
 
 @lru_cache(_KEPT_WORDS)
-def _words_of_day(occurred_at: str) -> Sequence[str]:
-    day = day_of(occurred_at)
+def _words_of_day(day: date | None) -> Sequence[str]:
     return split_words(day_words(day)) if day else ()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from soulkeep.days import Days
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.models import Clock, Message, NewMessage, Session, timestamp
 from soulkeep.repository import Repository
@@ -44,12 +45,14 @@ class Messages:
         sessions: Sessions,
         tokens: TokenCounter,
         clock: Clock,
+        days: Days,
     ) -> None:
         self._repository = repository
         self._changes = changes
         self._sessions = sessions
         self._tokens = tokens
         self._clock = clock
+        self._days = days
 
     def save(
         self, thread_id: str, messages: Sequence[NewMessage], session: Session | None = None
@@ -67,9 +70,9 @@ class Messages:
         """
         session = session or self._sessions.current()
         require_text("thread_id", thread_id, MAX_NAME)
-        require_messages(messages)
+        require_messages(messages, self._days)
         anywhere = all(message.created_at and ":" in message.created_at for message in messages)
-        messages = [_dated(message) for message in messages]
+        messages = [_dated(message, self._days) for message in messages]
         counts = [self._tokens.count(message.content) for message in messages]
         with self._changes.recording("messages.saved", session) as recorder:
             self._repository.threads.get_thread(thread_id)
@@ -133,10 +136,10 @@ class Messages:
         return []
 
 
-def _dated(message: NewMessage) -> NewMessage:
+def _dated(message: NewMessage, days: Days) -> NewMessage:
     if message.created_at is None:
         return message
-    return replace(message, created_at=parse_moment("created_at", message.created_at))
+    return replace(message, created_at=parse_moment("created_at", message.created_at, days))
 
 
 def _are_same(stored: Sequence[Message], sent: Sequence[NewMessage]) -> bool:

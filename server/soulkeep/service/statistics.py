@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from soulkeep.models import Clock
+from soulkeep.days import Days
+from soulkeep.models import Clock, timestamp
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import RECALLED
@@ -19,7 +20,7 @@ DAYS = 30
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Counts by day (UTC, the last 30, oldest first) and type, uses of models, and sizes in bytes.
+    """Counts by day (the last 30, oldest first) and type, uses of models, and sizes in bytes.
 
     `memories_by_day` counts the memories of now by when they were kept. `sizes` are of the store, its
     backups and the documents with their history; `table_sizes` is unset where nobody asked for it.
@@ -36,9 +37,10 @@ class Figures:
 class Statistics:
     """Reads the log and counts what a store holds."""
 
-    def __init__(self, repository: Repository, clock: Clock) -> None:
+    def __init__(self, repository: Repository, clock: Clock, days: Days) -> None:
         self._repository = repository
         self._clock = clock
+        self._days = days
 
     def list_log(
         self,
@@ -59,7 +61,7 @@ class Statistics:
         for argument, value in (("agent", agent), ("event", event)):
             if value is not None:
                 require_text(argument, value, MAX_NAME)
-        moment = "" if since is None else parse_moment("since", since)
+        moment = "" if since is None else parse_moment("since", since, self._days)
         return self._repository.ledger.list_log(limit, moment, agent, event)
 
     def figures(self, *, tables: bool = True) -> Figures:
@@ -68,10 +70,11 @@ class Statistics:
         Raises:
             StoreError: The store cannot be read.
         """
-        repository, today = self._repository, self._clock().date()
-        days = [(today - timedelta(days=ago)).isoformat() for ago in reversed(range(DAYS))]
-        memories = repository.memories.count_by_day(days[0])
-        recalls = repository.ledger.count_events(RECALLED, days[0])
+        repository, today = self._repository, self._days.local(self._clock()).date()
+        shown = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
+        since, days = timestamp(self._days.first_moment(shown[0])), [day.isoformat() for day in shown]
+        memories = repository.memories.count_by_day(since)
+        recalls = repository.ledger.count_events(RECALLED, since)
         return Figures(
             memories_by_day={day: memories.get(day, 0) for day in days},
             memories_by_type=repository.memories.count_by_type(),

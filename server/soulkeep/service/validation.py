@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, time
+from datetime import datetime
 
+from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import (
     MEMORY_TYPES,
@@ -68,7 +69,7 @@ def require_memory_type(value: str) -> None:
         raise InvalidInputError("memory_type", f"must be one of {', '.join(MEMORY_TYPES)}")
 
 
-def require_memories(memories: Sequence[NewMemory]) -> None:
+def require_memories(memories: Sequence[NewMemory], days: Days) -> None:
     """Check memories that are to be kept in one call.
 
     Raises:
@@ -87,11 +88,11 @@ def require_memories(memories: Sequence[NewMemory]) -> None:
                 require_text(argument, value, MAX_NAME)
         for argument in ("occurred_at", "expires_at"):
             if (moment := getattr(memory, argument)) is not None:
-                parse_moment(argument, moment)
+                parse_moment(argument, moment, days)
     _require_total("memories", memories)
 
 
-def require_messages(messages: Sequence[NewMessage]) -> None:
+def require_messages(messages: Sequence[NewMessage], days: Days) -> None:
     """Check messages that are to be kept in one call.
 
     Raises:
@@ -106,7 +107,7 @@ def require_messages(messages: Sequence[NewMessage]) -> None:
             raise InvalidInputError("role", f"must be one of {', '.join(MESSAGE_ROLES)}")
         require_text("content", message.content, MAX_CONTENT)
         if message.created_at is not None:
-            parse_moment("created_at", message.created_at)
+            parse_moment("created_at", message.created_at, days)
     _require_total("messages", messages)
 
 
@@ -120,9 +121,13 @@ def _require_total(argument: str, kept: Sequence[NewMemory] | Sequence[NewMessag
 
 
 def parse_filter(
-    thread_id: str | None, memory_type: str | None, since: str | None, until: str | None
+    thread_id: str | None,
+    memory_type: str | None,
+    since: str | None,
+    until: str | None,
+    days: Days,
 ) -> MemoryFilter:
-    """Build a filter; a date without a time means its whole day, and a time without a zone is UTC.
+    """Build a filter; a date means the whole of that day, and a time without a zone is the user's.
 
     Raises:
         InvalidInputError: The type is unknown, a date is none, or `since` is after `until`.
@@ -131,32 +136,29 @@ def parse_filter(
         require_text("thread_id", thread_id, MAX_NAME)
     if memory_type is not None:
         require_memory_type(memory_type)
-    first = None if since is None else timestamp(_moment("since", since, end_of_day=False))
-    last = None if until is None else timestamp(_moment("until", until, end_of_day=True))
+    first = None if since is None else parse_moment("since", since, days)
+    last = None if until is None else parse_moment("until", until, days, end_of_day=True)
     if first and last and first > last:
         raise InvalidInputError("since", "must not be after `until`; swap the two")
     return MemoryFilter(thread_id, memory_type, first, last)
 
 
-def parse_moment(argument: str, value: str) -> str:
-    """Return the timestamp of an ISO date (its first moment) or time; without a zone it is UTC.
+def parse_moment(argument: str, value: str, days: Days, *, end_of_day: bool = False) -> str:
+    """Return the timestamp of an ISO time, or of the first (or last) moment of an ISO date.
+
+    Dates, and times without a zone, are the user's.
 
     Raises:
-        InvalidInputError: It is no date.
+        InvalidInputError: It is neither.
     """
-    return timestamp(_moment(argument, value, end_of_day=False))
-
-
-def _moment(argument: str, value: str, *, end_of_day: bool) -> datetime:
     match = _DATE.fullmatch(value.strip())
     if match is None:
         raise InvalidInputError(argument, _FORM)
     try:
         moment = datetime.fromisoformat(match[0])
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        if end_of_day and match[2] is None:
-            moment = datetime.combine(moment, time.max, UTC)
-        return moment.astimezone(UTC)
+        if match[2] is not None:
+            return timestamp(days.utc(moment))
+        day = moment.date()
+        return timestamp(days.last_moment(day) if end_of_day else days.first_moment(day))
     except (ValueError, OverflowError):
         raise InvalidInputError(argument, _FORM) from None

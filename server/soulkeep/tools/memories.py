@@ -118,7 +118,7 @@ async def recall(
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10,
     thread_id: Annotated[str, Field(description="Search it and the global memories")] = "",
     memory_type: _AnyType = None,
-    since: Annotated[str, Field(description="ISO date or time, UTC; as until")] = "",
+    since: Annotated[str, Field(description="ISO date or time; as until")] = "",
     until: str = "",
     include_messages: bool = False,
     max_tokens: Annotated[
