@@ -673,13 +673,13 @@ def test_a_backup_is_made_listed_and_restored_from_the_command_line(
     run("remember", "Older.")
     made = run("backup", "--label", "Before the move")[1]
     name = made.split()[1].rstrip(":")
-    assert (made.split(": ")[0], "1 memories" in made) == (f"Made {name}", True)
+    assert (made.split(": ")[0], "1 memory" in made) == (f"Made {name}", True)
     run("remember", "Newer.")
 
     code, out, err = run("restore", name, "--yes")
     assert (code, err) == (0, "")
     first, undo = out.splitlines()
-    assert first.startswith(f"Restored {name}: 1 memories")
+    assert first.startswith(f"Restored {name}: 1 memory")
     assert "Newer." not in run("recall", "newer")[1]
     head, *rows = run("backups")[1].splitlines()
     assert head.split() == ["ID", "SIZE", "MADE", "AT", "MEMORIES", "WHY"]
@@ -687,7 +687,7 @@ def test_a_backup_is_made_listed_and_restored_from_the_command_line(
         "before-restore (automatic)",
         "Before the move",
     ]
-    listed = json.loads(run("backups", "--json")[1])
+    listed = json.loads(run("backups", "--json")[1])["backups"]
     assert [entry["counts"]["memories"] for entry in listed] == [2, 1]
 
     run(*undo.removeprefix("To undo: soulkeep ").split(), "--yes")
@@ -702,7 +702,7 @@ def test_scripts_get_a_backup_as_it_is_listed(run: Callable[..., tuple[int, str,
     made = json.loads(out)
     assert (code, err, made["label"], made["automatic"]) == (0, "", "nightly", False)
     assert made["counts"]["memories"] == 1
-    assert json.loads(run("backups", "--json")[1]) == [made]
+    assert json.loads(run("backups", "--json")[1]) == {"backups": [made]}
 
 
 def test_a_restore_asks_first(
@@ -714,7 +714,7 @@ def test_a_restore_asks_first(
     code, _, err = run("restore", "2099-01-01")
 
     assert (code, "Aborted" in err) == (1, True)
-    assert len(json.loads(run("backups", "--json")[1])) == 1
+    assert len(json.loads(run("backups", "--json")[1])["backups"]) == 1
 
 
 def test_what_is_not_there_is_one_line_on_stderr(run: Callable[..., tuple[int, str, str]]) -> None:
@@ -731,7 +731,7 @@ def test_the_setting_bounds_the_backups(
     monkeypatch.setenv("SOULKEEP_BACKUPS", "2")
     for _ in range(3):
         run("backup")
-    assert len(json.loads(run("backups", "--json")[1])) == 2
+    assert len(json.loads(run("backups", "--json")[1])["backups"]) == 2
 
     monkeypatch.setenv("SOULKEEP_BACKUPS", "0")
     code, _, err = run("backup")

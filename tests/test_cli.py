@@ -148,10 +148,10 @@ def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: 
     code, out, _ = run("doctor")
 
     assert code == 1
-    assert "FAULT vectors: 1 memories have no vector; run `soulkeep reindex`" in out
+    assert "FAULT vectors: 1 memory has no vector; run `soulkeep reindex`" in out
     if sys.platform != "win32":
         assert f"chmod go-rwx '{home_path}'" in out
-    assert run("reindex")[1].startswith("Indexed 1 memories with wordllama")
+    assert run("reindex")[1].startswith("Indexed 1 memory with wordllama")
     home_path.chmod(0o700)
     assert run("doctor")[0] == 0
 
@@ -223,4 +223,4 @@ def test_compact_gives_back_the_space_of_deleted_vectors(run: Run, home_path: Pa
     code, out, _ = run("compact", "--home", str(home_path))
 
     assert code == 0
-    assert out.startswith("The store is 1,0")
+    assert out.startswith("The store is 1.0 MB")

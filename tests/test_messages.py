@@ -216,7 +216,7 @@ def test_lost_words_of_messages_are_a_fault_that_reindex_mends(home: Home) -> No
 
     (fault,) = home.check()
     assert fault.name == "full text of messages"
-    assert fault.detail == "1 messages are not indexed, 1 entries have no message"
+    assert fault.detail == "1 message is not indexed, 1 entry has no message"
     home.indexes.reindex()
     assert home.check() == []
     assert len(home.memories.recall("harbour", include_messages=True).messages) == 1

@@ -178,7 +178,7 @@ def test_a_text_that_another_program_changed_is_found_under_its_new_words(
     (fault,) = other.repairs.repair().found
 
     assert (fault.name, other.check()) == ("full text", [])
-    assert "1 are not found by their words" in fault.detail
+    assert "1 is not found by their words" in fault.detail
 
 
 def test_check_does_not_take_what_another_process_wrote_for_damage(
@@ -251,8 +251,8 @@ def test_what_the_user_said_is_not_touched_so_a_fault_in_it_is_left(
     code, out, _ = run("doctor", "--repair")
 
     assert code == 1
-    assert "FAULT foreign keys: 1 rows of messages" in out
-    assert "1 faults could not be mended." in out
+    assert "FAULT foreign keys: 1 row of messages" in out
+    assert "1 fault could not be mended." in out
 
 
 def test_vectors_of_another_embedder_are_not_thrown_away(
@@ -309,7 +309,7 @@ def test_scripts_get_the_same_as_one_document(run: Run, kept: Home) -> None:
     code, out, _ = run("doctor", "--repair", "--json")
     assert code == 0
     repaired = json.loads(out)
-    assert repaired["found"][0]["detail"] == "1 memories have no vector"
+    assert repaired["found"][0]["detail"] == "1 memory has no vector"
     assert repaired["left"] == []
     assert repaired["rebuilt"] == {"vectors": 3, "full-text entries": 3, "documents": 1}
 

@@ -575,9 +575,9 @@ def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Hom
     found = {(fault.name, fault.detail) for fault in home.check()}
 
     assert found == {
-        ("vectors", "1 memories have no vector"),
-        ("vectors", "1 vectors have no memory"),
-        ("full text", "0 memories are not indexed, 1 entries have no memory"),
+        ("vectors", "1 memory has no vector"),
+        ("vectors", "1 vector has no memory"),
+        ("full text", "0 memories are not indexed, 1 entry has no memory"),
     }
     assert home.indexes.reindex() == 3
     assert home.check() == []
@@ -641,7 +641,7 @@ def test_check_finds_vectors_in_a_store_whose_memories_should_have_none(home: Ho
 
     (fault,) = home.check()
 
-    assert fault.detail == "1 vectors are of no known embedder"
+    assert fault.detail == "1 vector is of no known embedder"
 
 
 def test_a_file_on_which_opening_fails_half_way_is_not_kept_open(

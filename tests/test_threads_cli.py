@@ -50,7 +50,7 @@ def test_threads_are_listed_for_people_and_programs(run: Run, thread: str) -> No
     assert code == 0
     assert re.fullmatch(rf"ID +ACTIVE +TITLE\n{thread} +\d{{4}}-\d\d-\d\d +Harbour�\[31m\n", out)
 
-    (listed,) = json.loads(run("list", "--json")[1])
+    (listed,) = json.loads(run("list", "--json")[1])["threads"]
     assert (listed["id"], listed["title"], listed["archived"]) == (thread, "Harbour\x1b[31m", False)
     assert "\x1b" not in run("list", "--json")[1]
     assert run("list", "--archived")[1] == "There are no archived threads.\n"
@@ -124,7 +124,9 @@ def test_messages_are_printed_in_pages(run: Run, thread: str) -> None:
     _, out, _ = run("messages", thread, "--limit", "1")
     assert out.endswith("| It is.�\nThere are older ones: pass before=2.\n")
 
-    (message,) = json.loads(run("messages", thread, "--before", "2", "--json")[1])
+    page = json.loads(run("messages", thread, "--before", "2", "--json")[1])
+    (message,) = page["messages"]
+    assert page["has_more"] is False
     assert (message["id"], message["role"], message["content"]) == (1, "user", "Is it?")
 
 

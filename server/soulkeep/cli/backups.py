@@ -6,9 +6,10 @@ from dataclasses import asdict
 import click
 
 from soulkeep.cli.options import current_settings, home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_json, printable, progress_shown
+from soulkeep.cli.terminal import print_json, printable, progress_shown, size_text
 from soulkeep.records import Backup
 from soulkeep.service.backups import Backups
+from soulkeep.wording import counted
 
 
 @click.command()
@@ -33,7 +34,7 @@ def backups(*, as_json: bool) -> None:
     """List the backups, newest first."""
     found = _opened_backups().list_backups()
     if as_json:
-        print_json([asdict(made) for made in found])
+        print_json({"backups": [asdict(made) for made in found]})
     elif found:
         rows = [("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), *map(_row, found)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -82,7 +83,7 @@ def _row(made: Backup) -> tuple[str, ...]:
 
 
 def _contents(made: Backup) -> str:
-    return f"{made.counts['memories']:,} memories, {made.size:,} bytes"
+    return f"{counted(made.counts['memories'], 'memory')}, {size_text(made.size)}"
 
 
 def _warn_of(what: str, names: Iterable[str]) -> None:

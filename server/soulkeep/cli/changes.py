@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.cli.lifecycle import counted, past_document
+from soulkeep.cli.lifecycle import past_document
 from soulkeep.cli.options import (
     before_option,
     home_option,
@@ -21,6 +21,7 @@ from soulkeep.service.changes import MAX_LISTED
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.home import Home
 from soulkeep.service.lifecycle import MAX_PAGE
+from soulkeep.wording import counted
 
 _SHOWN_ROWS = 5
 _SHOWN_CHARACTERS = 200

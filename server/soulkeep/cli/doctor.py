@@ -12,11 +12,12 @@ import click
 
 from soulkeep import __version__
 from soulkeep.cli.options import home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_facts, print_json, progress_shown
+from soulkeep.cli.terminal import print_facts, print_json, progress_shown, size_text
 from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import Fault
 from soulkeep.service.home import Home
+from soulkeep.wording import counted
 
 
 @click.command()
@@ -46,10 +47,12 @@ def _examine(home: Home, as_json: bool) -> int:
     print_facts("Paths", _paths(home))
     print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
     if space.is_wasteful:
-        click.echo(f"  {space.places - space.taken:,} places of vectors are empty: `soulkeep compact`")
+        click.echo(
+            f"  {counted(space.places - space.taken, 'place')} for vectors empty: `soulkeep compact`"
+        )
     print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
     _print_faults(faults)
-    click.echo(f"{len(faults)} faults found." if faults else "Everything is in order.")
+    click.echo(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
     return 1 if faults else 0
 
 
@@ -65,7 +68,7 @@ def _repair(home: Home, as_json: bool) -> int:
     print_facts("Rebuilt", {name: f"{count:,}" for name, count in repaired.rebuilt.items()})
     _print_faults(repaired.left)
     left = len(repaired.left)
-    click.echo(f"{left} faults could not be mended." if left else "Everything is in order.")
+    click.echo(f"{counted(left, 'fault')} could not be mended." if left else "Everything is in order.")
     return 1 if left else 0
 
 
@@ -82,7 +85,7 @@ def reindex() -> None:
         with progress_shown():
             indexed = home.indexes.reindex()
         identity = home.indexes.embedder_identity
-    click.echo(f"Indexed {indexed:,} memories with {identity}.")
+    click.echo(f"Indexed {counted(indexed, 'memory')} with {identity}.")
 
 
 @click.command()
@@ -94,7 +97,9 @@ def compact() -> None:
     """
     with opened_home() as home, progress_shown():
         freed = home.indexes.compact()
-    click.echo(f"The store is {freed:,} bytes smaller." if freed else "There is nothing to give back.")
+    click.echo(
+        f"The store is {size_text(freed)} smaller." if freed else "There is nothing to give back."
+    )
 
 
 def _versions(home: Home) -> dict[str, str]:
@@ -111,7 +116,7 @@ def _versions(home: Home) -> dict[str, str]:
 def _paths(home: Home) -> dict[str, str]:
     return {
         "home": str(home.path),
-        "store": f"{home.repository.path} ({home.repository.path.stat().st_size:,} bytes)",
+        "store": f"{home.repository.path} ({size_text(home.repository.path.stat().st_size)})",
         "documents": ", ".join(sorted(path.name for path in home.path.glob("*.md"))),
         "command": sys.argv[0],
     }

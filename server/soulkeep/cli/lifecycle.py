@@ -22,6 +22,7 @@ from soulkeep.cli.options import (
 from soulkeep.cli.terminal import one_line, print_facts, print_json, print_table, printable
 from soulkeep.models import Memory, MemoryType, NewMemory
 from soulkeep.service.lifecycle import MAX_PAGE, Past
+from soulkeep.wording import counted
 
 _HEADINGS = ("ID", "DATE", "TYPE", "THREAD", "ABOUT", "FROM", "TEXT")
 
@@ -173,13 +174,6 @@ def past_document(past: Past) -> dict[str, object]:
         "change_id": past.change_id,
         "replaced_by": past.replaced_by,
     }
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number with its noun: 1 memory, 2 memories, 3 changes."""
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun == "memory" else f"{count:,} {noun}s"
 
 
 def _cells(memory: Memory) -> Sequence[object]:

@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.cli.lifecycle import counted
 from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
 from soulkeep.cli.terminal import one_line, print_json, print_table, progress_shown
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
+from soulkeep.wording import counted
 
 
 @click.command()

@@ -2,15 +2,14 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import TextIO
 
 import click
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from soulkeep.answers.threads import (
     ManagedAnswer,
-    MessageAnswer,
+    PageAnswer,
     ThreadLine,
     deleted_text,
     digest_text,
@@ -58,7 +57,7 @@ def list_(limit: int, *, archived: bool, as_json: bool) -> None:
     with opened_home() as home:
         found = home.threads.list_threads(limit, archived)
     if as_json:
-        _print_json([ThreadLine.of(thread) for thread in found])
+        print_json({"threads": [ThreadLine.of(thread).model_dump() for thread in found]})
         return
     if found:
         rows = [(t.id, t.last_active_at[:10], t.title) for t in found]
@@ -158,7 +157,7 @@ def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -
     with opened_home() as home:
         page = home.messages.list_messages(thread_id, limit, before)
     if as_json:
-        _print_json([MessageAnswer.of(message) for message in page.messages])
+        print_json(PageAnswer.of(page).model_dump())
     else:
         click.echo(printable(page_text(page)))
 
@@ -180,7 +179,3 @@ def save(thread_id: str, file: TextIO) -> None:
     with opened_home() as home:
         saved = home.messages.save(thread_id, messages)
     click.echo(saved_text(saved))
-
-
-def _print_json(rows: Sequence[BaseModel]) -> None:
-    print_json([row.model_dump() for row in rows])

@@ -10,6 +10,7 @@ from soulkeep.repository.connection import Database
 from soulkeep.repository.erasure import is_pending
 from soulkeep.repository.messages import THREAD_KEY
 from soulkeep.repository.vectors import DIMENSIONS
+from soulkeep.wording import agreeing, counted
 from soulkeep.words import split_words
 
 TABLES = (
@@ -44,7 +45,7 @@ class _FullText(NamedTuple):
     table: str
     texts: str
     source: str
-    noun: tuple[str, str]
+    noun: str
 
 
 _FULL_TEXTS = (
@@ -53,7 +54,7 @@ _FULL_TEXTS = (
         table="memories_fts",
         texts="SELECT id, content FROM memories",
         source="memories",
-        noun=("memory", "memories"),
+        noun="memory",
     ),
     _FullText(
         fault="full text of messages",
@@ -61,7 +62,7 @@ _FULL_TEXTS = (
         texts="SELECT m.id, m.content FROM sessions AS s JOIN messages AS m ON m.session_id = s.id"
         f" WHERE s.session_key GLOB '{THREAD_KEY}*'",
         source="messages",
-        noun=("message", "messages"),
+        noun="message",
     ),
 )
 
@@ -118,8 +119,13 @@ def _erasure(database: Database) -> list[Fault]:
 def _foreign_keys(database: Database) -> list[Fault]:
     rows = database.execute('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY 1')
     return [
-        Fault("foreign keys", f"{count} rows of {table} refer to rows that are gone", _RESTORE)
+        Fault(
+            "foreign keys",
+            f"{counted(count, 'row')} of {table} {refers} to rows that are gone",
+            _RESTORE,
+        )
         for table, count in rows
+        for refers in [agreeing(count, "refers", "refer")]
     ]
 
 
@@ -130,11 +136,29 @@ def _vectors(database: Database, expected: bool) -> list[Fault]:
     )[0]
     faults = []
     if missing and expected:
-        faults.append(Fault("vectors", f"{missing} memories have no vector", _REINDEX))
+        faults.append(
+            Fault(
+                "vectors",
+                f"{counted(missing, 'memory')} {agreeing(missing, 'has', 'have')} no vector",
+                _REINDEX,
+            )
+        )
     if not expected and (surplus := count_rows(database)["vectors"]):
-        faults.append(Fault("vectors", f"{surplus} vectors are of no known embedder", _REINDEX))
+        faults.append(
+            Fault(
+                "vectors",
+                f"{counted(surplus, 'vector')} {agreeing(surplus)} of no known embedder",
+                _REINDEX,
+            )
+        )
     elif orphaned:
-        faults.append(Fault("vectors", f"{orphaned} vectors have no memory", _REINDEX))
+        faults.append(
+            Fault(
+                "vectors",
+                f"{counted(orphaned, 'vector')} {agreeing(orphaned, 'has', 'have')} no memory",
+                _REINDEX,
+            )
+        )
     return faults
 
 
@@ -151,7 +175,11 @@ def _lost_vectors(database: Database) -> list[Fault]:
     held = {chunk_id: _held(*parts) for chunk_id, *parts in chunks}
     places = database.execute("SELECT rowid, chunk_id, chunk_offset FROM vec_memories_rowids")
     lost = sum(held.get(chunk_id, {}).get(offset) != rowid for rowid, chunk_id, offset in places)
-    return [Fault("vectors", f"{lost} vectors are listed and lost", _REPAIR)] if lost else []
+    return (
+        [Fault("vectors", f"{counted(lost, 'vector')} {agreeing(lost)} listed and lost", _REPAIR)]
+        if lost
+        else []
+    )
 
 
 def _held(size: int, validity: bytes, rowids: bytes) -> dict[int, int]:
@@ -171,8 +199,9 @@ def _entries(database: Database, index: _FullText) -> list[Fault]:
         f" (SELECT count(*) FROM {index.table}_docsize WHERE id NOT IN (SELECT id FROM {index.source}))"
     )[0]
     if missing or orphaned:
-        one, many = index.noun
-        detail = f"{missing} {many} are not indexed, {orphaned} entries have no {one}"
+        texts = f"{counted(missing, index.noun)} {agreeing(missing)} not indexed"
+        entries = f"{counted(orphaned, 'entry')} {agreeing(orphaned, 'has', 'have')} no {index.noun}"
+        detail = f"{texts}, {entries}"
         return [Fault(index.fault, detail, _REINDEX)]
     return []
 
@@ -185,7 +214,8 @@ def _words(database: Database, index: _FullText) -> list[Fault]:
         lost = sum(not _is_found(database, index.table, *text) for text in _sample(database, index))
     except StoreCorruptError as error:
         return [Fault(index.fault, error.detail, _REPAIR)]
-    detail = f"of {_SAMPLE} {index.noun[1]} looked up, {lost} are not found by their words"
+    texts = counted(_SAMPLE, index.noun)
+    detail = f"of {texts} looked up, {lost} {agreeing(lost)} not found by their words"
     return [Fault(index.fault, detail, _REPAIR)] if lost else []
 
 
