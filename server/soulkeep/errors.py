@@ -1,9 +1,10 @@
 """Every error that soulkeep raises on purpose.
 
 SoulkeepError
-├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · PromptNotFoundError ·
-│                         SectionNotFoundError · EntryNotFoundError · VersionNotFoundError ·
-│                         PromptNameNotFoundError · BackupNotFoundError
+├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · ChangeNotFoundError ·
+│                         PromptNotFoundError · PromptNameNotFoundError · SectionNotFoundError ·
+│                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError
+├── UndoConflictError
 ├── InvalidInputError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
 │                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError ·

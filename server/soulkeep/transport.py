@@ -1,4 +1,4 @@
-"""Serving over stdin and stdout: the one place that touches the SDK's private parts.
+"""Serving over stdin and stdout; with `protocol` the only module that touches the SDK's private parts.
 
 Added to what the SDK does: an answer to every line, SIGINT and SIGTERM that end the process cleanly, and
 replies still under way when stdin closes.
