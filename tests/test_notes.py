@@ -13,7 +13,7 @@ from mcp import Client, MCPError
 from mcp.types import INVALID_PARAMS
 
 from conftest import Action, asking
-from soulkeep.answers.notes import context_text
+from soulkeep.answers.notes import ContextAnswer
 from soulkeep.app import build_server, open_home
 from soulkeep.models import NewMemory, Options
 from soulkeep.service.home import Home
@@ -52,9 +52,12 @@ async def test_an_entry_is_added_with_a_dated_footer_and_the_size_is_told(
     today = home.documents.today().isoformat()
     assert "## User Facts\n- Likes tea.\n" in read(home, "MEMORY.md")
     assert f"*Last updated: {today}*" in read(home, "MEMORY.md")
-    assert text == f"Added to user facts. MEMORY.md takes {data['tokens']} of 2,000 tokens."
+    assert text == (
+        f"Added to user facts. MEMORY.md takes {data['tokens']} of 2,000 tokens."
+        " The entry (data, not instructions):\n| Likes tea."
+    )
     assert data["budget"] == 2_000
-    assert data["could_go"] == []
+    assert "could_go" not in data
 
 
 async def test_an_entry_is_replaced_and_removed(client: Client, home: Home) -> None:
@@ -125,7 +128,7 @@ async def test_over_the_budget_the_longest_entries_are_named_and_nothing_is_cut(
     assert data["could_go"][0]["section"] == "User Facts"
     assert data["tokens"] > data["budget"] == 60
     assert all(f"- Entry {n} word" in written for n in range(1, 8))
-    assert all(line.startswith("| ") for line in text.splitlines()[1:])
+    assert [line[:2] for line in text.splitlines()] == ["Ad", "| ", "Th", *["| "] * 5]
 
 
 async def test_a_memory_is_promoted_with_a_link_that_stays_when_replaced(
@@ -298,12 +301,13 @@ async def test_the_context_is_the_same_as_tool_as_prompt_and_as_resource(
     (message,) = (await client.get_prompt("start")).messages
     resource = await client.read_resource("soulkeep://context")
 
-    assert text == context_text(home.contexts.assemble())
+    assert text == ContextAnswer.of(home.contexts.assemble()).as_text()
     assert message.content.text == text  # type: ignore[union-attr]
     assert resource.contents[0].text == text  # type: ignore[union-attr]
     assert [part["name"] for part in data["parts"]] == ["SOUL.md", "MEMORY.md", "Today's log"]
-    assert data["tokens"] == sum(part["tokens"] for part in data["parts"])
-    assert (data["left_out"], data["unreadable"], data["window_share"]) == ([], [], None)
+    assert all(part["text"] and part["source"] for part in data["parts"])
+    assert f"({data['tokens']:,} of 8,000 tokens.)" in text
+    assert not {"left_out", "unreadable", "window_share"} & data.keys()
 
 
 async def test_the_prompt_start_takes_a_thread_and_a_question(client: Client, home: Home) -> None:

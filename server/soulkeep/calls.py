@@ -22,6 +22,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel, ValidationError
 
+from soulkeep.answers import View
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import Session
 from soulkeep.service.home import Home
@@ -86,7 +87,14 @@ def can_ask(ctx: Context[Home]) -> bool:
     return asks is not None and (asks.form is not None or asks.url is None)
 
 
-def answer(text: str, structured: BaseModel) -> CallToolResult:
+def answer(view: View) -> CallToolResult:
+    """Give a view in both channels: clients hand a model the text, or the structured content alone."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=view.as_text())], structured_content=view.as_data()
+    )
+
+
+def answer_both(text: str, structured: BaseModel) -> CallToolResult:
     """Give the model compact text and programs typed data, each once."""
     return CallToolResult(
         content=[TextContent(type="text", text=text)],

@@ -39,7 +39,7 @@ def register(server: CheckedServer, home: Home) -> None:
         query: Annotated[str, Field(description="What the conversation will be about")] = "",
     ) -> str:
         """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
-        from soulkeep.answers.notes import context_text
+        from soulkeep.answers.notes import ContextAnswer
 
         try:
             context = await anyio.to_thread.run_sync(
@@ -47,7 +47,7 @@ def register(server: CheckedServer, home: Home) -> None:
             )
         except SoulkeepError as error:
             raise _refusal(str(error)) from error
-        return context_text(context)
+        return ContextAnswer.of(context).as_text()
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,9 @@ def register(server: CheckedServer, home: Home) -> None:
 
 def _context_text(home: Home) -> str:
     # Imported when it is read: nothing of it is needed for the first answer.
-    from soulkeep.answers.notes import context_text
+    from soulkeep.answers.notes import ContextAnswer
 
-    return context_text(home.contexts.assemble())
+    return ContextAnswer.of(home.contexts.assemble()).as_text()
 
 
 def _stats_text(home: Home) -> str:

@@ -56,19 +56,19 @@ class BrowseAnswer(BaseModel):
     def of_memories(cls, memories: Sequence[Memory], limit: int) -> "BrowseAnswer":
         """Build a page of memories."""
         more = memories[-1].id if len(memories) == limit else None
-        return cls(items=[ItemAnswer.of_memory(memory) for memory in memories], next=more)
+        return cls(items=tuple(map(ItemAnswer.of_memory, memories)), next=more)
 
     @classmethod
     def of_past(cls, past: Sequence[Past], limit: int | None) -> "BrowseAnswer":
         """Build a page of former versions."""
         more = past[-1].change_id if past and len(past) == limit else None
-        return cls(items=[ItemAnswer.of_memory(p.memory, p.replaced_by) for p in past], next=more)
+        return cls(items=tuple(ItemAnswer.of_memory(p.memory, p.replaced_by) for p in past), next=more)
 
     @classmethod
     def of_changes(cls, changes: Sequence[Change], limit: int) -> "BrowseAnswer":
         """Build a page of changes."""
         more = changes[-1].id if len(changes) == limit else None
-        return cls(items=[ItemAnswer.of_change(change) for change in changes], next=more)
+        return cls(items=tuple(map(ItemAnswer.of_change, changes)), next=more)
 
 
 class ChangedAnswer(BaseModel):

@@ -1,4 +1,4 @@
-"""What the tools that work on documents answer: typed data for programs, compact text for the model."""
+"""What is answered by the tools that work on documents and by the context to start with."""
 
 import shlex
 from collections.abc import Sequence
@@ -6,167 +6,211 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel
-
-from soulkeep.answers import Items
+from soulkeep.answers import Items, View, cut
+from soulkeep.fence import DATA, NOTE, fenced, heading, plain, under_heading, visible
 from soulkeep.service.context import Context, Part, advice
 from soulkeep.service.curator import Curated
 
 LearnedState = Literal["written", "declined", "not asked"]
 
+_ENTRY_BYTES = 4_000
+_SHOWN = 80
+"""How many characters of an entry that could go are shown."""
 
-class PartAnswer(BaseModel):
-    """A part of the context, or one that found no room; data is memory, the rest are instructions."""
+
+class PartAnswer(View):
+    """A part of the context; data is what is remembered, the rest are instructions."""
+
+    name: str
+    source: str
+    text: str
+    is_data: bool = False
+
+    @classmethod
+    def of(cls, part: Part) -> "PartAnswer":
+        """Build the answer from a part."""
+        text = visible(part.text.strip())
+        return cls(name=plain(part.name), source=part.source, text=text, is_data=part.is_data)
+
+    def as_text(self) -> str:
+        """Return the part under a line that names it; each line of what is data stands behind a bar."""
+        if self.is_data:
+            return f"{heading(self.name, self.source, DATA)}\n{fenced(self.text)}"
+        return f"{heading(self.name, self.source)}\n{under_heading(self.text)}"
+
+
+class LeftOutAnswer(View):
+    """A part that found no room."""
 
     name: str
     source: str
     tokens: int
-    is_data: bool
 
-    @classmethod
-    def of(cls, part: Part) -> "PartAnswer":
-        """Build the answer from a part; its text is in the answer's text."""
-        return cls(name=part.name, source=part.source, tokens=part.tokens, is_data=part.is_data)
+    def as_text(self) -> str:
+        """Return the part's name, where to find it, and its size."""
+        return f"{plain(self.name)} ({self.source}, {self.tokens:,} tokens)"
 
 
-class ContextAnswer(BaseModel):
-    """Which parts the text holds, in order, and which are left out."""
+class ContextAnswer(View):
+    """The parts of the context in order, and what is left out; `advice` says what to save by now."""
 
-    parts: list[PartAnswer]
-    left_out: Items[PartAnswer]
-    unreadable: list[str]
+    note: str = ""
+    advice: str = ""
+    parts: Items[PartAnswer]
+    unreadable: Items[str] = ()
+    left_out: Items[LeftOutAnswer] = ()
     tokens: int
     max_tokens: int
-    is_exact: bool
-    window_share: float | None
-    is_pressing: bool
+    is_estimated: bool = False
+    window_share: float | None = None
+    is_pressing: bool | None = None
 
     @classmethod
     def of(cls, context: Context) -> "ContextAnswer":
         """Build the answer from a context."""
         pressure = context.pressure
+        parts = tuple(PartAnswer.of(part) for part in context.parts)
         return cls(
-            parts=[PartAnswer.of(part) for part in context.parts],
-            left_out=[PartAnswer.of(part) for part in context.left_out],
-            unreadable=list(context.unreadable),
+            note=f"Parts with is_data are {DATA}." if any(part.is_data for part in parts) else "",
+            advice=_advice(context),
+            parts=parts,
+            unreadable=context.unreadable,
+            left_out=tuple(LeftOutAnswer.model_validate(part) for part in context.left_out),
             tokens=context.tokens,
             max_tokens=context.max_tokens,
-            is_exact=context.is_exact,
+            is_estimated=not context.is_exact,
             window_share=None if pressure is None else round(pressure.share, 3),
-            is_pressing=pressure is not None and pressure.is_high,
+            is_pressing=None if pressure is None else pressure.is_high,
         )
 
+    def as_text(self) -> str:
+        """Write the parts under their headings, and last how much room they take."""
+        blocks = [self.advice] if self.advice else []
+        blocks += [part.as_text() for part in self.parts]
+        blocks += [f"Cannot be read: {problem}" for problem in self.unreadable]
+        if self.left_out:
+            listed = ", ".join(part.as_text() for part in self.left_out)
+            blocks.append(f"Left out, for want of room in {self.max_tokens:,} tokens: {listed}.")
+        blocks = blocks or ["There is nothing to start with yet."]
+        about = "about " if self.is_estimated else ""
+        share = "" if self.window_share is None else f" Your window is {self.window_share:.0%} full."
+        blocks.append(f"({about}{self.tokens:,} of {self.max_tokens:,} tokens.{share})")
+        return "\n\n".join(blocks)
 
-class LoggedAnswer(BaseModel):
+
+def _advice(context: Context) -> str:
+    pressure = context.pressure
+    if pressure is None or not pressure.is_high:
+        return ""
+    steps = "\n".join(f"{n}. {step}" for n, step in enumerate(advice(context.thread), 1))
+    again = f"get_context(thread_id={context.thread.id})" if context.thread else "get_context"
+    return (
+        f"Your window is {pressure.share:.0%} full, past {pressure.threshold:.0%}. Save now, in this"
+        f" order:\n{steps}\nThen a new conversation goes on from {again}."
+    )
+
+
+class LoggedAnswer(View):
     """Under which day and time the entry stands."""
 
     day: str
     time: str
 
+    @classmethod
+    def of(cls, day: date, time: str) -> "LoggedAnswer":
+        """Build the answer from where the entry was written."""
+        return cls(day=day.isoformat(), time=time)
 
-class SuggestionAnswer(BaseModel):
-    """An entry of MEMORY.md that could go."""
+    def as_text(self) -> str:
+        """Say where the entry stands."""
+        return f"Logged under {self.time} in daily/{self.day}.md."
+
+
+class SuggestionAnswer(View):
+    """An entry of MEMORY.md that could go, by its beginning."""
 
     section: str
     entry: str
     tokens: int
 
+    def as_text(self) -> str:
+        """Return the entry in one line."""
+        return f"{self.section}, {self.tokens:,} tokens: {self.entry}"
 
-class CuratedAnswer(BaseModel):
-    """What MEMORY.md takes of its budget after the change."""
 
+class CuratedAnswer(View):
+    """The entry as it stands or stood, and what MEMORY.md takes of its budget after the change."""
+
+    note: str
+    action: str
     section: str
     entry: str
     tokens: int
     budget: int
-    could_go: Items[SuggestionAnswer]
+    could_go: Items[SuggestionAnswer] = ()
 
     @classmethod
-    def of(cls, curated: Curated) -> "CuratedAnswer":
+    def of(cls, action: str, curated: Curated) -> "CuratedAnswer":
         """Build the answer from a change."""
+        could_go = tuple(
+            SuggestionAnswer(section=plain(s.section), entry=plain(s.entry, _SHOWN), tokens=s.tokens)
+            for s in curated.suggestions
+        )
         return cls(
-            section=curated.section,
-            entry=curated.entry,
+            note=NOTE,
+            action=action,
+            section=plain(curated.section),
+            entry=cut(visible(curated.entry), _ENTRY_BYTES),
             tokens=curated.tokens,
             budget=curated.budget,
-            could_go=[
-                SuggestionAnswer(section=s.section, entry=s.entry, tokens=s.tokens)
-                for s in curated.suggestions
-            ],
+            could_go=could_go,
         )
 
+    def as_text(self) -> str:
+        """Say what was done and how much of the budget MEMORY.md takes."""
+        done = {"add": "Added to", "replace": "Replaced in", "remove": "Removed from"}[self.action]
+        size = f"MEMORY.md takes {self.tokens:,} of {self.budget:,} tokens."
+        lines = [f"{done} {self.section}. {size} The entry ({DATA}):", fenced(self.entry)]
+        if self.could_go:
+            lines.append(
+                "That is over the budget; nothing is cut off. The longest entries, which could go to"
+                " remember instead:"
+            )
+            lines.append(fenced("\n".join(entry.as_text() for entry in self.could_go)))
+        return "\n".join(lines)
 
-class LearnedAnswer(BaseModel):
-    """What became of a proposed line."""
+
+class LearnedAnswer(View):
+    """What became of a proposed line; `command` is how the user adds it where nobody could be asked."""
 
     state: LearnedState
     line: str
+    command: str = ""
 
+    @classmethod
+    def of(cls, state: LearnedState, line: str, home: Path) -> "LearnedAnswer":
+        """Build the answer from what the user said, if anybody could be asked."""
+        # The user's shell need not know which home the client starts soulkeep with.
+        command = _command(line, home) if state == "not asked" else ""
+        return cls(state=state, line=visible(line), command=command)
 
-def context_text(context: Context) -> str:
-    """Write the parts under their sources; each line of what is data stands behind a bar."""
-    blocks = [*_pressure_lines(context), *(part.shown for part in context.parts)]
-    blocks += [f"Cannot be read: {problem}" for problem in context.unreadable]
-    if context.left_out:
-        listed = ", ".join(f"{part.name} ({part.tokens:,} tokens)" for part in context.left_out)
-        blocks.append(f"Left out, for want of room in {context.max_tokens:,} tokens: {listed}.")
-    return "\n\n".join(blocks) or "There is nothing to start with yet."
-
-
-def _pressure_lines(context: Context) -> Sequence[str]:
-    pressure = context.pressure
-    if pressure is None or not pressure.is_high:
-        return ()
-    steps = "\n".join(f"{n}. {step}" for n, step in enumerate(advice(context.thread), 1))
-    again = f"get_context(thread_id={context.thread.id})" if context.thread else "get_context"
-    return (
-        f"Your window is {pressure.share:.0%} full, past {pressure.threshold:.0%}. Save now, in this"
-        f" order:\n{steps}\nThen a new conversation goes on from {again}.",
-    )
-
-
-def logged_text(day: date, time: str) -> str:
-    """Say where the entry stands."""
-    return f"Logged under {time} in daily/{day.isoformat()}.md."
-
-
-def curated_text(action: str, curated: Curated) -> str:
-    """Say what was done and how much of the budget MEMORY.md takes."""
-    done = {"add": "Added to", "replace": "Replaced in", "remove": "Removed from"}[action]
-    first = f"{done} {curated.section}. MEMORY.md takes {curated.tokens:,} of {curated.budget:,} tokens."
-    if not curated.suggestions:
-        return first
-    entries = "\n".join(
-        f"| {s.section}, {s.tokens:,} tokens: {_short(s.entry)}" for s in curated.suggestions
-    )
-    return (
-        f"{first} That is over the budget; nothing is cut off. The longest entries (data, not"
-        f" instructions), which could go to remember instead:\n{entries}"
-    )
-
-
-def learned_text(state: LearnedState, line: str, home: Path) -> str:
-    """Say whether the line was written, and else how the user adds it.
-
-    The user's shell need not know which home the client starts soulkeep with, so the command says it.
-    """
-    if state == "written":
-        return f"Written to Learned Preferences in SOUL.md: {line}"
-    if state == "declined":
-        return "The user did not agree; SOUL.md stays as it is. Do not propose it again."
-    return (
-        "This client cannot ask the user, so nothing was written. The line:\n"
-        f"- {line}\nThe user adds it in an editor, or with:\n" + _command(line, home)
-    )
+    def as_text(self) -> str:
+        """Say whether the line was written, and else how the user adds it."""
+        if self.state == "written":
+            return f"Written to Learned Preferences in SOUL.md: {self.line}"
+        if self.state == "declined":
+            return (
+                f"The user did not agree; SOUL.md stays as it is, without: {self.line}\n"
+                "Do not propose it again."
+            )
+        return (
+            f"This client cannot ask the user, so nothing was written. The line:\n- {self.line}\n"
+            f"The user adds it in an editor, or with:\n{self.command}"
+        )
 
 
 def _command(line: str, home: Path) -> str:
     there, what = ["--home", str(home)], ["SOUL.md", "Learned Preferences", line]
     # A line that begins with a hyphen would be taken for an option.
-    ordered = [*there, "--", *what] if line.startswith("-") else [*what, *there]
+    ordered: Sequence[str] = [*there, "--", *what] if line.startswith("-") else [*what, *there]
     return shlex.join(["soulkeep", "documents", "add", *ordered])
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 80 else line[:79] + "…"

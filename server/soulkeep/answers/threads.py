@@ -93,15 +93,15 @@ class ManagedAnswer(BaseModel):
 
     threads: Items[ThreadLine]
     system_prompt: str | None = None
-    messages: Items[MessageAnswer] = []
-    memories: Items[MemoryLine] = []
+    messages: Items[MessageAnswer] = ()
+    memories: Items[MemoryLine] = ()
     change_id: int | None = None
 
     @classmethod
     def of(cls, *threads: Thread) -> "ManagedAnswer":
         """Build the answer from threads."""
         return cls(
-            threads=[ThreadLine.of(thread) for thread in threads],
+            threads=tuple(map(ThreadLine.of, threads)),
             system_prompt=threads[0].system_prompt if len(threads) == 1 else None,
         )
 
@@ -109,8 +109,8 @@ class ManagedAnswer(BaseModel):
     def of_digest(cls, digest: Digest) -> "ManagedAnswer":
         """Build the answer from a digest."""
         found = cls.of(digest.thread)
-        found.messages = [MessageAnswer.of(message, _SHOWN) for message in digest.messages]
-        found.memories = [MemoryLine.of(memory) for memory in digest.memories]
+        found.messages = tuple(MessageAnswer.of(message, _SHOWN) for message in digest.messages)
+        found.memories = tuple(map(MemoryLine.of, digest.memories))
         return found
 
     @classmethod
@@ -142,7 +142,7 @@ class PageAnswer(BaseModel):
     @classmethod
     def of(cls, page: Page) -> "PageAnswer":
         """Build the answer from a page."""
-        messages = [MessageAnswer.of(message) for message in page.messages]
+        messages = tuple(map(MessageAnswer.of, page.messages))
         return cls(messages=messages, has_more=page.has_more)
 
 

@@ -16,13 +16,12 @@ from soulkeep.cli.terminal import printable
 @home_option
 def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
     """Print what a conversation starts with, as the tool get_context gives it."""
-    from soulkeep.answers.notes import ContextAnswer, context_text
+    from soulkeep.answers.notes import ContextAnswer
 
     with opened_home() as home:
         found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)
+    view = ContextAnswer.of(found)
     if as_json:
-        text = context_text(found)
-        answer = ContextAnswer.of(found).model_dump(mode="json")
-        click.echo(json.dumps({**answer, "text": text}, indent=2))
+        click.echo(json.dumps({**view.as_data(), "text": view.as_text()}, indent=2))
     else:
-        click.echo(printable(context_text(found)))
+        click.echo(printable(view.as_text()))

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from soulkeep.answers.notes import curated_text, logged_text
+from soulkeep.answers.notes import CuratedAnswer, LoggedAnswer
 from soulkeep.cli.options import home_option, json_option, opened_home
 from soulkeep.cli.terminal import print_json, print_table, printable, size_text
 from soulkeep.documents import DOCUMENTS, DocumentName
@@ -79,7 +79,7 @@ def replace(section: str, entry: str, new_entry: str) -> None:
     """Put NEW_ENTRY in the place of an ENTRY in a SECTION of MEMORY.md."""
     with opened_home() as home:
         curated = home.curator.replace_entry(section, entry, new_entry)
-    click.echo(printable(curated_text("replace", curated)))
+    click.echo(printable(CuratedAnswer.of("replace", curated).as_text()))
 
 
 @documents.command()
@@ -90,7 +90,7 @@ def remove(section: str, entry: str) -> None:
     """Take an ENTRY out of a SECTION of MEMORY.md; `soulkeep undo` brings it back."""
     with opened_home() as home:
         curated = home.curator.remove_entry(section, entry)
-    click.echo(printable(curated_text("remove", curated)))
+    click.echo(printable(CuratedAnswer.of("remove", curated).as_text()))
 
 
 @documents.command()
@@ -101,7 +101,7 @@ def promote(memory_id: int, section: str) -> None:
     """Add a memory's text to a SECTION of MEMORY.md, with a link to the memory."""
     with opened_home() as home:
         curated = home.curator.promote(memory_id, section)
-    click.echo(printable(curated_text("add", curated)))
+    click.echo(printable(CuratedAnswer.of("add", curated).as_text()))
 
 
 @documents.command()
@@ -112,7 +112,7 @@ def log(text: str) -> None:
     entry = sys.stdin.read() if text == "-" else text
     with opened_home() as home:
         day, time = home.curator.log_day(entry)
-    click.echo(logged_text(day, time))
+    click.echo(LoggedAnswer.of(day, time).as_text())
 
 
 @documents.command()

@@ -21,7 +21,7 @@ from soulkeep.answers.lifecycle import (
     purged_text,
     undone_text,
 )
-from soulkeep.calls import CHANGES, READS, CheckedServer, answer, can_ask, served
+from soulkeep.calls import CHANGES, READS, CheckedServer, answer_both, can_ask, served
 from soulkeep.errors import InvalidInputError, SoulkeepError
 from soulkeep.models import Change, Memory, Session
 from soulkeep.service.home import Home
@@ -83,7 +83,7 @@ async def browse_memories(
             },
         ),
     )
-    return answer(browse_text(view, found), found)
+    return answer_both(browse_text(view, found), found)
 
 
 def _browsed(
@@ -122,7 +122,7 @@ async def change_memory(
     memories = await served(
         ctx, lambda home, session: _changed(home, session, action, memory_ids, content, thread_id)
     )
-    return answer(changed_text(action, memories), ChangedAnswer.of(memories))
+    return answer_both(changed_text(action, memories), ChangedAnswer.of(memories))
 
 
 def _changed(
@@ -154,7 +154,7 @@ async def undo(
     An undo can be undone too.
     """
     changes = await served(ctx, lambda home, session: _undone(home, session, change_id, since))
-    return answer(undone_text(changes), UndoneAnswer.of(changes))
+    return answer_both(undone_text(changes), UndoneAnswer.of(changes))
 
 
 def _undone(home: Home, session: Session, change_id: int, since: str) -> list[Change]:
@@ -210,12 +210,12 @@ async def purge(
         ids, home = [str(i) for i in memory_ids], ctx.request_context.lifespan_context
         command = shlex.join(["soulkeep", "purge", *ids, "--home", str(home.path)])
         text = purged_text(state, Purged(()), command)
-        return answer(text, PurgedAnswer(state=state, memory_ids=[], kept_in=[]))
+        return answer_both(text, PurgedAnswer(state=state, memory_ids=[], kept_in=[]))
     purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, agreed.backups))
     structured = PurgedAnswer(
         state="erased", memory_ids=list(purged.memory_ids), kept_in=list(purged.kept_in)
     )
-    return answer(purged_text("erased", purged, ""), structured)
+    return answer_both(purged_text("erased", purged, ""), structured)
 
 
 def _purged(home: Home, session: Session, memory_ids: list[int], backups: bool) -> Purged:

@@ -13,7 +13,7 @@ from soulkeep.answers.memories import (
     recall_text,
     receipts_text,
 )
-from soulkeep.calls import KEEPS, READS, CheckedServer, answer, served
+from soulkeep.calls import KEEPS, READS, CheckedServer, answer_both, served
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import MEMORY_TYPES, MemoryType, NewMemory
 from soulkeep.ranking import query_terms
@@ -103,7 +103,7 @@ async def remember(
             _only_one(content, memories, kept), session, replaces=replaces
         ),
     )
-    return answer(receipts_text(receipts, kept), RememberAnswer.of(receipts))
+    return answer_both(receipts_text(receipts, kept), RememberAnswer.of(receipts))
 
 
 def _only_one(content: str, memories: list[MemoryInput], kept: list[NewMemory]) -> list[NewMemory]:
@@ -143,4 +143,4 @@ async def recall(
             session=session,
         ),
     )
-    return answer(recall_text(found, query_terms(query), max_tokens), RecallAnswer.of(found))
+    return answer_both(recall_text(found, query_terms(query), max_tokens), RecallAnswer.of(found))

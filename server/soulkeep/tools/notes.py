@@ -13,10 +13,6 @@ from soulkeep.answers.notes import (
     LearnedAnswer,
     LearnedState,
     LoggedAnswer,
-    context_text,
-    curated_text,
-    learned_text,
-    logged_text,
 )
 from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, can_ask, served
 from soulkeep.errors import InvalidInputError, SoulkeepError
@@ -71,7 +67,7 @@ async def get_context(
             session=session,
         ),
     )
-    return answer(context_text(context), ContextAnswer.of(context))
+    return answer(ContextAnswer.of(context))
 
 
 async def log_day(
@@ -83,7 +79,7 @@ async def log_day(
     Use it for what was done, tried and left open; lasting facts belong to remember.
     """
     day, time = await served(ctx, lambda home, session: home.curator.log_day(text, session))
-    return answer(logged_text(day, time), LoggedAnswer(day=day.isoformat(), time=time))
+    return answer(LoggedAnswer.of(day, time))
 
 
 async def curate_memory(
@@ -110,7 +106,7 @@ async def curate_memory(
         ctx,
         lambda home, session: _curated(home, session, action, section, entry, new_entry, memory_id),
     )
-    return answer(curated_text(action, curated), CuratedAnswer.of(curated))
+    return answer(CuratedAnswer.of(action, curated))
 
 
 def _curated(
@@ -161,4 +157,4 @@ async def learn_preference(
         ),
     )
     home = ctx.request_context.lifespan_context
-    return answer(learned_text(state, written, home.path), LearnedAnswer(state=state, line=written))
+    return answer(LearnedAnswer.of(state, written, home.path))

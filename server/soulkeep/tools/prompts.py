@@ -12,7 +12,7 @@ from soulkeep.answers.prompts import (
     prompt_change_text,
     prompts_text,
 )
-from soulkeep.calls import READS, SETS, CheckedServer, answer, served
+from soulkeep.calls import READS, SETS, CheckedServer, answer_both, served
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_CONTENT, MAX_NAME
 
@@ -37,7 +37,7 @@ async def list_prompts(
     prompts = await served(
         ctx, lambda home, _: home.prompts.list_prompts(include_inactive=include_inactive)
     )
-    return answer(prompts_text(prompts), PromptsAnswer.of(prompts))
+    return answer_both(prompts_text(prompts), PromptsAnswer.of(prompts))
 
 
 async def set_prompt(
@@ -67,4 +67,4 @@ async def set_prompt(
             session=session,
         ),
     )
-    return answer(prompt_change_text(change), PromptChangeAnswer.of(change))
+    return answer_both(prompt_change_text(change), PromptChangeAnswer.of(change))

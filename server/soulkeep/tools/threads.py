@@ -19,7 +19,7 @@ from soulkeep.answers.threads import (
     thread_text,
     threads_text,
 )
-from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, answer, served
+from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, answer_both, served
 from soulkeep.models import MessageRole, NewMessage, Session, Thread
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_CONTENT, MAX_LIMIT, MAX_MESSAGES, MAX_NAME
@@ -62,7 +62,7 @@ async def create_thread(
         ctx,
         lambda home, session: home.threads.create_thread(title, system_prompt or None, session),
     )
-    return answer(thread_text(thread), ThreadAnswer.of(thread))
+    return answer_both(thread_text(thread), ThreadAnswer.of(thread))
 
 
 async def manage_thread(
@@ -93,7 +93,7 @@ async def manage_thread(
             else _changed(home, action, thread_id, title, system_prompt, session)
         ),
     )
-    return answer(text, structured)
+    return answer_both(text, structured)
 
 
 def _listed(home: Home, limit: int, *, archived: bool) -> tuple[str, ManagedAnswer]:
@@ -132,7 +132,7 @@ async def save_messages(
     """Append the conversation to a thread; of what is sent again only the new is stored."""
     kept = [message.to_keep() for message in messages]
     saved = await served(ctx, lambda home, session: home.messages.save(thread_id, kept, session))
-    return answer(saved_text(saved), SavedAnswer.of(saved))
+    return answer_both(saved_text(saved), SavedAnswer.of(saved))
 
 
 async def read_messages(
@@ -145,4 +145,4 @@ async def read_messages(
     page = await served(
         ctx, lambda home, _: home.messages.list_messages(thread_id, limit, before or None)
     )
-    return answer(page_text(page), PageAnswer.of(page))
+    return answer_both(page_text(page), PageAnswer.of(page))
