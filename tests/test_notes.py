@@ -219,9 +219,7 @@ async def test_a_line_that_the_user_agrees_to_is_written_with_its_date(mode: str
     assert [part for part in after.splitlines() if part in kept] == kept
 
 
-@pytest.mark.parametrize(
-    ("action", "content"), [("accept", {"agree": False}), ("decline", {}), ("cancel", {})]
-)
+@pytest.mark.parametrize(("action", "content"), [("accept", {"agree": False}), ("decline", {})])
 async def test_without_the_users_consent_nothing_is_written(
     action: Action, content: dict[str, bool], mode: str, home: Home
 ) -> None:

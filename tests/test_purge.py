@@ -400,9 +400,7 @@ async def test_the_user_is_not_shown_more_than_can_be_read(mode: str, home: Home
     assert asked[0].endswith("- and 10 more")
 
 
-@pytest.mark.parametrize(
-    ("action", "content"), [("accept", {"agree": False}), ("decline", {}), ("cancel", {})]
-)
+@pytest.mark.parametrize(("action", "content"), [("accept", {"agree": False}), ("decline", {})])
 async def test_without_consent_the_tool_erases_nothing(
     action: Action, content: dict[str, bool], mode: str, home: Home
 ) -> None:

@@ -112,7 +112,7 @@ def build_server(
 ) -> "CheckedServer":
     """Build an MCP server over a home, which notifies its client; the caller closes the home."""
     from soulkeep import __version__, completions, prompts, protocol, resources, tools
-    from soulkeep.calls import CheckedServer, open_session
+    from soulkeep.calls import CheckedServer, open_session, read_answers
 
     notifications = notifications or protocol.Notifications()
 
@@ -129,7 +129,7 @@ def build_server(
         description="Long-term memory in files you own",
         instructions=tools.INSTRUCTIONS,
         lifespan=lifespan,
-        middleware=[open_session, notifications.note_session],
+        middleware=[open_session, notifications.note_session, read_answers],
         subscriptions=notifications.bus,
     )
     server.add_tools = partial(tools.register, server, tools_offered)

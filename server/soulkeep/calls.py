@@ -1,6 +1,7 @@
 """From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from inspect import cleandoc
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import (
     CallToolResult,
+    ElicitResult,
     GetPromptResult,
     InputRequiredResult,
     Prompt,
@@ -60,6 +62,27 @@ async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext
     return await call_next(ctx)
 
 
+async def read_answers(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
+    """Let an answer that is none to our question count as cancelled: SDK middleware.
+
+    The SDK would refuse the whole call for it.
+    """
+    answers = (ctx.params or {}).get("inputResponses")
+    if ctx.method == "tools/call" and answers is not None:
+        given = answers if isinstance(answers, dict) else {}
+        read = {name: _read_answer(value) for name, value in given.items()}
+        ctx = replace(ctx, params={**(ctx.params or {}), "inputResponses": read})
+    return await call_next(ctx)
+
+
+def _read_answer(value: object) -> object:
+    try:
+        ElicitResult.model_validate(value)
+    except ValidationError:
+        return {"action": "cancel"}
+    return value
+
+
 def _agent_id(ctx: ServerRequestContext[Home, Any]) -> str:
     client = ctx.session.client_params
     return client.client_info.name if client else ""
@@ -77,14 +100,6 @@ async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -
         return await anyio.to_thread.run_sync(lambda: work(home, home.sessions.current(agent_id)))
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
-
-
-def can_ask(ctx: Context[Home]) -> bool:
-    """Whether the client can put a question to its user."""
-    client = ctx.client_capabilities
-    asks = None if client is None else client.elicitation
-    # A capability without a mode is that of a client from before there were two.
-    return asks is not None and (asks.form is not None or asks.url is None)
 
 
 def answer(view: View) -> CallToolResult:

@@ -106,9 +106,7 @@ def purged_text(state: PurgeState, purged: Purged, command: str) -> str:
     if state == "declined":
         return "The user did not agree; nothing was erased. Do not propose it again."
     if state == "not asked":
-        return (
-            f"This client cannot ask the user, so nothing was erased. The user does it with:\n{command}"
-        )
+        return f"The user was not asked, so nothing was erased. The user does it with:\n{command}"
     ids = ", ".join(f"#{i}" for i in purged.memory_ids)
     kept = f" It may still stand in: {', '.join(purged.kept_in)}." if purged.kept_in else ""
     again = "" if purged.is_final else " Other processes were reading; the user ends it: soulkeep purge"

@@ -204,7 +204,7 @@ class LearnedAnswer(View):
                 "Do not propose it again."
             )
         return (
-            f"This client cannot ask the user, so nothing was written. The line:\n- {self.line}\n"
+            f"The user was not asked, so nothing was written. The line:\n- {self.line}\n"
             f"The user adds it in an editor, or with:\n{self.command}"
         )
 

@@ -3,17 +3,14 @@
 import shlex
 from typing import Annotated, Literal
 
-import anyio.to_thread
-from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult
-from pydantic import BaseModel, Field
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult, InputRequiredResult
+from pydantic import Field
 
 from soulkeep.answers.lifecycle import (
     BrowseAnswer,
     ChangedAnswer,
     PurgedAnswer,
-    PurgeState,
     UndoneAnswer,
     beginning,
     browse_text,
@@ -21,11 +18,12 @@ from soulkeep.answers.lifecycle import (
     purged_text,
     undone_text,
 )
-from soulkeep.calls import CHANGES, READS, CheckedServer, answer_both, can_ask, served
-from soulkeep.errors import InvalidInputError, SoulkeepError
+from soulkeep.calls import CHANGES, READS, CheckedServer, answer_both, served
+from soulkeep.consent import Consent, ask
+from soulkeep.errors import InvalidInputError
 from soulkeep.models import Change, Memory, Session
 from soulkeep.service.home import Home
-from soulkeep.service.purge import Purged
+from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_NAME
 
 View = Literal["memories", "history", "trash", "changes"]
@@ -165,53 +163,38 @@ def _undone(home: Home, session: Session, change_id: int, since: str) -> list[Ch
     return home.changes.undo(change_id, session, spare=SPARED)
 
 
-class PurgeConsent(BaseModel):
+class PurgeConsent(Consent):
     """What the user is asked before memories are erased."""
 
     agree: bool = Field(description="Erase them for good?")
     backups: bool = Field(default=False, description="Out of all backups too?")
 
 
-class NotAsked(PurgeConsent):
-    """The client has no way to ask its user."""
-
-    agree: bool = False
-
-
-async def _ask_to_purge(
-    memory_ids: list[int], ctx: Context[Home]
-) -> Elicit[PurgeConsent] | PurgeConsent:
-    """Ask the user, if the client can and there is something to erase."""
-    home = ctx.request_context.lifespan_context
-    try:
-        plan = await anyio.to_thread.run_sync(home.purges.plan, memory_ids)
-    except SoulkeepError as error:
-        raise ToolError(str(error)) from error
-    if not can_ask(ctx):
-        return NotAsked()
+def _purge_question(plan: PurgePlan) -> str:
     listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in plan.versions[:_SHOWN])
     more = f"\n- and {rest:,} more" if (rest := len(plan.versions) - _SHOWN) > 0 else ""
-    message = f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
-    return Elicit(message=message, schema=PurgeConsent)
+    return f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
 
 
 async def purge(
     ctx: Context[Home],
     memory_ids: Annotated[list[int], Field(max_length=MAX_BATCH)],
-    consent: Annotated[ElicitationResult[PurgeConsent], Resolve(_ask_to_purge)],
-) -> Annotated[CallToolResult, PurgedAnswer]:
+) -> Annotated[CallToolResult, PurgedAnswer] | InputRequiredResult:
     """Erase memories from every file, without a way back; the user is asked.
 
     Use it only where forgetting is not enough.
     """
-    agreed = consent.data if isinstance(consent, AcceptedElicitation) else None
-    if agreed is None or not agreed.agree:
-        state: PurgeState = "not asked" if isinstance(agreed, NotAsked) else "declined"
+    plan = await served(ctx, lambda home, _: home.purges.plan(memory_ids))
+    reply = await ask(ctx, _purge_question(plan), PurgeConsent)
+    if isinstance(reply, InputRequiredResult):
+        return reply
+    if reply.state != "agreed":
         ids, home = [str(i) for i in memory_ids], ctx.request_context.lifespan_context
         command = shlex.join(["soulkeep", "purge", *ids, "--home", str(home.path)])
-        text = purged_text(state, Purged(()), command)
-        return answer_both(text, PurgedAnswer(state=state, memory_ids=[], kept_in=[]))
-    purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, agreed.backups))
+        text = purged_text(reply.state, Purged(()), command)
+        return answer_both(text, PurgedAnswer(state=reply.state, memory_ids=[], kept_in=[]))
+    backups = reply.form is not None and reply.form.backups
+    purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, backups))
     structured = PurgedAnswer(
         state="erased", memory_ids=list(purged.memory_ids), kept_in=list(purged.kept_in)
     )

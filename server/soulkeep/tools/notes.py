@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult
-from pydantic import BaseModel, Field
+from mcp.server.mcpserver import Context
+from mcp.types import CallToolResult, InputRequiredResult
+from pydantic import Field
 
 from soulkeep.answers.notes import (
     ContextAnswer,
@@ -14,25 +13,14 @@ from soulkeep.answers.notes import (
     LearnedState,
     LoggedAnswer,
 )
-from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, can_ask, served
-from soulkeep.errors import InvalidInputError, SoulkeepError
+from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, served
+from soulkeep.consent import Consent, ask
+from soulkeep.errors import InvalidInputError
 from soulkeep.models import Session
 from soulkeep.service.context import MAX_TOKENS
 from soulkeep.service.curator import MAX_ENTRY, Curated
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME, MAX_QUERY
-
-
-class Consent(BaseModel):
-    """What the user is asked before SOUL.md changes."""
-
-    agree: bool = Field(description="Write this line into SOUL.md?")
-
-
-class NotAsked(Consent):
-    """The client has no way to ask its user."""
-
-    agree: bool = False
 
 
 def register(server: CheckedServer) -> None:
@@ -125,36 +113,21 @@ def _curated(
     return home.curator.remove_entry(section, entry, session)
 
 
-async def _ask(line: str, ctx: Context[Home]) -> Elicit[Consent] | Consent:
-    """Ask the user, if the client can and the line is one that could be written."""
-    try:
-        written = ctx.request_context.lifespan_context.curator.learned_line(line)
-    except SoulkeepError as error:
-        raise ToolError(str(error)) from error
-    if not can_ask(ctx):
-        return NotAsked()
-    message = f"May this line be added to Learned Preferences in SOUL.md?\n\n- {written}"
-    return Elicit(message=message, schema=Consent)
-
-
 async def learn_preference(
     ctx: Context[Home],
     line: Annotated[str, Field(max_length=500, description="One sentence")],
-    consent: Annotated[ElicitationResult[Consent], Resolve(_ask)],
-) -> Annotated[CallToolResult, LearnedAnswer]:
+) -> Annotated[CallToolResult, LearnedAnswer] | InputRequiredResult:
     """Propose a line for Learned Preferences in SOUL.md; it is written only if the user agrees.
 
     Use it when the user says how you should always behave.
     """
-    state: LearnedState = "declined"
-    if isinstance(consent, AcceptedElicitation):
-        state = "not asked" if isinstance(consent.data, NotAsked) else state
-        state = "written" if consent.data.agree else state
-    written = await served(
-        ctx,
-        lambda home, session: (
-            home.curator.learn(line, session) if state == "written" else home.curator.learned_line(line)
-        ),
-    )
+    written = await served(ctx, lambda home, _: home.curator.learned_line(line))
+    message = f"May this line be added to Learned Preferences in SOUL.md?\n\n- {written}"
+    reply = await ask(ctx, message, Consent)
+    if isinstance(reply, InputRequiredResult):
+        return reply
+    state: LearnedState = "written" if reply.state == "agreed" else reply.state
+    if state == "written":
+        written = await served(ctx, lambda home, session: home.curator.learn(line, session))
     home = ctx.request_context.lifespan_context
     return answer(LearnedAnswer.of(state, written, home.path))

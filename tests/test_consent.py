@@ -1,0 +1,223 @@
+"""Questions to the user: what counts as a no, what as never asked, and that neither is an error."""
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp.client import ClientRequestContext
+from mcp.client.session import ElicitationFnT
+from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, ErrorData
+
+from conftest import TickingClock
+from soulkeep import consent
+from soulkeep.app import build_server
+from soulkeep.models import NewMemory
+from soulkeep.service.home import Home
+from wire import COMMAND, MODERN, Wire
+
+
+def answering(**fields: Any) -> ElicitationFnT:
+    """Return a client's callback that answers so, whether or not the protocol knows such an answer."""
+
+    async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        return ElicitResult.model_construct(**fields)
+
+    return answer
+
+
+async def failing(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    raise RuntimeError("the dialogue broke")
+
+
+async def refusing(context: ClientRequestContext, params: ElicitRequestParams) -> ErrorData:
+    return ErrorData(code=-32600, message="not now")
+
+
+async def silent(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+UNANSWERED: dict[str, ElicitationFnT] = {
+    "cancelled": answering(action="cancel"),
+    "cancelled with a form": answering(action="cancel", content={"agree": True}),
+    "accepted without a form": answering(action="accept"),
+    "accepted with an empty form": answering(action="accept", content={}),
+    "a word for a yes": answering(action="accept", content={"agree": "yes"}),
+    "a number for a yes": answering(action="accept", content={"agree": 1}),
+    "nothing for a yes": answering(action="accept", content={"agree": None}),
+    "another form": answering(action="accept", content={"ok": True}),
+}
+# A modern client breaks off its own call over these, and the server is told nothing.
+UNANSWERED_IN_A_HANDSHAKE: dict[str, ElicitationFnT] = {
+    "an exception": failing,
+    "an error": refusing,
+    "an action that there is not": answering(action="perhaps", content={"agree": True}),
+}
+
+
+@pytest.fixture(params=["learn_preference", "purge"])
+def asked_for(request: pytest.FixtureRequest, home: Home) -> tuple[str, dict[str, Any], str]:
+    """A tool that asks the user, its arguments, and the beginning of the command it leaves them with."""
+    if request.param == "purge":
+        (receipt,) = home.memories.remember([NewMemory("Slates are grey.")])
+        return "purge", {"memory_ids": [receipt.id]}, f"soulkeep purge {receipt.id} --home "
+    return "learn_preference", {"line": "Be brief."}, "soulkeep documents add SOUL.md "
+
+
+async def ask(
+    home: Home, mode: str, answer: ElicitationFnT, tool: str, arguments: Any
+) -> CallToolResult:
+    async with Client(
+        build_server(home), mode=mode, cache=None, elicitation_callback=answer, read_timeout_seconds=20
+    ) as client:
+        return await client.call_tool(tool, arguments)
+
+
+def text_of(result: CallToolResult) -> str:
+    (block,) = result.content
+    assert block.type == "text"
+    return block.text
+
+
+def untouched(home: Home) -> tuple[str, int]:
+    return (home.path / "SOUL.md").read_text(encoding="utf-8"), home.repository.memories.count()
+
+
+@pytest.mark.parametrize(
+    ("mode", "answer"),
+    [
+        *(("auto", name) for name in UNANSWERED),
+        *(("legacy", name) for name in [*UNANSWERED, *UNANSWERED_IN_A_HANDSHAKE]),
+    ],
+)
+async def test_what_is_neither_yes_nor_no_leaves_the_user_a_command(
+    mode: str, answer: str, asked_for: tuple[str, dict[str, Any], str], home: Home
+) -> None:
+    tool, arguments, command = asked_for
+    before = untouched(home)
+    callback = UNANSWERED.get(answer) or UNANSWERED_IN_A_HANDSHAKE[answer]
+
+    result = await ask(home, mode, callback, tool, arguments)
+
+    assert not result.is_error, result.content
+    assert result.structured_content is not None
+    assert result.structured_content["state"] == "not asked"
+    assert text_of(result).splitlines()[-1].startswith(command)
+    assert "Do not propose it again" not in text_of(result)
+    assert untouched(home) == before
+
+
+@pytest.mark.parametrize(
+    "fields", [{"action": "decline"}, {"action": "accept", "content": {"agree": False}}]
+)
+async def test_a_no_is_a_no_in_both_eras(
+    fields: dict[str, Any], mode: str, asked_for: tuple[str, dict[str, Any], str], home: Home
+) -> None:
+    tool, arguments, _ = asked_for
+    before = untouched(home)
+
+    result = await ask(home, mode, answering(**fields), tool, arguments)
+
+    assert result.structured_content is not None
+    assert result.structured_content["state"] == "declined"
+    assert "Do not propose it again" in text_of(result)
+    assert untouched(home) == before
+
+
+async def test_a_client_that_never_answers_does_not_hold_the_call(
+    asked_for: tuple[str, dict[str, Any], str], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool, arguments, command = asked_for
+    monkeypatch.setattr(consent, "WAIT", 0.05)
+
+    result = await ask(home, "legacy", silent, tool, arguments)
+
+    assert result.structured_content is not None
+    assert result.structured_content["state"] == "not asked"
+    assert command in text_of(result)
+
+
+async def test_a_question_of_a_modern_client_that_fails_changes_nothing(
+    asked_for: tuple[str, dict[str, Any], str], home: Home
+) -> None:
+    tool, arguments, _ = asked_for
+    before = untouched(home)
+
+    async with Client(build_server(home), cache=None, elicitation_callback=refusing) as client:
+        with pytest.raises(MCPError, match="not now"):
+            await client.call_tool(tool, arguments)
+
+    assert untouched(home) == before
+
+
+async def test_an_answer_counts_for_the_question_that_was_asked_only(
+    home: Home, clock: TickingClock
+) -> None:
+    asked: list[str] = []
+
+    async def until_tomorrow(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        asked.append(params.message)
+        if len(asked) == 1:
+            clock.now += timedelta(days=1)
+        return ElicitResult(action="accept", content={"agree": True})
+
+    result = await ask(home, "auto", until_tomorrow, "learn_preference", {"line": "Be brief."})
+
+    # The line holds its date.
+    assert len(asked) == 2
+    assert result.structured_content is not None
+    assert result.structured_content["line"] in asked[1]
+    assert result.structured_content["line"] not in asked[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the server is stopped by closing its input")
+@pytest.mark.parametrize(
+    ("action", "state"), [("accept", "written"), ("decline", "declined"), ("cancel", "not asked")]
+)
+async def test_the_user_is_asked_over_stdio(action: str, state: str, mode: str, tmp_path: Path) -> None:
+    server = StdioServerParameters(
+        command=str(COMMAND), args=["serve", "--home", str(tmp_path / "home")]
+    )
+    answer = answering(action=action, content={"agree": True} if action == "accept" else None)
+
+    async with Client(
+        stdio_client(server), mode=mode, read_timeout_seconds=30, elicitation_callback=answer
+    ) as client:
+        result = await client.call_tool("learn_preference", {"line": "Be brief."})
+
+    assert result.structured_content is not None
+    assert result.structured_content["state"] == state
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"consent": {"action": "perhaps"}},
+        {"consent": "yes"},
+        {"consent": {"roots": []}},
+        {"other": {"action": "accept", "content": {"agree": True}}},
+        {},
+        [],
+        "yes",
+    ],
+    ids=str,
+)
+def test_answers_that_the_protocol_does_not_know_are_not_refused(answers: Any, home_path: Path) -> None:
+    asks = {**MODERN, "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
+    call = {"name": "learn_preference", "arguments": {"line": "Be brief."}, "_meta": asks}
+
+    wire = Wire(home_path)
+    try:
+        question = wire.request("tools/call", call)["result"]
+        assert question["inputRequests"]["consent"]["method"] == "elicitation/create"
+        again = {**call, "requestState": question["requestState"], "inputResponses": answers}
+        reply = wire.request("tools/call", again)
+    finally:
+        wire.kill()
+
+    assert reply["result"]["structuredContent"]["state"] == "not asked"
