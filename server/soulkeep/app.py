@@ -12,31 +12,16 @@ from typing import TYPE_CHECKING
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.models import Clock, EmbedderName, Options, ToolSet, utc_now
 from soulkeep.repository import Repository
-from soulkeep.service.backups import Backups
-from soulkeep.service.changes import Changes
-from soulkeep.service.context import Contexts
-from soulkeep.service.curator import Curator
-from soulkeep.service.document_index import DocumentIndex
-from soulkeep.service.edits import Edits
 from soulkeep.service.home import Home
-from soulkeep.service.indexes import Indexes
-from soulkeep.service.lifecycle import Lifecycle
-from soulkeep.service.memories import Memories
-from soulkeep.service.messages import Messages
-from soulkeep.service.prompts import Prompts
-from soulkeep.service.purge import Purges
-from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.statistics import Statistics
-from soulkeep.service.threads import Threads
 from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.calls import CheckedServer
     from soulkeep.protocol import Notifications
+    from soulkeep.service.backups import Backups
 
 STORE_NAME = "soulkeep.db"
 
@@ -56,45 +41,25 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    model, days = choose_embedder(embedder), Days(options.timezone)
+    model = choose_embedder(embedder)
+    documents = Documents(path, clock, options.timezone)
+
+    def before_migration(version: int) -> None:
+        open_backups(path, clock=clock, options=options).before_migration(version)
+
     with ExitStack() as on_failure:
-        documents = Documents(path, clock, options.timezone)
-        backups = Backups(path / STORE_NAME, documents, clock, options.backups)
-        repository = Repository(path / STORE_NAME, backups.before_migration, days)
+        repository = Repository(path / STORE_NAME, before_migration, Days(options.timezone))
         on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
         on_failure.pop_all()
-    indexes, tokens = Indexes(repository, model, sessions, clock), TokenCounter()
-    edits = Edits(documents)
-    changes = Changes(repository, edits, indexes, backups, sessions, clock, options)
-    entries = DocumentIndex(repository, documents, indexes, sessions, clock)
-    memories = Memories(repository, indexes, entries, changes, sessions, clock, days)
-    return Home(
-        path=path,
-        days=days,
-        repository=repository,
-        documents=documents,
-        sessions=sessions,
-        indexes=indexes,
-        entries=entries,
-        changes=changes,
-        memories=memories,
-        lifecycle=Lifecycle(repository, memories, changes, sessions, days),
-        curator=Curator(repository, documents, edits, changes, sessions, tokens, options),
-        contexts=Contexts(repository, documents, memories, tokens, options),
-        threads=Threads(repository, changes, sessions, clock),
-        messages=Messages(repository, changes, sessions, tokens, clock, days),
-        prompts=Prompts(repository, changes, sessions, clock),
-        backups=backups,
-        purges=Purges(repository, documents, backups, sessions),
-        statistics=Statistics(repository, clock, days),
-        repairs=Repairs(repository, indexes, entries),
-    )
+    return Home(documents, repository, sessions, model, clock, options)
 
 
-def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> Backups:
+def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Backups":
     """Return the backups of a home without opening its store, which may be damaged or gone."""
+    from soulkeep.service.backups import Backups
+
     options = options or Options()
     documents = Documents(path, clock, options.timezone)
     return Backups(path / STORE_NAME, documents, clock, options.backups)
@@ -152,14 +117,17 @@ def serve(settings: Settings) -> None:
 
         from soulkeep.protocol import Notifications, initialization_options
         from soulkeep.transport import serve_stdio
-        from soulkeep.watching import watch
+
+        async def watch_home() -> None:
+            # Imported once the client has its first answer.
+            from soulkeep.watching import watch
+
+            await watch(home, notifications)
 
         notifications = Notifications(watched=True)
         server = build_server(home, notifications, tools_offered=settings.tools)
         gc.freeze()
         gc.enable()
-        signalled = anyio.run(
-            serve_stdio, server, initialization_options(server), partial(watch, home, notifications)
-        )
+        signalled = anyio.run(serve_stdio, server, initialization_options(server), watch_home)
     if signalled:
         os._exit(0)

@@ -1,52 +1,200 @@
 """A home: one folder with a store and its documents, and the services over them."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from soulkeep.days import Days
 from soulkeep.documents import Documents
-from soulkeep.models import Fault
+from soulkeep.embedders import Embedder
+from soulkeep.models import Clock, Fault, Options
 from soulkeep.repository import Repository
-from soulkeep.service.backups import Backups
-from soulkeep.service.changes import Changes
-from soulkeep.service.context import Contexts
-from soulkeep.service.curator import Curator
-from soulkeep.service.document_index import DocumentIndex
-from soulkeep.service.indexes import Indexes
-from soulkeep.service.lifecycle import Lifecycle
-from soulkeep.service.memories import Memories
-from soulkeep.service.messages import Messages
-from soulkeep.service.prompts import Prompts
-from soulkeep.service.purge import Purges
-from soulkeep.service.repair import Repairs
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.statistics import Statistics
-from soulkeep.service.threads import Threads
+
+if TYPE_CHECKING:
+    from soulkeep.embedders.tokens import TokenCounter
+    from soulkeep.service.backups import Backups
+    from soulkeep.service.changes import Changes
+    from soulkeep.service.context import Contexts
+    from soulkeep.service.curator import Curator
+    from soulkeep.service.document_index import DocumentIndex
+    from soulkeep.service.edits import Edits
+    from soulkeep.service.indexes import Indexes
+    from soulkeep.service.lifecycle import Lifecycle
+    from soulkeep.service.memories import Memories
+    from soulkeep.service.messages import Messages
+    from soulkeep.service.prompts import Prompts
+    from soulkeep.service.purge import Purges
+    from soulkeep.service.repair import Repairs
+    from soulkeep.service.statistics import Statistics
+    from soulkeep.service.threads import Threads
+
+_Service = TypeVar("_Service")
 
 
-@dataclass(frozen=True, slots=True)
+class on_first_use(Generic[_Service]):  # noqa: N801 - used as a decorator, like property
+    """A service that is imported and built when it is first asked for, once for all threads."""
+
+    def __init__(self, build: Callable[[Any], _Service]) -> None:
+        self._build = build
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, home: "Home", owner: type | None = None) -> _Service:
+        with home.lock:
+            if self._name not in home.__dict__:
+                home.__dict__[self._name] = self._build(home)
+            service: _Service = home.__dict__[self._name]
+            return service
+
+
 class Home:
-    """Everything that works on one home; close it when done."""
+    """Everything that works on one home; close it when done.
 
-    path: Path
-    days: Days
-    repository: Repository
-    documents: Documents
-    sessions: Sessions
-    indexes: Indexes
-    entries: DocumentIndex
-    curator: Curator
-    contexts: Contexts
-    changes: Changes
-    memories: Memories
-    lifecycle: Lifecycle
-    threads: Threads
-    messages: Messages
-    prompts: Prompts
-    backups: Backups
-    purges: Purges
-    statistics: Statistics
-    repairs: Repairs
+    A server's first answer needs none of the services, and to import all takes as long as to open the
+    store; so each waits until it is used.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        repository: Repository,
+        sessions: Sessions,
+        embedder: Embedder | None,
+        clock: Clock,
+        options: Options,
+    ) -> None:
+        """Put the services over an open store and the documents; `embedder` is None for words alone."""
+        self.path = documents.home
+        self.documents = documents
+        self.repository = repository
+        self.sessions = sessions
+        self.clock = clock
+        self.options = options
+        self.days = Days(options.timezone)
+        self.lock = threading.RLock()
+        self._embedder = embedder
+
+    @on_first_use
+    def tokens(self) -> "TokenCounter":
+        from soulkeep.embedders.tokens import TokenCounter
+
+        return TokenCounter()
+
+    @on_first_use
+    def edits(self) -> "Edits":
+        from soulkeep.service.edits import Edits
+
+        return Edits(self.documents)
+
+    @on_first_use
+    def backups(self) -> "Backups":
+        from soulkeep.service.backups import Backups
+
+        return Backups(self.repository.path, self.documents, self.clock, self.options.backups)
+
+    @on_first_use
+    def indexes(self) -> "Indexes":
+        from soulkeep.service.indexes import Indexes
+
+        return Indexes(self.repository, self._embedder, self.sessions, self.clock)
+
+    @on_first_use
+    def entries(self) -> "DocumentIndex":
+        from soulkeep.service.document_index import DocumentIndex
+
+        return DocumentIndex(self.repository, self.documents, self.indexes, self.sessions, self.clock)
+
+    @on_first_use
+    def changes(self) -> "Changes":
+        from soulkeep.service.changes import Changes
+
+        return Changes(
+            self.repository,
+            self.edits,
+            self.indexes,
+            self.backups,
+            self.sessions,
+            self.clock,
+            self.options,
+        )
+
+    @on_first_use
+    def memories(self) -> "Memories":
+        from soulkeep.service.memories import Memories
+
+        return Memories(
+            self.repository,
+            self.indexes,
+            self.entries,
+            self.changes,
+            self.sessions,
+            self.clock,
+            self.days,
+        )
+
+    @on_first_use
+    def lifecycle(self) -> "Lifecycle":
+        from soulkeep.service.lifecycle import Lifecycle
+
+        return Lifecycle(self.repository, self.memories, self.changes, self.sessions, self.days)
+
+    @on_first_use
+    def curator(self) -> "Curator":
+        from soulkeep.service.curator import Curator
+
+        return Curator(
+            self.repository,
+            self.documents,
+            self.edits,
+            self.changes,
+            self.sessions,
+            self.tokens,
+            self.options,
+        )
+
+    @on_first_use
+    def contexts(self) -> "Contexts":
+        from soulkeep.service.context import Contexts
+
+        return Contexts(self.repository, self.documents, self.memories, self.tokens, self.options)
+
+    @on_first_use
+    def threads(self) -> "Threads":
+        from soulkeep.service.threads import Threads
+
+        return Threads(self.repository, self.changes, self.sessions, self.clock)
+
+    @on_first_use
+    def messages(self) -> "Messages":
+        from soulkeep.service.messages import Messages
+
+        return Messages(self.repository, self.changes, self.sessions, self.tokens, self.clock, self.days)
+
+    @on_first_use
+    def prompts(self) -> "Prompts":
+        from soulkeep.service.prompts import Prompts
+
+        return Prompts(self.repository, self.changes, self.sessions, self.clock)
+
+    @on_first_use
+    def purges(self) -> "Purges":
+        from soulkeep.service.purge import Purges
+
+        return Purges(self.repository, self.documents, self.backups, self.sessions)
+
+    @on_first_use
+    def statistics(self) -> "Statistics":
+        from soulkeep.service.statistics import Statistics
+
+        return Statistics(self.repository, self.clock, self.days)
+
+    @on_first_use
+    def repairs(self) -> "Repairs":
+        from soulkeep.service.repair import Repairs
+
+        return Repairs(self.repository, self.indexes, self.entries)
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
