@@ -389,7 +389,7 @@ async def test_an_id_says_which_prompt_and_gives_it_another_name(client: Client,
         ({"name": "New", "content": "x", "priority": 10**7}, "`priority` must be from"),
         ({"name": "Tone", "remove": True, "content": "x"}, "`remove` must be sent without content"),
         ({"prompt_id": 99, "remove": True}, "There is no global prompt 99"),
-        ({"name": "Tone", "prompt_id": "x"}, "valid integer"),
+        ({"name": "Tone", "prompt_id": "x"}, "must be a whole number"),
     ],
 )
 async def test_a_change_that_cannot_be_made_says_why_and_changes_nothing(

@@ -1,17 +1,17 @@
 """From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from inspect import cleandoc
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.types import (
     CallToolResult,
     ElicitResult,
@@ -22,12 +22,16 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from soulkeep.answers import View
+from soulkeep.arguments import read_arguments
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import Session
+from soulkeep.schemas import IN_ANSWERS, compact, join_types
 from soulkeep.service.home import Home
+from soulkeep.service.validation import MAX_ID
 
 # Hints that are left out have their defaults in the protocol: not only reading, not idempotent.
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -36,18 +40,37 @@ KEEPS = ToolAnnotations(destructive_hint=False, idempotent_hint=True, open_world
 CHANGES = ToolAnnotations(destructive_hint=True, open_world_hint=False)
 SETS = ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+"""An id of a row, or a place in a list of such; 0 stands for none."""
+
 _Result = TypeVar("_Result")
 
 # A tool call opens it by itself.
 _OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
 _SHOWN_PROBLEMS = 3
+_SHOWN_NAMES = 5
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 
-# What pydantic writes into schemas and no model needs: what breaks these rules is refused in words.
-_IN_ARGUMENTS = frozenset({"title", "maxLength", "maxItems", "additionalProperties"})
-# All fields of an answer are always there, so none has to be called required.
-_IN_ANSWERS = frozenset({"title", "description", "required"})
-_UNSAID: tuple[object, ...] = ("", None, [], 0, -1)
-"""Defaults that stand for nothing given, False among them."""
+_RULES = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "string_unicode": "holds half of a surrogate pair; send whole Unicode characters",
+    "string_too_long": "may have at most {max_length:,} characters; shorten or split it",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "finite_number": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
+    "literal_error": "must be one of {expected}",
+    "list_type": "must be a list",
+    "too_long": "may hold at most {max_length:,} items; send several lists",
+    "model_type": "must be an object with the fields that the tool's schema names",
+}
+"""What a caller is told, by the kinds of pydantic's errors."""
 
 
 async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
@@ -143,7 +166,7 @@ class CheckedServer(MCPServer[Home]):
     """Adds the tools when a request first needs them: their schemas would hold up the first answer."""
     offered: Collection[str] | None = None
     """The names of the tools that are offered, where not all of them are."""
-    _known: Mapping[str, list[str]] = MappingProxyType({})
+    _known: Mapping[str, dict[str, Any]] = MappingProxyType({})
 
     def add_tool(self, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Add a tool, unless it is not among those that are offered."""
@@ -161,9 +184,9 @@ class CheckedServer(MCPServer[Home]):
         tools = await super().list_tools()
         for tool in tools:
             tool.description = cleandoc(tool.description or "")
-            tool.input_schema = _compact(tool.input_schema)
-            tool.output_schema = _compact(tool.output_schema or {}, _IN_ANSWERS)
-            _join_types(tool.output_schema)
+            tool.input_schema = compact(tool.input_schema)
+            tool.output_schema = compact(tool.output_schema or {}, IN_ANSWERS)
+            join_types(tool.output_schema)
         return tools
 
     async def list_prompts(self) -> list[Prompt]:
@@ -185,46 +208,68 @@ class CheckedServer(MCPServer[Home]):
             return filled
         return await super().get_prompt(name, arguments, context)
 
-    async def _arguments(self) -> Mapping[str, list[str]]:
-        """Return the arguments of each tool; a server's tools stay what they are."""
+    async def _schemas(self) -> Mapping[str, dict[str, Any]]:
+        """Return the schema of each tool's arguments; a server's tools stay what they are."""
         if not self._known:
             self._complete()
-            tools = await super().list_tools()
-            self._known = {tool.name: list(tool.input_schema["properties"]) for tool in tools}
+            self._known = {tool.name: tool.input_schema for tool in await super().list_tools()}
         return self._known
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Home, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool; an argument that is null counts as left out."""
-        known = await self._arguments()
+        """Call a tool with what its caller means by `arguments`; the answer names what it ignored."""
+        known = await self._schemas()
         if name not in known:
             raise ToolError(f"There is no tool {excerpt(name)}; there are {', '.join(known)}.")
-        _require_known(name, arguments, known[name])
-        given = {key: value for key, value in arguments.items() if value is not None}
         try:
-            return await super().call_tool(name, given, context)
-        except ToolError as error:
-            if isinstance(error.__cause__, ValidationError):
-                raise ToolError(_explained(name, error.__cause__)) from error
+            sent = read_arguments(name, known[name], arguments)
+        except SoulkeepError as error:
+            raise ToolError(str(error)) from error
+        try:
+            result = await super().call_tool(name, sent.arguments, context)
+        except UnexpectedToolError:
             raise
+        except ToolError as error:
+            raise ToolError(_refusal(name, error) + _ignored_text(name, sent.ignored)) from error
+        return _naming(name, sent.ignored, result)
 
 
-def _require_known(tool: str, arguments: dict[str, Any], known: list[str]) -> None:
-    for argument in arguments:
-        if argument not in known:
-            close = get_close_matches(argument[:100], known, n=1)
-            hint = f"did you mean `{close[0]}`? " if close else ""
-            raise ToolError(
-                f"{tool} has no argument {excerpt(argument)}; {hint}"
-                f"It takes {', '.join(known)}. Nothing was done."
-            )
+def _naming(
+    tool: str, ignored: Sequence[str], result: CallToolResult | InputRequiredResult
+) -> CallToolResult | InputRequiredResult:
+    """Name what was ignored in both channels of an answer."""
+    if ignored and isinstance(result, CallToolResult):
+        (block,) = [block for block in result.content if isinstance(block, TextContent)]
+        block.text += _ignored_text(tool, ignored)
+        result.structured_content = {**(result.structured_content or {}), "ignored": _shown(ignored)}
+    return result
+
+
+def _ignored_text(tool: str, ignored: Sequence[str]) -> str:
+    if not ignored:
+        return ""
+    return f"\nIgnored, since {tool} has no such argument: {', '.join(_shown(ignored))}."
+
+
+def _shown(ignored: Sequence[str]) -> list[str]:
+    """Return the first names, quoted where they could be anything; they are the caller's."""
+    shown = [name if _PLAIN.fullmatch(name) else excerpt(name) for name in ignored[:_SHOWN_NAMES]]
+    more = len(ignored) - len(shown)
+    return [*shown, f"{more} more"] if more else shown
+
+
+def _refusal(tool: str, error: ToolError) -> str:
+    """Say in plain words why a tool was not run."""
+    if isinstance(error.__cause__, ValidationError):
+        return _explained(tool, error.__cause__)
+    return str(error)
 
 
 def _explained(tool: str, error: ValidationError) -> str:
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = error.errors(include_url=False, include_input=False)
     shown = "; ".join(
-        f"`{'.'.join(_place(part) for part in problem['loc'])}`: {_rule(problem['msg'])}"
+        f"`{'.'.join(_place(part) for part in problem['loc'])}`: {_rule(problem)}"
         for problem in problems[:_SHOWN_PROBLEMS]
     )
     more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
@@ -235,52 +280,7 @@ def _place(part: int | str) -> str:
     return str(part) if isinstance(part, int) or part.isidentifier() else excerpt(part)
 
 
-def _rule(message: str) -> str:
-    if message == "Field required":
-        return "is missing"
-    if "unicode" in message:
-        return "holds half of a surrogate pair; send whole Unicode characters"
-    return message[0].lower() + message[1:]
-
-
-def _compact(schema: dict[str, Any], dropped: frozenset[str] = _IN_ARGUMENTS) -> dict[str, Any]:
-    """Leave out what pydantic adds to a schema and a model has to read with every request.
-
-    Definitions are put where they are used: clients that check answers follow references slowly.
-    """
-    definitions = schema.get("$defs", {})
-
-    def compact(part: Any) -> Any:
-        if isinstance(part, list):
-            return [compact(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        if "$ref" in part:
-            return compact(definitions[part["$ref"].removeprefix("#/$defs/")])
-        # Under "properties" the keys are names of fields, and one of those may well be `title`.
-        return {
-            key: {name: compact(field) for name, field in value.items()}
-            if key == "properties"
-            else compact(value)
-            for key, value in part.items()
-            if key != "$defs"
-            and not (key in dropped and not isinstance(value, dict))
-            and not (key in ("default", "minimum") and value in _UNSAID)
-        }
-
-    compacted: dict[str, Any] = compact(schema)
-    return compacted
-
-
-def _join_types(part: Any) -> None:
-    """Write a choice with null as one list of types, which clients check in half the time."""
-    if isinstance(part, list):
-        for item in part:
-            _join_types(item)
-    elif isinstance(part, dict):
-        choices = part.get("anyOf", [])
-        if len(choices) == 2 and choices[1] == {"type": "null"}:
-            del part["anyOf"]
-            part |= {**choices[0], "type": [choices[0]["type"], "null"]}
-        for item in part.values():
-            _join_types(item)
+def _rule(problem: ErrorDetails) -> str:
+    """Say what rule a value breaks, whatever pydantic calls it."""
+    rule = _RULES.get(problem["type"], "is not what this argument takes; see the tool's schema")
+    return rule.format_map(problem.get("ctx", {}))

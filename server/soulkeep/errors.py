@@ -6,6 +6,7 @@ SoulkeepError
 │                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError
 ├── UndoConflictError
 ├── InvalidInputError
+├── UnknownArgumentError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
 │                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError ·
 │                         BackupDamagedError · BackupsBusyError · NotMigratedError
@@ -108,6 +109,20 @@ class InvalidInputError(SoulkeepError):
         self.argument = argument
         self.rule = rule
         super().__init__(f"`{argument}` {rule}.")
+
+
+class UnknownArgumentError(SoulkeepError):
+    """A tool has no argument of this name, but one of which it is a misspelt or shortened form."""
+
+    def __init__(self, tool: str, argument: str, close: str, known: Sequence[str]) -> None:
+        self.tool = tool
+        self.argument = argument
+        self.close = close
+        self.known = tuple(known)
+        super().__init__(
+            f"{tool} has no argument {excerpt(argument)}; did you mean `{close}`? "
+            f"It takes {', '.join(known)}. Nothing was done."
+        )
 
 
 class StoreError(SoulkeepError):

@@ -11,6 +11,9 @@ from typing import Any, Literal, NamedTuple, get_args
 MemoryType = Literal["fact", "preference", "decision", "summary"]
 MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
 
+AnyMemoryType = Literal["any", "fact", "preference", "decision", "summary"]
+"""What a caller may ask for; a word for every type, for callers that must send one."""
+
 MessageRole = Literal["user", "assistant", "system", "tool"]
 MESSAGE_ROLES: tuple[MessageRole, ...] = get_args(MessageRole)
 

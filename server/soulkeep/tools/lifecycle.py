@@ -18,10 +18,10 @@ from soulkeep.answers.lifecycle import (
     purged_text,
     undone_text,
 )
-from soulkeep.calls import CHANGES, READS, CheckedServer, answer_both, served
+from soulkeep.calls import CHANGES, READS, CheckedServer, Id, answer_both, served
 from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import Change, Memory, Session
+from soulkeep.models import AnyMemoryType, Change, Memory, Session
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_NAME
@@ -49,15 +49,15 @@ def register(server: CheckedServer) -> None:
 async def browse_memories(
     ctx: Context[Home],
     view: View = "memories",
-    memory_id: Annotated[int, Field(ge=0, description="Whose history")] = 0,
+    memory_id: Annotated[Id, Field(description="Whose history")] = 0,
     thread_id: _Text = "",
-    memory_type: _Text = "",
+    memory_type: AnyMemoryType = "any",
     subject: _Text = "",
     source: _Text = "",
-    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO, as until")] = "",
+    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO")] = "",
     until: _Text = "",
     limit: Annotated[int, Field(ge=1, le=200)] = 20,
-    below: Annotated[int, Field(ge=0, description="`next` of a page")] = 0,
+    below: Annotated[Id, Field(description="`next` of a page")] = 0,
 ) -> Annotated[CallToolResult, BrowseAnswer]:
     """Look through memories, the history of one, the trash or all changes, latest first.
 
@@ -73,7 +73,7 @@ async def browse_memories(
             below or None,
             {
                 "thread_id": thread_id or None,
-                "memory_type": memory_type or None,
+                "memory_type": None if memory_type == "any" else memory_type,
                 "subject": subject or None,
                 "source": source or None,
                 "since": since or None,
@@ -109,7 +109,7 @@ def _browsed(
 async def change_memory(
     ctx: Context[Home],
     action: Action,
-    memory_ids: Annotated[list[int], Field(max_length=MAX_BATCH)],
+    memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
     content: Annotated[str, Field(max_length=MAX_CONTENT, description="For revise: the new text")] = "",
     thread_id: Annotated[str, Field(max_length=MAX_NAME, description="For move; empty: global")] = "",
 ) -> Annotated[CallToolResult, ChangedAnswer]:
@@ -144,7 +144,7 @@ def _changed(
 
 async def undo(
     ctx: Context[Home],
-    change_id: Annotated[int, Field(ge=0, description="As browse_memories has it")] = 0,
+    change_id: Annotated[Id, Field(description="From browse_memories")] = 0,
     since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
 ) -> Annotated[CallToolResult, UndoneAnswer]:
     """Take back a change of memories, threads, prompts, documents, or all since a moment the user names.
@@ -178,7 +178,7 @@ def _purge_question(plan: PurgePlan) -> str:
 
 async def purge(
     ctx: Context[Home],
-    memory_ids: Annotated[list[int], Field(max_length=MAX_BATCH)],
+    memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
 ) -> Annotated[CallToolResult, PurgedAnswer] | InputRequiredResult:
     """Erase memories from every file, without a way back; the user is asked.
 

@@ -1,10 +1,10 @@
 """The tools that keep memories and bring them back."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from soulkeep.answers.memories import (
     DEFAULT_TOKENS,
@@ -13,9 +13,9 @@ from soulkeep.answers.memories import (
     recall_text,
     receipts_text,
 )
-from soulkeep.calls import KEEPS, READS, CheckedServer, answer_both, served
+from soulkeep.calls import KEEPS, READS, CheckedServer, Id, answer_both, served
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import MEMORY_TYPES, MemoryType, NewMemory
+from soulkeep.models import AnyMemoryType, MemoryType, NewMemory
 from soulkeep.ranking import query_terms
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
@@ -26,13 +26,17 @@ _Source = Annotated[
 ]
 _Subject = Annotated[str, Field(max_length=MAX_NAME, description="Who or what it is about")]
 _OccurredAt = Annotated[str, Field(description="When it happened (ISO)")]
-_AnyType = Annotated[MemoryType | None, WithJsonSchema({"type": "string", "enum": list(MEMORY_TYPES)})]
+
+
+def _without_repetition(schema: dict[str, Any]) -> None:
+    """Leave to the tool's own arguments what they say already."""
+    del schema["description"], schema["properties"]["memory_type"]["default"]
 
 
 class MemoryInput(BaseModel):
     """A memory of a list; the fields are described with the tool's own arguments."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=lambda schema: schema.pop("description"))
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_repetition)
 
     content: Annotated[str, Field(max_length=MAX_CONTENT)]
     memory_type: MemoryType = "fact"
@@ -68,18 +72,15 @@ async def remember(
         Field(max_length=MAX_CONTENT, description="One self-contained statement, with names"),
     ] = "",
     memory_type: MemoryType = "fact",
-    thread_id: Annotated[str, Field(description="Its thread; leave out for global")] = "",
+    thread_id: Annotated[str, Field(description="None: global")] = "",
     source: _Source = "",
     subject: _Subject = "",
     occurred_at: _OccurredAt = "",
     expires_at: Annotated[str, Field(description="When it stops being true (ISO)")] = "",
-    replaces: Annotated[
-        list[int], Field(max_length=MAX_BATCH, description="Ids in whose place it comes")
-    ] = [],  # noqa: B006 - never changed, and pydantic publishes it as the default
+    replaces: Annotated[list[Id], Field(max_length=MAX_BATCH, description="Ids it supersedes")] = [],  # noqa: B006 - never changed, and pydantic publishes it as the default
     memories: Annotated[
         list[MemoryInput],
-        Field(max_length=MAX_BATCH, description="Several instead, with these fields; all or none"),
-        WithJsonSchema({"type": "array", "items": {"type": "object"}}),
+        Field(max_length=MAX_BATCH, description="Several instead, all or none"),
     ] = [],  # noqa: B006 - never changed, and pydantic publishes it as the default
 ) -> Annotated[CallToolResult, RememberAnswer]:
     """Keep a fact, preference, decision or summary for later conversations.
@@ -114,10 +115,10 @@ def _only_one(content: str, memories: list[MemoryInput], kept: list[NewMemory]) 
 
 async def recall(
     ctx: Context[Home],
-    query: Annotated[str, Field(max_length=MAX_QUERY, description="Question or keywords, any language")],
+    query: Annotated[str, Field(max_length=MAX_QUERY, description="Question or keywords")],
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10,
     thread_id: Annotated[str, Field(description="Search it and the global memories")] = "",
-    memory_type: _AnyType = None,
+    memory_type: AnyMemoryType = "any",
     since: Annotated[str, Field(description="ISO date or time; as until")] = "",
     until: str = "",
     include_messages: bool = False,
@@ -136,7 +137,7 @@ async def recall(
             query,
             limit=limit,
             thread_id=thread_id or None,
-            memory_type=memory_type,
+            memory_type=None if memory_type == "any" else memory_type,
             since=since or None,
             until=until or None,
             include_messages=include_messages,

@@ -13,7 +13,7 @@ from soulkeep.answers.notes import (
     LearnedState,
     LoggedAnswer,
 )
-from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, answer, served
+from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, Id, answer, served
 from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Session
@@ -34,9 +34,9 @@ def register(server: CheckedServer) -> None:
 async def get_context(
     ctx: Context[Home],
     thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
-    query: Annotated[str, Field(max_length=MAX_QUERY, description="What it will be about")] = "",
-    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS, description="0: the user's setting")] = 0,
-    used_tokens: Annotated[int, Field(ge=-1, description="How full your window is")] = -1,
+    query: Annotated[str, Field(max_length=MAX_QUERY, description="Its topic")] = "",
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0,
+    used_tokens: Annotated[int, Field(ge=0, description="How full your window is")] = 0,
     window_tokens: Annotated[int, Field(ge=0, description="Its size")] = 0,
 ) -> Annotated[CallToolResult, ContextAnswer]:
     """Get what a conversation starts with: identity, instructions, notes, logs, memories.
@@ -50,7 +50,7 @@ async def get_context(
             thread_id=thread_id or None,
             query=query or None,
             max_tokens=max_tokens or None,
-            used_tokens=None if used_tokens < 0 else used_tokens,
+            used_tokens=used_tokens if used_tokens or window_tokens else None,
             window_tokens=window_tokens or None,
             session=session,
         ),
@@ -60,7 +60,7 @@ async def get_context(
 
 async def log_day(
     ctx: Context[Home],
-    text: Annotated[str, Field(max_length=MAX_ENTRY, description="What happened, in Markdown")],
+    text: Annotated[str, Field(max_length=MAX_ENTRY, description="In Markdown")],
 ) -> Annotated[CallToolResult, LoggedAnswer]:
     """Append an entry to today's log, under the time.
 
@@ -77,14 +77,14 @@ async def curate_memory(
         str,
         Field(
             max_length=MAX_NAME,
-            description="Such as User Facts or Preferences",
+            description="Such as User Facts",
         ),
     ],
     entry: Annotated[
         str, Field(max_length=MAX_ENTRY, description="For replace and remove as it stands")
     ] = "",
     new_entry: Annotated[str, Field(max_length=MAX_ENTRY, description="For replace")] = "",
-    memory_id: Annotated[int, Field(ge=0, description="For add: promote it instead")] = 0,
+    memory_id: Annotated[Id, Field(description="For add: promote it instead")] = 0,
 ) -> Annotated[CallToolResult, CuratedAnswer]:
     """Add, replace or remove an entry of MEMORY.md, which every conversation starts with.
 

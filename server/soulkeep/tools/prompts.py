@@ -12,7 +12,7 @@ from soulkeep.answers.prompts import (
     prompt_change_text,
     prompts_text,
 )
-from soulkeep.calls import READS, SETS, CheckedServer, answer_both, served
+from soulkeep.calls import READS, SETS, CheckedServer, Id, answer_both, served
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_CONTENT, MAX_NAME
 
@@ -44,12 +44,12 @@ async def set_prompt(
     ctx: Context[Home],
     name: Annotated[str, Field(max_length=MAX_NAME)] = "",
     content: Annotated[
-        str, Field(max_length=MAX_CONTENT, description="Its text; {{argument}} is filled in on use")
+        str, Field(max_length=MAX_CONTENT, description="{{argument}} is filled in on use")
     ] = "",
     priority: Annotated[_Integer, Field(description="Higher is loaded first")] = None,
     is_active: _Switch = None,
     remove: bool = False,
-    prompt_id: _Integer = None,
+    prompt_id: Id = 0,
 ) -> Annotated[CallToolResult, PromptChangeAnswer]:
     """Create, change, switch or remove a global prompt, by its name; what is left out stays.
 
@@ -63,7 +63,7 @@ async def set_prompt(
             priority=priority,
             is_active=is_active,
             remove=remove,
-            prompt_id=prompt_id,
+            prompt_id=prompt_id or None,
             session=session,
         ),
     )

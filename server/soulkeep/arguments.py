@@ -1,0 +1,215 @@
+"""What callers send as arguments, read as it is meant: pure functions over a tool's JSON schema.
+
+Models and the programs that carry their calls fill what they leave out with null, "", 0, [] or "null",
+send numbers, lists and objects as text, one item where a list is asked for, and arguments of their own.
+What can only mean one thing is taken for it; anything else is left for validation to refuse.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Any
+
+from soulkeep.errors import InvalidInputError, UnknownArgumentError
+
+_LEFT_OUT = object()
+
+_NOTHING = frozenset({"", "null", "none", "nil", "undefined"})
+"""Words that stand for nothing where an id, a date, a number or one of several words is asked for."""
+
+_IDS_AND_DATES = frozenset(
+    {"thread_id", "since", "until", "occurred_at", "expires_at", "created_at", "cursor"}
+)
+_LABELS = frozenset({"subject", "source"})
+"""Texts too short to be meant where they say "null"; every other text is kept as it is."""
+
+_NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
+_BETWEEN_NUMBERS = re.compile(r"[,;\s]+")
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+_MISSPELT = 0.8
+"""From this share of common letters on a name is a misspelt one: clients' own, such as `session_id`
+beside `section`, stay below it."""
+
+_Schema = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Sent:
+    """The arguments of a call: those a tool takes, and the names of those that it does not."""
+
+    arguments: dict[str, Any]
+    ignored: list[str] = field(default_factory=list)
+
+
+def read_arguments(tool: str, schema: _Schema, arguments: Mapping[str, Any]) -> Sent:
+    """Return what a caller means by `arguments`; what stands for nothing given is left out.
+
+    Args:
+        tool: The tool's name, for errors.
+        schema: The JSON schema of its arguments.
+        arguments: As they were sent. Names that the tool does not know are ignored and reported.
+
+    Raises:
+        UnknownArgumentError: A name is so close to one the tool knows that it is a misspelt one.
+        InvalidInputError: A truth value stands where a number is asked for.
+    """
+    sent = Sent({})
+    sent.arguments = _Reader(tool, schema.get("$defs", {}), sent.ignored).object_of(schema, arguments)
+    return sent
+
+
+class _Reader:
+    """Reads the arguments of one call."""
+
+    def __init__(self, tool: str, definitions: _Schema, ignored: list[str]) -> None:
+        self._tool = tool
+        self._definitions = definitions
+        self._ignored = ignored
+
+    def object_of(self, schema: _Schema, sent: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+        """Return the fields of an object that have a value and are known."""
+        fields, required = schema.get("properties", {}), schema.get("required", ())
+        read: dict[str, Any] = {}
+        for name, value in sent.items():
+            if name not in fields:
+                self._ignore(name, list(fields), within)
+                continue
+            meant = self._value(fields[name], value, name, within + name, optional=name not in required)
+            if meant is not _LEFT_OUT:
+                read[name] = meant
+        return read
+
+    def _ignore(self, name: str, known: Sequence[str], within: str) -> None:
+        if close := closest(name, known):
+            raise UnknownArgumentError(self._tool, within + name, close, known)
+        self._ignored.append(within + name)
+
+    def _value(self, schema: _Schema, sent: Any, name: str, place: str, *, optional: bool) -> Any:
+        schema = self._resolved(schema)
+        if sent is None:
+            return _LEFT_OUT
+        if schema["type"] == "array":
+            return self._list(schema, sent, name, place, optional=optional)
+        if schema["type"] == "object":
+            return self._nested(schema, sent, place)
+        if schema["type"] == "string" and "enum" not in schema:
+            return _text(sent, name)
+        return _scalar(schema, sent, place, optional=optional)
+
+    def _nested(self, schema: _Schema, sent: Any, place: str) -> Any:
+        sent = _parsed(sent)
+        if isinstance(sent, Mapping):
+            return self.object_of(schema, sent, f"{place}.")
+        return _LEFT_OUT if _is_nothing(sent) else sent
+
+    def _resolved(self, schema: _Schema) -> _Schema:
+        reference = schema.get("$ref")
+        return self._definitions[reference.removeprefix("#/$defs/")] if reference else schema
+
+    def _list(self, schema: _Schema, sent: Any, name: str, place: str, *, optional: bool) -> Any:
+        items = self._resolved(schema.get("items", {}))
+        sent = _listed(sent, numbers=items.get("type") == "integer")
+        if not isinstance(sent, list):
+            return sent
+        read = [
+            self._value(items, item, name, f"{place}.{number}", optional=True)
+            for number, item in enumerate(sent)
+        ]
+        kept = [item for item in read if item is not _LEFT_OUT]
+        return _LEFT_OUT if optional and not kept else kept
+
+
+def _is_nothing(sent: Any) -> bool:
+    return isinstance(sent, str) and sent.strip().casefold() in _NOTHING
+
+
+def _text(sent: Any, name: str) -> Any:
+    if name not in _IDS_AND_DATES | _LABELS:
+        return sent
+    sent = _only_item(sent)
+    if sent == 0 or _is_nothing(sent):
+        return _LEFT_OUT
+    return sent.strip() if isinstance(sent, str) and name in _IDS_AND_DATES else sent
+
+
+def _scalar(schema: _Schema, sent: Any, place: str, *, optional: bool) -> Any:
+    """Read one of several words, a number or a truth value."""
+    sent = _only_item(sent)
+    if isinstance(sent, str):
+        sent = sent.strip()
+        if sent.casefold() in schema.get("enum", ()):
+            return sent.casefold()
+        if _is_nothing(sent):
+            return _LEFT_OUT
+    if schema["type"] == "integer":
+        sent = _number(sent, place)
+        # Where a number has no least, such as a priority, 0 is as good as any other.
+        return _LEFT_OUT if sent == 0 and optional and "minimum" in schema else sent
+    return sent
+
+
+def _only_item(sent: Any) -> Any:
+    """Take one value out of a list that holds no more; an empty list or object holds nothing."""
+    if isinstance(sent, list) and len(sent) == 1:
+        return sent[0]
+    return "" if isinstance(sent, list | dict) and not sent else sent
+
+
+def _number(sent: Any, place: str) -> Any:
+    if isinstance(sent, bool):
+        raise InvalidInputError(place, "must be a whole number")
+    if isinstance(sent, float) and sent.is_integer():
+        return int(sent)
+    if isinstance(sent, str) and (match := _NUMBER.fullmatch(sent.strip())):
+        return int(match[1])
+    return sent
+
+
+def _listed(sent: Any, *, numbers: bool) -> Any:
+    """Return a list of what was sent, which may be one written as text or a single item."""
+    sent = _parsed(sent)
+    if isinstance(sent, str):
+        if _is_nothing(sent):
+            return []
+        return _BETWEEN_NUMBERS.split(sent.strip(" []")) if numbers else sent
+    return sent if isinstance(sent, list) else [sent]
+
+
+def _parsed(sent: Any) -> Any:
+    """Read a list or an object out of the JSON that stands for it."""
+    if not isinstance(sent, str) or not sent.lstrip().startswith(("[", "{")):
+        return sent
+    try:
+        return json.loads(sent)
+    except (ValueError, RecursionError):
+        return sent
+
+
+def closest(name: str, known: Sequence[str]) -> str | None:
+    """Return the known name that `name` is a misspelt or shortened form of; None if it is its own."""
+    if name.startswith("_"):
+        return None
+    likely = [(_likeness(_words(name), _words(other)), other) for other in known]
+    share, other = max(likely, default=(0.0, ""))
+    return other if share >= _MISSPELT else None
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name, with `id` as the last one of every name of an id or of ids."""
+    words = [word.lower() for word in _WORD.findall(name[:100])]
+    if words and (stem := words[-1].removesuffix("s").removesuffix("id")) != words[-1].removesuffix("s"):
+        words[-1:] = [stem, "id"] if stem else ["id"]
+    return words
+
+
+def _likeness(one: list[str], other: list[str]) -> float:
+    """Return the share of letters in common, 0 to 1; names of ids compare with such only."""
+    if {"id"} != set(one) <= set(other):
+        return 1.0
+    if ("id" in one) != ("id" in other):
+        return 0.0
+    letters = ["".join(word for word in words if word != "id") for words in (one, other)]
+    return SequenceMatcher(None, letters[0], letters[1]).ratio()
