@@ -97,6 +97,159 @@ def test_a_probe_that_only_asks_for_the_protocol_leaves_no_session(wire: Wire, t
     assert list(file.execute("SELECT count(*) FROM sessions WHERE agent_id != 'soulkeep'")) == [(0,)]
 
 
+HANDSHAKE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"elicitation": {}},
+    "clientInfo": {"name": "prober", "version": "1"},
+}
+UNKNOWN = {**MODERN, "io.modelcontextprotocol/protocolVersion": "2031-01-01"}
+PROBES: dict[str, list[dict[str, Any]]] = {
+    "one": [MODERN],
+    "several": [MODERN, MODERN, MODERN],
+    "one for a version to come": [UNKNOWN],
+    "one without capabilities": [{"io.modelcontextprotocol/protocolVersion": "2026-07-28"}],
+    "one without an envelope": [{}],
+}
+
+
+@pytest.mark.parametrize("case", PROBES)
+def test_a_client_that_asked_for_the_protocol_may_go_on_with_a_handshake(case: str, wire: Wire) -> None:
+    for number, meta in enumerate(PROBES[case]):
+        wire.send("server/discover", {"_meta": meta}, id=f"probe {number}")
+    # It waits for the answers of several, and of one not even for that.
+    before = [wire.receive() for _ in PROBES[case][1:]]
+    wire.send("initialize", HANDSHAKE, id="handshake")
+    replies = {reply["id"]: reply for reply in (wire.receive(), wire.receive(), *before)}
+    wire.send("notifications/initialized")
+
+    assert len(replies) == len(PROBES[case]) + 1
+    assert replies["handshake"]["result"]["protocolVersion"] == "2025-11-25"
+    assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
+    assert wire.finish() == ("", "", 0)
+
+
+def test_questions_about_the_protocol_between_the_requests_of_a_handshake_are_answered(
+    wire: Wire, tmp_path: Path
+) -> None:
+    requests: list[tuple[str, dict[str, Any] | None]] = [
+        ("server/discover", {"_meta": MODERN}),
+        ("ping", None),
+        ("initialize", HANDSHAKE),
+        ("server/discover", {"_meta": MODERN}),
+        ("tools/list", None),
+        ("server/discover", {"_meta": MODERN}),
+        ("tools/call", {"name": "list_prompts", "arguments": {}}),
+    ]
+    for number, (method, params) in enumerate(requests):
+        wire.send(method, params, id=number)
+        if method == "initialize":
+            wire.send("notifications/initialized")
+
+    answers = [wire.receive() for _ in requests]
+
+    assert sorted(answer["id"] for answer in answers) == list(range(len(requests)))
+    assert all("result" in answer for answer in answers)
+    assert wire.finish() == ("", "", 0)
+    file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
+    assert list(file.execute("SELECT agent_id FROM sessions WHERE agent_id != 'soulkeep'")) == [
+        ("prober",)
+    ]
+
+
+def test_a_modern_client_that_asked_first_stays_modern(wire: Wire) -> None:
+    wire.request("server/discover", {"_meta": MODERN})
+
+    listed = wire.request("tools/list", {"_meta": MODERN})["result"]
+    refused = wire.request("initialize", HANDSHAKE)
+
+    assert listed["resultType"] == "complete"
+    assert refused["error"]["code"] == -32022
+
+
+ODD_IDS: list[str] = [
+    *("[1]", '{"a": 1}', "null", "true", "1.5", "1e400", "-1", '""', '"1"', "[[[]]]"),
+    *("9223372036854775808", "-9223372036854775809", "1" + "0" * 400, "9" * 5_000),
+]
+
+
+def test_no_odd_id_or_token_ends_the_server(wire: Wire) -> None:
+    wire.initialize()
+    sent = 0
+    for odd in ODD_IDS:
+        for message in (
+            '"method":"notifications/cancelled","params":{"requestId":%s}',
+            '"method":"notifications/progress","params":{"progressToken":%s,"progress":%s}',
+            '"method":"no/such/notification","params":{"_meta":%s}',
+            '"id":%s,"result":{}',
+            '"id":%s,"error":{"code":1,"message":"no"}',
+            '"id":%s,"method":"ping","params":{"_meta":{"progressToken":%s}}',
+        ):
+            wire.send_bytes(b'{"jsonrpc":"2.0",%s}' % message.replace("%s", odd).encode())
+            sent += 1
+
+    assert sent == 6 * len(ODD_IDS)
+    assert _result_of(wire, "ping") == {}
+    out, _, code = wire.finish()
+    assert all(json.loads(line)["jsonrpc"] == "2.0" for line in out.splitlines())
+    assert code == 0
+
+
+def test_parameters_that_are_no_object_end_no_server(wire: Wire) -> None:
+    wire.initialize()
+
+    for params in ("[]", '"x"', "1", "[[1]]", "true"):
+        for method in ("notifications/cancelled", "notifications/initialized", "no/such/notification"):
+            line = f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}'
+            wire.send_bytes(line.encode())
+            assert wire.receive()["error"]["code"] == -32600
+    _assert_alive_and_empty(wire)
+
+
+def _result_of(wire: Wire, method: str) -> Any:
+    wire.send(method, id="the one")
+    while (reply := wire.receive()).get("id") != "the one":
+        pass
+    return reply["result"]
+
+
+ODD_ANSWERS = [
+    *("[]", "null", "5", '"accept"', "{}", '{"action":5}', '{"action":"perhaps"}', '{"action":null}'),
+    *('{"action":"accept"}', '{"action":"accept","content":[]}', '{"action":"accept","content":"x"}'),
+    *('{"action":"accept","content":{"agree":{"deep":[1]}}}', '{"action":"accept","content":{}}'),
+    *('{"action":"accept","content":{"agree":"half \\ud83d"}}', "[" * 300 + "]" * 300),
+]
+
+
+def test_an_odd_answer_to_a_question_ends_the_call_and_not_the_server(
+    wire: Wire, tmp_path: Path
+) -> None:
+    wire.request("initialize", HANDSHAKE)
+    wire.send("notifications/initialized")
+    soul = (tmp_path / "home" / "SOUL.md").read_bytes()
+
+    for number, odd in enumerate(ODD_ANSWERS):
+        call = {"name": "learn_preference", "arguments": {"line": "Odd answers."}}
+        wire.send("tools/call", call, id=f"call {number}")
+        question = wire.receive()
+        assert question["method"] == "elicitation/create"
+        wire.send_bytes(b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (question["id"], odd.encode()))
+        assert wire.receive()["id"] == f"call {number}", odd
+
+    assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
+    assert (tmp_path / "home" / "SOUL.md").read_bytes() == soul
+
+
+def test_requests_under_one_id_are_all_answered_before_the_end(wire: Wire) -> None:
+    wire.initialize()
+    for _ in range(3):
+        wire.send("tools/call", {"name": "list_prompts", "arguments": {}}, id=7)
+
+    out, err, code = wire.finish()
+
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [7, 7, 7]
+    assert (err, code) == ("", 0)
+
+
 DEEP = "[" * 200 + "]" * 200
 BOTTOMLESS = "[" * 100_000 + "]" * 100_000
 
@@ -236,7 +389,7 @@ def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
     exchange._note_request(request)
     exchange._note_request(cancelled)
 
-    assert exchange._waiting == set()
+    assert not exchange._waiting
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")

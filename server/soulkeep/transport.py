@@ -1,25 +1,29 @@
 """Serving over stdin and stdout; with `protocol` the only module that touches the SDK's private parts.
 
-Added to what the SDK does: an answer to every line, SIGINT and SIGTERM that end the process cleanly, and
-replies still under way when stdin closes.
+Added to what the SDK does: an answer to every line, SIGINT and SIGTERM that end the process cleanly,
+replies still under way when stdin closes, and a handshake after a question about the protocol.
 """
 
 import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any, BinaryIO, cast
 
 import anyio
 import anyio.to_thread
-from mcp.server import MCPServer
+from mcp.server import MCPServer, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.stdio import stdio_server
+from mcp.shared.dispatcher import as_request_id, coerce_request_id
+from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     INVALID_REQUEST,
     PARSE_ERROR,
+    PROTOCOL_VERSION_META_KEY,
     ErrorData,
     JSONRPCError,
     JSONRPCMessage,
@@ -53,7 +57,7 @@ class RefusedError(Exception):
 
 
 def parse_line(line: bytes) -> JSONRPCMessage:
-    """Return the message that a line holds.
+    """Return the message that a line holds; for a malformed answer to a request of ours, an error.
 
     Raises:
         RefusedError: The line holds none that can be served. Its error carries the request's id where
@@ -67,7 +71,11 @@ def parse_line(line: bytes) -> JSONRPCMessage:
     try:
         message = jsonrpc_message_adapter.validate_json(text, by_name=False)
     except ValidationError:
-        raise RefusedError(*_diagnosis(text), text) from None
+        code, problem = _diagnosis(text)
+        if (answered := _answered_id(text)) is not None:
+            # Whoever waits for the answer would otherwise do so for good.
+            return JSONRPCError(jsonrpc="2.0", id=answered, error=ErrorData(code=code, message=problem))
+        raise RefusedError(code, problem, text) from None
     if isinstance(message, JSONRPCNotification) and "id" in json.loads(text):
         rule = "An id must be a string or a whole number; leave it out of a notification."
         raise RefusedError(INVALID_REQUEST, rule, text)
@@ -93,6 +101,17 @@ def _diagnosis(text: str) -> tuple[int, str]:
     return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
 
 
+def _answered_id(text: str) -> RequestId | None:
+    """Return the id of the request that a malformed message means to answer, if it means to."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(message, dict) and "method" not in message and message.keys() & {"result", "error"}:
+        return as_request_id(message.get("id"))
+    return None
+
+
 def _request_id(text: str) -> RequestId | None:
     """Find the value of the outermost "id", even in a text that no parser takes."""
     depth, before = 0, ["", ""]
@@ -110,7 +129,7 @@ class Exchange:
 
     def __init__(self, lines: BinaryIO) -> None:
         self._lines = lines
-        self._waiting: set[RequestId] = set()
+        self._waiting: Counter[RequestId] = Counter()
         self._settled = anyio.Event()
         self.begun = anyio.Event()
         """The first reply was sent, or the client asked for more than a handshake."""
@@ -122,11 +141,13 @@ class Exchange:
             if not line.strip():
                 continue
             try:
-                self._note_request(parse_line(line))
+                message = parse_line(line)
             except RefusedError as refused:
                 await self.replies.send(SessionMessage(refused.error))
             else:
-                yield line.decode()
+                self._note_request(message)
+                is_error = isinstance(message, JSONRPCError)
+                yield message.model_dump_json(exclude_unset=True) if is_error else line.decode()
         await self._drain()
 
     async def _next_line(self) -> bytes:
@@ -136,21 +157,27 @@ class Exchange:
     def _note_request(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest):
             if message.method not in _UNANSWERED:
-                self._waiting.add(message.id)
+                self._waiting[coerce_request_id(message.id)] += 1
             if message.method not in HANDSHAKE:
                 self.begun.set()
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
             # A cancelled request is never answered.
-            self._waiting.discard((message.params or {}).get("requestId", ""))
+            self._settle(cancelled_request_id_from_params(message.params))
+
+    def _settle(self, request_id: RequestId | None) -> None:
+        if request_id is not None and (key := coerce_request_id(request_id)) in self._waiting:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+        if not self._waiting:
+            self._settled.set()
+            self._settled = anyio.Event()
 
     def note_reply(self, message: SessionMessage) -> None:
         """Take note of a message to the client."""
         if isinstance(message.message, JSONRPCResponse | JSONRPCError):
-            self._waiting.discard(cast(RequestId, message.message.id))
+            self._settle(message.message.id)
             self.begun.set()
-            if not self._waiting:
-                self._settled.set()
-                self._settled = anyio.Event()
 
     async def _drain(self) -> None:
         with anyio.move_on_after(DRAIN_S):
@@ -165,6 +192,9 @@ class _Noting:
         self._replies = replies
         self._exchange = exchange
 
+    def clone(self) -> "_Noting":
+        return _Noting(self._replies.clone(), self._exchange)
+
     async def send(self, item: SessionMessage, /) -> None:
         await self._replies.send(item)
         self._exchange.note_reply(item)
@@ -177,6 +207,36 @@ class _Noting:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+
+async def _serve_both_eras(
+    server: Server[Any],
+    messages: AsyncIterable[SessionMessage | Exception],
+    replies: _Noting,
+    options: InitializationOptions,
+) -> None:
+    """Serve a connection whose first request, other than `server/discover`, decides its era.
+
+    To the SDK a `server/discover` decides too, so those have a loop of their own: a client that gets no
+    answer in time goes on with a handshake, and one that gets it may do so as well.
+    """
+    streams = [anyio.create_memory_object_stream[SessionMessage | Exception]() for _ in range(2)]
+    (to_probes, probes), (to_requests, requests) = streams
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, probes, replies.clone(), options)
+        tasks.start_soon(server.run, requests, replies, options)
+        async with to_probes, to_requests:
+            async for message in messages:
+                await (to_probes if _is_probe(message) else to_requests).send(message)
+
+
+def _is_probe(item: SessionMessage | Exception) -> bool:
+    """Whether a message asks which versions of the protocol there are, in the form of the modern era."""
+    message = item.message if isinstance(item, SessionMessage) else None
+    if not isinstance(message, JSONRPCRequest) or message.method != "server/discover":
+        return False
+    meta = (message.params or {}).get("_meta")
+    return isinstance(meta, dict) and PROTOCOL_VERSION_META_KEY in meta
 
 
 async def serve_stdio(
@@ -207,9 +267,9 @@ async def serve_stdio(
             if sys.platform != "win32":
                 tasks.start_soon(end_on_signal, tasks.cancel_scope)
             tasks.start_soon(once_begun)
-            async with stdio_server(stdin=cast(Any, exchange)) as (read, write):
+            async with stdio_server(stdin=cast(Any, exchange)) as (read, write), read:
                 exchange.replies = _Noting(write, exchange)
-                await low.run(read, cast(Any, exchange.replies), options)
+                await _serve_both_eras(low, read, exchange.replies, options)
             tasks.cancel_scope.cancel()
     except* BrokenPipeError:
         # The client went away with replies still to come; nobody is left to tell.
