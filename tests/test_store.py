@@ -539,6 +539,7 @@ RELEASED_STEPS = [
     "06defbe912a0414d",
     "135b66aacf829183",
     "9e255c14b662ebe4",
+    "52ce7e883155d025",
 ]
 
 

@@ -8,10 +8,11 @@ SoulkeepError
 ├── InvalidInputError
 ├── UnknownArgumentError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
-│                         StoreCorruptError · SchemaTooNewError · EmbedderMismatchError ·
-│                         BackupDamagedError · BackupsBusyError · NotMigratedError
+│                         StoreGoneError · StoreReplacedError · StoreCorruptError · SchemaTooNewError ·
+│                         EmbedderMismatchError · BackupDamagedError · BackupsBusyError ·
+│                         NotMigratedError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
-└── DocumentError         DocumentChangedError
+└── DocumentError         HomeGoneError · DocumentChangedError
 
 Each message is one line: what happened, then what to do next. The values in it are attributes too, so
 no caller has to read the text.
@@ -175,6 +176,28 @@ class NotAStoreError(StoreError):
         )
 
 
+class StoreGoneError(StoreError):
+    """The file was moved or deleted while it was open."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            "the store was moved or deleted while soulkeep had it open, and nothing was written",
+            "put it back, or restart soulkeep (in your client) to begin a new one",
+        )
+
+
+class StoreReplacedError(StoreError):
+    """Another store was put in the place of the one that was open."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            "another store was put in place of the one that soulkeep had open, and nothing was written",
+            "put the former one or a copy of it back, or restart soulkeep (in your client) to use it",
+        )
+
+
 class StoreCorruptError(StoreError):
     """SQLite cannot read the file."""
 
@@ -279,6 +302,17 @@ class DocumentError(SoulkeepError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{path}: {problem}; {remedy}.")
+
+
+class HomeGoneError(DocumentError):
+    """The folder of the documents was moved or deleted while it was in use."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            home,
+            "the folder was moved or deleted while soulkeep used it, and nothing was written",
+            "put it back, or restart soulkeep (in your client) to begin a new one",
+        )
 
 
 class DocumentChangedError(DocumentError):

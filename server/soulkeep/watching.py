@@ -118,7 +118,7 @@ class _Seen:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._stamps: dict[str, str | None] = {}
-        self._writes: tuple[int, int] | None = None
+        self._writes: tuple[int, ...] | None = None
         self._audited = 0
         self._outline = ""
         self._offers = ""

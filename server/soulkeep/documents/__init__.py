@@ -15,6 +15,7 @@ from soulkeep.documents.seeding import seed
 from soulkeep.errors import (
     DocumentChangedError,
     DocumentError,
+    HomeGoneError,
     InvalidInputError,
     NotFoundError,
     VersionNotFoundError,
@@ -54,11 +55,14 @@ class Documents:
         What exists, whatever it is, stays as it is. Return the names of what was copied.
 
         Raises:
-            DocumentError: The home cannot be written.
+            HomeGoneError: There is no home.
+            DocumentError: It cannot be written.
         """
         try:
             (self.home / "daily").mkdir(mode=0o700, exist_ok=True)
             return [name for name in DOCUMENTS if seed(self.home / name)]
+        except FileNotFoundError as error:
+            raise HomeGoneError(self.home) from error
         except OSError as error:
             raise DocumentError(
                 self.home,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from soulkeep.errors import DocumentError
+from soulkeep.errors import DocumentError, HomeGoneError
 
 LOCK_NAME = ".documents.lock"
 LOCK_TIMEOUT_S = 30.0
@@ -33,10 +33,13 @@ def locked(home: Path) -> Iterator[None]:
     Inside it the same thread may lock them again.
 
     Raises:
+        HomeGoneError: There is no such folder any more.
         DocumentError: The lock cannot be made, or another process does not let go of it.
     """
     from filelock import FileLock, Timeout
 
+    if not home.is_dir():
+        raise HomeGoneError(home)  # the lock would make the folder anew
     path = home / LOCK_NAME
     lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o600, is_singleton=True)
     try:

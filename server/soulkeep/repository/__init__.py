@@ -50,6 +50,7 @@ class Repository:
             self.ledger = Ledger(self._database, days)
             self.messages = MessageTable(self._database, self.ledger)
             bootstrap(self._database, rebuild=self.rebuild_full_text, migrating=migrating)
+            self._database.note_identity()
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
         self.documents = DocumentTable(self._database)
@@ -74,8 +75,8 @@ class Repository:
         """Let a held write lock raise StoreBusyError at once inside the block."""
         return self._database.without_waiting()
 
-    def write_count(self) -> tuple[int, int]:
-        """Return what changes whenever the store does, at no cost: others' commits and own rows."""
+    def write_count(self) -> tuple[int, ...]:
+        """Return what changes whenever the store does, at no cost."""
         return self._database.write_count()
 
     def count_rows(self) -> dict[str, int]:

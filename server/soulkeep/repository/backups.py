@@ -10,13 +10,8 @@ import apsw
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
 from soulkeep.progress import tell
 from soulkeep.repository.checks import SOURCES
-from soulkeep.repository.connection import (
-    APPLICATION_ID,
-    BUSY_TIMEOUT_S,
-    Database,
-    create_file,
-    translated,
-)
+from soulkeep.repository.connection import BUSY_TIMEOUT_S, Database, translated
+from soulkeep.repository.files import APPLICATION_ID, create_file, store_identity
 from soulkeep.repository.schema import STEPS
 
 CHANGES_SKIPPED = 2**32
@@ -119,7 +114,7 @@ def fit(copy: Path, store: Path) -> None:
 
 
 def continue_ids_of(copy: Database, store: Path) -> None:
-    """Let a copy go on with ids where the store ends whose place it is to take.
+    """Let a copy go on with ids where the store ends whose place it is to take, and be the same store.
 
     An id is never given to a second memory, and no other process takes its copies of vectors for those
     of the restored store. Keep others from writing the store meanwhile.
@@ -127,8 +122,10 @@ def continue_ids_of(copy: Database, store: Path) -> None:
     Raises:
         StoreError: The copy cannot be written.
     """
-    last = _sequences(store)
+    last, store_id = _sequences(store), _store_id(store)
     with copy.transaction():
+        if store_id is not None:
+            copy.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
         for name, number in copy.execute("SELECT name, seq FROM sqlite_sequence"):
             last[name] = max(number, last.get(name, 0))
         copy.execute("DELETE FROM sqlite_sequence")
@@ -196,3 +193,9 @@ def _sequences(store: Path) -> dict[str, int]:
     with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
         return dict(list(connection.execute("SELECT name, seq FROM sqlite_sequence")))
     return {}
+
+
+def _store_id(store: Path) -> str | None:
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        return store_identity(connection)[0]
+    return None

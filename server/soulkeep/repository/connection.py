@@ -1,11 +1,10 @@
 """The one connection to the store's file: opening it, its transactions, and SQLite's errors as ours."""
 
-import os
 import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,25 @@ from typing import Any
 import apsw
 
 from soulkeep.errors import (
-    NotAStoreError,
     StoreBusyError,
     StoreCorruptError,
     StoreError,
     StoreFullError,
+    StoreGoneError,
     StoreNotWritableError,
 )
 from soulkeep.progress import tell
-
-APPLICATION_ID = 0x534B4550
-"""Marks the file as ours in SQLite's header: "SKEP" in ASCII."""
+from soulkeep.repository.files import (
+    OpenFiles,
+    create_file,
+    recognise,
+    require_same_store,
+    store_identity,
+)
 
 BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
 
-_HEADER = b"SQLite format 3\0"
 _STEPS_BETWEEN_REPORTS = 20_000
 """SQLite's own steps, some ten milliseconds."""
 _FULL_DISK_BYTES = 256 * 1024
@@ -52,14 +54,70 @@ class Database:
             StoreError: SQLite refuses for another reason.
         """
         self.path = path
+        self.generation = 0
+        self._is_closed = False
         self._lock = threading.RLock()
+        self._known: tuple[str | None, int] = (None, 0)
         create_file(path)
-        _recognise(path)
-        with translated(path), ExitStack() as on_failure:
-            self._connection = apsw.Connection(str(path))
+        recognise(path)
+        with translated(path):
+            self._open()
+
+    def _open(self) -> None:
+        with ExitStack() as on_failure:
+            self._connection = apsw.Connection(str(self.path))
             on_failure.callback(self._connection.close)
             self._configure()
             on_failure.pop_all()
+        self._is_open = True
+        self._files = OpenFiles(self.path)
+
+    def note_identity(self) -> None:
+        """Note which store this is, so that only a copy of it can come in its place."""
+        with self._lock, translated(self.path):
+            self._known = store_identity(self._connection)
+
+    def _ready(self, *, to_write: bool = False) -> apsw.Connection:
+        """Return the connection, opened anew where another file has come in the store's place.
+
+        Reading does without the log's name: what it held stays with the connection.
+
+        Raises:
+            StoreGoneError: There is no file; what is written would be lost with the one that is open.
+            StoreError: What stands there is no copy of this store.
+        """
+        if self._is_open and not self._connection.in_transaction and not self._stands(to_write=to_write):
+            self._leave()
+        if not self._is_open and not self._is_closed:
+            require_same_store(self.path, self._known)
+            self._open()
+            self.generation += 1
+        return self._connection
+
+    def _stands(self, *, to_write: bool) -> bool:
+        return self._files.store_stands and (self._files.log_stands or not to_write)
+
+    def _leave(self) -> None:
+        """Let go of a file that is no longer at the path, complete where it is now."""
+        connection, files = self._connection, self._files
+        # Closing would remove the log at the path by its name, whosever that is by now.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if not (files.store_stands and files.has_other_log):
+            with suppress(apsw.Error):
+                in_log, in_file = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if in_log == in_file and not files.store_stands:
+                    files.remove_log()
+        self._is_open = False
+        connection.close()
+
+    def _require_files(self) -> None:
+        """Refuse to commit what would be lost with a file that nobody can reach any more.
+
+        Raises:
+            StoreGoneError: The store or its log was moved or deleted a moment ago.
+        """
+        if not self._stands(to_write=True):
+            raise StoreGoneError(self.path)
 
     def _configure(self) -> None:
         connection = self._connection
@@ -80,6 +138,7 @@ class Database:
             # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
             connection.pragma("mmap_size", 2**31 - 2**16)
         self._durable = False
+        connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
 
     def _use_wal(self) -> None:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
@@ -104,7 +163,7 @@ class Database:
             StoreError: SQLite could not do it.
         """
         with self._lock, translated(self.path):
-            return list(self._connection.execute(sql, parameters))
+            return list(self._ready().execute(sql, parameters))
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
         """Run one statement with each of `rows` and return what it returned for all of them.
@@ -113,27 +172,28 @@ class Database:
             StoreError: SQLite could not do it.
         """
         with self._lock, translated(self.path):
-            return list(self._connection.executemany(sql, rows))
+            return list(self._ready().executemany(sql, rows))
 
     @property
     def last_row_id(self) -> int:
         """The id that the last INSERT of this connection was given."""
         return self._connection.last_insert_rowid()
 
-    def write_count(self) -> tuple[int, int]:
-        """Return the numbers of commits by other connections and of rows changed by this one.
+    def write_count(self) -> tuple[int, ...]:
+        """Return what changes with each commit of others, each row changed here, each opening anew.
 
         Raises:
             StoreError: SQLite could not do it.
         """
         with self._lock, translated(self.path):
-            return self._connection.pragma("data_version"), self._connection.total_changes()
+            connection = self._ready()
+            return self.generation, connection.pragma("data_version"), connection.total_changes()
 
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction; waits for one of another thread to end."""
         with self._lock:
-            return self._connection.in_transaction
+            return self._is_open and self._connection.in_transaction
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
@@ -145,14 +205,18 @@ class Database:
         Raises:
             StoreBusyError: Another process kept the write lock.
             StoreFullError: The disk is full.
+            StoreGoneError: The store was moved or deleted.
+            StoreReplacedError: Another store stands in its place.
         """
         with self._lock, translated(self.path):
+            self._ready(to_write=True)
             if durable != self._durable:
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
             self._begin()
             try:
                 yield
+                self._require_files()
                 self._connection.execute("COMMIT")
             finally:
                 if self._connection.in_transaction:
@@ -169,7 +233,7 @@ class Database:
     def snapshot(self) -> Iterator[None]:
         """Let all that is read inside be of one moment, however other processes write meanwhile."""
         with self._lock, translated(self.path):
-            if self._connection.in_transaction:
+            if self._ready().in_transaction:
                 yield
                 return
             self._connection.execute("BEGIN")
@@ -182,12 +246,13 @@ class Database:
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""
-        with self._lock:
-            self._connection.set_busy_timeout(0)
+        with self._lock, translated(self.path):
+            self._ready().set_busy_timeout(0)
             try:
                 yield
             finally:
-                self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+                if self._is_open:
+                    self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
 
     def vacuum(self) -> None:
         """Write the file anew; outside transactions.
@@ -198,7 +263,7 @@ class Database:
         """
         with self._lock, translated(self.path):
             # A second copy of the store belongs on the disk, not in memory.
-            self._connection.pragma("temp_store", "DEFAULT")
+            self._ready(to_write=True).pragma("temp_store", "DEFAULT")
             self._connection.set_progress_handler(_tell_of_vacuum, _STEPS_BETWEEN_REPORTS)
             try:
                 self._connection.execute("VACUUM")
@@ -214,7 +279,7 @@ class Database:
         """
         with self._lock, translated(self.path):
             try:
-                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._ready().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except apsw.BusyError:
                 return False
             return True
@@ -222,6 +287,9 @@ class Database:
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         with self._lock:
+            if self._is_open and not self._stands(to_write=True):
+                self._leave()
+            self._is_open, self._is_closed = False, True
             self._connection.close()
 
 
@@ -238,36 +306,11 @@ def _vec_library() -> str:
     return str(Path(spec.origin).with_name("vec0"))
 
 
-def create_file(path: Path) -> None:
-    """Make the file, for its owner only, and its folder, unless they exist."""
+def _is_full(folder: Path) -> bool:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except IsADirectoryError:
-        raise NotAStoreError(path, "a folder") from None
-    except (FileExistsError, NotADirectoryError):
-        raise StoreNotWritableError(path, "a file stands where its folder should be") from None
-    except OSError as error:
-        if path.is_dir():
-            raise NotAStoreError(path, "a folder") from None
-        raise StoreNotWritableError(path, error.strerror or "refused") from error
-
-
-def _recognise(path: Path) -> None:
-    """Refuse a file that is not ours before SQLite touches it.
-
-    The fields are those of https://www.sqlite.org/fileformat.html#the_database_header. A new store
-    whose first transaction is still in the write-ahead log has one page and no application id.
-    """
-    with path.open("rb") as file:
-        header = file.read(100)
-    if not header:
-        return
-    if len(header) < 100 or not header.startswith(_HEADER):
-        raise NotAStoreError(path, "no SQLite database")
-    pages, application_id = (int.from_bytes(header[at : at + 4]) for at in (28, 68))
-    if application_id != APPLICATION_ID and (application_id or pages > 1):
-        raise NotAStoreError(path, "another program's SQLite database")
+        return shutil.disk_usage(folder).free < _FULL_DISK_BYTES
+    except OSError:  # the folder itself is gone
+        return False
 
 
 @contextmanager
@@ -285,7 +328,7 @@ def translated(path: Path) -> Iterator[None]:
         raise StoreCorruptError(path, str(error)) from error
     except apsw.IOError as error:
         # A full disk shows as a failed write of one kind or another.
-        if shutil.disk_usage(path.parent).free < _FULL_DISK_BYTES:
+        if _is_full(path.parent):
             raise StoreFullError(path) from error
         raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
     except apsw.Error as error:

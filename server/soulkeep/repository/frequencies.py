@@ -24,6 +24,7 @@ class WordFrequencies:
         self._database = database
         self._lock = threading.Lock()
         self._kept: dict[str | None, tuple[int, int]] = {}
+        self._generation = 0
 
     def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """Return how many memories there are, and in how many each word of `terms` occurs.
@@ -34,9 +35,10 @@ class WordFrequencies:
             StoreError: The store cannot be read.
         """
         with self._lock:
-            if len(self._kept) > _MAXIMUM_KEPT:
-                self._kept.clear()
             writes = self._writes()
+            if len(self._kept) > _MAXIMUM_KEPT or self._generation != self._database.generation:
+                self._kept.clear()
+                self._generation = self._database.generation
             count = self._fresh(None, writes, self._count)
             return count, {
                 term: self._fresh(term, writes, partial(self._frequency, term)) for term in terms

@@ -57,6 +57,7 @@ class _State:
     embedder: str | None
     last_id: int
     last_change: int
+    generation: int = 0
 
     @property
     def named_dimensions(self) -> int:
@@ -180,7 +181,7 @@ class VectorScan:
             "SELECT (SELECT value FROM store_facts WHERE name = 'embedder'),"
             " (SELECT max(rowid) FROM vec_memories_rowids), (SELECT max(seq) FROM memory_changes)"
         )[0]
-        return _State(embedder, last_id or 0, last_change or 0)
+        return _State(embedder, last_id or 0, last_change or 0, self._database.generation)
 
     def _worthwhile(self, state: _State) -> bool:
         if not state.last_id or not state.dimensions or _codes_class() is None:
@@ -192,6 +193,8 @@ class VectorScan:
 
     def _outdated(self, state: _State) -> bool:
         changes = state.last_change - self._seen.last_change
+        if state.generation != self._seen.generation:  # another file
+            return True
         return state.embedder != self._seen.embedder or not 0 <= changes <= RELOAD_CHANGES
 
     def _loaded(self, state: _State) -> "Codes | None":

@@ -10,7 +10,8 @@ A step never changes once it is released; a new schema is a new step at the end 
 from collections.abc import Callable, Sequence
 
 from soulkeep.errors import NotAStoreError, SchemaTooNewError
-from soulkeep.repository.connection import APPLICATION_ID, Database
+from soulkeep.repository.connection import Database
+from soulkeep.repository.files import APPLICATION_ID
 
 THREADS = """
 CREATE TABLE threads (
@@ -232,6 +233,10 @@ CREATE VIRTUAL TABLE messages_fts USING fts5(
 
 MESSAGE_WORDS = (MESSAGES_FTS,)
 
+# Step 6: an id that tells a copy of this store from another store.
+
+STORE_ID = "INSERT INTO store_facts (name, value) VALUES ('store_id', lower(hex(randomblob(16))))"
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -251,6 +256,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     DOCUMENT_ENTRIES,
     EXPIRY_AND_CHANGES,
     MESSAGE_WORDS,
+    (STORE_ID,),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

@@ -1,0 +1,126 @@
+"""The store's file on the disk: made, recognised, and whether it is still the one that is open."""
+
+import os
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+
+from soulkeep.errors import (
+    NotAStoreError,
+    StoreGoneError,
+    StoreNotWritableError,
+    StoreReplacedError,
+)
+
+APPLICATION_ID = 0x534B4550
+"""Marks the file as ours in SQLite's header: "SKEP" in ASCII."""
+
+_HEADER = b"SQLite format 3\0"
+
+_Identity = tuple[int, int] | None
+
+
+class OpenFiles:
+    """Which files stood at a store's path, and beside it as its log, when a connection opened them.
+
+    Where the system does not say which file stands at a path, it counts as the one that was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._log_path = path, path.with_name(f"{path.name}-wal")
+        self._store, self._log = _identity(self._path, None), _identity(self._log_path, None)
+
+    @property
+    def store_stands(self) -> bool:
+        """Whether the file at the path is still the one that is open."""
+        return self._store == _identity(self._path, self._store)
+
+    @property
+    def log_stands(self) -> bool:
+        """Whether the log beside it is."""
+        return self._log == _identity(self._log_path, self._log)
+
+    @property
+    def has_other_log(self) -> bool:
+        """Whether another log stands beside it, into which somebody may have written already."""
+        return _identity(self._log_path, self._log) not in (None, self._log)
+
+    def remove_log(self) -> None:
+        """Remove the log that is open; SQLite would apply it to whatever comes in the store's place."""
+        if self.log_stands:
+            for suffix in ("-wal", "-shm"):
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _identity(path: Path, unknown: _Identity) -> _Identity:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return unknown
+    return status.st_dev, status.st_ino
+
+
+def create_file(path: Path) -> None:
+    """Make the file, for its owner only, and its folder, unless they exist."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except IsADirectoryError:
+        raise NotAStoreError(path, "a folder") from None
+    except (FileExistsError, NotADirectoryError):
+        raise StoreNotWritableError(path, "a file stands where its folder should be") from None
+    except OSError as error:
+        if path.is_dir():
+            raise NotAStoreError(path, "a folder") from None
+        raise StoreNotWritableError(path, error.strerror or "refused") from error
+
+
+def recognise(path: Path) -> None:
+    """Refuse a file that is not ours before SQLite touches it.
+
+    The fields are those of https://www.sqlite.org/fileformat.html#the_database_header. A new store
+    whose first transaction is still in the write-ahead log has one page and no application id.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header:
+        return
+    if len(header) < 100 or not header.startswith(_HEADER):
+        raise NotAStoreError(path, "no SQLite database")
+    pages, application_id = (int.from_bytes(header[at : at + 4]) for at in (28, 68))
+    if application_id != APPLICATION_ID and (application_id or pages > 1):
+        raise NotAStoreError(path, "another program's SQLite database")
+
+
+def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
+    """Check that the file at the path is the store of this id and schema version, or a copy of it.
+
+    Raises:
+        StoreGoneError: There is none.
+        StoreNotWritableError: It cannot be opened.
+        StoreReplacedError: It is another store.
+        NotAStoreError: It is none at all.
+    """
+    try:
+        recognise(path)
+    except IsADirectoryError:
+        raise NotAStoreError(path, "a folder") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreGoneError(path) from None
+    except OSError as error:
+        raise StoreNotWritableError(path, error.strerror or "refused") from error
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        if store_identity(connection) != known:
+            raise StoreReplacedError(path)
+
+
+def store_identity(connection: apsw.Connection) -> tuple[str | None, int]:
+    """Return a store's id, which its copies share, and its schema version."""
+    version = connection.pragma("user_version")
+    if not connection.table_exists("main", "store_facts"):
+        return None, version
+    ids = connection.execute("SELECT value FROM store_facts WHERE name = 'store_id'").get
+    return ids, version
