@@ -51,8 +51,13 @@ def heading(*facts: str) -> str:
     return f"{_HEADING} {' · '.join(facts)} {_HEADING}"
 
 
-def plain(text: str, longest: int = 120) -> str:
-    """Return at most `longest` characters of a text as one line without the marks of our own lines."""
-    line = " ".join(visible(text).split()).translate(_OURS)
-    line = line.lstrip("=# ") or line
+def one_line(text: str, longest: int = 120) -> str:
+    """Return at most `longest` characters of a text as one line, for a place behind a bar."""
+    line = " ".join(visible(text[: 10 * longest]).split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def plain(text: str, longest: int = 120) -> str:
+    """Return one line of a text without the marks of our own lines, for a place among our words."""
+    line = one_line(text, longest).translate(_OURS)
+    return line.lstrip("=# ") or line

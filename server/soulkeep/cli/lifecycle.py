@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from soulkeep.answers.memories import RememberAnswer, receipts_text
+from soulkeep.answers.memories import RememberAnswer
 from soulkeep.cli.options import (
     before_option,
     current_settings,
@@ -115,11 +115,12 @@ def revise(
     with opened_home() as home:
         receipt = home.lifecycle.revise(memory_id, text, memory_type=memory_type, subject=subject)
         memory = home.repository.memories.get_memory(receipt.id)
+    kept = NewMemory(memory.content, memory.memory_type, memory.thread_id)
+    view = RememberAnswer.of([receipt], [kept])
     if as_json:
-        print_json(RememberAnswer.of([receipt]).model_dump(mode="json"))
+        print_json(view.as_data())
     else:
-        kept = NewMemory(memory.content, memory.memory_type, memory.thread_id)
-        click.echo(printable(receipts_text([receipt], [kept])))
+        click.echo(printable(view.as_text()))
         click.echo(f"It took the place of memory {memory_id}; `soulkeep undo` takes that back.")
 
 

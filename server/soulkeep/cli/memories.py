@@ -5,13 +5,7 @@ from typing import Any
 
 import click
 
-from soulkeep.answers.memories import (
-    DEFAULT_TOKENS,
-    RecallAnswer,
-    RememberAnswer,
-    recall_text,
-    receipts_text,
-)
+from soulkeep.answers.memories import DEFAULT_TOKENS, RecallAnswer, RememberAnswer
 from soulkeep.cli.options import (
     home_option,
     json_option,
@@ -23,6 +17,7 @@ from soulkeep.cli.options import (
 )
 from soulkeep.cli.terminal import print_json, printable
 from soulkeep.models import MEMORY_TYPES, NewMemory
+from soulkeep.ranking import query_terms
 
 
 @click.command()
@@ -45,11 +40,11 @@ def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields
     text = sys.stdin.read() if content == "-" else content
     memory = NewMemory(text, **fields)
     with opened_home() as home:
-        receipts = home.memories.remember([memory], replaces=replaces)
+        view = RememberAnswer.of(home.memories.remember([memory], replaces=replaces), [memory])
     if as_json:
-        print_json(RememberAnswer.of(receipts).model_dump(mode="json"))
+        print_json(view.as_data())
     else:
-        click.echo(printable(receipts_text(receipts, [memory])))
+        click.echo(printable(view.as_text()))
 
 
 @click.command()
@@ -73,7 +68,8 @@ def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters:
     """Bring back the memories that fit QUERY, best first."""
     with opened_home() as home:
         found = home.memories.recall(query, limit=limit, **filters)
+        view = RecallAnswer.of(found, home.days, query_terms(query), max_tokens)
     if as_json:
-        print_json(RecallAnswer.of(found).model_dump(mode="json"))
+        print_json(view.as_data())
     else:
-        click.echo(printable(recall_text(found, max_tokens=max_tokens)))
+        click.echo(printable(view.as_text()))
