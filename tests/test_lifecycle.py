@@ -91,17 +91,17 @@ def test_a_forgotten_memory_is_out_of_recall_and_comes_back_as_it_was(home: Home
     )[0].id
     before = home.repository.memories.get_memory(kept)
 
-    assert home.lifecycle.forget([kept]) == [before]
+    assert home.lifecycle.forget([kept]).memories == (before,)
     assert recalled(home, "cat") == []
     assert [past.memory for past in home.lifecycle.list_trash()] == [before]
     with pytest.raises(MemoryNotFoundError):
         home.lifecycle.forget([kept])
 
-    assert home.lifecycle.restore(kept) == before
+    assert home.lifecycle.restore([kept]).memories == (before,)
     assert recalled(home, "cat") == ["Miso is the cat."]
     assert home.lifecycle.list_trash() == []
     with pytest.raises(MemoryNotFoundError):
-        home.lifecycle.restore(kept)
+        home.lifecycle.restore([kept])
     assert home.check() == []
 
 
@@ -149,7 +149,7 @@ def test_a_memory_moves_between_threads_and_the_global_scope(home: Home) -> None
     first, second = (home.threads.create_thread(title).id for title in ("One", "Two"))
     kept = keep(home, "The harbour is frozen.", first)
 
-    (moved,) = home.lifecycle.move([kept], second)
+    (moved,) = home.lifecycle.move([kept], second).memories
 
     assert (moved.id, moved.thread_id) == (kept, second)
     assert recalled(home, "harbour", first) == []
@@ -380,7 +380,7 @@ class LifeMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def restore_something(self, data: st.DataObject) -> None:
         if trash := self.home.lifecycle.list_trash():
-            self.home.lifecycle.restore(data.draw(st.sampled_from([past.memory.id for past in trash])))
+            self.home.lifecycle.restore([data.draw(st.sampled_from([past.memory.id for past in trash]))])
             self.done()
 
     @rule(lines=st.integers(1, 3))

@@ -104,7 +104,7 @@ async def test_a_change_is_undone_alone_and_all_since_a_moment(client: Client, h
             {"action": "revise", "memory_ids": [1, 2], "content": "x"},
             "one id to revise",
         ),
-        ("change_memory", {"action": "revise", "memory_ids": [1]}, "must not be blank"),
+        ("change_memory", {"action": "revise", "memory_ids": [1]}, "another field must be given"),
         ("change_memory", {"action": "forget", "memory_ids": [1], "content": "x"}, "action=revise"),
         ("change_memory", {"action": "forget", "memory_ids": [1], "thread_id": "x"}, "action=move"),
         ("change_memory", {"action": "move", "memory_ids": [1], "thread_id": "x"}, "no thread 'x'"),

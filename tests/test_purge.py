@@ -173,7 +173,7 @@ def test_where_the_text_stood_in_other_words_is_told_too(home: Home) -> None:
 def test_what_a_purged_memory_replaced_goes_too_unless_it_came_back(home: Home) -> None:
     first, second = keep(home, "One zanzibar."), keep(home, "Two quokkas.")
     (receipt,) = home.memories.remember([NewMemory("Both.")], replaces=[first, second])
-    home.lifecycle.restore(second)
+    home.lifecycle.restore([second])
 
     assert home.purges.purge([receipt.id]).memory_ids == (first, receipt.id)
 

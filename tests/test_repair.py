@@ -142,7 +142,7 @@ def test_each_damage_to_words_is_found_and_mended(
         found = home.memories.recall(f"lamp {number}", include_messages=True)
         assert found.matches[0].memory.content.startswith(f"Lamp {number} ")
         assert any(m.message.content.startswith(f"Lamp {number} ") for m in found.messages)
-    assert home.lifecycle.forget([1, 2, 3])
+    assert home.lifecycle.forget([1, 2, 3]).memories
     assert home.changes.undo(home.changes.list_changes()[0].id)
     assert home.check() == []
 

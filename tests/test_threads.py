@@ -108,7 +108,7 @@ def test_the_memories_of_a_deleted_thread_go_to_the_trash(home: Home) -> None:
 
     assert [past.memory.id for past in home.lifecycle.list_trash()] == [1]
     with pytest.raises(UndoConflictError):
-        home.lifecycle.restore(1)
+        home.lifecycle.restore([1])
     home.changes.undo(deleted.change_id)
     assert home.lifecycle.list_trash() == []
     assert home.memories.recall("frozen", include_messages=True).messages[0].thread_id == thread.id

@@ -238,9 +238,9 @@ class WholeLife(RuleBasedStateMachine):
         thread = self.model.trash[memory_id][2]
         if thread is not None and thread not in self.model.threads:
             with pytest.raises(RefusedError):
-                self.act("lifecycle.restore", memory_id)
+                self.act("lifecycle.restore", [memory_id])
             return
-        self.act("lifecycle.restore", memory_id)
+        self.act("lifecycle.restore", [memory_id])
         self.model.memories[memory_id] = self.model.trash.pop(memory_id)
         self.made(former)
 

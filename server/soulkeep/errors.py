@@ -7,8 +7,9 @@ SoulkeepError
 ├── UndoConflictError
 ├── InvalidInputError
 ├── UnknownArgumentError
-├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · NotAStoreError ·
-│                         StoreGoneError · StoreReplacedError · StoreCorruptError · SchemaTooNewError ·
+├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · OwnerGoneError ·
+│                         NotAStoreError · StoreGoneError · StoreReplacedError ·
+│                         StoreCorruptError · SchemaTooNewError ·
 │                         EmbedderMismatchError · BackupDamagedError · BackupsBusyError ·
 │                         NotMigratedError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
@@ -162,6 +163,17 @@ class StoreFullError(StoreError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "the disk is full and nothing was written", "free some space and retry")
+
+
+class OwnerGoneError(StoreError):
+    """What was to be written belongs to a thread or session that is not there any more."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            path,
+            "the thread that this belongs to was deleted meanwhile, and nothing was written",
+            "list the threads, then try again with one that is there",
+        )
 
 
 class NotAStoreError(StoreError):

@@ -4,7 +4,7 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -56,6 +56,7 @@ class NewMemory:
 
     `subject` is who or what it is about; `occurred_at` is when it happened or was said, a timestamp or
     an ISO date, the moment of keeping if unset. `document` names the file it is derived from, if it is.
+    A new version has the `created_at` of the first; otherwise it is unset, for the moment of keeping.
     """
 
     content: str
@@ -66,6 +67,7 @@ class NewMemory:
     occurred_at: str | None = None
     document: str | None = None
     expires_at: str | None = None
+    created_at: str | None = None
 
 
 class Memory(NamedTuple):
@@ -176,15 +178,16 @@ class Similar:
 class Receipt:
     """What became of one memory that was to be kept.
 
-    `id` is the new memory's, or the older one's where `stored` is false because it says exactly the
-    same, with the same type, in the same scope. `similar` is None where nobody looked: in a long list.
-    `replaced` are the memories in whose place it came.
+    `id` is the new memory's, or the older one's where `stored` is false because that states exactly the
+    same. `similar` is None where nobody looked: in a long list. `replaced` are the memories in whose
+    place it is now; `newer` holds, for ids of older versions that were given for them, the newest ones.
     """
 
     id: int
     stored: bool
     similar: tuple[Similar, ...] | None = ()
     replaced: tuple[int, ...] = ()
+    newer: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

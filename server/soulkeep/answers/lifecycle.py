@@ -48,7 +48,6 @@ class ItemAnswer(BaseModel):
 class BrowseAnswer(BaseModel):
     """A page; `next` is what `below` takes for the following one."""
 
-    # Described in the answer of change_memory.
     items: Items[ItemAnswer]
     next: int | None
 
@@ -74,12 +73,12 @@ class BrowseAnswer(BaseModel):
 class ChangedAnswer(BaseModel):
     """The memories as they are now, or were when they were forgotten."""
 
-    memories: list[ItemAnswer]
+    memories: Items[ItemAnswer]
 
     @classmethod
     def of(cls, memories: Sequence[Memory]) -> "ChangedAnswer":
         """Build the answer from memories."""
-        return cls(memories=[ItemAnswer.of_memory(memory) for memory in memories])
+        return cls(memories=tuple(map(ItemAnswer.of_memory, memories)))
 
 
 class UndoneAnswer(BaseModel):

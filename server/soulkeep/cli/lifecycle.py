@@ -135,7 +135,7 @@ def forget(memory_ids: tuple[int, ...], *, yes: bool) -> None:
             found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
             print_table(_HEADINGS, [_cells(memory) for memory in found])
             click.confirm(f"Move {counted(len(found), 'memory')} to the trash?", abort=True)
-        gone = home.lifecycle.forget(memory_ids)
+        gone = home.lifecycle.forget(memory_ids).memories
     ids = " ".join(str(memory.id) for memory in gone)
     click.echo(f"Moved {counted(len(gone), 'memory')} to the trash.")
     days = current_settings().retention_days
@@ -149,9 +149,8 @@ def forget(memory_ids: tuple[int, ...], *, yes: bool) -> None:
 def restore(memory_ids: tuple[int, ...]) -> None:
     """Bring memories back that `soulkeep trash` lists."""
     with opened_home() as home:
-        for memory_id in memory_ids:
-            memory = home.lifecycle.restore(memory_id)
-            click.echo(f"Restored memory {memory_id}: {one_line(memory.content)}")
+        for memory in home.lifecycle.restore(memory_ids).memories:
+            click.echo(f"Restored memory {memory.id}: {one_line(memory.content)}")
 
 
 @memories.command()
@@ -164,7 +163,7 @@ def move(memory_ids: tuple[int, ...], thread_id: str | None, *, to_all: bool) ->
     if to_all == (thread_id is not None):
         raise click.UsageError("Give either --thread or --global.")
     with opened_home() as home:
-        moved = home.lifecycle.move(memory_ids, thread_id)
+        moved = home.lifecycle.move(memory_ids, thread_id).memories
     print_table(_HEADINGS, [_cells(memory) for memory in moved])
 
 

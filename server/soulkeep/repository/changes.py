@@ -111,9 +111,10 @@ class ChangeTable:
         )
         return dict(rows)
 
-    def rows_about(self, kind: TableName, key: str) -> list[ChangedRow]:
-        """Return what changes did to one row, oldest first."""
-        return self._rows("kind = ? AND key = ?", kind, key)
+    def rows_about(self, kind: TableName, *keys: str) -> list[ChangedRow]:
+        """Return what changes did to rows of these keys, oldest first."""
+        wanted = "kind = ? AND key IN (SELECT value FROM json_each(?))"
+        return self._rows(wanted, kind, json.dumps(keys))
 
     def _rows(
         self, where: str, *values: object, order: str = "change_id, kind, key", limit: int = -1
@@ -128,9 +129,24 @@ class ChangeTable:
             for change, kind, key, before, after, by in rows
         ]
 
-    def rows_replaced_by(self, memory_id: int) -> list[ChangedRow]:
-        """Return the memories in whose place one came."""
-        return self._rows("kind = 'memories' AND replaced_by = ?", memory_id)
+    def replacements(self, memory_ids: Iterable[int]) -> dict[int, int]:
+        """Return for memories that went last because another came in their place the id of that one."""
+        rows = self._database.execute(
+            "SELECT w.value, (SELECT iif(r.after IS NULL, r.replaced_by, NULL) FROM changed_rows AS r"
+            " WHERE r.kind = 'memories' AND r.key = CAST(w.value AS TEXT)"
+            " ORDER BY r.change_id DESC LIMIT 1) FROM json_each(?) AS w",
+            (json.dumps(sorted(set(memory_ids))),),
+        )
+        return {memory_id: later for memory_id, later in rows if later is not None}
+
+    def replaced_by(self, memory_ids: Iterable[int]) -> set[int]:
+        """Return the ids of the memories in whose place one of these came."""
+        rows = self._database.execute(
+            "SELECT DISTINCT key FROM changed_rows WHERE kind = 'memories'"
+            " AND replaced_by IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted(memory_ids)),),
+        )
+        return {int(row[0]) for row in rows}
 
     def mark_undone(self, change_ids: Sequence[int], by: int | None) -> None:
         """Record which change undid these; inside a transaction."""

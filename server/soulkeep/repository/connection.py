@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 
 from soulkeep.errors import (
+    OwnerGoneError,
     StoreBusyError,
     StoreCorruptError,
     StoreError,
@@ -332,4 +333,10 @@ def translated(path: Path) -> Iterator[None]:
             raise StoreFullError(path) from error
         raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
     except apsw.Error as error:
-        raise StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor --repair`") from error
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: apsw.Error) -> StoreError:
+    if str(error).startswith("FOREIGN KEY"):
+        return OwnerGoneError(path)
+    return StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor --repair`")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from unicodedata import normalize
 
 from soulkeep.dates import day_words
 from soulkeep.days import Days
@@ -53,7 +54,7 @@ class MemoryTable:
                     m.content,
                     m.memory_type,
                     m.source,
-                    created_at,
+                    m.created_at or created_at,
                     m.subject,
                     m.occurred_at,
                     m.document,
@@ -64,8 +65,8 @@ class MemoryTable:
         )
         ids = [int(row[0]) for row in rows]
         self._index(
-            (memory_id, memory.content, memory.subject, memory.occurred_at or created_at)
-            for memory_id, memory in zip(ids, memories, strict=True)
+            (memory_id, m.content, m.subject, m.occurred_at or m.created_at or created_at)
+            for memory_id, m in zip(ids, memories, strict=True)
         )
         self._vectors.add_vectors(ids, embeddings)
         return ids
@@ -162,19 +163,37 @@ class MemoryTable:
         return self._days.sums(rows)
 
     def find_duplicates(self, memories: Sequence[NewMemory]) -> list[int | None]:
-        """Return for each the oldest memory of this content, type and scope, if there is one."""
+        """Return for each the oldest memory that states the same, if there is one.
+
+        Content, type, thread, subject, expiry and the date that was given have to be the same, texts in
+        their normal form (NFC). Where a memory comes from makes no other statement of it.
+        """
         wanted = [
-            [m.content[:64], len(m.content), m.content, m.memory_type, m.thread_id] for m in memories
+            [
+                place,
+                form[:64],
+                len(form),
+                form,
+                m.memory_type,
+                m.thread_id,
+                m.occurred_at,
+                m.expires_at,
+                _forms(m.subject or ""),
+            ]
+            for place, m in enumerate(memories)
+            for form in _forms(m.content)
         ]
         rows = self._database.execute(
-            "SELECT (SELECT min(m.id) FROM memories AS m"
-            " WHERE substr(m.content, 1, 64) = w.value ->> 0 AND length(m.content) = w.value ->> 1"
-            " AND m.content = w.value ->> 2 AND m.memory_type = w.value ->> 3"
-            " AND m.thread_id IS w.value ->> 4 AND m.document IS NULL)"
-            " FROM json_each(?) AS w ORDER BY w.key",
+            "SELECT w.value ->> 0, min(m.id) FROM json_each(?) AS w CROSS JOIN memories AS m"
+            " ON substr(m.content, 1, 64) = w.value ->> 1 AND length(m.content) = w.value ->> 2"
+            " WHERE m.content = w.value ->> 3 AND m.memory_type = w.value ->> 4"
+            " AND m.thread_id IS w.value ->> 5 AND m.occurred_at IS w.value ->> 6"
+            " AND m.expires_at IS w.value ->> 7 AND m.document IS NULL"
+            " AND ifnull(m.subject, '') IN (SELECT value FROM json_each(w.value -> 8)) GROUP BY 1",
             (json.dumps(wanted),),
         )
-        return [row[0] for row in rows]
+        found: dict[int, int] = dict(rows)
+        return [found.get(place) for place in range(len(memories))]
 
     def find_saying(self, texts: Sequence[str]) -> list[int]:
         """Return the ids of the memories, but for entries of documents, that hold one of the texts."""
@@ -281,6 +300,11 @@ class MemoryTable:
         }
         self._vectors.add_vectors(list(new), list(new.values()))
         self._vectors.note_changes(list(new))
+
+
+def _forms(text: str) -> list[str]:
+    """Return the forms in which a text may stand in the store: as it is, composed and decomposed."""
+    return list(dict.fromkeys([text, normalize("NFC", text), normalize("NFD", text)]))
 
 
 @lru_cache(10_000)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from soulkeep.days import Days
-from soulkeep.documents import Hunk
 from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import (
     Change,
@@ -17,68 +16,19 @@ from soulkeep.models import (
     Options,
     RowKind,
     Session,
-    TableName,
     timestamp,
 )
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
 from soulkeep.service.backups import Backups
-from soulkeep.service.edits import Edits, row_of
+from soulkeep.service.change_recorder import ADDED, ChangeRecorder
+from soulkeep.service.edits import Edits
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import parse_moment, require_range
 
 MAX_LISTED = 1_000
 _PRUNED_EACH = timedelta(hours=1)
-
-ADDED = "added"
-"""Stands for the digest of a row that a change added: whatever became of it, undoing takes it away."""
-
-_Key = tuple[TableName, str]
-
-
-class ChangeRecorder:
-    """A change while it is made: which rows it touches, and how they were before."""
-
-    def __init__(self, repository: Repository) -> None:
-        self._repository = repository
-        self._before: dict[_Key, Image | None] = {}
-        self._added: set[_Key] = set()
-        self._edited: list[ChangedRow] = []
-        self.undone: Sequence[int] = ()
-        self.change_id = 0
-        self._replaced_by: dict[_Key, int] = {}
-
-    def touch(self, kind: TableName, keys: Iterable[object]) -> None:
-        """Note rows as they are, before they are changed or deleted."""
-        for key in map(str, keys):
-            if (kind, key) not in self._before:
-                self._before[kind, key] = self._repository.changes.image(kind, key)
-
-    def add(self, kind: TableName, keys: Iterable[object]) -> None:
-        """Note rows that were just added."""
-        added: dict[_Key, Image | None] = {(kind, str(key)): None for key in keys}
-        self._before |= added
-        self._added |= added.keys()
-
-    def replace(self, memory_ids: Iterable[int], new_id: int) -> None:
-        """Note that one memory takes the place of others."""
-        self._replaced_by |= {("memories", str(memory_id)): new_id for memory_id in memory_ids}
-
-    def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
-        """Note what was done to a document, if anything was."""
-        if hunks:
-            self._edited.append(row_of(name, hunks))
-
-    def rows(self) -> list[ChangedRow]:
-        """Return what has changed in the end."""
-        rows = [*self._edited]
-        for (kind, key), before in self._before.items():
-            added = (kind, key) in self._added
-            after = ADDED if added else digest(self._repository.changes.image(kind, key))
-            if after != digest(before):
-                rows.append(ChangedRow(kind, key, before, after, self._replaced_by.get((kind, key))))
-        return rows
 
 
 class Changes:
@@ -242,17 +192,19 @@ class Changes:
         again = {i for change_id in change_ids for i in table.undone_by(change_id)}
         table.mark_undone(sorted(again - set(change_ids)), None)
 
-    def put_back(self, row: ChangedRow, action: str, session: Session | None = None) -> None:
-        """Make one row what it was before a change.
+    def put_back(self, rows: Sequence[ChangedRow], action: str, session: Session | None = None) -> int:
+        """Make rows what they were before their latest changes; return the change that does so.
 
         Raises:
-            UndoConflictError: It was changed again since; nothing is done.
+            UndoConflictError: One was changed again since; nothing is done.
         """
         session = session or self._sessions.current()
-        vectors = self._vectors([row], session)
+        vectors = self._vectors(rows, session)
         with self.recording(action, session) as recorder:
-            self._put_back(row, recorder, vectors)
-            self._sessions.audit(session, action, {row.kind: row.key})
+            for row in rows:
+                self._put_back(row, recorder, vectors)
+            self._sessions.audit(session, action, *({str(row.kind): row.key} for row in rows))
+        return recorder.change_id
 
     def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Embedding | None]:
         """Embed memories as they will stand in the store."""
@@ -272,22 +224,29 @@ class Changes:
     ) -> None:
         if row.kind == "documents":
             return  # the files are written after all rows
-        changes = self._repository.changes
+        changes, before = self._repository.changes, self._without_past_expiry(row)
         recorder.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
-        as_left = digest(current) == row.after or (row.after == ADDED and current)
-        if not as_left or self._is_held(row):
+        if not _is_as_left(row, current) or self._is_held(row):
             raise UndoConflictError(row.change_id, row.kind, row.key)
+        recorder.put_back(row)
         if row.kind == "memories":
             self._repository.memories.delete_memories([int(row.key)])
         elif row.kind == "messages":
             self._repository.messages.delete_messages([int(row.key)])
-        changes.put_image(row.kind, row.key, row.before)
-        if row.before is not None and row.kind == "memories":
+        changes.put_image(row.kind, row.key, before)
+        if before is not None and row.kind == "memories":
             vector = vectors[digest(row.before) or ""]
-            self._repository.memories.add_to_indexes([Memory.of_row(row.before)], [vector])
-        elif row.before is not None and row.kind == "messages":
-            self._repository.messages.add_to_index(int(row.key), row.before["content"])
+            self._repository.memories.add_to_indexes([Memory.of_row(before)], [vector])
+        elif before is not None and row.kind == "messages":
+            self._repository.messages.add_to_index(int(row.key), before["content"])
+
+    def _without_past_expiry(self, row: ChangedRow) -> Image | None:
+        """Return what a row was, a memory without an expiry by which it would go again at once."""
+        expires_at = (row.before or {}).get("expires_at")
+        if row.before is None or expires_at is None or expires_at > self._now():
+            return row.before
+        return {**row.before, "expires_at": None}
 
     def _is_held(self, row: ChangedRow) -> bool:
         """Whether a thread cannot go, since something belongs to it, or what comes back has lost its."""
@@ -308,6 +267,17 @@ class Changes:
 
     def _now(self) -> str:
         return timestamp(self._clock())
+
+
+def _is_as_left(row: ChangedRow, current: Image | None) -> bool:
+    """Whether a row is as a change left it; an expiry that was cleared on its return does not count."""
+    if row.after == ADDED:
+        return current is not None
+    if row.after == digest(current):
+        return True
+    if row.before is None or current is None or current.get("expires_at") is not None:
+        return False
+    return row.after == digest({**current, "expires_at": row.before.get("expires_at")})
 
 
 def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> None:

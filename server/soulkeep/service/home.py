@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from soulkeep.service.document_index import DocumentIndex
     from soulkeep.service.edits import Edits
     from soulkeep.service.indexes import Indexes
+    from soulkeep.service.keeping import Keeper
     from soulkeep.service.lifecycle import Lifecycle
     from soulkeep.service.memories import Memories
     from soulkeep.service.messages import Messages
@@ -121,11 +122,18 @@ class Home:
         )
 
     @on_first_use
+    def keeper(self) -> "Keeper":
+        from soulkeep.service.keeping import Keeper
+
+        return Keeper(self.repository, self.indexes, self.changes, self.sessions, self.clock, self.days)
+
+    @on_first_use
     def memories(self) -> "Memories":
         from soulkeep.service.memories import Memories
 
         return Memories(
             self.repository,
+            self.keeper,
             self.indexes,
             self.entries,
             self.changes,
@@ -138,7 +146,9 @@ class Home:
     def lifecycle(self) -> "Lifecycle":
         from soulkeep.service.lifecycle import Lifecycle
 
-        return Lifecycle(self.repository, self.memories, self.changes, self.sessions, self.days)
+        return Lifecycle(
+            self.repository, self.keeper, self.changes, self.sessions, self.clock, self.days
+        )
 
     @on_first_use
     def curator(self) -> "Curator":

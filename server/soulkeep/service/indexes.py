@@ -187,16 +187,18 @@ class Indexes:
     def _new_in_context(self, memories: Sequence[NewMemory]) -> list[tuple[str, str | None]]:
         """Return the same for memories that are about to be kept, in this order."""
         now = timestamp(self._clock())
-        first = {
-            m.thread_id: m.occurred_at or now for m in reversed(memories) if m.thread_id is not None
-        }
+
+        def when(memory: NewMemory | Memory) -> str:
+            return memory.occurred_at or memory.created_at or now
+
+        first = {m.thread_id: when(m) for m in reversed(memories) if m.thread_id is not None}
         latest: dict[str, NewMemory | Memory] = {**self._repository.memories.latest_in_threads(first)}
         texts: list[tuple[str, str | None]] = []
         for memory in memories:
-            previous, when = latest.get(memory.thread_id or ""), memory.occurred_at or now
+            previous = latest.get(memory.thread_id or "")
             if memory.thread_id is not None:
                 latest[memory.thread_id] = memory
-            close = previous and _are_near(previous.occurred_at or now, when)
+            close = previous and _are_near(when(previous), when(memory))
             texts.append((_text(memory), _text(previous) if previous and close else None))
         return texts
 

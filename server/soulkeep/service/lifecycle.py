@@ -1,15 +1,25 @@
 """The rest of a memory's life: listed, revised, moved, forgotten, brought back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
-from soulkeep.models import ChangedRow, Memory, MemoryFilter, MemoryType, NewMemory, Receipt, Session
+from soulkeep.models import (
+    ChangedRow,
+    Clock,
+    Memory,
+    MemoryFilter,
+    MemoryType,
+    NewMemory,
+    Receipt,
+    Session,
+    timestamp,
+)
 from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
-from soulkeep.service.memories import Memories
+from soulkeep.service.keeping import Keeper, Replaced
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_BATCH,
@@ -20,8 +30,12 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
+from soulkeep.service.versions import earlier_ids, latest_ids, newest_versions
 
 MAX_PAGE = 1_000
+
+NEVER = "never"
+"""Stands for no expiry where a memory that has one is revised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +47,36 @@ class Past:
     replaced_by: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What became of memories: as they are now, or were until they were forgotten.
+
+    `newer` holds, for ids of older versions that were given, the newest ones. The change can be undone
+    by its id; it is 0 where nothing changed.
+    """
+
+    memories: tuple[Memory, ...]
+    newer: Mapping[int, int]
+    change_id: int
+
+
 class Lifecycle:
     """Changes memories; everything it does can be undone within the retention."""
 
     def __init__(
         self,
         repository: Repository,
-        memories: Memories,
+        keeper: Keeper,
         changes: Changes,
         sessions: Sessions,
+        clock: Clock,
         days: Days,
     ) -> None:
         self._repository = repository
-        self._memories = memories
+        self._keeper = keeper
         self._changes = changes
         self._sessions = sessions
+        self._clock = clock
         self._days = days
 
     def list_memories(
@@ -77,17 +106,28 @@ class Lifecycle:
         given = {name: value for name, value in (("subject", subject), ("source", source)) if value}
         return self._repository.memories.list_memories(allowed, limit, below, **given)
 
+    def get_memory(self, memory_id: int) -> Memory:
+        """Return a memory by its id, or by that of an older version of it.
+
+        Raises:
+            MemoryNotFoundError: There is none with this id, and none came in its place.
+        """
+        return newest_versions(self._repository, [memory_id])[memory_id]
+
     def history(self, memory_id: int) -> list[Past]:
-        """Return what a memory was before its changes, and what it replaced, oldest first.
+        """Return what a memory was before its changes, and what it replaced, latest first.
+
+        The id of any of its versions will do.
 
         Raises:
             MemoryNotFoundError: There is none with this id, neither now nor in the kept past.
         """
-        rows = self._repository.changes.rows_about("memories", str(memory_id))
+        latest = latest_ids(self._repository, [memory_id])[memory_id]
+        versions = earlier_ids(self._repository, [latest]) | {memory_id}
+        rows = self._repository.changes.rows_about("memories", *map(str, versions))
         if not rows:
             self._repository.memories.get_memory(memory_id)
-        replaced = self._repository.changes.rows_replaced_by(memory_id)
-        return [past for row in (*replaced, *rows) if (past := _past(row)) is not None]
+        return [past for row in reversed(rows) if (past := _past(row)) is not None]
 
     def find_ids(self, typed: str) -> list[int]:
         """Return ids that begin with what was typed, latest first, or those of memories with its words.
@@ -102,8 +142,8 @@ class Lifecycle:
         matching = self._repository.memories.matching(terms, MemoryFilter(), MAX_LIMIT)
         return [memory_id for memory_id, _ in matching]
 
-    def forget(self, memory_ids: Sequence[int], session: Session | None = None) -> list[Memory]:
-        """Move memories to the trash, from where they can be restored; return them.
+    def forget(self, memory_ids: Sequence[int], session: Session | None = None) -> Changed:
+        """Move memories to the trash, from where they can be restored; return them as they were.
 
         Raises:
             InvalidInputError: There are none, too many, or one is an entry of a document.
@@ -111,25 +151,34 @@ class Lifecycle:
             StoreError: The store cannot do it, or no backup be made before very many go.
         """
         session = session or self._sessions.current()
-        gone = self._own(memory_ids)
-        with self._changes.recording("memory.forgotten", session, leaving=(len(gone), 0)) as recorder:
-            recorder.touch("memories", [memory.id for memory in gone])
-            self._repository.memories.delete_memories([memory.id for memory in gone])
-            self._sessions.audit(session, "memory.forgotten", *({"memory_id": m.id} for m in gone))
-        return gone
+        leaving = len(self._own(memory_ids))
+        with self._changes.recording("memory.forgotten", session, leaving=(leaving, 0)) as recorder:
+            led = self._own(memory_ids)
+            gone = {memory.id: memory for memory in led.values()}
+            recorder.touch("memories", gone)
+            self._repository.memories.delete_memories(list(gone))
+            self._sessions.audit(session, "memory.forgotten", *({"memory_id": i} for i in gone))
+        return Changed(tuple(gone.values()), _newer(led), recorder.change_id)
 
-    def restore(self, memory_id: int, session: Session | None = None) -> Memory:
-        """Bring a memory back from the trash.
+    def restore(self, memory_ids: Sequence[int], session: Session | None = None) -> Changed:
+        """Bring memories back from the trash, all or none; an expiry that has passed is cleared.
 
         Raises:
-            MemoryNotFoundError: It is not in the trash.
-            UndoConflictError: Its thread is gone.
+            InvalidInputError: There are none, or too many.
+            MemoryNotFoundError: One is not in the trash; nothing is done.
+            UndoConflictError: The thread of one is gone; nothing is done.
         """
+        ids = _require_ids(memory_ids)
+        rows = [self._in_trash(memory_id) for memory_id in ids]
+        change_id = self._changes.put_back(rows, "memory.restored", session)
+        found = self._repository.memories.list_by_ids(ids)
+        return Changed(tuple(found.values()), {}, change_id)
+
+    def _in_trash(self, memory_id: int) -> ChangedRow:
         rows = self._repository.changes.rows_about("memories", str(memory_id))
         if not rows or rows[-1].after is not None or rows[-1].before is None:
             raise MemoryNotFoundError(memory_id)
-        self._changes.put_back(rows[-1], "memory.restored", session)
-        return self._repository.memories.get_memory(memory_id)
+        return rows[-1]
 
     def list_trash(self, limit: int = 50, before: int | None = None) -> list[Past]:
         """Return up to `limit` (1 to 1,000) memories in the trash, the latest gone first.
@@ -144,35 +193,45 @@ class Lifecycle:
     def revise(
         self,
         memory_id: int,
-        content: str,
+        content: str | None = None,
         *,
         memory_type: MemoryType | None = None,
+        source: str | None = None,
         subject: str | None = None,
+        occurred_at: str | None = None,
+        expires_at: str | None = None,
         session: Session | None = None,
     ) -> Receipt:
         """Put a new version in the place of a memory, which leaves recall and stays in the history.
 
-        What is not given is taken over; the new version happened now.
+        What is not given is taken over, an expiry only where it has not passed; `expires_at` may be
+        "never". Where the new version would be the old one, nothing is changed.
 
         Raises:
             MemoryNotFoundError: There is no such memory.
             InvalidInputError: A value breaks a rule, or it is an entry of a document.
         """
-        (old,) = self._own([memory_id])
-        new = NewMemory(
-            content=content,
-            memory_type=memory_type or old.memory_type,
-            thread_id=old.thread_id,
-            source=old.source,
-            subject=subject or old.subject,
-            expires_at=old.expires_at,
-        )
-        (receipt,) = self._memories.remember([new], session, replaces=[memory_id])
+        given = {
+            "content": content,
+            "memory_type": memory_type,
+            "source": source,
+            "subject": subject,
+            "occurred_at": occurred_at,
+            "expires_at": expires_at,
+        }
+        fields = {name: value for name, value in given.items() if value is not None}
+        if not fields:
+            raise InvalidInputError("content", "or another field must be given to revise a memory")
+
+        def revised(old: Replaced) -> list[NewMemory]:
+            return [_revised(old[memory_id], fields, timestamp(self._clock()))]
+
+        (receipt,) = self._keeper.keep(revised, [memory_id], session)
         return receipt
 
     def move(
         self, memory_ids: Sequence[int], thread_id: str | None, session: Session | None = None
-    ) -> list[Memory]:
+    ) -> Changed:
         """Move memories to a thread, or with None make them global; return them as they are now.
 
         Raises:
@@ -183,29 +242,67 @@ class Lifecycle:
         session = session or self._sessions.current()
         if thread_id is not None:
             require_text("thread_id", thread_id, MAX_NAME)
-            self._repository.threads.get_thread(thread_id)
-        moved = self._own(memory_ids)
-        vectors = self._changes.embed([m._replace(thread_id=thread_id) for m in moved], session)
+        moved = None
+        while moved is None:
+            moved = self._try_to_move(self._own(memory_ids), thread_id, session)
+        return moved
+
+    def _try_to_move(
+        self, led: Mapping[int, Memory], thread_id: str | None, session: Session
+    ) -> Changed | None:
+        """Move memories; None where one is not any more what it was before it was embedded."""
+        memories = {m.id: m._replace(thread_id=thread_id) for m in led.values()}
+        self._require_thread(thread_id)
+        vectors = self._changes.embed(list(memories.values()), session)
         with self._changes.recording("memory.moved", session) as recorder:
-            ids = [memory.id for memory in moved]
+            self._require_thread(thread_id)
+            if self._own(list(led)) != led:
+                return None
+            ids = list(memories)
             recorder.touch("memories", ids)
             self._repository.memories.move_memories(ids, thread_id)
             self._repository.vectors.replace_vectors(ids, vectors)
             self._sessions.audit(session, "memory.moved", {"memory_ids": ids, "thread_id": thread_id})
-        return list(self._repository.memories.list_by_ids(ids).values())
+        return Changed(tuple(memories.values()), _newer(led), recorder.change_id)
 
-    def _own(self, memory_ids: Sequence[int]) -> list[Memory]:
-        if not 1 <= len(set(memory_ids)) <= MAX_BATCH:
-            rule = f"must hold 1 to {MAX_BATCH:,} ids; send several lists"
-            raise InvalidInputError("memory_ids", rule)
-        found = self._repository.memories.list_by_ids(list(dict.fromkeys(memory_ids)))
-        for memory_id in memory_ids:
-            if memory_id not in found:
-                raise MemoryNotFoundError(memory_id)
-            if (document := found[memory_id].document) is not None:
-                rule = f"holds {memory_id}, an entry of {document}; change that document instead"
+    def _require_thread(self, thread_id: str | None) -> None:
+        if thread_id is not None:
+            self._repository.threads.get_thread(thread_id)
+
+    def _own(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
+        """Return the memories that ids lead to, which are the user's own and no entries of documents."""
+        led = newest_versions(self._repository, _require_ids(memory_ids))
+        for memory in led.values():
+            if memory.document is not None:
+                rule = f"holds {memory.id}, an entry of {memory.document}; change that document instead"
                 raise InvalidInputError("memory_ids", rule)
-        return list(found.values())
+        return led
+
+
+def _require_ids(memory_ids: Sequence[int]) -> list[int]:
+    ids = list(dict.fromkeys(memory_ids))
+    if not 1 <= len(ids) <= MAX_BATCH:
+        raise InvalidInputError("memory_ids", f"must hold 1 to {MAX_BATCH:,} ids; send several lists")
+    return ids
+
+
+def _newer(led: Mapping[int, Memory]) -> dict[int, int]:
+    return {asked: memory.id for asked, memory in led.items() if asked != memory.id}
+
+
+def _revised(old: Memory, fields: Mapping[str, str], now: str) -> NewMemory:
+    kept = NewMemory(
+        content=old.content,
+        memory_type=old.memory_type,
+        thread_id=old.thread_id,
+        source=old.source,
+        subject=old.subject,
+        occurred_at=None if old.occurred_at == old.created_at else old.occurred_at,
+        expires_at=old.expires_at if old.expires_at and old.expires_at > now else None,
+        created_at=old.created_at,
+    )
+    new = replace(kept, **fields)
+    return replace(new, expires_at=None) if new.expires_at == NEVER else new
 
 
 def _past(row: ChangedRow) -> Past | None:

@@ -1,24 +1,20 @@
 """Keeping memories and bringing them back."""
 
 from collections.abc import Collection, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from datetime import date
 from functools import lru_cache
 
 from soulkeep.dates import asks_when, day_words, find_dates
 from soulkeep.days import Days
-from soulkeep.errors import InvalidInputError, MemoryNotFoundError, StoreBusyError
+from soulkeep.errors import InvalidInputError, StoreBusyError
 from soulkeep.models import (
     Clock,
-    Embedding,
     MemoryFilter,
     MessageMatch,
     NewMemory,
     Recall,
     Receipt,
     Session,
-    Similar,
     timestamp,
 )
 from soulkeep.ranking import (
@@ -32,15 +28,15 @@ from soulkeep.ranking import (
     text_words,
 )
 from soulkeep.repository import Repository
-from soulkeep.service.changes import ChangeRecorder, Changes
+from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
+from soulkeep.service.keeping import Keeper
 from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,
     MAX_QUERY,
     parse_filter,
-    parse_moment,
     require_memories,
     require_range,
     require_text,
@@ -50,12 +46,6 @@ from soulkeep.words import split_words
 LEXICAL_CANDIDATES = 100
 VECTOR_CANDIDATES = 50
 """How many candidates each half of the search hands to the ranking; never fewer than the limit."""
-
-SIMILAR = 3
-"""How many existing memories a receipt shows."""
-
-LOOKED_UP = 20
-"""A longer list is kept without looking for similar memories: for each of them that is a search."""
 
 MESSAGES = 5
 """How many messages an answer holds where they are included."""
@@ -69,6 +59,7 @@ class Memories:
     def __init__(
         self,
         repository: Repository,
+        keeper: Keeper,
         indexes: Indexes,
         entries: DocumentIndex,
         changes: Changes,
@@ -77,6 +68,7 @@ class Memories:
         days: Days,
     ) -> None:
         self._repository = repository
+        self._keeper = keeper
         self._indexes = indexes
         self._entries = entries
         self._changes = changes
@@ -93,9 +85,11 @@ class Memories:
     ) -> list[Receipt]:
         """Keep 1 to 1,000 memories in one transaction, all or none; return a receipt for each, in order.
 
-        A memory that says exactly what an older one says, with the same type and in the same scope (its
-        thread, or global), is not written again. Similar ones are looked for up to 20 memories.
-        `replaces` names memories in whose place a single new one comes: they leave recall for the trash.
+        A memory that states exactly what an older one does (content, type, thread, subject, expiry and
+        the date that was given) is not written again, wherever either comes from. Similar ones are
+        looked for up to 20 memories. `replaces` names memories that a single new one supersedes, or the
+        older one does that states the same: they leave recall for the trash. The id of an older version
+        stands for the newest. An expiry that is a date is the end of that day.
 
         Raises:
             InvalidInputError: A memory breaks a rule, or `replaces` does; nothing is written.
@@ -104,91 +98,10 @@ class Memories:
             StoreError: The store cannot take them.
             EmbedderError: A text cannot be embedded.
         """
-        session = session or self._sessions.current()
         require_memories(memories, self._days)
-        self._repository.threads.require_threads(_thread_ids(memories))
-        self._indexes.require_embedder()
-        memories = [_dated(memory, self._days) for memory in memories]
-        self._indexes.catch_up()
-        self._require_replaceable(replaces, len(memories))
-        alone, embeddings = self._indexes.embed_new(memories, session)
-        similar = self._similar(memories, alone)
-        action, leaving = "memory.replaced" if replaces else "memory.stored", (len(set(replaces)), 0)
-        with self._changes.recording(action, session, leaving=leaving) as recorder:
-            self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
-            self._replace(replaces, recorder)
-            kept = self._keep(memories, embeddings, session)
-            recorder.add("memories", (memory_id for memory_id, stored in kept if stored))
-            recorder.replace(replaces, kept[0][0])
-            now = timestamp(self._clock())
-            self._repository.threads.touch_threads(_thread_ids(memories), now)
-        return [
-            Receipt(memory_id, stored, _others(close, {memory_id, *replaces}), tuple(replaces))
-            for (memory_id, stored), close in zip(kept, similar, strict=True)
-        ]
-
-    def _require_replaceable(self, replaces: Sequence[int], count: int) -> None:
-        if not replaces:
-            return
-        if count != 1:
+        if replaces and len(memories) != 1:
             raise InvalidInputError("replaces", "goes with a single memory; send the others apart")
-        found = self._repository.memories.list_by_ids(replaces)
-        for memory_id in replaces:
-            if memory_id not in found:
-                raise MemoryNotFoundError(memory_id)
-            if (document := found[memory_id].document) is not None:
-                raise InvalidInputError(
-                    "replaces", f"holds {memory_id}, an entry of {document}; change that document"
-                )
-
-    def _replace(self, replaces: Sequence[int], recorder: ChangeRecorder) -> None:
-        recorder.touch("memories", replaces)
-        self._repository.memories.delete_memories(replaces)
-
-    def _keep(
-        self,
-        memories: Sequence[NewMemory],
-        embeddings: Sequence[Embedding | None],
-        session: Session,
-    ) -> list[tuple[int, bool]]:
-        """Add what is new; return for each memory the id that it has now, and whether it is new."""
-        table = self._repository.memories
-        older = table.find_duplicates(memories)
-        first: dict[tuple[str, str, str | None], int] = {}
-        for place, memory in enumerate(memories):
-            if older[place] is None:
-                first.setdefault(_identity(memory), place)
-        now = timestamp(self._clock())
-        places = list(first.values())
-        ids = table.add_memories(
-            [memories[place] for place in places], [embeddings[place] for place in places], now
-        )
-        added = dict(zip(places, ids, strict=True))
-        details = [_details(memory_id, memories[place]) for place, memory_id in added.items()]
-        self._sessions.audit(session, "memory.stored", *details)
-        return [
-            (known, False) if known is not None else (added[first[_identity(memory)]], place in added)
-            for place, (memory, known) in enumerate(zip(memories, older, strict=True))
-        ]
-
-    def _similar(
-        self, memories: Sequence[NewMemory], embeddings: Sequence[Embedding | None]
-    ) -> Sequence[tuple[Similar, ...] | None]:
-        if len(memories) > LOOKED_UP:
-            return [None] * len(memories)
-        return [self._similar_to(*pair) for pair in zip(memories, embeddings, strict=True)]
-
-    def _similar_to(self, memory: NewMemory, embedding: Embedding | None) -> tuple[Similar, ...]:
-        allowed = MemoryFilter(thread_id=memory.thread_id)
-        if embedding is None:
-            terms = query_terms(memory.content[:MAX_QUERY])
-            matching = self._repository.memories.matching(terms, allowed, SIMILAR)
-            similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
-        else:
-            near = self._repository.scan.nearest(embedding, allowed, SIMILAR)
-            similarities = {memory_id: 1 - distance for memory_id, distance in near}
-        rows = self._repository.memories.list_by_ids(list(similarities))
-        return tuple(Similar(rows[i], similarities[i]) for i in similarities if i in rows)
+        return self._keeper.keep(lambda _: memories, replaces, session)
 
     def recall(
         self,
@@ -306,34 +219,6 @@ class Memories:
         # Another process may have taken away what was found a moment ago.
         bm25, cosine = ({i: s for i, s in half.items() if i in memories} for half in (bm25, cosine))
         return Candidates(memories, bm25, cosine, near(neighbours, memories), self._days)
-
-
-def _thread_ids(memories: Sequence[NewMemory]) -> list[str]:
-    return list(dict.fromkeys(m.thread_id for m in memories if m.thread_id is not None))
-
-
-def _dated(memory: NewMemory, days: Days) -> NewMemory:
-    for name in ("occurred_at", "expires_at"):
-        if (value := getattr(memory, name)) is not None:
-            memory = replace(memory, **{name: parse_moment(name, value, days)})
-    return memory
-
-
-def _identity(memory: NewMemory) -> tuple[str, str, str | None]:
-    return memory.content, memory.memory_type, memory.thread_id
-
-
-def _details(memory_id: int, memory: NewMemory) -> dict[str, object]:
-    return {
-        "memory_id": memory_id,
-        "memory_type": memory.memory_type,
-        "thread_id": memory.thread_id,
-        "characters": len(memory.content),
-    }
-
-
-def _others(similar: tuple[Similar, ...] | None, but: AbstractSet[int]) -> tuple[Similar, ...] | None:
-    return None if similar is None else tuple(s for s in similar if s.memory.id not in but)
 
 
 @lru_cache(_KEPT_WORDS)

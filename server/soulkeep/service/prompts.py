@@ -7,7 +7,8 @@ from typing import Any
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
-from soulkeep.service.changes import ChangeRecorder, Changes
+from soulkeep.service.change_recorder import ChangeRecorder
+from soulkeep.service.changes import Changes
 from soulkeep.service.offers import fingerprint, offer_prompts
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (

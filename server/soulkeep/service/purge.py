@@ -17,6 +17,7 @@ from soulkeep.service.document_index import MEMORY, linked_id, without_link
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
+from soulkeep.service.versions import earlier_ids, latest_ids
 
 _WORDS = 40
 """So many words of a text are looked for in documents."""
@@ -146,18 +147,16 @@ class Purges:
 
 
 def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> PurgePlan:
-    """Follow memories back through their versions to all that they replaced."""
-    found: dict[int, list[Memory]] = {}
-    waiting = list(memory_ids)
-    while waiting:
-        memory_id = waiting.pop()
-        if memory_id not in found:
-            found[memory_id] = _versions(repository, memory_id)
-            waiting += _replaced(repository, memory_id)
+    """Follow memories to their newest versions and back to all that those replaced."""
+    latest = latest_ids(repository, memory_ids)
+    found = {
+        memory_id: _versions(repository, memory_id)
+        for memory_id in sorted(earlier_ids(repository, latest.values()) | latest.keys())
+    }
     for memory_id in memory_ids if strict else ():
         if not found[memory_id]:
             raise MemoryNotFoundError(memory_id)
-    return PurgePlan(tuple(sorted(found)), tuple(v for of_one in found.values() for v in of_one))
+    return PurgePlan(tuple(found), tuple(v for of_one in found.values() for v in of_one))
 
 
 def _versions(repository: Repository, memory_id: int) -> list[Memory]:
@@ -168,12 +167,6 @@ def _versions(repository: Repository, memory_id: int) -> list[Memory]:
         rule = f"holds {memory_id}, an entry of {live.document}; delete its line there"
         raise InvalidInputError("memory_ids", rule)
     return [*versions, live] if live else versions
-
-
-def _replaced(repository: Repository, memory_id: int) -> list[int]:
-    """Return what a memory replaced and what did not come back on its own."""
-    keys = {int(row.key) for row in repository.changes.rows_replaced_by(memory_id)}
-    return sorted(keys - repository.memories.list_by_ids(list(keys)).keys())
 
 
 def _delete(repository: Repository, plan: PurgePlan) -> None:

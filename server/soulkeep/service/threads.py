@@ -7,7 +7,8 @@ from typing import Literal, get_args
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
-from soulkeep.service.changes import ChangeRecorder, Changes
+from soulkeep.service.change_recorder import ChangeRecorder
+from soulkeep.service.changes import Changes
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_CONTENT,

@@ -165,3 +165,16 @@ def parse_moment(argument: str, value: str, days: Days, *, end_of_day: bool = Fa
         return timestamp(days.last_moment(day) if end_of_day else days.first_moment(day))
     except (ValueError, OverflowError):
         raise InvalidInputError(argument, _FORM) from None
+
+
+def parse_expiry(value: str, days: Days, now: str) -> str:
+    """Return the timestamp of an expiry; one that is a date is the last moment of that day.
+
+    Raises:
+        InvalidInputError: It is neither a date nor a time, or not after the timestamp `now`.
+    """
+    moment = parse_moment("expires_at", value, days, end_of_day=True)
+    if moment <= now:
+        rule = "has passed already; send a date or time to come, or leave it out"
+        raise InvalidInputError("expires_at", rule)
+    return moment

@@ -1,7 +1,8 @@
 """The tools for the rest of a memory's life: looking through them, changing them, undoing changes."""
 
 import shlex
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, InputRequiredResult
@@ -110,36 +111,57 @@ async def change_memory(
     ctx: Context[Home],
     action: Action,
     memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
-    content: Annotated[str, Field(max_length=MAX_CONTENT, description="For revise: the new text")] = "",
+    content: Annotated[
+        str, Field(max_length=MAX_CONTENT, description="For revise, as what follows")
+    ] = "",
+    memory_type: AnyMemoryType = "any",
+    source: _Text = "",
+    subject: _Text = "",
+    occurred_at: str = "",
+    expires_at: Annotated[str, Field(description='ISO or "never"')] = "",
     thread_id: Annotated[str, Field(max_length=MAX_NAME, description="For move; empty: global")] = "",
 ) -> Annotated[CallToolResult, ChangedAnswer]:
     """Revise, forget, restore from the trash, or move memories.
 
     Use it when something is wrong, over or private; it can be undone. Not for entries of documents.
     """
+    fields = {
+        "content": content,
+        "memory_type": "" if memory_type == "any" else memory_type,
+        "source": source,
+        "subject": subject,
+        "occurred_at": occurred_at,
+        "expires_at": expires_at,
+    }
+    given = {name: value for name, value in fields.items() if value}
     memories = await served(
-        ctx, lambda home, session: _changed(home, session, action, memory_ids, content, thread_id)
+        ctx, lambda home, session: _changed(home, session, action, memory_ids, given, thread_id)
     )
     return answer_both(changed_text(action, memories), ChangedAnswer.of(memories))
 
 
 def _changed(
-    home: Home, session: Session, action: Action, memory_ids: list[int], content: str, thread_id: str
-) -> list[Memory]:
-    if content and action != "revise":
-        raise InvalidInputError("content", "goes with action=revise")
+    home: Home,
+    session: Session,
+    action: Action,
+    memory_ids: list[int],
+    fields: dict[str, Any],
+    thread_id: str,
+) -> Sequence[Memory]:
+    for name in fields if action != "revise" else ():
+        raise InvalidInputError(name, "goes with action=revise")
     if thread_id and action != "move":
         raise InvalidInputError("thread_id", "goes with action=move")
     if action == "forget":
-        return home.lifecycle.forget(memory_ids, session)
+        return home.lifecycle.forget(memory_ids, session).memories
     if action == "move":
-        return home.lifecycle.move(memory_ids, thread_id or None, session)
-    if len(memory_ids) != 1:
-        raise InvalidInputError("memory_ids", f"must hold one id to {action}")
+        return home.lifecycle.move(memory_ids, thread_id or None, session).memories
     if action == "restore":
-        return [home.lifecycle.restore(memory_ids[0], session)]
-    receipt = home.lifecycle.revise(memory_ids[0], content, session=session)
-    return [home.repository.memories.get_memory(receipt.id)]
+        return home.lifecycle.restore(memory_ids, session).memories
+    if len(memory_ids) != 1:
+        raise InvalidInputError("memory_ids", "must hold one id to revise")
+    receipt = home.lifecycle.revise(memory_ids[0], **fields, session=session)
+    return [home.lifecycle.get_memory(receipt.id)]
 
 
 async def undo(

@@ -1,0 +1,43 @@
+"""The versions of a memory: which one an id leads to now, and which came before it."""
+
+from collections.abc import Iterable
+
+from soulkeep.errors import MemoryNotFoundError
+from soulkeep.models import Memory
+from soulkeep.repository import Repository
+
+
+def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[int, Memory]:
+    """Return for each id the memory that it leads to: its own, or the newest in its place.
+
+    Raises:
+        MemoryNotFoundError: There is none with this id, and none came in its place.
+    """
+    led = latest_ids(repository, memory_ids)
+    found = repository.memories.list_by_ids(list(led.values()))
+    for asked, memory_id in led.items():
+        if memory_id not in found:
+            raise MemoryNotFoundError(asked)
+    return {asked: found[memory_id] for asked, memory_id in led.items()}
+
+
+def latest_ids(repository: Repository, memory_ids: Iterable[int]) -> dict[int, int]:
+    """Return for each id the last one that came in its place, which may itself be gone; or the id."""
+    led = {memory_id: memory_id for memory_id in memory_ids}
+    while later := repository.changes.replacements(led.values()):
+        led = {asked: later.get(memory_id, memory_id) for asked, memory_id in led.items()}
+    return led
+
+
+def earlier_ids(repository: Repository, memory_ids: Iterable[int]) -> set[int]:
+    """Return these ids and those of all that they replaced, directly or through others.
+
+    What came back on its own, and what that had replaced, is not among them.
+    """
+    found: set[int] = set()
+    waiting = set(memory_ids)
+    while waiting:
+        found |= waiting
+        replaced = repository.changes.replaced_by(waiting)
+        waiting = replaced - repository.memories.list_by_ids(list(replaced)).keys() - found
+    return found
