@@ -267,6 +267,7 @@ class Database:
             self._ready(to_write=True).pragma("temp_store", "DEFAULT")
             self._connection.set_progress_handler(_tell_of_vacuum, _STEPS_BETWEEN_REPORTS)
             try:
+                _tell_of_vacuum()
                 self._connection.execute("VACUUM")
             finally:
                 self._connection.set_progress_handler(None)

@@ -3,6 +3,7 @@
 A fact in the store says that this is still to be done, so that a purge that was cut off shows.
 """
 
+from soulkeep.progress import tell
 from soulkeep.repository.connection import Database
 
 _PENDING = "erasure_pending"
@@ -29,6 +30,7 @@ def erase(database: Database) -> bool:
         StoreBusyError: Another process keeps writing.
         StoreFullError: The disk is full.
     """
+    tell("Merging the full-text indexes")
     for table in _FULL_TEXT:
         with database.transaction():
             # Entries are marked as deleted; only a merge of the whole index takes their words out.

@@ -170,6 +170,7 @@ class Backups:
         with exclusive(self.folder), workshop(self.folder, "rewriting") as stage:
             original, copy = self.folder / backup_id, stage / "backup"
             backup = read_backup(original)
+            tell("Writing a backup anew")
             verify_files(original)
             shutil.copytree(original, copy)
             store = copy / self._store.name

@@ -135,7 +135,7 @@ class DocumentIndex:
             return
         if reading.state == known:
             return
-        tell(f"Indexing {name}")
+        tell("Indexing documents")
         entries = [] if reading.says_what(known) else self._entries(reading)
         gone, added = self._difference(reading, known, entries)
         try:

@@ -1,0 +1,112 @@
+"""Progress: what may take its time says how far it is to a client that asks, in both eras."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from conftest import asking
+from soulkeep.app import build_server
+from soulkeep.models import NewMemory
+from soulkeep.progress import tell, told_to
+from soulkeep.service.home import Home
+
+Told = list[tuple[float, float | None, str | None]]
+
+
+async def called(client: Client, tool: str, **arguments: Any) -> Told:
+    """Call a tool; return its notifications of progress."""
+    told: Told = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        told.append((progress, total, message))
+
+    result = await client.call_tool(tool, arguments, progress_callback=note)
+    assert not result.is_error, result.content
+    return told
+
+
+def messages_of(told: Told) -> list[str]:
+    counts = [progress for progress, _, _ in told]
+    assert counts == sorted(set(counts)), "progress must grow"
+    return [message or "" for _, _, message in told]
+
+
+def keep(home: Home, count: int) -> list[int]:
+    return [r.id for r in home.memories.remember([NewMemory(f"Number {n}.") for n in range(count)])]
+
+
+async def test_a_purge_tells_what_it_does_backups_included(
+    make_home: Callable[..., Home], mode: str
+) -> None:
+    home = make_home(embedder="none")
+    first, *_ = keep(home, 3)
+    home.backups.make("before")
+
+    async with asking(home, mode, "accept", agree=True, backups=True) as (client, _):
+        messages = messages_of(await called(client, "purge", memory_ids=[first]))
+
+    assert messages[0] == "Looking through documents and their former texts"
+    assert "Writing the store anew" in messages
+    assert messages.index("Writing the store anew") < messages.index("Writing a backup anew")
+
+
+async def test_forgetting_very_many_and_taking_that_back_tell_of_the_backup(
+    make_home: Callable[..., Home], mode: str
+) -> None:
+    home = make_home(embedder="none")
+    ids = keep(home, 150)
+
+    async with Client(build_server(home), mode=mode, cache=None) as client:
+        forgotten = messages_of(await called(client, "change_memory", action="forget", memory_ids=ids))
+        (change,) = home.changes.list_changes(1)
+        await called(client, "undo", change_id=change.id)
+        stored = home.changes.list_changes(3)[-1]
+        for backup in home.backups.list_backups():
+            (home.backups.folder / backup.id / "manifest.json").unlink()
+        undone = messages_of(await called(client, "undo", change_id=stored.id))
+
+    assert forgotten == ["Copying the store: 100%", "Checking the copy of the store"]
+    assert undone == forgotten
+
+
+@pytest.mark.embedder
+async def test_a_long_list_tells_how_much_of_it_is_embedded(home: Home, mode: str) -> None:
+    memories = [{"content": f"Number {n}."} for n in range(450)]
+
+    async with Client(build_server(home), mode=mode, cache=None) as client:
+        messages = messages_of(await called(client, "remember", memories=memories))
+
+    assert messages[0] == "Loading the model"
+    assert messages[1].startswith("Embedding: ")
+
+
+@pytest.mark.embedder
+async def test_a_first_recall_tells_that_it_loads_and_indexes(home: Home, mode: str) -> None:
+    (home.path / "MEMORY.md").write_text("# Notes\n\n## Facts\n\n- Slates are grey.\n", "utf-8")
+
+    async with Client(build_server(home), mode=mode, cache=None) as client:
+        first = messages_of(await called(client, "recall", query="slates"))
+        second = await called(client, "recall", query="slates")
+
+    assert {"Indexing documents", "Loading the model"} <= set(first)
+    assert second == []
+
+
+async def test_progress_reaches_whoever_asked_for_the_work_and_nobody_else() -> None:
+    heard: list[str] = []
+
+    with told_to(lambda doing, share: heard.append(f"{doing} {share}")):
+        tell("Counting", 0.5)
+        other = threading.Thread(target=tell, args=("Another's work",))
+        other.start()
+        other.join()
+    tell("Nobody asked")
+
+    assert heard == ["Counting 0.5"]
+
+
+async def test_progress_goes_over_the_wire(process_client: Client) -> None:
+    assert "Indexing documents" in messages_of(await called(process_client, "recall", query="slates"))
