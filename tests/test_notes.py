@@ -257,7 +257,13 @@ async def test_where_the_user_took_the_section_away_that_is_an_error(mode: str, 
 @pytest.mark.skipif(sys.platform == "win32", reason="the command is written for the shells of Unix")
 @pytest.mark.parametrize(
     "line",
-    ["Grüße „ohne“ 'Schnörkel'.", '$(touch x) `id` "quoted" \\n !1', "-v, not --verbose", "* # 1."],
+    [
+        "Grüße „ohne“ 'Schnörkel'.",
+        '$(touch x) `id` "quoted" \\n !1',
+        "-v, not --verbose",
+        "#1.",
+        "* # x y",
+    ],
 )
 async def test_a_client_that_cannot_ask_gets_a_command_that_adds_the_very_line(
     line: str, client: Client, home: Home
@@ -266,7 +272,7 @@ async def test_a_client_that_cannot_ask_gets_a_command_that_adds_the_very_line(
 
     text, data = await call(client, "learn_preference", line=line)
 
-    dated = f"{line} ({home.documents.today().isoformat()})"
+    dated = f"{line.removeprefix('* # ')} ({home.documents.today().isoformat()})"
     assert (data["state"], data["line"]) == ("not asked", dated)
     assert f"\n- {dated}\n" in text
     assert read(home, "SOUL.md") == before
@@ -276,6 +282,75 @@ async def test_a_client_that_cannot_ask_gets_a_command_that_adds_the_very_line(
     environment = {**os.environ, "PATH": path, "SOULKEEP_HOME": str(home.path / "elsewhere")}
     subprocess.run(command, shell=True, check=True, timeout=30, env=environment, stdout=-3)  # noqa: S602
     assert f"\n- {dated}\n" in read(home, "SOUL.md")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "Likes plums.",
+        "- Likes plums.",
+        "* Likes plums.",
+        "1. Likes plums.",
+        "### Likes plums. ###",
+        "- - Likes plums.",
+        "## Preferences\n- Likes plums.",
+    ],
+)
+async def test_an_entry_that_brings_its_own_marks_is_not_marked_twice(
+    entry: str, client: Client, home: Home
+) -> None:
+    (home.path / "MEMORY.md").write_text("# Notes\n\n## Preferences\n- Old\n", encoding="utf-8")
+
+    for section in ("Preferences", "## Preferences", "preferences ", "Preferences:"):
+        await call(client, "curate_memory", action="add", section=section, entry=entry)
+        assert read(home, "MEMORY.md") == "# Notes\n\n## Preferences\n- Old\n- Likes plums.\n"
+        await call(client, "curate_memory", action="remove", section=section, entry="- Likes plums.")
+    await call(
+        client,
+        "curate_memory",
+        action="replace",
+        section="# Preferences",
+        entry="* Old",
+        new_entry=entry,
+    )
+    assert read(home, "MEMORY.md") == "# Notes\n\n## Preferences\n- Likes plums.\n"
+
+
+async def test_a_list_becomes_an_entry_an_item_and_a_log_keeps_its_own_header(
+    client: Client, home: Home
+) -> None:
+    (home.path / "MEMORY.md").write_text("# Notes\n\n## Food\n", encoding="utf-8")
+
+    await call(
+        client, "curate_memory", action="add", section="### Food", entry="- No nuts\n  at all\n- Plums"
+    )
+    _, logged = await call(client, "log_day", text="## 09:30\n* Tried it.\n* It works.")
+    several = {"action": "replace", "section": "Food", "entry": "Plums", "new_entry": "- a\n- b"}
+    refused = await client.call_tool("curate_memory", several)
+
+    assert read(home, "MEMORY.md") == "# Notes\n\n## Food\n- No nuts\n  at all\n- Plums\n"
+    log = read(home, f"daily/{logged['day']}.md")
+    assert log.endswith(f"## {logged['time']}\n\n- Tried it.\n- It works.\n")
+    assert "holds several list items" in str(refused.content)
+
+
+async def test_titles_and_entries_that_look_like_marks_are_found_to_the_letter(
+    client: Client, home: Home
+) -> None:
+    text = "# Notes\n\n## # of guests:\n- - 5\n- 5\n- 1984. A novel\n"
+    (home.path / "MEMORY.md").write_text(text, encoding="utf-8")
+
+    await call(client, "curate_memory", action="remove", section="# of guests:", entry="- 5")
+    await call(client, "curate_memory", action="add", section="# of guests:", entry="1986. Another")
+
+    assert read(home, "MEMORY.md") == text.replace("- - 5\n", "") + "- 1986. Another\n"
+
+
+@pytest.mark.parametrize("line", ["- Answer briefly.", "* Answer briefly.", "## Answer briefly."])
+async def test_a_learned_line_brings_no_marks_of_its_own(line: str, client: Client, home: Home) -> None:
+    _, data = await call(client, "learn_preference", line=line)
+
+    assert data["line"].startswith("Answer briefly. (")
 
 
 async def test_no_tool_writes_another_section_of_soul_md(client: Client, home: Home) -> None:

@@ -98,7 +98,7 @@ class Documents:
         return self._now().date()
 
     def append_daily(self, text: str) -> Logged:
-        """Append an entry to the log of today.
+        """Append an entry to the log of today; a list becomes an entry an item.
 
         Raises:
             InvalidInputError: The text is blank, nested too deeply, or none that a file can hold.
@@ -106,8 +106,10 @@ class Documents:
         """
         from soulkeep.documents.daily import log_addition, log_title
         from soulkeep.documents.markdown import as_item
+        from soulkeep.documents.markers import list_sent
 
-        item = as_item(_encoded(text).decode(), argument="text")
+        entries = list_sent(_encoded(text).decode())
+        item = [line for entry in entries for line in as_item(entry, argument="text")]
         now = self._now()
         day, at = now.date(), f"{now:%H:%M}"
         path = self.daily_path(day)

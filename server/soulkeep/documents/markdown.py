@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from soulkeep.documents.blocks import Block, is_blank, list_blocks, parse, split_lines
+from soulkeep.documents.markers import CODE, entry_text, lead_of, plain_title, unmarked
 from soulkeep.errors import EntryNotFoundError, InvalidInputError, SectionNotFoundError
 from soulkeep.words import split_words
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_MARKER = re.compile(r"( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
 _TABLE_RULE = re.compile(r"[ \t]*[|:-][|: \t-]*")
 _FOOTER = re.compile(r"([ \t]*)([*_])Last updated:.*\2[ \t]*")
@@ -20,8 +20,6 @@ _PLACEHOLDER = re.compile(r"[ \t]*\(.*\)[ \t]*")
 _LEAD = "- "
 _APART = ["", "<!-- -->", ""]
 _NEAR = 3
-_CODE = 4
-"""Spaces that make what follows them a block of code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def list_entries(text: str) -> list[Entry]:
             heading = block.title
         elif not _is_furniture(block, lines, opening=opening):
             spans = block.items or [(block.first, block.last)]
-            found = [Entry(heading, _entry_text(lines[a:b]), a, b) for a, b in spans]
+            found = [Entry(heading, entry_text(lines[a:b]), a, b) for a, b in spans]
             entries += [entry for entry in found if entry.text]
         opening = block.kind == "heading"
     return entries
@@ -105,7 +103,7 @@ def replace_entry(text: str, section: str, old: str, new: str) -> str:
         InvalidInputError: The new entry is blank or nested too deeply.
     """
     entry = _find_entry(text, section, old)
-    lead = _lead(split_lines(text)[entry.first]) or _LEAD
+    lead = lead_of(split_lines(text)[entry.first]) or _LEAD
     return _splice(text, entry.first, entry.last, as_item(new, lead))
 
 
@@ -168,11 +166,12 @@ def as_item(entry: str, lead: str = _LEAD, argument: str = "entry") -> list[str]
 
 
 def _sections(text: str, title: str) -> list[Section]:
+    """Return the sections of this title; where there are none, of what it says without its marks."""
     sections = list_sections(text)
-    found = [section for section in sections if _same_title(section.title, title)]
-    if not found:
-        raise SectionNotFoundError(title, [section.title for section in sections])
-    return found
+    for meant in (title, plain_title(title)):
+        if found := [section for section in sections if _same_title(section.title, meant)]:
+            return found
+    raise SectionNotFoundError(title, [section.title for section in sections])
 
 
 def _same_title(one: str, other: str) -> bool:
@@ -180,10 +179,11 @@ def _same_title(one: str, other: str) -> bool:
 
 
 def _find_entry(text: str, section: str, old: str) -> Entry:
-    _sections(text, section)
-    entries = [entry for entry in list_entries(text) if _same_title(entry.heading, section)]
-    wanted = _folded(old)
-    found = [entry for entry in entries if _folded(entry.text) == wanted]
+    title = _sections(text, section)[0].title
+    entries = [entry for entry in list_entries(text) if _same_title(entry.heading, title)]
+    found: list[Entry] = []
+    for meant in (old, unmarked(old)):
+        found = found or [entry for entry in entries if _folded(entry.text) == _folded(meant)]
     if len(found) != 1:
         near = [] if found else _near([entry.text for entry in entries], old)
         raise EntryNotFoundError(section, old, near, count=len(found))
@@ -214,7 +214,7 @@ def _place(section: Section, body: Sequence[Block], lines: Sequence[str]) -> tup
     lists = [block for block in body if block.kind == "bullet_list"]
     if lists:
         at = lists[-1].last
-        return at, at, _lead(lines[lists[-1].items[-1][0]]) or _LEAD
+        return at, at, lead_of(lines[lists[-1].items[-1][0]]) or _LEAD
     return *_gap(section, body, lines), _LEAD
 
 
@@ -257,7 +257,7 @@ def _would_swallow(
     ending = [block for block in blocks if block.items and block.items[0][0] < first][-1:]
     item = new[0] if new else next((lines[block.items[-1][0]] for block in ending), "")
     line = next((line for line in lines[last:] if not is_blank(line)), "").expandtabs(4)
-    return len(line) - len(line.lstrip(" ")) >= min(_CODE, len(_lead(item) or " " * _CODE))
+    return len(line) - len(line.lstrip(" ")) >= min(CODE, len(lead_of(item) or " " * CODE))
 
 
 def _is_between_items(blocks: Sequence[Block], line: int) -> bool:
@@ -305,32 +305,3 @@ def _is_footer(block: Block, lines: Sequence[str]) -> bool:
 def _is_line(block: Block, lines: Sequence[str], form: re.Pattern[str]) -> bool:
     single = block.kind == "paragraph" and block.last == block.first + 1
     return single and form.fullmatch(lines[block.first].rstrip("\r\n")) is not None
-
-
-def _entry_text(lines: Sequence[str]) -> str:
-    bare = [line.rstrip("\r\n") for line in lines]
-    bare[0] = bare[0].removeprefix("\ufeff")
-    lead = _lead(bare[0])
-    if lead is None:
-        return "\n".join(bare)
-    first = bare[0].expandtabs(4)[len(lead) :] if "\t" in bare[0][: len(lead)] else bare[0][len(lead) :]
-    others = [_dedented(line, len(lead)) for line in bare[1:]]
-    return "\n".join([first, *others] if first.strip() else others)
-
-
-def _lead(line: str) -> str | None:
-    """Return what an item begins with, up to the column of its text; None if the line begins none."""
-    marker = _MARKER.match(line.rstrip("\r\n"))
-    if marker is None:
-        return None
-    head = f"{marker[1]}{marker[2]}"
-    gap = len(marker[0].expandtabs(4)) - len(head)
-    # More than four spaces begin an indented code block, which is one space away from its marker.
-    return head + " " * (gap if 1 <= gap <= _CODE and marker.end() < len(line.rstrip("\r\n")) else 1)
-
-
-def _dedented(line: str, columns: int) -> str:
-    if line.startswith(" " * columns):
-        return line[columns:]
-    content = line.lstrip(" \t")
-    return line[: len(line) - len(content)].expandtabs(4)[columns:] + content

@@ -64,18 +64,16 @@ class Curator:
         self._options = options
 
     def add_entry(self, section: str, entry: str, session: Session | None = None) -> Curated:
-        """Add an entry to a section of MEMORY.md and date the footer.
+        """Add an entry to a section of MEMORY.md and date the footer; a list becomes an entry an item.
 
         Raises:
             InvalidInputError: The section or the entry breaks a rule.
             SectionNotFoundError: MEMORY.md has no such section.
             DocumentError: MEMORY.md cannot be read or written.
         """
-        from soulkeep.documents.markdown import add_entry
-
         _require(section, entry)
         return self._curate(
-            "entry.added", section, entry, lambda text: add_entry(text, section, entry), session
+            "entry.added", section, entry, lambda text: _added(text, section, entry), session
         )
 
     def add_to(
@@ -88,13 +86,11 @@ class Curator:
             SectionNotFoundError: The document has no such section.
             DocumentError: The document cannot be read or written.
         """
-        from soulkeep.documents.markdown import add_entry
-
         _require(section, entry)
         self._edit(
             name,
             "entry.added",
-            lambda text: add_entry(text, section, entry),
+            lambda text: _added(text, section, entry),
             session,
             {"section": section, "characters": len(entry)},
         )
@@ -109,11 +105,14 @@ class Curator:
             DocumentError: MEMORY.md cannot be read or written.
         """
         from soulkeep.documents.markdown import add_entry
+        from soulkeep.documents.markers import list_sent
 
         memory = self._repository.memories.get_memory(memory_id)
         if memory.document is not None:
             raise InvalidInputError("memory_id", f"names an entry of {memory.document}, not a memory")
-        entry = f"{memory.content} {link_to(memory_id)}"
+        sent = list_sent(memory.content, section)
+        # Several items stay one entry: the link is to the whole.
+        entry = f"{sent[0] if len(sent) == 1 else memory.content} {link_to(memory_id)}"
         _require(section, entry)
         return self._curate(
             "entry.promoted", section, entry, lambda text: add_entry(text, section, entry), session
@@ -131,9 +130,15 @@ class Curator:
             DocumentError: MEMORY.md cannot be read or written.
         """
         from soulkeep.documents.markdown import replace_entry
+        from soulkeep.documents.markers import list_sent
 
         _require(section, entry)
         _require(section, new_entry, "new_entry")
+        new_entry, *others = list_sent(new_entry, section)
+        if others:
+            raise InvalidInputError(
+                "new_entry", "holds several list items; send one, and add the others"
+            )
         origin = linked_id(entry)
         if origin is not None and linked_id(new_entry) is None:
             new_entry = f"{new_entry.rstrip()} {link_to(origin)}"
@@ -206,10 +211,12 @@ class Curator:
         Raises:
             InvalidInputError: The line is blank, has several lines, or is too long.
         """
+        from soulkeep.documents.markers import unmarked
+
         require_text("line", line, 500)
         if len(line.splitlines()) != 1:
             raise InvalidInputError("line", "must be a single line")
-        return f"{line.strip()} ({self._documents.today().isoformat()})"
+        return f"{unmarked(line).strip()} ({self._documents.today().isoformat()})"
 
     def learn(self, line: str, session: Session | None = None) -> str:
         """Write a line that the user agreed to under Learned Preferences in SOUL.md; return it.
@@ -270,6 +277,15 @@ class Curator:
         with self._changes.recording(action, session) as recorder:
             recorder.edit(name, hunks)
             self._sessions.audit(session, action, {"document": name, **details})
+
+
+def _added(text: str, section: str, sent: str) -> str:
+    from soulkeep.documents.markdown import add_entry
+    from soulkeep.documents.markers import list_sent
+
+    for entry in list_sent(sent, section):
+        text = add_entry(text, section, entry)
+    return text
 
 
 def _require(section: str, entry: str, argument: str = "entry") -> None:
