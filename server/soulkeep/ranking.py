@@ -15,7 +15,7 @@ from operator import mul
 from soulkeep.dates import DateSpan, date_score, has_time_word, names_day
 from soulkeep.days import Days
 from soulkeep.models import Match, Memory
-from soulkeep.words import split_words
+from soulkeep.words import STOP_WORDS, split_query, split_words
 
 MAX_TERMS = 64
 """Words of a query that are looked up; the rest of a longer one is left out."""
@@ -42,18 +42,6 @@ NEXT = 0.3
 
 SHORT_WORDS, LONG_WORDS = 40, 100
 """From short memories to long ones, in distinct words: long ones need term frequency and length."""
-
-# Function words that say nothing of what is looked for; in a query they only pull in long memories.
-STOP_WORDS = frozenset(
-    """
-    a about after all also am an and any are as at be because been before being but by can could did do
-    does doing for from had has have having he her here hers him his how i if in into is it its just me
-    more most my no nor not now of off on once only or other our ours out over own she should so some
-    such than that the their theirs them then there these they this those through to too under until up
-    us very was we were what when where which while who whom whose why will with would you your yours
-    """.split()
-)
-
 
 SAME = 0.999
 """From this strength on two words are the same word."""
@@ -89,9 +77,9 @@ class Candidates:
 def query_terms(query: str) -> list[str]:
     """Split a query into distinct words without stop words, at most 64.
 
-    A query of nothing but stop words keeps them, so that "who am I" still finds something.
+    A query of nothing but stop words keeps them, so that "The Who" still finds something.
     """
-    words = list(dict.fromkeys(split_words(query)))
+    words = list(dict.fromkeys(split_query(query)))
     return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
 
 

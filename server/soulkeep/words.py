@@ -1,13 +1,31 @@
 """Text as words, in every script: what the full-text index holds and what a query is looked up by.
 
-Both sides go through `split_words`, so whatever it does to a text it does to the question too.
+Numbers, versions, identifiers and names such as C++ are words of their own, which `identifiers` reads.
+A text is found by a little more than a question asks for: "GPT 4" by "gpt4" too, 555-0199 by "0199".
 """
 
 import re
-import sys
 import unicodedata
-from functools import cache, lru_cache
+from collections.abc import Iterator
+from functools import cache
 from itertools import chain
+
+from soulkeep.identifiers import letter_words, read_run, run_pattern
+
+TEXT_RULES = 2
+"""Grows with every change of what `split_words` returns, or of how documents are read: a store that
+older rules indexed is indexed anew when it is opened."""
+
+# Function words that say nothing of what is looked for; in a query they only pull in long memories.
+STOP_WORDS = frozenset(
+    """
+    a about after all also am an and any are as at be because been before being but by can could did do
+    does doing for from had has have having he her here hers him his how i if in into is it its just me
+    more most my no nor not now of off on once only or other our ours out over own she should so some
+    such than that the their theirs them then there these they this those through to too under until up
+    us very was we were what when where which while who whom whose why will with would you your yours
+    """.split()
+)
 
 # Marks that readers leave out at will: accents, Cyrillic titlo, niqqud, tashkeel. Those of Indic scripts
 # are vowels and stay.
@@ -16,8 +34,13 @@ _OPTIONAL_MARKS = re.compile(
     "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06ed\u200c\u200d]"
 )
 
-# Letters that are written either way, and that no decomposition takes apart.
-_SAME_LETTERS = str.maketrans("ıđĐøØłŁ\u0649\u0629", "idDoOlL\u064a\u0647")
+# Letters that are written either way, and that no decomposition takes apart; dashes and other signs.
+_SAME = (
+    "\u0131iđdĐDøoØOłlŁL\u0649\u064a\u0629\u0647\u2010-\u2011-\u2012-\u2013-\u2212-\u2044/\u066b.\u266f#"
+)
+
+# Signs that set thousands apart and do nothing else there.
+_THIN_SPACE = re.compile("(?<=\\d)[\u00a0\u066c\u2007-\u2009\u2019\u202f](?=\\d{3}(?!\\d))")
 
 # Scripts that are written without spaces (Thai, Lao, Myanmar, Khmer, kana, Han), and Hangul, whose
 # particles are written without one. 々 and ー repeat and lengthen what stands before them.
@@ -26,46 +49,77 @@ _UNSPACED = (
 )
 _UNSPACED += "\U00020000-\U0003ffff"
 
+_INDIC = range(0x900, 0x1100)
+_DIGITS = (*range(0x660, 0x1100), *range(0x17E0, 0x17EA))
 _ASCII_WORD = re.compile("[A-Za-z0-9]+")
-_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_ASCII_RUN = re.compile(run_pattern("[A-Za-z0-9]", "[A-Za-z]"))
+_IDENTIFIER = re.compile(r"[0-9_@&+#*]|[^\W_]\.[^\W_]|(?<!\w)\.[^\W_]|\b[^\W_]-|-[^\W_]\b")
+"""What only a text has that has more than words of letters."""
 
 
 @cache
-def _runs() -> re.Pattern[str]:
+def _run() -> re.Pattern[str]:
     # Built on the first text that needs it: most of the world's marks are looked up here.
-    marks = "".join(
-        chr(point) for point in range(0x900, 0x1100) if unicodedata.category(chr(point)) in ("Mn", "Mc")
-    )
-    return re.compile(f"([{_UNSPACED}]+)|(?:(?![{_UNSPACED}])[^\\W_]|[{marks}])+")
+    marks = "".join(chr(point) for point in _INDIC if unicodedata.category(chr(point)) in ("Mn", "Mc"))
+    word = f"(?:(?![{_UNSPACED}])[^\\W_]|[{marks}])"
+    return re.compile(f"([{_UNSPACED}]+)|" + run_pattern(word, r"[^\W\d_]"))
+
+
+@cache
+def _same_signs() -> dict[int, str]:
+    digits = {d: str(unicodedata.decimal(chr(d))) for d in _DIGITS if chr(d).isdecimal()}
+    return digits | {ord(one): other for one, other in zip(_SAME[::2], _SAME[1::2], strict=True)}
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into words: folded to one case, without optional marks, identifiers also in parts.
+    """Return the words that a text is found by, some of them twice: in one case, without optional marks.
 
     A run of a script without spaces becomes its overlapping pairs of characters and its last character
     alone, so that a pair finds it anywhere, and one character as the beginning of a word does too.
     """
     if text.isascii():
-        return list(chain.from_iterable(map(_with_parts, _ASCII_WORD.findall(text))))
-    folded = _fold(text)
+        if _IDENTIFIER.search(text) is None:
+            return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
+        return [word for run in _ASCII_RUN.findall(text) for word in read_run(run, STOP_WORDS).found]
     words: list[str] = []
-    for match in _runs().finditer(folded):
-        words.extend(_pairs(match[0]) if match[1] else _with_parts(match[0]))
+    for run, is_unspaced in _runs(text):
+        words.extend(_pairs(run) if is_unspaced else read_run(run, STOP_WORDS).found)
     return words
 
 
-def _fold(text: str) -> str:
-    bare = _OPTIONAL_MARKS.sub("", unicodedata.normalize("NFKD", text))
-    return unicodedata.normalize("NFC", bare).translate(_SAME_LETTERS)
+def split_query(text: str) -> list[str]:
+    """Return the words that a question asks for; a text that says the same is found by each of them."""
+    words: list[str] = []
+    for run, is_unspaced in _runs(text):
+        words.extend(_pairs(run) if is_unspaced else read_run(run, STOP_WORDS).asked)
+    return words
 
 
-@lru_cache(50_000)
-def _with_parts(word: str) -> tuple[str, ...]:
-    lower = sys.intern(word.casefold())
-    if word.islower() or word.isupper() or len(parts := _CAMEL.split(word)) == 1:
-        # Case folding can bring a mark of its own: the Turkish capital İ does.
-        return (lower if lower.isascii() else _OPTIONAL_MARKS.sub("", lower),)
-    return (lower, *(part.casefold() for part in parts))
+def same_text(text: str) -> str:
+    """Return what texts share that a reader cannot tell apart: composed (NFC), with single spaces.
+
+    An editor may have written an accent as a mark of its own, as file names have it on macOS.
+    """
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def same_title(text: str) -> str:
+    """Return what titles share that differ in case at most, or in what a reader cannot see."""
+    return same_text(same_text(text).casefold())
+
+
+def _runs(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield the runs of a text that words are read from, and whether their script has no spaces."""
+    for match in _run().finditer(fold(text)):
+        yield match[0], match[1] is not None
+
+
+def fold(text: str) -> str:
+    """Return a text without optional marks, digits and dashes as in ASCII; letters keep their case."""
+    if text.isascii():
+        return text
+    bare = _OPTIONAL_MARKS.sub("", unicodedata.normalize("NFKD", _THIN_SPACE.sub(",", text)))
+    return unicodedata.normalize("NFC", bare).translate(_same_signs())
 
 
 def _pairs(run: str) -> list[str]:
@@ -74,5 +128,5 @@ def _pairs(run: str) -> list[str]:
 
 def is_single_unspaced(word: str) -> bool:
     """Whether a word is one character of a script without spaces, which only begins indexed words."""
-    match = None if word.isascii() or len(word) != 1 else _runs().fullmatch(word)
+    match = None if word.isascii() or len(word) != 1 else _run().fullmatch(word)
     return match is not None and match[1] is not None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from soulkeep.embedders import Embedded
 from soulkeep.errors import EmbedderUnavailableError
+from soulkeep.identifiers import is_exact
 from soulkeep.models import Embedding
 from soulkeep.progress import tell
 
@@ -45,7 +46,6 @@ MAX_CHARACTERS = 100_000
 """Characters that are turned into tokens at once, at some hundred bytes of memory each."""
 
 _VOCABULARY = 32_000
-_DIGITS = "0123456789"
 _UNKNOWN, _FIRST_WORD = 0, 259
 # Llama's vocabulary lists its bytes first and then its words by falling frequency.
 
@@ -77,10 +77,12 @@ class WordLlama:
         if not weights:
             return self.embed([query])
         model = self._loaded()
-        tokens = [model.tokens(word) for word in weights]
+        # The vectors of a number's digits add up to those of any other number that has them.
+        words = [word for word in weights if not is_exact(word)] or list(weights)
+        tokens = [model.tokens(word) for word in words]
         pooled = sum(
-            weight * model.table[ids].astype("<f4").sum(axis=0)
-            for weight, ids in zip(weights.values(), tokens, strict=True)
+            weights[word] * model.table[ids].astype("<f4").sum(axis=0)
+            for word, ids in zip(words, tokens, strict=True)
         )
         return Embedded((_unit(pooled),), sum(len(ids) for ids in tokens))
 
@@ -88,6 +90,8 @@ class WordLlama:
         self, query: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> Sequence[Sequence[float]]:
         """Return (cosine - 0.2) / 0.8 of each query word and its nearest word in each text, 0 to 1.
+
+        A word with digits or signs is near to itself alone: 100218 has nothing of 100821.
 
         A text's best match per question word, summed, is late interaction: Khattab and Zaharia,
         "ColBERT", SIGIR 2020, here over static vectors of words.
@@ -103,6 +107,9 @@ class WordLlama:
             is_used[rows] = True
             used = np.flatnonzero(is_used)
             cosines = self._model.words[used] @ self._model.words[asked].T
+        for column, word in enumerate(query):
+            if is_exact(word):
+                cosines[:, column] = used == asked[column]
         turn = np.empty(len(is_used), np.intp)
         turn[used] = np.arange(len(used))
         strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[turn[rows]]
@@ -158,8 +165,6 @@ class _Model:
         self._equal = np.ones_like(self.weights)
         # Memory that is not written to takes no room, and growing would copy it.
         self.words = np.empty((2 * MAX_WORDS, DIMENSIONS), dtype=np.float32)
-        self._space, *digits = self.tokens(_DIGITS)
-        self._digits = dict(zip(_DIGITS, digits, strict=True))
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text."""
@@ -170,12 +175,6 @@ class _Model:
         encode = partial(self.tokenizer.encode_batch_fast, add_special_tokens=False)
         groups = _groups(texts, MAX_CHARACTERS)
         return [encoded.ids or [_UNKNOWN] for group in groups for encoded in encode(group)]
-
-    def _word_tokens(self, word: str) -> list[int]:
-        if word.isdecimal() and word.isascii():
-            # The model reads numbers digit by digit, and a memory may have many that no other has.
-            return [self._space, *map(self._digits.__getitem__, word)]
-        return self.tokens(word)
 
     def pooled(
         self, texts: Sequence[Sequence[int]], weights: "NDArray[np.float32]"
@@ -193,17 +192,22 @@ class _Model:
         return sums
 
     def store_words(self, start: int, words: list[str]) -> None:
-        """Put the unit vectors of words into the matrix, from row `start` on."""
+        """Put the unit vectors of words into the matrix, from row `start` on; zero for exact ones."""
         import numpy as np
 
         if not words:
             return
         while start + len(words) > len(self.words):
             self.words = np.concatenate((self.words, np.empty_like(self.words)))
-        for group in _groups([self._word_tokens(word) for word in words]):
+        near = [place for place, word in enumerate(words, start) if not is_exact(word)]
+        self.words[start : start + len(words)] = 0
+        done = 0
+        for group in _groups([self.tokens(words[place - start]) for place in near]):
             sums = self.pooled(group, self._equal)
-            self.words[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-            start += len(group)
+            self.words[near[done : done + len(group)]] = sums / np.linalg.norm(
+                sums, axis=1, keepdims=True
+            )
+            done += len(group)
 
 
 def _groups(texts: Sequence[_Sized], most: int = MAX_TOKENS) -> Iterator[list[_Sized]]:

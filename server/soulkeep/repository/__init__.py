@@ -1,10 +1,11 @@
 """The only code that talks to SQLite."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 from soulkeep.days import Days
+from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import Fault
 from soulkeep.repository import backups, checks, compaction, erasure, schema
 from soulkeep.repository.changes import ChangeTable
@@ -20,6 +21,7 @@ from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import Migrating, bootstrap
 from soulkeep.repository.threads import ThreadTable
 from soulkeep.repository.vectors import VectorTable
+from soulkeep.words import TEXT_RULES
 
 __all__ = ["Repository"]
 
@@ -49,11 +51,12 @@ class Repository:
             self.frequencies = WordFrequencies(self._database)
             self.ledger = Ledger(self._database, days)
             self.messages = MessageTable(self._database, self.ledger)
+            self.documents = DocumentTable(self._database)
             bootstrap(self._database, rebuild=self.rebuild_full_text, migrating=migrating)
             self._database.note_identity()
+            self._follow_text_rules()
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
-        self.documents = DocumentTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)
 
@@ -61,6 +64,24 @@ class Repository:
         """Build the full-text indexes anew from memories and messages; inside a transaction."""
         self.memories.rebuild_full_text()
         self.messages.rebuild_full_text()
+        self._database.execute(
+            "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('text_rules', ?)", (TEXT_RULES,)
+        )
+
+    def _follow_text_rules(self) -> None:
+        """Index anew what older rules for texts indexed, and let documents be read again."""
+        if self._text_rules() >= TEXT_RULES:
+            return
+        # Who cannot write now still finds most; whoever opens the store next tries again.
+        with suppress(StoreBusyError, StoreFullError, StoreNotWritableError), self.transaction():
+            # Another process may have done it meanwhile.
+            if self._text_rules() < TEXT_RULES:
+                self.rebuild_full_text()
+                self.documents.forget_states()
+
+    def _text_rules(self) -> int:
+        rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'text_rules'")
+        return int(rows[0][0]) if rows else 1
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""

@@ -8,10 +8,10 @@ from soulkeep.errors import StoreCorruptError
 from soulkeep.models import Fault
 from soulkeep.repository.connection import Database
 from soulkeep.repository.erasure import is_pending
+from soulkeep.repository.full_text import fts_text
 from soulkeep.repository.messages import THREAD_KEY
 from soulkeep.repository.vectors import DIMENSIONS
 from soulkeep.wording import agreeing, counted
-from soulkeep.words import split_words
 
 TABLES = (
     "threads",
@@ -252,6 +252,6 @@ def _sample(database: Database, index: _FullText) -> list[tuple[int, str]]:
 
 def _is_found(database: Database, table: str, entry: int, text: str) -> bool:
     # Words side by side all have to be there; one in which FTS5 knows no letters is passed over.
-    words = " ".join(f'"{word}"' for word in dict.fromkeys(split_words(text))) or '""'
+    words = " ".join(f'"{word}"' for word in dict.fromkeys(fts_text(text).split())) or '""'
     found = f"SELECT 1 FROM {table} WHERE {table} MATCH ? AND rowid = ?"
     return bool(database.execute(found, (words, entry)))

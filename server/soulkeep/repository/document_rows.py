@@ -30,6 +30,10 @@ class DocumentTable:
         )
         return {row[0] for row in rows}
 
+    def forget_states(self) -> None:
+        """Let every document be read again, whatever is known of it; inside a transaction."""
+        self._database.execute("UPDATE document_states SET state = ''")
+
     def put_state(self, name: str, state: str | None) -> None:
         """Record the state of a file whose entries are indexed now; None forgets the file."""
         if state is None:

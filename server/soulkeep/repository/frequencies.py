@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from soulkeep.repository.connection import Database
-from soulkeep.repository.memories import fts_term
+from soulkeep.repository.full_text import fts_term
 
 TOLERANCE = 0.01
 """A kept count is used again while at most this share of it can have been added or taken away."""

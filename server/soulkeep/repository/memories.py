@@ -12,8 +12,8 @@ from soulkeep.errors import MemoryNotFoundError
 from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory
 from soulkeep.repository.conditions import WHEN, conditions
 from soulkeep.repository.connection import Database
+from soulkeep.repository.full_text import fts_term, fts_text
 from soulkeep.repository.vectors import VectorTable
-from soulkeep.words import is_single_unspaced, split_words
 
 COLUMNS = (
     "m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject,"
@@ -212,8 +212,8 @@ class MemoryTable:
             (
                 (
                     memory_id,
-                    " ".join(split_words(content)),
-                    " ".join(split_words(subject)) if subject else "",
+                    fts_text(content),
+                    fts_text(subject or ""),
                     _day_text(self._days.day_of(occurred_at)),
                 )
                 for memory_id, content, subject, occurred_at in memories
@@ -225,7 +225,7 @@ class MemoryTable:
     ) -> list[tuple[int, float]]:
         """Return up to `limit` pairs of id and BM25 score (larger is better), best first.
 
-        A memory matches that has any of the words `terms`, as `split_words` makes them.
+        A memory matches that has any of the words `terms`, as `split_query` makes them.
         """
         if not terms:
             return []
@@ -309,13 +309,7 @@ def _forms(text: str) -> list[str]:
 
 @lru_cache(10_000)
 def _day_text(day: date | None) -> str:
-    return " ".join(split_words(day_words(day))) if day else ""
-
-
-def fts_term(term: str) -> str:
-    """Return what FTS5 has to match for one word of `split_words`."""
-    # Quoted, a word is a string to FTS5 and never one of its operators.
-    return f'"{term}"*' if is_single_unspaced(term) else f'"{term}"'
+    return day_words(day).lower() if day else ""
 
 
 def _neighbour(side: str, closest: str, order: str) -> str:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from soulkeep.models import MemoryFilter, Message, MessageMatch, NewMessage, Session
 from soulkeep.repository.connection import Database
+from soulkeep.repository.full_text import fts_term, fts_text
 from soulkeep.repository.ledger import Ledger
-from soulkeep.repository.memories import fts_term
-from soulkeep.words import split_words
 
 THREAD_KEY = "thread:"
 """With a thread's id behind it: the session_key of the session that holds the thread's messages."""
@@ -142,7 +141,7 @@ class MessageTable:
     def _index(self, messages: Iterable[tuple[int, str]]) -> None:
         self._database.execute_many(
             "INSERT INTO messages_fts (rowid, content) VALUES (?, ?)",
-            ((message_id, " ".join(split_words(content))) for message_id, content in messages),
+            ((message_id, fts_text(content)) for message_id, content in messages),
         )
 
 

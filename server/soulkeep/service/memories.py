@@ -41,7 +41,6 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
-from soulkeep.words import split_words
 
 LEXICAL_CANDIDATES = 100
 VECTOR_CANDIDATES = 50
@@ -228,4 +227,4 @@ def _words_of(content: str, subject: str | None, day: date | None) -> tuple[str,
 
 @lru_cache(_KEPT_WORDS)
 def _words_of_day(day: date | None) -> Sequence[str]:
-    return split_words(day_words(day)) if day else ()
+    return day_words(day).lower().split() if day else ()

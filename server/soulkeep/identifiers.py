@@ -1,0 +1,226 @@
+"""Numbers, versions, identifiers and names with signs as words: pure functions on one run of a text.
+
+A run is what `run_pattern` finds: letters and digits, with the signs between them and what stands beside
+a number. It is compared whole: 3.2.11 has nothing of 3.11.2, and C nothing of C++. It is the same word
+however it is written: HARB-1042 and HARB1042, 12,500 and 12.500.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, pairwise
+
+SIGNS = ".:-+#*%&"
+"""The signs that a word may have."""
+
+LONG_NUMBER = 7
+"""From so many digits on, groups of them are one number (a phone's, a date); fewer are numbers apart."""
+
+SHORT_HASH = 7
+"""Characters to which Git cuts a hash."""
+
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_MARKS = re.compile("[\u0300-\u036f]")
+_EXACT = re.compile("[0-9.:+#*%&-]")
+_ATOM = re.compile(
+    r"(?:^\.)?(?:(?![0-9_])[^\s!-/:-@\[-^`{-~])+(?:\+\+|[+#*](?![^\W_]))?|[0-9]+(?:[.:][0-9]+)*%?"
+)
+_SPACES = re.compile(r"[ )]+#?|#(?=[0-9])|(?<=-[0-9]{2})T(?=[0-9]{2}:)")
+_THOUSANDS = re.compile(
+    r"(?<![\d.,'_])[1-9]\d{0,2}(?:(?:,\d\d\d?)*,\d{3}|(?:\.\d{3})+|(?:['_]\d{3})+)(?:[.,]\d+)?(?![.,'_]?\d)"
+)
+_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)")
+_PHONE = re.compile(r"\d{3}\.\d{3}\.\d{4}")
+_DAY = re.compile(r"(\d\d?)\.(\d\d?)\.((?:19|20)\d\d)")
+_HASH = re.compile("(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The words that a run is asked for by, and those that it is found by; the first is all of it."""
+
+    asked: tuple[str, ...]
+    found: tuple[str, ...]
+
+
+def run_pattern(word: str, letter: str) -> str:
+    """Return the pattern of a run, from those of one character of a word and of one letter."""
+    joined = "|".join(
+        (
+            r"[._@&-]",
+            r"(?<=[0-9])[/:,'](?=[0-9])",
+            r"\+\+(?=[0-9])",
+            r"(?:\) ?| ?)#?(?=[0-9])",
+            rf"(?<=[0-9]) (?={letter}{{1,3}}(?!{word}))",
+        )
+    )
+    # A star is one of a name beside a single letter, unless it is one of a pair, which is emphasis.
+    star = rf"(?:(?<=[^*\w]{letter})|(?<=^{letter}))\*(?![*\w])"
+    signs = rf"\+\+|[+#](?!{word})|(?<=[0-9]) ?%|{star}"
+    return rf"(?:(?<![\w.])\.(?={letter}{letter}))?(?:{word})+(?:(?:{joined})(?:{word})+)*(?:{signs})?"
+
+
+def is_exact(word: str) -> bool:
+    """Whether a word has digits or signs, so that only the same word says the same."""
+    return _EXACT.search(word) is not None
+
+
+@lru_cache(50_000)
+def letter_words(word: str) -> tuple[str, ...]:
+    """Return a word of letters in one case, and the parts of one such as `camelCase`."""
+    lower = sys.intern(word.casefold())
+    if word.islower() or word.isupper() or len(parts := _CAMEL.split(word)) == 1:
+        # Case folding can bring a mark of its own: the Turkish capital İ does.
+        return (lower if lower.isascii() else _MARKS.sub("", lower),)
+    return (lower, *(part.casefold() for part in parts))
+
+
+@lru_cache(50_000)
+def read_run(run: str, stop_words: frozenset[str]) -> Read:
+    """Read a run; a number belongs to the word beside it, too, if that is none of the stop words."""
+    segments = [read for text in _SPACES.split(run.replace(" %", "%")) if (read := _read(text))]
+    asked = [word for read in segments for word in read.asked]
+    found = [word for read in segments for word in read.found]
+    for numbers in _numbers_side_by_side(segments):
+        whole = "".join(read.found[0] for read in numbers)
+        is_one = _are_thousands(numbers)
+        if is_one:
+            asked = [word for word in asked if all(word not in read.asked for read in numbers)]
+        if is_one or _digits(whole) >= LONG_NUMBER:
+            asked.insert(0, whole)
+            found.insert(0, whole)
+    for one, other in pairwise(read.found[0] for read in segments):
+        if one not in stop_words and other not in stop_words and (one.isalpha() or other.isalpha()):
+            found.append(one + other)
+    return Read(tuple(dict.fromkeys(asked)), tuple(dict.fromkeys(found)))
+
+
+def _numbers_side_by_side(segments: Sequence[Read]) -> Iterable[list[Read]]:
+    for is_number, group in groupby(segments, lambda read: read.found[0][-1].isdigit()):
+        numbers = list(group)
+        if is_number and len(numbers) > 1:
+            yield numbers
+
+
+def _are_thousands(numbers: Sequence[Read]) -> bool:
+    first, *others = (read.found[0] for read in numbers)
+    return len(first) <= 3 and first.isdigit() and all(len(o) == 3 and o.isdigit() for o in others)
+
+
+def _read(segment: str) -> Read | None:
+    """Read what has no spaces; None if there is nothing in it."""
+    segment = _THOUSANDS.sub(_without_thousands, segment)
+    segment = _DECIMAL_COMMA.sub(r"\1.\2", segment)
+    atoms, gaps, end = [], [], 0
+    for match in _ATOM.finditer(segment):
+        atoms.append(match[0])
+        gaps.append(segment[end : match.start()])
+        end = match.end()
+    if not atoms:
+        return None
+    if len(atoms) == 1:
+        return _read_one(atoms[0])
+    numbers = [atom for atom in atoms if atom[0].isdigit()]
+    if not numbers:
+        return _read_name(atoms, gaps)
+    whole = _whole(atoms, gaps)
+    return _read_numbers(whole, atoms) if len(numbers) == len(atoms) else _read_mixed(whole, atoms, gaps)
+
+
+def _without_thousands(match: re.Match[str]) -> str:
+    """Write a number such as 12.500,75 as 12500.75."""
+    number = match[0]
+    signs = [sign for sign in number if not sign.isdigit()]
+    ends_in_decimals = signs[-1] != signs[0] or len(re.split("[.,'_]", number)[-1]) != 3
+    whole, decimals = number.rsplit(signs[-1], 1) if ends_in_decimals else (number, "")
+    return re.sub("[.,'_]", "", whole) + (f".{decimals}" if decimals else "")
+
+
+def _whole(atoms: Sequence[str], gaps: Sequence[str]) -> str:
+    """Join the parts; a few digits beside a few digits stay apart, so that 1-12 is not 11-2."""
+    few = sum(map(_digits, atoms)) < LONG_NUMBER
+    whole = atoms[0].casefold()
+    for before, gap, atom in zip(atoms, gaps[1:], atoms[1:], strict=False):
+        numbers = before[-1].isdigit() and atom[0].isdigit()
+        whole += ("&" if gap == "&" else "-" if numbers and few else "") + atom.casefold()
+    return whole
+
+
+def _digits(text: str) -> int:
+    return sum(map(str.isdigit, text))
+
+
+def _both(words: Iterable[str]) -> Read:
+    kept = tuple(dict.fromkeys(words))
+    return Read(kept, kept)
+
+
+def _read_one(atom: str) -> Read:
+    if not atom[0].isdigit():
+        return _both(_letters(atom))
+    if day := _DAY.fullmatch(atom):
+        date = f"{day[3]}{int(day[2]):02}{int(day[1]):02}"
+        return Read((date,), (date, day[3]))
+    if _PHONE.fullmatch(atom):
+        return _read_numbers(atom.replace(".", ""), atom.split("."))
+    bare = atom.rstrip("%")
+    parts = bare.split(":") if "." in bare else ()
+    return Read(tuple(dict.fromkeys((atom, bare))), tuple(dict.fromkeys((atom, bare, *parts))))
+
+
+def _letters(atom: str) -> tuple[str, ...]:
+    """Read letters with their signs: C++ is one word, and .env and Disney+ are also env and Disney."""
+    bare = atom.strip(".+#*")
+    if bare == atom:
+        return letter_words(atom)
+    if atom.endswith("#") and len(bare) > 2:
+        return letter_words(bare)
+    also = not bare.isupper() if atom.startswith(".") else len(bare) > 2
+    return (atom.casefold(), *(letter_words(bare) if also else ()))
+
+
+def _read_name(atoms: Sequence[str], gaps: Sequence[str]) -> Read:
+    """Read letters with signs between them: node.js, snake_case, R&D, Objective-C."""
+    hyphened = set(gaps[1:]) == {"-"}
+    if hyphened and min(map(len, atoms)) > 1:
+        return _both(word for atom in atoms for word in _letters(atom))
+    whole = _whole(atoms, gaps)
+    # The C of Objective-C is no C, and the e of e.g. no word.
+    told = atoms[:-1] if hyphened and len(atoms[-1]) == 1 else atoms
+    parts = [w for atom in told for w in _letters(atom) if len(w) > 1 or hyphened]
+    ending = [f".{atoms[-1].casefold()}"] if gaps[-1] == "." and 2 <= len(atoms[-1]) <= 5 else []
+    asked = _both((whole, *parts)).asked
+    return Read(asked, tuple(dict.fromkeys((*asked, *ending))))
+
+
+def _read_numbers(whole: str, atoms: Sequence[str]) -> Read:
+    """Read numbers with signs between them: those of a range, or the groups of a long one."""
+    parts = [word for atom in atoms for word in _read_one(atom).found]
+    found = _both((whole, *parts)).found
+    few = _digits(whole) < LONG_NUMBER
+    return Read(found if few else _both((whole, *(p for p in parts if _digits(p) > 3))).asked, found)
+
+
+def _read_mixed(whole: str, atoms: Sequence[str], gaps: Sequence[str]) -> Read:
+    """Read letters and digits: HARB-1042, 5km, GPT-4o, python3.12, a hash."""
+    if atoms[0] in ("v", "V") and len(atoms) == 2 and "." in atoms[1]:
+        return _read_one(atoms[1])
+    pieces: list[list[str]] = []
+    for atom, gap in zip(atoms, gaps, strict=True):
+        if gap or not pieces:
+            pieces.append([])
+        pieces[-1].append(atom)
+    words = [whole]
+    for piece in pieces:
+        if len(pieces) > 1:
+            words += ["".join(piece).casefold()]
+        words += [w for atom in piece if not atom[0].isdigit() for w in _letters(atom)]
+        # The number of HARB1042 is told alone, too, but 4o is no 4, and a hash has no numbers.
+        if len(piece) == 2 and (piece[1][0].isdigit() or len(pieces) == 1):
+            words += [atom for atom in piece if atom[0].isdigit()]
+    if _HASH.fullmatch(whole):
+        words.append(whole[:SHORT_HASH])
+    found = [word for word in words if len(word) > 1 or word.isdigit()]
+    return Read(_both(w for w in found if len(w) > 1).asked, _both(found).found)
