@@ -23,7 +23,7 @@ from soulkeep.ranking import (
         ("When do I get paid?", ["get", "paid"]),
         ("who am I", ["who", "am", "i"]),
         ("Tea, TEA and tea", ["tea"]),
-        ("snake_case v1.2", ["snake", "case", "v1", "2"]),
+        ("snake_case v1.2", ["snakecase", "snake", "case", "1.2"]),
         ("Größe der Küche", ["grosse", "der", "kuche"]),
         ("?!", []),
     ],

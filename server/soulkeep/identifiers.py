@@ -32,8 +32,9 @@ _THOUSANDS = re.compile(
     r"(?<![\d.,'_])[1-9]\d{0,2}(?:(?:,\d\d\d?)*,\d{3}|(?:\.\d{3})+|(?:['_]\d{3})+)(?:[.,]\d+)?(?![.,'_]?\d)"
 )
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)")
-_PHONE = re.compile(r"\d{3}\.\d{3}\.\d{4}")
+_DOTTED_PHONE = re.compile(r"(?<![\d.])(\d{3})\.(\d{3})\.(\d{4})(?![.]?\d)")
 _DAY = re.compile(r"(\d\d?)\.(\d\d?)\.((?:19|20)\d\d)")
+_GROUP = re.compile(r"[a-z]{0,4}\d+(?:\.\d+)?")
 _HASH = re.compile("(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12,}")
 
 
@@ -98,7 +99,7 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
 
 
 def _numbers_side_by_side(segments: Sequence[Read]) -> Iterable[list[Read]]:
-    for is_number, group in groupby(segments, lambda read: read.found[0][-1].isdigit()):
+    for is_number, group in groupby(segments, lambda read: bool(_GROUP.fullmatch(read.found[0]))):
         numbers = list(group)
         if is_number and len(numbers) > 1:
             yield numbers
@@ -111,6 +112,7 @@ def _are_thousands(numbers: Sequence[Read]) -> bool:
 
 def _read(segment: str) -> Read | None:
     """Read what has no spaces; None if there is nothing in it."""
+    segment = _DOTTED_PHONE.sub(r"\1-\2-\3", segment)
     segment = _THOUSANDS.sub(_without_thousands, segment)
     segment = _DECIMAL_COMMA.sub(r"\1.\2", segment)
     atoms, gaps, end = [], [], 0
@@ -163,8 +165,6 @@ def _read_one(atom: str) -> Read:
     if day := _DAY.fullmatch(atom):
         date = f"{day[3]}{int(day[2]):02}{int(day[1]):02}"
         return Read((date,), (date, day[3]))
-    if _PHONE.fullmatch(atom):
-        return _read_numbers(atom.replace(".", ""), atom.split("."))
     bare = atom.rstrip("%")
     parts = bare.split(":") if "." in bare else ()
     return Read(tuple(dict.fromkeys((atom, bare))), tuple(dict.fromkeys((atom, bare, *parts))))

@@ -21,7 +21,7 @@ MAX_TERMS = 64
 """Words of a query that are looked up; the rest of a longer one is left out."""
 
 MAX_OCCURRENCES = 5_000
-"""So many occurrences of words BM25 reads in a few milliseconds."""
+"""Occurrences of words that BM25 reads in a few milliseconds."""
 
 # The weights of the score. They were chosen together on dialogues between two people, and the optimum is
 # flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
@@ -44,7 +44,7 @@ SHORT_WORDS, LONG_WORDS = 40, 100
 """From short memories to long ones, in distinct words: long ones need term frequency and length."""
 
 SAME = 0.999
-"""From this strength on two words are the same word."""
+"""From this strength on, of 0 to 1, two words are the same word; floats are not exact."""
 
 Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
 """For each text, how well it has each query word: 1 for the word itself, down to 0."""
@@ -91,7 +91,7 @@ def inverse_document_frequency(count: int, frequency: int) -> float:
 def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
     """Return the words to look up among `count` memories: all but the most frequent of a large store.
 
-    The rarest words come first, as long as they occur in at most 10,000 memories together, or in one in
+    The rarest words come first, as long as they occur in at most 5,000 memories together, or in one in
     fifty; the rarest is always among them. What only the others would find scores low.
     """
     room = max(MAX_OCCURRENCES, count // 50)
