@@ -384,7 +384,6 @@ async def test_the_tool_erases_only_after_the_user_agreed(mode: str, home: Home)
     assert result.structured_content == {
         "state": "erased",
         "memory_ids": [memory_id],
-        "kept_in": [],
     }
     assert kept.id not in [backup.id for backup in home.backups.list_backups()]
     assert files_with(home.path, *WORDS) == []

@@ -6,13 +6,15 @@ view, whose values are already cut to their budget, so neither holds what the ot
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from itertools import accumulate
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from soulkeep.fence import fenced
 
 _Item = TypeVar("_Item")
+_AnItem = TypeVar("_AnItem", bound="Item")
 
 Items = Annotated[tuple[_Item, ...], WithJsonSchema({"type": "array"})]
 """A list whose items the schema leaves open: a client carries it in every request, and sees them in the
@@ -21,6 +23,9 @@ answer."""
 BOUND = 18_000
 """How many bytes an answer takes in either channel where no budget was given; with what stands around
 its items that is under 20,000 characters."""
+
+LEAST = 200
+"""How many bytes of a stored text are shown at least, or the item comes on the next page."""
 
 BYTES_PER_TOKEN = 4
 """What a budget in tokens is taken as, where no tokenizer counts."""
@@ -44,6 +49,35 @@ class View(BaseModel):
         raise NotImplementedError
 
 
+class Item(View):
+    """A piece of an answer with stored text that may have to be cut."""
+
+    content: str
+
+    def with_content(self, content: str) -> Self:
+        """Return the item with other content."""
+        return self.model_copy(update={"content": content})
+
+
+def fit_items(items: Sequence[_AnItem], room: int = BOUND, least: int = LEAST) -> list[_AnItem]:
+    """Return the first of the items, as many as find room for `least` bytes of their text each.
+
+    Short ones are whole; the others are cut to equal parts of the rest. There is always one.
+    """
+    bare = [item.with_content("").weight() for item in items]
+    wholes = [
+        base + (weight(item.content) if len(item.content) < room else room)
+        for base, item in zip(bare, items, strict=True)
+    ]
+    taken = accumulate(min(whole, base + least) for whole, base in zip(wholes, bare, strict=True))
+    count = max(sum(size <= room for size in taken), 1)
+    parts = share_out(wholes[:count], room)
+    return [
+        item.with_content(cut(item.content, part - base))
+        for item, base, part in zip(items, bare, parts, strict=False)
+    ]
+
+
 def weight(text: str) -> int:
     """Return the bytes that a stored text takes in the larger of the two channels."""
     return max(_bytes(fenced(text)), _bytes(_compact(text)))
@@ -51,8 +85,9 @@ def weight(text: str) -> int:
 
 def cut(text: str, room: int) -> str:
     """Return the longest beginning of a text that takes about `room` bytes, with … where it is cut."""
-    if len(text) <= room and weight(text) <= room:
+    if not text or (len(text) <= room and weight(text) <= room):
         return text
+    room = max(room, 0)
     kept, room = text[:room], max(room - len("…".encode()), 1)
     while kept and (taken := weight(kept)) > room:
         kept = kept[: len(kept) * room // taken]

@@ -13,15 +13,11 @@ from soulkeep.answers.lifecycle import (
     ChangedAnswer,
     PurgedAnswer,
     UndoneAnswer,
-    beginning,
-    browse_text,
-    changed_text,
-    purged_text,
-    undone_text,
 )
-from soulkeep.calls import CHANGES, READS, CheckedServer, Id, answer_both, served
+from soulkeep.calls import CHANGES, READS, CheckedServer, Id, answer, served
 from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
+from soulkeep.fence import one_line
 from soulkeep.models import AnyMemoryType, Change, Memory, Session
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
@@ -82,7 +78,7 @@ async def browse_memories(
             },
         ),
     )
-    return answer_both(browse_text(view, found), found)
+    return answer(found)
 
 
 def _browsed(
@@ -95,16 +91,19 @@ def _browsed(
 ) -> BrowseAnswer:
     if view == "memories":
         return BrowseAnswer.of_memories(
-            home.lifecycle.list_memories(limit=limit, below=below, **filters), limit
+            home.lifecycle.list_memories(limit=limit, below=below, **filters), limit, home.days
         )
     for name, value in filters.items():
         if value is not None and (view, name) != ("changes", "since"):
             raise InvalidInputError(name, f"goes with view=memories, not with {view}")
     if view == "history":
-        return BrowseAnswer.of_past(home.lifecycle.history(memory_id), None)
+        past = home.lifecycle.history(memory_id)
+        page = [one for one in past if below is None or one.change_id < below][:limit]
+        return BrowseAnswer.of_past(view, page, limit, home.days)
     if view == "trash":
-        return BrowseAnswer.of_past(home.lifecycle.list_trash(limit, below), limit)
-    return BrowseAnswer.of_changes(home.changes.list_changes(limit, below, filters["since"]), limit)
+        return BrowseAnswer.of_past(view, home.lifecycle.list_trash(limit, below), limit, home.days)
+    changes = home.changes.list_changes(limit, below, filters["since"])
+    return BrowseAnswer.of_changes(changes, limit, home.days)
 
 
 async def change_memory(
@@ -137,7 +136,8 @@ async def change_memory(
     memories = await served(
         ctx, lambda home, session: _changed(home, session, action, memory_ids, given, thread_id)
     )
-    return answer_both(changed_text(action, memories), ChangedAnswer.of(memories))
+    days = ctx.request_context.lifespan_context.days
+    return answer(ChangedAnswer.of(action, memories, days))
 
 
 def _changed(
@@ -174,7 +174,7 @@ async def undo(
     An undo can be undone too.
     """
     changes = await served(ctx, lambda home, session: _undone(home, session, change_id, since))
-    return answer_both(undone_text(changes), UndoneAnswer.of(changes))
+    return answer(UndoneAnswer.of(changes))
 
 
 def _undone(home: Home, session: Session, change_id: int, since: str) -> list[Change]:
@@ -193,7 +193,7 @@ class PurgeConsent(Consent):
 
 
 def _purge_question(plan: PurgePlan) -> str:
-    listed = "\n".join(f"- #{m.id} {beginning(m.content)}" for m in plan.versions[:_SHOWN])
+    listed = "\n".join(f"- #{m.id} {one_line(m.content, 200)}" for m in plan.versions[:_SHOWN])
     more = f"\n- and {rest:,} more" if (rest := len(plan.versions) - _SHOWN) > 0 else ""
     return f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
 
@@ -210,17 +210,18 @@ async def purge(
     reply = await ask(ctx, _purge_question(plan), PurgeConsent)
     if isinstance(reply, InputRequiredResult):
         return reply
-    if reply.state != "agreed":
-        ids, home = [str(i) for i in memory_ids], ctx.request_context.lifespan_context
-        command = shlex.join(["soulkeep", "purge", *ids, "--home", str(home.path)])
-        text = purged_text(reply.state, Purged(()), command)
-        return answer_both(text, PurgedAnswer(state=reply.state, memory_ids=[], kept_in=[]))
+    if reply.state == "declined":
+        return answer(PurgedAnswer(state=reply.state))
+    if reply.state == "not asked":
+        return answer(PurgedAnswer(state=reply.state, command=_purge_command(ctx, memory_ids)))
     backups = reply.form is not None and reply.form.backups
     purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, backups))
-    structured = PurgedAnswer(
-        state="erased", memory_ids=list(purged.memory_ids), kept_in=list(purged.kept_in)
-    )
-    return answer_both(purged_text("erased", purged, ""), structured)
+    return answer(PurgedAnswer.of(purged, _purge_command(ctx)))
+
+
+def _purge_command(ctx: Context[Home], memory_ids: Sequence[int] = ()) -> str:
+    home = ctx.request_context.lifespan_context
+    return shlex.join(["soulkeep", "purge", *map(str, memory_ids), "--home", str(home.path)])
 
 
 def _purged(home: Home, session: Session, memory_ids: list[int], backups: bool) -> Purged:
