@@ -38,7 +38,12 @@ class SoulkeepError(Exception):
 
 
 class NotFoundError(SoulkeepError):
-    """The caller named something that is not in the store."""
+    """The caller named something that is not in the store; `remedy` says how to find what is."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}; {remedy}.")
 
 
 class ThreadNotFoundError(NotFoundError):
@@ -47,8 +52,8 @@ class ThreadNotFoundError(NotFoundError):
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         super().__init__(
-            f"There is no thread {excerpt(thread_id)}; create one with create_thread, "
-            "or leave thread_id out to use global memories."
+            f"There is no thread {excerpt(thread_id)}",
+            "create one with create_thread, or leave thread_id out to use global memories",
         )
 
 
@@ -57,7 +62,7 @@ class MemoryNotFoundError(NotFoundError):
 
     def __init__(self, memory_id: int) -> None:
         self.memory_id = memory_id
-        super().__init__(f"There is no memory {memory_id}; use an id that recall returned.")
+        super().__init__(f"There is no memory {memory_id}", "use an id that recall returned")
 
 
 class ChangeNotFoundError(NotFoundError):
@@ -65,7 +70,9 @@ class ChangeNotFoundError(NotFoundError):
 
     def __init__(self, change_id: int) -> None:
         self.change_id = change_id
-        super().__init__(f"There is no change {change_id} that is still kept; list the changes first.")
+        super().__init__(
+            f"There is no change {change_id} that is still kept", "list the changes first"
+        )
 
 
 class UndoConflictError(SoulkeepError):
@@ -89,7 +96,7 @@ class PromptNotFoundError(NotFoundError):
     def __init__(self, prompt_id: int) -> None:
         self.prompt_id = prompt_id
         super().__init__(
-            f"There is no global prompt {prompt_id}; `soulkeep prompts list` shows their ids."
+            f"There is no global prompt {prompt_id}", "`soulkeep prompts list` shows their ids"
         )
 
 
@@ -99,8 +106,8 @@ class PromptNameNotFoundError(NotFoundError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"There is no global prompt named {excerpt(name)}; take a name that list_prompts shows with "
-            "include_inactive, or send content to create it."
+            f"There is no global prompt named {excerpt(name)}",
+            "take a name that list_prompts shows with include_inactive, or send content to create it",
         )
 
 
@@ -347,7 +354,7 @@ class SectionNotFoundError(NotFoundError):
         there = ", ".join(excerpt(title) for title in self.sections[:_TITLES]) or "none"
         more = f" and {len(self.sections) - _TITLES} more" if len(self.sections) > _TITLES else ""
         super().__init__(
-            f"There is no section {excerpt(section)}; name one of those there are: {there}{more}."
+            f"There is no section {excerpt(section)}", f"name one of those there are: {there}{more}"
         )
 
 
@@ -361,13 +368,13 @@ class EntryNotFoundError(NotFoundError):
         self.count = count
         where = f"{excerpt(entry)} in the section {excerpt(section)}"
         if count:
-            problem = f"There are {count} entries {where}; tell them apart by hand first."
+            super().__init__(f"There are {count} entries {where}", "tell them apart by hand first")
         elif self.near:
             there = ", ".join(excerpt(text) for text in self.near)
-            problem = f"There is no entry {where}; send the whole text of one, such as {there}."
+            super().__init__(f"There is no entry {where}", f"give the whole text of one, such as {there}")
         else:
-            problem = f"There is no entry {where}; read the document and send the text of one."
-        super().__init__(problem)
+            remedy = "read the document and give the text of one"
+            super().__init__(f"There is no entry {where}", remedy)
 
 
 class VersionNotFoundError(NotFoundError):
@@ -377,8 +384,8 @@ class VersionNotFoundError(NotFoundError):
         self.document = document
         self.version = version
         super().__init__(
-            f"There is no version {excerpt(version)} of {document}; "
-            f"`soulkeep documents history {document}` shows what is kept."
+            f"There is no version {excerpt(version)} of {document}",
+            f"`soulkeep documents history {document}` shows what is kept",
         )
 
 
@@ -388,6 +395,6 @@ class BackupNotFoundError(NotFoundError):
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
         super().__init__(
-            f"There is no backup {excerpt(wanted)} and none from before such a moment; "
-            "`soulkeep backups` lists what there is."
+            f"There is no backup {excerpt(wanted)} and none from before such a moment",
+            "`soulkeep backups` lists what there is",
         )

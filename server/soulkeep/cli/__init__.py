@@ -1,68 +1,90 @@
 """The command line; `soulkeep serve`, also the default, is what clients start."""
 
 import gc
+import io
 import sys
-from importlib import import_module
-from typing import ClassVar
 
 import click
 from pydantic import ValidationError
 
 from soulkeep import __version__
+from soulkeep.cli.commands import LazyGroup
 from soulkeep.cli.options import current_settings, home_option
-from soulkeep.errors import SoulkeepError
+from soulkeep.cli.terminal import is_plain
+
+_MODULES = {
+    "Connect an agent": {
+        "serve": "",
+        "demo": "soulkeep.cli.demo",
+        "context": "soulkeep.cli.context",
+    },
+    "Memories": {
+        "remember": "soulkeep.cli.memories",
+        "recall": "soulkeep.cli.memories",
+        "memories": "soulkeep.cli.lifecycle",
+        "trash": "soulkeep.cli.changes",
+        "changes": "soulkeep.cli.changes",
+        "undo": "soulkeep.cli.changes",
+        "purge": "soulkeep.cli.purge",
+    },
+    "Documents, prompts and threads": {
+        "documents": "soulkeep.cli.documents",
+        "prompts": "soulkeep.cli.prompts",
+        "threads": "soulkeep.cli.threads",
+    },
+    "Upkeep": {
+        "doctor": "soulkeep.cli.doctor",
+        "backup": "soulkeep.cli.backups",
+        "backups": "soulkeep.cli.backups",
+        "restore": "soulkeep.cli.backups",
+        "log": "soulkeep.cli.log",
+        "stats": "soulkeep.cli.log",
+        "reindex": "soulkeep.cli.doctor",
+        "compact": "soulkeep.cli.doctor",
+        "completion": "soulkeep.cli.completion",
+    },
+}
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used, to keep `serve` fast."""
-
-    commands_by_module: ClassVar[dict[str, tuple[str, ...]]] = {
-        "soulkeep.cli.backups": ("backup", "backups", "restore"),
-        "soulkeep.cli.changes": ("changes", "trash", "undo"),
-        "soulkeep.cli.completion": ("completion",),
-        "soulkeep.cli.context": ("context",),
-        "soulkeep.cli.demo": ("demo",),
-        "soulkeep.cli.doctor": ("compact", "doctor", "reindex"),
-        "soulkeep.cli.documents": ("documents",),
-        "soulkeep.cli.lifecycle": ("memories",),
-        "soulkeep.cli.log": ("log", "stats"),
-        "soulkeep.cli.memories": ("recall", "remember"),
-        "soulkeep.cli.prompts": ("prompts",),
-        "soulkeep.cli.purge": ("purge",),
-        "soulkeep.cli.threads": ("threads",),
-    }
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        lazy = [name for names in self.commands_by_module.values() for name in names]
-        return sorted([*super().list_commands(ctx), *lazy])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        for module, names in self.commands_by_module.items():
-            if cmd_name in names:
-                command: click.Command = getattr(import_module(module), cmd_name)
-                return command
-        return super().get_command(ctx, cmd_name)
-
-
-@click.group(cls=_LazyGroup, invoke_without_command=True)
+@click.group(
+    cls=LazyGroup,
+    modules=_MODULES,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="soulkeep")
 @home_option
 @click.pass_context
 def soulkeep(context: click.Context) -> None:
     """Long-term memory for any MCP client, in files you own.
 
-    Without a command it serves a client over stdin and stdout.
-    The exit code is 0 when all was done, 1 when something was refused or found wrong, 2 after a wrong
-    call.
+    Without a command it serves a client over stdin and stdout; at a terminal it says how to connect
+    one. The exit code is 0 when all was done, 1 when something was refused or found wrong, 2 after a
+    wrong call.
+
+    With --json a command prints one JSON object for scripts. A list stands in it under its noun
+    (memories, threads, backups ...), and the same thing has the same names in all commands. What is
+    refused is one line on stderr.
     """
+    if is_plain():
+        context.color = False
     if context.invoked_subcommand is None:
-        context.invoke(serve)
+        if sys.stdin.isatty():
+            from soulkeep.cli.connect import welcome
+
+            click.echo(welcome(current_settings().home), nl=False)
+        else:
+            context.invoke(serve)
 
 
 @soulkeep.command()
 @home_option
 def serve() -> None:
     """Serve an MCP client over stdin and stdout (what clients start)."""
+    if sys.stdin.isatty():
+        from soulkeep.cli.connect import WAITING
+
+        click.echo(WAITING, err=True)
     # Nothing that start-up makes becomes garbage, so collecting would only cost time.
     gc.disable()
     from soulkeep.app import serve as serve_client
@@ -71,15 +93,23 @@ def serve() -> None:
 
 
 def main() -> None:
-    """Run the command line; an expected failure is one line on stderr and exit code 1."""
+    """Run the command line; an expected failure is one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What an encoding lacks is shown as an escape.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         soulkeep.main(prog_name="soulkeep")
-    except SoulkeepError as error:
-        _fail(str(error), 1)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = "_".join(["SOULKEEP", *(str(part).upper() for part in problem["loc"])])
-        _fail(f"{name}: {problem['msg']}; correct it or unset it.", 2)
+        rule = problem["msg"].removeprefix("Value error, ")
+        _fail(f"{name}: {rule}; correct it or unset it.", 2)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Only writing to stdout is left: files are written below, where errors are translated.
+        sys.stdout = io.StringIO()
+        _fail(f"the output cannot be written ({error.strerror}).", 1)
 
 
 def _fail(message: str, code: int) -> None:

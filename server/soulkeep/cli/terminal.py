@@ -1,27 +1,56 @@
-"""Putting text that others wrote on the user's terminal, and figures for people and for scripts."""
+"""Putting text on the user's terminal, also such as others wrote, and JSON for scripts."""
 
+import codecs
 import json
-import shutil
+import os
 import sys
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
 
+from soulkeep.fence import visible
 from soulkeep.progress import told_to
 
-_NARROWEST = 20
-_BAR = 30
 _QUICK_S = 1
 """What takes no longer shows no progress."""
-_COLUMNS = "▁▂▃▄▅▆▇█"
+
+LOSSY = "soulkeep.lossy"
+"""The name under which `_in_other_words` handles what an encoding lacks."""
+
+_ASCII = str.maketrans({"…": "...", "·": "-", "–": "-", "—": "-", "█": "#", "�": "?"})
+_ASCII_QUOTES = str.maketrans("‘’‚“”„", "'''\"\"\"")
+
+
+def _in_other_words(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII signs for some that an encoding lacks, and escapes for the rest of them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end].translate(_ASCII).translate(_ASCII_QUOTES)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error(LOSSY, _in_other_words)
+
+
+def is_plain() -> bool:
+    """Whether the user asked for no bold and no colours (https://no-color.org), or has none."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def columns() -> int | None:
+    """Return how wide the output is: as COLUMNS says, else as the terminal is; None for a file."""
+    if (wanted := os.environ.get("COLUMNS", "")).isdecimal() and int(wanted):
+        return int(wanted)
+    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
 
 
 def printable(text: str) -> str:
-    """Replace the control characters with which a stored text could drive the terminal."""
-    return "".join("�" if _drives_terminal(character) else character for character in text)
+    """Show what could drive a terminal, reorder a line or hide in it, and what its encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return visible(text).encode(encoding, LOSSY).decode(encoding)
 
 
 def one_line(text: str) -> str:
@@ -29,49 +58,67 @@ def one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def say(text: str, *, bold: bool = False, err: bool = False) -> None:
+    """Print a text, made printable, and a line feed."""
+    click.secho(printable(text), bold=bold or None, err=err)
+
+
+def print_document(text: str) -> None:
+    """Print a whole document, made printable, with one line feed at its end."""
+    click.echo(printable(text), nl=not text.endswith("\n"))
+
+
 def print_json(document: object) -> None:
-    """Print one JSON document for scripts; what could drive a terminal is escaped."""
+    """Print one JSON object for scripts; what could drive a terminal is escaped."""
     click.echo(json.dumps(document, indent=2))
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print aligned columns without the empty ones; on a terminal, the last is cut to its width."""
-    cells = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
-    filled = [place for place in range(len(headings)) if any(row[place] for row in cells)]
-    widths = [max(_width(row[place]) for row in [headings, *cells]) for place in filled]
-    click.secho(_line([headings[place] for place in filled], widths), bold=True)
-    for row in cells:
-        click.echo(_line([row[place] for place in filled], widths))
+def confirm(question: str) -> None:
+    """Go on only if the user agrees.
+
+    Raises:
+        Abort: They do not, or nobody is there to answer.
+    """
+    click.confirm(printable(question), abort=True)
 
 
-def print_facts(title: str, facts: Mapping[str, str]) -> None:
-    """Print names and values in two columns under a title."""
-    click.secho(title, bold=True)
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        click.echo(f"  {name:{width}}  {value}")
+def width(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(map(_character_width, text))
 
 
-def print_bars(title: str, counts: Mapping[str, int]) -> None:
-    """Print a bar for each count under a title."""
-    most = max([*counts.values(), 1])
-    block = _drawable("█") or "#"
-    bars = {name: f"{block * -(-_BAR * n // most):{_BAR}}  {n:,}" for name, n in counts.items()}
-    print_facts(title, bars)
+def cut(text: str, room: int) -> str:
+    """Return as much of a text as `room` columns have place for, and a sign where that is not all."""
+    if width(text) <= room:
+        return text
+    sign = printable("…")
+    kept, taken = "", width(sign)
+    for character in text:
+        taken += _character_width(character)
+        if taken > room:
+            break
+        kept += character
+    return kept.rstrip() + sign
 
 
-def print_days(title: str, counts: Mapping[str, int]) -> None:
-    """Print a column of one character for each day, with the first, the last and the fullest day."""
-    most, total = max([*counts.values(), 1]), sum(counts.values())
-    click.secho(title, bold=True)
-    if columns := _drawable(_COLUMNS):
-        # The lowest column stands for a day without any.
-        steps = [-(-n * (len(columns) - 1) // most) for n in counts.values()]
-        click.echo(f"  {''.join(columns[step] for step in steps)}")
-    days = list(counts)
-    fullest = max(days, key=lambda day: counts[day])
-    most_said = f", most on {fullest}: {counts[fullest]:,}" if total else ""
-    click.echo(f"  {days[0]} to {days[-1]}: {total:,}{most_said}")
+def wrapped(text: str, room: int | None) -> list[str]:
+    """Return a text of one line as lines of up to `room` columns, broken between words.
+
+    Only a word that takes more than a line is broken itself: an address, or Chinese.
+    """
+    if room is None:
+        return [text]
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and width(lines[-1]) + 1 + width(word) <= room:
+            lines[-1] += f" {word}"
+            continue
+        lines += [""] * bool(lines[-1])
+        for character in word:
+            if width(lines[-1]) + _character_width(character) > room:
+                lines.append("")
+            lines[-1] += character
+    return lines
 
 
 @contextmanager
@@ -101,48 +148,21 @@ def size_text(size: int) -> str:
     unit = next(units)
     while value >= 1_000 and unit != "GB":
         value, unit = value / 1_000, next(units)
-    return f"{size:,} bytes" if unit == "bytes" else f"{value:,.1f} {unit}"
+    if unit == "bytes":
+        return "1 byte" if size == 1 else f"{size} bytes"
+    return f"{value:,.1f} {unit}"
 
 
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    *first, last = cells
-    padded = [cell + " " * (width - _width(cell)) for cell, width in zip(first, widths, strict=False)]
-    room = shutil.get_terminal_size().columns - sum(width + 2 for width in widths[:-1])
-    shown = _cut(last, max(room, _NARROWEST)) if sys.stdout.isatty() else last
-    return "  ".join([*padded, shown]).rstrip()
-
-
-def _cut(text: str, width: int) -> str:
-    if _width(text) <= width:
-        return text
-    kept, taken = "", 1  # one column is for the sign that something is left out
-    for character in text:
-        taken += _width(character)
-        if taken > width:
-            break
-        kept += character
-    return f"{kept.rstrip()}…"
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    return sum(map(_character_width, text))
+def can_show(signs: str) -> bool:
+    """Whether the output's encoding has these signs."""
+    try:
+        signs.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _character_width(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _drawable(blocks: str) -> str:
-    """Return the blocks, or nothing where the output's encoding has none."""
-    try:
-        blocks.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return ""
-    return blocks
-
-
-def _drives_terminal(character: str) -> bool:
-    return unicodedata.category(character) == "Cc" and character not in "\n\t"

@@ -1,0 +1,121 @@
+"""How commands are grouped, found and listed, and how what they refuse is said."""
+
+import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import IO, Any
+
+import click
+
+from soulkeep.cli.terminal import one_line
+from soulkeep.errors import (
+    ChangeNotFoundError,
+    InvalidInputError,
+    MemoryNotFoundError,
+    NotFoundError,
+    SoulkeepError,
+    ThreadNotFoundError,
+    UndoConflictError,
+)
+
+_REMEDIES: Mapping[type[SoulkeepError], str] = {
+    ThreadNotFoundError: "`soulkeep threads list` shows their ids",
+    MemoryNotFoundError: "`soulkeep memories list` and `soulkeep trash` show their ids",
+    ChangeNotFoundError: "`soulkeep changes` shows their ids",
+    UndoConflictError: (
+        "undo the later changes first (`soulkeep changes` lists them), or all since a moment "
+        "(`soulkeep undo --since`)"
+    ),
+}
+"""What to do next in a shell, where an error says it for agents, who have tools instead."""
+
+_ARGUMENT = re.compile(r"`(\w+)`")
+
+
+class Refused(click.ClickException):
+    """What soulkeep reports on purpose: one line on stderr, and exit code 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line."""
+        click.echo(one_line(f"soulkeep: {self.message}"), file=file, err=True)
+
+
+def in_shell(error: SoulkeepError, context: click.Context) -> str:
+    """Return what an error says, with the options and commands that a person at a shell has."""
+    if isinstance(error, InvalidInputError):
+        return _ARGUMENT.sub(lambda found: _as_typed(found[1], context), str(error))
+    remedy = _REMEDIES.get(type(error))
+    if remedy and isinstance(error, NotFoundError | UndoConflictError):
+        return f"{error.problem}; {remedy}."
+    return str(error)
+
+
+def _as_typed(argument: str, context: click.Context) -> str:
+    for parameter in context.command.params:
+        if parameter.name == argument:
+            if isinstance(parameter, click.Option):
+                return max(parameter.opts, key=len)
+            return parameter.make_metavar(context).strip("[].")
+    return f"`{argument}`"
+
+
+class Command(click.Command):
+    """A command whose refusals are said in its own options."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            Refused: It reports an error of soulkeep.
+        """
+        try:
+            return super().invoke(ctx)
+        except SoulkeepError as error:
+            raise Refused(in_shell(error, ctx)) from error
+
+
+class Group(click.Group):
+    """Commands that are listed with their whole descriptions, in the order of their sections."""
+
+    command_class = Command
+    group_class = type
+
+    def sections(self) -> Mapping[str, Iterator[str]]:
+        """Return the names of the commands under the titles of their sections."""
+        return {"Commands": iter(self.commands)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the help."""
+        return [name for names in self.sections().values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections of the help; click would cut each description to one line."""
+        for title, names in self.sections().items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, _described(command)) for name, command in commands])
+
+
+class LazyGroup(Group):
+    """A group that imports a command's module when the command is used, to keep `serve` fast."""
+
+    def __init__(self, *args: Any, modules: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
+        """Take, for each section, the module of each command; "" for those of the group itself."""
+        super().__init__(*args, **kwargs)
+        self._modules = modules
+
+    def sections(self) -> Mapping[str, Iterator[str]]:
+        """Return the names of the commands under the titles of their sections."""
+        return {title: iter(modules) for title, modules in self._modules.items()}
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported if need be."""
+        for modules in self._modules.values():
+            if module := modules.get(cmd_name):
+                command: click.Command = getattr(import_module(module), cmd_name)
+                return command
+        return super().get_command(ctx, cmd_name)
+
+
+def _described(command: click.Command | None) -> str:
+    return command.get_short_help_str(limit=1_000) if command else ""

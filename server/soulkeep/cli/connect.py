@@ -1,0 +1,54 @@
+"""How a client is told to start soulkeep, and what a person who starts it at a terminal reads."""
+
+import json
+import sys
+from pathlib import Path
+
+from soulkeep.settings import Settings
+
+_WELCOME = """\
+soulkeep is a long-term memory for AI agents. Your agent's program (Claude Desktop, Claude Code, Cursor,
+VS Code and others) starts it and talks to it over stdin and stdout. To connect one, put this into its
+configuration of MCP servers:
+
+{block}
+
+Claude Code takes a command instead:
+
+  claude mcp add --scope user soulkeep -- {command}
+
+From this terminal you can try it and look after what it keeps:
+
+  soulkeep demo               see it at work in a temporary folder
+  soulkeep remember "TEXT"    keep a memory
+  soulkeep recall "QUESTION"  bring back what fits
+  soulkeep doctor             see where it is kept and whether all is well
+  soulkeep --help             see all commands
+"""
+
+WAITING = (
+    "soulkeep: waiting for an MCP client on stdin; clients start this command by themselves."
+    " Ctrl-C ends it, and `soulkeep` alone says how to connect a client."
+)
+
+
+def client_command(home: Path | None = None) -> list[str]:
+    """Return the command with which a client serves a home; without one, the one it would choose."""
+    script = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
+    start = [str(script)] if script.exists() else [sys.executable, "-m", "soulkeep"]
+    return [*start, "serve", *(["--home", str(home)] if home else [])]
+
+
+def client_block(home: Path | None = None) -> str:
+    """Return the block of JSON to paste into a client's configuration."""
+    command, *arguments = client_command(home)
+    entry = {"type": "stdio", "command": command, "args": arguments}
+    return json.dumps({"mcpServers": {"soulkeep": entry}}, indent=2)
+
+
+def welcome(home: Path) -> str:
+    """Say what soulkeep is for and how to connect a client to a home."""
+    # A client does not see what this shell's environment says.
+    named = None if home == Settings.model_fields["home"].get_default(call_default_factory=True) else home
+    command = " ".join(f'"{part}"' if " " in part else part for part in client_command(named))
+    return _WELCOME.format(block=client_block(named), command=command)
