@@ -84,7 +84,7 @@ def test_messages_are_saved_from_a_file_and_from_stdin_once(
     file = tmp_path / "said.json"
     file.write_text(json.dumps(said), encoding="utf-8")
 
-    assert run("save", thread, str(file))[1] == "Stored 1 messages (ids 1 to 1).\n"
+    assert run("save", thread, str(file))[1] == "Stored 1 message (id 1).\n"
     assert "Not stored: the first 1" in run("save", thread, typed=json.dumps(said))[1]
     for wrong in ("nothing", "{}", '[{"role": "user"}]'):
         code, _, err = run("save", thread, typed=wrong)
@@ -112,7 +112,7 @@ def test_deleting_asks_and_says_how_to_have_it_back(run: Run, kept: Home, thread
     code, out, _ = run("delete", thread, "--memories", "global", "--yes")
 
     assert code == 0
-    assert "2 messages went with it; 1 memories became global." in out
+    assert "2 messages went with it; 1 memory became global." in out
     (change,) = re.findall(r"`soulkeep undo (\d+)`", out)
     assert kept.changes.list_changes(1)[0].id == int(change)
     kept.changes.undo(int(change))
@@ -122,7 +122,7 @@ def test_deleting_asks_and_says_how_to_have_it_back(run: Run, kept: Home, thread
 
 def test_messages_are_printed_in_pages(run: Run, thread: str) -> None:
     _, out, _ = run("messages", thread, "--limit", "1")
-    assert out.endswith("| It is.�\nThere are older ones: pass before=2.\n")
+    assert out.endswith("| It is.�\nThere are older ones: add --before 2.\n")
 
     page = json.loads(run("messages", thread, "--before", "2", "--json")[1])
     (message,) = page["messages"]

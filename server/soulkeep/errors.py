@@ -70,9 +70,7 @@ class ChangeNotFoundError(NotFoundError):
 
     def __init__(self, change_id: int) -> None:
         self.change_id = change_id
-        super().__init__(
-            f"There is no change {change_id} that is still kept", "list the changes first"
-        )
+        super().__init__(f"There is no change {change_id} that is still kept", "list the changes first")
 
 
 class UndoConflictError(SoulkeepError):
@@ -371,7 +369,9 @@ class EntryNotFoundError(NotFoundError):
             super().__init__(f"There are {count} entries {where}", "tell them apart by hand first")
         elif self.near:
             there = ", ".join(excerpt(text) for text in self.near)
-            super().__init__(f"There is no entry {where}", f"give the whole text of one, such as {there}")
+            super().__init__(
+                f"There is no entry {where}", f"give the whole text of one, such as {there}"
+            )
         else:
             remedy = "read the document and give the text of one"
             super().__init__(f"There is no entry {where}", remedy)

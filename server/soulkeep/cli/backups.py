@@ -5,14 +5,23 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.cli.options import current_settings, home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_json, printable, progress_shown, size_text
+from soulkeep.cli.commands import Command
+from soulkeep.cli.options import (
+    current_days,
+    current_settings,
+    home_option,
+    json_option,
+    opened_home,
+    yes_option,
+)
+from soulkeep.cli.tables import print_table
+from soulkeep.cli.terminal import confirm, print_json, progress_shown, report, say, size_text
 from soulkeep.records import Backup
 from soulkeep.service.backups import Backups
 from soulkeep.wording import counted
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--label", default="on demand", show_default=True, help="Why it is made.")
 @json_option
 @home_option
@@ -20,14 +29,11 @@ def backup(label: str, *, as_json: bool) -> None:
     """Back up the store and the documents together; others may use them meanwhile."""
     with opened_home() as home, progress_shown():
         made = home.backups.make(label, on_demand=True)
-    if as_json:
-        print_json(asdict(made))
-        return
-    click.echo(printable(f"Made {made.id}: {_contents(made)}"))
+    report(as_json, asdict(made), f"Made {made.id}: {_contents(made)}")
     _warn_of("Left out, since they cannot be read", made.left_out)
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @home_option
 def backups(*, as_json: bool) -> None:
@@ -36,20 +42,17 @@ def backups(*, as_json: bool) -> None:
     if as_json:
         print_json({"backups": [asdict(made) for made in found]})
     elif found:
-        rows = [("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), *map(_row, found)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            click.echo(printable("  ".join(cells).rstrip()))
+        print_table(("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), [_row(made) for made in found])
     else:
-        click.echo("There are no backups; `soulkeep backup` makes one.")
+        say("There are no backups; `soulkeep backup` makes one.")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("wanted", metavar="ID|MOMENT")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@yes_option
+@json_option
 @home_option
-def restore(wanted: str, *, yes: bool) -> None:
+def restore(wanted: str, *, yes: bool, as_json: bool) -> None:
     """Set the store and the documents back to a backup; what they hold now is backed up first.
 
     A moment such as 2026-11-20 or 2026-11-20T12:00 takes the latest backup not after it.
@@ -57,15 +60,16 @@ def restore(wanted: str, *, yes: bool) -> None:
     kept = _opened_backups()
     chosen = kept.find(wanted)
     if not yes:
-        question = f"Replace the store and the documents by {chosen.id} ({_contents(chosen)})?"
-        click.confirm(printable(question), abort=True)
+        confirm(f"Replace the store and the documents by {chosen.id} ({_contents(chosen)})?")
     with progress_shown():
         restored = kept.restore(chosen.id)
-    click.echo(printable(f"Restored {chosen.id}: {_contents(chosen)}"))
-    if restored.former is None:
-        click.echo(f"The store was damaged; its files are kept in {restored.kept}")
-    else:
-        click.echo(f"To undo: soulkeep restore {restored.former.id}")
+    former = (
+        f"The store was damaged; its files are kept in {restored.kept}"
+        if restored.former is None
+        else f"To undo: soulkeep restore {restored.former.id}"
+    )
+    document = asdict(restored) | {"kept": str(restored.kept)}
+    report(as_json, document, f"Restored {chosen.id}: {_contents(chosen)}", former)
     _warn_of("Left as they are", {*restored.left, *chosen.left_out})
 
 
@@ -78,8 +82,8 @@ def _opened_backups() -> Backups:
 
 def _row(made: Backup) -> tuple[str, ...]:
     why = f"{made.label} (automatic)" if made.automatic else made.label
-    moment = made.made_at[:19].replace("T", " ")
-    return made.id, f"{made.size:,}", moment, f"{made.counts['memories']:,}", why
+    moment = current_days().minute_text(made.made_at)
+    return made.id, size_text(made.size), moment, f"{made.counts['memories']:,}", why
 
 
 def _contents(made: Backup) -> str:
@@ -88,4 +92,4 @@ def _contents(made: Backup) -> str:
 
 def _warn_of(what: str, names: Iterable[str]) -> None:
     if listed := ", ".join(sorted(names)):
-        click.echo(printable(f"{what}: {listed}"), err=True)
+        say(f"{what}: {listed}", err=True)

@@ -1,13 +1,13 @@
 """`soulkeep changes`, `undo` and `trash`: what was changed, and taking it back."""
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 
 import click
 
-from soulkeep.cli.lifecycle import past_document
+from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
     before_option,
+    current_days,
     home_option,
     json_option,
     limit_option,
@@ -15,19 +15,21 @@ from soulkeep.cli.options import (
     since_option,
     yes_option,
 )
-from soulkeep.cli.terminal import one_line, print_json, print_table
+from soulkeep.cli.shapes import changes_shape, past_shape
+from soulkeep.cli.tables import print_table
+from soulkeep.cli.terminal import confirm, cut, one_line, print_json, report, say
 from soulkeep.models import Change, ChangedRow
 from soulkeep.service.changes import MAX_LISTED
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.home import Home
-from soulkeep.service.lifecycle import MAX_PAGE
+from soulkeep.service.lifecycle import MAX_PAGE, Past
 from soulkeep.wording import counted
 
 _SHOWN_ROWS = 5
-_SHOWN_CHARACTERS = 200
+_SHOWN_COLUMNS = 200
 
 
-@click.command()
+@click.command(cls=Command)
 @limit_option(50, MAX_LISTED)
 @before_option()
 @since_option
@@ -39,17 +41,16 @@ def changes(limit: int, before: int | None, since: str | None, *, as_json: bool)
         found = home.changes.list_changes(limit, before, since)
         counts = home.changes.row_counts(found)
     if as_json:
-        documents = [asdict(change) | {"rows": counts.get(change.id, 0)} for change in found]
-        print_json({"changes": documents})
+        print_json(changes_shape(found, counts))
     elif not found:
-        click.echo("Nothing was changed.")
+        say("Nothing was changed.")
     else:
         _print_changes(found, counts)
         if len(found) == limit:
-            click.echo(f"There may be more: add --before {found[-1].id} for the next page.")
+            say(f"There may be more: add --before {found[-1].id} for the next page.")
 
 
-@click.command()
+@click.command(cls=Command)
 @limit_option(50, MAX_PAGE)
 @before_option()
 @json_option
@@ -60,34 +61,32 @@ def trash(limit: int, before: int | None, *, as_json: bool) -> None:
         gone = home.lifecycle.list_trash(limit, before)
         whens = {past.change_id: home.repository.changes.get_change(past.change_id) for past in gone}
     if as_json:
-        documents = [past_document(past) | {"gone_at": whens[past.change_id].made_at} for past in gone]
-        print_json({"trash": documents})
+        shapes = [past_shape(past) | {"gone_at": whens[past.change_id].made_at} for past in gone]
+        print_json({"trash": shapes})
     elif not gone:
-        click.echo("The trash is empty.")
+        say("The trash is empty.")
     else:
-        headings = ("ID", "GONE", "BY", "REPLACED BY", "TEXT")
-        print_table(
-            headings,
-            [
-                (
-                    past.memory.id,
-                    _minute(whens[past.change_id].made_at),
-                    whens[past.change_id].action,
-                    past.replaced_by,
-                    past.memory.content,
-                )
-                for past in gone
-            ],
-        )
-        click.echo("`soulkeep memories restore ID` brings one back.")
+        _print_trash(gone, whens)
 
 
-@click.command()
+def _print_trash(gone: Sequence[Past], whens: Mapping[int, Change]) -> None:
+    minute = current_days().minute_text
+    rows = [
+        (past.memory.id, minute(when.made_at), when.action, past.replaced_by, past.memory.content)
+        for past in gone
+        for when in [whens[past.change_id]]
+    ]
+    print_table(("ID", "GONE", "BY", "REPLACED BY", "TEXT"), rows)
+    say("`soulkeep memories restore ID` brings one back.")
+
+
+@click.command(cls=Command)
 @click.argument("change_id", type=int, required=False)
 @click.option("--since", help="Take back everything since this ISO date or time instead.")
 @yes_option
+@json_option
 @home_option
-def undo(change_id: int | None, since: str | None, *, yes: bool) -> None:
+def undo(change_id: int | None, since: str | None, *, yes: bool, as_json: bool) -> None:
     """Take back a change; without an id, the latest in force.
 
     `soulkeep changes` lists them with their ids.
@@ -98,19 +97,24 @@ def undo(change_id: int | None, since: str | None, *, yes: bool) -> None:
     with opened_home() as home:
         wanted = _wanted(home, change_id, since)
         if not wanted:
-            click.echo("There is nothing to undo.")
+            report(as_json, changes_shape([], {}), "There is nothing to undo.")
             return
         if not yes:
             _print_changes(wanted, home.changes.row_counts(wanted))
             if len(wanted) == 1:
                 _print_rows(home, wanted[0])
-            click.confirm(f"Undo {counted(len(wanted), 'change')}?", abort=True)
+            confirm(f"Undo {counted(len(wanted), 'change')}?")
         undone = home.changes.undo_since(since) if since else home.changes.undo(wanted[0].id)
         (latest,) = home.changes.list_changes(1)
+        counts = home.changes.row_counts(undone)
     what = ", ".join(f"{change.id} ({change.action})" for change in undone[:10])
     more = f" and {len(undone) - 10:,} more" if len(undone) > 10 else ""
-    click.echo(f"Undone: {what}{more}.")
-    click.echo(f"`soulkeep undo {latest.id}` does it again.")
+    report(
+        as_json,
+        changes_shape(undone, counts) | {"undone_by": latest.id},
+        f"Undone: {what}{more}.",
+        f"`soulkeep undo {latest.id}` does it again.",
+    )
 
 
 def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change]:
@@ -123,20 +127,11 @@ def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change
 
 
 def _print_changes(found: Sequence[Change], counts: dict[int, int]) -> None:
-    print_table(
-        ("ID", "WHEN", "BY", "ROWS", "UNDONE BY", "WHAT"),
-        [
-            (
-                change.id,
-                _minute(change.made_at),
-                change.agent_id,
-                counts.get(change.id, 0),
-                change.undone_by,
-                change.action,
-            )
-            for change in found
-        ],
-    )
+    minute = current_days().minute_text
+    rows = [
+        (c.id, minute(c.made_at), c.agent_id, counts.get(c.id, 0), c.undone_by, c.action) for c in found
+    ]
+    print_table(("ID", "WHEN", "BY", "ROWS", "UNDONE BY", "WHAT"), rows)
 
 
 def _print_rows(home: Home, change: Change) -> None:
@@ -144,9 +139,9 @@ def _print_rows(home: Home, change: Change) -> None:
     rows = home.changes.rows_of(change.id)
     for row in rows[:_SHOWN_ROWS]:
         what, text = _described(home, row)
-        click.echo(f"  {one_line(f'{what} in {row.kind}, {row.key}: {text}'[:_SHOWN_CHARACTERS])}")
+        say(f"  {cut(one_line(f'{what} in {row.kind}, {row.key}: {text}'), _SHOWN_COLUMNS)}")
     if len(rows) > _SHOWN_ROWS:
-        click.echo(f"  and {len(rows) - _SHOWN_ROWS:,} more")
+        say(f"  and {len(rows) - _SHOWN_ROWS:,} more")
 
 
 def _described(home: Home, row: ChangedRow) -> tuple[str, str]:
@@ -159,7 +154,3 @@ def _described(home: Home, row: ChangedRow) -> tuple[str, str]:
         image = row.before or home.repository.changes.image(row.kind, row.key) or {}
         text = image.get("content") or image.get("title") or ""
     return "added" if is_new else "removed" if is_gone else "changed", text
-
-
-def _minute(moment: str) -> str:
-    return moment[:16].replace("T", " ")

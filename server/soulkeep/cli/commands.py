@@ -1,7 +1,7 @@
 """How commands are grouped, found and listed, and how what they refuse is said."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import IO, Any
 
@@ -15,17 +15,12 @@ from soulkeep.errors import (
     NotFoundError,
     SoulkeepError,
     ThreadNotFoundError,
-    UndoConflictError,
 )
 
-_REMEDIES: Mapping[type[SoulkeepError], str] = {
+_REMEDIES: Mapping[type[NotFoundError], str] = {
     ThreadNotFoundError: "`soulkeep threads list` shows their ids",
     MemoryNotFoundError: "`soulkeep memories list` and `soulkeep trash` show their ids",
     ChangeNotFoundError: "`soulkeep changes` shows their ids",
-    UndoConflictError: (
-        "undo the later changes first (`soulkeep changes` lists them), or all since a moment "
-        "(`soulkeep undo --since`)"
-    ),
 }
 """What to do next in a shell, where an error says it for agents, who have tools instead."""
 
@@ -44,9 +39,8 @@ def in_shell(error: SoulkeepError, context: click.Context) -> str:
     """Return what an error says, with the options and commands that a person at a shell has."""
     if isinstance(error, InvalidInputError):
         return _ARGUMENT.sub(lambda found: _as_typed(found[1], context), str(error))
-    remedy = _REMEDIES.get(type(error))
-    if remedy and isinstance(error, NotFoundError | UndoConflictError):
-        return f"{error.problem}; {remedy}."
+    if isinstance(error, NotFoundError):
+        return f"{error.problem}; {_REMEDIES.get(type(error), error.remedy)}."
     return str(error)
 
 
@@ -80,13 +74,13 @@ class Group(click.Group):
     command_class = Command
     group_class = type
 
-    def sections(self) -> Mapping[str, Iterator[str]]:
+    def sections(self) -> Mapping[str, Collection[str]]:
         """Return the names of the commands under the titles of their sections."""
-        return {"Commands": iter(self.commands)}
+        return {"Commands": self.commands}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands, in the order of the help."""
-        return [name for names in self.sections().values() for name in names]
+        """Return the names of all commands, as a shell completes them."""
+        return sorted(name for names in self.sections().values() for name in names)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of the help; click would cut each description to one line."""
@@ -104,9 +98,9 @@ class LazyGroup(Group):
         super().__init__(*args, **kwargs)
         self._modules = modules
 
-    def sections(self) -> Mapping[str, Iterator[str]]:
+    def sections(self) -> Mapping[str, Collection[str]]:
         """Return the names of the commands under the titles of their sections."""
-        return {title: iter(modules) for title, modules in self._modules.items()}
+        return self._modules
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, imported if need be."""

@@ -1,25 +1,28 @@
 """`soulkeep completion`: the script with which a shell completes commands and options."""
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
-_FILES = {
-    "bash": 'eval "$(soulkeep completion bash)" in ~/.bashrc',
-    "zsh": 'eval "$(soulkeep completion zsh)" in ~/.zshrc',
-    "fish": "soulkeep completion fish | source in ~/.config/fish/config.fish",
+from soulkeep.cli.commands import Command
+
+_SHELLS: dict[str, type[ShellComplete]] = {
+    "bash": BashComplete,
+    "zsh": ZshComplete,
+    "fish": FishComplete,
 }
 
 
-@click.command(epilog="\b\n" + "\n".join(_FILES.values()))
-@click.argument("shell", type=click.Choice(list(_FILES)))
+@click.command(cls=Command)
+@click.argument("shell", type=click.Choice(list(_SHELLS)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes a SHELL complete commands and options.
+    r"""Print what makes a SHELL complete commands and options.
 
-    Put the line of your shell below into its file.
+    \b
+    For bash, put into ~/.bashrc:  eval "$(soulkeep completion bash)"
+    For zsh, put into ~/.zshrc:    eval "$(soulkeep completion zsh)"
+    For fish, run once:
+      soulkeep completion fish > ~/.config/fish/completions/soulkeep.fish
     """
-    maker = get_completion_class(shell)
-    if maker is None:
-        raise click.UsageError(f"There is no completion for {shell}.")
-    command = context.find_root().command
-    click.echo(maker(command, {}, "soulkeep", "_SOULKEEP_COMPLETE").source())
+    complete = _SHELLS[shell](context.find_root().command, {}, "soulkeep", "_SOULKEEP_COMPLETE")
+    click.echo(complete.source())

@@ -49,6 +49,8 @@ def client_block(home: Path | None = None) -> str:
 def welcome(home: Path) -> str:
     """Say what soulkeep is for and how to connect a client to a home."""
     # A client does not see what this shell's environment says.
-    named = None if home == Settings.model_fields["home"].get_default(call_default_factory=True) else home
+    named = (
+        None if home == Settings.model_fields["home"].get_default(call_default_factory=True) else home
+    )
     command = " ".join(f'"{part}"' if " " in part else part for part in client_command(named))
     return _WELCOME.format(block=client_block(named), command=command)

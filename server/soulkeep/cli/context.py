@@ -1,18 +1,17 @@
 """`soulkeep context`: what the tool get_context gives a model, by hand."""
 
-import json
-
 import click
 
-from soulkeep.cli.options import home_option, opened_home
-from soulkeep.cli.terminal import printable
+from soulkeep.cli.commands import Command
+from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.terminal import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--thread", "thread_id", help="The thread that is continued.")
 @click.option("--query", help="What the conversation will be about.")
 @click.option("--max-tokens", type=int, help="100 to 1,000,000; unset, SOULKEEP_CONTEXT_TOKENS.")
-@click.option("--json", "as_json", is_flag=True, help="Print the parts and their sizes as JSON.")
+@json_option
 @home_option
 def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
     """Print what a conversation starts with, as the tool get_context gives it."""
@@ -21,7 +20,4 @@ def context(thread_id: str | None, query: str | None, max_tokens: int | None, *,
     with opened_home() as home:
         found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)
     view = ContextAnswer.of(found)
-    if as_json:
-        click.echo(json.dumps({**view.as_data(), "text": view.as_text()}, indent=2))
-    else:
-        click.echo(printable(view.as_text()))
+    report(as_json, view.as_data() | {"text": view.as_text()}, view.as_text())

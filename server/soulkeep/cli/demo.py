@@ -1,7 +1,5 @@
 """`soulkeep demo`: a real client keeps memories in a real server and asks for them in other words."""
 
-import json
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -10,6 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
+
+from soulkeep.cli.commands import Command, Refused
+from soulkeep.cli.connect import client_block, client_command
+from soulkeep.cli.terminal import say
+from soulkeep.wording import counted
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -62,54 +65,56 @@ No question shares a word with its answer.
 """
 
 
+_PLACES = {1: "first", 2: "second", 3: "third"}
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
+    """What was recalled for a question; `place` is where in it the right memory stands, from 1."""
+
     question: str
-    first: str
-    rank: int | None
+    content: str | None
+    place: int | None
     milliseconds: float
 
 
-@click.command()
+@click.command(cls=Command)
 def demo() -> None:
     """Watch memories being kept and brought back by meaning, in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="soulkeep-demo-") as folder:
         answers, mode = anyio.run(_play, Path(folder))
     for answer in answers:
-        found = "not found" if answer.rank is None else f"rank {answer.rank}"
-        click.echo(f"  {click.style('?', bold=True)} {answer.question}")
-        click.echo(f"    {answer.first}  ({found}, {answer.milliseconds:.1f} ms)")
-    first = sum(answer.rank == 1 for answer in answers)
+        say(f"  ? {answer.question}", bold=True)
+        say(f"    {_told(answer)}")
+    first = sum(answer.place == 1 for answer in answers)
     middle = sorted(answer.milliseconds for answer in answers)[len(answers) // 2]
-    click.echo(f"\n{first} of {len(answers)} answers came first; median {middle:.1f} ms, {mode} search.")
+    say(f"\n{first} of {len(answers)} answers came first; median {middle:.1f} ms, {mode} search.")
     if mode == "lexical":
-        click.echo(
-            "Without an embedder only shared words are found: `soulkeep doctor` says what is in use."
+        say(
+            "No question shares a word with its answer, and without an embedder only shared words are"
+            " found; `soulkeep doctor` says which embedder is in use."
         )
-    click.echo(
-        "\nNothing was kept and nothing left this machine. To use soulkeep, add this to your client:"
-    )
-    click.echo(json.dumps(_client_block(), indent=2))
+    say("\nNothing was kept and nothing left this machine. To use soulkeep, add this to your client:")
+    click.echo(client_block())
+    if missed := sum(answer.place is None for answer in answers):
+        raise Refused(f"{counted(missed, 'answer')} not found.")
 
 
-def _server_command() -> list[str]:
-    script = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "soulkeep"]
-
-
-def _client_block() -> dict[str, Any]:
-    command, *arguments = _server_command()
-    return {"mcpServers": {"soulkeep": {"command": command, "args": [*arguments, "serve"]}}}
+def _told(answer: _Answer) -> str:
+    taken = f"{answer.milliseconds:.1f} ms"
+    if answer.place is None:
+        return f"not found ({taken})"
+    return f"{answer.content}  (came {_PLACES.get(answer.place, f'at place {answer.place}')}, {taken})"
 
 
 async def _play(home: Path) -> tuple[list[_Answer], str]:
     from mcp import Client, StdioServerParameters, stdio_client
 
-    command, *arguments = _server_command()
-    server = StdioServerParameters(command=command, args=[*arguments, "serve", "--home", str(home)])
+    command, *arguments = client_command(home)
+    server = StdioServerParameters(command=command, args=arguments)
     started = time.perf_counter()
     async with Client(stdio_client(server)) as client:
-        click.echo(f"A server started over stdio in {time.perf_counter() - started:.2f} s.")
+        say(f"A server started over stdio in {time.perf_counter() - started:.2f} s.")
         threads = {GLOBAL: ""}
         for title in (KITCHEN, TRIP):
             threads[title] = (await _call(client, "create_thread", title=title))["id"]
@@ -118,7 +123,7 @@ async def _play(home: Path) -> tuple[list[_Answer], str]:
             for title, memory_type, content in MEMORIES
         ]
         stored = (await _call(client, "remember", memories=kept))["stored"]
-        click.echo(f"{stored} memories kept, in two threads and globally. Asked in other words:\n")
+        say(f"{stored} memories kept, in two threads and globally. Asked in other words:\n")
         # The first search loads the embedder, which is once per process and not what is timed here.
         mode = (await _call(client, "recall", query="warm up"))["mode"]
         return [await _ask(client, threads[t], q, word) for t, q, word in QUESTIONS], mode
@@ -129,13 +134,13 @@ async def _ask(client: "Client", thread_id: str, question: str, word: str) -> _A
     found = await _call(client, "recall", query=question, thread_id=thread_id)
     elapsed = (time.perf_counter() - started) * 1000
     contents = [match["content"] for match in found["matches"]]
-    rank = next((i for i, content in enumerate(contents, start=1) if word in content), None)
-    return _Answer(question, contents[0] if contents else "nothing", rank, elapsed)
+    place = next((i for i, content in enumerate(contents, start=1) if word in content), None)
+    return _Answer(question, contents[place - 1] if place else None, place, elapsed)
 
 
 async def _call(client: "Client", tool: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     if result.is_error or result.structured_content is None:
-        raise click.ClickException(f"{tool} failed: {result.content}")
+        raise Refused(f"{tool} failed: {result.content}")
     structured: dict[str, Any] = result.structured_content
     return structured

@@ -11,8 +11,10 @@ from pathlib import Path
 import click
 
 from soulkeep import __version__
+from soulkeep.cli.commands import Command
 from soulkeep.cli.options import home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_facts, print_json, progress_shown, size_text
+from soulkeep.cli.tables import print_facts
+from soulkeep.cli.terminal import print_json, progress_shown, say, size_text
 from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import Fault
@@ -20,7 +22,7 @@ from soulkeep.service.home import Home
 from soulkeep.wording import counted
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--repair", is_flag=True, help="Rebuild all that is derived from the memories and the documents."
 )
@@ -47,12 +49,10 @@ def _examine(home: Home, as_json: bool) -> int:
     print_facts("Paths", _paths(home))
     print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
     if space.is_wasteful:
-        click.echo(
-            f"  {counted(space.places - space.taken, 'place')} for vectors empty: `soulkeep compact`"
-        )
+        say(f"  {counted(space.places - space.taken, 'place')} for vectors empty: `soulkeep compact`")
     print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
     _print_faults(faults)
-    click.echo(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
+    say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
     return 1 if faults else 0
 
 
@@ -62,22 +62,22 @@ def _repair(home: Home, as_json: bool) -> int:
     if as_json:
         print_json(asdict(repaired))
         return 1 if repaired.left else 0
-    click.echo("Found:" if repaired.found else "Found no fault; everything was rebuilt all the same.")
+    say("Found:" if repaired.found else "Found no fault; everything was rebuilt all the same.")
     for fault in repaired.found:
-        click.echo(f"  {fault.name}: {fault.detail}")
+        say(f"  {fault.name}: {fault.detail}")
     print_facts("Rebuilt", {name: f"{count:,}" for name, count in repaired.rebuilt.items()})
     _print_faults(repaired.left)
     left = len(repaired.left)
-    click.echo(f"{counted(left, 'fault')} could not be mended." if left else "Everything is in order.")
+    say(f"{counted(left, 'fault')} could not be mended." if left else "Everything is in order.")
     return 1 if left else 0
 
 
 def _print_faults(faults: Sequence[Fault]) -> None:
     for fault in faults:
-        click.echo(f"FAULT {fault.name}: {fault.detail}; {fault.remedy}.")
+        say(f"FAULT {fault.name}: {fault.detail}; {fault.remedy}.")
 
 
-@click.command()
+@click.command(cls=Command)
 @home_option
 def reindex() -> None:
     """Build the search indexes anew with the embedder in use."""
@@ -85,10 +85,10 @@ def reindex() -> None:
         with progress_shown():
             indexed = home.indexes.reindex()
         identity = home.indexes.embedder_identity
-    click.echo(f"Indexed {counted(indexed, 'memory')} with {identity}.")
+    say(f"Indexed {counted(indexed, 'memory')} with {identity}.")
 
 
-@click.command()
+@click.command(cls=Command)
 @home_option
 def compact() -> None:
     """Give back the space of deleted vectors.
@@ -97,9 +97,7 @@ def compact() -> None:
     """
     with opened_home() as home, progress_shown():
         freed = home.indexes.compact()
-    click.echo(
-        f"The store is {size_text(freed)} smaller." if freed else "There is nothing to give back."
-    )
+    say(f"The store is {size_text(freed)} smaller." if freed else "There is nothing to give back.")
 
 
 def _versions(home: Home) -> dict[str, str]:

@@ -1,22 +1,124 @@
-"""`soulkeep documents`: SOUL.md and MEMORY.md, and the texts they had before."""
+"""`soulkeep documents`: SOUL.md, MEMORY.md and the logs, and the texts they had before."""
 
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
 import click
 
-from soulkeep.answers.notes import CuratedAnswer, LoggedAnswer
+from soulkeep.cli.commands import Group
 from soulkeep.cli.options import home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_json, print_table, printable, size_text
+from soulkeep.cli.tables import print_table
+from soulkeep.cli.terminal import print_document, print_json, read_text, report, say, size_text
 from soulkeep.documents import DOCUMENTS, DocumentName
+from soulkeep.service.curator import Curated
+from soulkeep.wording import counted
 
 _name_argument = click.argument("name", type=click.Choice(DOCUMENTS, case_sensitive=False))
 
 
-@click.group()
+@click.group(cls=Group)
 def documents() -> None:
     """Show and change SOUL.md, MEMORY.md and the logs, and bring back what they said before."""
+
+
+@documents.command()
+@_name_argument
+@click.option("--version", help="One that `history` lists, instead of the text of now.")
+@json_option
+@home_option
+def show(name: DocumentName, version: str | None, *, as_json: bool) -> None:
+    """Print a document."""
+    with opened_home() as home:
+        text = home.documents.read_version(name, version) if version else home.documents.read(name)
+    if as_json:
+        print_json({"name": name, "text": text})
+    else:
+        print_document(text)
+
+
+@documents.command()
+@_name_argument
+@click.argument("section")
+@click.argument("text")
+@json_option
+@home_option
+def add(name: DocumentName, section: str, text: str, *, as_json: bool) -> None:
+    """Add TEXT, or what stdin says for a single -, to a SECTION such as "Learned Preferences"."""
+    entry = read_text(text)
+    with opened_home() as home:
+        home.curator.add_to(name, section, entry)
+    document = {"name": name, "section": section, "entry": entry}
+    report(as_json, document, f"Added to {section} in {name}")
+
+
+@documents.command()
+@click.argument("section")
+@click.argument("entry")
+@click.argument("new_entry")
+@json_option
+@home_option
+def replace(section: str, entry: str, new_entry: str, *, as_json: bool) -> None:
+    """Put NEW_ENTRY in the place of an ENTRY in a SECTION of MEMORY.md."""
+    with opened_home() as home:
+        curated = home.curator.replace_entry(section, entry, new_entry)
+    report(as_json, asdict(curated), *_curated_lines("Replaced in", curated))
+
+
+@documents.command()
+@click.argument("section")
+@click.argument("entry")
+@json_option
+@home_option
+def remove(section: str, entry: str, *, as_json: bool) -> None:
+    """Take an ENTRY out of a SECTION of MEMORY.md; `soulkeep undo` brings it back."""
+    with opened_home() as home:
+        curated = home.curator.remove_entry(section, entry)
+    report(as_json, asdict(curated), *_curated_lines("Removed from", curated))
+
+
+@documents.command()
+@click.argument("memory_id", type=int, metavar="ID")
+@click.argument("section")
+@json_option
+@home_option
+def promote(memory_id: int, section: str, *, as_json: bool) -> None:
+    """Add a memory's text to a SECTION of MEMORY.md, with a link to the memory."""
+    with opened_home() as home:
+        curated = home.curator.promote(memory_id, section)
+    report(as_json, asdict(curated), *_curated_lines("Added to", curated))
+
+
+@documents.command()
+@click.argument("text")
+@json_option
+@home_option
+def log(text: str, *, as_json: bool) -> None:
+    """Append TEXT, or what stdin says for a single -, to today's log."""
+    entry = read_text(text)
+    with opened_home() as home:
+        day, time = home.curator.log_day(entry)
+    where = f"Logged under {time} in daily/{day.isoformat()}.md"
+    report(as_json, {"day": day.isoformat(), "time": time}, f"{where}.")
+
+
+@documents.command()
+@click.argument("date", type=click.DateTime(["%Y-%m-%d"]), required=False, metavar="[DATE]")
+@json_option
+@home_option
+def day(date: datetime | None, *, as_json: bool) -> None:
+    """Print the log of a DATE such as 2026-11-24; without one, today's."""
+    with opened_home() as home:
+        wanted = home.documents.today() if date is None else date.date()
+        text = home.documents.read_daily(wanted)
+        days = home.documents.list_daily()
+    if as_json:
+        print_json({"day": wanted.isoformat(), "text": text})
+    elif text is None:
+        latest = f"; the latest is {days[-1]}" if days else ""
+        say(f"There is no log of {wanted}{latest}.")
+    else:
+        print_document(text)
 
 
 @documents.command()
@@ -32,100 +134,27 @@ def history(name: DocumentName, *, as_json: bool) -> None:
     elif versions:
         print_table(("VERSION", "SIZE"), [(version.id, size_text(version.size)) for version in versions])
     else:
-        click.echo(f"There are no earlier versions of {name}; each edit by soulkeep keeps one.")
-
-
-@documents.command()
-@_name_argument
-@click.option("--version", help="One that `history` lists, instead of the text of now.")
-@home_option
-def show(name: DocumentName, version: str | None) -> None:
-    """Print a document."""
-    with opened_home() as home:
-        text = home.documents.read_version(name, version) if version else home.documents.read(name)
-    click.echo(printable(text), nl=not text.endswith("\n"))
+        say(f"There are no earlier versions of {name}; each edit by soulkeep keeps one.")
 
 
 @documents.command()
 @_name_argument
 @click.argument("version")
+@json_option
 @home_option
-def restore(name: DocumentName, version: str) -> None:
+def restore(name: DocumentName, version: str, *, as_json: bool) -> None:
     """Bring back a version that `history` lists; the text of now is kept as one too."""
     with opened_home() as home:
         home.curator.restore(name, version)
-    click.echo(f"Restored {name} as it was until {version}")
+    report(as_json, {"name": name, "version": version}, f"Restored {name} as it was until {version}")
 
 
-@documents.command()
-@_name_argument
-@click.argument("section")
-@click.argument("text")
-@home_option
-def add(name: DocumentName, section: str, text: str) -> None:
-    """Add TEXT, or what stdin says for a single -, to a SECTION such as "Learned Preferences"."""
-    entry = sys.stdin.read() if text == "-" else text
-    with opened_home() as home:
-        home.curator.add_to(name, section, entry)
-    click.echo(printable(f"Added to {section} in {name}"))
-
-
-@documents.command()
-@click.argument("section")
-@click.argument("entry")
-@click.argument("new_entry")
-@home_option
-def replace(section: str, entry: str, new_entry: str) -> None:
-    """Put NEW_ENTRY in the place of an ENTRY in a SECTION of MEMORY.md."""
-    with opened_home() as home:
-        curated = home.curator.replace_entry(section, entry, new_entry)
-    click.echo(printable(CuratedAnswer.of("replace", curated).as_text()))
-
-
-@documents.command()
-@click.argument("section")
-@click.argument("entry")
-@home_option
-def remove(section: str, entry: str) -> None:
-    """Take an ENTRY out of a SECTION of MEMORY.md; `soulkeep undo` brings it back."""
-    with opened_home() as home:
-        curated = home.curator.remove_entry(section, entry)
-    click.echo(printable(CuratedAnswer.of("remove", curated).as_text()))
-
-
-@documents.command()
-@click.argument("memory_id", type=int)
-@click.argument("section")
-@home_option
-def promote(memory_id: int, section: str) -> None:
-    """Add a memory's text to a SECTION of MEMORY.md, with a link to the memory."""
-    with opened_home() as home:
-        curated = home.curator.promote(memory_id, section)
-    click.echo(printable(CuratedAnswer.of("add", curated).as_text()))
-
-
-@documents.command()
-@click.argument("text")
-@home_option
-def log(text: str) -> None:
-    """Append TEXT, or what stdin says for a single -, to today's log."""
-    entry = sys.stdin.read() if text == "-" else text
-    with opened_home() as home:
-        day, time = home.curator.log_day(entry)
-    click.echo(LoggedAnswer.of(day, time).as_text())
-
-
-@documents.command()
-@click.argument("date", type=click.DateTime(["%Y-%m-%d"]), required=False)
-@home_option
-def day(date: datetime | None) -> None:
-    """Print the log of a DATE such as 2026-11-24; without one, today's."""
-    with opened_home() as home:
-        wanted = home.documents.today() if date is None else date.date()
-        text = home.documents.read_daily(wanted)
-        days = home.documents.list_daily()
-    if text is None:
-        latest = f"; the latest is {days[-1]}" if days else ""
-        click.echo(f"There is no log of {wanted}{latest}.")
-    else:
-        click.echo(printable(text), nl=not text.endswith("\n"))
+def _curated_lines(done: str, curated: Curated) -> Sequence[str]:
+    taken = f"MEMORY.md takes {counted(curated.tokens, 'token')} of {curated.budget:,}"
+    if not curated.suggestions:
+        return (f"{done} {curated.section}. {taken}.",)
+    return (
+        f"{done} {curated.section}. {taken}, which is over its budget; nothing is cut off.",
+        "The longest entries, which `soulkeep remember` could keep instead:",
+        *(f"| {s.section}, {counted(s.tokens, 'token')}: {s.entry}" for s in curated.suggestions),
+    )

@@ -1,14 +1,14 @@
 """`soulkeep memories`: what is kept, looked at, changed and moved to the trash."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from soulkeep.answers.memories import RememberAnswer
+from soulkeep.cli.commands import Group
 from soulkeep.cli.options import (
     before_option,
+    current_days,
     current_settings,
     home_option,
     json_option,
@@ -19,9 +19,11 @@ from soulkeep.cli.options import (
     until_option,
     yes_option,
 )
-from soulkeep.cli.terminal import one_line, print_facts, print_json, print_table, printable
-from soulkeep.models import Memory, MemoryType, NewMemory
-from soulkeep.service.lifecycle import MAX_PAGE, Past
+from soulkeep.cli.shapes import memories_shape, past_shape, receipts_shape
+from soulkeep.cli.tables import print_facts, print_table
+from soulkeep.cli.terminal import confirm, one_line, print_json, read_text, report, say
+from soulkeep.models import Memory, MemoryType
+from soulkeep.service.lifecycle import MAX_PAGE
 from soulkeep.wording import counted
 
 _HEADINGS = ("ID", "DATE", "TYPE", "THREAD", "ABOUT", "FROM", "TEXT")
@@ -30,7 +32,7 @@ _ids_argument = click.argument("memory_ids", type=int, nargs=-1, required=True, 
 _id_argument = click.argument("memory_id", type=int, metavar="ID")
 
 
-@click.group()
+@click.group(cls=Group)
 def memories() -> None:
     """List, show, revise, move, forget and restore memories."""
 
@@ -51,13 +53,13 @@ def list_(*, as_json: bool, limit: int, **filters: Any) -> None:
     with opened_home() as home:
         found = home.lifecycle.list_memories(limit=limit, **filters)
     if as_json:
-        print_json({"memories": [memory._asdict() for memory in found]})
+        print_json(memories_shape(found))
     elif not found:
-        click.echo("No memories match. `soulkeep remember TEXT` keeps one.")
+        say("No memories match. `soulkeep remember TEXT` keeps one.")
     else:
         print_table(_HEADINGS, [_cells(memory) for memory in found])
         if len(found) == limit:
-            click.echo(f"There may be more: add --below {found[-1].id} for the next page.")
+            say(f"There may be more: add --below {found[-1].id} for the next page.")
 
 
 @memories.command()
@@ -69,7 +71,7 @@ def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     with opened_home() as home:
         found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
     if as_json:
-        print_json({"memories": [memory._asdict() for memory in found]})
+        print_json(memories_shape(found))
         return
     for place, memory in enumerate(found):
         click.echo("\n" * bool(place), nl=False)
@@ -89,7 +91,7 @@ def history(memory_id: int, *, as_json: bool) -> None:
         pasts = home.lifecycle.history(memory_id)
         now = home.repository.memories.list_by_ids([memory_id]).get(memory_id)
     if as_json:
-        document = {"now": now._asdict() if now else None, "past": [past_document(p) for p in pasts]}
+        document = {"now": now._asdict() if now else None, "past": [past_shape(p) for p in pasts]}
         print_json(document)
         return
     rows = [(f"until change {past.change_id}", *_short(past.memory)) for past in pasts]
@@ -107,96 +109,95 @@ def history(memory_id: int, *, as_json: bool) -> None:
 def revise(
     memory_id: int, content: str, memory_type: MemoryType | None, subject: str | None, *, as_json: bool
 ) -> None:
-    """Put CONTENT in the place of a memory; - reads it from stdin.
+    """Put CONTENT in the place of a memory; a single - reads it from stdin.
 
     The old version goes to the trash and stays in the history.
     """
-    text = sys.stdin.read() if content == "-" else content
+    text = read_text(content)
     with opened_home() as home:
         receipt = home.lifecycle.revise(memory_id, text, memory_type=memory_type, subject=subject)
-        memory = home.repository.memories.get_memory(receipt.id)
-    kept = NewMemory(memory.content, memory.memory_type, memory.thread_id)
-    view = RememberAnswer.of([receipt], [kept])
-    if as_json:
-        print_json(view.as_data())
-    else:
-        click.echo(printable(view.as_text()))
-        click.echo(f"It took the place of memory {memory_id}; `soulkeep undo` takes that back.")
+    report(
+        as_json,
+        receipts_shape([receipt]),
+        f"Memory {receipt.id} took the place of memory {memory_id}; `soulkeep undo` takes that back.",
+    )
 
 
 @memories.command()
 @_ids_argument
 @yes_option
+@json_option
 @home_option
-def forget(memory_ids: tuple[int, ...], *, yes: bool) -> None:
+def forget(memory_ids: tuple[int, ...], *, yes: bool, as_json: bool) -> None:
     """Move memories to the trash; `restore` brings them back."""
     with opened_home() as home:
         if not yes:
             found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
             print_table(_HEADINGS, [_cells(memory) for memory in found])
-            click.confirm(f"Move {counted(len(found), 'memory')} to the trash?", abort=True)
+            confirm(f"Move {counted(len(found), 'memory')} to the trash?")
         gone = home.lifecycle.forget(memory_ids).memories
     ids = " ".join(str(memory.id) for memory in gone)
-    click.echo(f"Moved {counted(len(gone), 'memory')} to the trash.")
     days = current_settings().retention_days
     kept = f"for {counted(days, 'day')}" if days else "at any time"
-    click.echo(f"`soulkeep memories restore {ids}` takes that back {kept}.")
+    report(
+        as_json,
+        memories_shape(gone),
+        f"Moved {counted(len(gone), 'memory')} to the trash.",
+        f"`soulkeep memories restore {ids}` takes that back {kept}.",
+    )
 
 
 @memories.command()
 @_ids_argument
+@json_option
 @home_option
-def restore(memory_ids: tuple[int, ...]) -> None:
+def restore(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     """Bring memories back that `soulkeep trash` lists."""
     with opened_home() as home:
-        for memory in home.lifecycle.restore(memory_ids).memories:
-            click.echo(f"Restored memory {memory.id}: {one_line(memory.content)}")
+        restored = home.lifecycle.restore(memory_ids).memories
+    lines = [f"Restored memory {memory.id}: {one_line(memory.content)}" for memory in restored]
+    report(as_json, memories_shape(restored), *lines)
 
 
 @memories.command()
 @_ids_argument
 @click.option("--thread", "thread_id", help="The thread to move them to.")
 @click.option("--global", "to_all", is_flag=True, help="Make them global instead.")
+@json_option
 @home_option
-def move(memory_ids: tuple[int, ...], thread_id: str | None, *, to_all: bool) -> None:
+def move(memory_ids: tuple[int, ...], thread_id: str | None, *, to_all: bool, as_json: bool) -> None:
     """Move memories to a thread, or make them global."""
     if to_all == (thread_id is not None):
         raise click.UsageError("Give either --thread or --global.")
     with opened_home() as home:
         moved = home.lifecycle.move(memory_ids, thread_id).memories
-    print_table(_HEADINGS, [_cells(memory) for memory in moved])
-
-
-def past_document(past: Past) -> dict[str, object]:
-    """Return a former memory as scripts get it."""
-    return {
-        "memory": past.memory._asdict(),
-        "change_id": past.change_id,
-        "replaced_by": past.replaced_by,
-    }
+    if as_json:
+        print_json(memories_shape(moved))
+    else:
+        print_table(_HEADINGS, [_cells(memory) for memory in moved])
 
 
 def _cells(memory: Memory) -> Sequence[object]:
     thread = memory.thread_id or "global"
-    date, kind = memory.occurred_at[:10], memory.memory_type
+    date, kind = current_days().date_text(memory.occurred_at), memory.memory_type
     return memory.id, date, kind, thread, memory.subject, memory.source, memory.content
 
 
 def _short(memory: Memory) -> tuple[object, ...]:
-    return memory.id, memory.occurred_at[:10], memory.memory_type, memory.content
+    return memory.id, current_days().date_text(memory.occurred_at), memory.memory_type, memory.content
 
 
 def _print_memory(memory: Memory) -> None:
+    minute = current_days().minute_text
     facts = {
         "type": memory.memory_type,
         "thread": memory.thread_id or "global",
         "about": memory.subject,
         "from": memory.source,
-        "happened": memory.occurred_at,
-        "kept": memory.created_at,
-        "expires": memory.expires_at,
+        "happened": minute(memory.occurred_at),
+        "kept": minute(memory.created_at),
+        "expires": memory.expires_at and minute(memory.expires_at),
         "entry of": memory.document,
     }
-    shown = {name: printable(" ".join(value.split())) for name, value in facts.items() if value}
-    print_facts(f"Memory {memory.id}", shown)
-    click.echo(printable(memory.content))
+    print_facts(f"Memory {memory.id}", {name: value for name, value in facts.items() if value})
+    say(memory.content)

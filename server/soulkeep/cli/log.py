@@ -4,21 +4,24 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.cli.options import home_option, json_option, limit_option, opened_home, since_option
-from soulkeep.cli.terminal import (
-    print_bars,
-    print_days,
-    print_facts,
-    print_json,
-    print_table,
-    size_text,
+from soulkeep.cli.commands import Command
+from soulkeep.cli.options import (
+    current_days,
+    home_option,
+    json_option,
+    limit_option,
+    opened_home,
+    since_option,
 )
+from soulkeep.cli.tables import print_bars, print_days, print_facts, print_table
+from soulkeep.cli.terminal import print_json, say, size_text
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository.ledger import MODEL_USED
 from soulkeep.service.statistics import MAX_LOG, Figures
+from soulkeep.wording import counted
 
 
-@click.command()
+@click.command(cls=Command)
 @limit_option(50, MAX_LOG)
 @since_option
 @click.option("--agent", help="Only what this client did; `soulkeep` is the command line.")
@@ -35,13 +38,14 @@ def log(limit: int, since: str | None, agent: str | None, event: str | None, *, 
     if as_json:
         print_json({"log": [asdict(entry) for entry in found]})
     elif not found:
-        click.echo("Nothing in the log matches.")
+        say("Nothing in the log matches.")
     else:
-        rows = [(_second(entry.at), entry.agent_id, entry.event, _details(entry)) for entry in found]
+        minute = current_days().minute_text
+        rows = [(minute(entry.at), entry.agent_id, entry.event, _details(entry)) for entry in found]
         print_table(("WHEN", "WHO", "EVENT", "DETAILS"), rows)
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 @home_option
 def stats(*, as_json: bool) -> None:
@@ -68,7 +72,7 @@ def _print_figures(figures: Figures) -> None:
 
 def _usage_text(usage: ModelUsage) -> str:
     tokens = usage.input_tokens + usage.output_tokens
-    return f"{usage.uses:,} uses, {tokens:,} tokens, ${usage.cost:.2f}"
+    return f"{counted(usage.uses, 'use')}, {counted(tokens, 'token')}, ${usage.cost:.2f}"
 
 
 def _details(entry: LogEntry) -> str:
@@ -77,7 +81,3 @@ def _details(entry: LogEntry) -> str:
         k: v for k, v in entry.details.items() if v is not None and (v or entry.event != MODEL_USED)
     }
     return " ".join(f"{name}={value}" for name, value in shown.items())
-
-
-def _second(moment: str) -> str:
-    return moment[:19].replace("T", " ")

@@ -1,11 +1,12 @@
 """`soulkeep remember` and `soulkeep recall`: the tools by hand."""
 
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from soulkeep.answers.memories import DEFAULT_TOKENS, RecallAnswer, RememberAnswer
+from soulkeep.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer, RememberAnswer
+from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
     home_option,
     json_option,
@@ -15,12 +16,27 @@ from soulkeep.cli.options import (
     type_option,
     until_option,
 )
-from soulkeep.cli.terminal import print_json, printable
-from soulkeep.models import MEMORY_TYPES, NewMemory
+from soulkeep.cli.shapes import recall_shape, receipts_shape
+from soulkeep.cli.terminal import print_json, print_quoted, read_text, report, say
+from soulkeep.models import MEMORY_TYPES, Match, NewMemory, Recall, Receipt
 from soulkeep.ranking import query_terms
+from soulkeep.words import split_words
+
+FITS_WELL = 0.6
+"""From which share of the question on that a memory covers it is said to fit well."""
+
+LEAST_SHARE = 0.1
+"""A reason with a smaller share of the score is not worth a word."""
+
+_REASONS = {
+    "semantic": "its meaning",
+    "subject": "whom it is about",
+    "date": "its date",
+    "neighbour": "what stands beside it in its thread",
+}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("content")
 @click.option(
     "--type", "memory_type", type=click.Choice(MEMORY_TYPES), default="fact", show_default=True
@@ -36,18 +52,15 @@ from soulkeep.ranking import query_terms
 @json_option
 @home_option
 def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields: Any) -> None:
-    """Keep CONTENT; a single - reads it from stdin."""
-    text = sys.stdin.read() if content == "-" else content
+    """Keep a memory; a single - for CONTENT reads it from stdin."""
+    text = read_text(content)
     memory = NewMemory(text, **fields)
     with opened_home() as home:
-        view = RememberAnswer.of(home.memories.remember([memory], replaces=replaces), [memory])
-    if as_json:
-        print_json(view.as_data())
-    else:
-        click.echo(printable(view.as_text()))
+        receipts = home.memories.remember([memory], replaces=replaces)
+    report(as_json, receipts_shape(receipts), *_receipt_lines(receipts[0], memory))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("query")
 @limit_option(10, 100)
 @click.option("--thread", "thread_id", help="Only this thread's memories and the global ones.")
@@ -70,6 +83,64 @@ def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters:
         found = home.memories.recall(query, limit=limit, **filters)
         view = RecallAnswer.of(found, home.days, query_terms(query), max_tokens)
     if as_json:
-        print_json(view.as_data())
+        print_json(recall_shape(found))
     else:
-        click.echo(printable(view.as_text()))
+        _print_recall(query, found, view)
+
+
+def _receipt_lines(receipt: Receipt, memory: NewMemory) -> list[str]:
+    (answer,) = RememberAnswer.of([receipt], [memory]).receipts
+    scope = f"thread {memory.thread_id}" if memory.thread_id else "global"
+    replaced = f" in place of {', '.join(map(str, receipt.replaced))}" if receipt.replaced else ""
+    stored = f"Stored as memory {receipt.id} ({memory.memory_type}, {scope}){replaced}."
+    known = f"Not stored: exact duplicate of memory {receipt.id} ({scope})."
+    similar = [f"| {close.as_text()}" for close in answer.similar]
+    heading = ["Similar memories that are kept already:"] if similar else []
+    return [stored if receipt.stored else known, *heading, *similar]
+
+
+def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:
+    """Tell a person what fits, best first: how well, why, since when, about whom, and its text."""
+    if view.nothing_fits:
+        say("Nothing known fits. The nearest memories:" if view.matches else "Nothing known fits.")
+    words = query_terms(query)
+    for match, shown in zip(found.matches, view.matches, strict=False):
+        say(f"#{shown.id} {_fit(shown)}: {_reasons(match, words)}", bold=True)
+        say(f"   {_facts(shown)}")
+        print_quoted(shown.content)
+    if view.not_shown:
+        rest = f" and {view.more} more" if view.more else ""
+        say(f"No room for {', '.join(f'#{i}' for i in view.not_shown)}{rest}: raise --max-tokens.")
+    for said in view.messages:
+        say(f"Message {said.id} of thread {said.thread_id}", bold=True)
+        say(f"   {said.role} · {said.created_at}")
+        print_quoted(said.content)
+    if view.mode == "lexical":
+        say("Searched by words alone, without an embedder; `soulkeep doctor` says why.")
+
+
+def _fit(shown: MatchAnswer) -> str:
+    if shown.hardly_fits:
+        return "hardly fits"
+    return "fits well" if shown.relevance >= FITS_WELL else "fits in part"
+
+
+def _reasons(match: Match, words: Sequence[str]) -> str:
+    own = set(split_words(match.memory.content))
+    shared = ", ".join(word for word in words if word in own)
+    said = {"lexical": f"the words {shared}" if shared else "its words"} | _REASONS
+    weighty = sorted((-share, name) for name, share in match.reasons.items() if share >= LEAST_SHARE)
+    return ", ".join(said[name] for _, name in weighty) or "its words"
+
+
+def _facts(shown: MatchAnswer) -> str:
+    where = f"thread {shown.thread_id}" if shown.thread_id else "global"
+    facts = [
+        f"{shown.memory_type} about {shown.subject}" if shown.subject else shown.memory_type,
+        shown.occurred_at,
+        where,
+        f"from {shown.source}" if shown.source else "",
+        f"expires {shown.expires_at}" if shown.expires_at else "",
+        f"in part, whole by `soulkeep memories show {shown.id}`" if shown.whole_at else "",
+    ]
+    return " · ".join(fact for fact in facts if fact)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soulkeep.days import Days
 from soulkeep.models import MEMORY_TYPES
 from soulkeep.settings import Settings
 
@@ -32,7 +33,7 @@ home_option: Decorator = click.option(
 )
 
 json_option: Decorator = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document, for scripts."
+    "--json", "as_json", is_flag=True, help="Print one JSON object, for scripts."
 )
 type_option: Decorator = click.option("--type", "memory_type", type=click.Choice(MEMORY_TYPES))
 since_option: Decorator = click.option("--since", help="ISO date or time, inclusive.")
@@ -58,6 +59,11 @@ def current_settings() -> Settings:
     """Return the settings of the command that is running."""
     home = click.get_current_context().meta.get(_HOME)
     return Settings() if home is None else Settings(home=home)
+
+
+def current_days() -> Days:
+    """Return the days of the user who runs the command."""
+    return Days(current_settings().options.timezone)
 
 
 @contextmanager

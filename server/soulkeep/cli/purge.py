@@ -5,14 +5,16 @@ from dataclasses import asdict
 
 import click
 
+from soulkeep.cli.commands import Command
 from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
-from soulkeep.cli.terminal import one_line, print_json, print_table, progress_shown
+from soulkeep.cli.tables import print_table
+from soulkeep.cli.terminal import confirm, print_json, progress_shown, say
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.wording import counted
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("memory_ids", type=int, nargs=-1, metavar="[ID]...")
 @click.option("--trash", is_flag=True, help="All that was deleted or changed, instead of memories.")
 @click.option("--backup", "backups", multiple=True, metavar="ID", help="Out of this backup too.")
@@ -64,12 +66,12 @@ def _show(plan: PurgePlan, backups: Sequence[str], *, quiet: bool) -> None:
     rows = [(m.id, m.occurred_at[:10], m.memory_type, m.content) for m in plan.versions]
     print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
     if backups:
-        click.echo(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")
+        say(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")
 
 
 def _confirm(question: str, *, yes: bool) -> None:
     if not yes:
-        click.confirm(f"{question} There is no way back.", abort=True)
+        confirm(f"{question} There is no way back.")
 
 
 def _report(purged: Purged | None, *, as_json: bool) -> None:
@@ -77,14 +79,14 @@ def _report(purged: Purged | None, *, as_json: bool) -> None:
         print_json({"purged": asdict(purged) if purged else None})
         return
     if purged is None:
-        click.echo("There is no purge to go on with. Say which memories, or --trash.")
+        say("There is no purge to go on with. Say which memories, or --trash.")
         return
     gone = f"{counted(len(purged.memory_ids), 'memory')}, " if purged.memory_ids else ""
     took = f"{counted(purged.lines, 'line')} of MEMORY.md, {counted(purged.texts, 'former text')}"
-    click.echo(f"Erased: {gone}{took}.")
+    say(f"Erased: {gone}{took}.")
     for backup in purged.backups:
-        click.echo(one_line(f"Written anew without them: backup {backup}"))
+        say(f"Written anew without them: backup {backup}")
     if purged.kept_in:
-        click.echo(one_line(f"May still hold it: {', '.join(purged.kept_in)}"))
+        say(f"May still hold it: {', '.join(purged.kept_in)}")
     if not purged.is_final:
-        click.echo("Other processes were reading: `soulkeep purge` again once they are closed.")
+        say("Other processes were reading: `soulkeep purge` again once they are closed.")

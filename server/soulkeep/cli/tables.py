@@ -26,7 +26,9 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
     headings = [headings[place] for place in filled]
     cells = [[row[place] for place in filled] for row in cells]
     room = columns()
-    widths = [_width_of(place, column) for place, column in enumerate(zip(headings, *cells, strict=True))]
+    widths = [
+        _width_of(place, column) for place, column in enumerate(zip(headings, *cells, strict=True))
+    ]
     left = None if room is None else room - sum(2 + taken for taken in widths[:-1])
     if left is not None and left < _NARROWEST:
         _print_rows(headings, cells, room or 0)
@@ -77,7 +79,10 @@ def _width_of(place: int, column: Sequence[str]) -> int:
 def _line(cells: Sequence[str], widths: Sequence[int], left: int | None) -> str:
     *first, last = cells
     if left is not None:
-        first = [*first[:1], *(cut(cell, wide) for cell, wide in zip(first[1:], widths[1:], strict=False))]
+        first = [
+            *first[:1],
+            *(cut(cell, wide) for cell, wide in zip(first[1:], widths[1:], strict=False)),
+        ]
         last = cut(last, left)
     return "  ".join([*map(_padded, first, widths), last]).rstrip()
 

@@ -3,6 +3,8 @@
 import codecs
 import json
 import os
+import re
+import shutil
 import sys
 import time
 import unicodedata
@@ -17,18 +19,34 @@ from soulkeep.progress import told_to
 _QUICK_S = 1
 """What takes no longer shows no progress."""
 
+_START = re.compile(r" *(\| )?")
+"""Goes before all parts of a line that is broken: its indentation, and the bar beside what is stored."""
+
 LOSSY = "soulkeep.lossy"
 """The name under which `_in_other_words` handles what an encoding lacks."""
 
-_ASCII = str.maketrans({"…": "...", "·": "-", "–": "-", "—": "-", "█": "#", "�": "?"})
-_ASCII_QUOTES = str.maketrans("‘’‚“”„", "'''\"\"\"")
+_ASCII = str.maketrans(
+    {
+        "…": "...",
+        "·": "-",
+        "█": "#",
+        "\N{REPLACEMENT CHARACTER}": "?",
+        "\N{EN DASH}": "-",
+        "\N{EM DASH}": "-",
+        "\N{LEFT SINGLE QUOTATION MARK}": "'",
+        "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+        "\N{LEFT DOUBLE QUOTATION MARK}": '"',
+        "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+        "\N{DOUBLE LOW-9 QUOTATION MARK}": '"',
+    }
+)
 
 
 def _in_other_words(error: UnicodeError) -> tuple[str, int]:
     """Return ASCII signs for some that an encoding lacks, and escapes for the rest of them."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    text = error.object[error.start : error.end].translate(_ASCII).translate(_ASCII_QUOTES)
+    text = error.object[error.start : error.end].translate(_ASCII)
     return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
@@ -41,10 +59,8 @@ def is_plain() -> bool:
 
 
 def columns() -> int | None:
-    """Return how wide the output is: as COLUMNS says, else as the terminal is; None for a file."""
-    if (wanted := os.environ.get("COLUMNS", "")).isdecimal() and int(wanted):
-        return int(wanted)
-    return os.get_terminal_size(sys.stdout.fileno()).columns if sys.stdout.isatty() else None
+    """Return how wide the terminal is, or None where the output is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def printable(text: str) -> str:
@@ -59,8 +75,16 @@ def one_line(text: str) -> str:
 
 
 def say(text: str, *, bold: bool = False, err: bool = False) -> None:
-    """Print a text, made printable, and a line feed."""
-    click.secho(printable(text), bold=bold or None, err=err)
+    """Print a text, made printable; on a terminal, what is wider is broken between words."""
+    room = columns()
+    lines = [part for line in printable(text).split("\n") for part in _broken(line, room)]
+    click.secho("\n".join(lines), bold=bold or None, err=err)
+
+
+def print_quoted(text: str) -> None:
+    """Print a stored text with a bar before each line."""
+    for line in visible(text).split("\n"):
+        say(f"| {line}")
 
 
 def print_document(text: str) -> None:
@@ -71,6 +95,19 @@ def print_document(text: str) -> None:
 def print_json(document: object) -> None:
     """Print one JSON object for scripts; what could drive a terminal is escaped."""
     click.echo(json.dumps(document, indent=2))
+
+
+def report(as_json: bool, document: object, *lines: str) -> None:
+    """Print a JSON object for scripts, or lines for people."""
+    if as_json:
+        print_json(document)
+    for line in lines if not as_json else ():
+        say(line)
+
+
+def read_text(given: str) -> str:
+    """Return what was given, or what stdin says where that is a single -."""
+    return sys.stdin.read() if given == "-" else given
 
 
 def confirm(question: str) -> None:
@@ -88,7 +125,10 @@ def width(text: str) -> int:
 
 
 def cut(text: str, room: int) -> str:
-    """Return as much of a text as `room` columns have place for, and a sign where that is not all."""
+    """Return as much of a text as `room` columns have place for, and a sign where that is not all.
+
+    It is cut between words, except in a word that would take more than half of the room.
+    """
     if width(text) <= room:
         return text
     sign = printable("…")
@@ -98,7 +138,8 @@ def cut(text: str, room: int) -> str:
         if taken > room:
             break
         kept += character
-    return kept.rstrip() + sign
+    whole = kept if text[len(kept)].isspace() else kept.rpartition(" ")[0]
+    return (whole if width(whole) > room // 2 else kept).rstrip() + sign
 
 
 def wrapped(text: str, room: int | None) -> list[str]:
@@ -160,6 +201,14 @@ def can_show(signs: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _broken(line: str, room: int | None) -> list[str]:
+    if room is None or width(line) <= room:
+        return [line]
+    start = _START.match(line)
+    lead = start[0] if start and len(start[0]) <= room // 2 else ""
+    return [lead + part for part in wrapped(line[len(lead) :], room - len(lead))]
 
 
 def _character_width(character: str) -> int:

@@ -1,33 +1,40 @@
 """`soulkeep threads`: conversations and their messages."""
 
 import json
-import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TextIO
 
 import click
 from pydantic import TypeAdapter
 
-from soulkeep.answers.threads import (
-    ManagedAnswer,
-    PageAnswer,
-    ThreadLine,
-    deleted_text,
-    digest_text,
-    managed_text,
-    page_text,
-    saved_text,
-    thread_line,
+from soulkeep.cli.commands import Group
+from soulkeep.cli.options import current_days, home_option, json_option, opened_home, yes_option
+from soulkeep.cli.shapes import digest_shape, page_shape
+from soulkeep.cli.tables import print_table
+from soulkeep.cli.terminal import (
+    confirm,
+    cut,
+    one_line,
+    print_json,
+    print_quoted,
+    read_text,
+    report,
+    say,
 )
-from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
-from soulkeep.cli.terminal import print_json, print_table, printable
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import NewMessage
-from soulkeep.service.threads import FATES
+from soulkeep.models import Message, NewMessage, Thread
+from soulkeep.service.messages import Saved
+from soulkeep.service.threads import FATES, Deleted, Digest
+from soulkeep.wording import counted
 
-_thread_argument = click.argument("thread_id")
+_SHOWN = 500
+"""How many columns of a memory `show` takes; `soulkeep memories show` has it whole."""
+
+_thread_argument = click.argument("thread_id", metavar="ID")
 
 
-@click.group()
+@click.group(cls=Group)
 def threads() -> None:
     """Create, list, read, rename, archive and delete threads, and set their prompts."""
 
@@ -41,10 +48,7 @@ def create(title: str, system_prompt: str | None, *, as_json: bool) -> None:
     """Create a thread, for memories and messages to belong to."""
     with opened_home() as home:
         thread = home.threads.create_thread(title, system_prompt)
-    if as_json:
-        print_json(ThreadLine.of(thread).model_dump())
-    else:
-        click.echo(printable(f"Created {thread_line(thread)}"))
+    report(as_json, asdict(thread), f"Created {_line(thread)}")
 
 
 @threads.command("list")
@@ -57,13 +61,12 @@ def list_(limit: int, *, archived: bool, as_json: bool) -> None:
     with opened_home() as home:
         found = home.threads.list_threads(limit, archived)
     if as_json:
-        print_json({"threads": [ThreadLine.of(thread).model_dump() for thread in found]})
-        return
-    if found:
-        rows = [(t.id, t.last_active_at[:10], t.title) for t in found]
-        print_table(("ID", "ACTIVE", "TITLE"), rows)
+        print_json({"threads": [asdict(thread) for thread in found]})
+    elif found:
+        date = current_days().date_text
+        print_table(("ID", "ACTIVE", "TITLE"), [(t.id, date(t.last_active_at), t.title) for t in found])
     else:
-        click.echo(f"There are no {'archived' if archived else 'active'} threads.")
+        say(f"There are no {'archived' if archived else 'active'} threads.")
 
 
 @threads.command()
@@ -76,55 +79,100 @@ def show(thread_id: str, messages: int, *, as_json: bool) -> None:
     with opened_home() as home:
         digest = home.threads.resume(thread_id, messages)
     if as_json:
-        print_json(ManagedAnswer.of_digest(digest).model_dump())
+        print_json(digest_shape(digest))
     else:
-        click.echo(printable(digest_text(digest)))
+        _print_digest(digest)
+
+
+@threads.command()
+@_thread_argument
+@click.option("--limit", type=int, default=50, show_default=True, help="1 to 200.")
+@click.option("--before", type=int, metavar="ID", help="Only messages with ids below this one.")
+@json_option
+@home_option
+def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -> None:
+    """Print the last messages of a thread, oldest first."""
+    with opened_home() as home:
+        page = home.messages.list_messages(thread_id, limit, before)
+    if as_json:
+        print_json(page_shape(page))
+        return
+    _print_messages(page.messages)
+    if not page.messages:
+        say("There are no messages.")
+    if page.has_more:
+        say(f"There are older ones: add --before {page.messages[0].id}.")
+
+
+@threads.command()
+@_thread_argument
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@json_option
+@home_option
+def save(thread_id: str, file: TextIO, *, as_json: bool) -> None:
+    """Append messages from a FILE or stdin, each once.
+
+    It holds a JSON list of objects with role, content and, if known, created_at.
+    """
+    try:
+        new = TypeAdapter(list[NewMessage]).validate_python(json.load(file))
+    except ValueError as error:
+        rule = "must be a JSON list of objects with role and content"
+        raise InvalidInputError("file", rule) from error
+    with opened_home() as home:
+        saved = home.messages.save(thread_id, new)
+    report(as_json, {"messages": [asdict(one) for one in saved]}, _saved_text(saved))
 
 
 @threads.command()
 @_thread_argument
 @click.argument("title")
+@json_option
 @home_option
-def rename(thread_id: str, title: str) -> None:
+def rename(thread_id: str, title: str, *, as_json: bool) -> None:
     """Give a thread another title."""
     with opened_home() as home:
         thread = home.threads.rename(thread_id, title)
-    click.echo(printable(managed_text("rename", thread)))
+    report(as_json, asdict(thread), f"Renamed: {_line(thread)}")
 
 
 @threads.command()
 @_thread_argument
 @click.argument("content", required=False)
 @click.option("--remove", is_flag=True, help="Take the prompt away.")
+@json_option
 @home_option
-def prompt(thread_id: str, content: str | None, *, remove: bool) -> None:
-    """Give a thread its own system prompt; CONTENT - reads it from stdin."""
+def prompt(thread_id: str, content: str | None, *, remove: bool, as_json: bool) -> None:
+    """Give a thread its own system prompt; a single - for CONTENT reads it from stdin."""
     if (content is None) != remove:
         raise click.UsageError("Give either CONTENT or --remove.")
-    text = sys.stdin.read() if content == "-" else content
+    text = None if content is None else read_text(content)
     with opened_home() as home:
         thread = home.threads.set_prompt(thread_id, text)
-    click.echo(printable(managed_text("set_prompt", thread)))
+    done = "Prompt set" if thread.system_prompt else "Prompt removed"
+    report(as_json, asdict(thread), f"{done}: {_line(thread)}")
 
 
 @threads.command()
 @_thread_argument
+@json_option
 @home_option
-def archive(thread_id: str) -> None:
+def archive(thread_id: str, *, as_json: bool) -> None:
     """Take a thread out of the lists; its memories stay in recall."""
     with opened_home() as home:
         thread = home.threads.set_archived(thread_id, archived=True)
-    click.echo(printable(managed_text("archive", thread)))
+    report(as_json, asdict(thread), f"Archived: {_line(thread)}")
 
 
 @threads.command()
 @_thread_argument
+@json_option
 @home_option
-def unarchive(thread_id: str) -> None:
+def unarchive(thread_id: str, *, as_json: bool) -> None:
     """Take a thread back into the lists."""
     with opened_home() as home:
         thread = home.threads.set_archived(thread_id, archived=False)
-    click.echo(printable(managed_text("unarchive", thread)))
+    report(as_json, asdict(thread), f"Unarchived: {_line(thread)}")
 
 
 @threads.command()
@@ -136,46 +184,61 @@ def unarchive(thread_id: str) -> None:
     help="Keep its memories as global ones, or move them to the trash.",
 )
 @yes_option
-@home_option
-def delete(thread_id: str, memories: str, *, yes: bool) -> None:
-    """Delete a thread with its messages."""
-    if not yes:
-        click.confirm(f"Delete thread {thread_id}? `archive` would keep it", abort=True)
-    with opened_home() as home:
-        deleted = home.threads.delete(thread_id, memories)
-    click.echo(printable(deleted_text(deleted)))
-
-
-@threads.command()
-@_thread_argument
-@click.option("--limit", type=int, default=50, show_default=True, help="1 to 200.")
-@click.option("--before", type=int, help="Only messages with ids below this one.")
 @json_option
 @home_option
-def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -> None:
-    """Print the last messages of a thread."""
+def delete(thread_id: str, memories: str, *, yes: bool, as_json: bool) -> None:
+    """Delete a thread with its messages."""
+    if not yes:
+        confirm(f"Delete thread {thread_id}? `soulkeep threads archive` would keep it.")
     with opened_home() as home:
-        page = home.messages.list_messages(thread_id, limit, before)
-    if as_json:
-        print_json(PageAnswer.of(page).model_dump())
-    else:
-        click.echo(printable(page_text(page)))
+        deleted = home.threads.delete(thread_id, memories)
+    document = asdict(deleted.thread) | {"change_id": deleted.change_id}
+    report(as_json, document, *_deleted_lines(deleted))
 
 
-@threads.command()
-@_thread_argument
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
-@home_option
-def save(thread_id: str, file: TextIO) -> None:
-    """Append messages from a FILE or stdin, each once.
+def _line(thread: Thread) -> str:
+    state = " · archived" if thread.archived else ""
+    active = current_days().date_text(thread.last_active_at)
+    return f"{thread.id} · {active}{state} · {one_line(thread.title)}"
 
-    It holds a JSON list of objects with role, content and, if known, created_at.
-    """
-    try:
-        messages = TypeAdapter(list[NewMessage]).validate_python(json.load(file))
-    except ValueError as error:
-        rule = "must be a JSON list of objects with role and content"
-        raise InvalidInputError("FILE", rule) from error
-    with opened_home() as home:
-        saved = home.messages.save(thread_id, messages)
-    click.echo(saved_text(saved))
+
+def _print_digest(digest: Digest) -> None:
+    thread = digest.thread
+    say(f"Thread {_line(thread)}", bold=True)
+    if thread.system_prompt:
+        say("Its prompt:", bold=True)
+        say(thread.system_prompt)
+    if digest.memories:
+        say("Its memories, decisions first:", bold=True)
+        for memory in digest.memories:
+            content = cut(one_line(memory.content), _SHOWN)
+            say(f"| #{memory.id} {memory.memory_type}: {content}")
+    if digest.messages:
+        say("Its last messages:", bold=True)
+        _print_messages(digest.messages)
+
+
+def _print_messages(shown: Sequence[Message]) -> None:
+    minute = current_days().minute_text
+    for message in shown:
+        say(f"{message.id} · {minute(message.created_at)} · {one_line(message.role)}", bold=True)
+        print_quoted(message.content)
+
+
+def _saved_text(saved: Sequence[Saved]) -> str:
+    ids = [one.id for one in saved if one.stored]
+    span = f"id {ids[0]}" if len(ids) == 1 else f"ids {ids[0]} to {ids[-1]}" if ids else ""
+    stored = f"Stored {counted(len(ids), 'message')} ({span})." if ids else ""
+    known = len(saved) - len(ids)
+    there = f"Not stored: the first {known:,}, which the thread has already." if known else ""
+    return f"{stored} {there}".strip()
+
+
+def _deleted_lines(deleted: Deleted) -> Sequence[str]:
+    became = "became global" if deleted.fate == "global" else "went to the trash"
+    return (
+        f"Deleted thread {_line(deleted.thread)}",
+        f"{counted(deleted.message_count, 'message')} went with it;"
+        f" {counted(len(deleted.memory_ids), 'memory')} {became}."
+        f" To have it all back: `soulkeep undo {deleted.change_id}`.",
+    )

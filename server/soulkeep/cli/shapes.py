@@ -1,0 +1,77 @@
+"""What `--json` prints of each thing: the same names in all commands."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from soulkeep.models import Change, Match, Memory, Message, MessageMatch, Recall, Receipt
+from soulkeep.service.lifecycle import Past
+from soulkeep.service.messages import Page
+from soulkeep.service.threads import Digest
+
+Shape = dict[str, Any]
+
+
+def memories_shape(memories: Sequence[Memory]) -> Shape:
+    """Return memories with all that is known of them."""
+    return {"memories": [memory._asdict() for memory in memories]}
+
+
+def past_shape(past: Past) -> Shape:
+    """Return a former version of a memory, and the change with which it went."""
+    return {
+        "memory": past.memory._asdict(),
+        "change_id": past.change_id,
+        "replaced_by": past.replaced_by,
+    }
+
+
+def receipts_shape(receipts: Sequence[Receipt]) -> Shape:
+    """Return what became of memories that were to be kept."""
+    return {
+        "receipts": [asdict(receipt) | {"similar": _similar_shapes(receipt)} for receipt in receipts]
+    }
+
+
+def recall_shape(recall: Recall) -> Shape:
+    """Return what was recalled, best first."""
+    return {
+        "matches": [_match_shape(match) for match in recall.matches],
+        "mode": recall.mode,
+        "messages": [_said_shape(match) for match in recall.messages],
+    }
+
+
+def changes_shape(changes: Sequence[Change], counts: dict[int, int]) -> Shape:
+    """Return changes with the number of rows that each touched."""
+    return {"changes": [asdict(change) | {"rows": counts.get(change.id, 0)} for change in changes]}
+
+
+def digest_shape(digest: Digest) -> Shape:
+    """Return a thread with what to go on from."""
+    messages = [_message_shape(message) for message in digest.messages]
+    return asdict(digest.thread) | memories_shape(digest.memories) | {"messages": messages}
+
+
+def page_shape(page: Page) -> Shape:
+    """Return messages, and whether there are older ones."""
+    return {"messages": [_message_shape(m) for m in page.messages], "has_more": page.has_more}
+
+
+def _similar_shapes(receipt: Receipt) -> list[Shape] | None:
+    if receipt.similar is None:
+        return None
+    return [similar.memory._asdict() | {"similarity": similar.similarity} for similar in receipt.similar]
+
+
+def _match_shape(match: Match) -> Shape:
+    found = {"score": match.score, "relevance": match.relevance, "reasons": dict(match.reasons)}
+    return match.memory._asdict() | found
+
+
+def _said_shape(match: MessageMatch) -> Shape:
+    return _message_shape(match.message) | {"thread_id": match.thread_id, "score": match.score}
+
+
+def _message_shape(message: Message) -> Shape:
+    return {name: getattr(message, name) for name in ("id", "role", "created_at", "content")}
