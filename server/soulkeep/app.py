@@ -41,6 +41,7 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
+    is_new = not (path / STORE_NAME).exists()
     model = choose_embedder(embedder)
     documents = Documents(path, clock, options.timezone)
 
@@ -53,7 +54,7 @@ def open_home(
         sessions = Sessions(repository, clock)
         _seed(documents, repository, sessions)
         on_failure.pop_all()
-    return Home(documents, repository, sessions, model, clock, options)
+    return Home(documents, repository, sessions, model, clock, options, is_new=is_new)
 
 
 def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Backups":

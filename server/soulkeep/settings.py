@@ -1,5 +1,7 @@
 """What the user configured: the environment and the command line, read once into a frozen object."""
 
+import os
+import re
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -7,6 +9,9 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from soulkeep.models import EmbedderName, Options, ToolSet
+
+_VARIABLE = re.compile(r"\$\{(?P<braced>[^}]*)\}|\$(?P<bare>\w+)|%(?P<windows>\w+)%", re.ASCII)
+"""A variable as shells and Windows write it; clients hand on what is in their configuration."""
 
 
 class Settings(BaseSettings):
@@ -69,7 +74,43 @@ class Settings(BaseSettings):
                 raise ValueError("is no time zone; use a name such as Europe/Berlin") from None
         return timezone
 
-    @field_validator("home")
+    @property
+    def is_home_named(self) -> bool:
+        """Whether the user named the home, rather than leaving it to the platform."""
+        return "home" in self.model_fields_set
+
+    @field_validator("home", mode="before")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+    def _whole_path(cls, home: str | Path) -> Path:
+        return whole_path(str(home))
+
+
+def whole_path(written: str) -> Path:
+    """Return the path that is meant by one with quotes, variables or `~` in it.
+
+    Raises:
+        ValueError: It names a variable that is unset or a user there is not, or depends on the folder
+            that soulkeep happens to be started in.
+    """
+    path = written.strip()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
+        path = path[1:-1].strip()
+    if not (Path(path).is_absolute() and Path(path).exists()):  # whatever it is called
+        path = _VARIABLE.sub(_value, path)
+    expanded = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
+    if path.startswith("~") and str(expanded) == path:
+        raise ValueError(
+            f"names the user {path.split('/')[0]}, whom nobody knows here; write the whole path"
+        )
+    if not expanded.is_absolute():
+        raise ValueError(
+            f"is {written!r}, which depends on where soulkeep is started; write the whole path"
+        )
+    return expanded
+
+
+def _value(variable: re.Match[str]) -> str:
+    name = next(filter(None, variable.groups()), "")
+    if not (value := os.environ.get(name)):
+        raise ValueError(f"has {variable[0]} in it, and there is no such variable; write the whole path")
+    return value

@@ -89,7 +89,7 @@ def serve() -> None:
     gc.disable()
     from soulkeep.app import serve as serve_client
 
-    serve_client(current_settings())
+    serve_client(current_settings(for_client=True))
 
 
 def main() -> None:

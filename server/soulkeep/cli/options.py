@@ -55,10 +55,17 @@ def before_option(name: str = "before") -> Decorator:
     )
 
 
-def current_settings() -> Settings:
-    """Return the settings of the command that is running."""
-    home = click.get_current_context().meta.get(_HOME)
-    return Settings() if home is None else Settings(home=home)
+def current_settings(*, for_client: bool = False) -> Settings:
+    """Return the settings of the command that is running.
+
+    By hand, `--home` may be relative to the current folder; a client starts its server in any.
+    """
+    home: Path | None = click.get_current_context().meta.get(_HOME)
+    if home is None:
+        return Settings()
+    if not for_client and str(home)[0] not in "~$%\"'":
+        home = Path.cwd() / home
+    return Settings(home=home)
 
 
 def current_days() -> Days:
@@ -75,3 +82,5 @@ def opened_home() -> "Iterator[Home]":
     opened = open_home(settings.home, embedder=settings.embedder, options=settings.options)
     with closing(opened) as home:
         yield home
+        if home.is_new and settings.is_home_named:  # after an error, that is the one line
+            click.echo(f"soulkeep: new home at {home.path}", err=True)

@@ -65,11 +65,17 @@ class Home:
         embedder: Embedder | None,
         clock: Clock,
         options: Options,
+        *,
+        is_new: bool = False,
     ) -> None:
-        """Put the services over an open store and the documents; `embedder` is None for words alone."""
+        """Put the services over an open store and the documents; `embedder` is None for words alone.
+
+        `is_new` says that the store was just made.
+        """
         self.path = documents.home
         self.documents = documents
         self.repository = repository
+        self.is_new = is_new
         self.sessions = sessions
         self.clock = clock
         self.options = options

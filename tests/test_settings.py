@@ -1,0 +1,113 @@
+"""Where the home is: what clients hand on is expanded, and what cannot be is refused by name."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from conftest import Run
+from soulkeep.settings import Settings
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "$HOME/sk",
+        "${HOME}/sk",
+        "%HOME%/sk",
+        "~/sk",
+        "  ~/sk  ",
+        '"$HOME/sk"',
+        "'~/sk'",
+        "$ROOT/$NAME",
+        "${ROOT}/s${LETTER}",
+        "%ROOT%/%NAME%",
+    ],
+)
+def test_variables_quotes_and_the_users_folder_are_understood(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "HOME": str(tmp_path),
+        "ROOT": str(tmp_path),
+        "NAME": "sk",
+        "LETTER": "k",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SOULKEEP_HOME", written)
+
+    assert Settings().home == tmp_path / "sk"
+    assert Settings(home=Path(written)).home == tmp_path / "sk"
+
+
+@pytest.mark.parametrize(
+    ("written", "named"),
+    [
+        ("$NOWHERE/sk", "$NOWHERE"),
+        ("${NOWHERE}/sk", "${NOWHERE}"),
+        ("%NOWHERE%/sk", "%NOWHERE%"),
+        ("/data/$NOWHERE", "$NOWHERE"),
+        ("${env:HOME}/sk", "${env:HOME}"),
+        ("${HOME:-/x}/sk", "${HOME:-/x}"),
+        ("${}/sk", "${}"),
+        ("~no-such-user/sk", "~no-such-user"),
+        ("memory", "'memory'"),
+        ("./memory", "'./memory'"),
+        ("../memory", "'../memory'"),
+        ("   ", "'   '"),
+        ('""', "'\"\"'"),
+        ("$LETTER/sk", "'$LETTER/sk'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_named(
+    written: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NOWHERE", raising=False)
+    monkeypatch.setenv("LETTER", "relative")
+    monkeypatch.setenv("SOULKEEP_HOME", written)
+
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+
+    assert named in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_called_so_is_taken_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "$100" / "50%of%it"
+    odd.mkdir(parents=True)
+    monkeypatch.setenv("SOULKEEP_HOME", str(odd))
+
+    assert Settings().home == odd
+
+
+@pytest.mark.parametrize("written", ["$NOWHERE/sk", "memory"])
+def test_a_server_with_a_home_nobody_can_tell_says_so_in_one_line_and_makes_nothing(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SOULKEEP_HOME", written)
+
+    code, out, err = run("serve")
+    by_option = run("serve", "--home", written)
+
+    assert (code, out, err.count("\n"), "write the whole path" in err) == (2, "", 1, True)
+    assert "SOULKEEP_HOME" in err
+    assert by_option[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_by_hand_a_home_may_be_in_the_current_folder_and_a_new_one_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, _, err = run("remember", "The roof leaks.", "--home", "sk")
+    again = run("recall", "roof", "--home", str(tmp_path / "sk"))
+
+    assert (code, err) == (0, f"soulkeep: new home at {tmp_path / 'sk'}\n")
+    assert (again[0], again[2], "leaks" in again[1]) == (0, "", True)
