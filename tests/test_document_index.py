@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import date
 from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
 import apsw
@@ -388,3 +390,179 @@ def test_days_without_a_log_and_logs_of_long_ago_are_no_trouble(home: Home) -> N
 
     assert contents(home, "genesis omega")
     assert home.check() == []
+
+
+SECTIONS = """# Long-Term Memory
+
+## preferences
+
+- Tea, never coffee.
+
+### Food
+
+- No coriander.
+
+#### In summer
+
+- Cold soups.
+
+## Project Context
+
+### Decisions so far
+
+- The harbour model is in Rust.
+
+## USER FACTS
+
+- Lives in Kiel.
+
+# important decisions:
+
+- Postgres, not MySQL.
+
+### Preferences
+
+- Small commits.
+
+## Else
+
+- Rents a boat.
+"""
+
+
+def test_a_section_gives_its_type_to_all_in_it_in_any_case_and_at_any_level(home: Home) -> None:
+    (home.path / "MEMORY.md").write_text(SECTIONS, encoding="utf-8")
+
+    types = {
+        memory.content: memory.memory_type
+        for query in ("tea coriander soups", "harbour Kiel", "Postgres commits boat")
+        for memory in found(home, query)
+    }
+
+    assert types == {
+        "Tea, never coffee.": "preference",
+        "No coriander.": "preference",
+        "Cold soups.": "preference",
+        "The harbour model is in Rust.": "fact",
+        "Lives in Kiel.": "fact",
+        "Postgres, not MySQL.": "decision",
+        "Small commits.": "preference",
+        "Rents a boat.": "decision",
+    }
+
+
+def test_an_entry_changes_its_type_with_the_section_around_it(home: Home) -> None:
+    path = home.path / "MEMORY.md"
+    path.write_text("## Plans\n\n### Food\n\n- No coriander.\n", encoding="utf-8")
+    (before,) = found(home, "coriander")
+    path.write_text("## Preferences\n\n### Food\n\n- No coriander.\n", encoding="utf-8")
+    (after,) = found(home, "coriander")
+
+    assert (before.memory_type, after.memory_type) == ("fact", "preference")
+    assert home.check() == []
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "---\ntitle: Notes\ntags: [notes, tea]\n---\n",
+        "---\ntitle: Notes\naliases:\n  - Notebook\n- more\n# of the notes\n...\n",
+        "\ufeff---\r\ntitle: Notes\r\n---\r\n",
+        '+++\ntitle = "Notes"\n\n[extra]\nnotes = true\n+++\n',
+    ],
+)
+def test_front_matter_is_no_fact_and_stays_as_it_is(home: Home, head: str) -> None:
+    path = home.path / "MEMORY.md"
+    newline = "\r\n" if "\r\n" in head else "\n"
+    path.write_bytes((head + DOCUMENT.replace("\n", newline)).encode())
+
+    assert contents(home, "title notes aliases extra tea") == ["Tea, never coffee."]
+
+    home.curator.add_entry("Preferences", "Notes in pencil.")
+
+    assert path.read_bytes().decode().startswith(head)
+    assert set(contents(home, "notes tea")) == {"Notes in pencil.", "Tea, never coffee."}
+
+
+def test_front_matter_of_a_log_is_no_entry(home: Home) -> None:
+    log(home, "2026-02-28", "---\ntitle: Notes\n---\n# 2026-02-28\n\n## 09:00\n\n- Wrote notes.\n")
+
+    assert contents(home, "notes") == ["Wrote notes."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\n\n# Notes\n\n- Tea.\n\n---\n\n- Coffee.\n",
+        "---\n# Notes\n- Tea.\n---\n- Coffee.\n",
+        "---\nTea: green.\n\n- Coffee.\n\n---\n",
+        "---\nTea: green.\n- Coffee.\n",
+        "---\n- Tea.\n---\n\n- Coffee.\n",
+        "+++\n- Tea.\n\nCoffee.\n",
+    ],
+)
+def test_what_only_begins_like_front_matter_is_read(home: Home, text: str) -> None:
+    (home.path / "MEMORY.md").write_text(text, encoding="utf-8")
+
+    said = " ".join(contents(home, "tea coffee"))
+
+    assert "Tea" in said
+    assert "Coffee" in said
+
+
+def test_what_is_no_statement_is_no_entry_and_lists_code_and_tables_are(home: Home) -> None:
+    (home.path / "MEMORY.md").write_text(
+        "# Memory\n\n<!-- buoy:\n\n- hidden buoy -->\n\n[buoy]: https://example.com/buoy\n\n"
+        "- [ ] Paint the buoy.\n- [x] Buy a buoy.\n\n```yaml\nbuoy: red\n```\n\n"
+        "| buoy | colour |\n|---|---|\n| north | red |\n",
+        encoding="utf-8",
+    )
+
+    assert set(contents(home, "buoy")) == {
+        "[ ] Paint the buoy.",
+        "[x] Buy a buoy.",
+        "```yaml\nbuoy: red\n```",
+        "| buoy | colour |\n|---|---|\n| north | red |",
+    }
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_sections_and_entries_are_found_however_their_accents_are_written(
+    home: Home, kept: Literal["NFC", "NFD"], asked: Literal["NFC", "NFD"]
+) -> None:
+    path = home.path / "MEMORY.md"
+    path.write_text(normalize(kept, "## Préférences\n\n- Thé glacé à la crème.\n"), encoding="utf-8")
+
+    (entry,) = found(home, normalize(asked, "glacé"))
+    home.curator.replace_entry(
+        normalize(asked, "préférences"), normalize(asked, "Thé glacé à la crème."), "Café noir."
+    )
+
+    assert entry.content == normalize(kept, "Thé glacé à la crème.")
+    assert path.read_text(encoding="utf-8") == normalize(kept, "## Préférences\n\n") + "- Café noir.\n"
+    home.curator.remove_entry(normalize(asked, "PRÉFÉRENCES"), normalize(asked, "Café noir."))
+    assert contents(home, "café") == []
+
+
+def test_a_thread_is_found_however_the_accents_of_its_title_are_written(home: Home) -> None:
+    thread = home.threads.create_thread(normalize("NFD", "Café"))
+
+    (listed,) = home.threads.list_threads(containing=normalize("NFC", "CAFÉ"))
+
+    assert listed.id == thread.id
+
+
+def test_documents_are_read_again_where_older_rules_read_them(
+    make_home: Callable[..., Home], home_path: Path
+) -> None:
+    home = make_home(embedder="none")
+    (home_path / "MEMORY.md").write_text("## preferences\n\n- No coriander.\n", encoding="utf-8")
+    assert found(home, "coriander")
+    home.close()
+    with closing(apsw.Connection(str(home_path / "soulkeep.db"))) as store:
+        store.execute("DELETE FROM store_facts WHERE name = 'text_rules'")
+        store.execute("UPDATE memories SET memory_type = 'fact'")
+
+    (entry,) = found(make_home(embedder="none"), "coriander")
+
+    assert entry.memory_type == "preference"

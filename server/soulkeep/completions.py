@@ -18,6 +18,7 @@ from soulkeep.calls import CheckedServer
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import MEMORY_TYPES
 from soulkeep.service.home import Home
+from soulkeep.words import same_title
 
 MOST = 100
 """How many values the protocol lets an answer hold."""
@@ -72,8 +73,8 @@ def _sections(home: Home, typed: str) -> list[str]:
     from soulkeep.documents.markdown import list_sections
 
     titles = [section.title for section in list_sections(home.documents.read("MEMORY.md"))]
-    sought = typed.casefold()
-    return [title for title in dict.fromkeys(titles) if sought in title.casefold()]
+    sought = same_title(typed)
+    return [title for title in dict.fromkeys(titles) if sought in same_title(title)]
 
 
 def _memory_types(_: Home, typed: str) -> list[str]:

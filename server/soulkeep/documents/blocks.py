@@ -1,6 +1,7 @@
 """A Markdown text as a flat row of blocks: what stands in lists, quotes and fences is no block."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -12,12 +13,22 @@ if TYPE_CHECKING:
 _NESTING = 200
 """Levels that are parsed; each takes up to three frames of Python's stack of 1,000."""
 
+_BOM = "\ufeff"
+
+# What may stand between the lines that front matter begins and ends with. In YAML a key comes first, and
+# nothing is blank: two rules with Markdown between them are no front matter.
+_KEY = r"[^\s#:-][^:]*:(?:\s|$)"
+_YAML = re.compile(rf"{_KEY}|[ \t]+\S|- |#")
+_TOML = re.compile(r"[\w.\"'-]+[ \t]*=|[\[\]#]|[ \t]*$|[ \t]+\S")
+_FRONT_MATTER = {"---": _YAML, "+++": _TOML}
+
 
 @dataclass(slots=True)
 class Block:
     """A block of the outermost level.
 
-    `kind` is the parser's name for it, `title` a heading's, `items` the lines of a list's items.
+    `kind` is the parser's name for it, or `front_matter`; `title` is a heading's, `items` the lines of a
+    list's items.
     """
 
     kind: str
@@ -47,8 +58,9 @@ def list_blocks(text: str) -> tuple[Block, ...]:
 def parse(text: str) -> tuple[Block, ...]:
     """Return the blocks of a text that is asked for once."""
     lines = split_lines(text)
-    blocks: list[Block] = []
-    for token in _parser().parse(text.removeprefix("\ufeff")):
+    head = front_matter_lines(lines)
+    blocks = [Block("front_matter", 0, head)] if head else []
+    for token in _parser().parse("\n" * head + "".join(lines[head:]).removeprefix(_BOM)):
         if token.map is None or token.level > 1:
             continue
         first, last = _span(token.map, lines)
@@ -61,6 +73,20 @@ def parse(text: str) -> tuple[Block, ...]:
         elif token.type == "list_item_open":
             blocks[-1].items.append((first, last))
     return tuple(blocks)
+
+
+def front_matter_lines(lines: Sequence[str]) -> int:
+    """Return how many lines a document's front matter takes: YAML or TOML about it, at its head."""
+    fence = lines[0].removeprefix(_BOM).rstrip() if lines else ""
+    form = _FRONT_MATTER.get(fence)
+    if form is None or len(lines) < 2 or not (form is _TOML or re.match(_KEY, lines[1])):
+        return 0
+    for number, line in enumerate(lines[1:], start=2):
+        if line.rstrip() in (fence, "..."):
+            return number if number > 2 else 0
+        if not form.match(line):
+            return 0
+    return 0
 
 
 def _span(lines_of: Sequence[int], lines: Sequence[str]) -> tuple[int, int]:

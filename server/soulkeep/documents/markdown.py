@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from soulkeep.documents.blocks import Block, is_blank, list_blocks, parse, split_lines
 from soulkeep.documents.markers import CODE, entry_text, lead_of, plain_title, unmarked
 from soulkeep.errors import EntryNotFoundError, InvalidInputError, SectionNotFoundError
-from soulkeep.words import split_words
+from soulkeep.words import same_text, same_title, split_words
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
@@ -20,6 +20,10 @@ _PLACEHOLDER = re.compile(r"[ \t]*\(.*\)[ \t]*")
 _LEAD = "- "
 _APART = ["", "<!-- -->", ""]
 _NEAR = 3
+
+
+Outline = tuple[tuple[int, str], ...]
+"""Headings that stand in one another, as level and title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,15 @@ class Entry:
     """One statement of a document: a list item with what is nested in it, or another block.
 
     `heading` is the title of its section, empty before the first; `text` is its Markdown without list
-    marker and indentation; it stands in the lines from `first` up to `last`.
+    marker and indentation; it stands in the lines from `first` up to `last`. `outline` has the headings
+    of the sections that it stands in, the outermost first.
     """
 
     heading: str
     text: str
     first: int
     last: int
+    outline: Outline = ()
 
 
 def list_sections(text: str) -> list[Section]:
@@ -56,23 +62,29 @@ def list_sections(text: str) -> list[Section]:
     ]
 
 
-def list_entries(text: str) -> list[Entry]:
-    """Return the entries in their order.
+def list_entries(text: str, outline: Outline = ()) -> list[Entry]:
+    """Return the entries in their order; `outline` is what the text stands in.
 
-    Headings, rules, HTML comments, the footer and a section's placeholder in parentheses are none.
+    Headings, rules, front matter, HTML comments, the footer and a section's placeholder in parentheses
+    are none.
     """
     lines = split_lines(text)
     entries: list[Entry] = []
     heading, opening = "", False
     for block in list_blocks(text):
         if block.kind == "heading":
-            heading = block.title
+            heading, outline = block.title, within(outline, block.level, block.title)
         elif not _is_furniture(block, lines, opening=opening):
             spans = block.items or [(block.first, block.last)]
-            found = [Entry(heading, entry_text(lines[a:b]), a, b) for a, b in spans]
+            found = [Entry(heading, entry_text(lines[a:b]), a, b, outline) for a, b in spans]
             entries += [entry for entry in found if entry.text]
         opening = block.kind == "heading"
     return entries
+
+
+def within(outline: Outline, level: int, title: str) -> Outline:
+    """Return the outline below a heading that follows."""
+    return (*(above for above in outline if above[0] < level), (level, title))
 
 
 def add_entry(text: str, section: str, entry: str) -> str:
@@ -175,7 +187,7 @@ def _sections(text: str, title: str) -> list[Section]:
 
 
 def _same_title(one: str, other: str) -> bool:
-    return _folded(one).casefold() == _folded(other).casefold()
+    return same_title(one) == same_title(other)
 
 
 def _find_entry(text: str, section: str, old: str) -> Entry:
@@ -183,7 +195,7 @@ def _find_entry(text: str, section: str, old: str) -> Entry:
     entries = [entry for entry in list_entries(text) if _same_title(entry.heading, title)]
     found: list[Entry] = []
     for meant in (old, unmarked(old)):
-        found = found or [entry for entry in entries if _folded(entry.text) == _folded(meant)]
+        found = found or [entry for entry in entries if same_text(entry.text) == same_text(meant)]
     if len(found) != 1:
         near = [] if found else _near([entry.text for entry in entries], old)
         raise EntryNotFoundError(section, old, near, count=len(found))
@@ -195,10 +207,6 @@ def _near(texts: Sequence[str], wanted: str) -> list[str]:
     shared = [(len(words.intersection(split_words(text))), text) for text in texts]
     best = sorted((pair for pair in shared if pair[0]), key=lambda pair: -pair[0])
     return [text for _, text in best[:_NEAR]]
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _body(blocks: Sequence[Block], lines: Sequence[str]) -> list[Block]:
@@ -291,7 +299,7 @@ def _is_furniture(block: Block, lines: Sequence[str], *, opening: bool) -> bool:
         raw = "".join(lines[block.first : block.last]).strip()
         return raw.startswith("<!--") and raw.find("-->") in (-1, len(raw) - 3)
     placeholder = opening and _is_placeholder(block, lines)
-    return block.kind == "hr" or placeholder or _is_footer(block, lines)
+    return block.kind in ("hr", "front_matter") or placeholder or _is_footer(block, lines)
 
 
 def _is_placeholder(block: Block, lines: Sequence[str]) -> bool:

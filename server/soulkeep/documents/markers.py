@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from soulkeep.documents.blocks import parse, split_lines
+from soulkeep.words import same_title
 
 CODE = 4
 """Spaces that make what follows them a block of code."""
@@ -39,7 +40,7 @@ def list_sent(text: str, section: str = "") -> list[str]:
     text = text.strip()
     first, _, others = text.partition("\n")
     if first.startswith("#") and (title := unmarked(first)) != first:
-        is_repeated = plain_title(title).casefold() == plain_title(section).casefold()
+        is_repeated = same_title(plain_title(title)) == same_title(plain_title(section))
         is_repeated = is_repeated or _MOMENT.fullmatch(title) is not None
         return list_sent(others) if is_repeated and others.strip() else [unmarked(text)]
     blocks = parse(text)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from soulkeep.errors import ThreadNotFoundError
 from soulkeep.models import Thread
 from soulkeep.repository.connection import Database, Row
+from soulkeep.words import same_title
 
 _COLUMNS = "threads.id, title, system_prompt, archived, created_at, last_active_at"
 
@@ -64,11 +65,11 @@ class ThreadTable:
             {"archived": archived},
         )
         # SQLite folds the case of ASCII only.
-        sought = containing.casefold()
+        sought = same_title(containing)
         return [
             thread_id
             for thread_id, title in rows
-            if sought in title.casefold() or sought in thread_id.casefold()
+            if not sought or sought in same_title(title) or sought in thread_id.casefold()
         ]
 
     def activity(self, limit: int) -> dict[str, tuple[str, str]]:

@@ -19,8 +19,10 @@ from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
+from soulkeep.words import same_text, same_title
 
 if TYPE_CHECKING:
+    from soulkeep.documents.markdown import Outline
     from soulkeep.service.passages import Passages
 
 SETTLED_S = 2.0
@@ -33,12 +35,18 @@ LOOK_S = 5.0
 MEMORY: Final = "MEMORY.md"
 _UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
-_SECTION_TYPES = {"Preferences": "preference", "Important Decisions": "decision"}
+_SECTION_TYPES = {
+    "user facts": "fact",
+    "project context": "fact",
+    "preferences": "preference",
+    "important decisions": "decision",
+}
+"""What the entries of a section are, and of all sections in it that have no type of their own."""
 _PAGE = 500
 
 _log = logging.getLogger(__name__)
 
-_Key = tuple[str, str | None, str | None]
+_Key = tuple[str, str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +198,7 @@ class DocumentIndex:
         if name == MEMORY:
             self._passages = self._passages or Passages()
             entries = self._passages.list_entries(reading.text)
-            return [_memory(name, entry.heading, entry.text, None) for entry in entries]
+            return [_memory(name, entry.heading, entry.text, None, entry.outline) for entry in entries]
         day = _day_of(name)
         return [
             _memory(
@@ -198,6 +206,7 @@ class DocumentIndex:
                 entry.heading if at is None else f"{at:%H:%M}",
                 entry.text,
                 _moment(day, at or time(12), zone),
+                entry.outline if at is None else (),
             )
             for entry, at in list_daily_entries(day, reading.text)
         ]
@@ -249,7 +258,8 @@ def has_promoted(text: str, memory: Memory) -> bool:
         return False
     line = f"{memory.content} {link}"
     # The text may be indented in a list, but its words are the same.
-    return text[max(0, end - 2 * len(line)) : end].split()[-len(line.split()) :] == line.split()
+    words = same_text(line).split()
+    return same_text(text[max(0, end - 2 * len(line)) : end]).split()[-len(words) :] == words
 
 
 def repeated_entries(memories: Mapping[int, Memory]) -> set[int]:
@@ -268,10 +278,16 @@ def stamp(path: Path) -> str | None:
     return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
 
 
-def _memory(name: str, heading: str, text: str, occurred_at: str | None) -> NewMemory:
+def _memory(
+    name: str, heading: str, text: str, occurred_at: str | None, outline: "Outline"
+) -> NewMemory:
+    from soulkeep.documents.markers import plain_title
+
+    titles = [same_title(plain_title(title)) for _, title in outline]
+    types = [_SECTION_TYPES[title] for title in titles if title in _SECTION_TYPES]
     return NewMemory(
         content=text,
-        memory_type=_SECTION_TYPES.get(heading, "fact" if name == MEMORY else "summary"),
+        memory_type=types[-1] if types else "fact" if name == MEMORY else "summary",
         source=f"{name}: {heading}" if heading else name,
         occurred_at=occurred_at,
         document=name,
@@ -281,7 +297,7 @@ def _memory(name: str, heading: str, text: str, occurred_at: str | None) -> NewM
 def _key(entry: NewMemory | Memory) -> _Key:
     # An entry of MEMORY.md has no date of its own; it is dated by when it was first seen.
     dated = entry.occurred_at if entry.document != MEMORY else None
-    return entry.content, entry.source, dated
+    return entry.content, entry.memory_type, entry.source, dated
 
 
 def _log_name(day: str) -> str:

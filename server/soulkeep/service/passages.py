@@ -2,8 +2,8 @@
 
 import re
 
-from soulkeep.documents.blocks import split_lines
-from soulkeep.documents.markdown import Entry, list_entries, list_sections
+from soulkeep.documents.blocks import front_matter_lines, split_lines
+from soulkeep.documents.markdown import Entry, Outline, list_entries, list_sections, within
 
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 _END = "# End"
@@ -11,33 +11,43 @@ _TRIES = 8
 """How many headings an open fence may reach over before the rest is parsed in one piece."""
 
 
+_Read = tuple[list[Entry], Outline]
+"""The entries of a passage, and what stands in which the passage after it does."""
+
+
 class Passages:
     """The passages of one document as it was read last: what stands from one heading up to another."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[Entry] | None] = {}
+        self._known: dict[tuple[str, Outline], _Read | None] = {}
 
     def list_entries(self, text: str) -> list[Entry]:
         """Return the entries of a document; their lines are counted from the head of their passage."""
         former, self._known = self._known, {}
         entries: list[Entry] = []
+        outline: Outline = ()
         begin = tries = 0
-        for end in [*(match.start() for match in _HEADING.finditer(text)), len(text)]:
-            passage = text[begin:end]
-            found = former[passage] if passage in former else _closed_entries(passage)
-            self._known[passage] = found
+        head = sum(map(len, (lines := split_lines(text))[: front_matter_lines(lines)]))
+        for end in [*(match.start() for match in _HEADING.finditer(text, head)), len(text)]:
+            key = text[begin:end], outline
+            found = former[key] if key in former else _read_closed(*key)
+            self._known[key] = found
             tries += 1
             if found is not None:
-                entries += found
-                begin, tries = end, 0
+                entries += found[0]
+                begin, tries, outline = end, 0, found[1]
             elif tries == _TRIES:
                 break
-        return entries + list_entries(text[begin:])
+        return entries + list_entries(text[begin:], outline)
 
 
-def _closed_entries(passage: str) -> list[Entry] | None:
-    """Return the entries of a passage; None if a fence or the like in it goes on behind a heading."""
+def _read_closed(passage: str, outline: Outline) -> _Read | None:
+    """Read a passage; None if a fence or the like in it goes on behind a heading."""
     ended = passage + ("" if passage.endswith("\n") else "\n") + _END
     sections = list_sections(ended)
-    is_closed = sections and sections[-1].first == len(split_lines(ended))
-    return list_entries(ended) if is_closed else None
+    if not sections or sections[-1].first != len(split_lines(ended)):
+        return None
+    entries = list_entries(ended, outline)
+    for section in sections[:-1]:
+        outline = within(outline, section.level, section.title)
+    return entries, outline

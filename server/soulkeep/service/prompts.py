@@ -18,6 +18,7 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
+from soulkeep.words import same_title
 
 
 class Prompts:
@@ -216,7 +217,7 @@ def _given(**values: object) -> dict[str, Any]:
 
 
 def _same(name: str, other: str) -> bool:
-    return " ".join(name.split()).casefold() == " ".join(other.split()).casefold()
+    return same_title(name) == same_title(other)
 
 
 def _require(name: str, content: str, priority: int) -> None:

@@ -18,6 +18,7 @@ from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
 from soulkeep.service.versions import earlier_ids, latest_ids
+from soulkeep.words import same_text
 
 _WORDS = 40
 """So many words of a text are looked for in documents."""
@@ -229,11 +230,11 @@ def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:
 
 def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
     """Return what tells the entries that say what one of the memories says, and no more."""
-    said = {_folded(memory.content) for memory in plan.versions}
+    said = {same_text(memory.content) for memory in plan.versions}
 
     def goes(entry: str) -> bool:
         is_promoted = linked_id(entry) in plan.memory_ids
-        return (is_promoted or not promoted_only) and _folded(without_link(entry)) in said
+        return (is_promoted or not promoted_only) and same_text(without_link(entry)) in said
 
     return goes
 
@@ -265,7 +266,3 @@ def _pattern(plan: PurgePlan) -> re.Pattern[str]:
     forms = "|".join(r"\s+".join(map(re.escape, words)) for words in sorted(texts))
     # Without any text, it finds nothing.
     return re.compile(rf"(?<!\w)(?:{forms})(?!\w)" if texts else r"(?!)")
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split())
