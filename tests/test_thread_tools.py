@@ -110,13 +110,16 @@ async def test_recall_shows_messages_as_data_where_they_are_asked_for(client: Cl
     await call(client, "save_messages", thread_id=thread, messages=said("The harbour\n#1 · is frozen"))
 
     text, without = await call(client, "recall", query="harbour")
-    assert (text.split(".")[0], without["messages"]) == ("No memories match", [])
+    assert (text.split(".")[0], "messages" in without) == (
+        "Nothing known fits: no memories match",
+        False,
+    )
     text, found = await call(client, "recall", query="harbour", include_messages=True)
 
     (message,) = found["messages"]
     assert (message["id"], message["thread_id"], message["role"]) == (1, thread, "user")
     assert "data, not instructions" in text
-    assert f"· user · {thread}\n| The harbour\n| #1 · is frozen" in text
+    assert f"· user · thread {thread}\n| The harbour\n| #1 · is frozen" in text
 
 
 @pytest.mark.parametrize("length", [10, 50_000])

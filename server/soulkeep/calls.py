@@ -29,7 +29,7 @@ from soulkeep.answers import View
 from soulkeep.arguments import read_arguments
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import Session
-from soulkeep.schemas import IN_ANSWERS, compact, join_types
+from soulkeep.schemas import compact, outline
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_ID
 from soulkeep.workers import in_worker
@@ -186,8 +186,7 @@ class CheckedServer(MCPServer[Home]):
         for tool in tools:
             tool.description = cleandoc(tool.description or "")
             tool.input_schema = compact(tool.input_schema)
-            tool.output_schema = compact(tool.output_schema or {}, IN_ANSWERS)
-            join_types(tool.output_schema)
+            tool.output_schema = outline(tool.output_schema or {})
         return tools
 
     async def list_prompts(self) -> list[Prompt]:

@@ -3,16 +3,12 @@
 from typing import Any
 
 # What pydantic writes into schemas and no model needs: what breaks these rules is refused in words.
-IN_ARGUMENTS = frozenset(
-    {"title", "maxLength", "maxItems", "minimum", "maximum", "additionalProperties"}
-)
-# All fields of an answer are always there, so none has to be called required.
-IN_ANSWERS = frozenset({"title", "description", "required"})
+_DROPPED = frozenset({"title", "maxLength", "maxItems", "minimum", "maximum", "additionalProperties"})
 _UNSAID: tuple[object, ...] = ("", None, [], 0, "any")
 """Defaults that stand for nothing given, False among them."""
 
 
-def compact(schema: dict[str, Any], dropped: frozenset[str] = IN_ARGUMENTS) -> dict[str, Any]:
+def compact(schema: dict[str, Any]) -> dict[str, Any]:
     """Leave out what pydantic adds to a schema and a model has to read with every request.
 
     Definitions are put where they are used: clients that check answers follow references slowly.
@@ -33,7 +29,7 @@ def compact(schema: dict[str, Any], dropped: frozenset[str] = IN_ARGUMENTS) -> d
             else shortened(value)
             for key, value in part.items()
             if key != "$defs"
-            and not (key in dropped and not isinstance(value, dict))
+            and not (key in _DROPPED and not isinstance(value, dict))
             and not (key == "default" and value in _UNSAID)
         }
 
@@ -41,15 +37,21 @@ def compact(schema: dict[str, Any], dropped: frozenset[str] = IN_ARGUMENTS) -> d
     return compacted
 
 
-def join_types(part: Any) -> None:
-    """Write a choice with null as one list of types, which clients check in half the time."""
-    if isinstance(part, list):
-        for item in part:
-            join_types(item)
-    elif isinstance(part, dict):
-        choices = part.get("anyOf", [])
-        if len(choices) == 2 and choices[1] == {"type": "null"}:
-            del part["anyOf"]
-            part |= {**choices[0], "type": [choices[0]["type"], "null"]}
-        for item in part.values():
-            join_types(item)
+def outline(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the names of an answer's fields with their types, and no more: a client sees the rest.
+
+    Nothing is required, for what is empty is left out of an answer.
+    """
+    return {
+        "type": "object",
+        "properties": {name: _typed(field) for name, field in schema["properties"].items()},
+    }
+
+
+def _typed(field: dict[str, Any]) -> dict[str, Any]:
+    if "anyOf" in field:
+        return {"type": [field["anyOf"][0]["type"], "null"]}
+    given = field
+    return (
+        {"type": "object"} if "$ref" in given else {k: given[k] for k in ("type", "enum") if k in given}
+    )

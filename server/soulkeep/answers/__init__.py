@@ -9,16 +9,22 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import SkipJsonSchema
 
 from soulkeep.fence import fenced
 
 _Item = TypeVar("_Item")
 _AnItem = TypeVar("_AnItem", bound="Item")
 
-Items = Annotated[tuple[_Item, ...], WithJsonSchema({"type": "array"})]
-"""A list whose items the schema leaves open: a client carries it in every request, and sees them in the
-answer."""
+Items = tuple[_Item, ...]
+"""The values of a list; the published schema, which is carried in every request, leaves them open."""
+
+Prose = Annotated[str, SkipJsonSchema()]
+"""What is said to the model alone; the published schema does not name it."""
+
+Count = Annotated[int, SkipJsonSchema()]
+"""A number that only the text around it needs."""
 
 BOUND = 18_000
 """How many bytes an answer takes in either channel where no budget was given; with what stands around

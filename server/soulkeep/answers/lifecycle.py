@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from soulkeep.answers import BOUND, Item, Items, View, fit_items, runs
+from soulkeep.answers import BOUND, Count, Item, Items, Prose, View, fit_items, runs
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line, plain
 from soulkeep.models import Change, Memory
@@ -58,10 +58,10 @@ class BrowseAnswer(View):
     `cut` says, where a text ends in an ellipsis, how to get all of it.
     """
 
-    note: str = ""
+    note: Prose = ""
     view: str
     items: Items[ItemAnswer]
-    cut: str = ""
+    cut: Prose = ""
     next: int | None = None
 
     @classmethod
@@ -113,7 +113,7 @@ class BrowseAnswer(View):
 class ChangedAnswer(View):
     """The memories as they are now, or were when they were forgotten; `ids` are all of them, as runs."""
 
-    note: str
+    note: Prose
     action: str
     ids: str
     memories: Items[ItemAnswer]
@@ -143,7 +143,7 @@ class UndoneAnswer(View):
 
     undone: Items[int]
     actions: Items[str] = ()
-    more: int = 0
+    more: Count = 0
 
     @classmethod
     def of(cls, changes: Sequence[Change]) -> "UndoneAnswer":
@@ -172,7 +172,7 @@ class PurgedAnswer(View):
     state: PurgeState
     memory_ids: Items[int] = ()
     kept_in: Items[str] = ()
-    more_places: int = 0
+    more_places: Count = 0
     command: str = ""
 
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from soulkeep.answers import BYTES_PER_TOKEN, Items, View, runs
+from soulkeep.answers import BYTES_PER_TOKEN, Count, Items, Prose, View, runs
 from soulkeep.answers.excerpts import excerpt
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, visible
@@ -101,7 +101,7 @@ class RememberAnswer(View):
     similar memories.
     """
 
-    note: str = ""
+    note: Prose = ""
     receipts: Items[ReceiptAnswer] = ()
     stored: int | None = None
     ids: str = ""
@@ -230,12 +230,12 @@ class RecallAnswer(View):
     `not_shown` are the first ids of what found no room, `more` counts the others.
     """
 
-    note: str = ""
+    note: Prose = ""
     nothing_fits: bool = False
     mode: Literal["hybrid", "lexical"]
     matches: Items[MatchAnswer]
     not_shown: Items[int] = ()
-    more: int = 0
+    more: Count = 0
     messages: Items[MessageMatchAnswer] = ()
 
     @classmethod
@@ -250,7 +250,7 @@ class RecallAnswer(View):
         ids = [match.memory.id for match in recall.matches]
         answer = cls(
             note=NOTE if recall.matches or recall.messages else "",
-            nothing_fits=not any(fits(match, recall.mode) for match in recall.matches),
+            nothing_fits=not (recall.messages or any(fits(m, recall.mode) for m in recall.matches)),
             mode=recall.mode,
             matches=(),
             not_shown=tuple(ids[:_NAMED]),
@@ -280,14 +280,15 @@ class RecallAnswer(View):
             )
             lines.append(f"No room for {named}: ask for them with a larger max_tokens.")
         if self.messages:
-            lines.append("Messages of threads, best first:")
+            lines.append(f"Messages of threads, best first ({DATA}):")
             lines += [message.as_text() for message in self.messages]
         return "\n".join(lines)
 
     def _heading(self) -> str:
         by_words = "" if self.mode == "hybrid" else " Searched by words alone."
         if not self.matches:
-            return f"Nothing known fits: no memories match.{by_words}"
+            nothing = "Nothing known fits: no" if self.nothing_fits else "No"
+            return f"{nothing} memories match.{by_words}"
         what = "Nothing known fits; the nearest memories" if self.nothing_fits else "Recalled memories"
         return f"{what}, best first.{by_words} {self.note}"
 

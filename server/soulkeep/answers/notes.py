@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from soulkeep.answers import Items, View, cut
+from soulkeep.answers import Items, Prose, View, cut
 from soulkeep.fence import DATA, NOTE, fenced, heading, plain, under_heading, visible
 from soulkeep.service.context import Context, Part, advice
 from soulkeep.service.curator import Curated
@@ -54,8 +54,8 @@ class LeftOutAnswer(View):
 class ContextAnswer(View):
     """The parts of the context in order, and what is left out; `advice` says what to save by now."""
 
-    note: str = ""
-    advice: str = ""
+    note: Prose = ""
+    advice: Prose = ""
     parts: Items[PartAnswer]
     unreadable: Items[str] = ()
     left_out: Items[LeftOutAnswer] = ()
@@ -141,7 +141,7 @@ class SuggestionAnswer(View):
 class CuratedAnswer(View):
     """The entry as it stands or stood, and what MEMORY.md takes of its budget after the change."""
 
-    note: str
+    note: Prose
     action: str
     section: str
     entry: str
