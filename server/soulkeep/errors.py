@@ -74,17 +74,30 @@ class ChangeNotFoundError(NotFoundError):
 
 
 class UndoConflictError(SoulkeepError):
-    """What a change did was changed again, so it cannot be taken back alone."""
+    """What a change did was changed again, so it cannot be taken back alone.
 
-    def __init__(self, change_id: int, kind: str, key: str) -> None:
+    `first` are the later changes to be undone before, in this order; without any, no change that is kept
+    explains it. `text` is what a document no longer says as it was written.
+    """
+
+    def __init__(
+        self, change_id: int, kind: str, key: str, *, text: str = "", first: Sequence[int] = ()
+    ) -> None:
         self.change_id = change_id
         self.kind = kind
         self.key = key
+        self.text = text
+        self.first = tuple(first)
         what = f"what it did in {key}" if kind == "documents" else f"{kind} {key}"
-        by_hand = ", or edit it by hand" if kind == "documents" else ""
+        if self.first:
+            remedy = f"undo the later changes first: {', then '.join(map(str, self.first))}"
+        elif kind == "documents":
+            there = f"put {excerpt(text)} back where it stood and undo again" if text else "read it"
+            remedy = f"it was edited by hand, so {there}, or edit it by hand"
+        else:
+            remedy = "no change that is kept did that, so look at what is there and change it by hand"
         super().__init__(
-            f"Change {change_id} cannot be undone: {what} was changed or is used since; undo the"
-            f" later changes first, or undo all since a moment{by_hand}."
+            f"Change {change_id} cannot be undone: {what} was changed or is used since; {remedy}."
         )
 
 

@@ -25,6 +25,7 @@ from soulkeep.service.home import Home
 from soulkeep.service.lifecycle import MAX_PAGE, Past
 from soulkeep.wording import counted
 
+_SHOWN_CHANGES = 50
 _SHOWN_ROWS = 5
 _SHOWN_COLUMNS = 200
 
@@ -100,26 +101,27 @@ def undo(change_id: int | None, since: str | None, *, yes: bool, as_json: bool) 
             report(as_json, changes_shape([], {}), "There is nothing to undo.")
             return
         if not yes:
-            _print_changes(wanted, home.changes.row_counts(wanted))
-            if len(wanted) == 1:
-                _print_rows(home, wanted[0])
+            _print_wanted(home, wanted)
             confirm(f"Undo {counted(len(wanted), 'change')}?")
-        undone = home.changes.undo_since(since) if since else home.changes.undo(wanted[0].id)
-        (latest,) = home.changes.list_changes(1)
+        if since:
+            undone = home.changes.undo_since(since, last=wanted[0].id)
+        else:
+            undone = home.changes.undo(wanted[0].id)
+        by = home.repository.changes.get_change(undone[0].id).undone_by
         counts = home.changes.row_counts(undone)
     what = ", ".join(f"{change.id} ({change.action})" for change in undone[:10])
     more = f" and {len(undone) - 10:,} more" if len(undone) > 10 else ""
     report(
         as_json,
-        changes_shape(undone, counts) | {"undone_by": latest.id},
+        changes_shape(undone, counts) | {"undone_by": by},
         f"Undone: {what}{more}.",
-        f"`soulkeep undo {latest.id}` does it again.",
+        f"`soulkeep undo {by}` does it again.",
     )
 
 
 def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change]:
     if since is not None:
-        return home.changes.list_changes(MAX_LISTED, since=since)
+        return home.changes.list_since(since)
     if change_id is not None:
         return [home.repository.changes.get_change(change_id)]
     latest = home.changes.latest_in_force()
@@ -132,6 +134,16 @@ def _print_changes(found: Sequence[Change], counts: dict[int, int]) -> None:
         (c.id, minute(c.made_at), c.agent_id, counts.get(c.id, 0), c.undone_by, c.action) for c in found
     ]
     print_table(("ID", "WHEN", "BY", "ROWS", "UNDONE BY", "WHAT"), rows)
+
+
+def _print_wanted(home: Home, wanted: Sequence[Change]) -> None:
+    shown = wanted[:_SHOWN_CHANGES]
+    _print_changes(shown, home.changes.row_counts(shown))
+    if len(wanted) == 1:
+        _print_rows(home, wanted[0])
+    if len(wanted) > len(shown):
+        more, before = len(wanted) - len(shown), shown[-1].id
+        say(f"and {more:,} before them: `soulkeep changes --before {before}` lists them")
 
 
 def _print_rows(home: Home, change: Change) -> None:

@@ -148,6 +148,18 @@ class ChangeTable:
         )
         return {int(row[0]) for row in rows}
 
+    def latest_of(self, keys: Sequence[tuple[str, str]], above: int, but: Sequence[int]) -> list[int]:
+        """Return for each row the last change of it in force with an id above one, but for some."""
+        rows = self._database.execute(
+            "SELECT DISTINCT (SELECT max(r.change_id) FROM changed_rows AS r"
+            " JOIN changes AS c ON c.id = r.change_id WHERE c.undone_by IS NULL"
+            " AND r.kind = k.value ->> 0 AND r.key = k.value ->> 1 AND r.change_id > :above"
+            " AND r.change_id NOT IN (SELECT value FROM json_each(:but))) AS latest"
+            " FROM json_each(:keys) AS k WHERE latest IS NOT NULL",
+            {"keys": json.dumps(list(keys)), "above": above, "but": json.dumps(list(but))},
+        )
+        return [row[0] for row in rows]
+
     def mark_undone(self, change_ids: Sequence[int], by: int | None) -> None:
         """Record which change undid these; inside a transaction."""
         self._database.execute_many(

@@ -81,14 +81,10 @@ class MessageTable:
         )
         return [row[0] for row in rows]
 
-    def has_thread(self, session_id: str) -> bool:
-        """Return whether the thread of a session of messages is still there."""
-        rows = self._database.execute(
-            "SELECT 1 FROM sessions AS s JOIN threads AS t ON t.id = substr(s.session_key, ?)"
-            " WHERE s.id = ?",
-            (len(THREAD_KEY) + 1, session_id),
-        )
-        return bool(rows)
+    def thread_of(self, session_id: str) -> str:
+        """Return the id of the thread, there or not, whose messages a session holds."""
+        rows = self._database.execute("SELECT session_key FROM sessions WHERE id = ?", (session_id,))
+        return str(rows[0][0]).removeprefix(THREAD_KEY) if rows else ""
 
     def ids_of_thread(self, thread_id: str) -> list[int]:
         """Return the ids of all messages of a thread, oldest first."""

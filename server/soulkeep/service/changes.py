@@ -1,7 +1,7 @@
 """Every change of memories, threads, prompts and documents: listed, undone alone or back to a moment."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from soulkeep.days import Days
@@ -21,7 +21,8 @@ from soulkeep.models import (
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
 from soulkeep.service.backups import Backups
-from soulkeep.service.change_recorder import ADDED, ChangeRecorder
+from soulkeep.service.change_recorder import ChangeRecorder
+from soulkeep.service.conflicts import built_upon, held_by, is_as_left
 from soulkeep.service.edits import Edits
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
@@ -29,6 +30,10 @@ from soulkeep.service.validation import parse_moment, require_range
 
 MAX_LISTED = 1_000
 _PRUNED_EACH = timedelta(hours=1)
+
+
+class _TriedOutError(Exception):
+    """Ends the transaction of an undo that was only tried out."""
 
 
 class Changes:
@@ -141,9 +146,16 @@ class Changes:
         return self._undo([change], session, spare)
 
     def undo_since(
-        self, moment: str, session: Session | None = None, *, spare: Collection[str] = ()
+        self,
+        moment: str,
+        session: Session | None = None,
+        *,
+        last: int | None = None,
+        spare: Collection[str] = (),
     ) -> list[Change]:
         """Take back all that was changed at a moment or later; return the changes, latest first.
+
+        Changes with ids above `last` stay: they came after the user saw what would go.
 
         Raises:
             InvalidInputError: The moment is no date, or a change touched a document to be spared.
@@ -151,20 +163,63 @@ class Changes:
             DocumentError: A document cannot be read or written; nothing is done.
             StoreError: The store cannot take it, or no backup be made before very much goes.
         """
-        since, changes = parse_moment("since", moment, self._days), []
-        before: int | None = None
+        # Undos are taken back like everything else: row by row, the log leads back to the moment.
+        return self._undo(self.list_since(moment, last), session, spare)
+
+    def list_since(self, moment: str, last: int | None = None) -> list[Change]:
+        """Return all that was changed at a moment or later, latest first, up to the change `last`.
+
+        Raises:
+            InvalidInputError: The moment is no date.
+        """
+        since = parse_moment("since", moment, self._days)
+        before, changes = None if last is None else last + 1, list[Change]()
         while page := self._repository.changes.list_changes(MAX_LISTED, before, since):
             changes += page
             before = page[-1].id
-        # Undos are taken back like everything else: row by row, the log leads back to the moment.
-        return self._undo(changes, session, spare)
+        return changes
 
     def _undo(
         self, changes: Sequence[Change], session: Session | None, spare: Collection[str]
     ) -> list[Change]:
-        session = session or self._sessions.current()
-        rows = {change.id: self._repository.changes.rows_of(change.id) for change in changes}
-        every = [row for of_one in rows.values() for row in of_one]
+        try:
+            return self._take_back(changes, session or self._sessions.current(), spare)
+        except UndoConflictError as conflict:
+            raise self._explained(conflict, changes) from None
+
+    def _explained(self, conflict: UndoConflictError, wanted: Sequence[Change]) -> UndoConflictError:
+        """Return a conflict with the later changes to be undone first, where that helps."""
+        first: list[Change] = []
+        further = conflict
+        while later := built_upon(self._repository, further, [*first, *wanted]):
+            first = sorted([*first, *later], key=lambda change: change.id, reverse=True)
+            try:
+                self._try_out(sorted([*first, *wanted], key=lambda change: change.id, reverse=True))
+            except UndoConflictError as error:
+                further = error
+            else:
+                ids = [change.id for change in first]
+                return UndoConflictError(conflict.change_id, conflict.kind, conflict.key, first=ids)
+        return conflict
+
+    def _try_out(self, changes: Sequence[Change]) -> None:
+        """Take changes back, and leave everything as it is.
+
+        Raises:
+            UndoConflictError: It cannot be done.
+        """
+        rows = [row for change in changes for row in self._turns(change)]
+        edited = [row for row in rows if row.kind == "documents"]
+        with suppress(_TriedOutError), self._edits.taking_back(edited), self._repository.transaction():
+            recorder = ChangeRecorder(self._repository)
+            for row in rows:
+                self._put_back(row, recorder, {})
+            raise _TriedOutError
+
+    def _take_back(
+        self, changes: Sequence[Change], session: Session, spare: Collection[str]
+    ) -> list[Change]:
+        every = [row for change in changes for row in self._turns(change)]
         vectors = self._vectors(every, session)
         edited = [row for row in every if row.kind == "documents"]
         _require_spared(edited, spare)
@@ -172,9 +227,8 @@ class Changes:
         # A backup takes the lock of backups and then that of documents, so it comes before the latter.
         self._backups.before_forgetting(*leaving)
         with self._edits.taking_back(edited) as write, self._in_transaction("undo", session) as recorder:
-            for change in changes:
-                for row in sorted(rows[change.id], key=_turn):
-                    self._put_back(row, recorder, vectors)
+            for row in every:
+                self._put_back(row, recorder, vectors)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
             recorder.undone = [change.id for change in changes]
             # The files last: what fails before them leaves them alone. Should the process end between
@@ -184,6 +238,10 @@ class Changes:
         if any(leaving):
             self._indexes.compact_some()
         return list(changes)
+
+    def _turns(self, change: Change) -> list[ChangedRow]:
+        """Return what a change did to rows, in the order in which it is taken back."""
+        return sorted(self._repository.changes.rows_of(change.id), key=_turn)
 
     def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
         table = self._repository.changes
@@ -200,10 +258,13 @@ class Changes:
         """
         session = session or self._sessions.current()
         vectors = self._vectors(rows, session)
-        with self.recording(action, session) as recorder:
-            for row in rows:
-                self._put_back(row, recorder, vectors)
-            self._sessions.audit(session, action, *({str(row.kind): row.key} for row in rows))
+        try:
+            with self.recording(action, session) as recorder:
+                for row in rows:
+                    self._put_back(row, recorder, vectors)
+                self._sessions.audit(session, action, *({str(row.kind): row.key} for row in rows))
+        except UndoConflictError as conflict:
+            raise self._explained(conflict, []) from None
         return recorder.change_id
 
     def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Embedding | None]:
@@ -227,7 +288,7 @@ class Changes:
         changes, before = self._repository.changes, self._without_past_expiry(row)
         recorder.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
-        if not _is_as_left(row, current) or self._is_held(row):
+        if not is_as_left(row, current) or held_by(self._repository, row):
             raise UndoConflictError(row.change_id, row.kind, row.key)
         recorder.put_back(row)
         if row.kind == "memories":
@@ -236,7 +297,7 @@ class Changes:
             self._repository.messages.delete_messages([int(row.key)])
         changes.put_image(row.kind, row.key, before)
         if before is not None and row.kind == "memories":
-            vector = vectors[digest(row.before) or ""]
+            vector = vectors.get(digest(row.before) or "")
             self._repository.memories.add_to_indexes([Memory.of_row(before)], [vector])
         elif before is not None and row.kind == "messages":
             self._repository.messages.add_to_index(int(row.key), before["content"])
@@ -248,17 +309,6 @@ class Changes:
             return row.before
         return {**row.before, "expires_at": None}
 
-    def _is_held(self, row: ChangedRow) -> bool:
-        """Whether a thread cannot go, since something belongs to it, or what comes back has lost its."""
-        if row.kind == "threads" and row.before is None:
-            memories = self._repository.memories.list_of_thread(row.key, 1)
-            return bool(memories or self._repository.messages.list_of_thread(row.key, 1))
-        if row.kind == "memories" and row.before and (thread_id := row.before["thread_id"]):
-            return self._repository.changes.image("threads", thread_id) is None
-        if row.kind == "messages" and row.before:
-            return not self._repository.messages.has_thread(row.before["session_id"])
-        return False
-
     def _prune(self) -> None:
         now = self._clock()
         if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
@@ -267,17 +317,6 @@ class Changes:
 
     def _now(self) -> str:
         return timestamp(self._clock())
-
-
-def _is_as_left(row: ChangedRow, current: Image | None) -> bool:
-    """Whether a row is as a change left it; an expiry that was cleared on its return does not count."""
-    if row.after == ADDED:
-        return current is not None
-    if row.after == digest(current):
-        return True
-    if row.before is None or current is None or current.get("expires_at") is not None:
-        return False
-    return row.after == digest({**current, "expires_at": row.before.get("expires_at")})
 
 
 def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> None:

@@ -126,7 +126,9 @@ class _Return:
             for hunk in reversed(hunks_of(row)):
                 taken = hunk.take_back(text)
                 if taken is None:
-                    raise UndoConflictError(row.change_id, row.kind, row.key)
+                    raise UndoConflictError(
+                        row.change_id, row.kind, row.key, text=(hunk.added or hunk.above).strip()
+                    )
                 text, back = taken
                 self._hunks.append(back)
         return text
