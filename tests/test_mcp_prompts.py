@@ -19,6 +19,7 @@ from mcp.types import (
     ResourceTemplateReference,
 )
 
+from conftest import asking
 from soulkeep.models import GlobalPrompt, NewMemory
 from soulkeep.placeholders import fill_placeholders, list_placeholders
 from soulkeep.service.home import Home
@@ -329,50 +330,62 @@ async def test_a_document_that_cannot_be_read_makes_a_completion_say_so(
         await completed(client, "section", "")
 
 
-async def test_the_user_has_a_prompt_created_changed_and_removed(client: Client, home: Home) -> None:
+async def test_the_user_has_a_prompt_created_changed_and_removed(mode: str, home: Home) -> None:
+    async with asking(home, mode, "accept", agree=True) as (client, asked):
+        await create_change_and_remove(client, home)
+
+    assert [question.splitlines()[-1] for question in asked] == ["Two sentences.", "One sentence."]
+    assert home.prompts.list_prompts(include_inactive=True) == []
+
+
+async def create_change_and_remove(client: Client, home: Home) -> None:
     text, created = await set_prompt(client, name="Be brief!", content="Two sentences.", priority=3)
     assert text == "Created: Be brief! (priority 3). Clients offer it as be-brief."
-    assert (created["outcome"], created["former_content"]) == ("created", None)
+    assert (created["outcome"], created["consent"]) == ("created", "agreed")
+    assert "former_content" not in created
     assert created["prompt"]["mcp_name"] == "be-brief"
 
     text, changed = await set_prompt(client, name="be  BRIEF!", content="One sentence.")
-    assert text.endswith("Its text was:\nTwo sentences.")
+    assert text.endswith("Its text was:\n| Two sentences.")
     assert (changed["outcome"], changed["former_content"]) == ("changed", "Two sentences.")
     assert changed["prompt"] == {**created["prompt"], "content": "One sentence."}
 
     text, off = await set_prompt(client, name="Be brief!", is_active=False)
     assert text == "Changed: Be brief! (priority 3, inactive)."
-    assert (off["prompt"]["is_active"], off["prompt"]["mcp_name"]) == (False, None)
+    assert off["prompt"]["is_active"] is False
+    assert "mcp_name" not in off["prompt"]
     assert await offered(client) == {}
 
     text, removed = await set_prompt(client, name="Be brief!", remove=True)
-    assert text.endswith("to set it again:\nOne sentence.")
+    assert text.endswith("to set it again:\n| One sentence.")
     assert (removed["outcome"], removed["prompt"]["content"]) == ("removed", "One sentence.")
-    assert home.prompts.list_prompts(include_inactive=True) == []
 
 
-async def test_a_prompt_can_be_created_switched_off_and_switched_on_later(
-    client: Client, home: Home
-) -> None:
-    _, created = await set_prompt(client, name="Tone", content="Be kind.", is_active=False)
-    assert created["prompt"]["mcp_name"] is None
+async def test_a_prompt_can_be_created_switched_off_and_switched_on_later(mode: str, home: Home) -> None:
+    async with asking(home, mode, "accept", agree=True) as (client, asked):
+        _, created = await set_prompt(client, name="Tone", content="Be kind.", is_active=False)
+        assert "mcp_name" not in created["prompt"]
+        assert asked == []
 
-    await set_prompt(client, name="Tone", is_active=True, priority=-2)
+        await set_prompt(client, name="Tone", is_active=True, priority=-2)
 
+    assert len(asked) == 1
     (prompt,) = home.prompts.list_prompts()
     assert (prompt.content, prompt.priority) == ("Be kind.", -2)
 
 
-async def test_an_id_says_which_prompt_and_gives_it_another_name(client: Client, home: Home) -> None:
+async def test_an_id_says_which_prompt_and_gives_it_another_name(mode: str, home: Home) -> None:
     first = home.prompts.add_prompt("Tone", "Be kind.")
     second = home.prompts.add_prompt("tone", "Be brief.")
 
-    said, _ = await set_prompt(client, name="Tone", is_active=False)
-    assert f"fits the prompts {first.id}, {second.id}; say which with prompt_id" in said
-    assert home.prompts.list_prompts() == [first, second]
+    async with asking(home, mode, "accept", agree=True) as (client, asked):
+        said, _ = await set_prompt(client, name="Tone", is_active=False)
+        assert f"fits the prompts {first.id}, {second.id}; say which with prompt_id" in said
+        assert home.prompts.list_prompts() == [first, second]
 
-    _, renamed = await set_prompt(client, name=" Voice ", prompt_id=second.id)
-    _, kept = await set_prompt(client, prompt_id=second.id, priority=1)
+        _, renamed = await set_prompt(client, name=" Voice ", prompt_id=second.id)
+        _, kept = await set_prompt(client, prompt_id=second.id, priority=1)
+    assert [question.count("Voice") for question in asked] == [1]
     assert renamed["prompt"]["name"] == kept["prompt"]["name"] == "Voice"
     assert kept["prompt"]["mcp_name"] == "voice"
 
@@ -411,4 +424,4 @@ async def test_the_listed_prompts_carry_their_names_in_mcp(client: Client, home:
     result = await client.call_tool("list_prompts", {"include_inactive": True})
 
     assert result.structured_content is not None
-    assert [p["mcp_name"] for p in result.structured_content["prompts"]] == ["be-brief", None]
+    assert [p.get("mcp_name") for p in result.structured_content["prompts"]] == ["be-brief", None]

@@ -153,3 +153,51 @@ async def test_what_is_wrong_is_named(
     client: Client, tool: str, arguments: dict[str, Any], named: str
 ) -> None:
     assert named in await refused(client, tool, **arguments)
+
+
+@pytest.mark.parametrize("title", ["Kitchen", " kitchen ", "KITCHEN", "Kitchen\n"])
+async def test_a_thread_of_the_same_title_is_named_instead_of_starting_another(
+    title: str, client: Client, home: Home
+) -> None:
+    first = home.threads.create_thread("Kitchen")
+
+    text, found = await call(client, "create_thread", title=title, system_prompt="Be brief.")
+
+    assert (found["id"], found["is_new"]) == (first.id, False)
+    assert f"get_context(thread_id={first.id})" in text
+    assert "new=true" in text
+    assert "Its prompt was left as it is." in text
+    assert home.threads.list_threads() == [first]
+
+
+@pytest.mark.parametrize(
+    ("title", "other"),
+    [("Küche", "Ku\u0308che"), ("Straße", "STRASSE"), ("Trip  to\tRome", "trip to rome")],
+)
+async def test_titles_are_the_same_when_they_read_the_same(
+    title: str, other: str, client: Client, home: Home
+) -> None:
+    first = home.threads.create_thread(title)
+
+    _, found = await call(client, "create_thread", title=other)
+
+    assert found["id"] == first.id
+
+
+async def test_another_thread_of_a_title_is_started_where_it_is_asked_for(
+    client: Client, home: Home
+) -> None:
+    archived = home.threads.create_thread("Kitchen").id
+    home.threads.set_archived(archived, archived=True)
+    text, found = await call(client, "create_thread", title="kitchen")
+    assert (found["id"], found["archived"]) == (archived, True)
+    assert "archived" in text
+
+    text, made = await call(client, "create_thread", title="Kitchen", new=True)
+
+    assert made["is_new"]
+    assert archived in text
+    assert any(archived in line for line in made["namesakes"])
+    _, found = await call(client, "create_thread", title="Kitchen")
+    assert found["id"] == made["id"]
+    assert home.threads.create_thread("Kitchen").id not in (archived, made["id"])

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from mcp import MCPError
 from mcp.server.elicitation import render_elicitation_schema
@@ -11,12 +11,14 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp.types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 from pydantic import BaseModel, Field, ValidationError
 
+from soulkeep.models import ConsentState
 from soulkeep.service.home import Home
-
-ReplyState = Literal["agreed", "declined", "not asked"]
 
 WAIT = 300.0
 """For how many seconds the user's answer is waited for; later than that the user was not asked."""
+
+LONGEST = 8_000
+"""How many characters a question may have: nobody can agree to what is not shown, so it is not asked."""
 
 _QUESTION = "consent"
 _ROUND_TRIPS = "2026-07-28"
@@ -27,6 +29,12 @@ class Consent(BaseModel):
     """What the user fills in; a question may ask for more."""
 
     agree: bool = Field(description="Agree?")
+
+
+class PromptConsent(Consent):
+    """What the user is asked before a text becomes an instruction."""
+
+    agree: bool = Field(description="Make it your instruction?")
 
 
 _Form = TypeVar("_Form", bound=Consent)
@@ -40,7 +48,7 @@ class Reply(Generic[_Form]):
     took too long, and an answer that does not fit the form.
     """
 
-    state: ReplyState
+    state: ConsentState
     form: _Form | None = None
 
 
@@ -58,7 +66,7 @@ async def ask(ctx: Context[Home], message: str, form: type[_Form]) -> Reply[_For
     An InputRequiredResult is to be returned by the tool as it is: the client asks, and calls again. A
     tool must not have changed anything by then.
     """
-    if not can_ask(ctx):
+    if not can_ask(ctx) or len(message) > LONGEST:
         return Reply("not asked")
     params = ElicitRequestFormParams(message=message, requested_schema=render_elicitation_schema(form))
     request = ElicitRequest(params=params)

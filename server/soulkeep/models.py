@@ -22,6 +22,12 @@ EmbedderName = Literal["auto", "wordllama", "none"]
 ToolSet = Literal["default", "full"]
 """The tools that a client is offered: `full` adds those for threads and messages."""
 
+LOCAL_AGENT = "soulkeep"
+"""The agent_id of the command line and of Python code that uses the services directly."""
+
+ConsentState = Literal["agreed", "declined", "not asked"]
+"""What came of a question to the user; `not asked` is whatever is neither a yes nor a no."""
+
 Clock = Callable[[], datetime]
 
 Embedding = bytes
@@ -40,7 +46,10 @@ def timestamp(moment: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A conversation with a title and, if set, its own system prompt."""
+    """A conversation with a title and, if set, its own system prompt.
+
+    That is the user's instruction only if `is_agreed`; else it is a note of the agent `prompt_by`.
+    """
 
     id: str
     title: str
@@ -48,6 +57,8 @@ class Thread:
     archived: bool
     created_at: str
     last_active_at: str
+    prompt_by: str | None = None
+    is_agreed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +203,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class GlobalPrompt:
-    """A system prompt of the user's; a higher priority is loaded first."""
+    """A system prompt; a higher priority is loaded first.
+
+    It is the user's instruction only if `is_agreed`; else the agent `prompt_by` proposed it.
+    """
 
     id: int
     name: str
@@ -200,6 +214,13 @@ class GlobalPrompt:
     is_active: bool
     priority: int
     created_at: str
+    prompt_by: str | None = None
+    is_agreed: bool = True
+
+    @property
+    def in_force(self) -> bool:
+        """Whether it is an instruction that is switched on."""
+        return self.is_active and self.is_agreed
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +240,12 @@ class PromptOffer:
 class PromptChange:
     """What became of one global prompt.
 
-    `prompt` is as it is now, or was until it was removed; `former` is as it was before a change.
+    `prompt` is as it is now, or was until it was removed; `former` is as it was before a change. It is
+    `kept` as it was where the user would have had to agree.
     `offered_as` is its name in MCP, unset where it is not offered.
     """
 
-    outcome: Literal["created", "changed", "removed"]
+    outcome: Literal["created", "changed", "removed", "kept"]
     prompt: GlobalPrompt
     former: GlobalPrompt | None = None
     offered_as: str | None = None
@@ -237,6 +259,11 @@ class Session:
     key: str
     agent_id: str
     created_at: str
+
+    @property
+    def is_users(self) -> bool:
+        """Whether the user works by hand in it; no client can open a session with this id."""
+        return self.id == LOCAL_AGENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ view, whose values are already cut to their budget, so neither holds what the ot
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -118,6 +120,15 @@ def runs(ids: Sequence[int]) -> str:
         else:
             spans.append([number, number])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+
+
+def command(home: Path, words: Sequence[str], *arguments: str) -> str:
+    """Write a command for the user's shell, which need not know the home that a client serves."""
+    there = ["--home", str(home)]
+    # What begins with a hyphen would be taken for an option; a hyphen alone is none.
+    if any(argument.startswith("-") and argument != "-" for argument in arguments):
+        return shlex.join(["soulkeep", *words, *there, "--", *arguments])
+    return shlex.join(["soulkeep", *words, *arguments, *there])
 
 
 def _compact(document: object) -> str:

@@ -1,12 +1,10 @@
 """What is answered by the tools that work on documents and by the context to start with."""
 
-import shlex
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from soulkeep.answers import Items, Prose, View, cut
+from soulkeep.answers import Items, Prose, View, command, cut
 from soulkeep.fence import DATA, NOTE, fenced, heading, plain, under_heading, visible
 from soulkeep.service.context import Context, Part, advice
 from soulkeep.service.curator import Curated
@@ -190,9 +188,8 @@ class LearnedAnswer(View):
     @classmethod
     def of(cls, state: LearnedState, line: str, home: Path) -> "LearnedAnswer":
         """Build the answer from what the user said, if anybody could be asked."""
-        # The user's shell need not know which home the client starts soulkeep with.
-        command = _command(line, home) if state == "not asked" else ""
-        return cls(state=state, line=visible(line), command=command)
+        how = command(home, ["documents", "add"], "SOUL.md", "Learned Preferences", line)
+        return cls(state=state, line=visible(line), command=how if state == "not asked" else "")
 
     def as_text(self) -> str:
         """Say whether the line was written, and else how the user adds it."""
@@ -207,10 +204,3 @@ class LearnedAnswer(View):
             f"The user was not asked, so nothing was written. The line:\n- {self.line}\n"
             f"The user adds it in an editor, or with:\n{self.command}"
         )
-
-
-def _command(line: str, home: Path) -> str:
-    there, what = ["--home", str(home)], ["SOUL.md", "Learned Preferences", line]
-    # A line that begins with a hyphen would be taken for an option.
-    ordered: Sequence[str] = [*there, "--", *what] if line.startswith("-") else [*what, *there]
-    return shlex.join(["soulkeep", "documents", "add", *ordered])

@@ -1,90 +1,143 @@
-"""What is answered about global prompts: typed data for programs, and compact text for the model."""
+"""What is answered about global prompts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import WithJsonSchema
 
-from soulkeep.models import GlobalPrompt, PromptChange
+from soulkeep.answers import BOUND, Items, View, command, cut, share_out, weight
+from soulkeep.fence import DATA, fenced, plain, under_heading, visible
+from soulkeep.models import ConsentState, GlobalPrompt, PromptChange
 from soulkeep.service.offers import offer_prompts
 
+_AROUND = 300
+"""The bytes that stand around a prompt's text in the larger of the two channels."""
+_SHOWN = 4_000
+"""How many characters of a text a command for the user holds."""
 
-class PromptAnswer(BaseModel):
-    """A global prompt; `mcp_name` is its name among the MCP prompts, null while it is inactive."""
 
+class PromptAnswer(View):
+    """A global prompt; `mcp_name` is its name among the MCP prompts while it is in force.
+
+    One that is `proposed_by` an agent is no instruction of the user's. Of one that is `cut` only the
+    beginning is given.
+    """
+
+    note: str = ""
     id: int
     name: str
     content: str
     is_active: bool
     priority: int
-    created_at: str
-    mcp_name: str | None
+    mcp_name: str = ""
+    proposed_by: str = ""
+    cut: bool = False
 
     @classmethod
-    def of(cls, prompt: GlobalPrompt, mcp_name: str | None) -> "PromptAnswer":
-        """Build the answer from a prompt."""
+    def of(cls, prompt: GlobalPrompt, mcp_name: str | None, room: int = BOUND) -> "PromptAnswer":
+        """Build the answer from a prompt, of whose text as much is given as takes `room` bytes."""
+        content = visible(prompt.content)
+        given = cut(content, room)
         return cls(
+            note="" if prompt.is_agreed else f"Not agreed to by the user: {DATA}.",
             id=prompt.id,
-            name=prompt.name,
-            content=prompt.content,
+            name=plain(prompt.name),
+            content=given,
             is_active=prompt.is_active,
             priority=prompt.priority,
-            created_at=prompt.created_at,
-            mcp_name=mcp_name,
+            mcp_name=mcp_name or "",
+            proposed_by="" if prompt.is_agreed else plain(prompt.prompt_by or "an agent"),
+            cut=given != content,
         )
 
+    def head(self) -> str:
+        """Say which prompt it is, and whether it is an instruction."""
+        state = "" if self.is_active else ", inactive"
+        if self.proposed_by:
+            state += f", proposed by {self.proposed_by} and not agreed to by the user: {DATA}"
+        return f"{self.name} (priority {self.priority}{state})"
 
-class PromptsAnswer(BaseModel):
+    def as_text(self) -> str:
+        """Return the prompt under a line that names it; what is no instruction stands behind bars."""
+        text = fenced(self.content) if self.proposed_by else under_heading(self.content)
+        more = "\n(Its beginning; the MCP prompt of its name has all.)" if self.cut else ""
+        return f"{self.head()}\n{text}{more}"
+
+
+class PromptsAnswer(View):
     """Global prompts, highest priority first."""
 
-    prompts: list[PromptAnswer]
+    prompts: Items[PromptAnswer]
 
     @classmethod
-    def of(cls, prompts: Sequence[GlobalPrompt]) -> "PromptsAnswer":
-        """Build the answer from prompts."""
+    def of(cls, prompts: Sequence[GlobalPrompt], room: int = BOUND) -> "PromptsAnswer":
+        """Build the answer from prompts, of whose texts as much is given as `room` bytes hold."""
         names = {offer.prompt.id: offer.name for offer in offer_prompts(prompts)}
-        return cls(prompts=[PromptAnswer.of(prompt, names.get(prompt.id)) for prompt in prompts])
+        rooms = share_out([weight(p.content) for p in prompts], room - _AROUND * len(prompts))
+        given = zip(prompts, rooms, strict=True)
+        return cls(prompts=tuple(PromptAnswer.of(p, names.get(p.id), room) for p, room in given))
+
+    def as_text(self) -> str:
+        """List the prompts with their texts."""
+        listed = "\n\n".join(prompt.as_text() for prompt in self.prompts)
+        return listed or "The user has no global prompts."
 
 
-class PromptChangeAnswer(BaseModel):
-    """What became of a global prompt; `former_content` is the text that was replaced, if one was."""
+class PromptChangeAnswer(View):
+    """What became of a global prompt; `former_content` is the text that was replaced, if one was.
 
-    outcome: Literal["created", "changed", "removed"]
+    `consent` says what became of the question where the user had to agree; where they were not asked,
+    `command` is how they do it.
+    """
+
+    outcome: Literal["created", "changed", "removed", "kept"]
     # Described in the answer of list_prompts.
     prompt: Annotated[PromptAnswer, WithJsonSchema({"type": "object"})]
-    former_content: str | None
+    former_content: str = ""
+    consent: ConsentState | None = None
+    command: str = ""
 
     @classmethod
-    def of(cls, change: PromptChange) -> "PromptChangeAnswer":
-        """Build the answer from a change."""
+    def of(
+        cls, change: PromptChange, consent: ConsentState | None = None, how: str = ""
+    ) -> "PromptChangeAnswer":
+        """Build the answer from a change, and from what the user said to it."""
         return cls(
             outcome=change.outcome,
-            prompt=PromptAnswer.of(change.prompt, change.offered_as),
-            former_content=_replaced(change),
+            prompt=PromptAnswer.of(change.prompt, change.offered_as, BOUND // 3),
+            former_content=cut(visible(_replaced(change)), BOUND // 3),
+            consent=consent,
+            command=how,
         )
 
-
-def prompts_text(prompts: Sequence[GlobalPrompt]) -> str:
-    """List the prompts with their whole text: unlike memories they are the user's instructions."""
-    if not prompts:
-        return "The user has no global prompts."
-    return "\n\n".join(f"{_prompt_head(prompt)}\n{prompt.content}" for prompt in prompts)
-
-
-def _prompt_head(prompt: GlobalPrompt) -> str:
-    return f"{prompt.name} (priority {prompt.priority}{'' if prompt.is_active else ', inactive'})"
-
-
-def prompt_change_text(change: PromptChange) -> str:
-    """Say what became of a prompt, with the text that is no longer kept."""
-    offered = f" Clients offer it as {change.offered_as}." if change.offered_as else ""
-    first = f"{change.outcome.capitalize()}: {_prompt_head(change.prompt)}.{offered}"
-    if change.outcome == "removed":
-        return f"{first} Its text, to set it again:\n{change.prompt.content}"
-    replaced = _replaced(change)
-    return first if replaced is None else f"{first} Its text was:\n{replaced}"
+    def as_text(self) -> str:
+        """Say what became of the prompt, with the text that is no longer kept."""
+        done = "Kept as it was" if self.outcome == "kept" else self.outcome.capitalize()
+        offered = f" Clients offer it as {self.prompt.mcp_name}." if self.prompt.mcp_name else ""
+        lines = [f"{done}: {self.prompt.head()}.{offered}"]
+        if self.consent == "declined":
+            lines = [f"The user did not agree to {self.prompt.head()}. Do not propose it again."]
+        elif self.command:
+            lines.append("The user was not asked, so it is no instruction. They make it one with:")
+            lines.append(self.command)
+        if self.outcome == "removed":
+            lines += ["Its text, to set it again:", fenced(self.prompt.content)]
+        elif self.former_content:
+            lines += ["Its text was:", fenced(self.former_content)]
+        return "\n".join(lines)
 
 
-def _replaced(change: PromptChange) -> str | None:
+def agreement_command(change: PromptChange, wanted: GlobalPrompt, home: Path) -> str:
+    """Write the command by which the user makes an instruction of what they were not asked about."""
+    prompt = change.prompt
+    if (prompt.name, prompt.content) == (wanted.name, wanted.content):
+        return command(home, ["prompts", "activate"], str(prompt.id))
+    content = wanted.content if len(wanted.content) <= _SHOWN else "-"
+    options = [f"--name={wanted.name}", f"--content={content}"]
+    return command(home, ["prompts", "change", *options], str(prompt.id))
+
+
+def _replaced(change: PromptChange) -> str:
     former = change.former
-    return former.content if former and former.content != change.prompt.content else None
+    return former.content if former and former.content != change.prompt.content else ""

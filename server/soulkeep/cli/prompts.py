@@ -73,7 +73,7 @@ def change(
 @json_option
 @home_option
 def activate(prompt_id: int, *, as_json: bool) -> None:
-    """Switch a prompt on."""
+    """Switch a prompt on; one that an agent proposed becomes your instruction by that."""
     with opened_home() as home:
         prompt = home.prompts.change_prompt(prompt_id, is_active=True)
     report(as_json, asdict(prompt), f"Activated {_line(prompt)}")
@@ -106,4 +106,6 @@ def remove(prompt_id: int, *, yes: bool, as_json: bool) -> None:
 
 def _line(prompt: GlobalPrompt) -> str:
     state = "active" if prompt.is_active else "inactive"
+    if not prompt.is_agreed:
+        state = f"proposed by {prompt.prompt_by or 'an agent'}: not in force until you activate it"
     return f"{prompt.id}: {prompt.name} (priority {prompt.priority}, {state})"

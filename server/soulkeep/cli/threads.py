@@ -140,15 +140,17 @@ def rename(thread_id: str, title: str, *, as_json: bool) -> None:
 @_thread_argument
 @click.argument("content", required=False)
 @click.option("--remove", is_flag=True, help="Take the prompt away.")
+@click.option("--agree", is_flag=True, help="Make the prompt that an agent proposed your instruction.")
 @json_option
 @home_option
-def prompt(thread_id: str, content: str | None, *, remove: bool, as_json: bool) -> None:
+def prompt(thread_id: str, content: str | None, *, remove: bool, agree: bool, as_json: bool) -> None:
     """Give a thread its own system prompt; a single - for CONTENT reads it from stdin."""
-    if (content is None) != remove:
-        raise click.UsageError("Give either CONTENT or --remove.")
+    if (content is not None) + remove + agree != 1:
+        raise click.UsageError("Give either CONTENT, --remove or --agree.")
     text = None if content is None else read_text(content)
     with opened_home() as home:
-        thread = home.threads.set_prompt(thread_id, text)
+        threads = home.threads
+        thread = threads.agree_to_prompt(thread_id) if agree else threads.set_prompt(thread_id, text)
     done = "Prompt set" if thread.system_prompt else "Prompt removed"
     report(as_json, asdict(thread), f"{done}: {_line(thread)}")
 

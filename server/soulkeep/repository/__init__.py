@@ -6,11 +6,12 @@ from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
-from soulkeep.models import Fault
+from soulkeep.models import LOCAL_AGENT, Fault
 from soulkeep.repository import backups, checks, compaction, erasure, schema
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
+from soulkeep.repository.consents import ConsentTable
 from soulkeep.repository.document_rows import DocumentTable
 from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
@@ -52,13 +53,18 @@ class Repository:
             self.ledger = Ledger(self._database, days)
             self.messages = MessageTable(self._database, self.ledger)
             self.documents = DocumentTable(self._database)
-            bootstrap(self._database, rebuild=self.rebuild_full_text, migrating=migrating)
+            self.consents = ConsentTable(self._database)
+            bootstrap(self._database, rebuild=self._fill_new_tables, migrating=migrating)
             self._database.note_identity()
             self._follow_text_rules()
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)
+
+    def _fill_new_tables(self) -> None:
+        self.rebuild_full_text()
+        self.consents.note_earlier(LOCAL_AGENT)
 
     def rebuild_full_text(self) -> None:
         """Build the full-text indexes anew from memories and messages; inside a transaction."""

@@ -3,6 +3,7 @@
 from soulkeep.errors import PromptNotFoundError
 from soulkeep.models import GlobalPrompt
 from soulkeep.repository.connection import Database
+from soulkeep.repository.consents import agreed_text, origin_of, origins
 
 
 class PromptTable:
@@ -33,9 +34,9 @@ class PromptTable:
             raise PromptNotFoundError(prompt_id)
         return found[0]
 
-    def list_prompts(self, *, include_inactive: bool) -> list[GlobalPrompt]:
-        """Return the prompts, highest priority first, older first among equals."""
-        return self._list("is_active >= ?", 0 if include_inactive else 1)
+    def list_prompts(self) -> list[GlobalPrompt]:
+        """Return all prompts, highest priority first, older first among equals."""
+        return self._list("?", 1)
 
     def outline(self, after: int) -> tuple[str, bool, int]:
         """Return a text that changes with the sizes of prompts, made without reading what they say.
@@ -55,13 +56,22 @@ class PromptTable:
 
     def _list(self, condition: str, value: int) -> list[GlobalPrompt]:
         rows = self._database.execute(
-            "SELECT id, name, content, is_active, priority, created_at FROM global_prompts"
+            "SELECT id, name, content, is_active, priority, created_at,"
+            f" {origins('global_prompts')} FROM global_prompts"
             f" WHERE {condition} ORDER BY priority DESC, id",
             (value,),
         )
         return [
-            GlobalPrompt(identifier, name, content, bool(is_active), priority, created_at)
-            for identifier, name, content, is_active, priority, created_at in rows
+            GlobalPrompt(
+                identifier,
+                name,
+                content,
+                bool(is_active),
+                priority,
+                created_at,
+                *origin_of(records, agreed_text(name, content)),
+            )
+            for identifier, name, content, is_active, priority, created_at, records in rows
         ]
 
     def update_prompt(self, prompt: GlobalPrompt) -> None:

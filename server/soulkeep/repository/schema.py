@@ -1,8 +1,9 @@
 """Every table of the store, and how a file is brought to the current schema.
 
-Canonical tables hold what the user said: threads, memories, global_prompts, sessions, messages,
-usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts, messages_fts) can be
-rebuilt from them; store_facts, memory_changes and document_states speak of the derived ones.
+Canonical tables hold what the user said: threads, memories, global_prompts, prompt_consents,
+sessions, messages, usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts,
+messages_fts) can be rebuilt from them; store_facts, memory_changes and document_states speak of the
+derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -233,9 +234,20 @@ CREATE VIRTUAL TABLE messages_fts USING fts5(
 
 MESSAGE_WORDS = (MESSAGES_FTS,)
 
-# Step 6: an id that tells a copy of this store from another store.
+# Step 6: an id that tells a copy of this store from another store; who set the texts of prompts, and
+# whether the user agreed to them.
 
 STORE_ID = "INSERT INTO store_facts (name, value) VALUES ('store_id', lower(hex(randomblob(16))))"
+
+PROMPT_CONSENTS = """
+CREATE TABLE prompt_consents (
+  kind      TEXT NOT NULL,
+  key       TEXT NOT NULL,
+  digest    TEXT NOT NULL,
+  set_by    TEXT NOT NULL,
+  is_agreed INTEGER NOT NULL,
+  PRIMARY KEY (kind, key, digest)
+) WITHOUT ROWID"""
 
 STEPS: tuple[tuple[str, ...], ...] = (
     (
@@ -256,7 +268,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     DOCUMENT_ENTRIES,
     EXPIRY_AND_CHANGES,
     MESSAGE_WORDS,
-    (STORE_ID,),
+    (STORE_ID, PROMPT_CONSENTS),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from soulkeep.errors import ThreadNotFoundError
 from soulkeep.models import Thread
 from soulkeep.repository.connection import Database, Row
+from soulkeep.repository.consents import origin_of, origins
 from soulkeep.words import same_title
 
-_COLUMNS = "threads.id, title, system_prompt, archived, created_at, last_active_at"
+_COLUMNS = (
+    f"threads.id, title, system_prompt, archived, created_at, last_active_at, {origins('threads')}"
+)
 
 
 class ThreadTable:
@@ -72,6 +75,14 @@ class ThreadTable:
             if not sought or sought in same_title(title) or sought in thread_id.casefold()
         ]
 
+    def find_titled(self, title: str) -> list[str]:
+        """Return the ids of the threads whose titles read the same: active ones first, then latest."""
+        rows = self._database.execute(
+            "SELECT id, title FROM threads ORDER BY archived IS TRUE, last_active_at DESC, rowid DESC"
+        )
+        sought = same_title(title)
+        return [thread_id for thread_id, other in rows if same_title(other) == sought]
+
     def activity(self, limit: int) -> dict[str, tuple[str, str]]:
         """Return when the latest of the active threads were last used, with their titles, by id."""
         rows = self._database.execute(
@@ -115,5 +126,8 @@ class ThreadTable:
 
 
 def _thread(row: Row) -> Thread:
-    identifier, title, system_prompt, archived, created_at, last_active_at = row
-    return Thread(identifier, title, system_prompt, bool(archived), created_at, last_active_at)
+    identifier, title, prompt, archived, created_at, last_active_at, origins = row
+    prompt_by, is_agreed = origin_of(origins, prompt)
+    return Thread(
+        identifier, title, prompt, bool(archived), created_at, last_active_at, prompt_by, is_agreed
+    )

@@ -145,14 +145,17 @@ class Contexts:
         yield from self._document("SOUL.md", unreadable, is_data=False)
 
     def _instructions(self, thread: Thread | None) -> Iterator[Part]:
-        for prompt in self._repository.prompts.list_prompts(include_inactive=False):
+        prompts = self._repository.prompts.list_prompts()
+        for prompt in (prompt for prompt in prompts if prompt.in_force):
             yield self._part(
                 f"Global prompt: {prompt.name}", "list_prompts", prompt.content, is_data=False
             )
         if thread is not None and thread.system_prompt:
             source = f"soulkeep://threads/{thread.id}"
             name = f"Prompt of the thread: {thread.title}"
-            yield self._part(name, source, thread.system_prompt, is_data=False)
+            if not thread.is_agreed:
+                name = f"{unagreed_note(thread.prompt_by)}: {thread.title}"
+            yield self._part(name, source, thread.system_prompt, is_data=not thread.is_agreed)
 
     def _notes(self, unreadable: list[str]) -> Iterator[Part]:
         yield from self._document("MEMORY.md", unreadable, is_data=True)
@@ -222,6 +225,11 @@ def _address(name: str) -> str:
 def _line(memory: Memory) -> str:
     content = " ".join(memory.content.split())
     return f"#{memory.id} {memory.occurred_at[:10]} {memory.memory_type}: {content}"
+
+
+def unagreed_note(agent: str | None) -> str:
+    """Name a prompt of a thread that is no instruction of the user's."""
+    return f"Note of {agent or 'an agent'} on the thread, not agreed to by the user"
 
 
 def advice(thread: Thread | None) -> Sequence[str]:

@@ -24,11 +24,11 @@ _APOSTROPHES = re.compile("['\u2019]")
 
 
 def offer_prompts(prompts: Sequence[GlobalPrompt]) -> list[PromptOffer]:
-    """Offer the active ones of `prompts`, in their order.
+    """Offer those of `prompts` that are in force, in their order.
 
     Of those that would have one name the oldest has it, and the others add their id.
     """
-    active = [prompt for prompt in prompts if prompt.is_active]
+    active = [prompt for prompt in prompts if prompt.in_force]
     names = _names(active)
     return [
         PromptOffer(

@@ -7,6 +7,7 @@ from typing import Any
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
+from soulkeep.repository.consents import agreed_text
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.offers import fingerprint, offer_prompts
@@ -33,8 +34,17 @@ class Prompts:
         self._clock = clock
 
     def list_prompts(self, *, include_inactive: bool = False) -> list[GlobalPrompt]:
-        """Return the prompts, highest priority first, older first among equals."""
-        return self._repository.prompts.list_prompts(include_inactive=include_inactive)
+        """Return the prompts that are in force, or all, highest priority first, older among equals."""
+        prompts = self._repository.prompts.list_prompts()
+        return [prompt for prompt in prompts if include_inactive or prompt.in_force]
+
+    def list_proposals(self) -> list[GlobalPrompt]:
+        """Return the prompts that an agent proposed and the user did not agree to.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return [prompt for prompt in self._repository.prompts.list_prompts() if not prompt.is_agreed]
 
     def list_offers(self) -> list[PromptOffer]:
         """Return the active prompts as MCP clients see them, highest priority first.
@@ -62,7 +72,8 @@ class Prompts:
         """
         session = session or self._sessions.current()
         with self._changes.recording("prompt.created", session) as recorder:
-            return self._add(name, content, {"priority": priority}, session, recorder)
+            values = {"content": content, "priority": priority}
+            return self._add(name, values, session, recorder, agreed=session.is_users)
 
     def change_prompt(
         self,
@@ -84,7 +95,8 @@ class Prompts:
         changes = _given(name=name, content=content, priority=priority, is_active=is_active)
         with self._changes.recording("prompt.changed", session) as recorder:
             former = self._repository.prompts.get_prompt(prompt_id)
-            return self._change(former, changes, session, recorder)
+            agreed = _agrees(former, changes, session)
+            return self._change(former, changes, session, recorder, agreed=agreed)
 
     def remove_prompt(self, prompt_id: int, session: Session | None = None) -> GlobalPrompt:
         """Delete a prompt and return it, so that the caller can put it back.
@@ -108,11 +120,15 @@ class Prompts:
         remove: bool = False,
         prompt_id: int | None = None,
         session: Session | None = None,
+        agreed: bool = False,
     ) -> PromptChange:
         """Create, change or remove one prompt; what is empty or unset stays as it is.
 
         `prompt_id` says which, and a name with it is its new one. Without it the name does, in any case:
         the prompt of that name is changed, or a new one created.
+
+        What the user did not write or agree to is no instruction: a new prompt is then inactive, and one
+        that is there stays as it is if it would be in force, or if the user agreed to its text.
 
         Raises:
             PromptNotFoundError: There is none with this id.
@@ -130,36 +146,92 @@ class Prompts:
             if remove:
                 change = self._removed(former, name, session, recorder)
             elif former is None:
-                change = self._created(name, changes, session, recorder)
+                agreed = agreed or session.is_users
+                change = self._created(name, changes, session, recorder, agreed=agreed)
             else:
-                renamed = _given(name=name.strip() or None) if prompt_id is not None else {}
-                change = self._changed(former, renamed | changes, session, recorder)
+                changes |= _renamed(name, prompt_id)
+                change = self._changed(former, changes, session, recorder, agreed=agreed)
             return replace(change, offered_as=self._name_in_mcp(change.prompt))
+
+    def find_unagreed(
+        self,
+        name: str = "",
+        content: str = "",
+        *,
+        priority: int | None = None,
+        is_active: bool | None = None,
+        remove: bool = False,
+        prompt_id: int | None = None,
+    ) -> GlobalPrompt | None:
+        """Return the prompt as `set_prompt` would put it in force, if the user has yet to agree to it.
+
+        Raises:
+            As `set_prompt`.
+        """
+        former = None if remove else self._known(name, prompt_id)
+        if former is None:
+            if remove or is_active is False or not content:
+                return None
+            _require(name, content, priority or 0)
+            return GlobalPrompt(0, name.strip(), content, True, priority or 0, "", None, False)
+        changes = _given(content=content or None, priority=priority, is_active=is_active)
+        changes |= _renamed(name, prompt_id)
+        changed = replace(former, **changes)
+        _require(changed.name, changed.content, changed.priority)
+        return changed if changes and changed.is_active and not self._is_agreed(changed) else None
 
     def _known(self, name: str, prompt_id: int | None) -> GlobalPrompt | None:
         if prompt_id is not None:
             return self._repository.prompts.get_prompt(prompt_id)
         require_text("name", name, MAX_NAME)
-        found = [p for p in self.list_prompts(include_inactive=True) if _same(p.name, name)]
+        found = [
+            p for p in self.list_prompts(include_inactive=True) if same_title(p.name) == same_title(name)
+        ]
         if len(found) > 1:
             ids = ", ".join(str(prompt.id) for prompt in found)
             raise InvalidInputError("name", f"fits the prompts {ids}; say which with prompt_id")
         return found[0] if found else None
 
     def _created(
-        self, name: str, values: Mapping[str, Any], session: Session, recorder: ChangeRecorder
+        self,
+        name: str,
+        values: dict[str, Any],
+        session: Session,
+        recorder: ChangeRecorder,
+        *,
+        agreed: bool,
     ) -> PromptChange:
         if "content" not in values:
             raise PromptNameNotFoundError(name)
-        others = {field: value for field, value in values.items() if field != "content"}
-        return PromptChange("created", self._add(name, values["content"], others, session, recorder))
+        if not agreed:
+            values["is_active"] = False
+        return PromptChange("created", self._add(name, values, session, recorder, agreed=agreed))
 
     def _changed(
-        self, former: GlobalPrompt, changes: dict[str, Any], session: Session, recorder: ChangeRecorder
+        self,
+        former: GlobalPrompt,
+        changes: dict[str, Any],
+        session: Session,
+        recorder: ChangeRecorder,
+        *,
+        agreed: bool,
     ) -> PromptChange:
         if not changes:
             raise InvalidInputError("content", "priority, is_active or remove must say what to change")
-        return PromptChange("changed", self._change(former, changes, session, recorder), former)
+        if not (agreed or session.is_users) and self._is_ahead_of_user(former, changes):
+            return PromptChange("kept", former, former)
+        agreed = agreed or _agrees(former, changes, session)
+        changed = self._change(former, changes, session, recorder, agreed=agreed)
+        return PromptChange("changed", changed, former)
+
+    def _is_ahead_of_user(self, former: GlobalPrompt, changes: Mapping[str, Any]) -> bool:
+        """Whether a change makes an instruction, or takes the place of one, that nobody agreed to."""
+        changed = replace(former, **changes)
+        return not self._is_agreed(changed) and (changed.is_active or former.is_agreed)
+
+    def _is_agreed(self, prompt: GlobalPrompt) -> bool:
+        text = agreed_text(prompt.name, prompt.content)
+        return self._repository.consents.is_agreed("global_prompts", prompt.id, text)
 
     def _removed(
         self, former: GlobalPrompt | None, name: str, session: Session, recorder: ChangeRecorder
@@ -176,16 +248,18 @@ class Prompts:
     def _add(
         self,
         name: str,
-        content: str,
-        others: Mapping[str, Any],
+        values: Mapping[str, Any],
         session: Session,
         recorder: ChangeRecorder,
+        *,
+        agreed: bool,
     ) -> GlobalPrompt:
-        priority, is_active = others.get("priority", 0), others.get("is_active", True)
+        content, priority = values["content"], values.get("priority", 0)
         _require(name, content, priority)
         table = self._repository.prompts
-        now = timestamp(self._clock())
+        now, is_active = timestamp(self._clock()), values.get("is_active", True)
         prompt_id = table.add_prompt(name.strip(), content, priority, now, is_active=is_active)
+        self._note(prompt_id, name.strip(), content, session, agreed=agreed)
         recorder.add("global_prompts", [prompt_id])
         details = {"prompt_id": prompt_id, "priority": priority}
         self._sessions.audit(session, "prompt.created", details)
@@ -197,14 +271,21 @@ class Prompts:
         changes: Mapping[str, Any],
         session: Session,
         recorder: ChangeRecorder,
+        *,
+        agreed: bool,
     ) -> GlobalPrompt:
         changed = replace(former, **changes)
         _require(changed.name, changed.content, changed.priority)
         recorder.touch("global_prompts", [former.id])
         self._repository.prompts.update_prompt(changed)
+        self._note(changed.id, changed.name, changed.content, session, agreed=agreed)
         details = {"prompt_id": former.id, "fields": sorted(changes)}
         self._sessions.audit(session, "prompt.changed", details)
-        return changed
+        return self._repository.prompts.get_prompt(former.id)
+
+    def _note(self, prompt_id: int, name: str, content: str, session: Session, *, agreed: bool) -> None:
+        text, consents = agreed_text(name, content), self._repository.consents
+        consents.note("global_prompts", prompt_id, text, session.agent_id, agreed=agreed)
 
     def _remove(self, prompt: GlobalPrompt, session: Session, recorder: ChangeRecorder) -> None:
         recorder.touch("global_prompts", [prompt.id])
@@ -216,8 +297,14 @@ def _given(**values: object) -> dict[str, Any]:
     return {field: value for field, value in values.items() if value is not None}
 
 
-def _same(name: str, other: str) -> bool:
-    return same_title(name) == same_title(other)
+def _agrees(former: GlobalPrompt, changes: Mapping[str, Any], session: Session) -> bool:
+    """Whether the user, by hand, wrote or switched on what a prompt says."""
+    wrote = former.is_agreed or "content" in changes or changes.get("is_active") is True
+    return session.is_users and wrote
+
+
+def _renamed(name: str, prompt_id: int | None) -> dict[str, Any]:
+    return _given(name=name.strip() or None) if prompt_id is not None else {}
 
 
 def _require(name: str, content: str, priority: int) -> None:

@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from soulkeep.errors import StoreBusyError, StoreError
-from soulkeep.models import Clock, Session, Usage, timestamp
+from soulkeep.models import LOCAL_AGENT, Clock, Session, Usage, timestamp
 from soulkeep.repository import Repository
-
-LOCAL_AGENT = "soulkeep"
-"""The agent_id of the command line and of Python code that uses the services directly."""
 
 RECALLED = "memory.recalled"
 """The event that makes recalls countable."""

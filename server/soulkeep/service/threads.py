@@ -39,6 +39,15 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """A thread to work in: a new one, or the latest that has the title; and others of that title."""
+
+    thread: Thread
+    is_new: bool
+    namesakes: tuple[Thread, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Deleted:
     """A thread that is gone, what became of its memories, and the change to undo to have it back."""
 
@@ -61,25 +70,65 @@ class Threads:
         self._clock = clock
 
     def create_thread(
-        self, title: str, system_prompt: str | None = None, session: Session | None = None
+        self,
+        title: str,
+        system_prompt: str | None = None,
+        session: Session | None = None,
+        *,
+        agreed: bool = False,
     ) -> Thread:
         """Create a thread with a title of up to 200 characters; its id is 12 random hex digits.
+
+        The system prompt is an instruction if the user `agreed` to it or the session is theirs.
+
+        Raises:
+            InvalidInputError: The title or the system prompt breaks a rule.
+            StoreError: The store cannot take it.
+        """
+        return self.start(title, system_prompt, session, agreed=agreed, new=True).thread
+
+    def start(
+        self,
+        title: str,
+        system_prompt: str | None = None,
+        session: Session | None = None,
+        *,
+        agreed: bool = False,
+        new: bool = False,
+    ) -> Started:
+        """Return the thread of a title, active or archived, or create it; a `new` one in any case.
+
+        Titles are one whatever their case, spaces and Unicode composition. So a conversation that begins
+        like one before goes on with its thread, and a call that is sent again creates no second one.
 
         Raises:
             InvalidInputError: The title or the system prompt breaks a rule.
             StoreError: The store cannot take it.
         """
         session = session or self._sessions.current()
-        require_text("title", title, MAX_NAME)
-        if system_prompt is not None:
-            require_text("system_prompt", system_prompt, MAX_CONTENT)
-        now = timestamp(self._clock())
-        thread = Thread(secrets.token_hex(6), title.strip(), system_prompt, False, now, now)
+        self.require_prompt(system_prompt)
         with self._changes.recording("thread.created", session) as recorder:
+            namesakes = self.namesakes(title)
+            if namesakes and not new:
+                return Started(namesakes[0], False, tuple(namesakes[1:]))
+            thread_id, now = secrets.token_hex(6), timestamp(self._clock())
+            thread = Thread(thread_id, title.strip(), system_prompt, False, now, now)
             self._repository.threads.add_thread(thread)
-            recorder.add("threads", [thread.id])
-            self._sessions.audit(session, "thread.created", {"thread_id": thread.id})
-        return thread
+            recorder.add("threads", [thread_id])
+            self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
+            self._sessions.audit(session, "thread.created", {"thread_id": thread_id})
+            return Started(self._get(thread_id), True, tuple(namesakes))
+
+    def namesakes(self, title: str) -> list[Thread]:
+        """Return the threads of a title, active ones first, then latest activity first.
+
+        Raises:
+            InvalidInputError: The title breaks a rule.
+            StoreError: The store cannot be read.
+        """
+        require_text("title", title, MAX_NAME)
+        table = self._repository.threads
+        return [table.get_thread(thread_id) for thread_id in table.find_titled(title)]
 
     def list_threads(
         self, limit: int = 100, archived: bool | None = False, containing: str = ""
@@ -116,18 +165,76 @@ class Threads:
         return self._change(thread_id, "thread.renamed", session, title=title.strip())
 
     def set_prompt(
-        self, thread_id: str, system_prompt: str | None, session: Session | None = None
+        self,
+        thread_id: str,
+        system_prompt: str | None,
+        session: Session | None = None,
+        *,
+        agreed: bool = False,
     ) -> Thread:
         """Give a thread its own system prompt, or with None take it away; return the thread.
+
+        It is an instruction if the user `agreed` to it or the session is theirs; else an agent's note,
+        which does not take the place of an instruction: the thread then stays as it is.
 
         Raises:
             InvalidInputError: The prompt breaks a rule.
             ThreadNotFoundError: The thread does not exist.
             StoreError: The store cannot take it.
         """
+        self.require_prompt(system_prompt)
+        session = session or self._sessions.current()
+        with self._changes.recording("thread.prompted", session) as recorder:
+            former = self._get(thread_id)
+            if (
+                system_prompt
+                and not (agreed or session.is_users)
+                and self._has_other(former, system_prompt)
+            ):
+                return former
+            recorder.touch("threads", [thread_id])
+            self._repository.threads.change_thread(thread_id, system_prompt=system_prompt)
+            self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
+            self._sessions.audit(session, "thread.prompted", {"thread_id": thread_id})
+            return self._get(thread_id)
+
+    def require_prompt(self, system_prompt: str | None) -> None:
+        """Check a system prompt.
+
+        Raises:
+            InvalidInputError: It is blank, too long, or holds what no file can hold.
+        """
         if system_prompt is not None:
             require_text("system_prompt", system_prompt, MAX_CONTENT)
-        return self._change(thread_id, "thread.prompted", session, system_prompt=system_prompt)
+
+    def agree_to_prompt(self, thread_id: str, session: Session | None = None) -> Thread:
+        """Make the system prompt of a thread the user's instruction; return the thread.
+
+        Raises:
+            InvalidInputError: It has none.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot take it.
+        """
+        session = session or self._sessions.current()
+        with self._repository.transaction():
+            thread = self._get(thread_id)
+            if thread.system_prompt is None:
+                raise InvalidInputError("thread_id", "must be a thread with a prompt to agree to")
+            self._note_prompt(thread_id, thread.system_prompt, session, agreed=True)
+            self._sessions.audit(session, "thread.prompt_agreed", {"thread_id": thread_id})
+            return self._get(thread_id)
+
+    def _has_other(self, thread: Thread, system_prompt: str) -> bool:
+        """Whether a thread has an instruction, and it is not this one."""
+        return thread.is_agreed and thread.system_prompt not in (None, system_prompt)
+
+    def _note_prompt(
+        self, thread_id: str, system_prompt: str | None, session: Session, *, agreed: bool
+    ) -> None:
+        if system_prompt is not None:
+            agreed = agreed or session.is_users
+            consents = self._repository.consents
+            consents.note("threads", thread_id, system_prompt, session.agent_id, agreed=agreed)
 
     def set_archived(self, thread_id: str, session: Session | None = None, *, archived: bool) -> Thread:
         """Take a thread out of the lists, or back into them; its memories stay in recall. Return it.

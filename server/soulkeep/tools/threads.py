@@ -3,24 +3,26 @@
 from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context
-from mcp.types import CallToolResult
+from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field
 
 from soulkeep.answers.threads import (
     ManagedAnswer,
     PageAnswer,
     SavedAnswer,
-    ThreadAnswer,
+    StartedAnswer,
     deleted_text,
     digest_text,
     managed_text,
     page_text,
+    prompt_state,
     saved_text,
-    thread_text,
     threads_text,
 )
-from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, Id, answer_both, served
-from soulkeep.models import MessageRole, NewMessage, Session, Thread
+from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, Id, answer, answer_both, served
+from soulkeep.consent import PromptConsent, ask
+from soulkeep.fence import plain, visible
+from soulkeep.models import ConsentState, MessageRole, NewMessage, Session, Thread
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_CONTENT, MAX_LIMIT, MAX_MESSAGES, MAX_NAME
 
@@ -53,16 +55,42 @@ async def create_thread(
     ctx: Context[Home],
     title: Annotated[str, Field(max_length=MAX_NAME)],
     system_prompt: Annotated[str, Field(max_length=MAX_CONTENT)] = "",
-) -> Annotated[CallToolResult, ThreadAnswer]:
+    new: Annotated[bool, Field(description="Even if one of this title exists")] = False,
+) -> Annotated[CallToolResult, StartedAnswer] | InputRequiredResult:
     """Start a thread: a titled conversation or project for memories to belong to.
 
-    Use it when a longer piece of work begins.
+    Use it when a longer piece of work begins; of a title that exists, that thread is named instead.
     """
-    thread = await served(
-        ctx,
-        lambda home, session: home.threads.create_thread(title, system_prompt or None, session),
+    prompt: str | None = system_prompt or None
+    state: ConsentState = "not asked"
+    is_asking: bool = bool(prompt) and await served(
+        ctx, lambda home, _: _is_creating(home, title, system_prompt, new=new)
     )
-    return answer_both(thread_text(thread), ThreadAnswer.of(thread))
+    if prompt and is_asking:
+        reply = await ask(ctx, _prompt_question(title, prompt), PromptConsent)
+        if isinstance(reply, InputRequiredResult):
+            return reply
+        state = reply.state
+    started = await served(
+        ctx,
+        lambda home, session: home.threads.start(
+            title, prompt, session, agreed=state == "agreed", new=new
+        ),
+    )
+    home = ctx.request_context.lifespan_context
+    said = prompt_state(started.thread, prompt, state, home.path) if prompt and started.is_new else ""
+    if prompt and not started.is_new:
+        said = "Its prompt was left as it is."
+    return answer(StartedAnswer.of(started, said))
+
+
+def _is_creating(home: Home, title: str, prompt: str, *, new: bool) -> bool:
+    home.threads.require_prompt(prompt)
+    return not home.threads.namesakes(title) or new
+
+
+def _prompt_question(title: str, prompt: str) -> str:
+    return f"May this be your instruction to agents in the thread '{plain(title)}'?\n\n{visible(prompt)}"
 
 
 async def manage_thread(
@@ -76,11 +104,13 @@ async def manage_thread(
     ] = "refuse",
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10,
     archived: bool = False,
-) -> Annotated[CallToolResult, ManagedAnswer]:
+) -> Annotated[CallToolResult, ManagedAnswer] | InputRequiredResult:
     """List or change threads; resume one: its prompt, weightiest memories, last messages.
 
     Use delete and set_prompt only at the user's wish. Changes can be undone.
     """
+    if action == "set_prompt" and system_prompt:
+        return await _prompted(ctx, thread_id, system_prompt)
     text, structured = await served(
         ctx,
         lambda home, session: (
@@ -90,10 +120,38 @@ async def manage_thread(
             if action == "resume"
             else _deleted(home, thread_id, memories, session)
             if action == "delete"
-            else _changed(home, action, thread_id, title, system_prompt, session)
+            else _changed(home, action, thread_id, title, session)
         ),
     )
     return answer_both(text, structured)
+
+
+async def _prompted(
+    ctx: Context[Home], thread_id: str, prompt: str
+) -> CallToolResult | InputRequiredResult:
+    before = await served(ctx, lambda home, _: _unprompted(home, thread_id, prompt))
+    state: ConsentState = "agreed"
+    if not (before.is_agreed and before.system_prompt == prompt):
+        reply = await ask(ctx, _prompt_question(before.title, prompt), PromptConsent)
+        if isinstance(reply, InputRequiredResult):
+            return reply
+        state = reply.state
+    thread = await served(
+        ctx,
+        lambda home, session: home.threads.set_prompt(
+            thread_id, prompt, session, agreed=state == "agreed"
+        ),
+    )
+    home = ctx.request_context.lifespan_context
+    structured = ManagedAnswer.of(thread)
+    structured.prompt = prompt_state(thread, prompt, state, home.path)
+    text = f"{managed_text('set_prompt', thread)}\n{structured.prompt}"
+    return answer_both(text, structured)
+
+
+def _unprompted(home: Home, thread_id: str, prompt: str) -> Thread:
+    home.threads.require_prompt(prompt)
+    return home.repository.threads.get_thread(thread_id)
 
 
 def _listed(home: Home, limit: int, *, archived: bool) -> tuple[str, ManagedAnswer]:
@@ -112,13 +170,13 @@ def _deleted(home: Home, thread_id: str, memories: str, session: Session) -> tup
 
 
 def _changed(
-    home: Home, action: Action, thread_id: str, title: str, system_prompt: str, session: Session
+    home: Home, action: Action, thread_id: str, title: str, session: Session
 ) -> tuple[str, ManagedAnswer]:
     thread: Thread
     if action == "rename":
         thread = home.threads.rename(thread_id, title, session)
     elif action == "set_prompt":
-        thread = home.threads.set_prompt(thread_id, system_prompt or None, session)
+        thread = home.threads.set_prompt(thread_id, None, session)
     else:
         thread = home.threads.set_archived(thread_id, session, archived=action == "archive")
     return managed_text(action, thread), ManagedAnswer.of(thread)
