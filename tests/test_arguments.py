@@ -13,6 +13,7 @@ from conftest import TickingClock
 from soulkeep.app import build_server, open_home
 from soulkeep.arguments import closest, read_arguments
 from soulkeep.errors import InvalidInputError, UnknownArgumentError
+from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 from test_tools import call, refusal
 
@@ -265,3 +266,47 @@ async def test_an_optional_argument_filled_with_an_empty_value_is_left_out(
 
     for number, filling in enumerate(FILLINGS):
         assert await _answer(tmp_path / f"filled{number}", tool, filling) == expected
+
+
+WRONG: dict[str, list[Any]] = {
+    "string": [12, 1.5, True, ["x", "y"], {"a": 1}, "x" * 200_001, "half \ud83d", "a\0b"],
+    "integer": ["many", 1.5, True, {"a": 1}, [1, 2], -(10**9), 10**30, float("inf"), "9" * 5_000],
+    "boolean": ["perhaps", 7, {"a": 1}, [True, False]],
+    "array": ["not json", 5.5, True, {"a": 1}, [[1]], [{}], ["one"], [1.5]],
+    "enum": ["facts", 5, {"a": 1}, ["fact", "x"], "\ud83d"],
+}
+"""Values of the wrong kind, by the type of the argument."""
+
+LEAKS = re.compile(
+    r"pydantic|Resolver|soulkeep\.|[Tt]raceback"
+    r"|[Ii]nput should|valid(ation)? error|errors\.|\bNone\b|0x[0-9a-f]"
+    r"|\b(?!SoulKeep)[A-Z][a-z]+[A-Z]\w+|\bType\b|_type\b(?<!memory_type)"
+)
+"""What belongs to the code and not into a message."""
+
+
+@pytest.mark.parametrize("tool", REQUIRED)
+async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
+    tool: str, mode: str, home: Home
+) -> None:
+    home.threads.create_thread("Kitchen")
+    home.repository._database.execute("UPDATE threads SET id = 'kitchen'")
+    home.memories.remember([NewMemory("The kettle is green.")])
+    refused = 0
+    async with Client(build_server(home, tools_offered="full"), cache=None, mode=mode) as client:
+        (schema,) = [t.input_schema for t in (await client.list_tools()).tools if t.name == tool]
+        await client.call_tool("list_prompts", {})
+        for name, rules in schema["properties"].items():
+            for value in WRONG["enum" if "enum" in rules else rules["type"]]:
+                before = home.repository.count_rows()
+                result = await client.call_tool(tool, {**REQUIRED[tool], name: value})
+                (block,) = result.content
+                said = getattr(block, "text", "")
+                if result.is_error:
+                    refused += 1
+                    assert name in said or "no " in said, (name, value, said)
+                    assert not LEAKS.search(said), (name, value, said)
+                    assert said != f"Error executing tool {tool}", (name, value)
+                    assert len(said) < 500
+                    assert home.repository.count_rows() == before, (name, value)
+    assert refused

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
 
-from soulkeep.errors import InvalidInputError, UnknownArgumentError
+from soulkeep.errors import HALF_A_PAIR, InvalidInputError, UnknownArgumentError
 
 _LEFT_OUT = object()
 
@@ -27,6 +27,7 @@ _LABELS = frozenset({"subject", "source"})
 
 _NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
 _BETWEEN_NUMBERS = re.compile(r"[,;\s]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 _MISSPELT = 0.8
@@ -54,7 +55,8 @@ def read_arguments(tool: str, schema: _Schema, arguments: Mapping[str, Any]) -> 
 
     Raises:
         UnknownArgumentError: A name is so close to one the tool knows that it is a misspelt one.
-        InvalidInputError: A truth value stands where a number is asked for.
+        InvalidInputError: A truth value stands where a number is asked for, or a text holds half of a
+            surrogate pair.
     """
     sent = Sent({})
     sent.arguments = _Reader(tool, schema.get("$defs", {}), sent.ignored).object_of(schema, arguments)
@@ -91,6 +93,8 @@ class _Reader:
         schema = self._resolved(schema)
         if sent is None:
             return _LEFT_OUT
+        if isinstance(sent, str) and _SURROGATE.search(sent):
+            raise InvalidInputError(place, HALF_A_PAIR)
         if schema["type"] == "array":
             return self._list(schema, sent, name, place, optional=optional)
         if schema["type"] == "object":

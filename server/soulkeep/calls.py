@@ -27,7 +27,7 @@ from pydantic_core import ErrorDetails
 
 from soulkeep.answers import View
 from soulkeep.arguments import read_arguments
-from soulkeep.errors import SoulkeepError, excerpt
+from soulkeep.errors import HALF_A_PAIR, SoulkeepError, excerpt
 from soulkeep.models import Session
 from soulkeep.schemas import compact, outline
 from soulkeep.service.home import Home
@@ -55,7 +55,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 _RULES = {
     "missing": "is missing",
     "string_type": "must be text",
-    "string_unicode": "holds half of a surrogate pair; send whole Unicode characters",
+    "string_unicode": HALF_A_PAIR,
     "string_too_long": "may have at most {max_length:,} characters; shorten or split it",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",

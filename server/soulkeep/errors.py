@@ -3,7 +3,8 @@
 SoulkeepError
 ├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · ChangeNotFoundError ·
 │                         PromptNotFoundError · PromptNameNotFoundError · SectionNotFoundError ·
-│                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError
+│                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError ·
+│                         IdTooLargeError
 ├── UndoConflictError
 ├── InvalidInputError
 ├── UnknownArgumentError
@@ -21,6 +22,9 @@ no caller has to read the text.
 
 from collections.abc import Sequence
 from pathlib import Path
+
+HALF_A_PAIR = "holds half of a surrogate pair; send whole Unicode characters"
+"""The rule that a text breaks which no UTF-8 file can hold."""
 
 _EXCERPT_CHARACTERS = 40
 _TITLES = 20
@@ -71,6 +75,13 @@ class ChangeNotFoundError(NotFoundError):
     def __init__(self, change_id: int) -> None:
         self.change_id = change_id
         super().__init__(f"There is no change {change_id} that is still kept", "list the changes first")
+
+
+class IdTooLargeError(NotFoundError):
+    """An id, or the place of a page, is a number that no row can have."""
+
+    def __init__(self) -> None:
+        super().__init__("No id is as large as that", "use one that was shown before")
 
 
 class UndoConflictError(SoulkeepError):

@@ -1,6 +1,7 @@
 """The resources: documents as they are on the disk, the context, threads and single memories."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, date, datetime
@@ -22,6 +23,7 @@ from soulkeep.service.home import Home
 CONTEXT_URI = "soulkeep://context"
 STATS_URI = "soulkeep://stats"
 _MARKDOWN = "text/markdown"
+_ID = re.compile(r"-?[0-9]{1,60}")
 _THREADS = 1_000
 _RECENT = 50
 
@@ -124,11 +126,10 @@ async def _served(work: Callable[[], _Result]) -> _Result:
 
 async def _read_memory(memory_id: str, ctx: Context[Home]) -> str:
     home = ctx.request_context.lifespan_context
-    try:
-        wanted = int(memory_id)
-    except ValueError:
+    if not _ID.fullmatch(memory_id):
         rule = f"{excerpt(memory_id)} is no id of a memory; use a number that recall shows."
-        raise ResourceNotFoundError(rule) from None
+        raise ResourceNotFoundError(rule)
+    wanted = int(memory_id)
     return await _served(lambda: home.repository.memories.get_memory(wanted).content)
 
 

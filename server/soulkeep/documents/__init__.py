@@ -13,6 +13,7 @@ from soulkeep.documents.history import Version
 from soulkeep.documents.hunks import Hunk, added_at_end
 from soulkeep.documents.seeding import seed
 from soulkeep.errors import (
+    HALF_A_PAIR,
     DocumentChangedError,
     DocumentError,
     HomeGoneError,
@@ -302,7 +303,7 @@ def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        rule = "holds half of a surrogate pair; send whole Unicode characters"
+        rule = HALF_A_PAIR
         raise InvalidInputError("text", rule) from error
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import apsw
 
 from soulkeep.errors import (
+    HALF_A_PAIR,
+    IdTooLargeError,
+    InvalidInputError,
     OwnerGoneError,
     StoreBusyError,
     StoreCorruptError,
@@ -162,9 +165,16 @@ class Database:
 
         Raises:
             StoreError: SQLite could not do it.
+            IdTooLargeError: A number among the parameters is one that no row can have.
+            InvalidInputError: A text among them is none that UTF-8 can hold.
         """
         with self._lock, translated(self.path):
-            return list(self._ready().execute(sql, parameters))
+            try:
+                return list(self._ready().execute(sql, parameters))
+            except OverflowError as error:
+                raise IdTooLargeError from error
+            except UnicodeEncodeError as error:
+                raise InvalidInputError("text", HALF_A_PAIR) from error
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
         """Run one statement with each of `rows` and return what it returned for all of them.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from soulkeep.days import Days
-from soulkeep.errors import InvalidInputError
+from soulkeep.errors import HALF_A_PAIR, InvalidInputError
 from soulkeep.models import (
     MEMORY_TYPES,
     MESSAGE_ROLES,
@@ -47,9 +47,7 @@ def require_text(argument: str, value: str, maximum: int) -> None:
     if "\0" in value:
         raise InvalidInputError(argument, "holds a NUL character; remove it")
     if _SURROGATE.search(value):
-        raise InvalidInputError(
-            argument, "holds half of a surrogate pair; send whole Unicode characters"
-        )
+        raise InvalidInputError(argument, HALF_A_PAIR)
 
 
 def require_range(argument: str, value: int, lowest: int, highest: int) -> None:
