@@ -1,11 +1,12 @@
 """The tools for threads and messages, in both protocol eras."""
 
+import json
 from typing import Any
 
 import pytest
 from mcp import Client
 
-from soulkeep.models import NewMemory
+from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.home import Home
 
 
@@ -88,10 +89,10 @@ async def test_messages_are_saved_once_and_read_in_pages(client: Client) -> None
     thread = (await call(client, "create_thread", title="Talk"))[1]["id"]
 
     text, saved = await call(client, "save_messages", thread_id=thread, messages=said("a", "b"))
-    assert (text, saved["stored"]) == ("Stored 2 messages (ids 1 to 2).", [True, True])
+    assert (text, saved["stored"]) == ("Stored 2 messages (ids 1-2).", [True, True])
     text, again = await call(client, "save_messages", thread_id=thread, messages=said("b", "c"))
     assert (again["ids"], again["stored"]) == ([2, 3], [False, True])
-    assert text.endswith("Not stored: the first 1, which the thread has already.")
+    assert text.endswith("Not stored: the first 1 (ids 2), which the thread has already.")
 
     text, page = await call(client, "read_messages", thread_id=thread, limit=2)
     assert [message["content"] for message in page["messages"]] == ["b", "c"]
@@ -201,3 +202,31 @@ async def test_another_thread_of_a_title_is_started_where_it_is_asked_for(
     _, found = await call(client, "create_thread", title="Kitchen")
     assert found["id"] == made["id"]
     assert home.threads.create_thread("Kitchen").id not in (archived, made["id"])
+
+
+async def test_huge_messages_are_read_in_parts_that_say_how_to_read_on(
+    client: Client, home: Home
+) -> None:
+    thread = home.threads.create_thread("Talk").id
+    texts = [f"{n} “quoted”\tand\nlines. " + "word " * 19_000 for n in range(30)]
+    for text in texts:
+        home.messages.save(thread, [NewMessage("user", text)])
+
+    text, page = await call(client, "read_messages", thread_id=thread, limit=200)
+    assert len(text) < 20_000
+    assert len(json.dumps(page)) < 20_000
+    assert page["has_more"] is (len(page["messages"]) < 30)
+    assert [message["id"] for message in page["messages"]] == list(range(31 - len(page["messages"]), 31))
+    assert page["cut"] in text
+
+    told, skip = "", 0
+    while True:
+        text, page = await call(client, "read_messages", thread_id=thread, limit=1, before=31, skip=skip)
+        (message,) = page["messages"]
+        assert max(len(text), len(json.dumps(page))) < 20_000
+        if "cut" not in page:
+            break
+        told += message["content"].removesuffix("…")
+        skip = int(page["cut"].rpartition("skip=")[2].rstrip("."))
+        told = told.ljust(skip)
+    assert (told + message["content"]).split() == texts[-1].split()

@@ -70,8 +70,10 @@ class Item(View):
 def fit_items(items: Sequence[_AnItem], room: int = BOUND, least: int = LEAST) -> list[_AnItem]:
     """Return the first of the items, as many as find room for `least` bytes of their text each.
 
-    Short ones are whole; the others are cut to equal parts of the rest. There is always one.
+    Short ones are whole; the others are cut to equal parts of the rest. The first is always there.
     """
+    if not items:
+        return []
     bare = [item.with_content("").weight() for item in items]
     wholes = [
         base + (weight(item.content) if len(item.content) < room else room)

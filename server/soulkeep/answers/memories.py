@@ -212,7 +212,7 @@ class MessageMatchAnswer(View):
             thread_id=plain(match.thread_id),
             role=plain(message.role),
             created_at=plain(days.date_text(message.created_at)),
-            whole_at="" if shown == content else f"soulkeep://messages/{message.id}",
+            whole_at="" if shown == content else f"read_messages before={message.id + 1}",
             content=shown,
         )
 

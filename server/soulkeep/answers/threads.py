@@ -9,7 +9,6 @@ from soulkeep.answers import Items, View, command
 from soulkeep.fence import DATA, fenced, plain, under_heading
 from soulkeep.models import ConsentState, Memory, Message, Thread
 from soulkeep.service.context import unagreed_note
-from soulkeep.service.messages import Page, Saved
 from soulkeep.service.threads import Deleted, Digest, Started
 
 _SHOWN = 500
@@ -155,31 +154,6 @@ class ManagedAnswer(BaseModel):
         return found
 
 
-class SavedAnswer(BaseModel):
-    """For each message, in order, its id and whether it is new."""
-
-    ids: list[int]
-    stored: list[bool]
-
-    @classmethod
-    def of(cls, saved: Sequence[Saved]) -> "SavedAnswer":
-        """Build the answer from what became of messages."""
-        return cls(ids=[one.id for one in saved], stored=[one.stored for one in saved])
-
-
-class PageAnswer(BaseModel):
-    """Messages, oldest first."""
-
-    messages: Items[MessageAnswer]
-    has_more: bool
-
-    @classmethod
-    def of(cls, page: Page) -> "PageAnswer":
-        """Build the answer from a page."""
-        messages = tuple(map(MessageAnswer.of, page.messages))
-        return cls(messages=messages, has_more=page.has_more)
-
-
 def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -> str:
     """Say whether a prompt is the user's instruction now, and else how they make it that."""
     if thread.system_prompt == prompt and thread.is_agreed:
@@ -249,27 +223,6 @@ def digest_text(digest: Digest) -> str:
     if digest.messages:
         lines.append(f"Its last messages ({DATA}):")
         lines += [_message_text(message, _SHOWN) for message in digest.messages]
-    return "\n".join(lines)
-
-
-def saved_text(saved: Sequence[Saved]) -> str:
-    """Say how many messages were stored, and how many were there."""
-    ids = [one.id for one in saved if one.stored]
-    known = len(saved) - len(ids)
-    parts = [f"Stored {len(ids)} messages (ids {ids[0]} to {ids[-1]})."] if ids else []
-    if known:
-        parts.append(f"Not stored: the first {known}, which the thread has already.")
-    return " ".join(parts)
-
-
-def page_text(page: Page) -> str:
-    """Write messages with each line behind a bar, and how to read on."""
-    if not page.messages:
-        return "There are no messages."
-    lines = [f"Messages, oldest first ({DATA}):"]
-    lines += [_message_text(message) for message in page.messages]
-    if page.has_more:
-        lines.append(f"There are older ones: pass before={page.messages[0].id}.")
     return "\n".join(lines)
 
 
