@@ -186,12 +186,26 @@ class Similar:
 
 
 @dataclass(frozen=True, slots=True)
+class LineChange:
+    """What became of a line of MEMORY.md that a memory was promoted to.
+
+    It was `changed` to the text that came in its place, `removed`, or `kept` since a hand had edited it;
+    or it is `back`, or `missing` where its place is not there any more.
+    """
+
+    memory_id: int
+    section: str
+    outcome: Literal["changed", "removed", "kept", "back", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of one memory that was to be kept.
 
     `id` is the new memory's, or the older one's where `stored` is false because that states exactly the
     same. `similar` is None where nobody looked: in a long list. `replaced` are the memories in whose
     place it is now; `newer` holds, for ids of older versions that were given for them, the newest ones.
+    `lines` says what became of lines promoted from those that it replaced.
     """
 
     id: int
@@ -199,6 +213,7 @@ class Receipt:
     similar: tuple[Similar, ...] | None = ()
     replaced: tuple[int, ...] = ()
     newer: Mapping[int, int] = field(default_factory=dict)
+    lines: tuple[LineChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

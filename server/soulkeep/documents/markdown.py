@@ -4,7 +4,7 @@ A line that an edit does not concern stays as it is, to the byte.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from soulkeep.documents.blocks import Block, is_blank, list_blocks, parse, split_lines
@@ -132,10 +132,25 @@ def remove_entry(text: str, section: str, old: str) -> str:
 
 def drop_entries(text: str, goes: Callable[[str], bool]) -> str:
     """Remove every entry for whose text `goes` says so."""
-    for entry in reversed(list_entries(text)):
-        if goes(entry.text):
-            text = _splice(text, entry.first, entry.last, [])
+    for step in change_entries(text, lambda entry: None if goes(entry.text) else entry.text):
+        text = step
     return text
+
+
+def change_entries(text: str, change: Callable[[Entry], str | None]) -> Iterator[str]:
+    """Make each entry, from the last to the first, what `change` returns, or remove it for None.
+
+    Yield the text after each entry that is another then.
+
+    Raises:
+        InvalidInputError: A new entry is blank or nested too deeply.
+    """
+    for entry in reversed(list_entries(text)):
+        new = change(entry)
+        if new != entry.text:
+            lead = lead_of(split_lines(text)[entry.first]) or _LEAD
+            text = _splice(text, entry.first, entry.last, [] if new is None else as_item(new, lead))
+            yield text
 
 
 def date_footer(text: str, date: str) -> str:

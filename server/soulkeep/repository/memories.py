@@ -118,9 +118,11 @@ class MemoryTable:
             ((thread_id, memory_id) for memory_id in memory_ids),
         )
 
-    def list_expired(self, now: str) -> list[int]:
-        """Return the ids of the memories whose time has passed."""
-        rows = self._database.execute("SELECT id FROM memories WHERE expires_at <= ?", (now,))
+    def list_expired(self, now: str, limit: int) -> list[int]:
+        """Return the ids of up to `limit` memories whose time has passed."""
+        rows = self._database.execute(
+            "SELECT id FROM memories WHERE expires_at <= ? LIMIT ?", (now, limit)
+        )
         return [row[0] for row in rows]
 
     def list_memories(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from soulkeep.documents import Hunk
-from soulkeep.models import ChangedRow, Image, TableName
+from soulkeep.models import ChangedRow, Image, LineChange, TableName
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
 from soulkeep.service.edits import row_of
@@ -21,9 +21,10 @@ class ChangeRecorder:
         self._repository = repository
         self._before: dict[_Key, Image | None] = {}
         self._added: set[_Key] = set()
-        self._edited: list[ChangedRow] = []
+        self._edited: dict[str, list[Hunk]] = {}
         self.undone: Sequence[int] = ()
         self.change_id = 0
+        self.lines: Sequence[LineChange] = ()
         self._replaced_by: dict[int, int] = {}
         self._was_replaced_by: dict[int, int] = {}
 
@@ -53,11 +54,15 @@ class ChangeRecorder:
     def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
         """Note what was done to a document, if anything was."""
         if hunks:
-            self._edited.append(row_of(name, hunks))
+            self._edited.setdefault(name, []).extend(hunks)
+
+    def edited(self) -> list[ChangedRow]:
+        """Return what was done to documents."""
+        return [row_of(name, hunks) for name, hunks in self._edited.items()]
 
     def rows(self) -> list[ChangedRow]:
-        """Return what has changed in the end."""
-        rows = [*self._edited]
+        """Return what has changed in the end in tables."""
+        rows = []
         for (kind, key), before in self._before.items():
             added = (kind, key) in self._added
             after = ADDED if added else digest(self._repository.changes.image(kind, key))

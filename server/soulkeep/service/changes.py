@@ -1,97 +1,36 @@
 """Every change of memories, threads, prompts and documents: listed, undone alone or back to a moment."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 
-from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import (
     Change,
     ChangedRow,
-    Clock,
     Embedding,
     Image,
+    LineChange,
     Memory,
-    Options,
     RowKind,
     Session,
-    timestamp,
 )
-from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
-from soulkeep.service.backups import Backups
+from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.conflicts import built_upon, held_by, is_as_left
-from soulkeep.service.edits import Edits
-from soulkeep.service.indexes import Indexes
-from soulkeep.service.sessions import Sessions
+from soulkeep.service.document_index import MEMORY
+from soulkeep.service.edits import row_of
 from soulkeep.service.validation import parse_moment, require_range
 
 MAX_LISTED = 1_000
-_PRUNED_EACH = timedelta(hours=1)
 
 
 class _TriedOutError(Exception):
     """Ends the transaction of an undo that was only tried out."""
 
 
-class Changes:
-    """Records changes, lists them and takes them back."""
-
-    def __init__(
-        self,
-        repository: Repository,
-        edits: Edits,
-        indexes: Indexes,
-        backups: Backups,
-        sessions: Sessions,
-        clock: Clock,
-        options: Options,
-    ) -> None:
-        self._repository = repository
-        self._edits = edits
-        self._indexes = indexes
-        self._backups = backups
-        self._sessions = sessions
-        self._clock = clock
-        self._days = Days(options.timezone)
-        self._retention = timedelta(days=options.retention_days)
-        self._pruned = None if options.retention_days else clock()
-
-    @contextmanager
-    def recording(
-        self, action: str, session: Session, *, leaving: tuple[int, int] = (0, 0)
-    ) -> Iterator[ChangeRecorder]:
-        """Do everything inside as one write that can be undone.
-
-        Args:
-            action: What the list of changes calls it.
-            session: Who makes it.
-            leaving: How many memories and messages go by it. Before very many a backup is made, and
-                afterwards the space of their vectors is given back, if that is worth while.
-
-        Raises:
-            StoreError: The store cannot take it, or the backup not be made; nothing is done.
-            DocumentError: The documents cannot be backed up; nothing is done.
-        """
-        self._backups.before_forgetting(*leaving)
-        with self._in_transaction(action, session) as recorder:
-            yield recorder
-        if any(leaving):
-            self._indexes.compact_some()
-
-    @contextmanager
-    def _in_transaction(self, action: str, session: Session) -> Iterator[ChangeRecorder]:
-        with self._repository.transaction():
-            recorder = ChangeRecorder(self._repository)
-            yield recorder
-            if rows := recorder.rows():
-                change_id = self._repository.changes.add_change(action, session, self._now())
-                self._repository.changes.add_rows(change_id, rows)
-                self._mark_undone(recorder.undone, change_id)
-                recorder.change_id = change_id
-            self._prune()
+class Changes(ChangeLog):
+    """Lists what the log of changes holds, and takes it back."""
 
     def list_changes(
         self, limit: int = 50, before: int | None = None, since: str | None = None
@@ -226,7 +165,11 @@ class Changes:
         leaving = _count_leaving(every, "memories"), _count_leaving(every, "messages")
         # A backup takes the lock of backups and then that of documents, so it comes before the latter.
         self._backups.before_forgetting(*leaving)
-        with self._edits.taking_back(edited) as write, self._in_transaction("undo", session) as recorder:
+        with (
+            self._lines.locked() if leaving[0] else nullcontext(),
+            self._edits.taking_back(edited) as write,
+            self._in_transaction("undo", session) as recorder,
+        ):
             for row in every:
                 self._put_back(row, recorder, vectors)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
@@ -243,29 +186,35 @@ class Changes:
         """Return what a change did to rows, in the order in which it is taken back."""
         return sorted(self._repository.changes.rows_of(change.id), key=_turn)
 
-    def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
-        table = self._repository.changes
-        table.mark_undone(change_ids, by)
-        # What an undo had undone is in force again once the undo itself is taken back.
-        again = {i for change_id in change_ids for i in table.undone_by(change_id)}
-        table.mark_undone(sorted(again - set(change_ids)), None)
-
-    def put_back(self, rows: Sequence[ChangedRow], action: str, session: Session | None = None) -> int:
-        """Make rows what they were before their latest changes; return the change that does so.
+    def put_back(
+        self, rows: Sequence[ChangedRow], action: str, session: Session | None = None
+    ) -> ChangeRecorder:
+        """Make memories what they were before their latest changes, with the lines that went with them.
 
         Raises:
             UndoConflictError: One was changed again since; nothing is done.
+            DocumentError: MEMORY.md cannot be read or written; nothing is done.
         """
         session = session or self._sessions.current()
         vectors = self._vectors(rows, session)
+        removed = {int(row.key): self._lines.removed_with(row) for row in rows}
+        fitting = [hunk for hunks in removed.values() for hunk in hunks if self._lines.fit(hunk)]
+        edits = [row_of(MEMORY, fitting)] if fitting else []
         try:
-            with self.recording(action, session) as recorder:
+            with self._edits.taking_back(edits) as write, self.recording(action, session) as recorder:
                 for row in rows:
                     self._put_back(row, recorder, vectors)
                 self._sessions.audit(session, action, *({str(row.kind): row.key} for row in rows))
+                for name, hunks in write().items():
+                    recorder.edit(name, hunks)
         except UndoConflictError as conflict:
             raise self._explained(conflict, []) from None
-        return recorder.change_id
+        recorder.lines = [
+            LineChange(memory_id, "", "back" if hunk in fitting else "missing")
+            for memory_id, hunks in removed.items()
+            for hunk in hunks
+        ]
+        return recorder
 
     def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Embedding | None]:
         """Embed memories as they will stand in the store."""
@@ -308,15 +257,6 @@ class Changes:
         if row.before is None or expires_at is None or expires_at > self._now():
             return row.before
         return {**row.before, "expires_at": None}
-
-    def _prune(self) -> None:
-        now = self._clock()
-        if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
-            self._pruned = now
-            self._repository.changes.delete_before(timestamp(now - self._retention))
-
-    def _now(self) -> str:
-        return timestamp(self._clock())
 
 
 def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> None:

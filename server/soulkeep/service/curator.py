@@ -13,10 +13,11 @@ from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import link_to, linked_id
 from soulkeep.service.edits import Edits
+from soulkeep.service.promoted import promoted_line
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_NAME, require_text
+from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, require_text
+from soulkeep.service.versions import newest_versions
 
-MAX_ENTRY = 10_000
 LEARNED = "Learned Preferences"
 
 _SUGGESTED = 5
@@ -98,6 +99,8 @@ class Curator:
     def promote(self, memory_id: int, section: str, session: Session | None = None) -> Curated:
         """Add a memory's text to a section of MEMORY.md, with a link to the memory.
 
+        The line goes and changes with the memory. The id of an older version stands for the newest.
+
         Raises:
             MemoryNotFoundError: There is no such memory.
             InvalidInputError: It is an entry of a document already, or too long for one.
@@ -105,18 +108,18 @@ class Curator:
             DocumentError: MEMORY.md cannot be read or written.
         """
         from soulkeep.documents.markdown import add_entry
-        from soulkeep.documents.markers import list_sent
 
-        memory = self._repository.memories.get_memory(memory_id)
-        if memory.document is not None:
-            raise InvalidInputError("memory_id", f"names an entry of {memory.document}, not a memory")
-        sent = list_sent(memory.content, section)
-        # Several items stay one entry: the link is to the whole.
-        entry = f"{sent[0] if len(sent) == 1 else memory.content} {link_to(memory_id)}"
-        _require(section, entry)
-        return self._curate(
-            "entry.promoted", section, entry, lambda text: add_entry(text, section, entry), session
-        )
+        # Locked, so that the memory does not go between the look at it and the line.
+        with locked(self._documents.home):
+            memory = newest_versions(self._repository, [memory_id])[memory_id]
+            if memory.document is not None:
+                rule = f"names an entry of {memory.document}, not a memory"
+                raise InvalidInputError("memory_id", rule)
+            entry = promoted_line(memory, section)
+            _require(section, entry)
+            return self._curate(
+                "entry.promoted", section, entry, lambda text: add_entry(text, section, entry), session
+            )
 
     def replace_entry(
         self, section: str, entry: str, new_entry: str, session: Session | None = None

@@ -250,13 +250,22 @@ def without_link(entry: str) -> str:
     return _LINK.sub("", entry)
 
 
+def promoted_text(content: str, section: str) -> str:
+    """Return what a memory's text is in a section: without a mark of its own, unless it is a list."""
+    from soulkeep.documents.markers import list_sent
+
+    sent = list_sent(content, section)
+    return sent[0] if len(sent) == 1 else content
+
+
 def has_promoted(text: str, memory: Memory) -> bool:
     """Whether an entry of a text is the line that a memory was promoted to, and still says the same."""
     link = link_to(memory.id)
     end = text.find(link) + len(link)
     if end < len(link):
         return False
-    line = f"{memory.content} {link}"
+    said = promoted_text(memory.content, section="")
+    line = f"{said} {link}"
     # The text may be indented in a list, but its words are the same.
     words = same_text(line).split()
     return same_text(text[max(0, end - 2 * len(line)) : end]).split()[-len(words) :] == words

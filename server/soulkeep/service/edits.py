@@ -1,6 +1,6 @@
 """Edits of documents that can be taken back: their hunks go into the log of changes, not whole texts."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import date
@@ -45,18 +45,44 @@ class Edits:
             DocumentError: It cannot be read or written.
             InvalidInputError: The new text is none that a file can hold.
         """
+        return self.edit_in_steps(name, lambda text: [change(text)], dated=dated)
+
+    def edit_in_steps(
+        self, name: DocumentName, steps: Callable[[str], Iterable[str]], *, dated: bool = True
+    ) -> tuple[str, list[Hunk]]:
+        """Change a document's text to the last of the texts that `steps` makes of it, as `edit` does.
+
+        Each step can be taken back alone. Without one, nothing is changed.
+
+        Raises:
+            DocumentError: It cannot be read or written.
+            InvalidInputError: The new text is none that a file can hold.
+        """
         from soulkeep.documents.markdown import date_footer
 
         day = self._documents.today().isoformat()
         hunks: list[Hunk] = []
 
         def changed(text: str) -> str:
-            new = change(text)
-            # Without the footer's date, which would make one place of all that stands above it.
-            hunks[:] = find_hunks(date_footer(text, ""), date_footer(new, ""))
-            return date_footer(new, day) if dated else new
+            hunks.clear()
+            new, before = text, date_footer(text, "")
+            for new in steps(text):
+                # Without the footer's date, which would make one place of all that stands above it.
+                after = date_footer(new, "")
+                hunks.extend(find_hunks(before, after))
+                before = after
+            return date_footer(new, day) if dated and new is not text else new
 
         return self._documents.edit(name, changed), hunks
+
+    def take_back(self, row: ChangedRow) -> None:
+        """Take back what was done to a document a moment ago.
+
+        Raises:
+            UndoConflictError: It does not stand any more.
+            DocumentError: The document cannot be read or written.
+        """
+        _Return(self._documents, [row]).write()
 
     @contextmanager
     def taking_back(self, rows: Sequence[ChangedRow]) -> Iterator[Callable[[], Written]]:

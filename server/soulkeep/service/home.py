@@ -116,10 +116,12 @@ class Home:
     @on_first_use
     def changes(self) -> "Changes":
         from soulkeep.service.changes import Changes
+        from soulkeep.service.promoted import PromotedLines
 
         return Changes(
             self.repository,
             self.edits,
+            PromotedLines(self.repository, self.documents, self.edits),
             self.indexes,
             self.backups,
             self.sessions,

@@ -107,7 +107,14 @@ class Keeper:
             self._repository.threads.touch_threads(_thread_ids(memories), now)
         newer = {asked: memory.id for asked, memory in old.items() if asked != memory.id}
         return [
-            Receipt(memory_id, stored, _others(close, {memory_id, *gone}), tuple(gone), newer)
+            Receipt(
+                memory_id,
+                stored,
+                _others(close, {memory_id, *gone}),
+                tuple(gone),
+                newer,
+                tuple(recorder.lines),
+            )
             for (memory_id, stored), close in zip(kept, similar, strict=True)
         ]
 

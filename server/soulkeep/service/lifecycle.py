@@ -8,6 +8,7 @@ from soulkeep.errors import InvalidInputError, MemoryNotFoundError
 from soulkeep.models import (
     ChangedRow,
     Clock,
+    LineChange,
     Memory,
     MemoryFilter,
     MemoryType,
@@ -52,12 +53,13 @@ class Changed:
     """What became of memories: as they are now, or were until they were forgotten.
 
     `newer` holds, for ids of older versions that were given, the newest ones. The change can be undone
-    by its id; it is 0 where nothing changed.
+    by its id; it is 0 where nothing changed. `lines` says what became of lines promoted from them.
     """
 
     memories: tuple[Memory, ...]
     newer: Mapping[int, int]
     change_id: int
+    lines: tuple[LineChange, ...] = ()
 
 
 class Lifecycle:
@@ -158,7 +160,7 @@ class Lifecycle:
             recorder.touch("memories", gone)
             self._repository.memories.delete_memories(list(gone))
             self._sessions.audit(session, "memory.forgotten", *({"memory_id": i} for i in gone))
-        return Changed(tuple(gone.values()), _newer(led), recorder.change_id)
+        return Changed(tuple(gone.values()), _newer(led), recorder.change_id, tuple(recorder.lines))
 
     def restore(self, memory_ids: Sequence[int], session: Session | None = None) -> Changed:
         """Bring memories back from the trash, all or none; an expiry that has passed is cleared.
@@ -170,9 +172,9 @@ class Lifecycle:
         """
         ids = _require_ids(memory_ids)
         rows = [self._in_trash(memory_id) for memory_id in ids]
-        change_id = self._changes.put_back(rows, "memory.restored", session)
+        done = self._changes.put_back(rows, "memory.restored", session)
         found = self._repository.memories.list_by_ids(ids)
-        return Changed(tuple(found.values()), {}, change_id)
+        return Changed(tuple(found.values()), {}, done.change_id, tuple(done.lines))
 
     def _in_trash(self, memory_id: int) -> ChangedRow:
         rows = self._repository.changes.rows_about("memories", str(memory_id))

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from soulkeep.dates import asks_when, day_words, find_dates
 from soulkeep.days import Days
-from soulkeep.errors import InvalidInputError, StoreBusyError
+from soulkeep.errors import DocumentError, InvalidInputError, StoreBusyError
 from soulkeep.models import (
     Clock,
     MemoryFilter,
@@ -48,6 +48,9 @@ VECTOR_CANDIDATES = 50
 
 MESSAGES = 5
 """How many messages an answer holds where they are included."""
+
+SWEPT = 500
+"""How many expired memories go to the trash at once: fewer than a backup is made before."""
 
 _KEPT_WORDS = 20_000
 
@@ -160,31 +163,31 @@ class Memories:
         return tuple(self._repository.messages.matching(query_terms(query), allowed, MESSAGES))
 
     def _get_ready(self, thread_id: str | None) -> None:
-        """Check that the thread exists, and take in what others changed and what has expired."""
+        """Check that the thread exists, and take in what has expired and what others changed."""
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         self._indexes.require_embedder()
         self._indexes.catch_up()
-        self._entries.catch_up()
         self._sweep()
+        self._entries.catch_up()
 
     def _sweep(self) -> None:
         """Move to the trash what has expired, unless another process is writing."""
-        expired = self._repository.memories.list_expired(timestamp(self._clock()))
+        expired = self._repository.memories.list_expired(timestamp(self._clock()), SWEPT)
         if not expired:
             return
         local = self._sessions.current()
         try:
-            with (
-                self._repository.without_waiting(),
-                self._changes.recording("memory.expired", local) as recorder,
-            ):
+            leaving = (len(expired), 0)
+            with self._changes.recording(
+                "memory.expired", local, leaving=leaving, waiting=False
+            ) as recorder:
                 recorder.touch("memories", expired)
                 self._repository.memories.delete_memories(expired)
                 details = ({"memory_id": memory_id} for memory_id in expired)
                 self._sessions.audit(local, "memory.expired", *details)
-        except StoreBusyError:
-            return
+        except (StoreBusyError, DocumentError):
+            return  # what has expired is not shown meanwhile
 
     def _cosines(
         self,

@@ -13,7 +13,7 @@ from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
-from soulkeep.service.document_index import MEMORY, linked_id, without_link
+from soulkeep.service.document_index import MEMORY, linked_id, promoted_text, without_link
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
@@ -230,7 +230,8 @@ def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:
 
 def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
     """Return what tells the entries that say what one of the memories says, and no more."""
-    said = {same_text(memory.content) for memory in plan.versions}
+    contents = {memory.content for memory in plan.versions}
+    said = {same_text(text) for content in contents for text in (content, promoted_text(content, ""))}
 
     def goes(entry: str) -> bool:
         is_promoted = linked_id(entry) in plan.memory_ids

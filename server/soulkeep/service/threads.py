@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
+from soulkeep.models import Clock, LineChange, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
@@ -49,13 +49,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """A thread that is gone, what became of its memories, and the change to undo to have it back."""
+    """A thread that is gone, what became of its memories, and the change to undo to have it back.
+
+    `lines` says what became of lines of MEMORY.md that forgotten memories were promoted to.
+    """
 
     thread: Thread
     fate: Fate
     memory_ids: tuple[int, ...]
     message_count: int
     change_id: int
+    lines: tuple[LineChange, ...] = ()
 
 
 class Threads:
@@ -306,7 +310,9 @@ class Threads:
             self._repository.threads.delete_thread(thread_id)
             details = {"thread_id": thread_id, "memories": len(kept), "messages": count, "fate": fate}
             self._sessions.audit(session, "thread.deleted", details)
-        return Deleted(thread, fate, tuple(m.id for m in kept), count, recorder.change_id)
+        return Deleted(
+            thread, fate, tuple(m.id for m in kept), count, recorder.change_id, tuple(recorder.lines)
+        )
 
     def _count_leaving(self, thread: Thread, fate: Fate) -> tuple[int, int]:
         """Count the memories and the messages that go with a thread."""

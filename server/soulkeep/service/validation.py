@@ -19,6 +19,7 @@ MAX_ID = 2**63 - 1
 """The largest id that SQLite can give a row."""
 
 MAX_CONTENT = 100_000
+MAX_ENTRY = 10_000
 MAX_BATCH = 1_000
 MAX_BATCH_CHARACTERS = 1_000_000
 MAX_MESSAGES = 200

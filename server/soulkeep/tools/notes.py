@@ -18,9 +18,9 @@ from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Session
 from soulkeep.service.context import MAX_TOKENS
-from soulkeep.service.curator import MAX_ENTRY, Curated
+from soulkeep.service.curator import Curated
 from soulkeep.service.home import Home
-from soulkeep.service.validation import MAX_NAME, MAX_QUERY
+from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, MAX_QUERY
 
 
 def register(server: CheckedServer) -> None:
