@@ -2,16 +2,20 @@
 
 The score of a memory is the share of the question that its words cover, each word weighing by its rarity
 in this store, plus what BM25, the vectors, the subject, the date and the neighbours in its thread say.
+For a question about the user it is how well the memory fits that. A memory whose id is named is first.
 """
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
+from functools import lru_cache
 from itertools import compress
 from operator import mul
 
+from soulkeep.about_user import Asked, user_fit
 from soulkeep.dates import DateSpan, date_score, has_time_word, names_day
 from soulkeep.days import Days
 from soulkeep.models import Match, Memory
@@ -40,6 +44,22 @@ PREVIOUS = 0.5
 PREVIOUS_QUESTION = 0.8
 NEXT = 0.3
 
+ABOUT_USER = 2.0
+"""What a memory scores that fits a question about the user: more than others can."""
+
+NAMED_ID = 10.0
+"""What a memory scores whose id is named: more than any other can."""
+
+_MEMORY = r"\b(?:memory|memories|erinnerung(?:en)?|souvenirs?|recuerdos?)\b"
+_NUMBER = r"\b(?:no|nr|n|number|nummer|ids?)\b[ .:°º]*"
+_IDS = re.compile(
+    rf"(?:(?:{_MEMORY} *(?:{_NUMBER})?|\b(?:is|was|about|show|ist|zeige?) |^\W*?)#"
+    rf"|{_MEMORY} *{_NUMBER}|^\W*{_MEMORY} )[0-9]{{1,18}}"
+    r"(?:(?:[ ,&]|and|or|und|oder|et|y)*#[0-9]{1,18})*\b",
+    re.IGNORECASE,
+)
+"""Ids as answers write them. "Issue #4" is another's, and the memory of a laptop has 16 gigabytes."""
+
 SHORT_WORDS, LONG_WORDS = 40, 100
 """From short memories to long ones, in distinct words: long ones need term frequency and length."""
 
@@ -52,11 +72,16 @@ Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query as the ranking needs it: its words with their weights, its dates, and if it asks when."""
+    """A query as the ranking needs it: its words with their weights, its dates, and if it asks when.
+
+    `ids` are those of memories that it names; `about_user` is what it asks of the user, if it does.
+    """
 
     weights: Mapping[str, float]
     dates: Sequence[DateSpan] = ()
     asks_when: bool = False
+    ids: Collection[int] = ()
+    about_user: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +106,12 @@ def query_terms(query: str) -> list[str]:
     """
     words = list(dict.fromkeys(split_query(query)))
     return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
+
+
+def named_ids(query: str) -> list[int]:
+    """Return the ids of memories that a query names: "memory #2", "#2", or "memory 2" at its head."""
+    named = (number for match in _IDS.finditer(query) for number in re.findall("[0-9]+", match[0]))
+    return list(dict.fromkeys(map(int, named)))
 
 
 def inverse_document_frequency(count: int, frequency: int) -> float:
@@ -133,10 +164,15 @@ def rank(
     best = max(candidates.bm25.values(), default=0.0) or 1.0
     named = _named_subject(question, candidates, parts)
     for i, part in parts.items():
+        if question.about_user and covers[i].own:
+            continue
         part.lexical += (BM25 + BM25_LONG * long) * candidates.bm25.get(i, 0.0) / best
         part.semantic += (COSINE + COSINE_LONG * long) * candidates.cosine.get(i, 0.0)
-        part.subject = SUBJECT if named and candidates.memories[i].subject == named else 0.0
-    _lift_threads(parts, candidates)
+        part.subject = SUBJECT if named and _subject_words(candidates.memories[i]) == named else 0.0
+    if not question.about_user:
+        _lift_threads(parts, candidates)
+    for i in parts.keys() & set(question.ids):
+        covers[i], parts[i].lexical = _Cover(1.0, 1.0, 1.0), NAMED_ID
     ordered = sorted(parts, key=lambda i: (-parts[i].score, -i))[:limit]
     return [
         Match(candidates.memories[i], parts[i].score, covers[i].whole, parts[i].shares())
@@ -180,6 +216,12 @@ def _coverage(
     words: Mapping[int, Sequence[str]],
     strengths: Strengths,
 ) -> dict[int, _Cover]:
+    if question.about_user:
+        fits = {i: user_fit(question.about_user, memory) for i, memory in candidates.memories.items()}
+        return {
+            i: _Cover(fits[i], fits[i], fits[i])
+            for i in candidates.bm25.keys() | candidates.cosine.keys()
+        }
     ids = list(candidates.memories)
     rows = strengths(list(question.weights), [words[i] for i in ids])
     matched = dict(zip(ids, rows, strict=True))
@@ -212,7 +254,7 @@ def _neighbour_rows(
 def _parts(i: int, question: Question, candidates: Candidates, cover: _Cover) -> _Parts:
     memory = candidates.memories[i]
     parts = _Parts(
-        lexical=min(cover.exact, cover.own),
+        lexical=min(cover.exact, cover.own) * (ABOUT_USER if question.about_user else 1.0),
         semantic=max(cover.own - cover.exact, 0.0),
         neighbour=cover.whole - cover.own,
     )
@@ -226,12 +268,22 @@ def _parts(i: int, question: Question, candidates: Candidates, cover: _Cover) ->
     return parts
 
 
-def _named_subject(question: Question, candidates: Candidates, ids: Iterable[int]) -> str | None:
-    """Return the one subject among the candidates that the question names, if it names just one."""
-    subjects = {candidates.memories[i].subject for i in ids} - {None}
-    asked = question.weights.keys()
-    named = [s for s in subjects if s and (own := set(split_words(s))) and own <= asked]
+def _named_subject(
+    question: Question, candidates: Candidates, ids: Iterable[int]
+) -> frozenset[str] | None:
+    """Return the words of the one subject that the question names, if it names just one."""
+    subjects = {_subject_words(candidates.memories[i]) for i in ids}
+    named = [words for words in subjects if words and words <= question.weights.keys()]
     return named[0] if len(named) == 1 else None
+
+
+def _subject_words(memory: Memory) -> frozenset[str]:
+    return _words_of_subject(memory.subject) if memory.subject else frozenset()
+
+
+@lru_cache(10_000)
+def _words_of_subject(subject: str) -> frozenset[str]:
+    return frozenset(split_query(subject))
 
 
 def _lift_threads(parts: Mapping[int, _Parts], candidates: Candidates) -> None:

@@ -1,7 +1,7 @@
 """Memories and their two indexes: full text (FTS5) and vectors (sqlite-vec)."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from unicodedata import normalize
@@ -223,22 +223,44 @@ class MemoryTable:
         )
 
     def matching(
-        self, terms: Sequence[str], allowed: MemoryFilter, limit: int
+        self, terms: Sequence[str], allowed: MemoryFilter, limit: int, *, in_subject: bool = False
     ) -> list[tuple[int, float]]:
         """Return up to `limit` pairs of id and BM25 score (larger is better), best first.
 
-        A memory matches that has any of the words `terms`, as `split_query` makes them.
+        A memory matches that has any of the words `terms`, as `split_query` makes them; perhaps only
+        one that has it in its subject.
         """
         if not terms:
             return []
         where, values = conditions(allowed)
         filtered = " CROSS JOIN memories AS m ON m.id = f.rowid" if where else ""
+        within = "subject : " if in_subject else ""
         rows = self._database.execute(
             f"SELECT f.rowid, -f.rank FROM memories_fts AS f{filtered}"
             f" WHERE memories_fts MATCH :terms{where} ORDER BY f.rank, f.rowid LIMIT :limit",
-            {**values, "terms": " OR ".join(map(fts_term, terms)), "limit": limit},
+            {**values, "terms": f"{within}({' OR '.join(map(fts_term, terms))})", "limit": limit},
         )
         return [(row[0], row[1]) for row in rows]
+
+    def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
+        """Return those of these ids whose memories are there and pass the filter."""
+        where, values = conditions(allowed)
+        rows = self._database.execute(
+            "SELECT m.id FROM json_each(:ids) AS wanted"
+            f" CROSS JOIN memories AS m ON m.id = wanted.value WHERE TRUE{where}",
+            {**values, "ids": json.dumps(list(memory_ids))},
+        )
+        return [row[0] for row in rows]
+
+    def ids_of_source(self, document: str, source: str, allowed: MemoryFilter, limit: int) -> list[int]:
+        """Return the ids of up to `limit` entries of a document that have a source, in any case."""
+        where, values = conditions(allowed)
+        rows = self._database.execute(
+            "SELECT m.id FROM memories AS m WHERE m.document = :document AND m.source LIKE :source"
+            f"{where} ORDER BY m.id DESC LIMIT :limit",
+            {**values, "document": document, "source": source, "limit": limit},
+        )
+        return [row[0] for row in rows]
 
     def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
         """Return for each memory in a thread the one before and the one after it there.

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 
+from soulkeep.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
 from soulkeep.dates import asks_when, day_words, find_dates
 from soulkeep.days import Days
 from soulkeep.errors import DocumentError, InvalidInputError, StoreBusyError
@@ -23,13 +24,14 @@ from soulkeep.ranking import (
     affordable,
     exact_strengths,
     inverse_document_frequency,
+    named_ids,
     query_terms,
     rank,
     text_words,
 )
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
-from soulkeep.service.document_index import DocumentIndex, repeated_entries
+from soulkeep.service.document_index import MEMORY, DocumentIndex, repeated_entries
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.keeping import Keeper
 from soulkeep.service.sessions import RECALLED, Sessions
@@ -41,6 +43,7 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
+from soulkeep.service.versions import latest_ids
 
 LEXICAL_CANDIDATES = 100
 VECTOR_CANDIDATES = 50
@@ -135,18 +138,13 @@ class Memories:
         require_range("limit", limit, 1, MAX_LIMIT)
         allowed = parse_filter(thread_id, memory_type, since, until, self._days)
         self._get_ready(thread_id)
-        table, embedder = self._repository.memories, self._indexes.embedder
-        count, frequencies = self._repository.frequencies.count_and_frequencies(query_terms(query))
-        weights = {
-            term: inverse_document_frequency(count, frequency) for term, frequency in frequencies.items()
-        }
-        matching = table.matching(
-            affordable(frequencies, count), allowed, max(limit, LEXICAL_CANDIDATES)
-        )
-        cosine = self._cosines(query, weights, allowed, dict(matching), limit, session)
-        candidates = self._candidates(dict(matching), cosine)
+        embedder = self._indexes.embedder
+        question, terms = self._read(query)
+        found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
+        cosine = self._cosines(query, question.weights, allowed, found, limit, session)
+        candidates = self._candidates(found, cosine)
         matches = rank(
-            Question(weights, find_dates(query, self._days.local(self._clock())), asks_when(query)),
+            question,
             candidates,
             {
                 i: _words_of(m.content, m.subject, self._days.day_of(m.occurred_at))
@@ -158,6 +156,35 @@ class Memories:
         said = self._said(query, allowed) if include_messages else ()
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         return Recall(tuple(matches), "hybrid" if embedder else "lexical", said)
+
+    def _read(self, query: str) -> tuple[Question, list[str]]:
+        """Return what a query asks for, and the words to look up."""
+        about_user = asks_about_user(query)
+        terms = user_terms() if about_user else query_terms(query)
+        count, frequencies = self._repository.frequencies.count_and_frequencies(terms)
+        weights = {
+            term: inverse_document_frequency(count, frequency) for term, frequency in frequencies.items()
+        }
+        question = Question(
+            MEANING if about_user else weights,
+            find_dates(query, self._days.local(self._clock())),
+            asks_when(query),
+            tuple(latest_ids(self._repository, named_ids(query)).values()),
+            about_user,
+        )
+        return question, affordable(frequencies, count)
+
+    def _found(
+        self, question: Question, terms: Sequence[str], allowed: MemoryFilter, limit: int
+    ) -> dict[int, float]:
+        """Return the BM25 scores of the memories with the words, and 0 for what is found otherwise."""
+        table = self._repository.memories
+        found = dict(table.matching(terms, allowed, limit))
+        others = table.passing(question.ids, allowed) if question.ids else []
+        if question.about_user:
+            others += [i for i, _ in table.matching(subject_terms(), allowed, limit, in_subject=True)]
+            others += table.ids_of_source(MEMORY, USER_FACTS, allowed, limit)
+        return dict.fromkeys(others, 0.0) | found
 
     def _said(self, query: str, allowed: MemoryFilter) -> tuple[MessageMatch, ...]:
         return tuple(self._repository.messages.matching(query_terms(query), allowed, MESSAGES))

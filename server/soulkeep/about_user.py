@@ -1,0 +1,227 @@
+"""Questions about the user ("who am I?") and memories that answer them: lists of words, by language.
+
+Such a question has no word that says what is looked for, so it is known by having no others than those
+of `_ASKING`, one of `_SELF` among them. Its answers are known by what a memory says first.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache, lru_cache
+from typing import Literal
+
+from soulkeep.models import Memory
+from soulkeep.words import fold, is_single_unspaced, same_title, split_query
+
+Asked = Literal["name", "facts"]
+"""Whether a question is for the user's name, or for whatever is known of the user."""
+
+USER_FACTS = "MEMORY.md: User Facts"
+"""The source of entries that are about the user, whatever they say."""
+
+MEANING = {"user": 1.0, "name": 1.0}
+"""The words, with their weights, that stand for such a question where vectors are compared."""
+
+_FITS: dict[Asked, tuple[float, float, float]] = {"name": (1.0, 0.3, 0.2), "facts": (1.0, 0.8, 0.5)}
+"""How well fit the name, another fact about the user, and a sentence in the first person, 0 to 1."""
+
+MAX_CHARACTERS = 200
+"""A longer question says more than that it is about the user."""
+
+_OPENING = 40
+"""Characters within which a memory about the user names the user."""
+
+# The words of the one who asks. Where "me" only says to whom to tell it, it is taken out before.
+_SELF = """
+    en: i me my mine myself user
+    de: ich mich mir mein meine meinen meinem meiner nutzer nutzerin benutzer benutzerin
+    fr: je j me m moi mon ma mes utilisateur utilisatrice
+    es: yo me mi mis mio mia soy usuario usuaria
+    it: io mi me mio mia miei sono utente
+    pt: eu me mim meu minha sou usuario
+    nl: ik me mij mijn gebruiker
+    ru: я меня мне мной мое мои моя моего пользователь пользователе
+    el: εγω με εμενα μενα μου ειμαι χρηστης χρηστη
+    tr: ben beni benim bana adim ismim kimim hakkimda kullanici
+    vi: toi minh
+    ar: انا عني اسمي المستخدم
+    he: אני עליי עלי אותי שלי לי שמי המשתמש
+    hi: मैं मेरे मुझे मेरा मेरी
+    ko: 나 내 저 제 나는 나를 저는 제가 내가 사용자
+    zh: 我 用户 使用者
+    ja: 私 僕 俺 わたし ユーザー
+    th: ฉัน ผม ดิฉัน ผู้ใช้
+"""
+_TO_ME = (
+    r"\b(?:tell|give|show|remind|let|sagt?|erzahle?|zeige?|gib|nenne?) (?:me|mir)\b"
+    r"|\b(?:dis|dites|parle|parlez|raconte|rappelle) moi\b"
+    r"|\b(?:скажи|расскажи|напомни) мне\b|\bπες μου\b"
+)
+_ASKING = """
+    en: what who do you does know remember about am are is was s m re ll have has learned learnt
+    been told tell say said can could please everything anything all something far so the of a an
+    your memory memories name names full first last called call describe summarize summarise give
+    show list facts fact profile information info details introduce recall whats whos whoami and
+    kind person that let remind d would like it
+    de: was wer wie weisst weiss wissen kennst du denn noch uber von bin ist heisse heisst sag
+    sage erzahl erzahle bitte alles etwas hast hat gelernt gemerkt erinnerst dich an name namen
+    der die das den dem ein eine kannst zu so bisher eigentlich schon fakten informationen genannt
+    werde nenne beschreibe fasse zusammen person fur zeig gib und sie
+    fr: que qu qui quoi quel quelle sais sait savez tu vous connais connaissez de d sur a au
+    propos est es suis ce c il y nom prenom appelle comment dis dites parle parlez rappelle
+    souviens souvenez te t tout le les la l un une des informations faits raconte as avez appris
+    retenu s
+    es: que quien quienes soy sabes sabe acerca de sobre lo todo cual es nombre llamo llama como
+    dime cuentame conoces recuerdas has aprendido tu usted y el la los las informacion datos
+    it: chi sono cosa che sai sapete di su riguardo come chiamo nome qual quale e dimmi parlami
+    raccontami tutto quello hai imparato ricordi il la lo ti conosci
+    pt: quem sou o que voce sabe sabes sobre de qual e nome como chamo diga fale tudo lembra
+    conhece a os as tu se
+    nl: wie ben wat weet je u jij over hoe heet is naam vertel alles de het van ken herinner jou
+    ru: кто что как ты вы знаешь знаете обо о про зовут имя расскажи расскажите скажи помнишь
+    помните есть все какое такои такая напомни
+    el: ποιος ποια ποιο ειμαι τι ξερεις ξερετε γνωριζεις για πως λενε λεγομαι ονομα το τον την
+    ειναι πες θυμασαι ολα οτι σχετικα
+    tr: kim ne nedir biliyorsun biliyor musun hakkinda anlat soyle taniyor hatirliyor neler her
+    seyi
+    vi: la ai ban biet gi ve ten cua noi cho nho co khong nhung dieu nay
+    ar: من ماذا ما تعرف تعلم هو هي اخبرني كل شيء تذكر هل انت
+    he: מי מה אתה את יודע יודעת על שם השם הוא קוראים איך ספר ספרי זוכר זוכרת הכל
+    hi: कौन हूँ हूं क्या जानते जानती हो हैं है बारे में नाम तुम आप बताओ बताइए को याद सब कुछ
+    ko: 에 대해 대해서 에대해 누구 누구야 누구인가요 누구예요 이름 이름이 이름은 뭐 뭐야 무엇
+    무엇을 뭘 알고 있어 있나요 있니 아는 것 말해줘 기억해 너 너는 당신 당신은
+    zh: 是谁 是誰 叫什么 叫什麼 什么 什麼 名字 你 知道 了解 记得 記得 认识 認識 关于 關於 对 對 的
+    多少 哪些 吗 嗎 呢 告诉 告訴 说说 一下 有 都 事 所有 一切 请 請 是 谁 叫
+    ja: は の を が に って について 誰 だれ 何 なに 名前 知って いる います 教えて ください
+    覚えて か ですか です 知ってる こと と も 言って
+    th: คือ ใคร ชื่อ อะไร คุณ รู้ เกี่ยวกับ จำ ได้ ไหม บ้าง บอก ของ กับ
+"""
+_NAME = """
+    name names called call namen heisse heisst genannt nom prenom appelle nombre llamo llama nome
+    chiamo chamo naam heet зовут имя ονομα λενε λεγομαι adim ismim ten اسمي שם השם שמי קוראים नाम
+    이름 이름이 이름은 名字 叫什么 叫什麼 名前 ชื่อ
+"""
+
+_USER = (
+    r"\b(?:user|(?:be)?nutzer(?:in)?|utilisat(?:eur|rice)|usuari[oa]|utente|gebruiker|kullanici\w*"
+    r"|nguoi dung|пользовател[ьяюе]м?|χρηστη\w?)\b|المستخدم|משתמש|उपयोगकर्ता|用户|使用者"
+    r"|ユーザー|사용자|ผู้ใช้"
+)
+_FIRST_PERSON = (
+    r"(?:i|my|ich|mein\w*|je|j|mon|ma|mes|yo|mi|mis|io|il mio|la mia|eu|meu|minha|ik|mijn|я|у меня"
+    r"|меня|мо[ия]|мое|εγω|ben|benim|toi)\b|انا|אני|मैं|मेर[ाीे]|我|私|僕|나는|저는|내 |ฉัน|ผม"
+)
+_KIND_OF = "(?:(?:full|first|last|real|given|family|preferred) )?"
+_NAMED = (
+    rf"\buser(?: s)? {_KIND_OF}(?:nick|sur)?name\b"
+    r"|\buser (?:(?:is|was|be|also|likes|wants|prefers|asks|asked|to) )*(?:called|named|goes by)\b"
+    rf"|\b(?:call|calls|calling) (?:me|the user)\b|\bmy {_KIND_OF}(?:nick|sur)?name\b|\bi am called\b"
+    r"|nutzer(?:in)? (?:heisst|nennt sich)|nutzer(?:in)? (?:wird|mochte|will) \w+ genannt"
+    r"|\bname (?:des|der) (?:be)?nutzer|\bich heisse\b|\bmein name\b|\bnenn\w* mich\b"
+    r"|utilisat\w+ s appelle|\bnom (?:de l |de la )utilisat|\bje m appelle\b|\bmon (?:pre)?nom\b"
+    r"|usuari[oa] se (?:llama|chama)|nom(?:br)?e (?:del?|do|da) (?:la )?usuari"
+    r"|\bme llamo\b|\bmi nombre\b"
+    r"|utente si chiama|\bnome dell utente|\bmi chiamo\b|\bmio nome\b|\bme chamo\b|\bmeu nome\b"
+    r"|gebruiker heet|\bnaam van de gebruiker|\bik heet\b|\bmijn naam\b"
+    r"|пользовател\w+ зовут|имя пользовател|\bменя зовут\b|\bмое имя\b"
+    r"|χρηστη λενε|ονομα του χρηστη|χρηστη\w (?:ονομαζεται|λεγεται)|\bμε λενε\b|ονομα μου"
+    r"|kullanicinin (?:adi|ismi)|\bbenim adim|\badim\b|\bismim\b|nguoi dung ten|ten (?:cua )?nguoi dung"
+    r"|\btoi ten\b|ten toi|اسم المستخدم|المستخدم (?:يدعي|اسمه)|اسمي"
+    r"|שם המשתמש|שמי|קוראים לי|למשתמש קוראים"
+    r"|उपयोगकर्ता का नाम|मेरा नाम|用户的?(?:名字|姓名)|用户名?叫|使用者(?:叫|的名字)|我叫|我的名字"
+    r"|ユーザーの名前|ユーザーは.{1,12}と(?:いう|いい|呼)|私の名前|사용자의? 이름|[내제] 이름"
+    r"|ผู้ใช้ชื่อ|ชื่อของผู้ใช้|(?:ฉัน|ผม)ชื่อ"
+)
+_NAMED_AT_FIRST = (
+    r"(?:(?:is|was|the|full|first|his|her|their|my|preferred) )*(?:name|named|called|goes by)\b|heisst\b"
+    r"|s appelle\b|se llama\b|si chiama\b|se chama\b|heet\b"
+)
+
+
+def asks_about_user(query: str) -> Asked | None:
+    """Return what a question about the user is for; None for every other question."""
+    text = re.sub(_TO_ME, " ", _plain(query))
+    words, run = set(text.split()), text.replace(" ", "")
+    if len(query) > MAX_CHARACTERS or not any(
+        _is_spoken(words, run, selves, _tables()[1][language])
+        for language, selves in _tables()[0].items()
+    ):
+        return None
+    names = _words(_NAME)
+    return "name" if not words.isdisjoint(names) or _in_one(names).search(run) else "facts"
+
+
+def _is_spoken(words: set[str], run: str, selves: frozenset[str], asking: frozenset[str]) -> bool:
+    """Whether all is said in the words of one language, one of the asker among them."""
+    if next(iter(selves)).isascii() or words <= selves | asking:
+        return words <= selves | asking and not words.isdisjoint(selves)
+    return bool(_in_one(selves | asking).fullmatch(run) and _in_one(selves).search(run))
+
+
+def user_fit(asked: Asked, memory: Memory) -> float:
+    """Return how well a memory answers a question about the user, 0 to 1."""
+    named, about, own = _FITS[asked]
+    text = _plain(memory.content[:500])
+    is_about = same_title(memory.source or "") == same_title(USER_FACTS)
+    is_about = is_about or (memory.subject is not None and _is_user(memory.subject))
+    if memory.subject is not None and not is_about:
+        return 0.0
+    if re.search(_NAMED, text) or (is_about and re.match(_NAMED_AT_FIRST, text)):
+        return named
+    if is_about or re.search(_USER, text[:_OPENING]):
+        return about
+    return own if re.match(_FIRST_PERSON, text) else 0.0
+
+
+@cache
+def user_terms() -> tuple[str, ...]:
+    """Return the words by which the full text is asked for memories that may be about the user."""
+    return _terms((*_words(_SELF), *_words(_NAME)))
+
+
+@cache
+def subject_terms() -> tuple[str, ...]:
+    """Return the words of subjects that mean the user."""
+    return _terms(_words(_SELF))
+
+
+def _terms(words: Iterable[str]) -> tuple[str, ...]:
+    pieces = dict.fromkeys(piece for word in sorted(words) for piece in split_query(word))
+    # One character of a script without spaces would find all that begins with it.
+    return tuple(piece for piece in pieces if not is_single_unspaced(piece))
+
+
+@lru_cache(1_000)
+def _is_user(subject: str) -> bool:
+    words = set(_plain(subject).split()) - {"the", "der", "die", "l", "el", "la", "de", "o"}
+    return bool(words) and words <= _words(_SELF)
+
+
+def _plain(text: str) -> str:
+    """Return a text in one case, without marks, with single spaces in the place of all signs."""
+    return " ".join(re.sub(r"[^\w\s\u0900-\u0eff]", " ", fold(text).casefold()).split())
+
+
+@cache
+def _tables() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """Return the words of the asker and those of asking, by language."""
+    return _by_language(_SELF), _by_language(_ASKING)
+
+
+def _by_language(table: str) -> dict[str, frozenset[str]]:
+    _, *rows = re.split(r"\s([a-z]{2}): ", table)
+    return {
+        language: frozenset(_plain(words).split())
+        for language, words in zip(rows[::2], rows[1::2], strict=True)
+    }
+
+
+@cache
+def _words(table: str) -> frozenset[str]:
+    return frozenset(_plain(re.sub(r"\s[a-z]{2}: ", " ", table)).split())
+
+
+@cache
+def _in_one(words: frozenset[str]) -> re.Pattern[str]:
+    """Return what finds a run of words that are written without spaces."""
+    longest = sorted((word for word in words if not word.isascii()), key=len, reverse=True)
+    return re.compile(f"(?:{'|'.join(map(re.escape, longest))})+")

@@ -1,0 +1,240 @@
+"""Questions about the user, and questions that name a memory by its id."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soulkeep.about_user import asks_about_user, user_fit
+from soulkeep.errors import SoulkeepError
+from soulkeep.models import Memory, NewMemory
+from soulkeep.ranking import named_ids
+from soulkeep.service.home import Home
+
+QUESTIONS = {
+    "facts": """
+        What do you know about me? / who am I / Tell me about myself.
+        / What have you learned about me so far? / Do you remember me?
+        / what do you know about the user / Wer bin ich? / Was weißt du über mich?
+        / Erzähl mir etwas über mich / Qui suis-je ? / Que sais-tu de moi ? / ¿Quién soy?
+        / ¿Qué sabes de mí? / Chi sono? / Cosa sai di me? / O que você sabe sobre mim?
+        / Wat weet je over mij? / Кто я? / Что ты знаешь обо мне? / Ποιος είμαι;
+        / Τι ξέρεις για μένα; / Ben kimim? / Hakkımda ne biliyorsun? / Tôi là ai?
+        / Bạn biết gì về tôi? / ماذا تعرف عني؟ / מה אתה יודע עליי? / मैं कौन हूँ?
+        / तुम मेरे बारे में क्या जानते हो? / 你对我了解多少？ / 我是谁？ / 私について何を知っていますか？
+        / 私は誰ですか？ / 나는 누구야? / 나에 대해 무엇을 알고 있어? / ฉันคือใคร
+        / คุณรู้อะไรเกี่ยวกับฉันบ้าง
+    """,
+    "name": """
+        What's my name? / what is my full name / What am I called? / Do you know my name?
+        / Wie heiße ich? / Weißt du meinen Namen? / Comment je m'appelle ? / Quel est mon nom ?
+        / ¿Cómo me llamo? / Come mi chiamo? / Qual é o meu nome? / Hoe heet ik? / Как меня зовут?
+        / Adım ne? / ما اسمي؟ / מה השם שלי? / मेरा नाम क्या है? / 我叫什么名字？ / 私の名前は何ですか
+        / 내 이름이 뭐야? / ฉันชื่ออะไร
+    """,
+}
+
+STATED = [
+    "The user's name is Tom Berg.",
+    "The user is called Tom.",
+    "User goes by Tom.",
+    "My name is Tom.",
+    "Der Nutzer heißt Tom.",
+    "L'utilisateur s'appelle Tom.",
+    "El usuario se llama Tom.",
+    "L'utente si chiama Tom.",
+    "O nome do usuário é Tom.",
+    "De gebruiker heet Tom.",
+    "Пользователя зовут Том.",
+    "Τον χρήστη λένε Τομ.",
+    "Kullanıcının adı Tom.",
+    "Người dùng tên là Tom.",
+    "اسم المستخدم توم.",
+    "שם המשתמש הוא תום.",
+    "उपयोगकर्ता का नाम टॉम है।",
+    "用户的名字是汤姆。",
+    "ユーザーの名前はトムです。",
+    "사용자의 이름은 톰이다.",
+    "ผู้ใช้ชื่อทอม",
+]
+"""The user's name, in the languages of the questions."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "query"),
+    [(asked, query.strip()) for asked, queries in QUESTIONS.items() for query in queries.split(" / ")],
+)
+def test_a_question_about_the_user_is_known(asked: str, query: str) -> None:
+    assert asks_about_user(query) == asked
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What is my dog's name?",
+        "Who are you?",
+        "What is your name?",
+        "Where do I live?",
+        "What do you know about Tom?",
+        "Tell me everything about tea",
+        "what is my van?",
+        "Wo wohne ich?",
+        "Wie heißt meine Katze?",
+        "Qui est mon médecin ?",
+        "我的狗叫什么",
+        "私の犬の名前は",
+        "Who",
+        "?",
+    ],
+)
+def test_another_question_is_not_about_the_user(query: str) -> None:
+    assert asks_about_user(query) is None
+
+
+@pytest.mark.parametrize("content", STATED)
+def test_a_statement_of_the_name_is_known_in_each_language(content: str) -> None:
+    assert user_fit("name", memory(content)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "subject", "source", "fits"),
+    [
+        ("Lives in Kiel.", "user", None, 0.8),
+        ("Lives in Kiel.", "Me", None, 0.8),
+        ("Is called Tom.", "the user", None, 1.0),
+        ("Name: Tom", "User", None, 1.0),
+        ("Lives in Kiel.", None, "MEMORY.md: User Facts", 0.8),
+        ("The user lives in Kiel.", None, None, 0.8),
+        ("Der Nutzer wohnt in Kiel.", None, None, 0.8),
+        ("I live in Kiel.", None, None, 0.5),
+        ("I live in Kiel.", "Anna", None, 0.0),
+        ("The user's dog is called Rex.", None, None, 0.8),
+        ("Tea is green.", None, None, 0.0),
+    ],
+)
+def test_what_is_about_the_user_fits(
+    content: str, subject: str | None, source: str | None, fits: float
+) -> None:
+    assert user_fit("facts", memory(content, subject, source)) == fits
+
+
+def memory(content: str, subject: str | None = None, source: str | None = None) -> Memory:
+    when = "2026-03-01T12:00:00.000Z"
+    return Memory(1, None, content, "fact", source, when, subject, when)
+
+
+@given(st.text() | st.lists(st.sampled_from("who am i ? me 我 谁 は #".split())).map(" ".join))
+def test_any_text_is_a_question_about_the_user_or_not(text: str) -> None:
+    assert asks_about_user(text) in {"name", "facts", None}
+    assert 0 <= user_fit("facts", memory(text)) <= 1
+    assert all(0 <= memory_id < 10**18 for memory_id in named_ids(text))
+
+
+OTHERS = [
+    "What you know about tea matters.",
+    "Who am I to judge, said the cook.",
+    "The name of the boat is Nixe.",
+    "About me: a song by the band.",
+    "Tell Anna about the myth.",
+]
+
+
+@pytest.mark.parametrize("embedder", [pytest.param("auto", marks=pytest.mark.embedder), "none"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "What do you know about me?",
+        "who am I",
+        "What's my name?",
+        "Tell me about myself",
+        "Wer bin ich?",
+    ],
+)
+def test_the_user_s_name_and_facts_come_before_what_shares_a_stop_word(
+    make_home: Callable[..., Home], embedder: str, query: str
+) -> None:
+    home = make_home(embedder=embedder)
+    (home.path / "MEMORY.md").write_text("## User Facts\n\n- Sails on Sundays.\n", encoding="utf-8")
+    home.memories.remember(
+        [
+            NewMemory("The user's name is Tom Berg."),
+            NewMemory("Lives in Kiel.", subject="user"),
+            NewMemory("Der Nutzer trinkt Tee.", memory_type="preference"),
+            *map(NewMemory, OTHERS),
+            *(NewMemory(f"The harbour of town {number} is deep.") for number in range(50)),
+        ]
+    )
+
+    first, *following = home.memories.recall(query, limit=4).matches
+
+    assert first.memory.content == "The user's name is Tom Berg."
+    assert {match.memory.content for match in following} == {
+        "Lives in Kiel.",
+        "Der Nutzer trinkt Tee.",
+        "Sails on Sundays.",
+    }
+    assert first.relevance > max(match.relevance for match in following) > 0
+
+
+def test_a_question_about_the_user_keeps_to_its_filters(make_home: Callable[..., Home]) -> None:
+    home = make_home(embedder="none")
+    kiel = home.threads.create_thread("Kiel").id
+    home.memories.remember(
+        [
+            NewMemory("The user rows.", thread_id=kiel),
+            NewMemory("The user's name is Tom.", thread_id=home.threads.create_thread("Else").id),
+            NewMemory("Likes tea.", subject="user", memory_type="preference"),
+        ]
+    )
+
+    def said(**filters: str) -> set[str]:
+        matches = home.memories.recall("who am I?", **filters).matches  # type: ignore[arg-type]
+        return {match.memory.content for match in matches}
+
+    assert said(thread_id=kiel) == {"The user rows.", "Likes tea."}
+    assert said(memory_type="preference") == {"Likes tea."}
+
+
+@pytest.mark.parametrize(
+    ("query", "ids"),
+    [
+        ("memory #2", [2]),
+        ("Memory 2", [2]),
+        ("What is #2 about?", [2]),
+        ("#2", [2]),
+        ("memories #2 and #5", [2, 5]),
+        ("memory no. 2", [2]),
+        ("Erinnerung Nr. 2", [2]),
+        ("issue #2", []),
+        ("C#2", []),
+        ("my laptop has memory 16 GB", []),
+        ("2", []),
+        ("memory #99999999999999999999", []),
+    ],
+)
+def test_an_id_is_read_where_it_is_a_memory_s(query: str, ids: list[int]) -> None:
+    assert named_ids(query) == ids
+
+
+@pytest.mark.parametrize("embedder", [pytest.param("auto", marks=pytest.mark.embedder), "none"])
+def test_a_memory_that_is_named_comes_first_in_its_newest_version(
+    make_home: Callable[..., Home], embedder: str
+) -> None:
+    home = make_home(embedder=embedder)
+    tea, _, coffee = (
+        home.memories.remember([NewMemory(text)])[0].id
+        for text in ("Tea is green.", "A memory of memory 2: number 1.", "Coffee is black.")
+    )
+
+    def first(query: str) -> tuple[str, float]:
+        match = home.memories.recall(query).matches[0]
+        return match.memory.content, match.relevance
+
+    assert first(f"memory #{tea}") == ("Tea is green.", 1)
+    assert first(f"What does memory #{coffee} say?") == ("Coffee is black.", 1)
+    home.memories.remember([NewMemory("Tea is brown.")], replaces=[tea])
+    assert first(f"memory #{tea}") == ("Tea is brown.", 1)
+    assert home.memories.recall("memory #12345", memory_type="decision").matches == ()
+    with pytest.raises(SoulkeepError):
+        home.memories.recall("")
