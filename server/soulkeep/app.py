@@ -32,8 +32,11 @@ def open_home(
     embedder: EmbedderName = "auto",
     clock: Clock = utc_now,
     options: Options | None = None,
+    read_only: bool = False,
 ) -> Home:
     """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
+
+    One that is opened `read_only` can be read, counted and checked, also where nothing can be written.
 
     Raises:
         StoreError: The store cannot serve.
@@ -41,7 +44,7 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    is_new = not (path / STORE_NAME).exists()
+    is_new = not os.path.lexists(path / STORE_NAME)
     model = choose_embedder(embedder)
     documents = Documents(path, clock, options.timezone)
 
@@ -49,10 +52,12 @@ def open_home(
         open_backups(path, clock=clock, options=options).before_migration(version)
 
     with ExitStack() as on_failure:
-        repository = Repository(path / STORE_NAME, before_migration, Days(options.timezone))
+        days = Days(options.timezone)
+        repository = Repository(path / STORE_NAME, before_migration, days, read_only=read_only)
         on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
-        _seed(documents, repository, sessions)
+        if not read_only:
+            _seed(documents, repository, sessions)
         on_failure.pop_all()
     return Home(documents, repository, sessions, model, clock, options, is_new=is_new)
 

@@ -95,7 +95,7 @@ def whole_path(written: str) -> Path:
     path = written.strip()
     if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
         path = path[1:-1].strip()
-    if not (Path(path).is_absolute() and Path(path).exists()):  # whatever it is called
+    if not (Path(path).is_absolute() and os.path.lexists(path)):  # whatever it is called
         path = _VARIABLE.sub(_value, path)
     expanded = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
     if path.startswith("~") and str(expanded) == path:

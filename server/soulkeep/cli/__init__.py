@@ -72,7 +72,7 @@ def soulkeep(context: click.Context) -> None:
         if sys.stdin.isatty():
             from soulkeep.cli.connect import welcome
 
-            click.echo(welcome(current_settings().home), nl=False)
+            click.echo(welcome(current_settings()), nl=False)
         else:
             context.invoke(serve)
 

@@ -46,11 +46,9 @@ def client_block(home: Path | None = None) -> str:
     return json.dumps({"mcpServers": {"soulkeep": entry}}, indent=2)
 
 
-def welcome(home: Path) -> str:
-    """Say what soulkeep is for and how to connect a client to a home."""
+def welcome(settings: Settings) -> str:
+    """Say what soulkeep is for and how to connect a client to the home of the settings."""
     # A client does not see what this shell's environment says.
-    named = (
-        None if home == Settings.model_fields["home"].get_default(call_default_factory=True) else home
-    )
-    command = " ".join(f'"{part}"' if " " in part else part for part in client_command(named))
-    return _WELCOME.format(block=client_block(named), command=command)
+    home = settings.home if settings.is_home_named else None
+    command = " ".join(f'"{part}"' if " " in part else part for part in client_command(home))
+    return _WELCOME.format(block=client_block(home), command=command)

@@ -1,23 +1,25 @@
 """`soulkeep doctor` checks and repairs, `soulkeep reindex` rebuilds, `soulkeep compact` shrinks."""
 
 import platform
-import stat
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 
 import click
 
 from soulkeep import __version__
+from soulkeep.app import STORE_NAME
 from soulkeep.cli.commands import Command
-from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.options import current_settings, home_option, json_option, opened_home
 from soulkeep.cli.tables import print_facts
-from soulkeep.cli.terminal import print_json, progress_shown, say, size_text
+from soulkeep.cli.terminal import print_json, progress_shown, report, say, size_text
+from soulkeep.documents import Documents
 from soulkeep.embedders import NO_EMBEDDER
-from soulkeep.errors import EmbedderMismatchError
+from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
 from soulkeep.models import Fault
+from soulkeep.service.examination import embedder_faults, fault_of, home_faults
 from soulkeep.service.home import Home
 from soulkeep.wording import counted
 
@@ -29,31 +31,63 @@ from soulkeep.wording import counted
 @json_option
 @home_option
 def doctor(*, repair: bool, as_json: bool) -> None:
-    """Check the store, and say what to do about each fault.
+    """Check the store, the documents and the disk, and say what to do about each fault.
 
-    Versions, paths and counts are shown too.
+    Versions, paths and counts are shown too. Where nothing can be written it says what it can read.
     """
-    with opened_home() as home:
-        sys.exit(_repair(home, as_json) if repair else _examine(home, as_json))
+    if repair:
+        with opened_home() as home:
+            sys.exit(_repair(home, as_json))
+    with ExitStack() as stack:
+        opened, kept_from = _opened(stack)
+        faults = [*kept_from, *_faults(opened)]
+        _report(opened, faults, as_json=as_json)
+    sys.exit(1 if faults else 0)
 
 
-def _examine(home: Home, as_json: bool) -> int:
-    usage = home.repository.ledger.usage_totals()
-    rows, space = home.repository.count_rows(), home.repository.measure_space()
-    faults = [*home.check(), *_embedder_faults(home), *_permission_faults(home)]
+def _opened(stack: ExitStack) -> tuple[Home | None, list[Fault]]:
+    """Open the home as far as that can be done, and say what kept it from being opened to write."""
+    try:
+        return stack.enter_context(opened_home()), []
+    except (StoreError, DocumentError) as error:
+        faults = [fault_of(error)]
+        if isinstance(error, StoreNotWritableError | StoreFullError | DocumentError):
+            with suppress(StoreError):
+                return stack.enter_context(opened_home(read_only=True)), faults
+    return None, faults
+
+
+def _faults(home: Home | None) -> list[Fault]:
+    if home is None:
+        settings = current_settings()
+        documents = Documents(settings.home, timezone=settings.options.timezone)
+        return home_faults(documents, settings.home / STORE_NAME)
+    around = home_faults(home.documents, home.repository.path)
+    try:
+        return [*home.check(), *embedder_faults(home.indexes), *around]
+    except StoreError as error:
+        return [fault_of(error), *around]
+
+
+def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:
+    rows = home.repository.count_rows() if home else {}
+    usage = home.repository.ledger.usage_totals() if home else None
     if as_json:
-        document = {"versions": _versions(home), "paths": _paths(home), "rows": rows}
-        print_json({**document, "usage": asdict(usage), "faults": [asdict(f) for f in faults]})
-        return 1 if faults else 0
+        document = {"versions": _versions(home), "paths": _paths(), "rows": rows}
+        used = {"usage": asdict(usage) if usage else None}
+        print_json(document | used | {"faults": [asdict(fault) for fault in faults]})
+        return
     print_facts("Versions", _versions(home))
-    print_facts("Paths", _paths(home))
-    print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
-    if space.is_wasteful:
-        say(f"  {counted(space.places - space.taken, 'place')} for vectors empty: `soulkeep compact`")
-    print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
+    print_facts("Paths", _paths())
+    if home and usage:
+        print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
+        space = home.repository.measure_space()
+        if space.is_wasteful:
+            empty = counted(space.places - space.taken, "place")
+            say(f"  {empty} for vectors empty: `soulkeep compact`")
+        print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
     _print_faults(faults)
     say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
-    return 1 if faults else 0
 
 
 def _repair(home: Home, as_json: bool) -> int:
@@ -78,65 +112,54 @@ def _print_faults(faults: Sequence[Fault]) -> None:
 
 
 @click.command(cls=Command)
+@json_option
 @home_option
-def reindex() -> None:
+def reindex(*, as_json: bool) -> None:
     """Build the search indexes anew with the embedder in use."""
     with opened_home() as home:
         with progress_shown():
             indexed = home.indexes.reindex()
         identity = home.indexes.embedder_identity
-    say(f"Indexed {counted(indexed, 'memory')} with {identity}.")
+    document = {"indexed": indexed, "embedder": identity}
+    report(as_json, document, f"Indexed {counted(indexed, 'memory')} with {identity}.")
 
 
 @click.command(cls=Command)
+@json_option
 @home_option
-def compact() -> None:
+def compact(*, as_json: bool) -> None:
     """Give back the space of deleted vectors.
 
     Others can go on using the store meanwhile.
     """
     with opened_home() as home, progress_shown():
         freed = home.indexes.compact()
-    say(f"The store is {size_text(freed)} smaller." if freed else "There is nothing to give back.")
+    smaller = f"The store is {size_text(freed)} smaller."
+    report(as_json, {"freed": freed}, smaller if freed else "There is nothing to give back.")
 
 
-def _versions(home: Home) -> dict[str, str]:
-    lexical = home.indexes.embedder_identity == NO_EMBEDDER
-    return {
+def _versions(home: Home | None) -> dict[str, str]:
+    versions = {
         "soulkeep": __version__,
         "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{name: version(name) for name in ("mcp", "apsw")},
-        **home.repository.versions(),
-        "embedder": "none: searching by words alone" if lexical else home.indexes.embedder_identity,
     }
+    if home is None:
+        return versions
+    lexical = home.indexes.embedder_identity == NO_EMBEDDER
+    embedder = "none: searching by words alone" if lexical else home.indexes.embedder_identity
+    return {**versions, **home.repository.versions(), "embedder": embedder}
 
 
-def _paths(home: Home) -> dict[str, str]:
+def _paths() -> dict[str, str]:
+    home = current_settings().home
+    store, size, documents = home / STORE_NAME, "", ""
+    with suppress(OSError):
+        documents = ", ".join(sorted(path.name for path in home.glob("*.md")))
+        size = f" ({size_text(store.stat().st_size)})"
     return {
-        "home": str(home.path),
-        "store": f"{home.repository.path} ({size_text(home.repository.path.stat().st_size)})",
-        "documents": ", ".join(sorted(path.name for path in home.path.glob("*.md"))),
+        "home": str(home),
+        "store": f"{store}{size}",
+        "documents": documents,
         "command": sys.argv[0],
     }
-
-
-def _embedder_faults(home: Home) -> list[Fault]:
-    try:
-        home.indexes.require_embedder()
-    except EmbedderMismatchError as error:
-        return [Fault("embedder", error.problem, error.remedy)]
-    return []
-
-
-def _permission_faults(home: Home) -> list[Fault]:
-    if sys.platform == "win32":
-        return []
-    open_to_others = [path for path in (home.path, *home.path.iterdir()) if _readable_by_others(path)]
-    return [
-        Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{path}'`")
-        for path in open_to_others
-    ]
-
-
-def _readable_by_others(path: Path) -> bool:
-    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))

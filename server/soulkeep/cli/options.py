@@ -74,12 +74,14 @@ def current_days() -> Days:
 
 
 @contextmanager
-def opened_home() -> "Iterator[Home]":
+def opened_home(*, read_only: bool = False) -> "Iterator[Home]":
     """Open the home of the command that is running, and close it after the block."""
     from soulkeep.app import open_home
 
     settings = current_settings()
-    opened = open_home(settings.home, embedder=settings.embedder, options=settings.options)
+    opened = open_home(
+        settings.home, embedder=settings.embedder, options=settings.options, read_only=read_only
+    )
     with closing(opened) as home:
         yield home
         if home.is_new and settings.is_home_named:  # after an error, that is the one line

@@ -18,6 +18,7 @@ from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
 from soulkeep.repository.messages import MessageTable
 from soulkeep.repository.prompts import PromptTable
+from soulkeep.repository.reading import ReadOnlyDatabase
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import Migrating, bootstrap
 from soulkeep.repository.threads import ThreadTable
@@ -31,9 +32,16 @@ class Repository:
     """A store: its tables by noun, and the transactions that span them."""
 
     def __init__(
-        self, path: Path, migrating: Migrating = lambda version: None, days: Days | None = None
+        self,
+        path: Path,
+        migrating: Migrating = lambda version: None,
+        days: Days | None = None,
+        *,
+        read_only: bool = False,
     ) -> None:
         """Open the store at `path`, making or migrating it if need be; without `days`, this machine's.
+
+        One that is opened `read_only` is read as it is, also where nothing can be written.
 
         `migrating` is called with the version of an older store, before anything of it is changed; what
         it raises leaves the store as it was.
@@ -44,7 +52,7 @@ class Repository:
         self.path = path
         days = days or Days()
         with ExitStack() as on_failure:
-            self._database = Database(path)
+            self._database = ReadOnlyDatabase(path) if read_only else Database(path)
             on_failure.callback(self._database.close)
             self.vectors = VectorTable(self._database)
             self.memories = MemoryTable(self._database, self.vectors, days)
@@ -54,9 +62,10 @@ class Repository:
             self.messages = MessageTable(self._database, self.ledger)
             self.documents = DocumentTable(self._database)
             self.consents = ConsentTable(self._database)
-            bootstrap(self._database, rebuild=self._fill_new_tables, migrating=migrating)
-            self._database.note_identity()
-            self._follow_text_rules()
+            if not read_only:
+                bootstrap(self._database, rebuild=self._fill_new_tables, migrating=migrating)
+                self._database.note_identity()
+                self._follow_text_rules()
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
         self.threads = ThreadTable(self._database)

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from soulkeep.errors import (
     StoreNotWritableError,
 )
 from soulkeep.progress import tell
+from soulkeep.repository.extension import load_vectors
 from soulkeep.repository.files import (
     OpenFiles,
     create_file,
@@ -126,9 +126,7 @@ class Database:
     def _configure(self) -> None:
         connection = self._connection
         connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
-        connection.enable_load_extension(True)
-        connection.load_extension(_vec_library())
-        connection.enable_load_extension(False)
+        load_vectors(connection)
         self._use_wal()
         for pragma in (
             "synchronous = NORMAL",
@@ -308,14 +306,6 @@ class Database:
 def _tell_of_vacuum() -> bool:
     tell("Writing the store anew")
     return False  # anything else would end the statement
-
-
-def _vec_library() -> str:
-    # Importing sqlite_vec would import numpy, so its library is loaded by path.
-    spec = find_spec("sqlite_vec")
-    if spec is None or spec.origin is None:
-        raise ImportError("the package sqlite-vec is not installed")
-    return str(Path(spec.origin).with_name("vec0"))
 
 
 def _is_full(folder: Path) -> bool:

@@ -73,7 +73,7 @@ def create_file(path: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         raise StoreNotWritableError(path, "a file stands where its folder should be") from None
     except OSError as error:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - pathlib's fails in a folder that cannot be entered
             raise NotAStoreError(path, "a folder") from None
         raise StoreNotWritableError(path, error.strerror or "refused") from error
 

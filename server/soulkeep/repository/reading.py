@@ -1,0 +1,45 @@
+"""A store that can only be read: on a full or a read-only disk, or in somebody else's folder."""
+
+import threading
+from pathlib import Path
+
+import apsw
+
+from soulkeep.errors import StoreGoneError
+from soulkeep.repository.connection import Database, translated
+from soulkeep.repository.extension import load_vectors
+from soulkeep.repository.files import recognise
+
+
+class ReadOnlyDatabase(Database):
+    """A connection that changes nothing, neither the file nor the folder that it is in."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`.
+
+        Raises:
+            StoreGoneError: There is none that can be read.
+            NotAStoreError: It is none of soulkeep's.
+            StoreError: SQLite cannot read it.
+        """
+        self.path = path
+        self.generation = 0
+        self._lock = threading.RLock()
+        try:
+            recognise(path)
+        except OSError as error:
+            raise StoreGoneError(path) from error
+        # Without a log beside it nobody writes the file, and SQLite need not make one to read it.
+        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+        with translated(path):
+            self._connection = apsw.Connection(
+                f"{path.as_uri()}?{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+            )
+            load_vectors(self._connection)
+
+    def _ready(self, *, to_write: bool = False) -> apsw.Connection:
+        return self._connection
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        self._connection.close()

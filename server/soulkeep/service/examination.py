@@ -1,0 +1,80 @@
+"""What may be wrong with a home beside its store: documents, permissions, the disk, the embedder."""
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from soulkeep.documents import DOCUMENTS, Documents
+from soulkeep.documents.files import locate
+from soulkeep.errors import DocumentError, EmbedderMismatchError, StoreError
+from soulkeep.models import Fault
+from soulkeep.service.indexes import Indexes
+
+LEAST_FREE = 64 * 1024 * 1024
+"""How many bytes a disk should have free: several times what SQLite writes beside a usual store."""
+
+
+def fault_of(error: StoreError | DocumentError) -> Fault:
+    """Return what kept a home from being opened as a fault of it."""
+    name = "store" if isinstance(error, StoreError) else "document"
+    return Fault(name, f"{error.path}: {error.problem}", error.remedy)
+
+
+def embedder_faults(indexes: Indexes) -> list[Fault]:
+    """Return a fault where the store's vectors are not those of the embedder in use."""
+    try:
+        indexes.require_embedder()
+    except EmbedderMismatchError as error:
+        return [Fault("embedder", error.problem, error.remedy)]
+    return []
+
+
+def home_faults(documents: Documents, store: Path) -> list[Fault]:
+    """Return what is wrong around a store: its documents, who may read it, and room on its disk."""
+    mine = os.access in os.supports_effective_ids
+    if not os.access(documents.home, os.R_OK | os.X_OK, effective_ids=mine):
+        return []  # why, whoever could not open the store has said
+    found = (*_document_faults(documents), *_permission_faults(documents.home), *_disk_faults(store))
+    return list(found)
+
+
+def _document_faults(documents: Documents) -> Iterator[Fault]:
+    checks: list[Callable[[], object]] = [
+        partial(locate, documents.home, documents.home / "daily"),
+        *(partial(documents.read, name) for name in DOCUMENTS),
+        *(partial(documents.read_daily, day) for day in documents.list_daily()),
+    ]
+    for check in checks:
+        try:
+            check()
+        except DocumentError as error:
+            yield fault_of(error)
+
+
+def _permission_faults(home: Path) -> Iterator[Fault]:
+    if sys.platform == "win32":
+        return
+    for path in (home, *sorted(home.iterdir())):
+        # Whoever follows a link out of the home would change what is not soulkeep's.
+        if (path == home or not path.is_symlink()) and _readable_by_others(path):
+            quoted = str(path).replace("'", "'\\''")
+            yield Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{quoted}'`")
+
+
+def _readable_by_others(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
+    except FileNotFoundError:  # a file beside the store that SQLite removed meanwhile
+        return False
+
+
+def _disk_faults(store: Path) -> Iterator[Fault]:
+    free = shutil.disk_usage(store.parent).free
+    taken = store.stat().st_size if store.exists() else 0
+    if free < max(LEAST_FREE, taken):
+        remedy = "free some space; a backup or a purge needs as much as the store takes"
+        yield Fault("disk", f"{free / 1e6:,.1f} MB are free where the home is", remedy)

@@ -1,0 +1,208 @@
+"""What `soulkeep doctor` finds around a store, and what it can still say where little is to be had."""
+
+import json
+import os
+import shutil
+import sys
+from collections import namedtuple
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Run
+from soulkeep.app import open_home
+
+unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files or permissions")
+
+Space = namedtuple("Space", "total used free")
+
+
+@pytest.fixture
+def kept(run: Run, home_path: Path) -> Path:
+    run("remember", "The harbour is frozen.")
+    run("documents", "log", "It thaws.")
+    return home_path
+
+
+def faults(run: Run) -> list[dict[str, str]]:
+    code, out, err = run("doctor", "--json")
+    found: list[dict[str, str]] = json.loads(out)["faults"]
+    assert (code, err) == (1 if found else 0, "")
+    text = run("doctor")[1]
+    for fault in found:
+        assert f"FAULT {fault['name']}: {fault['detail']}; {fault['remedy']}.\n" in text
+    last = "1 fault found." if len(found) == 1 else f"{len(found)} faults found."
+    assert text.endswith(f"{last}\n" if found else "Everything is in order.\n")
+    return found
+
+
+def link_out(path: Path) -> None:
+    outside = next(folder for folder in path.parents if folder.name == "home").with_name("outside")
+    outside.mkdir(exist_ok=True)
+    path.replace(outside / path.name)
+    path.symlink_to(outside / path.name)
+
+
+def link_nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.with_name("nowhere"))
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir(mode=0o700)
+
+
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def write_latin(path: Path) -> None:
+    path.write_bytes("# Grüße\n".encode("latin-1"))
+
+
+@unix
+@pytest.mark.parametrize("spoil", [link_out, link_nowhere, make_folder, make_pipe, write_latin])
+@pytest.mark.parametrize("name", ["SOUL.md", "MEMORY.md", "daily"])
+def test_a_document_that_cannot_be_read_is_a_fault(
+    run: Run, kept: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    path = next((kept / "daily").glob("*.md")) if name == "daily" else kept / name
+    spoil(path)
+
+    (fault,) = faults(run)
+
+    assert fault["name"] == "document"
+    assert str(path) in fault["detail"]
+    assert "chmod" not in fault["remedy"]
+
+
+@unix
+def test_a_folder_of_logs_that_is_somewhere_else_is_a_fault(run: Run, kept: Path) -> None:
+    link_out(kept / "daily")
+
+    assert {fault["name"] for fault in faults(run)} == {"document"}
+
+
+@unix
+def test_a_link_inside_the_home_is_in_order(run: Run, kept: Path) -> None:
+    (kept / "notes").mkdir(mode=0o700)
+    (kept / "SOUL.md").replace(kept / "notes" / "soul.md")
+    (kept / "SOUL.md").symlink_to(kept / "notes" / "soul.md")
+
+    assert faults(run) == []
+
+
+@unix
+def test_no_permission_is_changed_through_a_link_out_of_the_home(run: Run, kept: Path) -> None:
+    for name, mode in (("shared", 0o755), ("open.txt", 0o644)):
+        target = kept.parent / name
+        target.mkdir() if mode == 0o755 else target.touch()
+        target.chmod(mode)
+        (kept / name).symlink_to(target)
+    (kept / "gone").symlink_to(kept.parent / "gone")
+    assert faults(run) == []
+
+    (kept / "it's.md").touch()
+    (kept / "it's.md").chmod(0o644)
+    (fault,) = faults(run)
+    command = fault["remedy"].removeprefix("run `").removesuffix("`")
+    assert os.system(command) == 0  # noqa: S605 - what a user would paste
+    assert faults(run) == []
+
+
+@pytest.mark.parametrize("free", [0, 1_000_000, 50_000_000])
+def test_a_disk_that_is_nearly_full_is_a_fault(
+    run: Run, kept: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Space(10**9, 10**9 - free, free))
+
+    (fault,) = faults(run)
+
+    assert (fault["name"], fault["detail"].split(" are ")[0]) == ("disk", f"{free / 1e6:.1f} MB")
+
+
+@contextmanager
+def as_nobody(home: Path) -> Iterator[None]:
+    """Let the home be read by everybody and written by nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may become somebody else")
+    for folder in home.parents[:4]:  # pytest makes its folders for their owner only
+        folder.chmod(0o755)
+    for path in home.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    home.chmod(0o555)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@unix
+@pytest.mark.parametrize("with_log", [False, True])
+def test_a_home_that_can_only_be_read_is_examined_as_far_as_it_can_be(
+    run: Run, kept: Path, with_log: bool
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    if with_log:
+        other: Any = open_home(kept)
+        before = {path: path.stat().st_mtime_ns for path in kept.rglob("*")}
+    with as_nobody(kept):
+        code, out, err = run("doctor", "--json")
+    if with_log:
+        other.close()
+
+    found = json.loads(out)
+    assert (code, err) == (1, "")
+    assert found["rows"]["memories"] == 1
+    assert found["versions"]["sqlite-vec"].startswith("v")
+    assert found["paths"]["home"] == str(kept)
+    assert [fault["name"] for fault in found["faults"] if fault["name"] != "permissions"] == ["store"]
+    if not with_log:
+        assert {path: path.stat().st_mtime_ns for path in kept.rglob("*")} == before
+
+
+@unix
+def test_a_home_that_cannot_even_be_entered_is_one_fault(run: Run, kept: Path) -> None:
+    with as_nobody(kept):
+        os.seteuid(0)
+        kept.parent.chmod(0o700)
+        os.seteuid(65534)
+        code, out, err = run("doctor", "--json")
+        listed = run("memories", "list")
+
+    (fault,) = json.loads(out)["faults"]
+    assert (code, err, fault["name"]) == (1, "", "store")
+    assert "Permission denied" in fault["detail"]
+    assert listed[0] == 1
+    assert listed[2].count("\n") == 1
+
+
+def test_a_damaged_store_does_not_keep_the_rest_from_being_examined(run: Run, kept: Path) -> None:
+    (kept / "soulkeep.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 8_000)
+    write_latin(kept / "SOUL.md")
+
+    names = [fault["name"] for fault in faults(run)]
+
+    assert names == ["store", "document"]
+
+
+def test_what_stands_in_the_place_of_the_store_is_a_fault(run: Run, kept: Path) -> None:
+    (kept / "soulkeep.db").write_text("A letter.", encoding="utf-8")
+
+    (fault,) = faults(run)
+
+    assert "not a soulkeep store" in fault["detail"]
+    assert (kept / "soulkeep.db").read_text(encoding="utf-8") == "A letter."
+
+
+def test_counts_are_of_the_store(run: Run, kept: Path) -> None:
+    with closing(open_home(kept)) as home:
+        expected = home.repository.count_rows()
+
+    assert json.loads(run("doctor", "--json")[1])["rows"] == expected
