@@ -1,6 +1,8 @@
 """Backups and restore on real files: consistent under writers, verified, bounded, and undone."""
 
+import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -736,3 +738,21 @@ def test_the_setting_bounds_the_backups(
     monkeypatch.setenv("SOULKEEP_BACKUPS", "0")
     code, _, err = run("backup")
     assert (code, "SOULKEEP_BACKUPS" in err) == (2, True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EIO])
+def test_a_restore_that_cannot_be_copied_is_said_in_a_sentence(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run("remember", "Kept.")
+    name = json.loads(run("backup", "--json")[1])["id"]
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number), str(target))
+
+    monkeypatch.setattr(shutil, "copy2", refuse)
+    code, out, err = run("restore", name, "--yes")
+
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"a backup cannot be written here ({os.strerror(number)}); " in err
+    assert "Kept." in run("memories", "list")[1]

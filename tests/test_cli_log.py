@@ -222,3 +222,24 @@ def test_a_home_without_anything_has_figures(home_path: Path) -> None:
 
     assert figures.memories_by_type == {}
     assert figures.usage == ()
+
+
+def test_sizes_are_of_the_store_its_backups_and_the_documents_and_of_nothing_else(
+    run: Run, home_path: Path
+) -> None:
+    run("remember", "One.")
+    run("documents", "add", "MEMORY.md", "User Facts", "Likes plums.")
+    run("documents", "log", "Bought plums.")
+    run("backup")
+    (home_path / ".git").mkdir()
+    (home_path / ".git" / "objects").write_bytes(b"x" * 10_000_000)
+    (home_path / "gone.md").symlink_to(home_path / "nowhere")
+
+    def taken(*names: str) -> int:
+        return sum(p.stat().st_size for name in names for p in home_path.glob(name) if p.is_file())
+
+    sizes = document(run, "stats")["sizes"]
+
+    assert 0 <= sizes["store"] - taken("soulkeep.db*") < 100_000  # its log is there while it is open
+    assert sizes["backups"] == taken("backups/**/*") > sizes["documents"]
+    assert sizes["documents"] == taken("*.md", "daily/*", "history/**/*") > 1_000

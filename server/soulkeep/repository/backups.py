@@ -10,8 +10,9 @@ import apsw
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
 from soulkeep.progress import tell
 from soulkeep.repository.checks import SOURCES
-from soulkeep.repository.connection import BUSY_TIMEOUT_S, Database, translated
+from soulkeep.repository.connection import BUSY_TIMEOUT_S, Database
 from soulkeep.repository.files import APPLICATION_ID, create_file, store_identity
+from soulkeep.repository.refusals import translated
 from soulkeep.repository.schema import STEPS
 
 CHANGES_SKIPPED = 2**32

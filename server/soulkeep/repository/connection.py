@@ -1,10 +1,10 @@
-"""The one connection to the store's file: opening it, its transactions, and SQLite's errors as ours."""
+"""The one connection to the store's file: opening it, its statements and its transactions."""
 
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,9 @@ from soulkeep.errors import (
     HALF_A_PAIR,
     IdTooLargeError,
     InvalidInputError,
-    OwnerGoneError,
-    StoreBusyError,
-    StoreCorruptError,
-    StoreError,
-    StoreFullError,
     StoreGoneError,
-    StoreNotWritableError,
 )
 from soulkeep.progress import tell
-from soulkeep.repository.extension import load_vectors
 from soulkeep.repository.files import (
     OpenFiles,
     create_file,
@@ -31,13 +24,13 @@ from soulkeep.repository.files import (
     require_same_store,
     store_identity,
 )
+from soulkeep.repository.refusals import translated
 
 BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
 
 _STEPS_BETWEEN_REPORTS = 20_000
 """SQLite's own steps, some ten milliseconds."""
-_FULL_DISK_BYTES = 256 * 1024
 
 Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -308,36 +301,16 @@ def _tell_of_vacuum() -> bool:
     return False  # anything else would end the statement
 
 
-def _is_full(folder: Path) -> bool:
-    try:
-        return shutil.disk_usage(folder).free < _FULL_DISK_BYTES
-    except OSError:  # the folder itself is gone
-        return False
+def load_vectors(connection: apsw.Connection) -> None:
+    """Load sqlite-vec into a connection."""
+    connection.enable_load_extension(True)
+    connection.load_extension(_vec_library())
+    connection.enable_load_extension(False)
 
 
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into ours, so that no caller has to know SQLite."""
-    try:
-        yield
-    except (apsw.BusyError, apsw.LockedError) as error:
-        raise StoreBusyError(path) from error
-    except apsw.FullError as error:
-        raise StoreFullError(path) from error
-    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
-        raise StoreNotWritableError(path, str(error)) from error
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise StoreCorruptError(path, str(error)) from error
-    except apsw.IOError as error:
-        # A full disk shows as a failed write of one kind or another.
-        if _is_full(path.parent):
-            raise StoreFullError(path) from error
-        raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
-    except apsw.Error as error:
-        raise _refused(path, error) from error
-
-
-def _refused(path: Path, error: apsw.Error) -> StoreError:
-    if str(error).startswith("FOREIGN KEY"):
-        return OwnerGoneError(path)
-    return StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor --repair`")
+def _vec_library() -> str:
+    # Importing sqlite_vec would import numpy, so its library is loaded by path.
+    spec = find_spec("sqlite_vec")
+    if spec is None or spec.origin is None:
+        raise ImportError("the package sqlite-vec is not installed")
+    return str(Path(spec.origin).with_name("vec0"))

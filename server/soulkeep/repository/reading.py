@@ -6,9 +6,9 @@ from pathlib import Path
 import apsw
 
 from soulkeep.errors import StoreGoneError
-from soulkeep.repository.connection import Database, translated
-from soulkeep.repository.extension import load_vectors
+from soulkeep.repository.connection import Database, load_vectors
 from soulkeep.repository.files import recognise
+from soulkeep.repository.refusals import translated
 
 
 class ReadOnlyDatabase(Database):

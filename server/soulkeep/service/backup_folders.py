@@ -15,6 +15,7 @@ from soulkeep.documents.files import sync_folder, write_new
 from soulkeep.errors import BackupDamagedError, BackupsBusyError, StoreError
 from soulkeep.records import Backup
 
+FOLDER = "backups"
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 60.0
 
@@ -66,6 +67,21 @@ def writing(folder: Path) -> Iterator[None]:
         problem = f"a backup cannot be written here ({error.strerror or error})"
         remedy = "free some space or make the folder writable for you, then try again"
         raise StoreError(folder, problem, remedy) from error
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder with all that is in it, up to the first file that cannot be copied.
+
+    Raises:
+        OSError: The file system refuses. That of shutil.copytree holds a list of tuples, not a sentence.
+    """
+    target.mkdir(mode=0o700)
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(mode=0o700)
+        else:
+            shutil.copy2(path, place)
 
 
 def list_backups(folder: Path) -> list[Backup]:

@@ -25,7 +25,9 @@ from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
 from soulkeep.repository.backups import examine, fit, replacing, seal, snapshot
 from soulkeep.service.backup_folders import (
+    FOLDER,
     MANIFEST,
+    copy_folder,
     exclusive,
     list_backups,
     put_in_place,
@@ -40,7 +42,6 @@ from soulkeep.service.backup_folders import (
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import parse_moment, require_text
 
-FOLDER = "backups"
 MAX_LABEL = 200
 
 BULK = 100
@@ -172,7 +173,7 @@ class Backups:
             backup = read_backup(original)
             tell("Writing a backup anew")
             verify_files(original)
-            shutil.copytree(original, copy)
+            copy_folder(original, copy)
             store = copy / self._store.name
             change(store)
             seal(store)
@@ -275,7 +276,7 @@ class Backups:
         if counts != backup.counts:
             raise BackupDamagedError(original, "its counts are not those of its manifest")
         tell("Copying the backup")
-        shutil.copytree(original, path)
+        copy_folder(original, path)
         if not self._store.exists():
             Repository(self._store).close()
         fit(copy, self._store)

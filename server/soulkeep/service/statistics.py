@@ -1,18 +1,23 @@
 """What happened in a store, and how much of it: the log, and figures by day, type and model."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from soulkeep.days import Days
+from soulkeep.documents import DOCUMENTS
 from soulkeep.models import Clock, timestamp
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository import Repository
+from soulkeep.service.backup_folders import FOLDER
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
 
 MAX_LOG = 10_000
+
+_DOCUMENTS = {*DOCUMENTS, "daily", "history"}
 
 DAYS = 30
 """How many days the figures by day go back, today included."""
@@ -88,12 +93,17 @@ class Statistics:
 def _sizes(store: Path) -> dict[str, int]:
     sizes = {"store": 0, "backups": 0, "documents": 0}
     for path in store.parent.rglob("*"):
-        if path.is_file():
-            sizes[_kind(path, store)] += path.stat().st_size
+        kind = _kind(path.relative_to(store.parent).parts[0], store.name)
+        with suppress(OSError):  # gone meanwhile, or not to be looked at
+            if kind and path.is_file():
+                sizes[kind] += path.stat().st_size
     return sizes
 
 
-def _kind(path: Path, store: Path) -> str:
-    if path.parent == store.parent and path.name.startswith(f"{store.name}."):
+def _kind(first: str, store: str) -> str | None:
+    """Return what a file belongs to whose path in the home begins so; None for what is the user's."""
+    if first == FOLDER or first.startswith(f"{store}."):
         return "backups"
-    return "store" if path.parent == store.parent and path.name.startswith(store.name) else "documents"
+    if first.startswith(store):
+        return "store"
+    return "documents" if first in _DOCUMENTS else None
