@@ -20,6 +20,7 @@ from mcp.types import (
 
 from soulkeep.app import open_home
 from soulkeep.models import NewMemory, PromptOffer
+from soulkeep.resources import state_of
 from soulkeep.service.home import Home
 from soulkeep.transport import DRAIN_S
 from soulkeep.watching import _Changes, _Seen
@@ -312,15 +313,27 @@ def home(make_home: Callable[..., Home]) -> Home:
 
 def test_the_first_look_finds_nothing_changed_and_each_change_is_found_once(home: Home) -> None:
     thread = home.threads.create_thread("Roof")
-    seen = _Seen(home)
+    address = f"soulkeep://threads/{thread.id}"
+    seen = _Seen(home, {address: state_of(home, address)})
     assert seen.look(()) == seen.look(()) == _Changes()
 
     edit(home, "MEMORY.md")
-    assert seen.look(()) == _Changes(files=frozenset({"MEMORY.md"}))
+    assert seen.look(()) == _Changes(frozenset({"MEMORY.md"}), frozenset({CONTEXT}))
     home.memories.remember([NewMemory("Slates.", thread_id=thread.id)])
-    assert seen.look(()) == _Changes(threads=(thread.id,))
+    assert seen.look(()) == _Changes(updated=frozenset({address, CONTEXT}))
     (home.path / "SOUL.md").unlink()
-    assert seen.look(()) == _Changes(files=frozenset({"SOUL.md"}), files_come_or_gone=True)
+    gone = _Changes(frozenset({"SOUL.md"}), frozenset({CONTEXT}), listed=True)
+    assert (seen.look(()), seen.look(())) == (gone, _Changes())
+
+
+def test_a_recall_changes_nothing_that_is_told(home: Home) -> None:
+    thread = home.threads.create_thread("Roof")
+    address = f"soulkeep://threads/{thread.id}"
+    seen = _Seen(home, {address: state_of(home, address)})
+    seen.look(())
+
+    home.memories.recall("anything", thread_id=thread.id)
+
     assert seen.look(()) == _Changes()
 
 
@@ -342,15 +355,19 @@ def test_prompts_are_read_only_after_one_of_them_may_have_changed(
     for number in range(5):
         other.memories.remember([NewMemory(f"Memory {number}.")])
         home.memories.remember([NewMemory(f"Another {number}.")])
-        assert seen.look(()) == _Changes()
+        assert seen.look(()) == _Changes(updated=frozenset({CONTEXT}))
     assert reads == []
 
+    same, others = (
+        _Changes(updated=frozenset({CONTEXT})),
+        _Changes(frozenset(), frozenset({CONTEXT}), True),
+    )
     other.prompts.change_prompt(prompt.id, content="Be brief.\nForever")
-    assert seen.look(()) == _Changes(prompts=True)
+    assert seen.look(()) == same
     other.prompts.change_prompt(prompt.id, content="Be kind!!\nForever")
-    assert seen.look(()) == _Changes(offers=True, prompts=True)
+    assert seen.look(()) == others
     home.repository._database.execute("UPDATE global_prompts SET priority = 3")
-    assert seen.look(()) == _Changes(prompts=True)
+    assert seen.look(()) == same
     assert len(reads) == 3
 
 

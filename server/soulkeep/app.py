@@ -100,7 +100,7 @@ def build_server(
         description="Long-term memory in files you own",
         instructions=tools.INSTRUCTIONS,
         lifespan=lifespan,
-        middleware=[open_session, notifications.note_session, read_answers],
+        middleware=[open_session, notifications.note_session, protocol.refuse_cursors, read_answers],
         subscriptions=notifications.bus,
     )
     server.add_tools = partial(tools.register, server, tools_offered)
@@ -134,6 +134,7 @@ def serve(settings: Settings) -> None:
         server = build_server(home, notifications, tools_offered=settings.tools)
         gc.freeze()
         gc.enable()
-        signalled = anyio.run(serve_stdio, server, initialization_options(server), watch_home)
+        options = initialization_options(server)
+        signalled = anyio.run(serve_stdio, server, options, watch_home, notifications.close)
     if signalled:
         os._exit(0)

@@ -1,10 +1,10 @@
 """Every error that soulkeep raises on purpose.
 
 SoulkeepError
-├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError · ChangeNotFoundError ·
-│                         PromptNotFoundError · PromptNameNotFoundError · SectionNotFoundError ·
-│                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError ·
-│                         IdTooLargeError
+├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError (MemoryForgottenError) ·
+│                         ChangeNotFoundError · PromptNotFoundError · PromptNameNotFoundError ·
+│                         SectionNotFoundError · EntryNotFoundError · VersionNotFoundError ·
+│                         BackupNotFoundError · IdTooLargeError
 ├── UndoConflictError
 ├── InvalidInputError
 ├── UnknownArgumentError
@@ -67,6 +67,14 @@ class MemoryNotFoundError(NotFoundError):
     def __init__(self, memory_id: int) -> None:
         self.memory_id = memory_id
         super().__init__(f"There is no memory {memory_id}", "use an id that recall returned")
+
+
+class MemoryForgottenError(MemoryNotFoundError):
+    """The memory is in the trash."""
+
+    def __init__(self, memory_id: int) -> None:
+        self.memory_id = memory_id
+        NotFoundError.__init__(self, f"Memory {memory_id} is in the trash; restore it to use it again.")
 
 
 class ChangeNotFoundError(NotFoundError):

@@ -1,10 +1,8 @@
-"""What the SDK's server leaves out: pages of resources, and notifications in the handshake era.
+"""What the SDK's server leaves out: pages of resources, and who is told of changes of which.
 
 With `transport` the only module that touches the SDK's private parts.
 """
 
-import base64
-import binascii
 import weakref
 from collections import defaultdict
 
@@ -16,6 +14,7 @@ from mcp.server.context import CallNext, HandlerResult
 from mcp.server.models import InitializationOptions
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
+    ListenHandler,
     PromptsListChanged,
     ResourcesListChanged,
     ResourceUpdated,
@@ -28,12 +27,15 @@ from mcp.types import (
     ListResourcesResult,
     PaginatedRequestParams,
     SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
     UnsubscribeRequestParams,
 )
 
 from soulkeep.calls import CheckedServer
-from soulkeep.errors import SoulkeepError
-from soulkeep.resources import list_changing
+from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError
+from soulkeep.listing import list_page
+from soulkeep.resources import state_of
 from soulkeep.service.home import Home
 
 PAGE = 100
@@ -41,6 +43,12 @@ PAGE = 100
 
 HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
 """Requests that look at nothing and change nothing."""
+
+_WHOLE_LISTS = frozenset({"tools/list", "prompts/list", "resources/templates/list"})
+"""Requests that are answered on one page."""
+
+MOST_SUBSCRIBED = 1_000
+"""Resources that are looked at after each write to the store, at the most."""
 
 _Context = ServerRequestContext[Home, object]
 
@@ -57,8 +65,15 @@ class Notifications:
         self.ready = anyio.Event()
         if not watched:
             self.ready.set()
+        self.states: dict[str, str] = {}
+        """What `state_of` said of each resource that is subscribed to when its change was last told."""
+        self._listens = ListenHandler(self.bus)
         self._clients: weakref.WeakSet[Connection] = weakref.WeakSet()
         self._subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
+
+    def close(self) -> None:
+        """End the streams of notifications of the modern era, which go on until somebody does."""
+        self._listens.close()
 
     async def resource_updated(self, uri: str) -> None:
         """Say that what a resource holds has changed, to whoever subscribed to it."""
@@ -88,13 +103,45 @@ class Notifications:
 
     async def subscribe(self, ctx: _Context, params: SubscribeRequestParams) -> EmptyResult:
         """Answer resources/subscribe."""
-        self._subscribed[params.uri].add(_connection(ctx))
+        await self._add(ctx, params.uri)
         return EmptyResult()
 
     async def unsubscribe(self, ctx: _Context, params: UnsubscribeRequestParams) -> EmptyResult:
         """Answer resources/unsubscribe."""
-        self._subscribed[params.uri].discard(_connection(ctx))
+        self._remove(ctx, params.uri)
         return EmptyResult()
+
+    async def listen(
+        self, ctx: _Context, params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        """Answer subscriptions/listen, once it ends."""
+        uris = params.notifications.resource_subscriptions or []
+        try:
+            for uri in uris:
+                await self._add(ctx, uri)
+            return await self._listens(ctx, params)
+        finally:
+            for uri in uris:
+                self._remove(ctx, uri)
+
+    async def _add(self, ctx: _Context, uri: str) -> None:
+        try:
+            state = await anyio.to_thread.run_sync(state_of, ctx.lifespan_context, uri)
+        except NotFoundError as error:
+            raise MCPError(code=INVALID_PARAMS, message=str(error), data={"uri": uri}) from error
+        except SoulkeepError as error:
+            raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
+        if len(self.states) >= MOST_SUBSCRIBED and uri not in self.states:
+            message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
+            raise MCPError(code=INVALID_PARAMS, message=message)
+        self.states.setdefault(uri, state)
+        self._subscribed[uri].add(_connection(ctx))
+
+    def _remove(self, ctx: _Context, uri: str) -> None:
+        if uri in self._subscribed:
+            self._subscribed[uri].discard(_connection(ctx))
+            if not self._subscribed[uri]:
+                del self._subscribed[uri], self.states[uri]
 
 
 def _connection(ctx: _Context) -> Connection:
@@ -102,23 +149,34 @@ def _connection(ctx: _Context) -> Connection:
     return ctx.session._connection
 
 
+async def refuse_cursors(ctx: _Context, call_next: CallNext) -> HandlerResult:
+    """Refuse to go on with a list that has one page, where the SDK would begin anew: SDK middleware."""
+    if ctx.method in _WHOLE_LISTS and (ctx.params or {}).get("cursor") is not None:
+        message = "`cursor` is none of ours, since this list has one page; list without one."
+        raise MCPError(code=INVALID_PARAMS, message=message)
+    return await call_next(ctx)
+
+
 def complete(server: CheckedServer, notifications: Notifications) -> None:
     """Add to a server the handlers that the SDK's does not have."""
     low = server._lowlevel_server
     low.add_request_handler("resources/subscribe", SubscribeRequestParams, notifications.subscribe)
     low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, notifications.unsubscribe)
+    low.add_request_handler(
+        "subscriptions/listen", SubscriptionsListenRequestParams, notifications.listen
+    )
 
     async def list_resources(ctx: _Context, params: PaginatedRequestParams) -> ListResourcesResult:
-        home = ctx.lifespan_context
-        fixed = {resource.uri: resource for resource in await server.list_resources()}
+        fixed = await server.list_resources()
         try:
-            changing = await anyio.to_thread.run_sync(list_changing, home)
+            resources, more = await anyio.to_thread.run_sync(
+                list_page, ctx.lifespan_context, fixed, PAGE, params.cursor
+            )
+        except InvalidInputError as error:
+            raise MCPError(code=INVALID_PARAMS, message=str(error)) from error
         except SoulkeepError as error:
             raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
-        every = list((fixed | {resource.uri: resource for resource in changing}).values())
-        begin = _place(params.cursor)
-        more = _cursor(begin + PAGE) if begin + PAGE < len(every) else None
-        return ListResourcesResult(resources=every[begin : begin + PAGE], next_cursor=more)
+        return ListResourcesResult(resources=resources, next_cursor=more)
 
     low.add_request_handler("resources/list", PaginatedRequestParams, list_resources)
 
@@ -127,19 +185,3 @@ def initialization_options(server: CheckedServer) -> InitializationOptions:
     """Return what the handshake announces: the SDK's defaults and the notifications that are sent."""
     options = NotificationOptions(prompts_changed=True, resources_changed=True)
     return server._lowlevel_server.create_initialization_options(options)
-
-
-def _cursor(place: int) -> str:
-    return base64.urlsafe_b64encode(str(place).encode()).decode()
-
-
-def _place(cursor: str | None) -> int:
-    if cursor is None:
-        return 0
-    try:
-        place = base64.urlsafe_b64decode(cursor.encode())
-    except (ValueError, binascii.Error):
-        place = b""
-    if not place.isdigit() or len(place) > 9:
-        raise MCPError(code=INVALID_PARAMS, message="The cursor is none of ours; list without one.")
-    return int(place)

@@ -4,32 +4,31 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from typing import TypeVar
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
-from mcp.types import Annotations, Resource
 
 from soulkeep.calls import CheckedServer
-from soulkeep.documents import DOCUMENTS, DocumentName
-from soulkeep.errors import NotFoundError, SoulkeepError, excerpt
+from soulkeep.documents import DocumentName
+from soulkeep.errors import MemoryForgottenError, NotFoundError, SoulkeepError, excerpt
 from soulkeep.fence import DATA, fenced, plain
-from soulkeep.models import Thread, timestamp
+from soulkeep.models import Memory, Thread
 from soulkeep.service.home import Home
 
 CONTEXT_URI = "soulkeep://context"
 STATS_URI = "soulkeep://stats"
-_MARKDOWN = "text/markdown"
-_ID = re.compile(r"-?[0-9]{1,60}")
-_THREADS = 1_000
+MARKDOWN = "text/markdown"
 _RECENT = 50
+_SCHEME = "soulkeep://"
+_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
 
 _Result = TypeVar("_Result")
 
-_TITLES: dict[DocumentName, tuple[str, str]] = {
+TITLES: dict[DocumentName, tuple[str, str]] = {
     "SOUL.md": (
         "Agent identity",
         "Who the agent is: values, style, learned preferences, boundaries.",
@@ -57,17 +56,17 @@ def thread_uri(thread_id: str) -> str:
 
 
 def register(server: CheckedServer, home: Home) -> None:
-    """Add the resources to a server; those that come and go are listed by `list_changing`."""
-    for name, (title, description) in _TITLES.items():
+    """Add the resources to a server; `listing` lists those that come and go."""
+    for name, (title, description) in TITLES.items():
         server.resource(
-            document_uri(name), name=name, title=title, description=description, mime_type=_MARKDOWN
+            document_uri(name), name=name, title=title, description=description, mime_type=MARKDOWN
         )(partial(_served, partial(home.documents.read, name)))
     server.resource(
         CONTEXT_URI,
         name="context",
         title="Context",
         description="What a conversation starts with; the tool get_context takes a thread and a budget.",
-        mime_type=_MARKDOWN,
+        mime_type=MARKDOWN,
     )(partial(_served, lambda: _context_text(home)))
     server.resource(
         STATS_URI,
@@ -97,14 +96,14 @@ def _register_templates(server: CheckedServer) -> None:
         name="daily log",
         title="Daily log",
         description="The log of a day, by its date: 2026-11-22.",
-        mime_type=_MARKDOWN,
+        mime_type=MARKDOWN,
     )(_read_log)
     server.resource(
         "soulkeep://threads/{thread_id}",
         name="thread",
         title="Thread",
         description="A thread's title, prompt and latest memories.",
-        mime_type=_MARKDOWN,
+        mime_type=MARKDOWN,
     )(_read_thread)
     server.resource(
         "soulkeep://memories/{memory_id}",
@@ -126,29 +125,50 @@ async def _served(work: Callable[[], _Result]) -> _Result:
 
 async def _read_memory(memory_id: str, ctx: Context[Home]) -> str:
     home = ctx.request_context.lifespan_context
-    if not _ID.fullmatch(memory_id):
-        rule = f"{excerpt(memory_id)} is no id of a memory; use a number that recall shows."
-        raise ResourceNotFoundError(rule)
-    wanted = int(memory_id)
-    return await _served(lambda: home.repository.memories.get_memory(wanted).content)
+    return await _served(lambda: _memory_text(home, memory_id))
 
 
 async def _read_log(date: str, ctx: Context[Home]) -> str:
     home = ctx.request_context.lifespan_context
-    try:
-        day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC).date()
-    except ValueError:
-        rule = f"{excerpt(date)} is no date; write it like 2026-11-22."
-        raise ResourceNotFoundError(rule) from None
-    text = await _served(lambda: home.documents.read_daily(day))
-    if text is None:
-        raise ResourceNotFoundError(f"There is no log of {day}; the tool log_day starts today's.")
-    return text
+    return await _served(lambda: _log_text(home, date))
 
 
 async def _read_thread(thread_id: str, ctx: Context[Home]) -> str:
     home = ctx.request_context.lifespan_context
     return await _served(lambda: _thread_text(home, home.repository.threads.get_thread(thread_id)))
+
+
+def _memory_text(home: Home, memory_id: str) -> str:
+    memory = _memory(home, memory_id)
+    if str(memory.id) == memory_id:
+        return memory.content
+    heading = f"Memory {memory_id} was replaced by memory {memory.id}, which says:"
+    return f"{heading}\n\n{fenced(memory.content)}"
+
+
+def _memory(home: Home, memory_id: str) -> Memory:
+    # With all that Python takes for a number, one memory would have many addresses.
+    if not _WHOLE_NUMBER.fullmatch(memory_id):
+        rule = f"{excerpt(memory_id)} is no id of a memory; use a number that recall shows."
+        raise NotFoundError(rule)
+    return home.lifecycle.get_memory(int(memory_id))
+
+
+def _log_text(home: Home, day: str) -> str:
+    text = home.documents.read_daily(_day(day))
+    if text is None:
+        raise NotFoundError(f"There is no log of {day}; the tool log_day starts today's.")
+    return text
+
+
+def _day(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise NotFoundError(f"{excerpt(text)} is no date; write it like 2026-11-22.")
+    return day
 
 
 def _thread_text(home: Home, thread: Thread) -> str:
@@ -167,55 +187,44 @@ def _thread_text(home: Home, thread: Thread) -> str:
     return "\n".join(lines)
 
 
-def list_changing(home: Home) -> list[Resource]:
-    """Return documents, logs (latest first) and active threads, with their sizes and dates."""
-    documents = [_document(home, name) for name in DOCUMENTS]
-    logs = [_log(home, day) for day in reversed(home.documents.list_daily())]
-    threads = map(_thread, home.repository.threads.list_threads(_THREADS))
-    return [*documents, *logs, *threads]
+def state_of(home: Home, uri: str) -> str:
+    """Return a text that changes whenever the resource with this address does; "" where a file tells.
+
+    A log may still be to come, and a thread or memory gone: that is a state too.
+
+    Raises:
+        NotFoundError: There is no such resource, and was none.
+        StoreError: The store cannot be read.
+    """
+    if uri == STATS_URI:
+        return _stats_text(home)
+    if uri == CONTEXT_URI or uri in map(document_uri, TITLES):
+        return ""
+    kind, _, key = uri.removeprefix(_SCHEME).partition("/")
+    if uri.startswith(_SCHEME) and kind in _STATES:
+        return _STATES[kind](home, key)
+    known = "resources/list and resources/templates/list name what there is"
+    raise NotFoundError(f"There is no resource {excerpt(uri)}; {known}.")
 
 
-def _document(home: Home, name: DocumentName) -> Resource:
-    title, description = _TITLES[name]
-    size, modified = _size_and_date(home, name)
-    return Resource(
-        uri=document_uri(name),
-        name=name,
-        title=title,
-        description=description,
-        mime_type=_MARKDOWN,
-        size=size,
-        annotations=Annotations(audience=["user", "assistant"], priority=1.0, last_modified=modified),
-    )
-
-
-def _log(home: Home, day: date) -> Resource:
-    size, modified = _size_and_date(home, f"daily/{day.isoformat()}.md")
-    return Resource(
-        uri=log_uri(day),
-        name=f"daily/{day.isoformat()}.md",
-        title=f"Log of {day.isoformat()}",
-        mime_type=_MARKDOWN,
-        size=size,
-        annotations=Annotations(audience=["user", "assistant"], priority=0.5, last_modified=modified),
-    )
-
-
-def _thread(thread: Thread) -> Resource:
-    return Resource(
-        uri=thread_uri(thread.id),
-        name=thread.id,
-        title=" ".join(thread.title.split()),
-        mime_type=_MARKDOWN,
-        annotations=Annotations(
-            audience=["user", "assistant"], priority=0.3, last_modified=thread.last_active_at
-        ),
-    )
-
-
-def _size_and_date(home: Home, name: str) -> tuple[int | None, str | None]:
+def _memory_state(home: Home, memory_id: str) -> str:
     try:
-        status = (home.path / name).stat()
-    except OSError:
-        return None, None
-    return status.st_size, timestamp(datetime.fromtimestamp(status.st_mtime, UTC))
+        return repr(_memory(home, memory_id))
+    except MemoryForgottenError as error:
+        return str(error)
+
+
+def _thread_state(home: Home, thread_id: str) -> str:
+    return _thread_text(home, home.repository.threads.get_thread(thread_id))
+
+
+def _log_state(_: Home, day: str) -> str:
+    _day(day)
+    return ""
+
+
+_STATES: dict[str, Callable[[Home, str], str]] = {
+    "daily": _log_state,
+    "threads": _thread_state,
+    "memories": _memory_state,
+}

@@ -43,7 +43,6 @@ DRAIN_S = 5.0
 # An unterminated string runs to the end, so that no text is scanned twice.
 _TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*+(?:"|\Z)|-?\d[\d.eE+-]*|[{}\[\]:,]', re.DOTALL)
 _PLAIN_ID = re.compile(r'-?\d{1,18}|"[^"\\]*"')
-_UNANSWERED = frozenset({"subscriptions/listen"})
 
 
 class RefusedError(Exception):
@@ -127,8 +126,10 @@ def _request_id(text: str) -> RequestId | None:
 class Exchange:
     """The two directions of one connection, and which requests still wait for their reply."""
 
-    def __init__(self, lines: BinaryIO) -> None:
+    def __init__(self, lines: BinaryIO, at_end: Callable[[], None] = lambda: None) -> None:
+        """Read `lines`; after the last one `at_end` lets requests end that wait for what is to come."""
         self._lines = lines
+        self._at_end = at_end
         self._waiting: Counter[RequestId] = Counter()
         self._settled = anyio.Event()
         self.begun = anyio.Event()
@@ -148,6 +149,7 @@ class Exchange:
                 self._note_request(message)
                 is_error = isinstance(message, JSONRPCError)
                 yield message.model_dump_json(exclude_unset=True) if is_error else line.decode()
+        self._at_end()
         await self._drain()
 
     async def _next_line(self) -> bytes:
@@ -156,8 +158,7 @@ class Exchange:
 
     def _note_request(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest):
-            if message.method not in _UNANSWERED:
-                self._waiting[coerce_request_id(message.id)] += 1
+            self._waiting[coerce_request_id(message.id)] += 1
             if message.method not in HANDSHAKE:
                 self.begun.set()
         elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
@@ -240,15 +241,19 @@ def _is_probe(item: SessionMessage | Exception) -> bool:
 
 
 async def serve_stdio(
-    server: MCPServer[Any], options: InitializationOptions, meanwhile: Callable[[], Awaitable[None]]
+    server: MCPServer[Any],
+    options: InitializationOptions,
+    meanwhile: Callable[[], Awaitable[None]],
+    at_end: Callable[[], None] = lambda: None,
 ) -> bool:
     """Serve one client until it closes stdin or a signal comes; do `meanwhile` once it has begun.
 
-    That is from the first reply on, or the first request that is no handshake. Return whether a signal
-    ended it: then a thread may still block on stdin, and the process has to be left with `os._exit`.
+    That is from the first reply on, or the first request that is no handshake. Once stdin is closed,
+    `at_end` lets requests end that wait for what is to come. Return whether a signal ended it: then a
+    thread may still block on stdin, and the process has to be left with `os._exit`.
     """
     low = server._lowlevel_server
-    exchange = Exchange(sys.stdin.buffer)
+    exchange = Exchange(sys.stdin.buffer, at_end)
     signalled = False
 
     async def once_begun() -> None:

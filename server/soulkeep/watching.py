@@ -1,7 +1,9 @@
 """Noticing what changes behind the server's back: documents, and prompts and threads in the store."""
 
 import logging
+import time
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path, PurePath
@@ -10,13 +12,14 @@ import anyio
 import anyio.to_thread
 
 from soulkeep.documents import DOCUMENTS
-from soulkeep.errors import SoulkeepError
+from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.models import GlobalPrompt
 from soulkeep.protocol import Notifications
-from soulkeep.resources import CONTEXT_URI, log_uri, thread_uri
+from soulkeep.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
 from soulkeep.service.document_index import stamp
 from soulkeep.service.home import Home
 from soulkeep.service.offers import fingerprint
+from soulkeep.service.sessions import RECALLED
 
 DEBOUNCE_MS = 300
 """How long changes are collected before they are told: an editor makes several at once."""
@@ -30,7 +33,11 @@ LOOK_MS = 1_000
 AGAIN_S = 5.0
 """When watching is tried again after it failed."""
 
-_THREADS = 1_000
+STATS_S = 2.0
+"""How long figures are kept back after they were told: every call changes some."""
+
+_UNSEEN = frozenset({RECALLED, "message.stored", "documents.seeded", "store.reindexed"})
+"""Events after which the context says what it said."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +47,7 @@ async def watch(home: Home, notifications: Notifications) -> None:
 
     Where the system cannot watch, the log says so: nothing else depends on it.
     """
-    seen = _Seen(home)
+    seen = _Seen(home, notifications.states)
     while True:
         try:
             await _tell(home, notifications, await _first_look(seen, notifications))
@@ -105,25 +112,32 @@ class _Changes:
     """What became different between two looks; files by their names in the home."""
 
     files: frozenset[str] = frozenset()
-    files_come_or_gone: bool = False
+    updated: frozenset[str] = frozenset()
+    """Addresses of other resources."""
     offers: bool = False
-    prompts: bool = False
-    threads_come_or_gone: bool = False
-    threads: tuple[str, ...] = ()
+    listed: bool = False
+    """Whether there are other resources than before."""
 
 
 class _Seen:
-    """What was last told of the files, the prompts and the threads."""
+    """What was last told of the files and of the store.
 
-    def __init__(self, home: Home) -> None:
+    A write to the store is looked into by what it added to the logs of events and changes, so a look
+    costs the same however much the store holds. `states` are those of the resources subscribed to.
+    """
+
+    def __init__(self, home: Home, states: dict[str, str] | None = None) -> None:
         self._home = home
+        self._states = {} if states is None else states
         self._stamps: dict[str, str | None] = {}
         self._writes: tuple[int, ...] | None = None
-        self._audited = 0
+        self._last_event = 0
+        self._last_change = 0
         self._outline = ""
         self._offers = ""
         self._prompts: list[GlobalPrompt] = []
-        self._threads: dict[str, tuple[str, str]] = {}
+        self._are_figures_due = False
+        self._figures_told = -STATS_S
 
     def look(self, names: Iterable[str]) -> _Changes:
         """Return what changed since the last look, in files of these names and those of now.
@@ -136,9 +150,10 @@ class _Seen:
         changes, before = self._look_at_files(names), self._writes
         writes = self._home.repository.write_count()
         if writes != before:
-            changes = self._look_at_threads(self._look_at_prompts(changes))
+            changes = self._look_at_states(self._look_at_events(changes))
             self._writes = writes
-        return _Changes() if before is None else changes
+        self._are_figures_due |= writes != before or bool(changes.files)
+        return _Changes() if before is None else self._look_at_figures(changes)
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
         today = self._home.documents.daily_path(self._home.documents.today())
@@ -148,43 +163,76 @@ class _Seen:
         before = {name: self._stamps.get(name) for name in now}
         changed = {name for name in now if now[name] != before[name]}
         self._stamps |= now
-        come_or_gone = any(None in (now[name], before[name]) for name in changed)
-        return _Changes(files=frozenset(changed), files_come_or_gone=come_or_gone)
+        listed = any(None in (now[name], before[name]) for name in changed)
+        context = {CONTEXT_URI} if changed else ()
+        return _Changes(files=frozenset(changed), updated=frozenset(context), listed=listed)
 
-    def _look_at_prompts(self, changes: _Changes) -> _Changes:
-        outline, changed, self._audited = self._home.repository.prompts.outline(self._audited)
-        if outline == self._outline and not changed:
-            return changes
+    def _look_at_events(self, changes: _Changes) -> _Changes:
+        repository = self._home.repository
+        # The last ones first: what is added meanwhile is better told twice than never.
+        last_event, last_change = repository.ledger.last_event(), repository.changes.last_id()
+        if self._writes is None:
+            self._last_event, self._last_change = last_event, last_change
+        events = repository.ledger.events_after(self._last_event)
+        other_threads = repository.changes.lists_threads_anew(self._last_change)
+        self._last_event, self._last_change = last_event, last_change
+        offers, prompts = self._look_at_prompts(events)
+        context = {CONTEXT_URI} if prompts or events - _UNSEEN else set()
+        return replace(
+            changes,
+            updated=changes.updated | context,
+            offers=offers,
+            listed=changes.listed or other_threads or "store.restored" in events,
+        )
+
+    def _look_at_prompts(self, events: AbstractSet[str]) -> tuple[bool, bool]:
+        """Return whether other prompts are offered, and whether they say something else."""
+        outline = self._home.repository.prompts.outline()
+        told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
+        if outline == self._outline and not told:
+            return False, False
         self._outline = outline
         offers = self._home.prompts.list_offers()
         seen, prompts = fingerprint(offers), [offer.prompt for offer in offers]
-        changes = replace(changes, offers=seen != self._offers, prompts=prompts != self._prompts)
+        different = seen != self._offers, prompts != self._prompts
         self._offers, self._prompts = seen, prompts
-        return changes
+        return different
 
-    def _look_at_threads(self, changes: _Changes) -> _Changes:
-        threads, before = self._home.repository.threads.activity(_THREADS), self._threads
-        self._threads = threads
-        return replace(
-            changes,
-            threads_come_or_gone=threads.keys() != before.keys(),
-            threads=tuple(i for i, active in threads.items() if before.get(i, active) != active),
-        )
+    def _look_at_states(self, changes: _Changes) -> _Changes:
+        different = {uri for uri in list(self._states) if uri != STATS_URI and self._is_different(uri)}
+        return replace(changes, updated=changes.updated | different)
+
+    def _look_at_figures(self, changes: _Changes) -> _Changes:
+        now = time.monotonic()
+        if not self._are_figures_due or now - self._figures_told < STATS_S:
+            return changes
+        self._are_figures_due = False
+        if STATS_URI not in self._states or not self._is_different(STATS_URI):
+            return changes
+        self._figures_told = now
+        return replace(changes, updated=changes.updated | {STATS_URI})
+
+    def _is_different(self, uri: str) -> bool:
+        try:
+            state = state_of(self._home, uri)
+        except NotFoundError as error:
+            state = str(error)
+        is_different = self._states.get(uri) not in (None, state)
+        # Another thread may have ended the subscription meanwhile.
+        if uri in self._states:
+            self._states[uri] = state
+        return is_different
 
 
 async def _tell(home: Home, notifications: Notifications, changes: _Changes) -> None:
     if changes.files:
         home.entries.note_change()
-    for name in sorted(changes.files):
-        await notifications.resource_updated(_uri(name))
-    for thread_id in changes.threads:
-        await notifications.resource_updated(thread_uri(thread_id))
+    for uri in sorted({*map(_uri, changes.files), *changes.updated}):
+        await notifications.resource_updated(uri)
     if changes.offers:
         await notifications.prompts_changed()
-    if changes.threads_come_or_gone or changes.files_come_or_gone:
+    if changes.listed:
         await notifications.resources_changed()
-    if changes.files or changes.prompts:
-        await notifications.resource_updated(CONTEXT_URI)
 
 
 def _is_store(name: str) -> bool:

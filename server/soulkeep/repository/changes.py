@@ -98,6 +98,21 @@ class ChangeTable:
         )
         return [Change(*row) for row in rows]
 
+    def last_id(self) -> int:
+        """Return the id of the last change; 0 where there is none."""
+        return int(self._database.execute("SELECT ifnull(max(id), 0) FROM changes")[0][0])
+
+    def lists_threads_anew(self, after: int) -> bool:
+        """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
+        rows = self._database.execute(
+            "SELECT 1 FROM changed_rows AS r LEFT JOIN threads AS t ON t.id = r.key"
+            " WHERE r.change_id > ? AND r.kind = 'threads' AND (r.before IS NULL OR t.id IS NULL"
+            " OR t.title IS NOT r.before ->> 'title' OR t.archived IS NOT r.before ->> 'archived')"
+            " LIMIT 1",
+            (after,),
+        )
+        return bool(rows)
+
     def rows_of(self, change_id: int) -> list[ChangedRow]:
         """Return what a change did to rows."""
         return self._rows("change_id = ?", change_id)

@@ -88,6 +88,15 @@ class Ledger:
         )
         return [ModelUsage(*row) for row in rows]
 
+    def last_event(self) -> int:
+        """Return the id of the last audited event; 0 where there is none."""
+        return int(self._database.execute("SELECT ifnull(max(id), 0) FROM audit_log")[0][0])
+
+    def events_after(self, event_id: int) -> set[str]:
+        """Return the names of the events that were audited after one."""
+        rows = self._database.execute("SELECT DISTINCT event FROM audit_log WHERE id > ?", (event_id,))
+        return {row[0] for row in rows}
+
     def count_events(self, event: str, since: str) -> dict[str, int]:
         """Return by day how often an event was audited since a timestamp."""
         rows = self._database.execute(

@@ -38,21 +38,13 @@ class PromptTable:
         """Return all prompts, highest priority first, older first among equals."""
         return self._list("?", 1)
 
-    def outline(self, after: int) -> tuple[str, bool, int]:
-        """Return a text that changes with the sizes of prompts, made without reading what they say.
-
-        Also whether the audit log tells of changed prompts after its entry `after`, and its last entry.
-        """
+    def outline(self) -> str:
+        """Return a text that changes with the sizes of prompts, made without reading what they say."""
         (sizes,) = self._database.execute(
             "SELECT group_concat(id || ' ' || priority || ' ' || is_active"
             " || ' ' || octet_length(name) || ' ' || octet_length(content)) FROM global_prompts"
         )[0]
-        last, changed = self._database.execute(
-            "SELECT ifnull(max(id), ?1), ifnull(max(event GLOB 'prompt.*' OR event = 'store.restored'),"
-            " 0) FROM audit_log WHERE id > ?1",
-            (after,),
-        )[0]
-        return sizes or "", bool(changed), last
+        return sizes or ""
 
     def _list(self, condition: str, value: int) -> list[GlobalPrompt]:
         rows = self._database.execute(

@@ -83,14 +83,17 @@ class ThreadTable:
         sought = same_title(title)
         return [thread_id for thread_id, other in rows if same_title(other) == sought]
 
-    def activity(self, limit: int) -> dict[str, tuple[str, str]]:
-        """Return when the latest of the active threads were last used, with their titles, by id."""
+    def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
+        """Return up to `limit` active threads, the latest made first, each with its place.
+
+        Only those whose place is below `before`: a place stays what it is when others are made or used.
+        """
         rows = self._database.execute(
-            "SELECT id, last_active_at, title FROM threads WHERE archived IS NOT TRUE"
-            " ORDER BY last_active_at DESC, rowid DESC LIMIT ?",
-            (limit,),
+            f"SELECT rowid, {_COLUMNS} FROM threads WHERE archived IS NOT TRUE AND rowid < ?"
+            " ORDER BY rowid DESC LIMIT ?",
+            (2**62 if before is None else before, limit),
         )
-        return {row[0]: (row[1], row[2]) for row in rows}
+        return [(row[0], _thread(row[1:])) for row in rows]
 
     def change_thread(self, thread_id: str, **columns: str | int | None) -> None:
         """Set columns of a thread, by their names; inside a transaction."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from soulkeep.days import Days
-from soulkeep.errors import InvalidInputError, MemoryNotFoundError
+from soulkeep.errors import InvalidInputError, MemoryForgottenError, MemoryNotFoundError
 from soulkeep.models import (
     ChangedRow,
     Clock,
@@ -112,9 +112,15 @@ class Lifecycle:
         """Return a memory by its id, or by that of an older version of it.
 
         Raises:
+            MemoryForgottenError: It is in the trash.
             MemoryNotFoundError: There is none with this id, and none came in its place.
         """
-        return newest_versions(self._repository, [memory_id])[memory_id]
+        latest = latest_ids(self._repository, [memory_id])[memory_id]
+        found = self._repository.memories.list_by_ids([latest])
+        if latest not in found:
+            self._in_trash(latest)
+            raise MemoryForgottenError(latest)
+        return found[latest]
 
     def history(self, memory_id: int) -> list[Past]:
         """Return what a memory was before its changes, and what it replaced, latest first.
