@@ -1,5 +1,6 @@
 """Notifications of change over real pipes: a client hears of what its user or another process did."""
 
+import json
 import signal
 import sys
 import time
@@ -10,16 +11,17 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters, stdio_client
+from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client.session import IncomingMessage
 from mcp.types import (
+    INVALID_PARAMS,
     PromptListChangedNotification,
     ResourceListChangedNotification,
     ResourceUpdatedNotification,
 )
 
 from soulkeep.app import open_home
-from soulkeep.models import NewMemory, PromptOffer
+from soulkeep.models import NewMemory, NewMessage, PromptOffer
 from soulkeep.resources import state_of
 from soulkeep.service.home import Home
 from soulkeep.transport import DRAIN_S
@@ -59,6 +61,10 @@ class Ear:
         self.heard.append(sign)
         self._news.set()
         self._news = anyio.Event()
+
+    async def hears_anew(self, sign: str) -> None:
+        await self.hears(sign)
+        self.heard.clear()
 
     async def hears(self, sign: str) -> None:
         with anyio.fail_after(PATIENCE_S):
@@ -186,6 +192,135 @@ async def test_a_new_thread_is_told_as_another_resource_and_its_memories_as_an_u
         await ear.hears(f"soulkeep://threads/{thread.id}")
 
 
+CHANGES_OF_THREADS: dict[str, Callable[[Home, str, int], object]] = {
+    "archived": lambda home, thread_id, _: home.threads.set_archived(thread_id, archived=True),
+    "renamed": lambda home, thread_id, _: home.threads.rename(thread_id, "Gutter"),
+    "given a prompt": lambda home, thread_id, _: home.threads.set_prompt(thread_id, "Talk."),
+    "added to": lambda home, thread_id, _: home.memories.remember([NewMemory("x", thread_id=thread_id)]),
+    "forgotten from": lambda home, _, memory_id: home.lifecycle.forget([memory_id]),
+    "moved from": lambda home, _, memory_id: home.lifecycle.move([memory_id], None),
+    "revised in": lambda home, _, memory_id: home.lifecycle.revise(memory_id, "Slates are blue."),
+    "talked in": lambda home, thread_id, _: home.messages.save(
+        thread_id, [NewMessage("user", "Hello.")]
+    ),
+    "purged from": lambda home, _, memory_id: home.purges.purge([memory_id]),
+}
+
+
+async def test_each_change_of_a_thread_and_its_undoing_by_another_process_is_told(
+    subscribed: Subscribed, other: Home
+) -> None:
+    thread = other.threads.create_thread("Roof")
+    address = f"soulkeep://threads/{thread.id}"
+    async with subscribed(address) as ear:
+        for name, change in CHANGES_OF_THREADS.items():
+            (kept,) = other.memories.remember([NewMemory(f"To be {name}.", thread_id=thread.id)])
+            await ear.hears_anew(address)
+            change(other, thread.id, kept.id)
+            await ear.hears_anew(address)
+            # Nothing brings back what was purged, and a thread does not show its messages.
+            if name not in ("purged from", "talked in"):
+                other.changes.undo(other.changes.list_changes(1)[0].id)
+                await ear.hears_anew(address)
+
+
+async def test_each_change_of_a_memory_is_told_under_every_id_that_it_had(
+    connected: tuple[Client, Ear], subscribed: Subscribed, other: Home
+) -> None:
+    client, _ = connected
+    thread = other.threads.create_thread("Roof")
+    (first,) = other.memories.remember([NewMemory("Slates are grey.")])
+    address = f"soulkeep://memories/{first.id}"
+    async with subscribed(address) as ear:
+        other.lifecycle.move([first.id], thread.id)
+        await ear.hears_anew(address)
+        second = other.lifecycle.revise(first.id, "Slates are blue.").id
+        await ear.hears_anew(address)
+        third = other.lifecycle.revise(second, "Slates are red.").id
+        await ear.hears_anew(address)
+        read = str((await client.read_resource(address)).contents[0])
+        other.lifecycle.forget([third])
+        await ear.hears_anew(address)
+        with pytest.raises(MCPError, match=f"Memory {third} is in the trash"):
+            await client.read_resource(address)
+        other.lifecycle.restore([third])
+        await ear.hears_anew(address)
+
+    assert f"Memory {first.id} was replaced by memory {third}" in read
+    assert "Slates are red." in read
+
+
+async def test_figures_are_told_when_they_change(subscribed: Subscribed, other: Home) -> None:
+    async with subscribed("soulkeep://stats") as ear:
+        for _ in range(2):
+            other.memories.remember([NewMemory("Slates are grey.")])
+            other.lifecycle.forget([m.id for m in other.lifecycle.list_memories()])
+            await ear.hears_anew("soulkeep://stats")
+
+
+async def test_taking_back_an_edit_of_the_same_length_is_told_of_prompts(
+    subscribed: Subscribed, other: Home
+) -> None:
+    prompt = other.prompts.add_prompt("Tone", "Be brief.")
+    async with subscribed(CONTEXT) as ear:
+        other.prompts.change_prompt(prompt.id, content="Be great.")
+        await ear.hears_anew(PROMPTS)
+        latest = other.changes.latest_in_force()
+        assert latest is not None
+        other.changes.undo(latest.id)
+        await ear.hears_anew(PROMPTS)
+
+
+async def test_other_threads_are_listed_after_they_are_archived_resumed_renamed_or_deleted(
+    subscribed: Subscribed, other: Home
+) -> None:
+    thread = other.threads.create_thread("Roof")
+    async with subscribed(CONTEXT) as ear:
+        for change in (
+            lambda: other.threads.set_archived(thread.id, archived=True),
+            lambda: other.threads.set_archived(thread.id, archived=False),
+            lambda: other.threads.rename(thread.id, "Gutter"),
+            lambda: other.changes.undo(other.changes.list_changes(1)[0].id),
+            lambda: other.threads.delete(thread.id, "forget"),
+        ):
+            change()
+            await ear.hears_anew(RESOURCES)
+
+
+NO_RESOURCES = [
+    *("soulkeep://nothing", "soulkeep://", "soulkeep://MEMORY.md/", "soulkeep:/SOUL.md", "SOUL.md", ""),
+    *(
+        "soulkeep://threads/nope",
+        "soulkeep://threads/",
+        "soulkeep://memories/7",
+        "soulkeep://memories/x",
+    ),
+    *("soulkeep://memories/+1", "soulkeep://memories/01", "soulkeep://memories/\u0661", "http://a.b/c"),
+    *("soulkeep://memories/" + "9" * 30, "soulkeep://daily/yesterday", "soulkeep://daily/20260228"),
+    *("soulkeep://daily/2026-02-30", "soulkeep://daily/..%2fSOUL", "soulkeep://daily/2026-W01-1"),
+]
+
+
+async def subscribe(client: Client, mode: str, uri: str) -> None:
+    if mode == "legacy":
+        await client.subscribe_resource(uri)
+    else:
+        async with client.listen(resource_subscriptions=[SOUL, uri]):
+            pass
+
+
+async def test_what_is_no_resource_cannot_be_subscribed_to(
+    connected: tuple[Client, Ear], mode: str, other: Home
+) -> None:
+    client, _ = connected
+    other.memories.remember([NewMemory("The only one.")])
+    for uri in NO_RESOURCES:
+        with pytest.raises(MCPError) as refused:
+            await subscribe(client, mode, uri)
+        assert refused.value.error.code == INVALID_PARAMS, uri
+        assert refused.value.error.data == {"uri": uri}
+
+
 async def test_what_the_client_itself_does_is_told_too(
     connected: tuple[Client, Ear], subscribed: Subscribed
 ) -> None:
@@ -287,9 +422,13 @@ def test_a_modern_subscription_does_not_keep_a_server_alive(wire: Wire) -> None:
     wire.receive()
 
     begun = time.monotonic()
-    assert wire.finish()[1:] == ("", 0)
+    out, err, code = wire.finish()
 
     assert time.monotonic() - begun < DRAIN_S - 1
+    (last,) = out.splitlines()
+    assert json.loads(last)["id"] == 9
+    assert json.loads(last)["result"]["resultType"] == "complete"
+    assert (err, code) == ("", 0)
 
 
 def test_a_client_that_stops_reading_and_goes_away_leaves_no_traceback(

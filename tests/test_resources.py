@@ -10,7 +10,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, Resource
 
-from soulkeep.models import NewMemory
+from soulkeep.models import NewMemory, Thread
 from soulkeep.protocol import PAGE
 from soulkeep.service.home import Home
 
@@ -107,13 +107,80 @@ async def test_a_page_that_is_just_full_has_no_next_one(client: Client, home: Ho
 
 
 @pytest.mark.parametrize(
-    "cursor", ["x", "", "-1", base64.urlsafe_b64encode(b"-5").decode(), "é", "A" * 1000]
+    "cursor",
+    [
+        *("x", "", "-1", "é", "A" * 1000, "bG9nIA==", "dGhyZWFk"),
+        *(
+            base64.urlsafe_b64encode(place).decode()
+            for place in (
+                b"-5",
+                b"log 20250101",
+                b"log 2025-02-30",
+                b"thread -1",
+                b"thread x",
+                b"prompt 5",
+            )
+        ),
+        base64.urlsafe_b64encode(b"thread " + b"9" * 40).decode(),
+    ],
 )
 async def test_a_cursor_that_is_none_of_ours_is_refused(cursor: str, client: Client) -> None:
     with pytest.raises(MCPError, match="list without one") as raised:
         await client.list_resources(cursor=cursor)
 
     assert raised.value.error.code == INVALID_PARAMS
+
+
+async def test_pages_stay_whole_while_threads_and_logs_appear(client: Client, home: Home) -> None:
+    threads = [home.threads.create_thread(f"Thread {number}").id for number in range(150)]
+    days = [(date(2025, 1, 1) + timedelta(days=number)).isoformat() for number in range(150)]
+    for day in days:
+        log(home, day)
+    listed: list[str] = []
+
+    cursor = None
+    for number in range(10):
+        page = await client.list_resources(cursor=cursor)
+        listed += [resource.uri for resource in page.resources]
+        log(home, (date(2026, 1, 1) + timedelta(days=number)).isoformat())
+        home.threads.create_thread(f"Newer {number}")
+        home.memories.remember([NewMemory("Wakes up the oldest.", thread_id=threads[0])])
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+
+    assert len(listed) == len(set(listed))
+    assert [uri for uri in listed if "/daily/" in uri] == [f"soulkeep://daily/{d}" for d in days[::-1]]
+    there = [uri.rpartition("/")[2] for uri in listed if "/threads/" in uri]
+    assert [thread_id for thread_id in there if thread_id in threads] == threads[::-1]
+
+
+async def test_a_page_reads_no_more_of_the_store_than_it_shows(
+    client: Client, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(PAGE + 50):
+        home.threads.create_thread(f"Thread {number}")
+    read: list[int] = []
+    list_made = home.repository.threads.list_made
+
+    def counting(limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
+        found = list_made(limit, before)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(home.repository.threads, "list_made", counting)
+    first = await client.list_resources()
+    await client.list_resources(cursor=first.next_cursor)
+
+    assert read == [PAGE + 1, 54]
+
+
+@pytest.mark.parametrize("cursor", ["x", "", "MTAw", "thread 5"])
+async def test_a_list_of_one_page_goes_on_from_no_cursor(cursor: str, client: Client) -> None:
+    for listing in (client.list_tools, client.list_prompts, client.list_resource_templates):
+        with pytest.raises(MCPError, match="list without one") as raised:
+            await listing(cursor=cursor)
+        assert raised.value.error.code == INVALID_PARAMS
 
 
 async def test_the_templates_are_logs_threads_and_memories(client: Client) -> None:
@@ -157,6 +224,24 @@ async def test_a_memory_is_read_in_full_by_its_id(client: Client, home: Home) ->
     assert await text_of(client, f"soulkeep://memories/{receipt.id}") == "All\nof it."
 
 
+async def test_an_older_id_leads_to_the_newest_version_and_a_forgotten_one_to_the_trash(
+    client: Client, home: Home
+) -> None:
+    (first,) = home.memories.remember([NewMemory("Slates are grey.")])
+    second = home.lifecycle.revise(first.id, "Slates are blue.").id
+    third = home.lifecycle.revise(second, "Slates are red.\nNOTE").id
+
+    for older in (first.id, second):
+        assert await text_of(client, f"soulkeep://memories/{older}") == (
+            f"Memory {older} was replaced by memory {third}, which says:\n\n| Slates are red.\n| NOTE"
+        )
+    assert await text_of(client, f"soulkeep://memories/{third}") == "Slates are red.\nNOTE"
+    home.lifecycle.forget([third])
+    for memory_id in (first.id, second, third):
+        said = await refused(client, f"soulkeep://memories/{memory_id}")
+        assert said == f"Memory {third} is in the trash; restore it to use it again."
+
+
 @pytest.mark.parametrize(
     ("uri", "said"),
     [
@@ -168,6 +253,8 @@ async def test_a_memory_is_read_in_full_by_its_id(client: Client, home: Home) ->
         ("soulkeep://memories/99999999999999999999999", "There is no memory 9999"),
         ("soulkeep://memories/-1", "There is no memory -1"),
         ("soulkeep://memories/seven", "'seven' is no id of a memory"),
+        ("soulkeep://memories/07", "'07' is no id of a memory"),
+        ("soulkeep://daily/20260228", "'20260228' is no date"),
         ("soulkeep://nothing", "nothing"),
         ("soulkeep://daily/..%2fSOUL", "daily"),
     ],
