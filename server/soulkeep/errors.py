@@ -74,7 +74,8 @@ class MemoryForgottenError(MemoryNotFoundError):
 
     def __init__(self, memory_id: int) -> None:
         self.memory_id = memory_id
-        NotFoundError.__init__(self, f"Memory {memory_id} is in the trash; restore it to use it again.")
+        problem = f"Memory {memory_id} is in the trash"
+        NotFoundError.__init__(self, problem, "restore it to use it again")
 
 
 class ChangeNotFoundError(NotFoundError):

@@ -149,15 +149,15 @@ def _memory_text(home: Home, memory_id: str) -> str:
 def _memory(home: Home, memory_id: str) -> Memory:
     # With all that Python takes for a number, one memory would have many addresses.
     if not _WHOLE_NUMBER.fullmatch(memory_id):
-        rule = f"{excerpt(memory_id)} is no id of a memory; use a number that recall shows."
-        raise NotFoundError(rule)
+        problem = f"{excerpt(memory_id)} is no id of a memory"
+        raise NotFoundError(problem, "use a number that recall shows")
     return home.lifecycle.get_memory(int(memory_id))
 
 
 def _log_text(home: Home, day: str) -> str:
     text = home.documents.read_daily(_day(day))
     if text is None:
-        raise NotFoundError(f"There is no log of {day}; the tool log_day starts today's.")
+        raise NotFoundError(f"There is no log of {day}", "the tool log_day starts today's")
     return text
 
 
@@ -167,7 +167,7 @@ def _day(text: str) -> date:
     except ValueError:
         day = None
     if day is None or day.isoformat() != text:
-        raise NotFoundError(f"{excerpt(text)} is no date; write it like 2026-11-22.")
+        raise NotFoundError(f"{excerpt(text)} is no date", "write it like 2026-11-22")
     return day
 
 
@@ -203,8 +203,8 @@ def state_of(home: Home, uri: str) -> str:
     kind, _, key = uri.removeprefix(_SCHEME).partition("/")
     if uri.startswith(_SCHEME) and kind in _STATES:
         return _STATES[kind](home, key)
-    known = "resources/list and resources/templates/list name what there is"
-    raise NotFoundError(f"There is no resource {excerpt(uri)}; {known}.")
+    remedy = "resources/list and resources/templates/list name what there is"
+    raise NotFoundError(f"There is no resource {excerpt(uri)}", remedy)
 
 
 def _memory_state(home: Home, memory_id: str) -> str:
