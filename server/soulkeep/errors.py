@@ -2,9 +2,9 @@
 
 SoulkeepError
 ├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError (MemoryForgottenError) ·
-│                         ChangeNotFoundError · PromptNotFoundError · PromptNameNotFoundError ·
-│                         SectionNotFoundError · EntryNotFoundError · VersionNotFoundError ·
-│                         BackupNotFoundError · IdTooLargeError
+│                         ChangeNotFoundError · IdTooLargeError · PromptNotFoundError ·
+│                         PromptNameNotFoundError · SectionNotFoundError · EntryNotFoundError ·
+│                         VersionNotFoundError · BackupNotFoundError
 ├── UndoConflictError
 ├── InvalidInputError
 ├── UnknownArgumentError
