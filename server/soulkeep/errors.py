@@ -1,16 +1,16 @@
 """Every error that soulkeep raises on purpose.
 
 SoulkeepError
-├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError (MemoryForgottenError) ·
-│                         ChangeNotFoundError · IdTooLargeError · PromptNotFoundError ·
-│                         PromptNameNotFoundError · SectionNotFoundError · EntryNotFoundError ·
-│                         VersionNotFoundError · BackupNotFoundError
+├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError (MemoryForgottenError ·
+│                         MemoryErasedError) · ChangeNotFoundError · IdTooLargeError ·
+│                         PromptNotFoundError · PromptNameNotFoundError · SectionNotFoundError ·
+│                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError
 ├── UndoConflictError
 ├── InvalidInputError
 ├── UnknownArgumentError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · OwnerGoneError ·
-│                         NotAStoreError · StoreGoneError · StoreReplacedError ·
-│                         StoreCorruptError · SchemaTooNewError ·
+│                         PurgeUnfinishedError · NotAStoreError · StoreGoneError ·
+│                         StoreReplacedError · StoreCorruptError · SchemaTooNewError ·
 │                         EmbedderMismatchError · BackupDamagedError · BackupsBusyError ·
 │                         NotMigratedError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
@@ -76,6 +76,16 @@ class MemoryForgottenError(MemoryNotFoundError):
         self.memory_id = memory_id
         problem = f"Memory {memory_id} is in the trash"
         NotFoundError.__init__(self, problem, "restore it to use it again")
+
+
+class MemoryErasedError(MemoryNotFoundError):
+    """The memory was purged, at a moment that the log still knows."""
+
+    def __init__(self, memory_id: int, erased_at: str) -> None:
+        self.memory_id = memory_id
+        self.erased_at = erased_at
+        problem = f"Memory {memory_id} was erased for good at {erased_at}"
+        NotFoundError.__init__(self, problem, "there is nothing left to do")
 
 
 class ChangeNotFoundError(NotFoundError):
@@ -211,6 +221,24 @@ class OwnerGoneError(StoreError):
             path,
             "the thread that this belongs to was deleted meanwhile, and nothing was written",
             "list the threads, then try again with one that is there",
+        )
+
+
+class PurgeUnfinishedError(StoreError):
+    """A purge got as far as `done` says; `kept_in` names what may still hold the text.
+
+    Where it is `marked` in the store, it goes on by itself when asked to.
+    """
+
+    def __init__(self, done: str, kept_in: Sequence[str], error: StoreError, *, marked: bool) -> None:
+        self.done = done
+        self.kept_in = tuple(kept_in)
+        problem = "the disk is full" if isinstance(error, StoreFullError) else error.problem
+        remedy = "free some space" if isinstance(error, StoreFullError) else error.remedy
+        super().__init__(
+            error.path,
+            f"{problem}; {done}, and the text may still stand in {', '.join(self.kept_in)}",
+            f"{remedy}, then {'run `soulkeep purge`, which goes on' if marked else 'purge it again'}",
         )
 
 

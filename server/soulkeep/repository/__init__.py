@@ -1,6 +1,6 @@
 """The only code that talks to SQLite."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from soulkeep.repository.memories import MemoryTable
 from soulkeep.repository.messages import MessageTable
 from soulkeep.repository.prompts import PromptTable
 from soulkeep.repository.reading import ReadOnlyDatabase
+from soulkeep.repository.rewriting import remove_leftover
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import Migrating, bootstrap
 from soulkeep.repository.threads import ThreadTable
@@ -65,6 +66,7 @@ class Repository:
             if not read_only:
                 bootstrap(self._database, rebuild=self._fill_new_tables, migrating=migrating)
                 self._database.note_identity()
+                remove_leftover(self._database)
                 self._follow_text_rules()
             on_failure.pop_all()
         self.changes = ChangeTable(self._database)
@@ -154,6 +156,14 @@ class Repository:
     def awaits_erasure(self) -> bool:
         """Whether the file still holds what a purge deleted."""
         return erasure.is_pending(self._database)
+
+    def backups_to_purge(self) -> dict[str, list[int]]:
+        """Return the backups that a purge is still to rewrite, with the ids of the memories that go."""
+        return erasure.backups_to_purge(self._database)
+
+    def mark_backups(self, backups: Mapping[str, Sequence[int]]) -> None:
+        """Record which backups are still to be rewritten; inside a transaction."""
+        erasure.mark_backups(self._database, backups)
 
     def erase(self) -> bool:
         """Write the file anew without anything that was deleted; return whether its log is empty too."""

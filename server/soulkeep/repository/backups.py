@@ -105,13 +105,18 @@ def fit(copy: Path, store: Path) -> None:
     Raises:
         StoreError: Either cannot be read, or the copy not written.
     """
+    fitting = copy.with_name(f".{copy.name}.part")
     with translated(store):
         wanted = _layout(store)
     with translated(copy), closing(_opened(copy)) as connection:
         if wanted != (connection.pragma("page_size"), connection.pragma("auto_vacuum")):
             connection.pragma("page_size", wanted[0])
             connection.pragma("auto_vacuum", wanted[1])
-            connection.execute("VACUUM")
+            # Not in its own place, for which SQLite takes the system's folder for temporary files.
+            create_file(fitting)
+            connection.execute("VACUUM INTO ?", (str(fitting),))
+    if fitting.exists():
+        fitting.replace(copy)
 
 
 def continue_ids_of(copy: Database, store: Path) -> None:

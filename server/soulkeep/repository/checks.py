@@ -7,7 +7,7 @@ from typing import NamedTuple
 from soulkeep.errors import StoreCorruptError
 from soulkeep.models import Fault
 from soulkeep.repository.connection import Database
-from soulkeep.repository.erasure import is_pending
+from soulkeep.repository.erasure import backups_to_purge, is_pending
 from soulkeep.repository.full_text import fts_text
 from soulkeep.repository.messages import THREAD_KEY
 from soulkeep.repository.vectors import DIMENSIONS
@@ -112,8 +112,10 @@ def _integrity(malformed: list[str]) -> list[Fault]:
 
 
 def _erasure(database: Database) -> list[Fault]:
-    detail = "what was purged is out of all searches and still in the free pages of the file"
-    return [Fault("purge", detail, "run `soulkeep purge`")] if is_pending(database) else []
+    places = ["the free pages of the file"] if is_pending(database) else []
+    places += [f"backup {name}" for name in sorted(backups_to_purge(database))]
+    detail = f"what was purged is out of all searches and still in {', '.join(places)}"
+    return [Fault("purge", detail, "run `soulkeep purge`")] if places else []
 
 
 def _foreign_keys(database: Database) -> list[Fault]:

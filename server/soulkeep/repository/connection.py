@@ -16,7 +16,6 @@ from soulkeep.errors import (
     InvalidInputError,
     StoreGoneError,
 )
-from soulkeep.progress import tell
 from soulkeep.repository.files import (
     OpenFiles,
     create_file,
@@ -29,8 +28,6 @@ from soulkeep.repository.refusals import translated
 BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
 
-_STEPS_BETWEEN_REPORTS = 20_000
-"""SQLite's own steps, some ten milliseconds."""
 
 Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -256,24 +253,6 @@ class Database:
                 if self._is_open:
                     self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
 
-    def vacuum(self) -> None:
-        """Write the file anew; outside transactions.
-
-        Raises:
-            StoreBusyError: Another process keeps writing.
-            StoreFullError: The disk is full.
-        """
-        with self._lock, translated(self.path):
-            # A second copy of the store belongs on the disk, not in memory.
-            self._ready(to_write=True).pragma("temp_store", "DEFAULT")
-            self._connection.set_progress_handler(_tell_of_vacuum, _STEPS_BETWEEN_REPORTS)
-            try:
-                _tell_of_vacuum()
-                self._connection.execute("VACUUM")
-            finally:
-                self._connection.set_progress_handler(None)
-                self._connection.pragma("temp_store", "MEMORY")
-
     def empty_log(self) -> bool:
         """Write the log back into the file and empty it; False while another process reads it.
 
@@ -294,11 +273,6 @@ class Database:
                 self._leave()
             self._is_open, self._is_closed = False, True
             self._connection.close()
-
-
-def _tell_of_vacuum() -> bool:
-    tell("Writing the store anew")
-    return False  # anything else would end the statement
 
 
 def load_vectors(connection: apsw.Connection) -> None:

@@ -106,6 +106,15 @@ class Ledger:
         )
         return self._days.sums(rows)
 
+    def erased_at(self, memory_id: int) -> str | None:
+        """Return when a memory was purged, if the log still knows."""
+        rows = self._database.execute(
+            "SELECT max(timestamp) FROM audit_log WHERE event = 'memory.purged'"
+            " AND EXISTS (SELECT 1 FROM json_each(details, '$.memory_ids') WHERE value = ?)",
+            (memory_id,),
+        )
+        return None if rows[0][0] is None else str(rows[0][0])
+
     def list_log(self, limit: int, since: str, agent: str | None, event: str | None) -> list[LogEntry]:
         """Return up to `limit` audited events and uses of models since a timestamp, newest first.
 

@@ -159,6 +159,17 @@ class Backups:
         """Return the names of all folders of backups, also of such as cannot be read, but for some."""
         return sorted({path.name for path in self.folder.glob("[!.]*/")} - {*but})
 
+    def drop_leftovers(self) -> None:
+        """Remove what a killed process left half made, with all that is in it.
+
+        Raises:
+            StoreError: The folder cannot be locked.
+        """
+        if any(self.folder.glob(".*/")):
+            with exclusive(self.folder):
+                for path in self.folder.glob(".*/"):
+                    shutil.rmtree(path, ignore_errors=True)
+
     def rewrite(self, backup_id: str, change: Callable[[Path], None]) -> str:
         """Put what `change` makes of a copy of a backup in its place; return its new id.
 

@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from soulkeep.documents import DOCUMENTS, Documents
-from soulkeep.errors import InvalidInputError, MemoryNotFoundError
+from soulkeep.errors import (
+    InvalidInputError,
+    MemoryErasedError,
+    MemoryNotFoundError,
+    PurgeUnfinishedError,
+    StoreError,
+)
 from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
@@ -19,6 +26,8 @@ from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
 from soulkeep.service.versions import earlier_ids, latest_ids
 from soulkeep.words import same_text
+
+_OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"
 
 _WORDS = 40
 """So many words of a text are looked for in documents."""
@@ -74,7 +83,12 @@ class Purges:
             raise InvalidInputError("memory_ids", rule)
         for backup in backups:
             self._backups.require(backup)
-        return _trace(self._repository, memory_ids, strict=not backups)
+        try:
+            return _trace(self._repository, memory_ids, strict=not backups)
+        except MemoryNotFoundError as error:
+            if (erased_at := self._repository.ledger.erased_at(error.memory_id)) is None:
+                raise
+            raise MemoryErasedError(error.memory_id, erased_at) from error
 
     def purge(
         self,
@@ -93,29 +107,28 @@ class Purges:
             MemoryNotFoundError: One is neither in the store nor in the trash, and no backup is named in
                 which it may be; nothing is done.
             BackupNotFoundError: A backup does not exist; nothing is done.
-            StoreError: The store or a backup cannot be written.
-            DocumentError: MEMORY.md or a former text cannot be written.
+            PurgeUnfinishedError: The store or a backup cannot be written; it says what is gone by then.
+            DocumentError: MEMORY.md or a former text cannot be written; the store is as it was.
         """
         session = session or self._sessions.current()
         plan = self.plan(memory_ids, backups)
         tell("Looking through documents and their former texts")
         lines = _lines_taken(self._documents, plan)
         texts = _texts_rewritten(self._documents, plan)
-        with self._repository.transaction():
+        begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
+        with begun, self._repository.transaction():
             _delete(self._repository, plan)
+            self._name_backups(plan, backups)
             details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
-        is_final = self._repository.erase()
-        rewritten = [
-            self._backups.rewrite(backup, lambda store: _purge_copy(store, plan))
-            for backup in sorted(backups)
-        ]
+        is_final = self._erase(backups)
+        rewritten = self._rewrite_backups(plan)
         kept_in = (
             *_rows_saying(self._repository, plan),
             *_documents_saying(self._documents, plan),
             *(f"backup {name}" for name in self._backups.list_others(rewritten)),
         )
-        return Purged(plan.memory_ids, lines, texts, tuple(rewritten), kept_in, is_final)
+        return Purged(plan.memory_ids, lines, texts, rewritten, kept_in, is_final)
 
     def empty_trash(self, session: Session | None = None) -> Purged:
         """Take out of the store all that was deleted or changed, and all former texts of documents.
@@ -123,28 +136,77 @@ class Purges:
         What is there now stays as it is; nothing done until now can be undone any more.
 
         Raises:
-            StoreError: The store cannot be written.
+            PurgeUnfinishedError: The store cannot be written.
             DocumentError: A former text cannot be removed.
         """
         session = session or self._sessions.current()
         texts = self._documents.drop_history()
-        with self._repository.transaction():
+        begun = _unfinished("the former texts of documents are gone", ["the store"], marked=False)
+        with begun, self._repository.transaction():
             changes = self._repository.changes.delete_all()
             self._repository.mark_erasure()
             self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
-        is_final = self._repository.erase()
+        is_final = self._erase()
         kept_in = tuple(f"backup {name}" for name in self._backups.list_others())
         return Purged((), texts=texts, kept_in=kept_in, is_final=is_final)
 
     def finish(self) -> Purged | None:
-        """Go on with a purge that was cut off; None where there is none.
+        """Go on with a purge that was cut off, in backups too; None where there is none.
 
         Raises:
-            StoreError: The store cannot be written.
+            PurgeUnfinishedError: The store or a backup cannot be written.
         """
-        if not self._repository.awaits_erasure:
+        left = self._repository.backups_to_purge()
+        if not (self._repository.awaits_erasure or left):
             return None
-        return Purged((), is_final=self._repository.erase())
+        is_final = not self._repository.awaits_erasure or self._erase(left)
+        return Purged((), backups=self._rewrite_backups(PurgePlan((), ())), is_final=is_final)
+
+    def _name_backups(self, plan: PurgePlan, backups: Collection[str]) -> None:
+        """Record which backups are to be rewritten, so that a purge that is cut off can go on."""
+        named = {name: {*ids} for name, ids in self._repository.backups_to_purge().items()}
+        for name in backups:
+            named.setdefault(name, set()).update(plan.memory_ids)
+        self._repository.mark_backups({name: sorted(ids) for name, ids in named.items()})
+
+    def _erase(self, backups: Collection[str] = ()) -> bool:
+        places = ["the free pages of the store", *(f"backup {name}" for name in sorted(backups))]
+        with _unfinished(_OUT_OF_SEARCH, places, marked=True):
+            return self._repository.erase()
+
+    def _rewrite_backups(self, plan: PurgePlan) -> tuple[str, ...]:
+        """Rewrite what is named; return the new ids. One that fails keeps none of the others waiting.
+
+        Raises:
+            PurgeUnfinishedError: One cannot be read or written; it stays named.
+        """
+        self._backups.drop_leftovers()
+        left = self._repository.backups_to_purge()
+        rewritten, errors = [], dict[str, StoreError]()
+        for name in sorted(left):
+            versions = plan.versions if {*plan.memory_ids} <= {*left[name]} else ()
+            wanted = PurgePlan(tuple(left[name]), versions)
+            try:
+                if name in self._backups.list_others():
+                    rewritten.append(self._backups.rewrite(name, partial(_purge_copy, plan=wanted)))
+            except StoreError as error:
+                errors[name] = error
+                continue
+            del left[name]
+            with self._repository.transaction():
+                self._repository.mark_backups(left)
+        if errors:
+            places, first = [f"backup {name}" for name in errors], next(iter(errors.values()))
+            raise PurgeUnfinishedError(_OUT_OF_SEARCH, places, first, marked=True)
+        return tuple(rewritten)
+
+
+@contextmanager
+def _unfinished(done: str, kept_in: Sequence[str], *, marked: bool) -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        raise PurgeUnfinishedError(done, kept_in, error, marked=marked) from error
 
 
 def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> PurgePlan:

@@ -1,9 +1,12 @@
 """The tools for the rest of a memory's life: looking through them, changing them, undoing changes."""
 
+import logging
+import math
 import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import anyio
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import Field
@@ -31,6 +34,8 @@ Action = Literal["revise", "forget", "restore", "move"]
 
 _SHOWN = 20
 """How many versions the user is shown who is asked whether they may be erased."""
+
+_log = logging.getLogger(__name__)
 
 _Text = Annotated[str, Field(max_length=MAX_NAME)]
 
@@ -216,6 +221,9 @@ async def purge(
         return answer(PurgedAnswer(state=reply.state, command=_purge_command(ctx, memory_ids)))
     backups = reply.form is not None and reply.form.backups
     purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, backups))
+    if anyio.current_effective_deadline() == -math.inf:
+        # Nobody hears the answer; a purge is not stopped half way.
+        _log.warning("a purge was ended though its request was cancelled; `soulkeep log` lists it")
     return answer(PurgedAnswer.of(purged, _purge_command(ctx)))
 
 
