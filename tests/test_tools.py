@@ -231,7 +231,7 @@ async def test_the_users_prompts_are_listed_highest_priority_first(client: Clien
     _, every = await call(client, "list_prompts", include_inactive=True)
 
     assert [prompt["name"] for prompt in answer["prompts"]] == ["Safety", "Tone"]
-    assert text.startswith("Safety (priority 9)\nAsk before deleting.")
+    assert text.startswith("Safety (#2, priority 9) · in MCP safety\nAsk before deleting.")
     assert [prompt["is_active"] for prompt in every["prompts"]] == [True, True, False]
 
 

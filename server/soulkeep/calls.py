@@ -22,7 +22,7 @@ from mcp.types import (
     Tool,
     ToolAnnotations,
 )
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from soulkeep.answers import View
@@ -130,14 +130,6 @@ def answer(view: View) -> CallToolResult:
     """Give a view in both channels: clients hand a model the text, or the structured content alone."""
     return CallToolResult(
         content=[TextContent(type="text", text=view.as_text())], structured_content=view.as_data()
-    )
-
-
-def answer_both(text: str, structured: BaseModel) -> CallToolResult:
-    """Give the model compact text and programs typed data, each once."""
-    return CallToolResult(
-        content=[TextContent(type="text", text=text)],
-        structured_content=structured.model_dump(mode="json"),
     )
 
 

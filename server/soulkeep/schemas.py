@@ -40,7 +40,7 @@ def compact(schema: dict[str, Any]) -> dict[str, Any]:
 def outline(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the names of an answer's fields with their types, and no more: a client sees the rest.
 
-    Nothing is required, for what is empty is left out of an answer.
+    Nothing is required, for what is empty is left out of an answer; so nothing is null either.
     """
     return {
         "type": "object",
@@ -49,9 +49,7 @@ def outline(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _typed(field: dict[str, Any]) -> dict[str, Any]:
-    if "anyOf" in field:
-        return {"type": [field["anyOf"][0]["type"], "null"]}
-    given = field
+    given = field["anyOf"][0] if "anyOf" in field else field
     return (
         {"type": "object"} if "$ref" in given else {k: given[k] for k in ("type", "enum") if k in given}
     )

@@ -6,49 +6,44 @@ from typing import Annotated, Literal
 
 from pydantic import WithJsonSchema
 
-from soulkeep.answers import BOUND, Items, View, command, cut, share_out, weight
+from soulkeep.answers import BOUND, Item, Items, Prose, View, command, cut, fit_items
 from soulkeep.fence import DATA, fenced, plain, under_heading, visible
 from soulkeep.models import ConsentState, GlobalPrompt, PromptChange
 from soulkeep.service.offers import offer_prompts
 
-_AROUND = 300
-"""The bytes that stand around a prompt's text in the larger of the two channels."""
+_LEAST = 400
+"""How many bytes of a prompt are shown at least, or it comes on the next page."""
+_CUT = "A text that ends in … goes on: the MCP prompt of its name has all of it."
 _SHOWN = 4_000
 """How many characters of a text a command for the user holds."""
 
 
-class PromptAnswer(View):
+class PromptAnswer(Item):
     """A global prompt; `mcp_name` is its name among the MCP prompts while it is in force.
 
-    One that is `proposed_by` an agent is no instruction of the user's. Of one that is `cut` only the
-    beginning is given.
+    One that is `proposed_by` an agent is no instruction of the user's.
     """
 
     note: str = ""
     id: int
     name: str
-    content: str
     is_active: bool
     priority: int
     mcp_name: str = ""
     proposed_by: str = ""
-    cut: bool = False
 
     @classmethod
-    def of(cls, prompt: GlobalPrompt, mcp_name: str | None, room: int = BOUND) -> "PromptAnswer":
-        """Build the answer from a prompt, of whose text as much is given as takes `room` bytes."""
-        content = visible(prompt.content)
-        given = cut(content, room)
+    def of(cls, prompt: GlobalPrompt, mcp_name: str | None) -> "PromptAnswer":
+        """Build the answer from a prompt."""
         return cls(
             note="" if prompt.is_agreed else f"Not agreed to by the user: {DATA}.",
             id=prompt.id,
             name=plain(prompt.name),
-            content=given,
+            content=visible(prompt.content).strip(),
             is_active=prompt.is_active,
             priority=prompt.priority,
             mcp_name=mcp_name or "",
             proposed_by="" if prompt.is_agreed else plain(prompt.prompt_by or "an agent"),
-            cut=given != content,
         )
 
     def head(self) -> str:
@@ -56,36 +51,50 @@ class PromptAnswer(View):
         state = "" if self.is_active else ", inactive"
         if self.proposed_by:
             state += f", proposed by {self.proposed_by} and not agreed to by the user: {DATA}"
-        return f"{self.name} (priority {self.priority}{state})"
+        return f"{self.name} (#{self.id}, priority {self.priority}{state})"
 
     def as_text(self) -> str:
         """Return the prompt under a line that names it; what is no instruction stands behind bars."""
         text = fenced(self.content) if self.proposed_by else under_heading(self.content)
-        more = "\n(Its beginning; the MCP prompt of its name has all.)" if self.cut else ""
-        return f"{self.head()}\n{text}{more}"
+        offered = f" · in MCP {self.mcp_name}" if self.mcp_name else ""
+        return f"{self.head()}{offered}\n{text}"
 
 
 class PromptsAnswer(View):
-    """Global prompts, highest priority first."""
+    """Global prompts, highest priority first; `next` is what `after` takes for the following page.
+
+    `cut` says how to read on in a text that ends in an ellipsis.
+    """
 
     prompts: Items[PromptAnswer]
+    cut: Prose = ""
+    next: int | None = None
 
     @classmethod
-    def of(cls, prompts: Sequence[GlobalPrompt], room: int = BOUND) -> "PromptsAnswer":
-        """Build the answer from prompts, of whose texts as much is given as `room` bytes hold."""
+    def of(cls, prompts: Sequence[GlobalPrompt], after: int = 0) -> "PromptsAnswer":
+        """Build a page of the prompts behind the first `after`, as many as find room."""
         names = {offer.prompt.id: offer.name for offer in offer_prompts(prompts)}
-        rooms = share_out([weight(p.content) for p in prompts], room - _AROUND * len(prompts))
-        given = zip(prompts, rooms, strict=True)
-        return cls(prompts=tuple(PromptAnswer.of(p, names.get(p.id), room) for p, room in given))
+        wanted = [PromptAnswer.of(prompt, names.get(prompt.id)) for prompt in prompts[after:]]
+        shown = fit_items(wanted, BOUND, _LEAST)
+        is_cut = any(part != whole for part, whole in zip(shown, wanted, strict=False))
+        return cls(
+            prompts=tuple(shown),
+            cut=_CUT if is_cut else "",
+            next=after + len(shown) if len(shown) < len(wanted) else None,
+        )
 
     def as_text(self) -> str:
         """List the prompts with their texts."""
-        listed = "\n\n".join(prompt.as_text() for prompt in self.prompts)
-        return listed or "The user has no global prompts."
+        blocks = [prompt.as_text() for prompt in self.prompts]
+        blocks += [self.cut] if self.cut else []
+        blocks += [f"There are more: pass after={self.next}."] if self.next is not None else []
+        return "\n\n".join(blocks) or "The user has no global prompts."
 
 
 class PromptChangeAnswer(View):
     """What became of a global prompt; `former_content` is the text that was replaced, if one was.
+
+    Of a prompt that was removed the text is given, to set it again.
 
     `consent` says what became of the question where the user had to agree; where they were not asked,
     `command` is how they do it.
@@ -103,9 +112,11 @@ class PromptChangeAnswer(View):
         cls, change: PromptChange, consent: ConsentState | None = None, how: str = ""
     ) -> "PromptChangeAnswer":
         """Build the answer from a change, and from what the user said to it."""
+        prompt = PromptAnswer.of(change.prompt, change.offered_as)
+        kept = cut(prompt.content, BOUND // 3) if change.outcome == "removed" else ""
         return cls(
             outcome=change.outcome,
-            prompt=PromptAnswer.of(change.prompt, change.offered_as, BOUND // 3),
+            prompt=prompt.with_content(kept),
             former_content=cut(visible(_replaced(change)), BOUND // 3),
             consent=consent,
             command=how,

@@ -1,157 +1,210 @@
-"""What is answered about threads and their messages: typed data, and compact text for the model."""
+"""What is answered about threads."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self, TypeVar
 
-from pydantic import BaseModel
-
-from soulkeep.answers import Items, View, command
-from soulkeep.fence import DATA, fenced, plain, under_heading
-from soulkeep.models import ConsentState, Memory, Message, Thread
+from soulkeep.answers import BOUND, Item, Items, Prose, View, command, cut, fit_items, weight
+from soulkeep.answers.messages import MessageAnswer
+from soulkeep.days import Days
+from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, under_heading, visible
+from soulkeep.models import ConsentState, Memory, Thread
 from soulkeep.service.context import unagreed_note
 from soulkeep.service.threads import Deleted, Digest, Started
+from soulkeep.wording import counted
 
 _SHOWN = 500
-"""How many characters of a message or memory a digest shows; it is whole elsewhere."""
+"""How many characters of a message or memory a digest shows."""
 _SHOWN_PROMPT = 4_000
-_SHOWN_TITLE = 120
-
+"""How many characters of a prompt a command for the user holds."""
+_SHOWN_TITLE = 80
 _SHOWN_NAMESAKES = 5
+
+_AnItem = TypeVar("_AnItem", bound=Item)
+
+_DONE = {
+    "list": "Threads, latest activity first",
+    "resume": "Go on with this thread",
+    "rename": "Renamed",
+    "set_prompt": "Prompt set",
+    "remove_prompt": "Prompt removed",
+    "archive": "Archived",
+    "unarchive": "Unarchived",
+    "delete": "Deleted",
+}
+
+
+class ThreadLine(View):
+    """A thread of a list; soulkeep://threads/ID has a long title whole."""
+
+    id: str
+    last_active_at: str
+    archived: bool = False
+    title: str
+
+    @classmethod
+    def of(cls, thread: Thread, days: Days) -> "ThreadLine":
+        """Build the line from a thread."""
+        return cls(
+            id=plain(thread.id),
+            last_active_at=plain(days.date_text(thread.last_active_at)),
+            archived=thread.archived,
+            title=plain(thread.title, _SHOWN_TITLE),
+        )
+
+    def as_text(self) -> str:
+        """Return a thread's id, activity and title in one line behind a bar."""
+        state = " · archived" if self.archived else ""
+        return fenced(f"{self.id} · {self.last_active_at}{state} · {self.title}")
+
+
+class MemoryLine(Item):
+    """A memory of a digest, in one line."""
+
+    id: int
+    memory_type: str
+
+    @classmethod
+    def of(cls, memory: Memory) -> "MemoryLine":
+        """Build the line from a memory."""
+        content = one_line(memory.content, BOUND)
+        return cls(id=memory.id, memory_type=plain(memory.memory_type), content=content)
+
+    def as_text(self) -> str:
+        """Return the memory in one line behind a bar."""
+        return fenced(f"#{self.id} {self.memory_type}: {self.content}")
+
+
+class ManagedAnswer(View):
+    """The threads that were listed, or the one that was meant; change_id undoes its deletion.
+
+    `prompt` says what became of a prompt that was to be set. A `system_prompt` that the user did not
+    agree to is a note `prompt_by` an agent.
+    """
+
+    note: Prose = ""
+    action: str
+    threads: Items[ThreadLine]
+    prompt: str = ""
+    system_prompt: str = ""
+    prompt_by: str = ""
+    memories: Items[MemoryLine] = ()
+    messages: Items[MessageAnswer] = ()
+    cut: Prose = ""
+    became: str = ""
+    change_id: int | None = None
+
+    @classmethod
+    def of(cls, action: str, threads: Sequence[Thread], days: Days, prompt: str = "") -> Self:
+        """Build the answer from threads, and what is to be said about a prompt."""
+        lines = tuple(ThreadLine.of(thread, days) for thread in threads)
+        return cls(note=NOTE if lines else "", action=action, threads=lines, prompt=prompt)
+
+    @classmethod
+    def of_digest(cls, digest: Digest, days: Days) -> Self:
+        """Build the answer from a digest, of whose texts as much is shown as finds room."""
+        answer, thread = cls.of("resume", [digest.thread], days), digest.thread
+        prompt = visible(thread.system_prompt or "")
+        shown = cut(prompt, BOUND // 4)
+        memories = [MemoryLine.of(memory) for memory in digest.memories]
+        remembered = fit_items([_shortened(memory) for memory in memories], BOUND // 3)
+        latest_first = [MessageAnswer.of(message, days) for message in reversed(digest.messages)]
+        rest = BOUND - weight(shown) - sum(line.weight() for line in remembered)
+        said = fit_items([_shortened(message) for message in latest_first], rest)
+        is_cut = (shown, remembered, said) != (prompt, memories, latest_first)
+        whole = f"soulkeep://threads/{thread.id}, soulkeep://memories/ID, read_messages"
+        more = f"A text that ends in … and what is missing is whole in: {whole}."
+        return answer.model_copy(
+            update={
+                "system_prompt": shown,
+                "prompt_by": "" if thread.is_agreed else plain(thread.prompt_by or "an agent"),
+                "memories": tuple(remembered),
+                "messages": tuple(reversed(said)),
+                "cut": more if is_cut else "",
+            }
+        )
+
+    @classmethod
+    def of_deleted(cls, deleted: Deleted, days: Days) -> Self:
+        """Build the answer from a deletion."""
+        fate = "became global" if deleted.fate == "global" else "went to the trash"
+        memories, messages = len(deleted.memory_ids), deleted.message_count
+        became = f"{counted(messages, 'message')} went with it; {counted(memories, 'memory')} {fate}."
+        answer = cls.of("delete", [deleted.thread], days)
+        return answer.model_copy(update={"became": became, "change_id": deleted.change_id})
+
+    def as_text(self) -> str:
+        """Say what was done or found: the user's prompt as an instruction, all else as data."""
+        if not self.threads:
+            return "There are no such threads."
+        lines = [f"{_DONE[self.action]} ({DATA}):", *(thread.as_text() for thread in self.threads)]
+        lines += [said for said in (self.became, self.prompt) if said]
+        if self.change_id is not None:
+            lines.append(f"To have it all back: `soulkeep undo {self.change_id}`.")
+        if self.system_prompt and self.prompt_by:
+            lines += [f"{unagreed_note(self.prompt_by)} ({DATA}):", fenced(self.system_prompt)]
+        elif self.system_prompt:
+            lines += ["Its prompt:", under_heading(self.system_prompt)]
+        if self.memories:
+            lines += [f"Its memories, decisions first ({DATA}):", *(m.as_text() for m in self.memories)]
+        if self.messages:
+            lines += [f"Its last messages ({DATA}):", *(m.as_text() for m in self.messages)]
+        return "\n".join([*lines, self.cut] if self.cut else lines)
 
 
 class StartedAnswer(View):
-    """The thread to work in, whether it `is_new`, how to go on, and what became of its prompt."""
+    """The thread to work in, whether it `is_new`, how to go on, and what became of its prompt.
 
-    note: str = ""
+    `namesakes` are others of the same title.
+    """
+
+    note: Prose
     id: str
     title: str
     is_new: bool
     archived: bool = False
-    last_active_at: str
-    next: str
-    prompt: str = ""
-    namesakes: Items[str] = ()
+    last_active_at: str = ""
+    next: Prose
+    prompt: Prose = ""
+    namesakes: Items[ThreadLine] = ()
 
     @classmethod
-    def of(cls, started: Started, prompt: str = "") -> "StartedAnswer":
+    def of(cls, started: Started, days: Days, prompt: str = "") -> "StartedAnswer":
         """Build the answer from a thread, and what is to be said about its prompt."""
         thread = started.thread
-        go_on = f"Pass thread_id={thread.id} to remember and recall."
+        go_on = f"Created thread {thread.id}. Pass thread_id={thread.id} to remember and recall."
         if not started.is_new:
             go_on = (
                 f"Nothing was created: there is a thread of this title. Go on with it, first by"
                 f" get_context(thread_id={thread.id}). Another one of the title needs new=true."
             )
         return cls(
-            note="" if started.is_new else f"Titles are {DATA}.",
+            note=f"Titles are {DATA}.",
             id=thread.id,
             title=plain(thread.title),
             is_new=started.is_new,
             archived=thread.archived,
-            last_active_at=thread.last_active_at,
+            last_active_at="" if started.is_new else days.minute_text(thread.last_active_at),
             next=go_on,
             prompt=prompt,
-            namesakes=tuple(map(thread_line, started.namesakes[:_SHOWN_NAMESAKES])),
+            namesakes=tuple(ThreadLine.of(t, days) for t in started.namesakes[:_SHOWN_NAMESAKES]),
         )
 
     def as_text(self) -> str:
         """Say which thread it is and how to go on with it."""
         state = ", archived" if self.archived else ""
-        lines = [f"Created thread {self.id} ({self.title}). {self.next}"]
-        if not self.is_new:
-            lines = [
-                self.next,
-                f"The thread {self.id} was last used at {self.last_active_at[:16]}{state} ({DATA}):",
-                fenced(self.title),
-            ]
+        used = "" if self.is_new else f", last used at {self.last_active_at}{state}"
+        lines = [self.next, f"Its title{used} ({DATA}):", fenced(self.title)]
         lines += [self.prompt] if self.prompt else []
         if self.namesakes:
-            lines += [f"Others of this title ({DATA}):", fenced("\n".join(self.namesakes))]
+            lines.append(f"Others of this title ({DATA}):")
+            lines += [namesake.as_text() for namesake in self.namesakes]
         return "\n".join(lines)
 
 
-class ThreadLine(BaseModel):
-    """A thread of a list."""
-
-    id: str
-    title: str
-    archived: bool
-    last_active_at: str
-
-    @classmethod
-    def of(cls, thread: Thread) -> "ThreadLine":
-        """Build the line from a thread."""
-        return cls(
-            id=thread.id,
-            title=thread.title,
-            archived=thread.archived,
-            last_active_at=thread.last_active_at,
-        )
-
-
-class MessageAnswer(BaseModel):
-    """A message; a digest may show its beginning only."""
-
-    id: int
-    role: str
-    created_at: str
-    content: str
-
-    @classmethod
-    def of(cls, message: Message, shown: int | None = None) -> "MessageAnswer":
-        """Build the answer from a message, of whose content perhaps only a part is shown."""
-        content = _beginning(message.content, shown)
-        return cls(id=message.id, role=message.role, created_at=message.created_at, content=content)
-
-
-class MemoryLine(BaseModel):
-    """A memory of a digest."""
-
-    id: int
-    memory_type: str
-    content: str
-
-    @classmethod
-    def of(cls, memory: Memory) -> "MemoryLine":
-        """Build the line from a memory."""
-        content = _beginning(memory.content, _SHOWN)
-        return cls(id=memory.id, memory_type=memory.memory_type, content=content)
-
-
-class ManagedAnswer(BaseModel):
-    """The threads that were listed, or the one that was meant; change_id undoes its deletion."""
-
-    threads: Items[ThreadLine]
-    system_prompt: str | None = None
-    is_agreed: bool = True
-    prompt: str = ""
-    messages: Items[MessageAnswer] = ()
-    memories: Items[MemoryLine] = ()
-    change_id: int | None = None
-
-    @classmethod
-    def of(cls, *threads: Thread) -> "ManagedAnswer":
-        """Build the answer from threads."""
-        return cls(
-            threads=tuple(map(ThreadLine.of, threads)),
-            system_prompt=threads[0].system_prompt if len(threads) == 1 else None,
-            is_agreed=threads[0].is_agreed if len(threads) == 1 else True,
-        )
-
-    @classmethod
-    def of_digest(cls, digest: Digest) -> "ManagedAnswer":
-        """Build the answer from a digest."""
-        found = cls.of(digest.thread)
-        found.messages = tuple(MessageAnswer.of(message, _SHOWN) for message in digest.messages)
-        found.memories = tuple(map(MemoryLine.of, digest.memories))
-        return found
-
-    @classmethod
-    def of_deleted(cls, deleted: Deleted) -> "ManagedAnswer":
-        """Build the answer from a deletion."""
-        found = cls.of(deleted.thread)
-        found.change_id = deleted.change_id
-        return found
+def _shortened(item: _AnItem) -> _AnItem:
+    text = item.content
+    return item if len(text) <= _SHOWN else item.with_content(text[: _SHOWN - 1] + "…")
 
 
 def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -> str:
@@ -169,72 +222,3 @@ def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -
     if state == "declined":
         return f"{first} Do not propose it again."
     return f"{first} They make it their instruction with:\n{how}"
-
-
-def threads_text(threads: Sequence[Thread]) -> str:
-    """List threads, one a line."""
-    if not threads:
-        return "There are no such threads."
-    return "\n".join([f"Threads, latest activity first ({DATA}):", *map(thread_line, threads)])
-
-
-def thread_line(thread: Thread) -> str:
-    """Write a thread's id, activity and title in one line."""
-    state = " · archived" if thread.archived else ""
-    return f"{thread.id} · {thread.last_active_at[:10]}{state} · {_line(thread.title, _SHOWN_TITLE)}"
-
-
-def managed_text(action: str, thread: Thread) -> str:
-    """Say what was changed in a thread."""
-    prompted = "Prompt set" if thread.system_prompt else "Prompt removed"
-    done = {
-        "rename": "Renamed",
-        "set_prompt": prompted,
-        "archive": "Archived",
-        "unarchive": "Unarchived",
-    }[action]
-    return f"{done}: {thread_line(thread)}"
-
-
-def deleted_text(deleted: Deleted) -> str:
-    """Say what went with a thread, what became of its memories, and how to have all of it back."""
-    became = "became global" if deleted.fate == "global" else "went to the trash"
-    return (
-        f"Deleted thread {thread_line(deleted.thread)}\n{deleted.message_count:,} messages went with it;"
-        f" {len(deleted.memory_ids):,} memories {became}. To have it all back:"
-        f" `soulkeep undo {deleted.change_id}`."
-    )
-
-
-def digest_text(digest: Digest) -> str:
-    """Write what to go on from: the thread's prompt as an instruction, the rest as data."""
-    thread = digest.thread
-    lines = [f"Thread {thread_line(thread)}"]
-    if thread.system_prompt:
-        prompt = _beginning(thread.system_prompt, _SHOWN_PROMPT)
-        more = "" if prompt == thread.system_prompt else f" (whole at soulkeep://threads/{thread.id})"
-        if thread.is_agreed:
-            lines += [f"Its prompt{more}:", under_heading(prompt)]
-        else:
-            lines += [f"{plain(unagreed_note(thread.prompt_by))}{more} ({DATA}):", fenced(prompt)]
-    if digest.memories:
-        lines.append(f"Its memories, decisions first ({DATA}):")
-        lines += [f"| #{m.id} {m.memory_type}: {_line(m.content, _SHOWN)}" for m in digest.memories]
-    if digest.messages:
-        lines.append(f"Its last messages ({DATA}):")
-        lines += [_message_text(message, _SHOWN) for message in digest.messages]
-    return "\n".join(lines)
-
-
-def _message_text(message: Message, shown: int | None = None) -> str:
-    head = f"{message.id} · {message.created_at[:16]} · {_line(message.role, _SHOWN_TITLE)}"
-    content = _beginning(message.content, shown)
-    return "\n".join([head, *(f"| {line}" for line in content.splitlines())])
-
-
-def _beginning(text: str, shown: int | None) -> str:
-    return text if shown is None or len(text) <= shown else text[: shown - 1] + "…"
-
-
-def _line(text: str, shown: int) -> str:
-    return _beginning(" ".join(text.split()), shown)

@@ -31,6 +31,7 @@ def register(server: CheckedServer) -> None:
 async def list_prompts(
     ctx: Context[Home],
     include_inactive: bool = False,
+    after: Annotated[int, Field(ge=0, description="`next` of a page")] = 0,
 ) -> Annotated[CallToolResult, PromptsAnswer]:
     """List the user's own standing instructions, highest priority first.
 
@@ -39,7 +40,7 @@ async def list_prompts(
     prompts = await served(
         ctx, lambda home, _: home.prompts.list_prompts(include_inactive=include_inactive)
     )
-    return answer(PromptsAnswer.of(prompts))
+    return answer(PromptsAnswer.of(prompts, after))
 
 
 async def set_prompt(

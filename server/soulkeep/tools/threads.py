@@ -10,13 +10,9 @@ from soulkeep.answers.messages import PageAnswer, SavedAnswer
 from soulkeep.answers.threads import (
     ManagedAnswer,
     StartedAnswer,
-    deleted_text,
-    digest_text,
-    managed_text,
     prompt_state,
-    threads_text,
 )
-from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, Id, answer, answer_both, served
+from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, Id, answer, served
 from soulkeep.consent import PromptConsent, ask
 from soulkeep.fence import plain, visible
 from soulkeep.models import ConsentState, MessageRole, NewMessage, Session, Thread
@@ -78,7 +74,7 @@ async def create_thread(
     said = prompt_state(started.thread, prompt, state, home.path) if prompt and started.is_new else ""
     if prompt and not started.is_new:
         said = "Its prompt was left as it is."
-    return answer(StartedAnswer.of(started, said))
+    return answer(StartedAnswer.of(started, home.days, said))
 
 
 def _is_creating(home: Home, title: str, prompt: str, *, new: bool) -> bool:
@@ -108,19 +104,18 @@ async def manage_thread(
     """
     if action == "set_prompt" and system_prompt:
         return await _prompted(ctx, thread_id, system_prompt)
-    text, structured = await served(
-        ctx,
-        lambda home, session: (
-            _listed(home, limit, archived=archived)
-            if action == "list"
-            else _resumed(home, thread_id, limit)
-            if action == "resume"
-            else _deleted(home, thread_id, memories, session)
-            if action == "delete"
-            else _changed(home, action, thread_id, title, session)
-        ),
-    )
-    return answer_both(text, structured)
+
+    def managed(home: Home, session: Session) -> ManagedAnswer:
+        if action == "list":
+            return ManagedAnswer.of("list", home.threads.list_threads(limit, archived), home.days)
+        if action == "resume":
+            return ManagedAnswer.of_digest(home.threads.resume(thread_id, limit), home.days)
+        if action == "delete":
+            deleted = home.threads.delete(thread_id, memories, session)
+            return ManagedAnswer.of_deleted(deleted, home.days)
+        return _changed(home, action, thread_id, title, session)
+
+    return answer(await served(ctx, managed))
 
 
 async def _prompted(
@@ -140,10 +135,8 @@ async def _prompted(
         ),
     )
     home = ctx.request_context.lifespan_context
-    structured = ManagedAnswer.of(thread)
-    structured.prompt = prompt_state(thread, prompt, state, home.path)
-    text = f"{managed_text('set_prompt', thread)}\n{structured.prompt}"
-    return answer_both(text, structured)
+    said = prompt_state(thread, prompt, state, home.path)
+    return answer(ManagedAnswer.of("set_prompt", [thread], home.days, said))
 
 
 def _unprompted(home: Home, thread_id: str, prompt: str) -> Thread:
@@ -151,32 +144,14 @@ def _unprompted(home: Home, thread_id: str, prompt: str) -> Thread:
     return home.repository.threads.get_thread(thread_id)
 
 
-def _listed(home: Home, limit: int, *, archived: bool) -> tuple[str, ManagedAnswer]:
-    threads = home.threads.list_threads(limit, archived)
-    return threads_text(threads), ManagedAnswer.of(*threads)
-
-
-def _resumed(home: Home, thread_id: str, limit: int) -> tuple[str, ManagedAnswer]:
-    digest = home.threads.resume(thread_id, limit)
-    return digest_text(digest), ManagedAnswer.of_digest(digest)
-
-
-def _deleted(home: Home, thread_id: str, memories: str, session: Session) -> tuple[str, ManagedAnswer]:
-    deleted = home.threads.delete(thread_id, memories, session)
-    return deleted_text(deleted), ManagedAnswer.of_deleted(deleted)
-
-
-def _changed(
-    home: Home, action: Action, thread_id: str, title: str, session: Session
-) -> tuple[str, ManagedAnswer]:
-    thread: Thread
+def _changed(home: Home, action: Action, thread_id: str, title: str, session: Session) -> ManagedAnswer:
     if action == "rename":
-        thread = home.threads.rename(thread_id, title, session)
-    elif action == "set_prompt":
+        return ManagedAnswer.of(action, [home.threads.rename(thread_id, title, session)], home.days)
+    if action == "set_prompt":
         thread = home.threads.set_prompt(thread_id, None, session)
-    else:
-        thread = home.threads.set_archived(thread_id, session, archived=action == "archive")
-    return managed_text(action, thread), ManagedAnswer.of(thread)
+        return ManagedAnswer.of("remove_prompt", [thread], home.days)
+    thread = home.threads.set_archived(thread_id, session, archived=action == "archive")
+    return ManagedAnswer.of(action, [thread], home.days)
 
 
 async def save_messages(
