@@ -39,6 +39,13 @@ UNRELATED = 0.2
 MAX_WORDS = 16_384
 """Words whose vectors are kept in memory, 1 KiB each."""
 
+MAX_NEAR = 2_000
+"""Words of a text, each counted once, that are compared by meaning; the others count where they are the
+question's own."""
+
+MAX_COMPARED = 8_192
+"""Words of texts that are compared at once."""
+
 MAX_TOKENS = 2_048
 """Tokens whose vectors are summed at once, 1 KiB each: as many as a processor's cache holds."""
 
@@ -68,9 +75,15 @@ class WordLlama:
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
         model = self._loaded()
-        tokens = model.list_tokens(texts)
-        pooled = [vector for group in _groups(tokens) for vector in model.pooled(group, model.weights)]
-        return Embedded(tuple(map(_unit, pooled)), sum(len(ids) for ids in tokens))
+        embeddings: list[Embedding] = []
+        count = 0
+        # The tokens of many long texts at once would take far more memory than the texts.
+        for some in _groups(texts, MAX_CHARACTERS):
+            tokens = model.list_tokens(some)
+            count += sum(map(len, tokens))
+            for group in _groups(tokens):
+                embeddings += map(_unit, model.pooled(group, model.weights))
+        return Embedded(tuple(embeddings), count)
 
     def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
         """Embed a question as the weighted sum of its words; see Embedder."""
@@ -96,17 +109,25 @@ class WordLlama:
         A text's best match per question word, summed, is late interaction: Khattab and Zaharia,
         "ColBERT", SIGIR 2020, here over static vectors of words.
         """
-        import numpy as np
-
         if not query or not any(texts):
             return [[0.0] * len(query) for _ in texts]
+        compared = [_compared(query, text) for text in texts]
         with self._lock:
-            places = self._places([*query, *itertools.chain.from_iterable(texts)])
-            asked, rows = places[: len(query)], places[len(query) :]
-            is_used = np.zeros(len(self._rows), bool)
-            is_used[rows] = True
-            used = np.flatnonzero(is_used)
-            cosines = self._model.words[used] @ self._model.words[asked].T
+            return [
+                strengths
+                for group in _groups(compared, MAX_COMPARED)
+                for strengths in self._strengths(query, group)
+            ]
+
+    def _strengths(self, query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        import numpy as np
+
+        places = self._places([*query, *itertools.chain.from_iterable(texts)])
+        asked, rows = places[: len(query)], places[len(query) :]
+        is_used = np.zeros(len(self._rows), bool)
+        is_used[rows] = True
+        used = np.flatnonzero(is_used)
+        cosines = self._model.words[used] @ self._model.words[asked].T
         for column, word in enumerate(query):
             if is_exact(word):
                 cosines[:, column] = used == asked[column]
@@ -117,7 +138,8 @@ class WordLlama:
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
         filled = lengths > 0
         best = np.zeros((len(texts), len(query)), dtype=np.float32)
-        best[filled] = np.maximum.reduceat(strong, starts[filled], axis=0)
+        if filled.any():
+            best[filled] = np.maximum.reduceat(strong, starts[filled], axis=0)
         strengths: list[list[float]] = best.tolist()
         return strengths
 
@@ -173,8 +195,7 @@ class _Model:
     def list_tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, on all processors; none is padded to another's length."""
         encode = partial(self.tokenizer.encode_batch_fast, add_special_tokens=False)
-        groups = _groups(texts, MAX_CHARACTERS)
-        return [encoded.ids or [_UNKNOWN] for group in groups for encoded in encode(group)]
+        return [encoded.ids or [_UNKNOWN] for encoded in encode(texts)]
 
     def pooled(
         self, texts: Sequence[Sequence[int]], weights: "NDArray[np.float32]"
@@ -208,6 +229,13 @@ class _Model:
                 sums, axis=1, keepdims=True
             )
             done += len(group)
+
+
+def _compared(query: Sequence[str], text: Sequence[str]) -> list[str]:
+    """Return the words of a text that decide how strong those of a question are in it."""
+    words = dict.fromkeys(text)
+    near = list(itertools.islice(words, MAX_NEAR))
+    return near if len(near) == len(words) else [*near, *(word for word in query if word in words)]
 
 
 def _groups(texts: Sequence[_Sized], most: int = MAX_TOKENS) -> Iterator[list[_Sized]]:

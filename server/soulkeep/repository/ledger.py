@@ -124,6 +124,27 @@ class Ledger:
         rows = self._database.execute(_LOG, values)
         return [LogEntry(at, who, what, _details(text)) for at, who, what, text in rows]
 
+    def drop_old(self, kept: int) -> None:
+        """Keep the latest `kept` uses of models and audited events; inside a transaction.
+
+        Of older uses the sums stay, as one record a model.
+        """
+        self._database.execute(
+            "DELETE FROM audit_log WHERE id <= (SELECT max(id) FROM audit_log) - ?", (kept,)
+        )
+        rows = self._database.execute("SELECT max(id) - ?, min(id) FROM usage_records", (kept,))
+        last, first = rows[0]
+        if first is None or first > last:
+            return
+        self._database.execute(
+            "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens, total_tokens,"
+            " cost, timestamp) SELECT min(session_id), model, sum(input_tokens), sum(output_tokens),"
+            " sum(total_tokens), sum(cost), max(timestamp) FROM usage_records"
+            " WHERE id <= ? GROUP BY model",
+            (last,),
+        )
+        self._database.execute("DELETE FROM usage_records WHERE id <= ?", (last,))
+
     def add_audit(
         self, event: str, source_app: str, details: Sequence[Mapping[str, Any]], now: str
     ) -> None:

@@ -15,7 +15,7 @@ from soulkeep.models import Embedding, MemoryFilter
 from soulkeep.progress import tell
 from soulkeep.repository.connection import Database, Row
 from soulkeep.repository.schema import OCCURRED_AT
-from soulkeep.repository.vectors import DIMENSIONS, VectorTable, padded
+from soulkeep.repository.vectors import DIMENSIONS, KEPT_CHANGES, VectorTable, padded
 
 if TYPE_CHECKING:
     from soulkeep.repository.codes import Array, Codes, Columns
@@ -36,8 +36,8 @@ Rounding to steps of peak / 127 errs by a standard deviation of 0.0008 for 256 d
 OVERSAMPLING = 8
 """At most so many times the limit are measured, where that many are too close for the codes to order."""
 
-RELOAD_CHANGES = 2_000
-"""After so many deleted or replaced vectors, loading all anew is the quicker way."""
+RELOAD_CHANGES = KEPT_CHANGES
+"""Where more vectors were deleted or replaced, all are loaded anew."""
 
 _PAGE = 1_000
 _METADATA_PAGE = 20_000

@@ -249,6 +249,8 @@ CREATE TABLE prompt_consents (
   PRIMARY KEY (kind, key, digest)
 ) WITHOUT ROWID"""
 
+THREADS_BY_ACTIVITY = "CREATE INDEX threads_by_activity ON threads (last_active_at)"
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -268,7 +270,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     DOCUMENT_ENTRIES,
     EXPIRY_AND_CHANGES,
     MESSAGE_WORDS,
-    (STORE_ID, PROMPT_CONSENTS),
+    (STORE_ID, PROMPT_CONSENTS, THREADS_BY_ACTIVITY),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

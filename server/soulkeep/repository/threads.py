@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import islice
 
 from soulkeep.errors import ThreadNotFoundError
 from soulkeep.models import Thread
@@ -50,30 +51,35 @@ class ThreadTable:
         self, limit: int, archived: bool | None = False, containing: str = ""
     ) -> list[Thread]:
         """Return up to `limit` of the threads that `find_threads` finds, in its order."""
+        ids = self.find_threads(archived, containing, limit)
         rows = self._database.execute(
             f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
             " ORDER BY wanted.key",
-            (json.dumps(self.find_threads(archived, containing)[:limit]),),
+            (json.dumps(ids),),
         )
         return [_thread(row) for row in rows]
 
-    def find_threads(self, archived: bool | None = False, containing: str = "") -> list[str]:
+    def find_threads(
+        self, archived: bool | None = False, containing: str = "", limit: int = -1
+    ) -> list[str]:
         """Return the ids of the threads whose title or id contains a text, latest activity first.
 
         Case does not matter. Archived threads are left out, or alone are found, or with None among all.
+        No more than `limit` are returned where that is 0 or more.
         """
+        sought = same_title(containing)
         rows = self._database.execute(
             "SELECT id, title FROM threads WHERE :archived IS NULL OR (archived IS TRUE) = :archived"
-            " ORDER BY last_active_at DESC, rowid DESC",
-            {"archived": archived},
+            " ORDER BY last_active_at DESC, rowid DESC LIMIT :limit",
+            # SQLite folds the case of ASCII only, so all are read where a text is looked for.
+            {"archived": archived, "limit": -1 if sought else limit},
         )
-        # SQLite folds the case of ASCII only.
-        sought = same_title(containing)
-        return [
+        found = (
             thread_id
             for thread_id, title in rows
             if not sought or sought in same_title(title) or sought in thread_id.casefold()
-        ]
+        )
+        return list(islice(found, limit if limit >= 0 else None))
 
     def find_titled(self, title: str) -> list[str]:
         """Return the ids of the threads whose titles read the same: active ones first, then latest."""

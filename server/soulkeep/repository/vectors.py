@@ -13,6 +13,10 @@ from soulkeep.repository.connection import Database
 DIMENSIONS = 1536
 """The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
 
+KEPT_CHANGES = 2_000
+"""How many deleted or replaced vectors are named to other processes; after more of them loading all
+vectors anew is the quicker way."""
+
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -76,10 +80,20 @@ class VectorTable:
         self.add_vectors(memory_ids, embeddings)
 
     def note_changes(self, memory_ids: Sequence[int]) -> None:
-        """Tell processes that hold copies of vectors which ones are to be read again."""
+        """Tell processes that hold copies of vectors which ones are to be read again.
+
+        Only the latest are kept: a process that missed more reads all vectors anew.
+        """
         self._database.execute_many(
             "INSERT INTO memory_changes (memory_id) VALUES (?)",
             ((memory_id,) for memory_id in memory_ids),
+        )
+        self._drop_old_changes()
+
+    def _drop_old_changes(self) -> None:
+        self._database.execute(
+            "DELETE FROM memory_changes WHERE seq <= (SELECT max(seq) FROM memory_changes) - ?",
+            (KEPT_CHANGES,),
         )
 
     def recorded_embedder(self) -> str | None:
@@ -113,6 +127,7 @@ class VectorTable:
         self._database.execute("DELETE FROM vec_memories")
         self._database.execute("DELETE FROM memory_changes")
         self._database.execute("INSERT INTO memory_changes (memory_id) SELECT id FROM memories")
+        self._drop_old_changes()
         self._database.execute(
             "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )

@@ -21,7 +21,8 @@ STEPS_AT_ONCE = 10
 PAUSE_S = 0.005
 """SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
 
-_PAGE = 1_000
+_PAGE = 100
+"""Memories that are embedded and written together: at most some 10 MB of text."""
 
 _TEXTS = 100
 """So many texts are embedded between two reports of progress; the longest take about a second."""

@@ -1,11 +1,9 @@
 """Keeping memories and bringing them back."""
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
-from functools import lru_cache
 
 from soulkeep.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
-from soulkeep.dates import asks_when, day_words, find_dates
+from soulkeep.dates import asks_when, find_dates
 from soulkeep.days import Days
 from soulkeep.errors import DocumentError, InvalidInputError, StoreBusyError
 from soulkeep.models import (
@@ -27,7 +25,6 @@ from soulkeep.ranking import (
     named_ids,
     query_terms,
     rank,
-    text_words,
 )
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
@@ -44,6 +41,7 @@ from soulkeep.service.validation import (
     require_text,
 )
 from soulkeep.service.versions import latest_ids
+from soulkeep.service.word_cache import WordCache
 
 LEXICAL_CANDIDATES = 100
 VECTOR_CANDIDATES = 50
@@ -54,8 +52,6 @@ MESSAGES = 5
 
 SWEPT = 500
 """How many expired memories go to the trash at once: fewer than a backup is made before."""
-
-_KEPT_WORDS = 20_000
 
 
 class Memories:
@@ -80,6 +76,7 @@ class Memories:
         self._sessions = sessions
         self._clock = clock
         self._days = days
+        self._words = WordCache()
 
     def remember(
         self,
@@ -147,7 +144,7 @@ class Memories:
             question,
             candidates,
             {
-                i: _words_of(m.content, m.subject, self._days.day_of(m.occurred_at))
+                i: self._words.words_of(m.content, m.subject, self._days.day_of(m.occurred_at))
                 for i, m in candidates.memories.items()
             },
             embedder.strengths if embedder else exact_strengths,
@@ -248,13 +245,3 @@ class Memories:
         # Another process may have taken away what was found a moment ago.
         bm25, cosine = ({i: s for i, s in half.items() if i in memories} for half in (bm25, cosine))
         return Candidates(memories, bm25, cosine, near(neighbours, memories), self._days)
-
-
-@lru_cache(_KEPT_WORDS)
-def _words_of(content: str, subject: str | None, day: date | None) -> tuple[str, ...]:
-    return text_words(content, subject, _words_of_day(day))
-
-
-@lru_cache(_KEPT_WORDS)
-def _words_of_day(day: date | None) -> Sequence[str]:
-    return day_words(day).lower().split() if day else ()

@@ -14,11 +14,21 @@ from soulkeep.repository import Repository
 RECALLED = "memory.recalled"
 """The event that makes recalls countable."""
 
+KEPT = 100_000
+"""How many uses of models and audited events are kept; each recall adds one of both."""
+
+LOOKED_EACH = 1_000
+"""After so many records a process looks again whether there are too many."""
+
+MAX_WAITING = 1_000
+"""How many records wait in memory while another process writes; the oldest are given up for new ones."""
+
 _MAX_AGENT = 100
 
 _log = logging.getLogger(__name__)
 
 _Event = tuple[str, Mapping[str, Any]]
+_Record = tuple[Session, Usage | _Event | None, str]
 
 
 class Sessions:
@@ -32,7 +42,8 @@ class Sessions:
         self._clock = clock
         self._lock = threading.Lock()
         self._open: dict[str | None, Session] = {}
-        self._unwritten: deque[tuple[Session, Usage | _Event | None, str]] = deque()
+        self._unwritten: deque[_Record] = deque()
+        self._until_look = 0
 
     def current(self, agent_id: str | None = None) -> Session:
         """Return this process's session for a client, opening it on first use.
@@ -52,7 +63,7 @@ class Sessions:
         else:
             name, session_id = agent_id.strip()[:_MAX_AGENT] or "default", secrets.token_hex(8)
             session = Session(session_id, f"{name}:{session_id}", name, now)
-        self._unwritten.append((session, None, now))
+        self._wait_with((session, None, now))
         self.flush()
         return session
 
@@ -67,14 +78,19 @@ class Sessions:
 
         Without `flush` it waits for the next record too, so that both are one write.
         """
-        self._unwritten.append((session, usage, self._now()))
+        self._wait_with((session, usage, self._now()))
         if flush:
             self.flush()
 
     def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
         """Record what changed nothing, as `record_usage` does; details never hold user text."""
-        self._unwritten.append((session, (event, details), self._now()))
+        self._wait_with((session, (event, details), self._now()))
         self.flush()
+
+    def _wait_with(self, record: _Record) -> None:
+        while len(self._unwritten) >= MAX_WAITING:
+            self._unwritten.popleft()
+        self._unwritten.append(record)
 
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
@@ -97,8 +113,14 @@ class Sessions:
                     self._repository.ledger.add_usage(session.id, what, now)
                 elif what is not None:
                     self._repository.ledger.add_audit(what[0], session.agent_id, [what[1]], now)
-        for _ in pending:
-            self._unwritten.popleft()
+            self._until_look -= len(pending)
+            if self._until_look <= 0:
+                self._until_look = LOOKED_EACH
+                self._repository.ledger.drop_old(KEPT)
+        for record in pending:
+            # Another thread may have given up some of them meanwhile.
+            if self._unwritten and self._unwritten[0] is record:
+                self._unwritten.popleft()
 
     def close(self) -> None:
         """Write what can be written now and forget the rest: it is not worth a client's wait."""

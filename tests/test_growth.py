@@ -1,0 +1,148 @@
+"""What grows with use has a bound: rows, records in memory, and the memory that long texts take."""
+
+from collections.abc import Sequence
+
+import apsw
+import pytest
+
+from soulkeep.embedders import wordllama
+from soulkeep.embedders.wordllama import MAX_CHARACTERS, MAX_NEAR, MAX_WORDS, WordLlama
+from soulkeep.models import NewMemory, Usage
+from soulkeep.repository.vectors import KEPT_CHANGES
+from soulkeep.service.home import Home
+from soulkeep.service.sessions import MAX_WAITING
+from soulkeep.service.word_cache import WordCache
+
+
+def number(home: Home, sql: str, *values: object) -> int:
+    return int(home.repository._database.execute(sql, values)[0][0])
+
+
+def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
+    session = home.sessions.current("claude")
+    for tokens in range(30):
+        home.sessions.record_usage(session, Usage(f"model {tokens % 2}", tokens, cost=0.5))
+        home.sessions.note(session, "memory.recalled", {"matches": tokens})
+    before = home.repository.ledger.usage_totals()
+
+    for _ in range(2):
+        with home.repository.transaction():
+            home.repository.ledger.drop_old(10)
+
+    assert home.repository.ledger.usage_totals() == before
+    assert number(home, "SELECT count(*) FROM usage_records") <= 10 + 2
+    assert number(home, "SELECT count(*) FROM audit_log") == 10
+    assert number(home, "SELECT details ->> 'matches' FROM audit_log ORDER BY id DESC LIMIT 1") == 29
+
+
+def test_a_process_looks_now_and_then_whether_there_are_too_many_records(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soulkeep.service.sessions.KEPT", 50)
+    monkeypatch.setattr("soulkeep.service.sessions.LOOKED_EACH", 20)
+    home.sessions._until_look = 0
+    home.memories.remember([NewMemory("The kettle is green.")])
+
+    for _ in range(200):
+        home.memories.recall("kettle")
+
+    for table in ("audit_log", "usage_records"):
+        assert 50 <= home.repository.count_rows()[table] <= 80
+
+
+def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_kept(home: Home) -> None:
+    session = home.sessions.current("claude")
+    blocker = apsw.Connection(str(home.repository.path))
+    blocker.execute("BEGIN IMMEDIATE")
+
+    for place in range(MAX_WAITING + 500):
+        home.sessions.note(session, "memory.recalled", {"matches": place})
+    assert len(home.sessions._unwritten) == MAX_WAITING
+    blocker.execute("ROLLBACK")
+    home.sessions.flush()
+
+    assert not home.sessions._unwritten
+    kept = "SELECT {}(details ->> 'matches') FROM audit_log WHERE event = 'memory.recalled'"
+    assert number(home, kept.format("count")) == MAX_WAITING
+    assert (number(home, kept.format("min")), number(home, kept.format("max"))) == (
+        500,
+        MAX_WAITING + 499,
+    )
+
+
+def test_of_deleted_vectors_only_the_latest_are_named_to_other_processes(home: Home) -> None:
+    for begin in (0, 1_500, 3_000):
+        with home.repository.transaction():
+            home.repository.vectors.note_changes(range(begin, begin + 1_500))
+
+    assert number(home, "SELECT count(*) FROM memory_changes") == KEPT_CHANGES
+    assert number(home, "SELECT max(memory_id) FROM memory_changes") == 4_499
+    home.indexes.reindex()
+    assert number(home, "SELECT count(*) FROM memory_changes") <= KEPT_CHANGES
+
+
+@pytest.mark.parametrize("archived", [False, True, None])
+def test_the_latest_threads_are_read_in_the_order_of_an_index(home: Home, archived: bool | None) -> None:
+    for place in range(30):
+        home.threads.create_thread(f"Thread {place}")
+
+    plan = " ".join(
+        str(row)
+        for row in home.repository._database.execute(
+            "EXPLAIN QUERY PLAN SELECT id, title FROM threads WHERE :archived IS NULL"
+            " OR (archived IS TRUE) = :archived ORDER BY last_active_at DESC, rowid DESC LIMIT :limit",
+            {"archived": archived, "limit": 10},
+        )
+    )
+    assert "threads_by_activity" in plan
+    assert "TEMP B-TREE" not in plan
+    assert [t.title for t in home.threads.list_threads(3)] == ["Thread 29", "Thread 28", "Thread 27"]
+    assert [t.title for t in home.threads.list_threads(2, containing="thread 1")] == [
+        "Thread 19",
+        "Thread 18",
+    ]
+
+
+def test_words_are_kept_up_to_a_number_of_characters() -> None:
+    words = WordCache(most=1_000)
+
+    for place in range(50):
+        assert words.words_of(f"{place} green kettles" + " x" * 100, None, None)[0] == str(place)
+        assert words.characters <= 1_000
+    assert words.words_of("y" * 5_000, "Tom", None) == words.words_of("y" * 5_000, "Tom", None)
+    assert words.characters <= 1_000
+
+
+@pytest.mark.embedder
+def test_long_texts_are_turned_into_tokens_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    list_tokens = wordllama._Model.list_tokens
+
+    def counted(model: wordllama._Model, texts: Sequence[str]) -> list[list[int]]:
+        sizes.append(sum(map(len, texts)))
+        return list_tokens(model, texts)
+
+    monkeypatch.setattr(wordllama._Model, "list_tokens", counted)
+    texts = [f"{word} " * 8_000 for word in ("tea", "green", "kettle", "boat")] + ["tea"]
+
+    together = WordLlama().embed(texts)
+    alone = [WordLlama().embed([text]) for text in texts]
+
+    assert max(sizes) <= MAX_CHARACTERS
+    assert together.embeddings == tuple(one.embeddings[0] for one in alone)
+    assert together.tokens == sum(one.tokens for one in alone)
+
+
+@pytest.mark.embedder
+def test_the_words_of_long_texts_are_compared_with_a_bounded_matrix() -> None:
+    embedder = WordLlama()
+    texts = [[f"w{place:x}{number:x}" for number in range(9_000)] + ["cat"] for place in range(12)]
+    texts.append(["cats", "boat"])
+
+    strengths = embedder.strengths(["cat"], texts)
+
+    assert [row[0] for row in strengths[:12]] == pytest.approx([1.0] * 12, abs=1e-6)
+    assert strengths[12] == embedder.strengths(["cat"], [texts[12]])[0]
+    assert 0 < strengths[12][0] < 1
+    assert len(embedder._model.words) <= 2 * MAX_WORDS
+    assert MAX_NEAR < 9_000
