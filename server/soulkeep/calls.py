@@ -68,7 +68,7 @@ _RULES = {
     "less_than_equal": "must be at most {le:,}",
     "literal_error": "must be one of {expected}",
     "list_type": "must be a list",
-    "too_long": "may hold at most {max_length:,} items; send several lists",
+    "too_long": "may hold at most {max_length:,} items; give several lists",
     "model_type": "must be an object with the fields that the tool's schema names",
 }
 """What a caller is told, by the kinds of pydantic's errors."""

@@ -23,7 +23,7 @@ no caller has to read the text.
 from collections.abc import Sequence
 from pathlib import Path
 
-HALF_A_PAIR = "holds half of a surrogate pair; send whole Unicode characters"
+HALF_A_PAIR = "holds half of a surrogate pair; give whole Unicode characters"
 """The rule that a text breaks which no UTF-8 file can hold."""
 
 _EXCERPT_CHARACTERS = 40

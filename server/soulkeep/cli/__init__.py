@@ -103,7 +103,8 @@ def main() -> None:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = "_".join(["SOULKEEP", *(str(part).upper() for part in problem["loc"])])
         rule = problem["msg"].removeprefix("Value error, ")
-        _fail(f"{name}: {rule}; correct it or unset it.", 2)
+        of_ours = rule != problem["msg"]
+        _fail(f"{name} {rule}." if of_ours else f"{name}: {rule}; correct it or unset it.", 2)
     except OSError as error:
         if error.filename is not None:
             raise

@@ -176,7 +176,7 @@ def as_item(entry: str, lead: str = _LEAD, argument: str = "entry") -> list[str]
     """
     first, *others = _LINE_END.split(entry.strip())
     if not first:
-        raise InvalidInputError(argument, "must not be blank; send the text")
+        raise InvalidInputError(argument, "must not be blank; give the text")
     is_table = "|" in first and others and _TABLE_RULE.fullmatch(others[0])
     if _RULE.fullmatch(lead + first) or is_table:
         # `- ---` would be a rule, and some take `- a | b` for a table's head whatever it stands in, so

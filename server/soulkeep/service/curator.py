@@ -140,7 +140,7 @@ class Curator:
         new_entry, *others = list_sent(new_entry, section)
         if others:
             raise InvalidInputError(
-                "new_entry", "holds several list items; send one, and add the others"
+                "new_entry", "holds several list items; give one, and add the others"
             )
         origin = linked_id(entry)
         if origin is not None and linked_id(new_entry) is None:

@@ -290,7 +290,7 @@ class Lifecycle:
 def _require_ids(memory_ids: Sequence[int]) -> list[int]:
     ids = list(dict.fromkeys(memory_ids))
     if not 1 <= len(ids) <= MAX_BATCH:
-        raise InvalidInputError("memory_ids", f"must hold 1 to {MAX_BATCH:,} ids; send several lists")
+        raise InvalidInputError("memory_ids", f"must hold 1 to {MAX_BATCH:,} ids; give several lists")
     return ids
 
 

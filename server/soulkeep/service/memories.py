@@ -102,7 +102,7 @@ class Memories:
         """
         require_memories(memories, self._days)
         if replaces and len(memories) != 1:
-            raise InvalidInputError("replaces", "goes with a single memory; send the others apart")
+            raise InvalidInputError("replaces", "goes with a single memory; give the others apart")
         return self._keeper.keep(lambda _: memories, replaces, session)
 
     def recall(

@@ -79,7 +79,7 @@ class Purges:
             BackupNotFoundError: A backup does not exist.
         """
         if not 1 <= len(set(memory_ids)) <= MAX_BATCH:
-            rule = f"must hold 1 to {MAX_BATCH:,} ids; send several lists"
+            rule = f"must hold 1 to {MAX_BATCH:,} ids; give several lists"
             raise InvalidInputError("memory_ids", rule)
         for backup in backups:
             self._backups.require(backup)

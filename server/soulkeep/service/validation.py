@@ -41,7 +41,7 @@ def require_text(argument: str, value: str, maximum: int) -> None:
             half of a surrogate pair, which no UTF-8 file can hold.
     """
     if not value.strip():
-        raise InvalidInputError(argument, "must not be blank; send the text")
+        raise InvalidInputError(argument, "must not be blank; give the text")
     if len(value) > maximum:
         rule = f"has {len(value):,} characters and may have {maximum:,}; shorten or split it"
         raise InvalidInputError(argument, rule)
@@ -79,7 +79,7 @@ def require_memories(memories: Sequence[NewMemory], days: Days) -> None:
     """
     if not 1 <= len(memories) <= MAX_BATCH:
         raise InvalidInputError(
-            "memories", f"holds {len(memories):,} and may hold 1 to {MAX_BATCH:,}; send several lists"
+            "memories", f"holds {len(memories):,} and may hold 1 to {MAX_BATCH:,}; give several lists"
         )
     for memory in memories:
         require_text("content", memory.content, MAX_CONTENT)
@@ -102,7 +102,7 @@ def require_messages(messages: Sequence[NewMessage], days: Days) -> None:
     """
     if not 1 <= len(messages) <= MAX_MESSAGES:
         raise InvalidInputError(
-            "messages", f"holds {len(messages):,} and may hold 1 to {MAX_MESSAGES}; send several lists"
+            "messages", f"holds {len(messages):,} and may hold 1 to {MAX_MESSAGES}; give several lists"
         )
     for message in messages:
         if message.role not in MESSAGE_ROLES:
@@ -118,7 +118,7 @@ def _require_total(argument: str, kept: Sequence[NewMemory] | Sequence[NewMessag
     if total > MAX_BATCH_CHARACTERS:
         raise InvalidInputError(
             argument,
-            f"has {total:,} characters in all and may have {MAX_BATCH_CHARACTERS:,}; send several lists",
+            f"has {total:,} characters in all and may have {MAX_BATCH_CHARACTERS:,}; give several lists",
         )
 
 
@@ -174,6 +174,6 @@ def parse_expiry(value: str, days: Days, now: str) -> str:
     """
     moment = parse_moment("expires_at", value, days, end_of_day=True)
     if moment <= now:
-        rule = "has passed already; send a date or time to come, or leave it out"
+        rule = "has passed already; give a date or time to come, or leave it out"
         raise InvalidInputError("expires_at", rule)
     return moment
