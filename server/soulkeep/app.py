@@ -100,7 +100,16 @@ def build_server(
         description="Long-term memory in files you own",
         instructions=tools.INSTRUCTIONS,
         lifespan=lifespan,
-        middleware=[open_session, notifications.note_session, protocol.refuse_cursors, read_answers],
+        website_url=protocol.WEBSITE,
+        icons=[protocol.ICON],
+        cache_hints=protocol.LASTING_LISTS,
+        middleware=[
+            protocol.name_briefly,
+            open_session,
+            notifications.note_session,
+            protocol.refuse_cursors,
+            read_answers,
+        ],
         subscriptions=notifications.bus,
     )
     server.add_tools = partial(tools.register, server, tools_offered)

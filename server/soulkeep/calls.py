@@ -41,6 +41,12 @@ KEEPS = ToolAnnotations(destructive_hint=False, idempotent_hint=True, open_world
 CHANGES = ToolAnnotations(destructive_hint=True, open_world_hint=False)
 SETS = ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
+FIRST = {"anthropic/alwaysLoad": True}
+"""On tools that a conversation begins with: Claude Code has others looked for before they are used."""
+
+LARGE = {"anthropic/maxResultSizeChars": 100_000}
+"""On tools that can be asked for long answers, which Claude Code would put into a file instead."""
+
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 """An id of a row, or a place in a list of such; 0 stands for none."""
 

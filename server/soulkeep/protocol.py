@@ -3,12 +3,14 @@
 With `transport` the only module that touches the SDK's private parts.
 """
 
+import base64
 import weakref
 from collections import defaultdict
 
 import anyio
 import anyio.to_thread
-from mcp.server import NotificationOptions, ServerRequestContext
+from mcp.server import CacheHint, NotificationOptions, ServerRequestContext
+from mcp.server.caching import CacheableMethod
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.models import InitializationOptions
@@ -23,7 +25,9 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
+    SERVER_INFO_META_KEY,
     EmptyResult,
+    Icon,
     ListResourcesResult,
     PaginatedRequestParams,
     SubscribeRequestParams,
@@ -43,6 +47,25 @@ PAGE = 100
 
 HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
 """Requests that look at nothing and change nothing."""
+
+WEBSITE = "https://pypi.org/project/soulkeep/"
+
+_BOOKMARK = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16">'
+    b'<path fill="#b5651d" d="M4 1h8v14l-4-3-4 3z"/></svg>'
+)
+ICON = Icon(
+    src=f"data:image/svg+xml;base64,{base64.b64encode(_BOOKMARK).decode()}",
+    mime_type="image/svg+xml",
+    sizes=["any"],
+)
+
+LASTING = CacheHint(ttl_ms=3_600_000)
+LASTING_LISTS: dict[CacheableMethod, CacheHint] = {
+    "tools/list": LASTING,
+    "resources/templates/list": LASTING,
+}
+"""Lists that stay the same as long as the process does; clients of the modern era may keep them."""
 
 _WHOLE_LISTS = frozenset({"tools/list", "prompts/list", "resources/templates/list"})
 """Requests that are answered on one page."""
@@ -155,6 +178,20 @@ async def refuse_cursors(ctx: _Context, call_next: CallNext) -> HandlerResult:
         message = "`cursor` is none of ours, since this list has one page; list without one."
         raise MCPError(code=INVALID_PARAMS, message=message)
     return await call_next(ctx)
+
+
+async def name_briefly(ctx: _Context, call_next: CallNext) -> HandlerResult:
+    """Say who answers with a name and a version: SDK middleware.
+
+    The SDK puts all that `server/discover` says of the server, its icon too, into each modern result.
+    """
+    result = await call_next(ctx)
+    if isinstance(result, dict) and ctx.method != "server/discover":
+        meta = result.get("_meta") or {}
+        if SERVER_INFO_META_KEY in meta:
+            info = meta[SERVER_INFO_META_KEY]
+            meta[SERVER_INFO_META_KEY] = {"name": info["name"], "version": info["version"]}
+    return result
 
 
 def complete(server: CheckedServer, notifications: Notifications) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.types import Annotations
 
 from soulkeep.calls import CheckedServer
 from soulkeep.documents import DocumentName
@@ -67,6 +68,7 @@ def register(server: CheckedServer, home: Home) -> None:
         title="Context",
         description="What a conversation starts with; the tool get_context takes a thread and a budget.",
         mime_type=MARKDOWN,
+        annotations=Annotations(audience=["assistant"], priority=0.9),
     )(partial(_served, lambda: _context_text(home)))
     server.resource(
         STATS_URI,
@@ -74,6 +76,7 @@ def register(server: CheckedServer, home: Home) -> None:
         title="Statistics",
         description="Memories and recalls by day, types, tokens and cost of embedders, sizes on disk.",
         mime_type="application/json",
+        annotations=Annotations(audience=["user"], priority=0.1),
     )(partial(_served, lambda: _stats_text(home)))
     _register_templates(server)
 

@@ -17,7 +17,7 @@ from soulkeep.answers.lifecycle import (
     PurgedAnswer,
     UndoneAnswer,
 )
-from soulkeep.calls import CHANGES, READS, CheckedServer, Id, answer, served
+from soulkeep.calls import CHANGES, LARGE, READS, CheckedServer, Id, answer, served
 from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
 from soulkeep.fence import one_line
@@ -42,7 +42,7 @@ _Text = Annotated[str, Field(max_length=MAX_NAME)]
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
-    server.add_tool(browse_memories, title="Browse memories", annotations=READS)
+    server.add_tool(browse_memories, title="Browse memories", annotations=READS, meta=LARGE)
     server.add_tool(change_memory, title="Change memories", annotations=CHANGES)
     server.add_tool(undo, title="Undo", annotations=CHANGES)
     server.add_tool(purge, title="Purge", annotations=CHANGES)

@@ -11,7 +11,7 @@ from soulkeep.answers.memories import (
     RecallAnswer,
     RememberAnswer,
 )
-from soulkeep.calls import KEEPS, READS, CheckedServer, Id, answer, served
+from soulkeep.calls import FIRST, KEEPS, LARGE, READS, CheckedServer, Id, answer, served
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.ranking import query_terms
@@ -59,8 +59,8 @@ class MemoryInput(BaseModel):
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
-    server.add_tool(remember, title="Remember", annotations=KEEPS)
-    server.add_tool(recall, title="Recall", annotations=READS)
+    server.add_tool(remember, title="Remember", annotations=KEEPS, meta=FIRST)
+    server.add_tool(recall, title="Recall", annotations=READS, meta=FIRST | LARGE)
 
 
 async def remember(

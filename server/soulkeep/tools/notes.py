@@ -13,7 +13,7 @@ from soulkeep.answers.notes import (
     LearnedState,
     LoggedAnswer,
 )
-from soulkeep.calls import ADDS, CHANGES, READS, CheckedServer, Id, answer, served
+from soulkeep.calls import ADDS, CHANGES, FIRST, LARGE, READS, CheckedServer, Id, answer, served
 from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Session
@@ -25,7 +25,7 @@ from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, MAX_QUERY
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
-    server.add_tool(get_context, title="Get context", annotations=READS)
+    server.add_tool(get_context, title="Get context", annotations=READS, meta=FIRST | LARGE)
     server.add_tool(log_day, title="Log", annotations=ADDS)
     server.add_tool(curate_memory, title="Curate MEMORY.md", annotations=CHANGES)
     server.add_tool(learn_preference, title="Learn preference", annotations=ADDS)

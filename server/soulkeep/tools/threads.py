@@ -12,7 +12,17 @@ from soulkeep.answers.threads import (
     StartedAnswer,
     prompt_state,
 )
-from soulkeep.calls import ADDS, CHANGES, KEEPS, READS, CheckedServer, Id, answer, served
+from soulkeep.calls import (
+    ADDS,
+    CHANGES,
+    KEEPS,
+    LARGE,
+    READS,
+    CheckedServer,
+    Id,
+    answer,
+    served,
+)
 from soulkeep.consent import PromptConsent, ask
 from soulkeep.fence import plain, visible
 from soulkeep.models import ConsentState, MessageRole, NewMessage, Session, Thread
@@ -41,7 +51,7 @@ def register(server: CheckedServer) -> None:
     server.add_tool(create_thread, title="Create thread", annotations=ADDS)
     server.add_tool(manage_thread, title="Manage thread", annotations=CHANGES)
     server.add_tool(save_messages, title="Save messages", annotations=KEEPS)
-    server.add_tool(read_messages, title="Read messages", annotations=READS)
+    server.add_tool(read_messages, title="Read messages", annotations=READS, meta=LARGE)
 
 
 async def create_thread(
