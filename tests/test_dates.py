@@ -1,12 +1,16 @@
 """Dates in questions, and how well a memory's day fits them."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.dates import DateSpan, asks_when, date_score, day_words, find_dates, has_time_word
+from soulkeep.models import NewMemory
+from soulkeep.service.home import Home
 
 NOW = datetime(2023, 6, 14, 15, tzinfo=UTC)
 """A Wednesday."""
@@ -24,8 +28,8 @@ def year(number: int) -> DateSpan:
     return DateSpan("year", date(number, 1, 1), date(number, 12, 31))
 
 
-def days(first: str, last: str) -> DateSpan:
-    return DateSpan("range", date.fromisoformat(first), date.fromisoformat(last))
+def days(first: str, last: str, *, year_stated: bool = True) -> DateSpan:
+    return DateSpan("range", date.fromisoformat(first), date.fromisoformat(last), year_stated)
 
 
 MARCH_3 = day("2023-03-03")
@@ -55,7 +59,7 @@ TWO_WEEKS_AGO = days("2023-05-28", "2023-06-03")
         ("on 29 February", day("2020-02-29", year_stated=False)),
         ("Where did I go in May?", ANY_MAY),
         ("what did we do in may?", ANY_MAY),
-        ("the trip at the end of May", ANY_MAY),
+        ("the trip at the end of May", days("2023-05-21", "2023-05-31", year_stated=False)),
         ("What did I do last May?", MAY),
         ("What happened in May 2023?", MAY),
         ("this June", month("2023-06-01", "2023-06-30")),
@@ -63,7 +67,7 @@ TWO_WEEKS_AGO = days("2023-05-28", "2023-06-03")
         ("last December", month("2022-12-01", "2022-12-31")),
         ("next May", month("2024-05-01", "2024-05-31")),
         ("Where did I work in 2022?", year(2022)),
-        ("the summer of 2022", year(2022)),
+        ("the summer of 2022", days("2022-06-01", "2022-08-31")),
         ("What did I eat yesterday?", day("2023-06-13")),
         ("the day before yesterday", day("2023-06-12")),
         ("Who called today?", day("2023-06-14")),
@@ -127,6 +131,140 @@ def test_a_german_french_or_spanish_question_names_a_date(query: str, span: Date
 
 
 @pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
+        ("2026-07-25/26", "2026-07-25", "2026-07-26"),
+        ("2022-07-25/08-02", "2022-07-25", "2022-08-02"),
+        ("from 2022-12-30 to 2023-01-02", "2022-12-30", "2023-01-02"),
+        ("2022-07-25\u20132022-07-28", "2022-07-25", "2022-07-28"),
+        ("on 25-26 July 2022", "2022-07-25", "2022-07-26"),
+        ("25\u201326 July 2022", "2022-07-25", "2022-07-26"),
+        ("from 3 to 5 May 2022", "2022-05-03", "2022-05-05"),
+        ("between the 3rd and 5th of May 2022", "2022-05-03", "2022-05-05"),
+        ("July 25-26, 2022", "2022-07-25", "2022-07-26"),
+        ("from May 3 to 5, 2022", "2022-05-03", "2022-05-05"),
+        ("from 3 May to 5 June 2022", "2022-05-03", "2022-06-05"),
+        ("from 20 December to 5 January 2023", "2022-12-20", "2023-01-05"),
+        ("25./26. Juli 2022", "2022-07-25", "2022-07-26"),
+        ("vom 25. bis 26. Juli 2022", "2022-07-25", "2022-07-26"),
+        ("du 3 au 5 mai 2022", "2022-05-03", "2022-05-05"),
+        ("del 3 al 5 de mayo de 2022", "2022-05-03", "2022-05-05"),
+        ("from March to May 2022", "2022-03-01", "2022-05-31"),
+        ("November bis Februar 2023", "2022-11-01", "2023-02-28"),
+        ("from 2019 to 2021", "2019-01-01", "2021-12-31"),
+        ("2019-2021", "2019-01-01", "2021-12-31"),
+        ("Q3 2022", "2022-07-01", "2022-09-30"),
+        ("2022-Q3", "2022-07-01", "2022-09-30"),
+        ("in the third quarter of 2022", "2022-07-01", "2022-09-30"),
+        ("im 3. Quartal 2022", "2022-07-01", "2022-09-30"),
+        ("Q4 last year", "2022-10-01", "2022-12-31"),
+        ("last quarter", "2023-01-01", "2023-03-31"),
+        ("letztes Quartal", "2023-01-01", "2023-03-31"),
+        ("the first half of 2022", "2022-01-01", "2022-06-30"),
+        ("H2 2022", "2022-07-01", "2022-12-31"),
+        ("last summer", "2022-06-01", "2022-08-31"),
+        ("letzten Sommer", "2022-06-01", "2022-08-31"),
+        ("l\u2019été dernier", "2022-06-01", "2022-08-31"),
+        ("el verano pasado", "2022-06-01", "2022-08-31"),
+        ("last winter", "2022-12-01", "2023-02-28"),
+        ("this winter", "2022-12-01", "2023-02-28"),
+        ("this summer", "2023-06-01", "2023-08-31"),
+        ("next winter", "2023-12-01", "2024-02-29"),
+        ("last spring", "2023-03-01", "2023-05-31"),
+        ("spring 2022", "2022-03-01", "2022-05-31"),
+        ("in the fall of 2022", "2022-09-01", "2022-11-30"),
+        ("winter 2021/22", "2021-12-01", "2022-02-28"),
+        ("Winter 2021", "2021-12-01", "2022-02-28"),
+        ("in the 90s", "1990-01-01", "1999-12-31"),
+        ("the 1980s", "1980-01-01", "1989-12-31"),
+        ("in the nineties", "1990-01-01", "1999-12-31"),
+        ("in den 90ern", "1990-01-01", "1999-12-31"),
+        ("in den neunziger Jahren", "1990-01-01", "1999-12-31"),
+        ("les années 80", "1980-01-01", "1989-12-31"),
+        ("the 2010s", "2010-01-01", "2019-12-31"),
+        ("the week before last", "2023-05-29", "2023-06-04"),
+        ("vorletzte Woche", "2023-05-29", "2023-06-04"),
+        ("the weekend before last", "2023-06-03", "2023-06-04"),
+        ("la semana antepasada", "2023-05-29", "2023-06-04"),
+        ("the month before last", "2023-04-01", "2023-04-30"),
+        ("the year before last", "2021-01-01", "2021-12-31"),
+        ("the Tuesday before last", "2023-06-06", "2023-06-06"),
+        ("the week after next", "2023-06-26", "2023-07-02"),
+        ("last weekend", "2023-06-10", "2023-06-11"),
+        ("early March 2022", "2022-03-01", "2022-03-10"),
+        ("mid-March 2022", "2022-03-11", "2022-03-20"),
+        ("late March 2022", "2022-03-21", "2022-03-31"),
+        ("Anfang März 2022", "2022-03-01", "2022-03-10"),
+        ("mid-2022", "2022-05-02", "2022-08-31"),
+        ("Mitte 2022", "2022-05-02", "2022-08-31"),
+        ("end of last year", "2022-09-01", "2022-12-31"),
+        ("Ende letzten Jahres", "2022-09-01", "2022-12-31"),
+        ("at the beginning of this year", "2023-01-01", "2023-05-01"),
+        ("à la fin de 2022", "2022-09-01", "2022-12-31"),
+        ("a mediados de 2022", "2022-05-02", "2022-08-31"),
+        ("late summer 2022", "2022-08-01", "2022-08-31"),
+        ("the early 1990s", "1990-01-01", "1993-05-01"),
+        ("at the end of the month", "2023-06-21", "2023-06-30"),
+    ],
+)
+def test_a_question_names_a_time_of_several_days(query: str, first: str, last: str) -> None:
+    (span,) = find_dates(query, NOW)
+
+    assert (span.first, span.last) == (date.fromisoformat(first), date.fromisoformat(last))
+    assert span.year_stated
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
+        ("25-26 May", "2023-05-25", "2023-05-26"),
+        ("25-26 July", "2022-07-25", "2022-07-26"),
+        ("from 3 to 5 May", "2023-05-03", "2023-05-05"),
+        ("in Q3", "2022-07-01", "2022-09-30"),
+        ("in Q1", "2023-01-01", "2023-03-31"),
+        ("in the summer", "2023-06-01", "2023-08-31"),
+        ("im Herbst", "2022-09-01", "2022-11-30"),
+        ("early in March", "2023-03-01", "2023-03-31"),
+        ("early March", "2023-03-01", "2023-03-10"),
+        ("Ende Mai", "2023-05-21", "2023-05-31"),
+        ("from March to May", "2023-03-01", "2023-05-31"),
+        ("from 20 December to 5 January", "2022-12-20", "2023-01-05"),
+    ],
+)
+def test_without_a_year_a_time_is_that_of_any_year_and_the_latest_is_given(
+    query: str, first: str, last: str
+) -> None:
+    (span,) = find_dates(query, NOW)
+
+    assert (span.first, span.last) == (date.fromisoformat(first), date.fromisoformat(last))
+    assert not span.year_stated
+    assert date_score([span], span.first) == date_score([span], span.moved(-1).last) == 1
+
+
+@pytest.mark.parametrize(
+    ("zone", "summer"),
+    [
+        ("Europe/Berlin", "2022-06-01"),
+        ("Australia/Sydney", "2022-12-01"),
+        ("America/Sao_Paulo", "2022-12-01"),
+        ("Pacific/Auckland", "2022-12-01"),
+        ("Africa/Nairobi", "2022-06-01"),
+    ],
+)
+def test_a_season_is_that_of_the_hemisphere_of_the_user_s_zone(zone: str, summer: str) -> None:
+    (span,) = find_dates("last summer", NOW.astimezone(ZoneInfo(zone)))
+
+    assert span.first == date.fromisoformat(summer)
+
+
+def test_today_is_the_day_on_the_user_s_clocks() -> None:
+    late = datetime(2023, 6, 14, 23, 30, tzinfo=UTC)
+
+    assert find_dates("today", late) == (day("2023-06-14"),)
+    assert find_dates("today", late.astimezone(ZoneInfo("Asia/Tokyo"))) == (day("2023-06-15"),)
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "What may I eat?",
@@ -156,6 +294,16 @@ def test_a_german_french_or_spanish_question_names_a_date(query: str, span: Date
         "",
         "a year",
         "2020 people",
+        "a spring in the mattress",
+        "prices fall, then rise",
+        "it took 30s",
+        "in her thirties",
+        "the second half of the match",
+        "question 3 of 5",
+        "an H1 visa",
+        "steps 3 to 5 may fail",
+        "pages 3-5",
+        "3/4 of a cup",
     ],
 )
 def test_what_only_looks_like_a_date_is_none(query: str) -> None:
@@ -267,7 +415,8 @@ def test_a_day_in_words_has_no_leading_zero() -> None:
 PIECES = st.sampled_from(
     """3 31 0 99 999 03/04/2023 2023-02-30 31.12. 2000 May may March mars Mai mayo April February Monday
     of on in last next this vor hace ago il y a two few days weeks months years year hier gestern
-    yesterday 1st morning weekend dernier pasado , . \u017f \u0131 \u0130""".split()
+    yesterday 1st morning weekend dernier pasado , . \u017f \u0131 \u0130 Q3 quarter half summer hiver
+    90s nineties early mid- end to - / before after 2023-02-28/03-01 1999 2020 vorletzte""".split()
 )
 
 
@@ -290,3 +439,24 @@ def test_any_text_gives_ordered_spans_and_a_score_from_0_to_1(
 @pytest.mark.parametrize("occurred", [date.min, date.max])
 def test_the_ends_of_the_calendar_have_a_score(occurred: date) -> None:
     assert date_score([ANY_MARCH_3, ANY_MAY, LAST_WEEK, year(2022)], occurred) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("What did we sail last summer?", "2025-07-25"),
+        ("What did we sail in Q4?", "2025-12-20"),
+        ("What did we sail on 2025-07-24/25?", "2025-07-25"),
+        ("What did we sail at the end of last year?", "2025-12-20"),
+        ("What did we sail in the week before last?", "2026-02-18"),
+        ("Was segelten wir letzten Frühling?", "2025-04-10"),
+    ],
+)
+def test_a_memory_of_the_time_that_is_asked_for_comes_first(
+    make_home: Callable[..., Home], query: str, first: str
+) -> None:
+    home = make_home(embedder="none")
+    days = ("2025-07-25", "2025-12-20", "2026-02-18", "2025-04-10")
+    home.memories.remember([NewMemory(f"We sail, wir segelten {day}.", occurred_at=day) for day in days])
+
+    assert home.memories.recall(query).matches[0].memory.occurred_at.startswith(first)
