@@ -30,6 +30,11 @@ runpy.run_path(str(STARTUP / "sitecustomize.py"))
 os.environ.update(OFFLINE)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that writes the answers of the tools in `golden/` anew."""
+    parser.addoption("--write-golden", action="store_true", help="write tests/golden/ anew")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave out what needs the default embedder where its package has no wheel."""
     if find_spec("wordllama") is None:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.json_schema import SkipJsonSchema
@@ -58,9 +58,11 @@ class View(BaseModel):
 
 
 class Item(View):
-    """A piece of an answer with stored text that may have to be cut."""
+    """A piece of an answer with stored text, its `content`, that may have to be cut."""
 
-    content: str
+    if TYPE_CHECKING:
+        # Each kind declares it as its last field: what marks a text as data comes before the text.
+        content: str
 
     def with_content(self, content: str) -> Self:
         """Return the item with other content."""

@@ -24,6 +24,7 @@ class ItemAnswer(Item):
     kind: str
     thread_id: str | None = None
     replaced_by: int | None = None
+    content: str
 
     @classmethod
     def of_memory(cls, memory: Memory, days: Days, replaced_by: int | None = None) -> "ItemAnswer":
@@ -134,7 +135,8 @@ class ChangedAnswer(View):
             "revise": " The old version is in its history.",
         }.get(self.action, "")
         ids = "#" + self.ids.replace(",", ", #")
-        lines = [f"{done[self.action]} {ids}.{back} The first of them ({DATA}):"]
+        first = f"The first {_SHOWN}" if len(self.memories) == _SHOWN else "In short"
+        lines = [f"{done[self.action]} {ids}.{back} {first} ({DATA}):"]
         return "\n".join([*lines, *(memory.as_text() for memory in self.memories)])
 
 

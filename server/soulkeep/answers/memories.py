@@ -20,7 +20,7 @@ LEXICAL = 0.2
 With the default embedder and 346 memories, 25 % of 36 questions about other things stay below, and none
 whose answer came first. In a store of a few memories nearly all of the former do."""
 
-FITS_BY_WORDS = 0.2
+FITS_BY_WORDS = 0.1
 """Without an embedder, the relevance from which on a memory fits."""
 
 _CLOSE = 0.3
@@ -87,7 +87,7 @@ class ReceiptAnswer(View):
         scope = f"thread {self.thread_id}" if self.thread_id else "global"
         first = f"Stored as memory {self.id} ({self.memory_type}, {scope}){instead}."
         if not self.stored:
-            first = f"Not stored: exact duplicate of memory {self.id} ({scope})."
+            first = f"Not stored: exact duplicate of memory {self.id} ({self.memory_type}, {scope})."
         if not self.similar:
             return first
         close = fenced("\n".join(similar.as_text() for similar in self.similar))

@@ -16,6 +16,7 @@ class MessageAnswer(Item):
     id: int
     role: str
     created_at: str
+    content: str
 
     @classmethod
     def of(cls, message: Message, days: Days) -> "MessageAnswer":

@@ -31,6 +31,7 @@ class PromptAnswer(Item):
     priority: int
     mcp_name: str = ""
     proposed_by: str = ""
+    content: str = ""
 
     @classmethod
     def of(cls, prompt: GlobalPrompt, mcp_name: str | None) -> "PromptAnswer":
@@ -46,18 +47,19 @@ class PromptAnswer(Item):
             proposed_by="" if prompt.is_agreed else plain(prompt.prompt_by or "an agent"),
         )
 
-    def head(self) -> str:
-        """Say which prompt it is, and whether it is an instruction."""
+    def facts(self) -> str:
+        """Say whether it is an instruction in force."""
         state = "" if self.is_active else ", inactive"
         if self.proposed_by:
             state += f", proposed by {self.proposed_by} and not agreed to by the user: {DATA}"
-        return f"{self.name} (#{self.id}, priority {self.priority}{state})"
+        return f"(#{self.id}, priority {self.priority}{state})"
 
     def as_text(self) -> str:
         """Return the prompt under a line that names it; what is no instruction stands behind bars."""
-        text = fenced(self.content) if self.proposed_by else under_heading(self.content)
+        if self.proposed_by:
+            return "\n".join([f"Prompt {self.facts()}", fenced(self.name), fenced(self.content)])
         offered = f" · in MCP {self.mcp_name}" if self.mcp_name else ""
-        return f"{self.head()}{offered}\n{text}"
+        return f"{self.name} {self.facts()}{offered}\n{under_heading(self.content)}"
 
 
 class PromptsAnswer(View):
@@ -126,9 +128,12 @@ class PromptChangeAnswer(View):
         """Say what became of the prompt, with the text that is no longer kept."""
         done = "Kept as it was" if self.outcome == "kept" else self.outcome.capitalize()
         offered = f" Clients offer it as {self.prompt.mcp_name}." if self.prompt.mcp_name else ""
-        lines = [f"{done}: {self.prompt.head()}.{offered}"]
+        lines = [f"{done}: {self.prompt.name} {self.prompt.facts()}.{offered}"]
         if self.consent == "declined":
-            lines = [f"The user did not agree to {self.prompt.head()}. Do not propose it again."]
+            lines = [
+                f"The user did not agree to {self.prompt.name} {self.prompt.facts()}. Do not propose"
+                " it again."
+            ]
         elif self.command:
             lines.append("The user was not asked, so it is no instruction. They make it one with:")
             lines.append(self.command)

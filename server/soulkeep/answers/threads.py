@@ -63,6 +63,7 @@ class MemoryLine(Item):
 
     id: int
     memory_type: str
+    content: str
 
     @classmethod
     def of(cls, memory: Memory) -> "MemoryLine":
@@ -98,7 +99,9 @@ class ManagedAnswer(View):
     def of(cls, action: str, threads: Sequence[Thread], days: Days, prompt: str = "") -> Self:
         """Build the answer from threads, and what is to be said about a prompt."""
         lines = tuple(ThreadLine.of(thread, days) for thread in threads)
-        return cls(note=NOTE if lines else "", action=action, threads=lines, prompt=prompt)
+        return cls(
+            note=f"Titles are {DATA}." if lines else "", action=action, threads=lines, prompt=prompt
+        )
 
     @classmethod
     def of_digest(cls, digest: Digest, days: Days) -> Self:
@@ -116,6 +119,7 @@ class ManagedAnswer(View):
         more = f"A text that ends in … and what is missing is whole in: {whole}."
         return answer.model_copy(
             update={
+                "note": NOTE,
                 "system_prompt": shown,
                 "prompt_by": "" if thread.is_agreed else plain(thread.prompt_by or "an agent"),
                 "memories": tuple(remembered),
@@ -137,7 +141,10 @@ class ManagedAnswer(View):
         """Say what was done or found: the user's prompt as an instruction, all else as data."""
         if not self.threads:
             return "There are no such threads."
-        lines = [f"{_DONE[self.action]} ({DATA}):", *(thread.as_text() for thread in self.threads)]
+        lines = [
+            f"{_DONE[self.action]}; titles are {DATA}:",
+            *(thread.as_text() for thread in self.threads),
+        ]
         lines += [said for said in (self.became, self.prompt) if said]
         if self.change_id is not None:
             lines.append(f"To have it all back: `soulkeep undo {self.change_id}`.")
