@@ -170,19 +170,6 @@ def test_doctor_names_the_mismatch_of_embedders(run: Run, monkeypatch: pytest.Mo
 
 
 @pytest.mark.embedder
-def test_the_server_refuses_to_start_with_another_embedder(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run("remember", "With a vector.")
-    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
-
-    code, out, err = run("serve")
-
-    assert (code, out) == (1, "")
-    assert "soulkeep reindex" in err
-
-
-@pytest.mark.embedder
 def test_the_demo_finds_answers_that_share_no_word_with_the_question(run: Run) -> None:
     code, out, _ = run("demo")
 

@@ -8,7 +8,6 @@ import pytest
 from conftest import TickingClock
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
-    EmbedderMismatchError,
     InvalidInputError,
     MemoryNotFoundError,
     ThreadNotFoundError,
@@ -257,30 +256,6 @@ def test_without_an_embedder_words_alone_are_searched_and_the_answer_says_so(
     assert home.memories.recall("pet name").matches == ()
     assert home.repository.count_rows()["vectors"] == 0
     assert home.check() == []
-
-
-@pytest.mark.embedder
-def test_a_store_refuses_another_embedder_until_it_is_indexed_anew(
-    make_home: Callable[..., Home],
-) -> None:
-    keep(make_home(), "Made with vectors.")
-    lexical = make_home(embedder="none")
-
-    for attempt in (
-        lambda: lexical.memories.recall("vectors"),
-        lambda: keep(lexical, "Without a vector."),
-        lexical.indexes.require_embedder,
-    ):
-        with pytest.raises(EmbedderMismatchError, match="soulkeep reindex") as raised:
-            attempt()
-    assert raised.value.stored.startswith("wordllama")
-    assert raised.value.configured == "none:0:none"
-
-    assert lexical.indexes.reindex() == 1
-    assert contents(lexical, "vectors") == ["Made with vectors."]
-    assert lexical.check() == []
-    with pytest.raises(EmbedderMismatchError):
-        make_home().indexes.require_embedder()
 
 
 @pytest.mark.embedder

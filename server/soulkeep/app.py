@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 STORE_NAME = "soulkeep.db"
 
+_log = logging.getLogger(__name__)
+
 
 def open_home(
     path: Path | str,
@@ -127,7 +129,6 @@ def serve(settings: Settings) -> None:
         SoulkeepError: The home cannot be opened.
     """
     with closing(open_home(settings.home, embedder=settings.embedder, options=settings.options)) as home:
-        home.indexes.require_embedder()
         import anyio
 
         from soulkeep.protocol import Notifications, initialization_options
@@ -141,6 +142,8 @@ def serve(settings: Settings) -> None:
 
         notifications = Notifications(watched=True)
         server = build_server(home, notifications, tools_offered=settings.tools)
+        if advice := home.indexes.advice:
+            _log.warning("search is by words alone: %s", advice)
         gc.freeze()
         gc.enable()
         options = initialization_options(server)

@@ -309,10 +309,24 @@ class EmbedderMismatchError(StoreError):
         self.configured = configured
         super().__init__(
             path,
-            f"its vectors were made by {stored} and the embedder in use is {configured}",
-            "start soulkeep as before (Python version, SOULKEEP_EMBEDDER), "
-            "or run `soulkeep reindex` to embed every memory anew",
+            _vectors_of(stored, configured),
+            f"run `soulkeep reindex`, which embeds every memory anew{_or_as_before(stored)}",
         )
+
+
+def _is_none(embedder: str) -> bool:
+    return embedder.startswith("none:")
+
+
+def _or_as_before(stored: str) -> str:
+    return "" if _is_none(stored) else ", or start it as before (Python version, SOULKEEP_EMBEDDER)"
+
+
+def _vectors_of(stored: str, configured: str) -> str:
+    if _is_none(stored):
+        return f"the store was begun without an embedder, and {configured} is in use now"
+    others = "no embedder is" if _is_none(configured) else f"{configured} is"
+    return f"the store's vectors were made by {stored}, and {others} in use now"
 
 
 class BackupDamagedError(StoreError):

@@ -165,16 +165,21 @@ class MessageMatch:
     score: float
 
 
+Mode = Literal["hybrid", "lexical"]
+
+
 @dataclass(frozen=True, slots=True)
 class Recall:
     """An answer: matches, best first, and whether vectors took part (`hybrid`) or not (`lexical`).
 
-    `messages` of conversations are there only where they were asked for.
+    `messages` of conversations are there only where they were asked for. `advice` says what the user can
+    do where vectors could take part and do not.
     """
 
     matches: tuple[Match, ...]
-    mode: Literal["hybrid", "lexical"]
+    mode: Mode
     messages: tuple[MessageMatch, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)

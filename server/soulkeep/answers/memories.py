@@ -249,7 +249,7 @@ class RecallAnswer(View):
         """
         ids = [match.memory.id for match in recall.matches]
         answer = cls(
-            note=NOTE if recall.matches or recall.messages else "",
+            note=" ".join(filter(None, (NOTE * bool(recall.matches or recall.messages), recall.advice))),
             nothing_fits=not (recall.messages or any(fits(m, recall.mode) for m in recall.matches)),
             mode=recall.mode,
             matches=(),
@@ -288,7 +288,7 @@ class RecallAnswer(View):
         by_words = "" if self.mode == "hybrid" else " Searched by words alone."
         if not self.matches:
             nothing = "Nothing known fits: no" if self.nothing_fits else "No"
-            return f"{nothing} memories match.{by_words}"
+            return f"{nothing} memories match.{by_words}{f' {self.note}' if self.note else ''}"
         what = "Nothing known fits; the nearest memories" if self.nothing_fits else "Recalled memories"
         return f"{what}, best first.{by_words} {self.note}"
 

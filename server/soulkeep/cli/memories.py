@@ -116,7 +116,7 @@ def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:
         say(f"   {said.role} · {said.created_at}")
         print_quoted(said.content)
     if view.mode == "lexical":
-        say("Searched by words alone, without an embedder; `soulkeep doctor` says why.")
+        say("Searched by words alone; `soulkeep doctor` says why.")
 
 
 def _fit(shown: MatchAnswer) -> str:

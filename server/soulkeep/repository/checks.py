@@ -133,7 +133,8 @@ def _foreign_keys(database: Database) -> list[Fault]:
 
 def _vectors(database: Database, expected: bool) -> list[Fault]:
     missing, orphaned = database.execute(
-        "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT rowid FROM vec_memories_rowids)),"
+        "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT rowid FROM vec_memories_rowids)"
+        " AND id NOT IN (SELECT memory_id FROM pending_vectors)),"
         " (SELECT count(*) FROM vec_memories_rowids WHERE rowid NOT IN (SELECT id FROM memories))"
     )[0]
     faults = []

@@ -320,7 +320,7 @@ class MemoryTable:
         new = {
             memory.id: embedding
             for memory, embedding in zip(memories, embeddings, strict=True)
-            if (memory.id,) not in known and embedding is not None
+            if (memory.id,) not in known
         }
         self._vectors.add_vectors(list(new), list(new.values()))
         self._vectors.note_changes(list(new))

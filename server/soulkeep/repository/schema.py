@@ -2,8 +2,8 @@
 
 Canonical tables hold what the user said: threads, memories, global_prompts, prompt_consents,
 sessions, messages, usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts,
-messages_fts) can be rebuilt from them; store_facts, memory_changes and document_states speak of the
-derived ones.
+messages_fts) can be rebuilt from them; store_facts, memory_changes, pending_vectors and
+document_states speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -235,7 +235,8 @@ CREATE VIRTUAL TABLE messages_fts USING fts5(
 MESSAGE_WORDS = (MESSAGES_FTS,)
 
 # Step 6: an id that tells a copy of this store from another store; who set the texts of prompts, and
-# whether the user agreed to them.
+# whether the user agreed to them; memories that were kept while the embedder of the store was not in
+# use.
 
 STORE_ID = "INSERT INTO store_facts (name, value) VALUES ('store_id', lower(hex(randomblob(16))))"
 
@@ -250,6 +251,8 @@ CREATE TABLE prompt_consents (
 ) WITHOUT ROWID"""
 
 THREADS_BY_ACTIVITY = "CREATE INDEX threads_by_activity ON threads (last_active_at)"
+
+PENDING_VECTORS = "CREATE TABLE pending_vectors (memory_id INTEGER PRIMARY KEY)"
 
 STEPS: tuple[tuple[str, ...], ...] = (
     (
@@ -270,7 +273,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     DOCUMENT_ENTRIES,
     EXPIRY_AND_CHANGES,
     MESSAGE_WORDS,
-    (STORE_ID, PROMPT_CONSENTS, THREADS_BY_ACTIVITY),
+    (STORE_ID, PROMPT_CONSENTS, THREADS_BY_ACTIVITY, PENDING_VECTORS),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

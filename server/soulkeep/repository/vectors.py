@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderMismatchError
 from soulkeep.models import Embedding, MemoryFilter
@@ -27,7 +27,9 @@ class VectorTable:
         self._database = database
 
     def add_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
-        """Insert the vectors of memories that have none, leaving out None; inside a transaction.
+        """Insert the vectors of memories that have none; inside a transaction.
+
+        Those without one, where others have theirs, wait for the embedder of the others.
 
         Raises:
             DimensionMismatchError: An embedding is wider than the store.
@@ -40,6 +42,26 @@ class VectorTable:
                 for memory_id, embedding in zip(memory_ids, embeddings, strict=True)
                 if embedding is not None
             ),
+        )
+        missing = [i for i, one in zip(memory_ids, embeddings, strict=True) if one is None]
+        if missing and self.has_vectors:
+            self._database.execute_many(
+                "INSERT OR IGNORE INTO pending_vectors (memory_id) VALUES (?)", ((i,) for i in missing)
+            )
+
+    def list_pending(self, limit: int) -> list[int]:
+        """Return the ids of up to `limit` memories that wait for their vectors."""
+        rows = self._database.execute("SELECT memory_id FROM pending_vectors LIMIT ?", (limit,))
+        return [row[0] for row in rows]
+
+    def add_pending(self, embeddings: Mapping[int, Embedding | None], waiting: Sequence[int]) -> None:
+        """Give memories that waited their vectors; who is gone waits no more; inside a transaction."""
+        self.replace_vectors(list(embeddings), list(embeddings.values()))
+        self._forget_pending(waiting)
+
+    def _forget_pending(self, memory_ids: Sequence[int]) -> None:
+        self._database.execute_many(
+            "DELETE FROM pending_vectors WHERE memory_id = ?", ((i,) for i in memory_ids)
         )
 
     def nearest(
@@ -72,6 +94,7 @@ class VectorTable:
         self._database.execute_many(
             "DELETE FROM vec_memories WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
         )
+        self._forget_pending(memory_ids)
         self.note_changes(memory_ids)
 
     def replace_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
@@ -101,6 +124,12 @@ class VectorTable:
         rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'embedder'")
         return str(rows[0][0]) if rows else None
 
+    @property
+    def has_vectors(self) -> bool:
+        """Whether memories have vectors here: the store was not begun without an embedder."""
+        parts = (self.recorded_embedder() or "").rsplit(":", 2)
+        return len(parts) == 3 and parts[1] != "0"
+
     def require_embedder(self, identity: str) -> None:
         """Check that the vectors are this embedder's.
 
@@ -111,20 +140,20 @@ class VectorTable:
         if recorded not in (None, identity):
             raise EmbedderMismatchError(self._database.path, str(recorded), identity)
 
-    def claim_embedder(self, identity: str) -> None:
+    def claim_embedder(self, identity: str) -> bool:
         """Record whose vectors the store holds, on the first memory; inside a transaction.
 
-        Raises:
-            EmbedderMismatchError: They are another embedder's already.
+        Return whether they are this embedder's: another one's must not stand beside them.
         """
-        self.require_embedder(identity)
         self._database.execute(
             "INSERT OR IGNORE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
+        return self.recorded_embedder() == identity
 
     def reset_vectors(self, identity: str) -> None:
         """Delete every vector and record another embedder; inside a transaction."""
         self._database.execute("DELETE FROM vec_memories")
+        self._database.execute("DELETE FROM pending_vectors")
         self._database.execute("DELETE FROM memory_changes")
         self._database.execute("INSERT INTO memory_changes (memory_id) SELECT id FROM memories")
         self._drop_old_changes()

@@ -170,8 +170,8 @@ class DocumentIndex:
             if self._repository.documents.states().get(reading.name) != known:
                 return
             self._repository.memories.delete_memories(gone)
-            if added:
-                self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
+            if added and not self._repository.vectors.claim_embedder(self._indexes.embedder_identity):
+                embeddings = [None] * len(added)
             for begin in range(0, len(added), _PAGE):
                 page = slice(begin, begin + _PAGE)
                 now = timestamp(self._clock())

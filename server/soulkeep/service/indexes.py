@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, in_context
-from soulkeep.errors import StoreBusyError, StoreFullError
+from soulkeep.errors import EmbedderMismatchError, StoreBusyError, StoreFullError
 from soulkeep.models import Clock, Embedding, Memory, NewMemory, Session, Usage, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
@@ -39,8 +39,8 @@ class Indexes:
     def __init__(
         self, repository: Repository, embedder: Embedder | None, sessions: Sessions, clock: Clock
     ) -> None:
-        """Index a store; without an embedder it has no vectors."""
-        self.embedder = embedder
+        """Index a store with an embedder; without one a new store has no vectors."""
+        self._configured = embedder
         self._repository = repository
         self._sessions = sessions
         self._clock = clock
@@ -48,7 +48,22 @@ class Indexes:
     @property
     def embedder_identity(self) -> str:
         """The identity of the embedder in use; `none:0:none` without one."""
-        return self.embedder.identity if self.embedder else NO_EMBEDDER
+        return self._configured.identity if self._configured else NO_EMBEDDER
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedder in use, if the store's vectors are its own; None means search by words alone."""
+        recorded = self._repository.vectors.recorded_embedder()
+        return self._configured if recorded in (None, self.embedder_identity) else None
+
+    @property
+    def advice(self) -> str:
+        """Why an embedder that could be used is not, and what the user does about it; often nothing."""
+        try:
+            self.require_embedder()
+        except EmbedderMismatchError as error:
+            return f"{error.problem[0].upper()}{error.problem[1:]}; the user can {error.remedy}."
+        return ""
 
     @property
     def vectors_expected(self) -> bool:
@@ -71,10 +86,11 @@ class Indexes:
         Raises:
             EmbedderError: The question cannot be embedded.
         """
-        if self.embedder is None:
+        embedder = self.embedder
+        if embedder is None:
             self._sessions.record_usage(session, Usage("none", 0), flush=False)
             return None
-        embedded = self.embedder.embed_query(query, weights)
+        embedded = embedder.embed_query(query, weights)
         self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens), flush=False)
         (vector,) = embedded.embeddings
         return vector
@@ -112,6 +128,24 @@ class Indexes:
                     table.add_to_indexes(missing, embeddings)
             except StoreBusyError:
                 return
+        self._embed_pending()
+
+    def _embed_pending(self) -> None:
+        """Embed what was kept while another embedder than that of the store, or none, was in use."""
+        vectors, table = self._repository.vectors, self._repository.memories
+        while (waiting := vectors.list_pending(_PAGE)) and self.embedder:
+            memories = list(table.list_by_ids(waiting).values())
+            _, embeddings = self._embed_in_context(
+                self._stored_in_context(memories), self._sessions.current()
+            )
+            found = dict(zip((memory.id for memory in memories), embeddings, strict=True))
+            try:
+                with self._repository.without_waiting(), self._repository.transaction():
+                    if self.embedder is None:
+                        return
+                    vectors.add_pending(found, waiting)
+            except StoreBusyError:
+                return
 
     def reindex(
         self,
@@ -136,7 +170,7 @@ class Indexes:
                 self._repository.recreate_indexes()
             self._repository.vectors.reset_vectors(self.embedder_identity)
             every, done = table.count(), 0
-            for page in table.pages(_PAGE) if self.embedder else ():
+            for page in table.pages(_PAGE) if self._configured else ():
                 _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
                 self._repository.vectors.add_vectors([memory.id for memory in page], embeddings)
                 done += len(page)

@@ -75,7 +75,6 @@ class Keeper:
             EmbedderError: A text cannot be embedded.
         """
         session = session or self._sessions.current()
-        self._indexes.require_embedder()
         receipts = None
         while receipts is None:
             old = self._replaced(replaces)
@@ -98,7 +97,8 @@ class Keeper:
             if self._replaced(list(old)) != old:
                 return None
             self._repository.threads.require_threads(_thread_ids(memories))
-            self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
+            if not self._repository.vectors.claim_embedder(self._indexes.embedder_identity):
+                embeddings = [None] * len(memories)
             gone = self._remove(replaced, memories[0], recorder)
             kept = self._add(memories, embeddings, session)
             recorder.add("memories", (memory_id for memory_id, stored in kept if stored))

@@ -10,6 +10,7 @@ from soulkeep.models import (
     Clock,
     MemoryFilter,
     MessageMatch,
+    Mode,
     NewMemory,
     Recall,
     Receipt,
@@ -152,7 +153,8 @@ class Memories:
         )
         said = self._said(query, allowed) if include_messages else ()
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
-        return Recall(tuple(matches), "hybrid" if embedder else "lexical", said)
+        mode: Mode = "hybrid" if embedder else "lexical"
+        return Recall(tuple(matches), mode, said, "" if embedder else self._indexes.advice)
 
     def _read(self, query: str) -> tuple[Question, list[str]]:
         """Return what a query asks for, and the words to look up."""
@@ -190,7 +192,6 @@ class Memories:
         """Check that the thread exists, and take in what has expired and what others changed."""
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
-        self._indexes.require_embedder()
         self._indexes.catch_up()
         self._sweep()
         self._entries.catch_up()
@@ -227,7 +228,9 @@ class Memories:
         if vector is None:
             return {}
         depth = max(limit, VECTOR_CANDIDATES)
-        return self._repository.scan.cosines(vector, allowed, depth, also, limit)
+        cosines = self._repository.scan.cosines(vector, allowed, depth, also, limit)
+        # Another process may have embedded all anew meanwhile: those vectors do not compare.
+        return cosines if self._indexes.embedder else {}
 
     def _candidates(self, bm25: Mapping[int, float], cosine: Mapping[int, float]) -> Candidates:
         """Read the memories that were found, and those beside them in their threads."""
