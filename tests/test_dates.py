@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from soulkeep.dates import DateSpan, asks_when, date_score, day_words, find_dates, has_time_word
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
+from soulkeep.words import split_query
 
 NOW = datetime(2023, 6, 14, 15, tzinfo=UTC)
 """A Wednesday."""
@@ -408,8 +409,10 @@ def test_a_time_word_is_seen(text: str, found: bool) -> None:
 
 
 def test_a_day_in_words_has_no_leading_zero() -> None:
-    assert day_words(date(2023, 5, 8)) == "8 May 2023"
-    assert day_words(date(2024, 12, 31)) == "31 December 2024"
+    assert day_words(date(2023, 5, 8)) == ("8", "may", "2023", "20230508")
+    assert day_words(date(2024, 12, 31)) == ("31", "december", "2024", "20241231")
+    for asked in ("2023-05-08", "8.5.2023", "8 May", "May 2023"):
+        assert set(split_query(asked)) <= set(day_words(date(2023, 5, 8)))
 
 
 PIECES = st.sampled_from(

@@ -63,6 +63,8 @@ TEXTS = (
         ("Who writes R?", "Kim writes R.", ["Ann writes R&D plans."]),
         ("a lecture on A*", "Ida gave a lecture on A*.", ["Ida gave a lecture on A."]),
         ("GPT-4", "Tom uses GPT-4.", ["Tom uses GPT-4o.", "Tom uses GPT-3."]),
+        ("call +49 151 23456789", "Call +4915123456789.", ["Call +49 151 23456798.", "Call 0151 49."]),
+        ("codes 4711 8158", "The code is 4711.", ["The code is 1174.", "The code is 8185."]),
         ("call 555-0199-123", "Call (555) 0199 123.", ["Call 555-0199-132.", "Call 555-0991-123."]),
         (
             "host 10.0.12.7",

@@ -95,6 +95,7 @@ _ASKING = """
     覚えて か ですか です 知ってる こと と も 言って
     th: คือ ใคร ชื่อ อะไร คุณ รู้ เกี่ยวกับ จำ ได้ ไหม บ้าง บอก ของ กับ
 """
+_SELF_OR_ASKING = _SELF + _ASKING
 _NAME = """
     name names called call namen heisse heisst genannt nom prenom appelle nombre llamo llama nome
     chiamo chamo naam heet зовут имя ονομα λενε λεγομαι adim ismim ten اسمي שם השם שמי קוראים नाम
@@ -139,12 +140,15 @@ _NAMED_AT_FIRST = (
 
 def asks_about_user(query: str) -> Asked | None:
     """Return what a question about the user is for; None for every other question."""
+    if len(query) > MAX_CHARACTERS:
+        return None
     text = re.sub(_TO_ME, " ", _plain(query))
     words, run = set(text.split()), text.replace(" ", "")
-    if len(query) > MAX_CHARACTERS or not any(
-        _is_spoken(words, run, selves, _tables()[1][language])
-        for language, selves in _tables()[0].items()
-    ):
+    # Most questions have a word that is in no list, and need not be held against each.
+    if text.isascii() and not words <= _words(_SELF_OR_ASKING):
+        return None
+    selves, asking = _by_language(_SELF), _by_language(_ASKING)
+    if not any(_is_spoken(words, run, selves[language], asking[language]) for language in selves):
         return None
     names = _words(_NAME)
     return "name" if not words.isdisjoint(names) or _in_one(names).search(run) else "facts"
@@ -202,11 +206,6 @@ def _plain(text: str) -> str:
 
 
 @cache
-def _tables() -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
-    """Return the words of the asker and those of asking, by language."""
-    return _by_language(_SELF), _by_language(_ASKING)
-
-
 def _by_language(table: str) -> dict[str, frozenset[str]]:
     _, *rows = re.split(r"\s([a-z]{2}): ", table)
     return {

@@ -18,6 +18,9 @@ SIGNS = ".:-+#*%&"
 LONG_NUMBER = 7
 """From so many digits on, groups of them are one number (a phone's, a date); fewer are numbers apart."""
 
+SHORT_NUMBERS = 8
+"""Up to so many digits, groups with spaces between them may as well be two numbers."""
+
 SHORT_HASH = 7
 """Characters to which Git cuts a hash."""
 
@@ -34,6 +37,7 @@ _THOUSANDS = re.compile(
 _DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)")
 _DOTTED_PHONE = re.compile(r"(?<![\d.])(\d{3})\.(\d{3})\.(\d{4})(?![.]?\d)")
 _DAY = re.compile(r"(\d\d?)\.(\d\d?)\.((?:19|20)\d\d)")
+_YEAR = re.compile("(?:19|20)[0-9]{2}")
 _GROUP = re.compile(r"[a-z]{0,4}\d+(?:\.\d+)?")
 _HASH = re.compile("(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12,}")
 
@@ -86,11 +90,9 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
     found = [word for read in segments for word in read.found]
     for numbers in _numbers_side_by_side(segments):
         whole = "".join(read.found[0] for read in numbers)
-        is_one = _are_thousands(numbers)
-        if is_one:
-            asked = [word for word in asked if all(word not in read.asked for read in numbers)]
-        if is_one or _digits(whole) >= LONG_NUMBER:
-            asked.insert(0, whole)
+        if _are_thousands(numbers) or _digits(whole) >= LONG_NUMBER:
+            parts = {word for read in numbers for word in read.asked}
+            asked = [whole, *(word for word in asked if word not in parts or _tells_much(word, numbers))]
             found.insert(0, whole)
     for one, other in pairwise(read.found[0] for read in segments):
         if one not in stop_words and other not in stop_words and (one.isalpha() or other.isalpha()):
@@ -103,6 +105,14 @@ def _numbers_side_by_side(segments: Sequence[Read]) -> Iterable[list[Read]]:
         numbers = list(group)
         if is_number and len(numbers) > 1:
             yield numbers
+
+
+def _tells_much(part: str, numbers: Sequence[Read]) -> bool:
+    """Whether a part may also be asked for alone: a year, most of a phone's number, or a short one's."""
+    if _are_thousands(numbers):
+        return False
+    digits = sum(_digits(read.found[0]) for read in numbers)
+    return digits <= SHORT_NUMBERS or _digits(part) > 4 or _YEAR.fullmatch(part) is not None
 
 
 def _are_thousands(numbers: Sequence[Read]) -> bool:

@@ -110,6 +110,8 @@ def query_terms(query: str) -> list[str]:
 
 def named_ids(query: str) -> list[int]:
     """Return the ids of memories that a query names: "memory #2", "#2", or "memory 2" at its head."""
+    if not re.search("[0-9]", query):
+        return []
     named = (number for match in _IDS.finditer(query) for number in re.findall("[0-9]+", match[0]))
     return list(dict.fromkeys(map(int, named)))
 

@@ -37,7 +37,7 @@ def has_time_word(text: str) -> bool:
 
 
 @lru_cache(4_096)
-def day_words(occurred: date) -> str:
-    """Write a day in English words for the full-text index: "8 May 2023"."""
+def day_words(occurred: date) -> tuple[str, ...]:
+    """Return the words by which a day is found: 8, may, 2023, and 20230508, as 2023-05-08 is read."""
     month = next(name for name, number in MONTHS.items() if number == occurred.month)
-    return f"{occurred.day} {month.capitalize()} {occurred.year}"
+    return str(occurred.day), month, str(occurred.year), occurred.isoformat().replace("-", "")

@@ -333,7 +333,7 @@ def _forms(text: str) -> list[str]:
 
 @lru_cache(10_000)
 def _day_text(day: date | None) -> str:
-    return day_words(day).lower() if day else ""
+    return " ".join(day_words(day)) if day else ""
 
 
 def _neighbour(side: str, closest: str, order: str) -> str:

@@ -168,7 +168,7 @@ class Memories:
             MEANING if about_user else weights,
             find_dates(query, self._days.local(self._clock())),
             asks_when(query),
-            tuple(latest_ids(self._repository, named_ids(query)).values()),
+            tuple(latest_ids(self._repository, ids).values()) if (ids := named_ids(query)) else (),
             about_user,
         )
         return question, affordable(frequencies, count)

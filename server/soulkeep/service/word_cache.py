@@ -44,4 +44,4 @@ class WordCache:
 
 @lru_cache(10_000)
 def _words_of_day(day: date | None) -> Sequence[str]:
-    return day_words(day).lower().split() if day else ()
+    return day_words(day) if day else ()
