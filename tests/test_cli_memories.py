@@ -150,7 +150,7 @@ def test_undo_asks_first_goes_back_to_a_moment_and_ends_with_nothing_to_do(run: 
 
     code, out, _ = run("undo", typed="n\n")
     assert code == 1
-    assert "added in memories, 2: Two.\n" in out
+    assert "added memory 2: Two.\n" in out
     assert "Undo 2 changes?" in run("undo", "--since", "2020-01-01", typed="y\n")[1]
     assert listed(run) == []
     assert run("undo", "--since", "2999-01-01")[1] == "There is nothing to undo.\n"

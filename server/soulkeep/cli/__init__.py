@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from soulkeep import __version__
 from soulkeep.cli.commands import LazyGroup
 from soulkeep.cli.options import current_settings, home_option
-from soulkeep.cli.terminal import is_plain
+from soulkeep.cli.terminal import is_plain, say
 
 _MODULES = {
     "Connect an agent": {
@@ -70,9 +70,9 @@ def soulkeep(context: click.Context) -> None:
         context.color = False
     if context.invoked_subcommand is None:
         if sys.stdin.isatty():
-            from soulkeep.cli.connect import welcome
+            from soulkeep.cli.connect import print_welcome
 
-            click.echo(welcome(current_settings()), nl=False)
+            print_welcome(current_settings())
         else:
             context.invoke(serve)
 
@@ -84,7 +84,7 @@ def serve() -> None:
     if sys.stdin.isatty():
         from soulkeep.cli.connect import WAITING
 
-        click.echo(WAITING, err=True)
+        say(WAITING, err=True)
     # Nothing that start-up makes becomes garbage, so collecting would only cost time.
     gc.disable()
     from soulkeep.app import serve as serve_client

@@ -29,6 +29,14 @@ _SHOWN_CHANGES = 50
 _SHOWN_ROWS = 5
 _SHOWN_COLUMNS = 200
 
+_NOUNS = {
+    "memories": "memory",
+    "threads": "thread",
+    "global_prompts": "prompt",
+    "messages": "message",
+}
+_IN_DOCUMENTS = {"added": "to", "removed": "from", "changed": "in"}
+
 
 @click.command(cls=Command)
 @limit_option(50, MAX_LISTED)
@@ -40,15 +48,14 @@ def changes(limit: int, before: int | None, since: str | None, *, as_json: bool)
     """List what was changed, latest first; `undo` takes it back."""
     with opened_home() as home:
         found = home.changes.list_changes(limit, before, since)
-        counts = home.changes.row_counts(found)
-    if as_json:
-        print_json(changes_shape(found, counts))
-    elif not found:
-        say("Nothing was changed.")
-    else:
-        _print_changes(found, counts)
-        if len(found) == limit:
-            say(f"There may be more: add --before {found[-1].id} for the next page.")
+        if as_json:
+            print_json(changes_shape(found, home.changes.row_counts(found)))
+        elif not found:
+            say("Nothing was changed.")
+        else:
+            _print_changes(home, found)
+            if len(found) == limit:
+                say(f"There may be more: add --before {found[-1].id} for the next page.")
 
 
 @click.command(cls=Command)
@@ -128,17 +135,22 @@ def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change
     return [latest] if latest else []
 
 
-def _print_changes(found: Sequence[Change], counts: dict[int, int]) -> None:
-    minute = current_days().minute_text
-    rows = [
-        (c.id, minute(c.made_at), c.agent_id, counts.get(c.id, 0), c.undone_by, c.action) for c in found
-    ]
-    print_table(("ID", "WHEN", "BY", "ROWS", "UNDONE BY", "WHAT"), rows)
+def _print_changes(home: Home, found: Sequence[Change]) -> None:
+    minute, counts = current_days().minute_text, home.changes.row_counts(found)
+    rows = []
+    for change in found:
+        rest = counts.get(change.id, 0) - 1
+        touched = [f"{_named(row)}: {_described(home, row)[1]}" for row in _first_rows(home, change, 1)]
+        more = f" and {rest:,} more" if rest > 0 else ""
+        shown = f"{cut(one_line(touched[0]), _SHOWN_COLUMNS)}{more}" if touched else None
+        when = minute(change.made_at)
+        rows.append((change.id, when, change.agent_id, change.undone_by, change.action, shown))
+    print_table(("ID", "WHEN", "BY", "UNDONE BY", "WHAT", "TEXT"), rows)
 
 
 def _print_wanted(home: Home, wanted: Sequence[Change]) -> None:
     shown = wanted[:_SHOWN_CHANGES]
-    _print_changes(shown, home.changes.row_counts(shown))
+    _print_changes(home, shown)
     if len(wanted) == 1:
         _print_rows(home, wanted[0])
     if len(wanted) > len(shown):
@@ -148,12 +160,21 @@ def _print_wanted(home: Home, wanted: Sequence[Change]) -> None:
 
 def _print_rows(home: Home, change: Change) -> None:
     """Show the beginning of what a change did, each row as it was or, where it is new, as it is."""
-    rows = home.changes.rows_of(change.id)
-    for row in rows[:_SHOWN_ROWS]:
+    for row in _first_rows(home, change, _SHOWN_ROWS):
         what, text = _described(home, row)
-        say(f"  {cut(one_line(f'{what} in {row.kind}, {row.key}: {text}'), _SHOWN_COLUMNS)}")
-    if len(rows) > _SHOWN_ROWS:
-        say(f"  and {len(rows) - _SHOWN_ROWS:,} more")
+        where = f"{_IN_DOCUMENTS[what]} " if row.kind == "documents" else ""
+        say(f"  {cut(one_line(f'{what} {where}{_named(row)}: {text}'), _SHOWN_COLUMNS)}")
+    rest = home.changes.row_counts([change]).get(change.id, 0) - _SHOWN_ROWS
+    if rest > 0:
+        say(f"  and {rest:,} more")
+
+
+def _first_rows(home: Home, change: Change, count: int) -> Sequence[ChangedRow]:
+    return home.changes.rows_of(change.id)[:count]
+
+
+def _named(row: ChangedRow) -> str:
+    return row.key if row.kind == "documents" else f"{_NOUNS[row.kind]} {row.key}"
 
 
 def _described(home: Home, row: ChangedRow) -> tuple[str, str]:

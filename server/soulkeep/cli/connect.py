@@ -4,27 +4,25 @@ import json
 import sys
 from pathlib import Path
 
+import click
+
+from soulkeep.cli.terminal import say
 from soulkeep.settings import Settings
 
-_WELCOME = """\
-soulkeep is a long-term memory for AI agents. Your agent's program (Claude Desktop, Claude Code, Cursor,
-VS Code and others) starts it and talks to it over stdin and stdout. To connect one, put this into its
-configuration of MCP servers:
+_FOR = (
+    "soulkeep is a long-term memory for AI agents. Your agent's program (Claude Desktop, Claude Code,"
+    " Cursor, VS Code and others) starts it and talks to it over stdin and stdout. To connect one, put"
+    " this into its configuration of MCP servers:"
+)
 
-{block}
-
-Claude Code takes a command instead:
-
-  claude mcp add --scope user soulkeep -- {command}
-
+_BY_HAND = """\
 From this terminal you can try it and look after what it keeps:
 
   soulkeep demo               see it at work in a temporary folder
   soulkeep remember "TEXT"    keep a memory
   soulkeep recall "QUESTION"  bring back what fits
-  soulkeep doctor             see where it is kept and whether all is well
-  soulkeep --help             see all commands
-"""
+  soulkeep doctor             see where all is kept, and whether it is in order
+  soulkeep --help             see all commands"""
 
 WAITING = (
     "soulkeep: waiting for an MCP client on stdin; clients start this command by themselves."
@@ -46,9 +44,13 @@ def client_block(home: Path | None = None) -> str:
     return json.dumps({"mcpServers": {"soulkeep": entry}}, indent=2)
 
 
-def welcome(settings: Settings) -> str:
+def print_welcome(settings: Settings) -> None:
     """Say what soulkeep is for and how to connect a client to the home of the settings."""
     # A client does not see what this shell's environment says.
     home = settings.home if settings.is_home_named else None
     command = " ".join(f'"{part}"' if " " in part else part for part in client_command(home))
-    return _WELCOME.format(block=client_block(home), command=command)
+    say(f"{_FOR}\n")
+    click.echo(f"{client_block(home)}\n")
+    say("Claude Code takes a command instead:\n")
+    click.echo(f"  claude mcp add --scope user soulkeep -- {command}\n")
+    say(_BY_HAND)

@@ -7,9 +7,10 @@ import click
 from soulkeep.cli.terminal import can_show, columns, cut, one_line, say, width, wrapped
 
 _NARROWEST = 20
-"""A last column with less room than this is put under the others."""
-_WIDEST = 24
-"""A wider cell is cut on a terminal, and elsewhere does not push its column aside."""
+"""A last column with less room than this, if it needs that much, is put under the others."""
+_WIDEST, _LEAST = 24, 16
+"""A wider cell is cut on a terminal, and elsewhere does not push its column aside; where the last column
+needs room, the widest others give way, down to the least."""
 _LINES = 3
 _BAR = 30
 _COLUMNS = "▁▂▃▄▅▆▇█"
@@ -26,16 +27,14 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
     headings = [headings[place] for place in filled]
     cells = [[row[place] for place in filled] for row in cells]
     room = columns()
-    widths = [
-        _width_of(place, column) for place, column in enumerate(zip(headings, *cells, strict=True))
-    ]
-    left = None if room is None else room - sum(2 + taken for taken in widths[:-1])
-    if left is not None and left < _NARROWEST:
+    first = _fitting([max(map(width, column)) for column in zip(headings, *cells, strict=True)], room)
+    if first is None:
         _print_rows(headings, cells, room or 0)
         return
-    say(_line(headings, widths, left), bold=True)
+    left = None if room is None else room - sum(2 + taken for taken in first)
+    say(_line(headings, first, left), bold=True)
     for row in cells:
-        click.echo(_line(row, widths, left))
+        click.echo(_line(row, first, left))
 
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
@@ -71,18 +70,22 @@ def print_days(title: str, counts: Mapping[str, int]) -> None:
         click.echo(f"  {line}")
 
 
-def _width_of(place: int, column: Sequence[str]) -> int:
-    widest = max(map(width, column))
-    return widest if place == 0 else min(widest, _WIDEST)
+def _fitting(widths: Sequence[int], room: int | None) -> list[int] | None:
+    """Return how wide all columns but the last are; None where that leaves too little room for it."""
+    *first, last = widths
+    first = [*first[:1], *(min(taken, _WIDEST) for taken in first[1:])]
+    while room is not None and room - sum(2 + taken for taken in first) < min(last, _NARROWEST):
+        widest = max(range(1, len(first)), key=first.__getitem__, default=0)
+        if not widest or first[widest] <= _LEAST:
+            return None
+        first[widest] -= 1
+    return first
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: int | None) -> str:
     *first, last = cells
     if left is not None:
-        first = [
-            *first[:1],
-            *(cut(cell, wide) for cell, wide in zip(first[1:], widths[1:], strict=False)),
-        ]
+        first = [*first[:1], *map(cut, first[1:], widths[1:])]
         last = cut(last, left)
     return "  ".join([*map(_padded, first, widths), last]).rstrip()
 
