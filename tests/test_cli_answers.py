@@ -53,7 +53,7 @@ def test_recall_by_words_alone_says_so(run: Run, monkeypatch: pytest.MonkeyPatch
     out = run("recall", "cat")[1]
 
     assert out.startswith("#1 fits well: the words cat\n")
-    assert out.endswith("Searched by words alone, without an embedder; `soulkeep doctor` says why.\n")
+    assert out.endswith("Searched by words alone; `soulkeep doctor` says why.\n")
 
 
 def test_recall_shows_the_sentences_that_a_tool_shows(run: Run, home_path: Path) -> None:

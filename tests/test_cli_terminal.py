@@ -60,6 +60,17 @@ def test_help_is_asked_for_in_two_ways_and_cuts_no_description_off(
     assert not re.search(r"\w\.\.\.$", body, re.MULTILINE), body
 
 
+@pytest.mark.parametrize("columns", [40, 60, 200])
+def test_help_is_as_wide_as_the_terminal(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+    for name, _ in commands():
+        for line in run(*name, "--help")[1].splitlines():
+            assert len(line) <= min(columns, 80) or len(line.split()) <= 2, line
+
+
 def test_every_command_has_a_description_and_stands_in_a_section(run: Run) -> None:
     out = run("--help")[1]
 
@@ -329,7 +340,7 @@ def test_a_table_too_wide_is_printed_row_by_row_with_the_names_of_its_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("COLUMNS", "28")
 
     rows = [(1, "長い名前", "A text of several words, and of more."), (22, None, "Grüße")]
     print_table(("ID", "NAME", "TEXT"), rows)

@@ -90,7 +90,7 @@ def _print_trash(gone: Sequence[Past], whens: Mapping[int, Change]) -> None:
 
 @click.command(cls=Command)
 @click.argument("change_id", type=int, required=False)
-@click.option("--since", help="Take back everything since this ISO date or time instead.")
+@click.option("--since", metavar="DATE", help="Take back all since this date or time instead.")
 @yes_option
 @json_option
 @home_option
@@ -159,7 +159,7 @@ def _print_wanted(home: Home, wanted: Sequence[Change]) -> None:
 
 
 def _print_rows(home: Home, change: Change) -> None:
-    """Show the beginning of what a change did, each row as it was or, where it is new, as it is."""
+    """Show the beginning of what a change did: rows as they were, or are where they are new."""
     for row in _first_rows(home, change, _SHOWN_ROWS):
         what, text = _described(home, row)
         where = f"{_IN_DOCUMENTS[what]} " if row.kind == "documents" else ""
@@ -181,7 +181,7 @@ def _described(home: Home, row: ChangedRow) -> tuple[str, str]:
     if row.kind == "documents":
         hunks = hunks_of(row)
         is_new, is_gone = not any(h.removed for h in hunks), not any(h.added for h in hunks)
-        text = " ".join(hunk.removed or hunk.added for hunk in hunks)
+        text = " ".join(hunk.added or hunk.removed for hunk in hunks)
     else:
         is_new, is_gone = row.before is None, row.after is None
         image = row.before or home.repository.changes.image(row.kind, row.key) or {}

@@ -1,7 +1,8 @@
 """How commands are grouped, found and listed, and how what they refuse is said."""
 
 import re
-from collections.abc import Collection, Mapping
+import shutil
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from typing import IO, Any
 
@@ -23,6 +24,8 @@ _REMEDIES: Mapping[type[NotFoundError], str] = {
     ChangeNotFoundError: "`soulkeep changes` shows their ids",
 }
 """What to do next in a shell, where an error says it for agents, who have tools instead."""
+
+_WIDEST, _NARROWEST = 80, 20
 
 _ARGUMENT = re.compile(r"`(\w+)`")
 
@@ -53,8 +56,27 @@ def _as_typed(argument: str, context: click.Context) -> str:
     return f"`{argument}`"
 
 
+class _Formatter(click.HelpFormatter):
+    """Help as wide as the terminal is; click's own needs 50 columns."""
+
+    def __init__(self) -> None:
+        wide = min(shutil.get_terminal_size().columns, _WIDEST)
+        super().__init__(width=max(wide - 2, _NARROWEST))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names with their descriptions, on a narrow terminal below long names."""
+        super().write_dl(list(rows), min(col_max, self.width // 3), col_spacing)
+
+
+class _Context(click.Context):
+    def make_formatter(self) -> click.HelpFormatter:
+        return _Formatter()
+
+
 class Command(click.Command):
     """A command whose refusals are said in its own options."""
+
+    context_class = _Context
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
@@ -71,6 +93,7 @@ class Command(click.Command):
 class Group(click.Group):
     """Commands that are listed with their whole descriptions, in the order of their sections."""
 
+    context_class = _Context
     command_class = Command
     group_class = type
 

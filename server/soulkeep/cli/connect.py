@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from soulkeep.cli.tables import print_facts
 from soulkeep.cli.terminal import say
 from soulkeep.settings import Settings
 
@@ -15,14 +16,13 @@ _FOR = (
     " this into its configuration of MCP servers:"
 )
 
-_BY_HAND = """\
-From this terminal you can try it and look after what it keeps:
-
-  soulkeep demo               see it at work in a temporary folder
-  soulkeep remember "TEXT"    keep a memory
-  soulkeep recall "QUESTION"  bring back what fits
-  soulkeep doctor             see where all is kept, and whether it is in order
-  soulkeep --help             see all commands"""
+_BY_HAND = {
+    "soulkeep demo": "see it at work in a temporary folder",
+    'soulkeep remember "TEXT"': "keep a memory",
+    'soulkeep recall "QUESTION"': "bring back what fits",
+    "soulkeep doctor": "see where all is kept, and whether it is in order",
+    "soulkeep --help": "see all commands",
+}
 
 WAITING = (
     "soulkeep: waiting for an MCP client on stdin; clients start this command by themselves."
@@ -53,4 +53,4 @@ def print_welcome(settings: Settings) -> None:
     click.echo(f"{client_block(home)}\n")
     say("Claude Code takes a command instead:\n")
     click.echo(f"  claude mcp add --scope user soulkeep -- {command}\n")
-    say(_BY_HAND)
+    print_facts("By hand you can try it and look after what it keeps:", _BY_HAND)

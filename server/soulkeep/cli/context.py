@@ -10,11 +10,11 @@ from soulkeep.cli.terminal import report
 @click.command(cls=Command)
 @click.option("--thread", "thread_id", help="The thread that is continued.")
 @click.option("--query", help="What the conversation will be about.")
-@click.option("--max-tokens", type=int, help="100 to 1,000,000; unset, SOULKEEP_CONTEXT_TOKENS.")
+@click.option("--max-tokens", type=int, help="How long it may be; unset, SOULKEEP_CONTEXT_TOKENS.")
 @json_option
 @home_option
 def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
-    """Print what a conversation starts with, as the tool get_context gives it."""
+    """Print what agents get at the start of a conversation, for hooks and scripts."""
     from soulkeep.answers.notes import ContextAnswer
 
     with opened_home() as home:

@@ -39,15 +39,24 @@ _REASONS = {
 @click.command(cls=Command)
 @click.argument("content")
 @click.option(
-    "--type", "memory_type", type=click.Choice(MEMORY_TYPES), default="fact", show_default=True
+    "--type",
+    "memory_type",
+    type=click.Choice(MEMORY_TYPES),
+    default="fact",
+    show_default=True,
+    help="What it is.",
 )
 @click.option("--thread", "thread_id", help="Keep it in this thread instead of globally.")
 @click.option("--source", help="Where it comes from.")
 @click.option("--subject", help="Who or what it is about.")
-@click.option("--occurred-at", help="When it happened: ISO date or time; unset, now.")
-@click.option("--expires-at", help="When it is to leave: ISO date or time.")
+@click.option("--occurred-at", metavar="DATE", help="When it happened, a date or time; unset, now.")
+@click.option("--expires-at", metavar="DATE", help="Until when it holds: the end of a date, or a time.")
 @click.option(
-    "--replaces", type=int, multiple=True, metavar="ID", help="Comes in its place; may be repeated."
+    "--replaces",
+    type=int,
+    multiple=True,
+    metavar="ID",
+    help="Another memory in whose place it comes; may be repeated.",
 )
 @json_option
 @home_option
@@ -72,7 +81,7 @@ def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields
     type=click.IntRange(100),
     default=DEFAULT_TOKENS,
     show_default=True,
-    help="How long the text may be.",
+    help="How long the texts may be together.",
 )
 @click.option("--messages", "include_messages", is_flag=True, help="Also messages of threads.")
 @json_option

@@ -35,16 +35,22 @@ home_option: Decorator = click.option(
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, for scripts."
 )
-type_option: Decorator = click.option("--type", "memory_type", type=click.Choice(MEMORY_TYPES))
-since_option: Decorator = click.option("--since", help="ISO date or time, inclusive.")
-until_option: Decorator = click.option("--until", help="ISO date or time, inclusive.")
+type_option: Decorator = click.option(
+    "--type", "memory_type", type=click.Choice(MEMORY_TYPES), help="The type of memory."
+)
+since_option: Decorator = click.option(
+    "--since", metavar="DATE", help="Only from this date or time on, such as 2026-11-22."
+)
+until_option: Decorator = click.option(
+    "--until", metavar="DATE", help="Only up to the end of this date, or this time."
+)
 yes_option: Decorator = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def limit_option(default: int, highest: int) -> Decorator:
     """Return the option that says how many rows are listed."""
     return click.option(
-        "--limit", type=int, default=default, show_default=True, help=f"1 to {highest:,}."
+        "--limit", type=int, default=default, show_default=True, help=f"How many, 1 to {highest:,}."
     )
 
 

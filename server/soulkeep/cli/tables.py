@@ -6,9 +6,9 @@ import click
 
 from soulkeep.cli.terminal import can_show, columns, cut, one_line, say, width, wrapped
 
-_NARROWEST = 20
+_NARROWEST = 16
 """A last column with less room than this, if it needs that much, is put under the others."""
-_WIDEST, _LEAST = 24, 16
+_WIDEST, _LEAST = 24, 12
 """A wider cell is cut on a terminal, and elsewhere does not push its column aside; where the last column
 needs room, the widest others give way, down to the least."""
 _LINES = 3
@@ -104,11 +104,18 @@ def _print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], room: in
 
 def _print_pairs(pairs: Mapping[str, str], room: int | None) -> None:
     names = max(map(width, pairs), default=0)
+    lead = names + 4
+    if room is not None and room - lead < _NARROWEST:
+        names, lead = 0, 4
     for name, value in pairs.items():
-        first, *others = wrapped(value, None if room is None else max(room - names - 4, _NARROWEST // 2))
-        click.echo(f"  {_padded(name, names)}  {first}".rstrip())
+        first, *others = wrapped(value, None if room is None else max(room - lead, 1))
+        if names:
+            click.echo(f"  {_padded(name, names)}  {first}".rstrip())
+        else:
+            click.echo(f"  {name}")
+            others = [first, *others]
         for line in others:
-            click.echo(f"  {'':{names}}  {line}")
+            click.echo(" " * lead + line)
 
 
 def _padded(cell: str, wide: int) -> str:

@@ -53,7 +53,7 @@ def create(title: str, system_prompt: str | None, *, as_json: bool) -> None:
 
 @threads.command("list")
 @click.option("--archived", is_flag=True, help="Those that are archived instead.")
-@click.option("--limit", type=int, default=100, show_default=True, help="1 to 1,000.")
+@click.option("--limit", type=int, default=100, show_default=True, help="How many, 1 to 1,000.")
 @json_option
 @home_option
 def list_(limit: int, *, archived: bool, as_json: bool) -> None:
@@ -75,7 +75,7 @@ def list_(limit: int, *, archived: bool, as_json: bool) -> None:
 @json_option
 @home_option
 def show(thread_id: str, messages: int, *, as_json: bool) -> None:
-    """Show what to go on from: prompt, weightiest memories, last messages."""
+    """Show a thread: its prompt, its memories, decisions first, and its last messages."""
     with opened_home() as home:
         digest = home.threads.resume(thread_id, messages)
     if as_json:
@@ -86,7 +86,7 @@ def show(thread_id: str, messages: int, *, as_json: bool) -> None:
 
 @threads.command()
 @_thread_argument
-@click.option("--limit", type=int, default=50, show_default=True, help="1 to 200.")
+@click.option("--limit", type=int, default=50, show_default=True, help="How many, 1 to 200.")
 @click.option("--before", type=int, metavar="ID", help="Only messages with ids below this one.")
 @json_option
 @home_option
