@@ -7,6 +7,7 @@ from datetime import date, datetime, tzinfo
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from soulkeep.disk import make_folder, sync_folder
 from soulkeep.documents import history
 from soulkeep.documents.files import LEAVE, append, decode, locate, locked, read, rewrite, write_new
 from soulkeep.documents.history import Version
@@ -60,7 +61,7 @@ class Documents:
             DocumentError: It cannot be written.
         """
         try:
-            (self.home / "daily").mkdir(mode=0o700, exist_ok=True)
+            make_folder(self.home / "daily")
             return [name for name in DOCUMENTS if seed(self.home / name)]
         except FileNotFoundError as error:
             raise HomeGoneError(self.home) from error
@@ -123,7 +124,7 @@ class Documents:
             return (title + hunks[-1].added).encode()
 
         with _writing(path), locked(self.home):
-            path.parent.mkdir(mode=0o700, exist_ok=True)
+            make_folder(path.parent)
             append(locate(self.home, path), addition)
         return Logged(day, at, hunks[-1])
 
@@ -236,11 +237,13 @@ class Documents:
                     self._put(path, content, former.get(name))
                 elif name not in DOCUMENTS and os.path.lexists(path) and read(path) == former[name]:
                     locate(self.home, path).unlink()
+                    sync_folder(path.parent)
 
     def _put(self, path: Path, content: bytes, former: bytes | None) -> None:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        make_folder(path.parent)
         if former is None and not os.path.lexists(path):
             write_new(path, content)
+            sync_folder(path.parent)
         elif former is not None and content != former:
             place = locate(self.home, path)
             rewrite(place, lambda now: content if now == former else now, self._keeping(path))

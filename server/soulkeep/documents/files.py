@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from soulkeep.disk import sync_folder
 from soulkeep.errors import DocumentError, HomeGoneError
 
 LOCK_NAME = ".documents.lock"
@@ -242,16 +243,6 @@ def write_new(path: Path, content: bytes, like: os.stat_result | None = None) ->
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last through a power cut, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def append(path: Path, addition: Callable[[bytes], bytes]) -> None:
     """Add to the end of a file, made if it is missing, in one write and down to the disk.
 
@@ -267,9 +258,12 @@ def append(path: Path, addition: Callable[[bytes], bytes]) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
         try:
+            is_new = not os.fstat(descriptor).st_size
             _append_whole(descriptor, addition(read(path)))
             # An editor that renamed its own file over this one meanwhile never saw what was added.
             if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                if is_new:
+                    sync_folder(path.parent)
                 return
         finally:
             os.close(descriptor)

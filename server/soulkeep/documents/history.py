@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from soulkeep.documents.files import sync_folder, write_new
+from soulkeep.disk import make_folder, sync_folder
+from soulkeep.documents.files import write_new
 
 MAX_VERSIONS = 50
 
@@ -35,7 +36,7 @@ def keep_version(folder: Path, content: bytes, now: datetime) -> None:
         OSError: The file system refuses.
     """
     for place in (folder.parent, folder):
-        place.mkdir(mode=0o700, exist_ok=True)
+        make_folder(place)
     versions = list_versions(folder)
     newest = _moment(versions[0].id) if versions else None
     moment = now.astimezone(UTC)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from soulkeep.disk import sync_folder
 from soulkeep.documents.files import write_new
 
 
@@ -20,7 +21,9 @@ def seed(target: Path) -> bool:
     unfinished.unlink(missing_ok=True)
     try:
         write_new(unfinished, _original(target.name))
-        return _put_in_place(unfinished, target)
+        is_copied = _put_in_place(unfinished, target)
+        sync_folder(target.parent)
+        return is_copied
     finally:
         unfinished.unlink(missing_ok=True)
 

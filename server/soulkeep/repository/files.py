@@ -6,6 +6,7 @@ from pathlib import Path
 
 import apsw
 
+from soulkeep.disk import make_folder
 from soulkeep.errors import (
     NotAStoreError,
     StoreGoneError,
@@ -66,7 +67,7 @@ def _identity(path: Path, unknown: _Identity) -> _Identity:
 def create_file(path: Path) -> None:
     """Make the file, for its owner only, and its folder, unless they exist."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(path.parent, parents=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except IsADirectoryError:
         raise NotAStoreError(path, "a folder") from None

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from soulkeep import __version__
+from soulkeep.disk import make_folder, sync_file, sync_folder
 from soulkeep.documents import Documents
-from soulkeep.documents.files import sync_folder, write_new
+from soulkeep.documents.files import write_new
 from soulkeep.errors import BackupDamagedError, BackupsBusyError, StoreError
 from soulkeep.records import Backup
 
@@ -34,7 +35,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     with writing(folder):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
         lock = FileLock(folder / _LOCK, timeout=LOCK_TIMEOUT_S, mode=0o600)
         try:
             lock.acquire()
@@ -81,7 +82,17 @@ def copy_folder(source: Path, target: Path) -> None:
         if path.is_dir():
             place.mkdir(mode=0o700)
         else:
-            shutil.copy2(path, place)
+            copy_file(path, place)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file with its dates and permissions, down to the disk.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    shutil.copy2(source, target)
+    sync_file(target)
 
 
 def list_backups(folder: Path) -> list[Backup]:
@@ -173,7 +184,8 @@ def put_in_place(unfinished: Path, folder: Path, made_at: str, label: str) -> Pa
     Raises:
         OSError: The file system refuses.
     """
-    sync_folder(unfinished)
+    for made in (unfinished, *filter(Path.is_dir, unfinished.rglob("*"))):
+        sync_folder(made)
     stamp = re.sub(r"\.\d+|:", "", made_at)  # colons cannot be in file names everywhere
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower())[:_NAME_CHARACTERS].strip("-")
     name = f"{stamp}-{slug}" if slug else stamp

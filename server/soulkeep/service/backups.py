@@ -27,6 +27,7 @@ from soulkeep.repository.backups import examine, fit, replacing, seal, snapshot
 from soulkeep.service.backup_folders import (
     FOLDER,
     MANIFEST,
+    copy_file,
     copy_folder,
     exclusive,
     list_backups,
@@ -309,7 +310,7 @@ class Backups:
             for suffix in ("", "-wal"):
                 file = self._store.with_name(self._store.name + suffix)
                 if file.exists():
-                    shutil.copy2(file, path)
+                    copy_file(file, path / file.name)
                     _verify(path, same=filecmp.cmp(file, path / file.name, shallow=False))
             now = timestamp(self._clock())
             return put_in_place(path, self.folder, now, "damaged"), tuple(left_out)
