@@ -88,6 +88,7 @@ def build_server(
     from soulkeep.calls import CheckedServer, open_session, read_answers
 
     notifications = notifications or protocol.Notifications()
+    home.serve()
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[Home]:

@@ -173,13 +173,14 @@ class Recall:
     """An answer: matches, best first, and whether vectors took part (`hybrid`) or not (`lexical`).
 
     `messages` of conversations are there only where they were asked for. `advice` says what the user can
-    do where vectors could take part and do not.
+    do where vectors could take part and do not. `remarks` are sentences on what the answer may lack.
     """
 
     matches: tuple[Match, ...]
     mode: Mode
     messages: tuple[MessageMatch, ...] = ()
     advice: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

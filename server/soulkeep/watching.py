@@ -16,7 +16,7 @@ from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.models import GlobalPrompt
 from soulkeep.protocol import Notifications
 from soulkeep.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
-from soulkeep.service.document_index import stamp
+from soulkeep.service.document_looks import stamp
 from soulkeep.service.home import Home
 from soulkeep.service.offers import fingerprint
 from soulkeep.service.sessions import RECALLED
@@ -226,7 +226,7 @@ class _Seen:
 
 async def _tell(home: Home, notifications: Notifications, changes: _Changes) -> None:
     if changes.files:
-        home.entries.note_change()
+        home.entries.note_change(changes.files)
     for uri in sorted({*map(_uri, changes.files), *changes.updated}):
         await notifications.resource_updated(uri)
     if changes.offers:

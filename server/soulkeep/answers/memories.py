@@ -237,6 +237,7 @@ class RecallAnswer(View):
     not_shown: Items[int] = ()
     more: Count = 0
     messages: Items[MessageMatchAnswer] = ()
+    remarks: Items[str] = ()
 
     @classmethod
     def of(
@@ -252,6 +253,7 @@ class RecallAnswer(View):
             note=" ".join(filter(None, (NOTE * bool(recall.matches or recall.messages), recall.advice))),
             nothing_fits=not (recall.messages or any(fits(m, recall.mode) for m in recall.matches)),
             mode=recall.mode,
+            remarks=recall.remarks,
             matches=(),
             not_shown=tuple(ids[:_NAMED]),
             more=max(len(ids) - _NAMED, 0),
@@ -282,6 +284,7 @@ class RecallAnswer(View):
         if self.messages:
             lines.append(f"Messages of threads, best first ({DATA}):")
             lines += [message.as_text() for message in self.messages]
+        lines += self.remarks
         return "\n".join(lines)
 
     def _heading(self) -> str:

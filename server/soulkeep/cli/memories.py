@@ -124,6 +124,8 @@ def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:
         say(f"Message {said.id} of thread {said.thread_id}", bold=True)
         say(f"   {said.role} · {said.created_at}")
         print_quoted(said.content)
+    for remark in view.remarks:
+        say(remark)
     if view.mode == "lexical":
         say("Searched by words alone; `soulkeep doctor` says why.")
 

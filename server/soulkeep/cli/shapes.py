@@ -39,6 +39,7 @@ def recall_shape(recall: Recall) -> Shape:
         "matches": [_match_shape(match) for match in recall.matches],
         "mode": recall.mode,
         "messages": [_said_shape(match) for match in recall.messages],
+        "remarks": recall.remarks,
     }
 
 

@@ -1,5 +1,8 @@
 """Entries of documents among the memories, and which state of each file they are derived from."""
 
+import json
+from collections.abc import Sequence
+
 from soulkeep.models import Memory
 from soulkeep.repository.connection import Database
 from soulkeep.repository.memories import COLUMNS
@@ -18,9 +21,16 @@ class DocumentTable:
         )
         return [Memory._make(row) for row in rows]
 
-    def states(self) -> dict[str, str]:
-        """Return for each indexed document the state of its file at that time."""
-        return dict(self._database.execute("SELECT name, state FROM document_states"))
+    def states(self, names: Sequence[str] | None = None) -> dict[str, str]:
+        """Return for each indexed document, or those of these names, the state of its file then."""
+        if names is None:
+            return dict(self._database.execute("SELECT name, state FROM document_states"))
+        rows = self._database.execute(
+            "SELECT name, state FROM json_each(?) AS wanted"
+            " CROSS JOIN document_states ON name = wanted.value",
+            (json.dumps(list(names)),),
+        )
+        return dict(rows)
 
     def names(self) -> set[str]:
         """Return the documents that are indexed, or that memories are said to be entries of."""

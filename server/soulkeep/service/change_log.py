@@ -9,7 +9,7 @@ from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timesta
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.change_recorder import ChangeRecorder
-from soulkeep.service.document_index import MEMORY
+from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import Edits
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.promoted import PromotedLines

@@ -18,7 +18,7 @@ from soulkeep.repository.changes import digest
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.conflicts import built_upon, held_by, is_as_left
-from soulkeep.service.document_index import MEMORY
+from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import row_of
 from soulkeep.service.validation import parse_moment, require_range
 

@@ -10,7 +10,8 @@ from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import DocumentError, InvalidInputError
 from soulkeep.models import Memory, Options, Session, Thread
 from soulkeep.repository import Repository
-from soulkeep.service.document_index import MEMORY, has_promoted
+from soulkeep.service.document_index import has_promoted
+from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.memories import Memories
 from soulkeep.service.validation import MAX_LIMIT, MAX_QUERY, require_range, require_text
 

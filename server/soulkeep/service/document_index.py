@@ -3,50 +3,48 @@
 import hashlib
 import logging
 import re
+import secrets
 import threading
-import time as clocks
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from soulkeep.documents import Documents
-from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
+from soulkeep.errors import (
+    DocumentError,
+    EmbedderError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+)
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.service.indexes import Indexes
+from soulkeep.service.document_entries import day_of_log, entries_of, keys_of
+from soulkeep.service.document_looks import MEMORY, DocumentLooks, is_settled, log_name, size_of, stamp
+from soulkeep.service.indexes import PAUSE_S, Indexes, Vectors
 from soulkeep.service.sessions import Sessions
-from soulkeep.words import same_text, same_title
+from soulkeep.wording import counted
+from soulkeep.words import same_text
 
 if TYPE_CHECKING:
-    from soulkeep.documents.markdown import Outline
     from soulkeep.service.passages import Passages
 
-SETTLED_S = 2.0
-"""A file younger than this when it is read may change again without a sign in its date: FAT counts two
-seconds."""
+MAX_INDEXED = 1_000_000
+"""Bytes of a document that are searched: some ten thousand entries. What stands below is left out."""
 
-LOOK_S = 5.0
-"""How often the logs of past days are looked at while nobody says that one changed."""
+FILES_IN_A_CALL = 50
+BYTES_IN_A_CALL = 100_000
+"""How much of what changed a call takes in by itself, in some tenths of a second."""
 
-MEMORY: Final = "MEMORY.md"
 _UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
-_SECTION_TYPES = {
-    "user facts": "fact",
-    "project context": "fact",
-    "preferences": "preference",
-    "important decisions": "decision",
-}
-"""What the entries of a section are, and of all sections in it that have no type of their own."""
 _PAGE = 500
 
 _log = logging.getLogger(__name__)
-
-_Key = tuple[str, str, str | None, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,10 @@ class _Reading:
 
 
 class DocumentIndex:
-    """Keeps the entries of documents among the memories; the files are what counts."""
+    """Keeps the entries of documents among the memories; the files are what counts.
+
+    With `beside_calls` set, a thread does what would hold up a call.
+    """
 
     def __init__(
         self,
@@ -81,32 +82,58 @@ class DocumentIndex:
         self._indexes = indexes
         self._sessions = sessions
         self._clock = clock
+        self.beside_calls = False
         self._lock = threading.Lock()
-        self._looked = -LOOK_S
+        self._looks = DocumentLooks(documents, lambda: repository.documents.states())
+        self._waiting: dict[str, None] = {}
+        self._too_long: dict[str, int] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
         self._told: dict[str, str] = {}
         self._passages: Passages | None = None
 
-    def note_change(self) -> None:
-        """Look at every file at the next call: one was changed."""
-        self._looked = -LOOK_S
+    def note_change(self, names: Iterable[str] | None = None) -> None:
+        """Look at these files at the next call, or at every one: they were changed."""
+        self._looks.note(names)
 
     def catch_up(self) -> None:
         """Index what changed in the files since any process last did, unless another one is writing.
 
-        A file that cannot be read keeps the entries it had.
+        A file that cannot be read keeps the entries it had. Where a thread indexes beside calls, this
+        takes in a few small files and leaves it the rest: see `remarks`.
 
         Raises:
             StoreError: The store cannot be read or written.
             EmbedderError: A text cannot be embedded.
         """
-        with self._lock:
-            known = self._repository.documents.states()
-            for name in self._names(known):
-                at = stamp(self._path(name))
-                if at is None and name not in known:
-                    continue
-                if at is None or not known.get(name, "").startswith(f"{at} "):
-                    self._read_and_index(name, known.get(name))
+        is_beside = self._thread is not None and self._thread.is_alive()
+        if not self._lock.acquire(blocking=not is_beside):
+            return
+        try:
+            self._look()
+            if not is_beside:
+                self._index_waiting()
+        finally:
+            self._lock.release()
+        if self._waiting and not is_beside and not self._closed.is_set():
+            self._thread = threading.Thread(target=self._index_beside, daemon=True)
+            self._thread.start()
+
+    def remarks(self) -> list[str]:
+        """Return what to know of an answer: which documents it may lack, in sentences."""
+        said = []
+        if waiting := len(self._waiting):
+            said.append(f"{counted(waiting, 'document')} still to be indexed: an answer may lack them.")
+        for name, size in sorted(self._too_long.items()):
+            part = f"{MAX_INDEXED / 1e6:g} of {size / 1e6:,.1f} MB"
+            said.append(f"{name} is long: only its first {part} are searched.")
+        return said
+
+    def close(self) -> None:
+        """End the thread that indexes beside calls, after what it is at."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def reread(self) -> tuple[int, list[str]]:
         """Read every document, whatever is known of it; return how many, and which were not read.
@@ -124,18 +151,45 @@ class DocumentIndex:
         unread = [name for name, state in states.items() if state == _UNREAD]
         return len(states) - len(unread), unread
 
-    def _names(self, known: Iterable[str]) -> list[str]:
-        """Return the files to look at: all of them now and then, else those that change by the day."""
-        if clocks.monotonic() - self._looked >= LOOK_S:
-            self._looked = clocks.monotonic()
-            logs = {_log_name(day.isoformat()) for day in self._documents.list_daily()}
-            return [MEMORY, *sorted({*known, *logs} - {MEMORY})]
-        return [MEMORY, _log_name(self._documents.today().isoformat())]
+    def _look(self) -> None:
+        names = self._looks.due()
+        known = self._repository.documents.states(names)
+        for name in names:
+            at, state = stamp(self._path(name)), known.get(name)
+            if at is not None and size_of(at) > MAX_INDEXED:
+                self._too_long[name] = size_of(at)
+            else:
+                self._too_long.pop(name, None)
+            is_known = state is not None and at is not None and state.startswith(f"{at} ")
+            if not is_known and (at, state) != (None, None):
+                self._waiting[name] = None
+
+    def _index_waiting(self) -> None:
+        files, room = FILES_IN_A_CALL, BYTES_IN_A_CALL
+        for name in list(self._waiting):
+            if self.beside_calls:
+                files, room = files - 1, room - size_of(stamp(self._path(name)) or "0:0")
+                if files < 0 or room < 0:
+                    return
+            self._read_and_index(name)
+            self._waiting.pop(name, None)
+
+    def _index_beside(self) -> None:
+        try:
+            while not self._closed.wait(PAUSE_S):
+                with self._lock:
+                    if (name := next(iter(self._waiting), None)) is None:
+                        return
+                    self._read_and_index(name)
+                    self._waiting.pop(name, None)
+        except (StoreError, EmbedderError) as error:
+            self._tell_once("", f"documents are not indexed: {error}")
 
     def _path(self, name: str) -> Path:
         return self._documents.home / name
 
-    def _read_and_index(self, name: str, known: str | None) -> None:
+    def _read_and_index(self, name: str) -> None:
+        known = self._repository.documents.states([name]).get(name)
         try:
             reading = self._read(name)
         except DocumentError as error:
@@ -144,8 +198,7 @@ class DocumentIndex:
         if reading.state == known:
             return
         tell("Indexing documents")
-        entries = [] if reading.says_what(known) else self._entries(reading)
-        gone, added = self._difference(reading, known, entries)
+        gone, added = self._difference(reading, known)
         try:
             self._index(reading, known, gone, added)
         except StoreBusyError:
@@ -163,65 +216,56 @@ class DocumentIndex:
     def _index(
         self, reading: _Reading, known: str | None, gone: Sequence[int], added: Sequence[NewMemory]
     ) -> None:
-        embeddings = self._indexes.embed_new(added, self._sessions.current())[1] if added else ()
-        with self._repository.without_waiting(), self._repository.transaction(durable=False):
-            # Another process may have done it meanwhile, perhaps for a newer text. Where the state is
-            # the known one, so are the entries: it holds the digest of what they are derived from.
-            if self._repository.documents.states().get(reading.name) != known:
-                return
-            self._repository.memories.delete_memories(gone)
-            if added and not self._repository.vectors.claim_embedder(self._indexes.embedder_identity):
-                embeddings = [None] * len(added)
-            for begin in range(0, len(added), _PAGE):
-                page = slice(begin, begin + _PAGE)
-                now = timestamp(self._clock())
-                self._repository.memories.add_memories(added[page], embeddings[page], now)
-            self._repository.documents.put_state(reading.name, reading.state)
+        """Write the entries that came and went; those of a long document in several transactions."""
+        part = f"part {secrets.token_hex(8)}"
+        for page, is_last in _pages(added):
+            embeddings: Vectors = ()
+            if page:
+                embeddings = self._indexes.embed_new(page, self._sessions.current())[1]
+            with self._repository.without_waiting(), self._repository.transaction(durable=False):
+                # Another process may have done it meanwhile, perhaps for a newer text. Where the state
+                # is the known one, so are the entries: it holds the digest of what they are from.
+                if self._repository.documents.states([reading.name]).get(reading.name) != known:
+                    return
+                self._repository.memories.delete_memories(gone)
+                if page:
+                    if not self._repository.vectors.claim_embedder(self._indexes.embedder_identity):
+                        embeddings = [None] * len(page)
+                    now = timestamp(self._clock())
+                    self._repository.memories.add_memories(page, embeddings, now)
+                known = reading.state if is_last else part
+                self._repository.documents.put_state(reading.name, known)
+            gone = ()
+            if not is_last and self._closed.wait(PAUSE_S if self.beside_calls else 0):
+                return  # whoever comes next finds the state of a part and goes on
 
     def _read(self, name: str) -> _Reading:
         at = stamp(self._path(name))
         if at is None:
             return _Reading(name, None, "")
-        settled = abs(clocks.time_ns() - int(at.split(":")[0])) > SETTLED_S * 1e9
+        is_old = is_settled(at)
         text = self._documents.read("MEMORY.md") if name == MEMORY else self._log_text(name)
+        text = _beginning(text)
         digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return _Reading(name, f"{at if settled else 'young'} {digest}", text)
+        return _Reading(name, f"{at if is_old else 'young'} {digest}", text)
 
     def _log_text(self, name: str) -> str:
-        return self._documents.read_daily(_day_of(name)) or ""
+        return self._documents.read_daily(day_of_log(name)) or ""
 
-    def _entries(self, reading: _Reading) -> list[NewMemory]:
-        from soulkeep.documents.daily import list_daily_entries
+    def _difference(self, reading: _Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:
+        """Return the ids of entries that are no longer in the file, and what is new in it."""
         from soulkeep.service.passages import Passages
 
-        name, zone = reading.name, self._documents.timezone
-        if name == MEMORY:
-            self._passages = self._passages or Passages()
-            entries = self._passages.list_entries(reading.text)
-            return [_memory(name, entry.heading, entry.text, None, entry.outline) for entry in entries]
-        day = _day_of(name)
-        return [
-            _memory(
-                name,
-                entry.heading if at is None else f"{at:%H:%M}",
-                entry.text,
-                _moment(day, at or time(12), zone),
-                entry.outline if at is None else (),
-            )
-            for entry, at in list_daily_entries(day, reading.text)
-        ]
-
-    def _difference(
-        self, reading: _Reading, known: str | None, entries: Sequence[NewMemory]
-    ) -> tuple[list[int], list[NewMemory]]:
-        """Return the ids of entries that are no longer in the file, and what is new in it."""
         if reading.says_what(known):
             return [], []
-        keys = [_key(entry) for entry in entries]
+        self._passages = self._passages or Passages()
+        zone = self._documents.timezone
+        entries = entries_of(reading.name, reading.text, zone, self._passages) if reading.state else []
+        keys = keys_of(entries)
         wanted = Counter(keys)
         gone = []
-        for memory in self._repository.documents.list_entries(reading.name):
-            key = _key(memory)
+        kept = self._repository.documents.list_entries(reading.name)
+        for memory, key in zip(kept, keys_of(kept), strict=True):
             if wanted[key] > 0:
                 wanted[key] -= 1
             else:
@@ -278,50 +322,26 @@ def repeated_entries(memories: Mapping[int, Memory]) -> set[int]:
     return {i for i, origin in origins.items() if origin and has_promoted(memories[i].content, origin)}
 
 
-def stamp(path: Path) -> str | None:
-    """Return what changes when a file does; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+def list_too_long(documents: Documents) -> list[tuple[str, int]]:
+    """Return the documents of which only the beginning is searched, with their sizes in bytes."""
+    names = [MEMORY, *(log_name(day.isoformat()) for day in documents.list_daily())]
+    stamps = ((name, stamp(documents.home / name)) for name in names)
+    return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
 
 
-def _memory(
-    name: str, heading: str, text: str, occurred_at: str | None, outline: "Outline"
-) -> NewMemory:
-    from soulkeep.documents.markers import plain_title
-
-    titles = [same_title(plain_title(title)) for _, title in outline]
-    types = [_SECTION_TYPES[title] for title in titles if title in _SECTION_TYPES]
-    return NewMemory(
-        content=text,
-        memory_type=types[-1] if types else "fact" if name == MEMORY else "summary",
-        source=f"{name}: {heading}" if heading else name,
-        occurred_at=occurred_at,
-        document=name,
-    )
+def _pages(entries: Sequence[NewMemory]) -> Iterator[tuple[Sequence[NewMemory], bool]]:
+    """Yield some entries after others, with whether they are the last; at least once."""
+    for begin in range(0, max(len(entries), 1), _PAGE):
+        yield entries[begin : begin + _PAGE], begin + _PAGE >= len(entries)
 
 
-def _key(entry: NewMemory | Memory) -> _Key:
-    # An entry of MEMORY.md has no date of its own; it is dated by when it was first seen.
-    dated = entry.occurred_at if entry.document != MEMORY else None
-    return entry.content, entry.memory_type, entry.source, dated
-
-
-def _log_name(day: str) -> str:
-    return f"daily/{day}.md"
-
-
-def _moment(day: date, at: time, zone: tzinfo | None) -> str:
-    try:
-        return timestamp(datetime.combine(day, at, zone))
-    except (ValueError, OverflowError):  # on the first or last day of the calendar
-        return timestamp(datetime.combine(day, at, UTC))
-
-
-def _day_of(name: str) -> date:
-    return date.fromisoformat(Path(name).stem)
+def _beginning(text: str) -> str:
+    """Return the lines of a text that are searched."""
+    if len(text) <= MAX_INDEXED and len(encoded := text.encode()) <= MAX_INDEXED:
+        return text
+    encoded = text[:MAX_INDEXED].encode()[:MAX_INDEXED]
+    kept = encoded.decode(errors="ignore")
+    return kept[: kept.rfind("\n") + 1] or kept
 
 
 def _digest_of(state: str | None) -> str:

@@ -12,6 +12,7 @@ from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.documents.files import locate
 from soulkeep.errors import DocumentError, EmbedderMismatchError, StoreError
 from soulkeep.models import Fault
+from soulkeep.service.document_index import MAX_INDEXED, list_too_long
 from soulkeep.service.indexes import Indexes
 
 LEAST_FREE = 64 * 1024 * 1024
@@ -53,6 +54,11 @@ def _document_faults(documents: Documents) -> Iterator[Fault]:
             check()
         except DocumentError as error:
             yield fault_of(error)
+    for name, size in list_too_long(documents):
+        detail = (
+            f"{name} has {size / 1e6:,.1f} MB, of which only the first {MAX_INDEXED / 1e6:g} is searched"
+        )
+        yield Fault("document", detail, "move what is old into a file of its own, or take it out")
 
 
 def _permission_faults(home: Path) -> Iterator[Fault]:

@@ -82,6 +82,7 @@ class Home:
         self.days = Days(options.timezone)
         self.lock = threading.RLock()
         self._embedder = embedder
+        self._serves = False
 
     @on_first_use
     def tokens(self) -> "TokenCounter":
@@ -111,7 +112,9 @@ class Home:
     def entries(self) -> "DocumentIndex":
         from soulkeep.service.document_index import DocumentIndex
 
-        return DocumentIndex(self.repository, self.documents, self.indexes, self.sessions, self.clock)
+        entries = DocumentIndex(self.repository, self.documents, self.indexes, self.sessions, self.clock)
+        entries.beside_calls = self._serves
+        return entries
 
     @on_first_use
     def changes(self) -> "Changes":
@@ -214,11 +217,22 @@ class Home:
 
         return Repairs(self.repository, self.indexes, self.entries)
 
+    def serve(self) -> None:
+        """Answer calls without waiting for what may be done beside them."""
+        with self.lock:
+            self._serves = True
+            if "entries" in self.__dict__:
+                self.entries.beside_calls = True
+
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
         return self.repository.check(vectors_expected=self.indexes.vectors_expected)
 
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""
+        with self.lock:
+            entries = self.__dict__.get("entries")
+        if entries is not None:
+            entries.close()
         self.sessions.close()
         self.repository.close()

@@ -29,7 +29,8 @@ from soulkeep.ranking import (
 )
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
-from soulkeep.service.document_index import MEMORY, DocumentIndex, repeated_entries
+from soulkeep.service.document_index import DocumentIndex, repeated_entries
+from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.keeping import Keeper
 from soulkeep.service.sessions import RECALLED, Sessions
@@ -154,7 +155,8 @@ class Memories:
         said = self._said(query, allowed) if include_messages else ()
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         mode: Mode = "hybrid" if embedder else "lexical"
-        return Recall(tuple(matches), mode, said, "" if embedder else self._indexes.advice)
+        advice = "" if embedder else self._indexes.advice
+        return Recall(tuple(matches), mode, said, advice, tuple(self._entries.remarks()))
 
     def _read(self, query: str) -> tuple[Question, list[str]]:
         """Return what a query asks for, and the words to look up."""

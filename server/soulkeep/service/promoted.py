@@ -10,13 +10,8 @@ from soulkeep.documents.files import locked
 from soulkeep.errors import DocumentError, InvalidInputError
 from soulkeep.models import ChangedRow, LineChange, Memory
 from soulkeep.repository import Repository
-from soulkeep.service.document_index import (
-    MEMORY,
-    link_to,
-    linked_id,
-    promoted_text,
-    without_link,
-)
+from soulkeep.service.document_index import link_to, linked_id, promoted_text, without_link
+from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import Edits, hunks_of, row_of
 from soulkeep.service.validation import MAX_ENTRY
 from soulkeep.service.versions import latest_ids
