@@ -9,8 +9,8 @@ INSTRUCTIONS = """\
 soulkeep is the user's long-term memory, kept across conversations and clients.
 
 Begin a conversation with get_context. Before you answer anything that may depend on the user, their \
-projects, preferences or earlier decisions, call recall with a short question or keywords. An empty \
-answer means nothing is known.
+projects, preferences or earlier decisions, call recall with a short question or keywords. Where it \
+says that nothing known fits, say that you do not know instead of guessing.
 
 When you learn something that will still matter in a later conversation, call remember at once, without \
 being asked: a fact about the user or project, a preference, a decision with its reason, a summary of \
