@@ -45,15 +45,18 @@ _log = logging.getLogger(__name__)
 async def watch(home: Home, notifications: Notifications) -> None:
     """Tell the client of changes until cancelled.
 
-    Where the system cannot watch, the log says so: nothing else depends on it.
+    Where the system cannot watch, the log says so once: nothing else depends on it.
     """
-    seen = _Seen(home, notifications.states)
+    seen, said = _Seen(home, notifications.states), ""
     while True:
         try:
             await _tell(home, notifications, await _first_look(seen, notifications))
             await _watch_files(home, notifications, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
-            _log.warning("changes of files are not noticed: %s", errors.exceptions[0])
+            problem = str(errors.exceptions[0])
+            if problem != said:
+                _log.warning("changes of files are not noticed: %s", problem)
+            said = problem
         await anyio.sleep(AGAIN_S)
 
 
@@ -150,7 +153,10 @@ class _Seen:
         changes, before = self._look_at_files(names), self._writes
         writes = self._home.repository.write_count()
         if writes != before:
-            changes = self._look_at_states(self._look_at_events(changes))
+            events, other_threads = self._new_in_logs()
+            changes = self._look_at_events(changes, events, other_threads=other_threads)
+            if events != {RECALLED}:  # the most frequent, of which no resource shows anything
+                changes = self._look_at_states(changes)
             self._writes = writes
         self._are_figures_due |= writes != before or bool(changes.files)
         return _Changes() if before is None else self._look_at_figures(changes)
@@ -167,7 +173,8 @@ class _Seen:
         context = {CONTEXT_URI} if changed else ()
         return _Changes(files=frozenset(changed), updated=frozenset(context), listed=listed)
 
-    def _look_at_events(self, changes: _Changes) -> _Changes:
+    def _new_in_logs(self) -> tuple[set[str], bool]:
+        """Return the events since the last look, and whether other threads are there than then."""
         repository = self._home.repository
         # The last ones first: what is added meanwhile is better told twice than never.
         last_event, last_change = repository.ledger.last_event(), repository.changes.last_id()
@@ -176,6 +183,11 @@ class _Seen:
         events = repository.ledger.events_after(self._last_event)
         other_threads = repository.changes.lists_threads_anew(self._last_change)
         self._last_event, self._last_change = last_event, last_change
+        return events, other_threads
+
+    def _look_at_events(
+        self, changes: _Changes, events: AbstractSet[str], *, other_threads: bool
+    ) -> _Changes:
         offers, prompts = self._look_at_prompts(events)
         context = {CONTEXT_URI} if prompts or events - _UNSEEN else set()
         return replace(
