@@ -420,3 +420,23 @@ def test_a_typescript_client_is_told_what_is_wrong_with_its_call(seen: dict[str,
 def test_a_typescript_client_reads_both_documents(seen: dict[str, Any]) -> None:
     for uri, result in zip(DOCUMENTS, seen["documents"], strict=True):
         _assert_document(uri, result)
+
+
+def test_a_typescript_client_takes_hints_that_are_not_for_it(seen: dict[str, Any]) -> None:
+    hints = {tool["name"]: tool["_meta"] for tool in seen["tools"] if "_meta" in tool}
+
+    assert hints["recall"]["anthropic/alwaysLoad"] is True
+    assert seen["server"]["websiteUrl"].startswith("https://")
+    assert seen["server"]["icons"][0]["mimeType"] == "image/svg+xml"
+    stats = next(r for r in seen["resources"] if r["uri"] == "soulkeep://stats")
+    assert stats["annotations"] == {"audience": ["user"], "priority": 0.1}
+
+
+def test_a_typescript_client_is_told_of_progress_and_of_a_change_of_its_thread(
+    seen: dict[str, Any],
+) -> None:
+    counts = [count for count, _ in seen["progress"]]
+
+    assert counts == list(range(1, len(counts) + 1))
+    assert "Indexing documents" in [message for _, message in seen["progress"]]
+    assert seen["updated"] == f"soulkeep://threads/{_structured(seen['thread'])['id']}"

@@ -17,7 +17,8 @@ async function connectFirst() {
   let protocol;
   transport.setProtocolVersion = (version) => (protocol = version);
   await client.connect(transport);
-  return { client, protocol };
+  const { ResourceUpdatedNotificationSchema: updated } = await import("@modelcontextprotocol/sdk/types.js");
+  return { client, protocol, updated };
 }
 
 async function connectSecond() {
@@ -26,17 +27,41 @@ async function connectSecond() {
   const mode = ["legacy", "auto"].includes(flavour) ? flavour : { pin: flavour };
   const client = new Client(identity, { versionNegotiation: { mode } });
   await client.connect(new StdioClientTransport(server));
-  return { client, protocol: client.getNegotiatedProtocolVersion() };
+  return { client, protocol: client.getNegotiatedProtocolVersion(), updated: "notifications/resources/updated" };
 }
 
-const { client, protocol } = await (flavour === "sdk" ? connectFirst() : connectSecond());
+const { client, protocol, updated } = await (flavour === "sdk" ? connectFirst() : connectSecond());
 const call = (name, values) => client.callTool({ name, arguments: values });
 const read = (uri) => client.readResource({ uri });
+
+// Resolves once the client is told that a resource changed.
+async function subscribed(uri) {
+  const told = new Promise((resolve) =>
+    client.setNotificationHandler(updated, ({ params }) => params.uri === uri && resolve(params.uri)),
+  );
+  if (protocol === "2026-07-28") {
+    await client.listen({ resourceSubscriptions: [uri] });
+  } else {
+    await client.subscribeResource({ uri });
+  }
+  return { told };
+}
+
+async function recallTold() {
+  const told = [];
+  const onprogress = ({ progress, message }) => told.push([progress, message]);
+  const parameters = { name: "recall", arguments: { query: "Who keeps the ledger?" } };
+  const options = { onprogress };
+  await (flavour === "sdk" ? client.callTool(parameters, undefined, options) : client.callTool(parameters, options));
+  return told;
+}
 
 // Once the tools are listed, the client holds every answer against the tool's output schema.
 const { tools } = await client.listTools();
 const thread = await call("create_thread", { title: "Café ledger" });
 const thread_id = thread.structuredContent.id;
+const subscription = await subscribed(`soulkeep://threads/${thread_id}`);
+const progress = await recallTold();
 const content = "Zoë keeps the café's ledger in Kraków 📒";
 const seen = {
   server: client.getServerVersion(),
@@ -48,6 +73,9 @@ const seen = {
   recalled: await call("recall", { query: "Who keeps the ledger?", thread_id }),
   refused: await call("recall", { query: "ledger", limit: 0 }),
   prompts: await call("list_prompts", {}),
+  progress,
+  updated: await subscription.told,
+  resources: (await client.listResources()).resources,
   documents: [await read("soulkeep://SOUL.md"), await read("soulkeep://MEMORY.md")],
 };
 await client.close();
