@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from soulkeep import transport
 from soulkeep.app import build_server, open_home
-from soulkeep.protocol import initialization_options
+from soulkeep.protocol import Notifications, initialization_options
 from soulkeep.service.home import Home
 from wire import MODERN
 
@@ -121,17 +120,17 @@ def kept() -> Iterator[Home]:
 
 def served(home: Home, sent: list[str]) -> list[dict[str, Any]]:
     """Serve these lines and then the end of stdin; return what was answered."""
-    server = build_server(home)
+    notifications = Notifications()
+    server = build_server(home, notifications)
     with pytest.MonkeyPatch.context() as patch:
         text = "".join(line.encode("ascii", "replace").decode() + "\n" for line in sent)
         patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
         written = io.BytesIO()
         stdout = io.TextIOWrapper(written, "utf-8")
         patch.setattr(sys, "stdout", stdout)
-        patch.setattr(transport, "DRAIN_S", 1.0)
-        anyio.run(
-            partial(transport.serve_stdio, server, initialization_options(server), anyio.sleep_forever)
-        )
+        patch.setattr(transport, "DRAIN_S", 60.0)
+        options = initialization_options(server)
+        anyio.run(transport.serve_stdio, server, options, anyio.sleep_forever, notifications.close)
     stdout.flush()
     return [json.loads(line) for line in written.getvalue().splitlines()]
 
