@@ -163,6 +163,10 @@ def require_same(text: str, answer: dict[str, Any]) -> None:
         "replaced",
         "by",
         "in",
+        "until",
+        "change",
+        "expires",
+        "undone",
     } <= set(re.findall(r"\w+", structured.replace("\\n", " "))) | {"thread"}
     commands = [line for line in text.splitlines() if line.startswith("soulkeep ")]
     assert all(json.dumps(command, ensure_ascii=False)[1:-1] in structured for command in commands)

@@ -181,7 +181,7 @@ MEMORY = {
 THREAD = {"id", "title", "system_prompt", "archived", "created_at", "last_active_at"}
 PROMPT = {"id", "name", "content", "is_active", "priority", "created_at"}
 MESSAGE = {"id", "role", "created_at", "content"}
-CHANGE = {"id", "made_at", "agent_id", "action", "undone_by", "rows"}
+CHANGE = {"id", "made_at", "agent_id", "action", "undone_by", "rows", "did"}
 BACKUP = {"id", "made_at", "label", "automatic", "size", "counts", "left_out"}
 
 OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {

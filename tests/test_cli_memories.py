@@ -96,11 +96,12 @@ def test_a_revision_keeps_the_rest_and_its_history(run: Run) -> None:
 
     out = run("memories", "revise", "1", "-", typed="The cat is called Momo.")[1]
 
-    assert "took the place of memory 1" in out
+    assert out == "#1 is now #2.\n`soulkeep undo 2` takes that back.\n"
     (memory,) = document(run, "memories", "list")["memories"]
     assert (memory["id"], memory["memory_type"], memory["subject"]) == (2, "preference", "cat")
     history = run("memories", "history", "2")[1]
-    assert history.index("Miso") < history.index("now") < history.index("Momo")
+    assert history.index("now") < history.index("Momo") < history.index("Miso")
+    assert run("memories", "history", "1")[1] == history
 
 
 def test_forgetting_asks_first_and_the_trash_gives_back(run: Run) -> None:
@@ -135,9 +136,9 @@ def test_undo_walks_back_says_what_it_did_and_can_be_undone(run: Run) -> None:
     run("memories", "forget", "1", "--yes")
 
     out = run("undo", typed="y\n")[1]
-    assert "Undone: 3 (memory.forgotten).\n`soulkeep undo 4` does it again.\n" in out
+    assert "Undone: change 3 (memory.forgotten).\n`soulkeep undo 4` does it again.\n" in out
     assert listed(run) == ["Two.", "One."]
-    assert "Undone: 2 (memory.stored)" in run("undo", "--yes")[1]
+    assert "Undone: change 2 (memory.stored)" in run("undo", "--yes")[1]
     assert listed(run) == ["One."]
     run("undo", "5", "--yes")
     assert listed(run) == ["Two.", "One."]
@@ -150,7 +151,7 @@ def test_undo_asks_first_goes_back_to_a_moment_and_ends_with_nothing_to_do(run: 
 
     code, out, _ = run("undo", typed="n\n")
     assert code == 1
-    assert "added memory 2: Two.\n" in out
+    assert '#2 "Two." added\n' in out
     assert "Undo 2 changes?" in run("undo", "--since", "2020-01-01", typed="y\n")[1]
     assert listed(run) == []
     assert run("undo", "--since", "2999-01-01")[1] == "There is nothing to undo.\n"
@@ -165,8 +166,20 @@ def test_changes_say_who_did_what_and_what_undid_it(run: Run) -> None:
 
     undo, stored = document(run, "changes")["changes"]
 
-    assert set(stored) == {"id", "made_at", "agent_id", "action", "undone_by", "rows"}
-    assert (stored["action"], stored["undone_by"], stored["rows"]) == ("memory.stored", undo["id"], 1)
+    assert set(stored) == {
+        "id",
+        "made_at",
+        "agent_id",
+        "action",
+        "undone_by",
+        "rows",
+        "did",
+    }
+    assert (stored["action"], stored["undone_by"], stored["rows"]) == (
+        "memory.stored",
+        undo["id"],
+        1,
+    )
     assert document(run, "changes", "--before", "2", "--limit", "1")["changes"] == [stored]
     assert document(run, "changes", "--since", "2999-01-01")["changes"] == []
     assert "soulkeep" in run("changes")[1]
@@ -225,3 +238,33 @@ def test_the_completion_of_each_shell_is_printed(run: Run, shell: str) -> None:
 
     assert code == 0
     assert f"_SOULKEEP_COMPLETE={shell}_complete" in out
+
+
+def test_a_revision_by_hand_changes_facts_alone_and_clears_an_expiry(run: Run) -> None:
+    run("remember", "The shop is closed.", "--expires-at", "2999-01-01")
+
+    out = run(
+        "memories", "revise", "1", "--type", "decision", "--subject", "shop", "--expires-at", "never"
+    )[1]
+
+    assert out.startswith("#1 is now #2.\n")
+    (memory,) = document(run, "memories", "show", "1")["memories"]
+    assert (memory["id"], memory["content"], memory["memory_type"]) == (
+        2,
+        "The shop is closed.",
+        "decision",
+    )
+    assert (memory["subject"], memory["expires_at"]) == ("shop", None)
+    assert run("memories", "revise", "1", "--subject", "shop")[1].endswith("Nothing changed.\n")
+
+
+def test_what_was_done_to_promoted_lines_is_told_by_hand_too(run: Run) -> None:
+    run("remember", "The cat is called Miso.")
+    run("documents", "promote", "1", "User Facts")
+
+    out = run("memories", "forget", "1", "--yes")[1]
+    assert "The line of #1 in MEMORY.md in User Facts went with it." in out
+    out = run("memories", "restore", "1")[1]
+    assert "The line of #1 in MEMORY.md is back too." in out
+    did = document(run, "changes")["changes"][0]["did"]
+    assert [(row["name"], row["done"]) for row in did] == [("#1", "added"), ("MEMORY.md", "added")]

@@ -432,12 +432,14 @@ def test_commands_that_edit_documents_are_undone_by_command(run: Run, home_path:
     run("documents", "restore", "SOUL.md", version)
 
     out = run("changes")[1]
-    assert [line.split()[-1] for line in out.splitlines()[1:]] == ["document.restored", "entry.added"]
+    restored, added = out.splitlines()[1:]
+    assert 'document.restored  SOUL.md "(Updated as' in restored
+    assert 'entry.added        SOUL.md "- Short answers.' in added
     out = run("undo", typed="n\n")[1]
-    assert "  changed in documents, SOUL.md: - Short answers.\n" in out
-    assert "Undone: 2 (document.restored)." in run("undo", "--yes")[1]
+    assert 'SOUL.md "(Updated as' in out
+    assert "Undone: change 2 (document.restored)." in run("undo", "--yes")[1]
     assert (home_path / "SOUL.md").read_bytes() == soul
-    assert "Undone: 1 (entry.added)." in run("undo", typed="y\n")[1]
+    assert "Undone: change 1 (entry.added)." in run("undo", typed="y\n")[1]
     assert "Short answers." not in run("documents", "show", "SOUL.md")[1]
     run("undo", "4", "--yes")
     assert "Short answers." in run("documents", "show", "SOUL.md")[1]
@@ -451,9 +453,9 @@ def test_the_command_shows_what_was_added_and_removed_and_tells_of_a_conflict(
     path.write_text(MINE, encoding="utf-8")
     run("documents", "add", "MEMORY.md", "Facts", "four")
 
-    assert "  added in documents, MEMORY.md: - four\n" in run("undo", typed="n\n")[1]
+    assert 'MEMORY.md "- four" added\n' in run("undo", typed="n\n")[1]
     run("undo", "--yes")
-    assert "  removed in documents, MEMORY.md: - four\n" in run("undo", "2", typed="n\n")[1]
+    assert 'MEMORY.md "- four" removed\n' in run("undo", "2", typed="n\n")[1]
     run("undo", "2", "--yes")
     path.write_text(MINE, encoding="utf-8")
     code, _, err = run("undo", "3", "--yes")
@@ -474,12 +476,11 @@ async def test_tools_that_edit_documents_are_undone_by_tool(
     await call("remember", content="Kept.")
 
     listed = await call("browse_memories", view="changes")
-    assert [line.split(": ")[1] for line in listed.splitlines()[1:]] == [
-        "memory.stored by mcp",
-        "log.appended by mcp",
-        "entry.added by mcp",
-    ]
-    assert await call("undo", change_id=1) == "Undone: 1 (entry.added)."
+    kept, logged, added = listed.splitlines()[1:]
+    assert kept.endswith(' memory.stored by mcp: #1 "Kept." added')
+    assert " log.appended by mcp: daily/2026-03-01.md " in logged
+    assert added.endswith(' entry.added by mcp: MEMORY.md "- four" added')
+    assert ' entry.added by mcp: MEMORY.md "- four" added' in await call("undo", change_id=1)
     assert text_of(memory) == MINE
     await call("undo", since="2020-01-01")
     assert texts(home) == before | {"2026-03-01.md": "# 2026-03-01\n"}

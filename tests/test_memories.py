@@ -12,9 +12,10 @@ from soulkeep.errors import (
     MemoryNotFoundError,
     ThreadNotFoundError,
 )
-from soulkeep.models import Memory, NewMemory, Receipt
+from soulkeep.models import Memory, NewMemory
 from soulkeep.repository.vectors import padded
 from soulkeep.service.home import Home
+from soulkeep.service.receipts import Receipt
 
 
 def keep(home: Home, content: str, thread_id: str | None = None, memory_type: str = "fact") -> Receipt:

@@ -27,12 +27,14 @@ async def test_a_memory_is_revised_and_its_history_shown(client: Client) -> None
         client, "change_memory", action="revise", memory_ids=[1], content="The cat is called Momo."
     )
 
-    assert text.startswith("Revised #2. The old version is in its history.")
+    assert text.startswith("Revised #2 by change 2. #1 is now #2.")
+    assert answer["notes"] == ["#1 is now #2."]
     assert "| #2 2026-03-01 12:00 fact: The cat is called Momo." in text
     assert answer["memories"][0]["content"] == "The cat is called Momo."
     text, answer = await call(client, "browse_memories", view="history", memory_id=2)
-    assert "| #1 " in text
-    assert answer["items"][0]["replaced_by"] == 2
+    assert "| #1 2026-03-01 12:00 fact, until change 2, replaced by #2: The cat is called Miso." in text
+    assert [item["id"] for item in answer["items"]] == [2, 1]
+    assert answer["items"][1]["replaced_by"] == 2
     assert "next" not in answer
 
 
@@ -50,7 +52,7 @@ async def test_what_was_forgotten_is_in_the_trash_until_it_is_restored(client: C
     await call(client, "remember", content="The cat is called Miso.")
 
     text, _ = await call(client, "change_memory", action="forget", memory_ids=[1])
-    assert text.startswith("Forgot #1. Restore them with action=restore.")
+    assert text.startswith("Forgot #1 by change 2. Restore them with action=restore.")
     assert (await call(client, "recall", query="cat"))[1]["matches"] == []
     assert (await call(client, "browse_memories", view="trash"))[1]["items"][0]["id"] == 1
 
@@ -77,19 +79,18 @@ async def test_a_change_is_undone_alone_and_all_since_a_moment(client: Client, h
     await call(client, "remember", content="The cat is called Miso.")
     await call(client, "change_memory", action="forget", memory_ids=[1])
     _, changes = await call(client, "browse_memories", view="changes")
-    assert [item["content"] for item in changes["items"]] == [
-        "memory.forgotten by mcp",
-        "memory.stored by mcp",
+    assert [(item["change_id"], item["content"]) for item in changes["items"]] == [
+        (2, '#1 "The cat is called Miso." removed'),
+        (1, '#1 "The cat is called Miso." added'),
     ]
 
     text, answer = await call(client, "undo", change_id=2)
 
-    assert (text, answer) == (
-        "Undone: 2 (memory.forgotten).",
-        {"undone": [2], "actions": ["memory.forgotten"]},
-    )
+    assert "Undoing change 3 does it again." in text
+    assert 'memory.forgotten by mcp: #1 "The cat is called Miso." removed' in text
+    assert (answer["by"], [item["change_id"] for item in answer["undone"]]) == (3, [2])
     _, answer = await call(client, "undo", since="2020-01-01")
-    assert answer["undone"] == [3, 2, 1]
+    assert [item["change_id"] for item in answer["undone"]] == [3, 2, 1]
     assert home.lifecycle.list_memories() == []
     assert home.check() == []
 

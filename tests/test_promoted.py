@@ -8,8 +8,9 @@ import pytest
 
 from conftest import TickingClock
 from soulkeep.documents.markdown import date_footer, list_entries
-from soulkeep.models import LineChange, NewMemory
+from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
+from soulkeep.service.receipts import LineChange
 
 
 @pytest.fixture

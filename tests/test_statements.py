@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from conftest import TickingClock
-from soulkeep.models import NewMemory, Receipt
+from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
+from soulkeep.service.receipts import Receipt
 
 RAN = NewMemory("Tom ran 5 km.", "fact", subject="Tom", occurred_at="2026-03-01")
 
@@ -23,6 +24,10 @@ def home(make_home: Callable[..., Home]) -> Home:
 def keep(home: Home, memory: NewMemory, *replaces: int) -> Receipt:
     (receipt,) = home.memories.remember([memory], replaces=replaces)
     return receipt
+
+
+def became(receipt: Receipt) -> tuple[int, bool, tuple[int, ...]]:
+    return receipt.id, receipt.stored, receipt.replaced
 
 
 def live(home: Home) -> list[int]:
@@ -111,7 +116,7 @@ def test_what_is_said_already_takes_the_place_of_what_it_is_to_replace(home: Hom
 
     receipt = keep(home, NewMemory("The plan is final."), 1)
 
-    assert receipt == Receipt(known.id, stored=False, replaced=(1,))
+    assert became(receipt) == (known.id, False, (1,))
     assert live(home) == [known.id]
     assert home.lifecycle.get_memory(1).content == "The plan is final."
     assert [past.replaced_by for past in home.lifecycle.list_trash()] == [known.id]
@@ -124,9 +129,9 @@ def test_a_memory_is_not_replaced_by_its_own_repetition(home: Home) -> None:
     for content in ("One.", "Two.", "Three."):
         keep(home, NewMemory(content))
 
-    assert keep(home, NewMemory("Two."), 2) == Receipt(2, stored=False)
+    assert became(keep(home, NewMemory("Two."), 2)) == (2, False, ())
     assert home.changes.list_changes(1)[0].action == "memory.stored"
-    assert keep(home, NewMemory("Two."), 1, 2, 1) == Receipt(2, stored=False, replaced=(1,))
+    assert became(keep(home, NewMemory("Two."), 1, 2, 1)) == (2, False, (1,))
     assert live(home) == [3, 2]
     assert keep(home, NewMemory("Two.", source="the minutes"), 2).replaced == (2,)
     assert live(home) == [4, 3]

@@ -37,6 +37,14 @@ def excerpt(value: str) -> str:
     return ascii(value) if any("\ud800" <= c <= "\udfff" for c in value) else repr(value)
 
 
+def row_name(kind: str, key: str) -> str:
+    """Name a row of a table, or a document, in a form that nothing else shares: #12 is a memory."""
+    if kind == "memories":
+        return f"#{key}"
+    nouns = {"threads": "thread ", "global_prompts": "prompt ", "messages": "message "}
+    return f"{nouns.get(kind, '')}{key}"
+
+
 class SoulkeepError(Exception):
     """Anything that soulkeep reports to its caller in a sentence."""
 
@@ -62,11 +70,13 @@ class ThreadNotFoundError(NotFoundError):
 
 
 class MemoryNotFoundError(NotFoundError):
-    """No memory has this id."""
+    """No memory has this id, or none does `in_trash`."""
 
-    def __init__(self, memory_id: int) -> None:
+    def __init__(self, memory_id: int, *, in_trash: bool = False) -> None:
         self.memory_id = memory_id
-        super().__init__(f"There is no memory {memory_id}", "use an id that recall returned")
+        where = " in the trash" if in_trash else ""
+        remedy = "look at what is there" if in_trash else "use an id that recall returned"
+        super().__init__(f"There is no memory {memory_id}{where}", remedy)
 
 
 class MemoryForgottenError(MemoryNotFoundError):
@@ -118,9 +128,9 @@ class UndoConflictError(SoulkeepError):
         self.key = key
         self.text = text
         self.first = tuple(first)
-        what = f"what it did in {key}" if kind == "documents" else f"{kind} {key}"
+        what = f"what it did in {key}" if kind == "documents" else row_name(kind, key)
         if self.first:
-            remedy = f"undo the later changes first: {', then '.join(map(str, self.first))}"
+            remedy = f"undo the later changes first: change {', then '.join(map(str, self.first))}"
         elif kind == "documents":
             there = f"put {excerpt(text)} back where it stood and undo again" if text else "read it"
             remedy = f"it was edited by hand, so {there}, or edit it by hand"

@@ -4,7 +4,7 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -181,45 +181,6 @@ class Recall:
     messages: tuple[MessageMatch, ...] = ()
     advice: str = ""
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Similar:
-    """An existing memory close to a new one; `similarity` is their cosine, absent without vectors."""
-
-    memory: Memory
-    similarity: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LineChange:
-    """What became of a line of MEMORY.md that a memory was promoted to.
-
-    It was `changed` to the text that came in its place, `removed`, or `kept` since a hand had edited it;
-    or it is `back`, or `missing` where its place is not there any more.
-    """
-
-    memory_id: int
-    section: str
-    outcome: Literal["changed", "removed", "kept", "back", "missing"]
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of one memory that was to be kept.
-
-    `id` is the new memory's, or the older one's where `stored` is false because that states exactly the
-    same. `similar` is None where nobody looked: in a long list. `replaced` are the memories in whose
-    place it is now; `newer` holds, for ids of older versions that were given for them, the newest ones.
-    `lines` says what became of lines promoted from those that it replaced.
-    """
-
-    id: int
-    stored: bool
-    similar: tuple[Similar, ...] | None = ()
-    replaced: tuple[int, ...] = ()
-    newer: Mapping[int, int] = field(default_factory=dict)
-    lines: tuple[LineChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from soulkeep.answers import BYTES_PER_TOKEN, Count, Items, Prose, View, runs
+from soulkeep.answers import BYTES_PER_TOKEN, Count, Items, Prose, View
 from soulkeep.answers.excerpts import excerpt
 from soulkeep.days import Days
-from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, visible
-from soulkeep.models import Match, MessageMatch, NewMemory, Recall, Receipt, Similar
-from soulkeep.wording import counted
+from soulkeep.fence import DATA, NOTE, fenced, plain, visible
+from soulkeep.models import Match, MessageMatch, Recall
 
 DEFAULT_TOKENS = 1_000
 """How long the answer of a recall may be."""
@@ -23,9 +22,6 @@ whose answer came first. In a store of a few memories nearly all of the former d
 FITS_BY_WORDS = 0.1
 """Without an embedder, the relevance from which on a memory fits."""
 
-_CLOSE = 0.3
-"""The cosine from which a similar memory is worth mentioning."""
-
 _LINE_BYTES = 160
 """What of a memory's text a lower match gets before the best one has got all that it takes."""
 _BEST_BYTES = 1_200
@@ -34,101 +30,6 @@ _LEAST_BYTES = 60
 """A match with less room for its text is named by its id alone."""
 _NAMED = 10
 """How many matches that found no room are named by their ids."""
-
-
-class SimilarAnswer(View):
-    """An existing memory close to a new one, by its beginning; without vectors it has no similarity."""
-
-    id: int
-    similarity: float | None = None
-    content: str
-
-    @classmethod
-    def of(cls, similar: Similar) -> "SimilarAnswer":
-        """Build the answer, with the beginning of the memory."""
-        similarity = None if similar.similarity is None else round(similar.similarity, 2)
-        content = one_line(similar.memory.content)
-        return cls(id=similar.memory.id, similarity=similarity, content=content)
-
-    def as_text(self) -> str:
-        """Return the memory in one line."""
-        closeness = "" if self.similarity is None else f" ({self.similarity:.2f})"
-        return f"#{self.id}{closeness} {self.content}"
-
-
-class ReceiptAnswer(View):
-    """What became of one memory."""
-
-    id: int
-    stored: bool
-    memory_type: str
-    thread_id: str | None = None
-    duplicate_of: int | None = None
-    replaced: Items[int] = ()
-    similar: Items[SimilarAnswer] = ()
-
-    @classmethod
-    def of(cls, receipt: Receipt, memory: NewMemory) -> "ReceiptAnswer":
-        """Build the answer from a receipt and what was to be kept."""
-        return cls(
-            id=receipt.id,
-            stored=receipt.stored,
-            memory_type=memory.memory_type,
-            thread_id=memory.thread_id,
-            duplicate_of=None if receipt.stored else receipt.id,
-            replaced=receipt.replaced,
-            similar=tuple(SimilarAnswer.of(s) for s in receipt.similar or () if _is_close(s)),
-        )
-
-    def as_text(self) -> str:
-        """Say what became of the memory and which older ones are close to it."""
-        replaced = ", ".join(f"#{i}" for i in self.replaced)
-        instead = f" in place of {replaced}" if replaced else ""
-        scope = f"thread {self.thread_id}" if self.thread_id else "global"
-        first = f"Stored as memory {self.id} ({self.memory_type}, {scope}){instead}."
-        if not self.stored:
-            first = f"Not stored: exact duplicate of memory {self.id} ({self.memory_type}, {scope})."
-        if not self.similar:
-            return first
-        close = fenced("\n".join(similar.as_text() for similar in self.similar))
-        return f"{first}\nSimilar memories ({DATA}):\n{close}"
-
-
-class RememberAnswer(View):
-    """A receipt for each memory, in the order they were sent; of a long list the ids, as runs.
-
-    `known` are the ids of those that were there already, or `all`. In a long list nobody looked for
-    similar memories.
-    """
-
-    note: Prose = ""
-    receipts: Items[ReceiptAnswer] = ()
-    stored: int | None = None
-    ids: str = ""
-    known: str = ""
-
-    @classmethod
-    def of(cls, receipts: Sequence[Receipt], kept: Sequence[NewMemory]) -> "RememberAnswer":
-        """Build the answer from receipts and what was to be kept."""
-        if any(receipt.similar is None for receipt in receipts):
-            known = [receipt.id for receipt in receipts if not receipt.stored]
-            return cls(
-                stored=len(receipts) - len(known),
-                ids=runs([receipt.id for receipt in receipts]),
-                known="all" if len(known) == len(receipts) else runs(known),
-            )
-        answers = tuple(map(ReceiptAnswer.of, receipts, kept))
-        return cls(note=NOTE if any(answer.similar for answer in answers) else "", receipts=answers)
-
-    def as_text(self) -> str:
-        """Say what became of each memory; of a long list, in sum."""
-        if self.receipts:
-            return "\n".join(receipt.as_text() for receipt in self.receipts)
-        known = f" Not stored, as exact duplicates: {self.known}." if self.known else ""
-        return (
-            f"Stored {counted(self.stored or 0, 'memory')}. The ids, in the order they were sent:"
-            f" {self.ids}.{known} Similar memories were not looked for in so long a list."
-        )
 
 
 class MatchAnswer(View):
@@ -334,7 +235,3 @@ def _said(
         MessageMatchAnswer.of(match, terms, max(share - head, _LEAST_BYTES), days)
         for match, head in zip(messages, bare, strict=True)
     ]
-
-
-def _is_close(similar: Similar) -> bool:
-    return similar.similarity is None or similar.similarity >= _CLOSE

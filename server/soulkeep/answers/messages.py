@@ -30,7 +30,7 @@ class MessageAnswer(Item):
 
     def as_text(self) -> str:
         """Return a line of facts, and behind bars what was said."""
-        return f"#{self.id} · {self.created_at} · {self.role}\n{fenced(self.content)}"
+        return f"message {self.id} · {self.created_at} · {self.role}\n{fenced(self.content)}"
 
 
 class SavedAnswer(View):

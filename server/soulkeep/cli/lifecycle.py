@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from soulkeep.answers.lifecycle import ChangedAnswer, notes_of
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import (
     before_option,
@@ -19,10 +20,10 @@ from soulkeep.cli.options import (
     until_option,
     yes_option,
 )
-from soulkeep.cli.shapes import memories_shape, past_shape, receipts_shape
+from soulkeep.cli.shapes import changed_shape, memories_shape, past_shape, receipts_shape
 from soulkeep.cli.tables import print_facts, print_table
 from soulkeep.cli.terminal import confirm, one_line, print_json, read_text, report, say
-from soulkeep.models import Memory, MemoryType
+from soulkeep.models import Memory
 from soulkeep.service.lifecycle import MAX_PAGE
 from soulkeep.wording import counted
 
@@ -69,7 +70,7 @@ def list_(*, as_json: bool, limit: int, **filters: Any) -> None:
 def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     """Show memories in full."""
     with opened_home() as home:
-        found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
+        found = [home.lifecycle.get_memory(memory_id) for memory_id in memory_ids]
     if as_json:
         print_json(memories_shape(found))
         return
@@ -83,44 +84,43 @@ def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
 @json_option
 @home_option
 def history(memory_id: int, *, as_json: bool) -> None:
-    """Show what a memory was before, oldest first.
+    """Show all versions of a memory, latest first.
 
-    Its own former versions and the memories that it replaced are listed.
+    The id of any of them will do; the memories that it replaced are listed too.
     """
     with opened_home() as home:
-        pasts = home.lifecycle.history(memory_id)
-        now = home.repository.memories.list_by_ids([memory_id]).get(memory_id)
+        pasts, now = home.lifecycle.history(memory_id), home.lifecycle.find_memory(memory_id)
     if as_json:
         document = {"now": now._asdict() if now else None, "past": [past_shape(p) for p in pasts]}
         print_json(document)
         return
-    rows = [(f"until change {past.change_id}", *_short(past.memory)) for past in pasts]
-    rows.append(("now", *_short(now)) if now else ("now", "", "", "", "It is in the trash or gone."))
+    rows = [("now", *_short(now)) if now else ("now", "", "", "", "It is in the trash or gone.")]
+    rows += [(f"until change {past.change_id}", *_short(past.memory)) for past in pasts]
     print_table(("", "ID", "DATE", "TYPE", "TEXT"), rows)
 
 
 @memories.command()
 @_id_argument
-@click.argument("content")
+@click.argument("content", required=False)
 @type_option
+@click.option("--source", help="Where it comes from.")
 @click.option("--subject", help="Who or what it is about.")
+@click.option("--occurred-at", help="When it happened: ISO date or time.")
+@click.option("--expires-at", help="When it is to leave: ISO date (its end) or time, or never.")
 @json_option
 @home_option
-def revise(
-    memory_id: int, content: str, memory_type: MemoryType | None, subject: str | None, *, as_json: bool
-) -> None:
-    """Put CONTENT in the place of a memory; a single - reads it from stdin.
+def revise(memory_id: int, content: str | None, *, as_json: bool, **fields: Any) -> None:
+    """Put CONTENT or other facts in the place of a memory's; a single - reads it from stdin.
 
-    The old version goes to the trash and stays in the history.
+    What is not given stays. The old version goes to the trash and stays in the history.
     """
-    text = read_text(content)
+    text = None if content is None else read_text(content)
     with opened_home() as home:
-        receipt = home.lifecycle.revise(memory_id, text, memory_type=memory_type, subject=subject)
-    report(
-        as_json,
-        receipts_shape([receipt]),
-        f"Memory {receipt.id} took the place of memory {memory_id}; `soulkeep undo` takes that back.",
-    )
+        receipt = home.lifecycle.revise(memory_id, text, **fields)
+        memory = home.lifecycle.get_memory(receipt.id)
+        notes = ChangedAnswer.of_revision(memory_id, receipt, memory, home.days).notes
+    undo = f"`soulkeep undo {receipt.change_id}` takes that back."
+    report(as_json, receipts_shape([receipt]), *notes, undo if receipt.change_id else "Nothing changed.")
 
 
 @memories.command()
@@ -132,16 +132,18 @@ def forget(memory_ids: tuple[int, ...], *, yes: bool, as_json: bool) -> None:
     """Move memories to the trash; `restore` brings them back."""
     with opened_home() as home:
         if not yes:
-            found = [home.repository.memories.get_memory(memory_id) for memory_id in memory_ids]
+            found = [home.lifecycle.get_memory(memory_id) for memory_id in memory_ids]
             print_table(_HEADINGS, [_cells(memory) for memory in found])
             confirm(f"Move {counted(len(found), 'memory')} to the trash?")
-        gone = home.lifecycle.forget(memory_ids).memories
+        changed = home.lifecycle.forget(memory_ids)
+    gone = changed.memories
     ids = " ".join(str(memory.id) for memory in gone)
     days = current_settings().retention_days
     kept = f"for {counted(days, 'day')}" if days else "at any time"
     report(
         as_json,
-        memories_shape(gone),
+        changed_shape(changed),
+        *notes_of(changed),
         f"Moved {counted(len(gone), 'memory')} to the trash.",
         f"`soulkeep memories restore {ids}` takes that back {kept}.",
     )
@@ -154,9 +156,9 @@ def forget(memory_ids: tuple[int, ...], *, yes: bool, as_json: bool) -> None:
 def restore(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     """Bring memories back that `soulkeep trash` lists."""
     with opened_home() as home:
-        restored = home.lifecycle.restore(memory_ids).memories
-    lines = [f"Restored memory {memory.id}: {one_line(memory.content)}" for memory in restored]
-    report(as_json, memories_shape(restored), *lines)
+        changed = home.lifecycle.restore(memory_ids)
+    lines = [f"Restored memory {m.id}: {one_line(m.content)}" for m in changed.memories]
+    report(as_json, changed_shape(changed), *lines, *notes_of(changed))
 
 
 @memories.command()
@@ -170,11 +172,13 @@ def move(memory_ids: tuple[int, ...], thread_id: str | None, *, to_all: bool, as
     if to_all == (thread_id is not None):
         raise click.UsageError("Give either --thread or --global.")
     with opened_home() as home:
-        moved = home.lifecycle.move(memory_ids, thread_id).memories
+        changed = home.lifecycle.move(memory_ids, thread_id)
     if as_json:
-        print_json(memories_shape(moved))
-    else:
-        print_table(_HEADINGS, [_cells(memory) for memory in moved])
+        print_json(changed_shape(changed))
+        return
+    print_table(_HEADINGS, [_cells(memory) for memory in changed.memories])
+    for note in notes_of(changed):
+        say(note)
 
 
 def _cells(memory: Memory) -> Sequence[object]:

@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
-from soulkeep.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer, RememberAnswer
+from soulkeep.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer
+from soulkeep.answers.receipts import RememberAnswer
 from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
+    current_days,
     home_option,
     json_option,
     limit_option,
@@ -18,8 +20,9 @@ from soulkeep.cli.options import (
 )
 from soulkeep.cli.shapes import recall_shape, receipts_shape
 from soulkeep.cli.terminal import print_json, print_quoted, read_text, report, say
-from soulkeep.models import MEMORY_TYPES, Match, NewMemory, Recall, Receipt
+from soulkeep.models import MEMORY_TYPES, Match, NewMemory, Recall
 from soulkeep.ranking import query_terms
+from soulkeep.service.receipts import Receipt
 from soulkeep.words import split_words
 
 FITS_WELL = 0.6
@@ -98,14 +101,11 @@ def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters:
 
 
 def _receipt_lines(receipt: Receipt, memory: NewMemory) -> list[str]:
-    (answer,) = RememberAnswer.of([receipt], [memory]).receipts
-    scope = f"thread {memory.thread_id}" if memory.thread_id else "global"
-    replaced = f" in place of {', '.join(map(str, receipt.replaced))}" if receipt.replaced else ""
-    stored = f"Stored as memory {receipt.id} ({memory.memory_type}, {scope}){replaced}."
-    known = f"Not stored: exact duplicate of memory {receipt.id} ({scope})."
+    (answer,) = RememberAnswer.of([receipt], [memory], current_days()).receipts
+    notes = list(answer.notes)
     similar = [f"| {close.as_text()}" for close in answer.similar]
     heading = ["Similar memories that are kept already:"] if similar else []
-    return [stored if receipt.stored else known, *heading, *similar]
+    return [answer.first(), *notes, *heading, *similar]
 
 
 def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from soulkeep.models import Change, Match, Memory, Message, MessageMatch, Recall, Receipt
+from soulkeep.models import Match, Memory, Message, MessageMatch, Recall
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.messages import Page
+from soulkeep.service.receipts import Changed, Receipt
+from soulkeep.service.summaries import ChangeSummary
 from soulkeep.service.threads import Digest
 
 Shape = dict[str, Any]
@@ -43,9 +45,24 @@ def recall_shape(recall: Recall) -> Shape:
     }
 
 
-def changes_shape(changes: Sequence[Change], counts: dict[int, int]) -> Shape:
-    """Return changes with the number of rows that each touched."""
-    return {"changes": [asdict(change) | {"rows": counts.get(change.id, 0)} for change in changes]}
+def changes_shape(summaries: Sequence[ChangeSummary]) -> Shape:
+    """Return changes with what each did to its first rows, and how many it touched."""
+    return {"changes": [_change_shape(summary) for summary in summaries]}
+
+
+def _change_shape(summary: ChangeSummary) -> Shape:
+    did = [asdict(row) | {"name": row.name} for row in summary.rows]
+    return asdict(summary.change) | {"rows": summary.count, "did": did}
+
+
+def changed_shape(changed: Changed) -> Shape:
+    """Return what became of memories in one change."""
+    return memories_shape(changed.memories) | {
+        "change_id": changed.change_id,
+        "newer": dict(changed.newer),
+        "lines": [asdict(line) for line in changed.lines],
+        "expiry_cleared": list(changed.expiry_cleared),
+    }
 
 
 def digest_shape(digest: Digest) -> Shape:

@@ -117,6 +117,19 @@ class ChangeTable:
         """Return what a change did to rows."""
         return self._rows("change_id = ?", change_id)
 
+    def first_rows(self, change_id: int, limit: int) -> list[ChangedRow]:
+        """Return what a change did to up to `limit` rows, of those that tell most of it."""
+        weightiest = "instr('threads,global_prompts,memories,documents,messages', kind)"
+        order = f"{weightiest}, CAST(key AS INTEGER), key"
+        return self._rows("change_id = ?", change_id, order=order, limit=limit)
+
+    def image_after(self, kind: TableName, key: str, change_id: int) -> Image | None:
+        """Return a row as a change left it: as the next change found it, or as it is."""
+        later = self._rows(
+            "kind = ? AND key = ? AND change_id > ?", kind, key, change_id, order="change_id", limit=1
+        )
+        return later[0].before if later else self.image(kind, key)
+
     def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
         """Return how many rows each of these changes touched."""
         rows = self._database.execute(

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from soulkeep.documents import Hunk
-from soulkeep.models import ChangedRow, Image, LineChange, TableName
+from soulkeep.models import ChangedRow, Image, TableName
 from soulkeep.repository import Repository
 from soulkeep.repository.changes import digest
 from soulkeep.service.edits import row_of
+from soulkeep.service.receipts import LineChange
 
 ADDED = "added"
 """Stands for the digest of a row that a change added: whatever became of it, undoing takes it away."""

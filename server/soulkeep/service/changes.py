@@ -4,22 +4,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
 from soulkeep.errors import InvalidInputError, UndoConflictError
-from soulkeep.models import (
-    Change,
-    ChangedRow,
-    Embedding,
-    Image,
-    LineChange,
-    Memory,
-    RowKind,
-    Session,
-)
+from soulkeep.models import Change, ChangedRow, Embedding, Image, Memory, RowKind, Session
 from soulkeep.repository.changes import digest
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.conflicts import built_upon, held_by, is_as_left
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import row_of
+from soulkeep.service.receipts import LineChange
+from soulkeep.service.summaries import ChangeSummary, summarize
 from soulkeep.service.validation import parse_moment, require_range
 
 MAX_LISTED = 1_000
@@ -53,6 +46,29 @@ class Changes(ChangeLog):
                     return change
             before = page[-1].id
         return None
+
+    def get_change(self, change_id: int) -> Change:
+        """Return a change.
+
+        Raises:
+            ChangeNotFoundError: There is none with this id, or it is no longer kept.
+        """
+        return self._repository.changes.get_change(change_id)
+
+    def summarize(self, changes: Sequence[Change]) -> list[ChangeSummary]:
+        """Return what each of these changes did, in a few words.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return summarize(self._repository, changes)
+
+    def without_expiry(self, changes: Sequence[Change]) -> list[int]:
+        """Return the memories that came back by undoing these, without an expiry that had passed."""
+        rows = [row for change in changes for row in self._repository.changes.rows_of(change.id)]
+        had = {int(r.key) for r in rows if r.kind == "memories" and (r.before or {}).get("expires_at")}
+        found = self._repository.memories.list_by_ids(sorted(had))
+        return [memory.id for memory in found.values() if memory.expires_at is None]
 
     def row_counts(self, changes: Sequence[Change]) -> dict[int, int]:
         """Return for the id of each change how many rows it touched."""

@@ -7,22 +7,13 @@ from unicodedata import normalize
 
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import (
-    Clock,
-    Embedding,
-    Memory,
-    MemoryFilter,
-    NewMemory,
-    Receipt,
-    Session,
-    Similar,
-    timestamp,
-)
+from soulkeep.models import Clock, Embedding, Memory, MemoryFilter, NewMemory, Session, timestamp
 from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.indexes import Indexes, Vectors
+from soulkeep.service.receipts import Receipt, Similar
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_QUERY, parse_expiry, parse_moment, require_memories
 from soulkeep.service.versions import newest_versions
@@ -114,8 +105,10 @@ class Keeper:
                 tuple(gone),
                 newer,
                 tuple(recorder.lines),
+                memory.expires_at,
+                recorder.change_id,
             )
-            for (memory_id, stored), close in zip(kept, similar, strict=True)
+            for memory, (memory_id, stored), close in zip(memories, kept, similar, strict=True)
         ]
 
     def _replaced(self, memory_ids: Sequence[int]) -> Replaced:

@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from soulkeep.days import Days
-from soulkeep.errors import InvalidInputError, MemoryForgottenError, MemoryNotFoundError
+from soulkeep.errors import InvalidInputError, MemoryNotFoundError
 from soulkeep.models import (
     ChangedRow,
     Clock,
-    LineChange,
     Memory,
     MemoryFilter,
     MemoryType,
     NewMemory,
-    Receipt,
     Session,
     timestamp,
 )
@@ -21,6 +19,7 @@ from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
 from soulkeep.service.keeping import Keeper, Replaced
+from soulkeep.service.receipts import Changed, Receipt
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_BATCH,
@@ -46,20 +45,6 @@ class Past:
     memory: Memory
     change_id: int
     replaced_by: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """What became of memories: as they are now, or were until they were forgotten.
-
-    `newer` holds, for ids of older versions that were given, the newest ones. The change can be undone
-    by its id; it is 0 where nothing changed. `lines` says what became of lines promoted from them.
-    """
-
-    memories: tuple[Memory, ...]
-    newer: Mapping[int, int]
-    change_id: int
-    lines: tuple[LineChange, ...] = ()
 
 
 class Lifecycle:
@@ -115,12 +100,12 @@ class Lifecycle:
             MemoryForgottenError: It is in the trash.
             MemoryNotFoundError: There is none with this id, and none came in its place.
         """
+        return newest_versions(self._repository, [memory_id])[memory_id]
+
+    def find_memory(self, memory_id: int) -> Memory | None:
+        """Return the memory that an id leads to, as `get_memory` does; None where it is gone."""
         latest = latest_ids(self._repository, [memory_id])[memory_id]
-        found = self._repository.memories.list_by_ids([latest])
-        if latest not in found:
-            self._in_trash(latest)
-            raise MemoryForgottenError(latest)
-        return found[latest]
+        return self._repository.memories.list_by_ids([latest]).get(latest)
 
     def history(self, memory_id: int) -> list[Past]:
         """Return what a memory was before its changes, and what it replaced, latest first.
@@ -180,12 +165,14 @@ class Lifecycle:
         rows = [self._in_trash(memory_id) for memory_id in ids]
         done = self._changes.put_back(rows, "memory.restored", session)
         found = self._repository.memories.list_by_ids(ids)
-        return Changed(tuple(found.values()), {}, done.change_id, tuple(done.lines))
+        had_expiry = {int(row.key) for row in rows if row.before and row.before.get("expires_at")}
+        cleared = tuple(i for i, m in found.items() if i in had_expiry and m.expires_at is None)
+        return Changed(tuple(found.values()), {}, done.change_id, tuple(done.lines), cleared)
 
     def _in_trash(self, memory_id: int) -> ChangedRow:
         rows = self._repository.changes.rows_about("memories", str(memory_id))
         if not rows or rows[-1].after is not None or rows[-1].before is None:
-            raise MemoryNotFoundError(memory_id)
+            raise MemoryNotFoundError(memory_id, in_trash=True)
         return rows[-1]
 
     def list_trash(self, limit: int = 50, before: int | None = None) -> list[Past]:
@@ -231,11 +218,16 @@ class Lifecycle:
         if not fields:
             raise InvalidInputError("content", "or another field must be given to revise a memory")
 
+        had_expiry = False
+
         def revised(old: Replaced) -> list[NewMemory]:
+            nonlocal had_expiry
+            had_expiry = old[memory_id].expires_at is not None
             return [_revised(old[memory_id], fields, timestamp(self._clock()))]
 
         (receipt,) = self._keeper.keep(revised, [memory_id], session)
-        return receipt
+        cleared = had_expiry and receipt.expires_at is None and expires_at is None
+        return replace(receipt, expiry_cleared=cleared)
 
     def move(
         self, memory_ids: Sequence[int], thread_id: str | None, session: Session | None = None

@@ -13,7 +13,6 @@ from soulkeep.models import (
     Mode,
     NewMemory,
     Recall,
-    Receipt,
     Session,
     timestamp,
 )
@@ -33,6 +32,7 @@ from soulkeep.service.document_index import DocumentIndex, repeated_entries
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.keeping import Keeper
+from soulkeep.service.receipts import Receipt
 from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import Clock, LineChange, Memory, MemoryType, Message, Session, Thread, timestamp
+from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
+from soulkeep.service.receipts import LineChange
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_CONTENT,

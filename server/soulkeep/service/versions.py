@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from soulkeep.errors import MemoryNotFoundError
+from soulkeep.errors import MemoryForgottenError, MemoryNotFoundError
 from soulkeep.models import Memory
 from soulkeep.repository import Repository
 
@@ -11,12 +11,15 @@ def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[i
     """Return for each id the memory that it leads to: its own, or the newest in its place.
 
     Raises:
+        MemoryForgottenError: What it leads to is in the trash.
         MemoryNotFoundError: There is none with this id, and none came in its place.
     """
     led = latest_ids(repository, memory_ids)
     found = repository.memories.list_by_ids(list(led.values()))
     for asked, memory_id in led.items():
         if memory_id not in found:
+            if repository.changes.rows_about("memories", str(memory_id)):
+                raise MemoryForgottenError(memory_id)
             raise MemoryNotFoundError(asked)
     return {asked: found[memory_id] for asked, memory_id in led.items()}
 

@@ -21,7 +21,7 @@ from soulkeep.calls import CHANGES, LARGE, READS, CheckedServer, Id, answer, ser
 from soulkeep.consent import Consent, ask
 from soulkeep.errors import InvalidInputError
 from soulkeep.fence import one_line
-from soulkeep.models import AnyMemoryType, Change, Memory, Session
+from soulkeep.models import AnyMemoryType, Session
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_NAME
@@ -104,11 +104,12 @@ def _browsed(
     if view == "history":
         past = home.lifecycle.history(memory_id)
         page = [one for one in past if below is None or one.change_id < below][:limit]
-        return BrowseAnswer.of_past(view, page, limit, home.days)
+        now = home.lifecycle.find_memory(memory_id) if below is None else None
+        return BrowseAnswer.of_past(view, page, limit, home.days, now)
     if view == "trash":
         return BrowseAnswer.of_past(view, home.lifecycle.list_trash(limit, below), limit, home.days)
     changes = home.changes.list_changes(limit, below, filters["since"])
-    return BrowseAnswer.of_changes(changes, limit, home.days)
+    return BrowseAnswer.of_changes(home.changes.summarize(changes), limit, home.days)
 
 
 async def change_memory(
@@ -138,11 +139,11 @@ async def change_memory(
         "expires_at": expires_at,
     }
     given = {name: value for name, value in fields.items() if value}
-    memories = await served(
-        ctx, lambda home, session: _changed(home, session, action, memory_ids, given, thread_id)
+    return answer(
+        await served(
+            ctx, lambda home, session: _changed(home, session, action, memory_ids, given, thread_id)
+        )
     )
-    days = ctx.request_context.lifespan_context.days
-    return answer(ChangedAnswer.of(action, memories, days))
 
 
 def _changed(
@@ -152,21 +153,24 @@ def _changed(
     memory_ids: list[int],
     fields: dict[str, Any],
     thread_id: str,
-) -> Sequence[Memory]:
+) -> ChangedAnswer:
     for name in fields if action != "revise" else ():
         raise InvalidInputError(name, "goes with action=revise")
     if thread_id and action != "move":
         raise InvalidInputError("thread_id", "goes with action=move")
+    if action == "revise":
+        if len(memory_ids) != 1:
+            raise InvalidInputError("memory_ids", "must hold one id to revise")
+        receipt = home.lifecycle.revise(memory_ids[0], **fields, session=session)
+        memory = home.lifecycle.get_memory(receipt.id)
+        return ChangedAnswer.of_revision(memory_ids[0], receipt, memory, home.days)
     if action == "forget":
-        return home.lifecycle.forget(memory_ids, session).memories
-    if action == "move":
-        return home.lifecycle.move(memory_ids, thread_id or None, session).memories
-    if action == "restore":
-        return home.lifecycle.restore(memory_ids, session).memories
-    if len(memory_ids) != 1:
-        raise InvalidInputError("memory_ids", "must hold one id to revise")
-    receipt = home.lifecycle.revise(memory_ids[0], **fields, session=session)
-    return [home.lifecycle.get_memory(receipt.id)]
+        changed = home.lifecycle.forget(memory_ids, session)
+    elif action == "move":
+        changed = home.lifecycle.move(memory_ids, thread_id or None, session)
+    else:
+        changed = home.lifecycle.restore(memory_ids, session)
+    return ChangedAnswer.of(action, changed, home.days)
 
 
 async def undo(
@@ -178,16 +182,19 @@ async def undo(
 
     An undo can be undone too.
     """
-    changes = await served(ctx, lambda home, session: _undone(home, session, change_id, since))
-    return answer(UndoneAnswer.of(changes))
+    return answer(await served(ctx, lambda home, session: _undone(home, session, change_id, since)))
 
 
-def _undone(home: Home, session: Session, change_id: int, since: str) -> list[Change]:
+def _undone(home: Home, session: Session, change_id: int, since: str) -> UndoneAnswer:
     if bool(change_id) == bool(since):
         raise InvalidInputError("change_id", "or `since` must be given, and not both")
     if since:
-        return home.changes.undo_since(since, session, spare=SPARED)
-    return home.changes.undo(change_id, session, spare=SPARED)
+        undone = home.changes.undo_since(since, session, spare=SPARED)
+    else:
+        undone = home.changes.undo(change_id, session, spare=SPARED)
+    first = [home.changes.get_change(change.id) for change in undone[:_SHOWN]]
+    cleared = home.changes.without_expiry(first)
+    return UndoneAnswer.of(home.changes.summarize(first), len(undone), cleared, home.days)
 
 
 class PurgeConsent(Consent):

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from soulkeep.answers.memories import (
     DEFAULT_TOKENS,
     RecallAnswer,
-    RememberAnswer,
 )
+from soulkeep.answers.receipts import RememberAnswer
 from soulkeep.calls import FIRST, KEEPS, LARGE, READS, CheckedServer, Id, answer, served
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
@@ -102,7 +102,8 @@ async def remember(
             _only_one(content, memories, kept), session, replaces=replaces
         ),
     )
-    return answer(RememberAnswer.of(receipts, kept))
+    days = ctx.request_context.lifespan_context.days
+    return answer(RememberAnswer.of(receipts, kept, days))
 
 
 def _only_one(content: str, memories: list[MemoryInput], kept: list[NewMemory]) -> list[NewMemory]:
