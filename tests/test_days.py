@@ -6,10 +6,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from mcp import Client
 
-from soulkeep.app import open_home
+from conftest import Run
+from soulkeep.app import build_server, open_home
 from soulkeep.days import Days
-from soulkeep.models import NewMemory, Options
+from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.service.home import Home
 
 ZONES = ["America/Los_Angeles", "Pacific/Auckland", "Pacific/Kiritimati", "Asia/Kathmandu"]
@@ -184,3 +186,49 @@ def test_what_is_no_timestamp_is_shown_as_it_is() -> None:
     assert days.date_text("last spring") == "last sprin"
     assert days.minute_text("2026-11-24T20:30:00.000Z") == "2026-11-25 05:30"
     assert days.minute_text("once") == "once"
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("local", ["2026-11-25T00:30", "2026-11-25T23:30"])
+async def test_every_answer_shows_the_users_day(at: At, zone: str, local: str) -> None:
+    home = at(zone, local)
+    thread = home.threads.create_thread("Roof").id
+    keep(home, "The roof was mended.", thread_id=thread)
+    home.messages.save(thread, [NewMessage("user", "The roof?")])
+    asked: list[tuple[str, dict[str, object]]] = [
+        ("recall", {"query": "roof", "include_messages": True}),
+        ("browse_memories", {}),
+        ("browse_memories", {"view": "changes"}),
+        ("manage_thread", {"action": "list"}),
+        ("read_messages", {"thread_id": thread}),
+    ]
+    async with Client(build_server(home), cache=None) as client:
+        for tool, arguments in asked:
+            answer = await client.call_tool(tool, arguments)
+            shown = str(answer.content) + str(answer.structured_content)
+            assert "2026-11-25" in shown, (tool, shown)
+            assert "2026-11-24" not in shown, (tool, shown)
+            assert "2026-11-26" not in shown, (tool, shown)
+        read = await client.read_resource(f"soulkeep://threads/{thread}")
+        assert "2026-11-25" in str(read.contents)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_commands_show_the_users_day(
+    zone: str, monkeypatch: pytest.MonkeyPatch, run: Run, home_path: Path
+) -> None:
+    monkeypatch.setenv("SOULKEEP_TIMEZONE", zone)
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
+    run("remember", "The roof was mended.", "--occurred-at", "2026-07-25")
+
+    for command in (
+        ("recall", "roof", "--since", "2026-07-25", "--until", "2026-07-25"),
+        ("memories", "list", "--since", "2026-07-25", "--until", "2026-07-25"),
+        ("memories", "show", "1"),
+    ):
+        code, out, _ = run(*command)
+        assert (code, "2026-07-25" in out) == (0, True), out
+    assert "2026-07-25" in run("purge", "1", typed="n\n")[1]
+    today = datetime.now(ZoneInfo(zone)).date()
+    shown = run("changes")[1] + run("log")[1]
+    assert f"{today}" in shown or f"{datetime.now(ZoneInfo(zone)).date()}" in shown

@@ -19,6 +19,7 @@ from soulkeep.errors import (
 )
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
+from wire import Wire
 
 
 @pytest.fixture
@@ -309,3 +310,24 @@ def test_after_a_restore_a_copy_of_the_store_is_still_known(home: Home, tmp_path
     copy.replace(home.repository.path)
 
     assert contents(home) == ["First."]
+
+
+def test_a_server_refuses_while_its_store_is_away_and_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
+    store = tmp_path / "home" / STORE_NAME
+    try:
+        wire.initialize()
+        assert not wire.call("remember", content="Before.").get("isError")
+        store.rename(tmp_path / "away.db")
+        away = [wire.call("remember", content="Away."), wire.call("recall", query="before")]
+        (tmp_path / "away.db").rename(store)
+        back = wire.call("remember", content="After.")
+        _, _, code = wire.finish()
+    finally:
+        wire.kill()
+
+    assert [answer["isError"] for answer in away] == [True, True]
+    assert all("put it back" in answer["content"][0]["text"] for answer in away)
+    assert not back.get("isError")
+    assert code == 0
+    assert contents_of(store) == ["Before.", "After."]

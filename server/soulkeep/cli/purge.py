@@ -6,7 +6,7 @@ from dataclasses import asdict
 import click
 
 from soulkeep.cli.commands import Command
-from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
+from soulkeep.cli.options import current_days, home_option, json_option, opened_home, yes_option
 from soulkeep.cli.tables import print_table
 from soulkeep.cli.terminal import confirm, print_json, progress_shown, say
 from soulkeep.service.home import Home
@@ -63,7 +63,8 @@ def _chosen(home: Home, backups: Sequence[str], *, every: bool) -> list[str]:
 def _show(plan: PurgePlan, backups: Sequence[str], *, quiet: bool) -> None:
     if quiet:
         return
-    rows = [(m.id, m.occurred_at[:10], m.memory_type, m.content) for m in plan.versions]
+    day = current_days().date_text
+    rows = [(m.id, day(m.occurred_at), m.memory_type, m.content) for m in plan.versions]
     print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
     if backups:
         say(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")

@@ -1,6 +1,7 @@
 """The former texts of one document, each a file named by the moment at which it was replaced."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,11 @@ def list_versions(folder: Path) -> list[Version]:
     """Return the versions in a folder, newest first; files of other names are left out."""
     named = ((_moment(path.stem), path) for path in folder.glob("*.md"))
     found = sorted((moment, path) for moment, path in named if moment is not None)
-    return [Version(path.stem, path.stat().st_size) for _, path in reversed(found)]
+    versions = []
+    for _, path in reversed(found):
+        with suppress(FileNotFoundError):  # dropped by another process meanwhile
+            versions.append(Version(path.stem, path.stat().st_size))
+    return versions
 
 
 def keep_version(folder: Path, content: bytes, now: datetime) -> None:
