@@ -1,4 +1,4 @@
-"""The installed command under foreign clients: the Inspector's CLI and both TypeScript clients."""
+"""The installed command under foreign clients: the Inspector's CLI, TypeScript clients, the AI SDK."""
 
 import json
 import os
@@ -71,7 +71,8 @@ def node() -> str:
         installed.unlink(missing_ok=True)
         _install(npm, wanted)
         installed.write_text(wanted, encoding="utf-8")
-    shutil.copy(SOURCES / "drive.mjs", CLIENTS)
+    for script in SOURCES.glob("*.mjs"):
+        shutil.copy(script, CLIENTS)
     found = shutil.which("node", path=str(CLIENTS / "node_modules/.bin"))
     assert found, "npm installed no node"
     return found
@@ -440,3 +441,20 @@ def test_a_typescript_client_is_told_of_progress_and_of_a_change_of_its_thread(
     assert counts == list(range(1, len(counts) + 1))
     assert "Indexing documents" in [message for _, message in seen["progress"]]
     assert seen["updated"] == f"soulkeep://threads/{_structured(seen['thread'])['id']}"
+
+
+@pytest.mark.parametrize("delay_s", [0, 1.5])
+def test_a_client_that_waits_for_its_probe_no_longer_than_a_second_connects(
+    delay_s: float, node: str, tmp_path: Path
+) -> None:
+    late = (
+        f"import subprocess, sys, time; time.sleep({delay_s}); sys.exit(subprocess.call(sys.argv[1:]))"
+    )
+    server = [sys.executable, "-c", late, str(COMMAND), "serve", "--home", str(tmp_path)]
+
+    done = _run([node, "probe.mjs", *server])
+
+    assert (done.returncode, done.stderr) == (0, "")
+    seen = json.loads(done.stdout)
+    assert (seen["server"], set(seen["tools"])) == ("soulkeep", DEFAULT_TOOLS)
+    assert not seen["answer"]["isError"]
