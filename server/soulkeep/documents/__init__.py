@@ -141,9 +141,14 @@ class Documents:
 
     def list_daily(self) -> list[date]:
         """Return the days that have a log, oldest first; files of other names are left out."""
-        return sorted(
-            day for path in (self.home / "daily").glob("*.md") if (day := _day(path.stem)) is not None
-        )
+        folder = self.home / "daily"
+        if not folder.is_dir():
+            return []
+        # There may be thousands, and they are asked for often: no path is made of each.
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries]
+        days = (_day(name.removesuffix(".md")) for name in names if name.endswith(".md"))
+        return sorted(day for day in days if day is not None)
 
     def daily_path(self, day: date) -> Path:
         """Return where the log of a day is, or would be."""
