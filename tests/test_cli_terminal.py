@@ -359,3 +359,40 @@ def test_a_table_too_wide_is_printed_row_by_row_with_the_names_of_its_columns(
         "        five six seven",
         "  b     Ü",
     ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["", "memories list", "remember -", "doctor"])
+def test_a_process_without_standard_streams_keeps_its_store_whole(
+    run: Run, closed: str, arguments: str
+) -> None:
+    run("remember", "Kept.")
+
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"'{COMMAND}' {arguments} {closed}"],
+        input="Piped.",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+    assert "Traceback" not in result.stderr
+    assert "Kept." in run("memories", "list")[1]
+    assert run("doctor")[0] == 0
+
+
+def test_what_stdin_says_is_utf_8_or_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, code in ((b"\xef\xbb\xbfGr\xc3\xbc\xc3\x9fe\r\nan alle", 0), (b"Gr\xfc\xdfe", 1)):
+        result = subprocess.run(
+            [str(COMMAND), "remember", "-"],
+            input=said,
+            env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+        assert result.returncode == code
+        assert (b"stdin is not UTF-8" in result.stderr) == bool(code)
+    shown = json.loads(run("memories", "list", "--json")[1])["memories"]
+    assert [memory["content"] for memory in shown] == ["Grüße\nan alle"]

@@ -2,7 +2,9 @@
 
 import gc
 import io
+import os
 import sys
+from pathlib import Path
 
 import click
 from pydantic import ValidationError
@@ -11,6 +13,9 @@ from soulkeep import __version__
 from soulkeep.cli.commands import LazyGroup
 from soulkeep.cli.options import current_settings, home_option
 from soulkeep.cli.terminal import is_plain, say
+
+LAST_STREAM = 2
+"""The number of stderr; 0 and 1 are stdin and stdout."""
 
 _MODULES = {
     "Connect an agent": {
@@ -94,6 +99,7 @@ def serve() -> None:
 
 def main() -> None:
     """Run the command line; an expected failure is one line on stderr."""
+    _open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What an encoding lacks is shown as an escape.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -111,6 +117,19 @@ def main() -> None:
         # Only writing to stdout is left: files are written below, where errors are translated.
         sys.stdout = io.StringIO()
         _fail(f"the output cannot be written ({error.strerror}).", 1)
+
+
+def _open_missing_streams() -> None:
+    """Give a process that was started without standard streams some that lead nowhere.
+
+    Else the next file that it opens, the store for one, would take their place.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - stays open
 
 
 def _fail(message: str, code: int) -> None:

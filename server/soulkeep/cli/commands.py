@@ -53,7 +53,7 @@ def _as_typed(argument: str, context: click.Context) -> str:
             if isinstance(parameter, click.Option):
                 return max(parameter.opts, key=len)
             return parameter.make_metavar(context).strip("[].")
-    return f"`{argument}`"
+    return argument if argument == "stdin" else f"`{argument}`"
 
 
 class _Formatter(click.HelpFormatter):

@@ -9,12 +9,14 @@ import click
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import home_option, json_option, opened_home
 from soulkeep.cli.tables import print_table
-from soulkeep.cli.terminal import print_document, print_json, read_text, report, say, size_text
+from soulkeep.cli.terminal import one_line, print_document, print_json, read_text, report, say, size_text
 from soulkeep.documents import DOCUMENTS, DocumentName
 from soulkeep.service.curator import Curated
 from soulkeep.wording import counted
 
-_name_argument = click.argument("name", type=click.Choice(DOCUMENTS, case_sensitive=False))
+_name_argument = click.argument(
+    "name", type=click.Choice(DOCUMENTS, case_sensitive=False), metavar="|".join(DOCUMENTS)
+)
 
 
 @click.group(cls=Group)
@@ -156,5 +158,8 @@ def _curated_lines(done: str, curated: Curated) -> Sequence[str]:
     return (
         f"{done} {curated.section}. {taken}, which is over its budget; nothing is cut off.",
         "The longest entries, which `soulkeep remember` could keep instead:",
-        *(f"| {s.section}, {counted(s.tokens, 'token')}: {s.entry}" for s in curated.suggestions),
+        *(
+            f"| {s.section}, {counted(s.tokens, 'token')}: {one_line(s.entry)}"
+            for s in curated.suggestions
+        ),
     )

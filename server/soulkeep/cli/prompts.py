@@ -6,7 +6,7 @@ import click
 
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
-from soulkeep.cli.terminal import confirm, print_json, read_text, report, say
+from soulkeep.cli.terminal import confirm, one_line, print_json, read_text, report, say
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.offers import offer_prompts
 
@@ -108,4 +108,4 @@ def _line(prompt: GlobalPrompt) -> str:
     state = "active" if prompt.is_active else "inactive"
     if not prompt.is_agreed:
         state = f"proposed by {prompt.prompt_by or 'an agent'}: not in force until you activate it"
-    return f"{prompt.id}: {prompt.name} (priority {prompt.priority}, {state})"
+    return f"{prompt.id}: {one_line(prompt.name)} (priority {prompt.priority}, {state})"

@@ -1,6 +1,7 @@
 """Putting text on the user's terminal, also such as others wrote, and JSON for scripts."""
 
 import codecs
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 
 import click
 
+from soulkeep.errors import InvalidInputError
 from soulkeep.fence import visible
 from soulkeep.progress import told_to
 
@@ -106,8 +108,17 @@ def report(as_json: bool, document: object, *lines: str) -> None:
 
 
 def read_text(given: str) -> str:
-    """Return what was given, or what stdin says where that is a single -."""
-    return sys.stdin.read() if given == "-" else given
+    """Return what was given, or what stdin says where that is a single -.
+
+    Raises:
+        InvalidInputError: Stdin does not say it in UTF-8.
+    """
+    if given != "-":
+        return given
+    try:
+        return io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig").read()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("stdin", "is not UTF-8; save the text as UTF-8 first") from error
 
 
 def confirm(question: str) -> None:
