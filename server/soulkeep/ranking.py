@@ -170,7 +170,8 @@ def rank(
             continue
         part.lexical += (BM25 + BM25_LONG * long) * candidates.bm25.get(i, 0.0) / best
         part.semantic += (COSINE + COSINE_LONG * long) * candidates.cosine.get(i, 0.0)
-        part.subject = SUBJECT if named and _subject_words(candidates.memories[i]) == named else 0.0
+        if named and (subject := candidates.memories[i].subject):
+            part.subject = SUBJECT if _words_of_subject(subject) == named else 0.0
     if not question.about_user:
         _lift_threads(parts, candidates)
     for i in parts.keys() & set(question.ids):
@@ -274,13 +275,10 @@ def _named_subject(
     question: Question, candidates: Candidates, ids: Iterable[int]
 ) -> frozenset[str] | None:
     """Return the words of the one subject that the question names, if it names just one."""
-    subjects = {_subject_words(candidates.memories[i]) for i in ids}
-    named = [words for words in subjects if words and words <= question.weights.keys()]
-    return named[0] if len(named) == 1 else None
-
-
-def _subject_words(memory: Memory) -> frozenset[str]:
-    return _words_of_subject(memory.subject) if memory.subject else frozenset()
+    subjects = {subject for i in ids if (subject := candidates.memories[i].subject)}
+    asked = question.weights.keys()
+    named = {words for subject in subjects if (words := _words_of_subject(subject)) and words <= asked}
+    return named.pop() if len(named) == 1 else None
 
 
 @lru_cache(10_000)

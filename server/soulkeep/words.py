@@ -6,11 +6,12 @@ A text is found by a little more than a question asks for: "GPT 4" by "gpt4" too
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
 from itertools import chain
+from operator import attrgetter
 
-from soulkeep.identifiers import letter_words, read_run, run_pattern
+from soulkeep.identifiers import Read, letter_words, read_run, run_pattern
 
 TEXT_RULES = 2
 """Grows with every change of what `split_words` returns, or of how documents are read: a store that
@@ -77,21 +78,22 @@ def split_words(text: str) -> list[str]:
     A run of a script without spaces becomes its overlapping pairs of characters and its last character
     alone, so that a pair finds it anywhere, and one character as the beginning of a word does too.
     """
-    if text.isascii():
-        if _IDENTIFIER.search(text) is None:
-            return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
-        return [word for run in _ASCII_RUN.findall(text) for word in read_run(run, STOP_WORDS).found]
-    words: list[str] = []
-    for run, is_unspaced in _runs(text):
-        words.extend(_pairs(run) if is_unspaced else read_run(run, STOP_WORDS).found)
-    return words
+    return _split(text, attrgetter("found"))
 
 
 def split_query(text: str) -> list[str]:
     """Return the words that a question asks for; a text that says the same is found by each of them."""
+    return _split(text, attrgetter("asked"))
+
+
+def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
+    if text.isascii():
+        if _IDENTIFIER.search(text) is None:
+            return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
+        return [word for run in _ASCII_RUN.findall(text) for word in side(read_run(run, STOP_WORDS))]
     words: list[str] = []
-    for run, is_unspaced in _runs(text):
-        words.extend(_pairs(run) if is_unspaced else read_run(run, STOP_WORDS).asked)
+    for match in _run().finditer(fold(text)):
+        words.extend(_pairs(match[0]) if match[1] else side(read_run(match[0], STOP_WORDS)))
     return words
 
 
@@ -106,12 +108,6 @@ def same_text(text: str) -> str:
 def same_title(text: str) -> str:
     """Return what titles share that differ in case at most, or in what a reader cannot see."""
     return same_text(same_text(text).casefold())
-
-
-def _runs(text: str) -> Iterator[tuple[str, bool]]:
-    """Yield the runs of a text that words are read from, and whether their script has no spaces."""
-    for match in _run().finditer(fold(text)):
-        yield match[0], match[1] is not None
 
 
 def fold(text: str) -> str:
