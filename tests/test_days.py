@@ -1,6 +1,8 @@
 """One notion of day: what the user calls today is today in filters, questions, logs and figures."""
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -232,3 +234,28 @@ def test_commands_show_the_users_day(
     today = datetime.now(ZoneInfo(zone)).date()
     shown = run("changes")[1] + run("log")[1]
     assert f"{today}" in shown or f"{datetime.now(ZoneInfo(zone)).date()}" in shown
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has no TZ")
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("hour", [0, 23])
+def test_without_a_setting_the_day_is_the_machines(
+    zone: str, hour: int, monkeypatch: pytest.MonkeyPatch, set_clock: SetClock, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        set_clock.now = datetime(2026, 11, 25, hour, 30, tzinfo=ZoneInfo(zone)).astimezone(UTC)
+        with closing(open_home(tmp_path / "home", embedder="none", clock=set_clock)) as home:
+            home.curator.log_day("The roof leaked.")
+            kept = keep(home, "The roof was mended.", occurred_at="2026-11-24")
+
+            today = home.memories.recall("roof", since="2026-11-25", until="2026-11-25").matches
+            (yesterday, *_) = home.memories.recall("What of the roof yesterday?").matches
+
+            assert [match.memory.document for match in today] == ["daily/2026-11-25.md"]
+            assert yesterday.memory.id == kept
+            assert home.days.date_text(yesterday.memory.occurred_at) == "2026-11-24"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

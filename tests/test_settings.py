@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from conftest import Run
 from soulkeep.settings import Settings
+from wire import Wire
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,20 @@ def test_by_hand_a_home_may_be_in_the_current_folder_and_a_new_one_is_announced(
 
     assert (code, err) == (0, f"soulkeep: new home at {tmp_path / 'sk'}\n")
     assert (again[0], again[2], "leaks" in again[1]) == (0, "", True)
+
+
+def test_a_client_that_finds_nothing_is_told_that_its_home_is_new(tmp_path: Path) -> None:
+    answers = []
+    for _ in range(2):
+        wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
+        try:
+            wire.initialize()
+            answers.append(wire.call("recall", query="What is known?"))
+            wire.finish()
+        finally:
+            wire.kill()
+
+    first, second = (answer["content"][0]["text"] for answer in answers)
+    assert f"This is a new home at {tmp_path / 'home'}." in first
+    assert "new home" not in second
+    assert "new home" in answers[0]["structuredContent"]["note"]

@@ -35,10 +35,12 @@ def open_home(
     clock: Clock = utc_now,
     options: Options | None = None,
     read_only: bool = False,
+    is_named: bool = False,
 ) -> Home:
     """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
 
-    One that is opened `read_only` can be read, counted and checked, also where nothing can be written.
+    A new one that `is_named` by the user is announced: the name may be a slip. One that is opened
+    `read_only` can be read, counted and checked, also where nothing can be written.
 
     Raises:
         StoreError: The store cannot serve.
@@ -46,7 +48,7 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    is_new = not os.path.lexists(path / STORE_NAME)
+    is_new = is_named and not os.path.lexists(path / STORE_NAME)
     model = choose_embedder(embedder)
     documents = Documents(path, clock, options.timezone)
 
@@ -129,7 +131,13 @@ def serve(settings: Settings) -> None:
     Raises:
         SoulkeepError: The home cannot be opened.
     """
-    with closing(open_home(settings.home, embedder=settings.embedder, options=settings.options)) as home:
+    opened = open_home(
+        settings.home,
+        embedder=settings.embedder,
+        options=settings.options,
+        is_named=settings.is_home_named,
+    )
+    with closing(opened) as home:
         import anyio
 
         from soulkeep.protocol import Notifications, initialization_options

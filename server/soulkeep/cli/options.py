@@ -86,9 +86,13 @@ def opened_home(*, read_only: bool = False) -> "Iterator[Home]":
 
     settings = current_settings()
     opened = open_home(
-        settings.home, embedder=settings.embedder, options=settings.options, read_only=read_only
+        settings.home,
+        embedder=settings.embedder,
+        options=settings.options,
+        read_only=read_only,
+        is_named=settings.is_home_named,
     )
     with closing(opened) as home:
         yield home
-        if home.is_new and settings.is_home_named:  # after an error, that is the one line
-            click.echo(f"soulkeep: new home at {home.path}", err=True)
+        if home.announcement:  # after an error, that is the one line
+            click.echo(f"soulkeep: {home.announcement}", err=True)

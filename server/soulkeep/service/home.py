@@ -70,12 +70,12 @@ class Home:
     ) -> None:
         """Put the services over an open store and the documents; `embedder` is None for words alone.
 
-        `is_new` says that the store was just made.
+        `is_new` says that the store was just made where the user named a folder.
         """
         self.path = documents.home
         self.documents = documents
         self.repository = repository
-        self.is_new = is_new
+        self.announcement = f"new home at {self.path}" if is_new else ""
         self.sessions = sessions
         self.clock = clock
         self.options = options

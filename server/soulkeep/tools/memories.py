@@ -1,5 +1,6 @@
 """The tools that keep memories and bring them back."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
@@ -142,6 +143,8 @@ async def recall(
             include_messages=include_messages,
             session=session,
         )
+        if home.announcement and not found.matches:
+            found = replace(found, advice=f"{found.advice} This is a {home.announcement}.".strip())
         return RecallAnswer.of(found, home.days, query_terms(query), max_tokens)
 
     return answer(await served(ctx, recalled))
