@@ -1,17 +1,27 @@
 """Progress: what may take its time says how far it is to a client that asks, in both eras."""
 
+import json
 import threading
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp import Client
 
 from conftest import asking
-from soulkeep.app import build_server
+from soulkeep.app import build_server, open_home
 from soulkeep.models import NewMemory
 from soulkeep.progress import tell, told_to
 from soulkeep.service.home import Home
+from wire import Wire
+
+ASKING = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"elicitation": {}},
+    "clientInfo": {"name": "asking", "version": "1"},
+}
 
 Told = list[tuple[float, float | None, str | None]]
 
@@ -110,3 +120,37 @@ async def test_progress_reaches_whoever_asked_for_the_work_and_nobody_else() -> 
 
 async def test_progress_goes_over_the_wire(process_client: Client) -> None:
     assert "Indexing documents" in messages_of(await called(process_client, "recall", query="slates"))
+
+
+def test_a_purge_whose_request_is_cancelled_goes_on_to_its_end(tmp_path: Path) -> None:
+    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none", SOULKEEP_TOOLS="full")
+    try:
+        wire.request("initialize", ASKING)
+        wire.send("notifications/initialized")
+        kept = wire.call("remember", content="To be purged.")["structuredContent"]["receipts"][0]["id"]
+        purge = {"name": "purge", "arguments": {"memory_ids": [kept]}, "_meta": {"progressToken": "p"}}
+        wire.send("tools/call", purge, id="purge")
+        question = wire.receive()
+        wire.send_bytes(
+            json.dumps(
+                {
+                    "jsonrpc": "2.0",
+                    "id": question["id"],
+                    "result": {"action": "accept", "content": {"agree": True, "backups": False}},
+                }
+            ).encode()
+        )
+        assert wire.receive()["params"]["progressToken"] == "p"
+        wire.send("notifications/cancelled", {"requestId": "purge"})
+        wire.send("ping", id="after")
+        while wire.receive().get("id") != "after":
+            pass
+        _, err, code = wire.finish()
+    finally:
+        wire.kill()
+
+    assert code == 0
+    assert "Traceback" not in err
+    with closing(open_home(tmp_path / "home", embedder="none")) as home:
+        assert not home.repository.awaits_erasure
+        assert home.repository.count_rows()["memories"] == 0
