@@ -102,6 +102,19 @@ def test_a_server_with_a_home_nobody_can_tell_says_so_in_one_line_and_makes_noth
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["serve", "stats"])
+def test_a_home_whose_name_is_no_utf8_is_refused_in_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.setenv("SOULKEEP_HOME", str(tmp_path / "caf\udce9"))
+
+    code, out, err = run(command)
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "SOULKEEP_HOME is no UTF-8" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_by_hand_a_home_may_be_in_the_current_folder_and_a_new_one_is_announced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:

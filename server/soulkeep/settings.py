@@ -106,6 +106,8 @@ def whole_path(written: str) -> Path:
         raise ValueError(
             f"is {written!r}, which depends on where soulkeep is started; write the whole path"
         )
+    if any("\ud800" <= character <= "\udfff" for character in str(expanded)):
+        raise ValueError("is no UTF-8, in which SQLite takes paths; name a folder that is")
     return expanded
 
 
