@@ -89,7 +89,7 @@ def _sentence(chance: random.Random) -> str:
 def main() -> None:
     """Measure and print; an edit that is not found makes the exit code non-zero."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=float, default=5.0, help="size of MEMORY.md")
+    parser.add_argument("--megabytes", type=float, default=1.5, help="size of MEMORY.md")
     options = parser.parse_args()
     print_machine()
     with (

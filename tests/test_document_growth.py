@@ -10,7 +10,8 @@ from mcp import Client
 
 from conftest import Run
 from soulkeep.app import build_server
-from soulkeep.service import document_index, document_looks
+from soulkeep.errors import DocumentTooLongError
+from soulkeep.service import curator, document_index, document_looks
 from soulkeep.service.document_index import FILES_IN_A_CALL
 from soulkeep.service.home import Home
 from test_tools import call
@@ -166,11 +167,26 @@ def test_a_home_that_is_closed_meanwhile_goes_on_where_it_was(
     assert again.check() == []
 
 
+def test_an_entry_of_a_very_long_document_is_left_to_its_user(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curator, "MAX_EDITED", 1_000)
+    text = "# Notes\n\n## Facts\n" + "- A fact.\n" * 200
+    (home.path / "MEMORY.md").write_text(text, encoding="utf-8")
+
+    with pytest.raises(DocumentTooLongError, match="edit it by hand"):
+        home.curator.add_entry("Facts", "Tea.")
+    with pytest.raises(DocumentTooLongError):
+        home.curator.remove_entry("Facts", "A fact.")
+
+    assert (home.path / "MEMORY.md").read_text(encoding="utf-8") == text
+
+
 def test_of_a_very_long_document_the_beginning_is_searched_and_answers_and_doctor_say_so(
     home: Home, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_index, "MAX_INDEXED", 5_000)
-    monkeypatch.setattr("soulkeep.service.examination.MAX_INDEXED", 5_000)
+    for module in ("document_index", "document_reading", "examination"):
+        monkeypatch.setattr(f"soulkeep.service.{module}.MAX_INDEXED", 5_000)
     entries = "".join(f"- Fäct {word(place)} about maples.\n" for place in range(1_000))
     (home.path / "MEMORY.md").write_text(f"# Notes\n\n## Facts\n{entries}", encoding="utf-8")
 

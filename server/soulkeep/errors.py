@@ -14,7 +14,7 @@ SoulkeepError
 │                         EmbedderMismatchError · BackupDamagedError · BackupsBusyError ·
 │                         NotMigratedError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
-└── DocumentError         HomeGoneError · DocumentChangedError
+└── DocumentError         HomeGoneError · DocumentChangedError · DocumentTooLongError
 
 Each message is one line: what happened, then what to do next. The values in it are attributes too, so
 no caller has to read the text.
@@ -425,6 +425,19 @@ class DocumentChangedError(DocumentError):
             path,
             "it was changed by hand meanwhile and has no place for this edit any more",
             "read it again and decide anew",
+        )
+
+
+class DocumentTooLongError(DocumentError):
+    """A document is longer than one that is edited at the place of an entry."""
+
+    def __init__(self, path: Path, size: int, most: int) -> None:
+        self.size = size
+        self.most = most
+        super().__init__(
+            path,
+            f"it has {size / 1e6:,.1f} million characters and may have {most / 1e6:g} to be edited here",
+            "edit it by hand, or move what is old into a file of its own",
         )
 
 

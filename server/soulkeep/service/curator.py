@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 from soulkeep.documents import DocumentName, Documents, Hunk, TextEdit
 from soulkeep.documents.files import locked
 from soulkeep.embedders.tokens import TokenCounter
-from soulkeep.errors import InvalidInputError
+from soulkeep.errors import DocumentTooLongError, InvalidInputError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
@@ -17,6 +18,9 @@ from soulkeep.service.promoted import promoted_line
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, require_text
 from soulkeep.service.versions import newest_versions
+
+MAX_EDITED = 2_000_000
+"""Characters of a document that entries are put into, some seconds of reading Markdown."""
 
 LEARNED = "Learned Preferences"
 
@@ -263,8 +267,11 @@ class Curator:
     ) -> str:
         # Locked until it is recorded, so that the log has edits in the order they were made in. The file
         # is what counts: the end of the process in between loses no more than the undo.
+        path = self._documents.home / name
         with locked(self._documents.home):
-            text, hunks = self._edits.edit(name, change, dated=dated)
+            text, hunks = self._edits.edit(
+                name, _within_bounds(path, change) if dated else change, dated=dated
+            )
             self._record(name, hunks, action, session, details)
         return text
 
@@ -280,6 +287,17 @@ class Curator:
         with self._changes.recording(action, session) as recorder:
             recorder.edit(name, hunks)
             self._sessions.audit(session, action, {"document": name, **details})
+
+
+def _within_bounds(path: Path, change: TextEdit) -> TextEdit:
+    """Refuse a text that would take minutes and gigabytes to find the place of an entry in."""
+
+    def changed(text: str) -> str:
+        if len(text) > MAX_EDITED:
+            raise DocumentTooLongError(path, len(text), MAX_EDITED)
+        return change(text)
+
+    return changed
 
 
 def _added(text: str, section: str, sent: str) -> str:

@@ -1,13 +1,12 @@
 """Entries of MEMORY.md and of the daily logs among the memories, in step with their files."""
 
-import hashlib
 import logging
 import re
 import secrets
 import threading
+import time as clocks
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +22,9 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.service.document_entries import day_of_log, entries_of, keys_of
-from soulkeep.service.document_looks import MEMORY, DocumentLooks, is_settled, log_name, size_of, stamp
+from soulkeep.service.document_entries import entries_of, keys_of
+from soulkeep.service.document_looks import DocumentLooks, size_of, stamp
+from soulkeep.service.document_reading import MAX_INDEXED, Reading, read_document
 from soulkeep.service.indexes import PAUSE_S, Indexes, Vectors
 from soulkeep.service.sessions import Sessions
 from soulkeep.wording import counted
@@ -33,34 +33,18 @@ from soulkeep.words import same_text
 if TYPE_CHECKING:
     from soulkeep.service.passages import Passages
 
-MAX_INDEXED = 1_000_000
-"""Bytes of a document that are searched: some ten thousand entries. What stands below is left out."""
-
 FILES_IN_A_CALL = 50
 BYTES_IN_A_CALL = 100_000
 """How much of what changed a call takes in by itself, in some tenths of a second."""
+
+SLICE_S = 0.05
+"""For how long the thread indexes before it makes way for calls."""
 
 _UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
 _PAGE = 500
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What a document says, and the state of its file before it was read; without one where it is gone.
-
-    A state is the file's stamp, or `young` while that cannot be relied on, and a digest of its text.
-    """
-
-    name: str
-    state: str | None
-    text: str
-
-    def says_what(self, known: str | None) -> bool:
-        """Whether the text is that of a known state."""
-        return None not in (self.state, known) and _digest_of(self.state) == _digest_of(known)
 
 
 class DocumentIndex:
@@ -178,12 +162,19 @@ class DocumentIndex:
         try:
             while not self._closed.wait(PAUSE_S):
                 with self._lock:
-                    if (name := next(iter(self._waiting), None)) is None:
+                    if not self._waiting:
                         return
-                    self._read_and_index(name)
-                    self._waiting.pop(name, None)
+                    self._index_for(SLICE_S)
         except (StoreError, EmbedderError) as error:
             self._tell_once("", f"documents are not indexed: {error}")
+
+    def _index_for(self, seconds: float) -> None:
+        end = clocks.monotonic() + seconds
+        for name in list(self._waiting):
+            self._read_and_index(name)
+            self._waiting.pop(name, None)
+            if clocks.monotonic() > end:
+                return
 
     def _path(self, name: str) -> Path:
         return self._documents.home / name
@@ -191,7 +182,7 @@ class DocumentIndex:
     def _read_and_index(self, name: str) -> None:
         known = self._repository.documents.states([name]).get(name)
         try:
-            reading = self._read(name)
+            reading = read_document(self._documents, name)
         except DocumentError as error:
             self._tell_once(name, f"not indexed: {error}")
             return
@@ -214,7 +205,7 @@ class DocumentIndex:
             _log.warning("%s", message)
 
     def _index(
-        self, reading: _Reading, known: str | None, gone: Sequence[int], added: Sequence[NewMemory]
+        self, reading: Reading, known: str | None, gone: Sequence[int], added: Sequence[NewMemory]
     ) -> None:
         """Write the entries that came and went; those of a long document in several transactions."""
         part = f"part {secrets.token_hex(8)}"
@@ -239,20 +230,7 @@ class DocumentIndex:
             if not is_last and self._closed.wait(PAUSE_S if self.beside_calls else 0):
                 return  # whoever comes next finds the state of a part and goes on
 
-    def _read(self, name: str) -> _Reading:
-        at = stamp(self._path(name))
-        if at is None:
-            return _Reading(name, None, "")
-        is_old = is_settled(at)
-        text = self._documents.read("MEMORY.md") if name == MEMORY else self._log_text(name)
-        text = _beginning(text)
-        digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-        return _Reading(name, f"{at if is_old else 'young'} {digest}", text)
-
-    def _log_text(self, name: str) -> str:
-        return self._documents.read_daily(day_of_log(name)) or ""
-
-    def _difference(self, reading: _Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:
+    def _difference(self, reading: Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:
         """Return the ids of entries that are no longer in the file, and what is new in it."""
         from soulkeep.service.passages import Passages
 
@@ -322,27 +300,7 @@ def repeated_entries(memories: Mapping[int, Memory]) -> set[int]:
     return {i for i, origin in origins.items() if origin and has_promoted(memories[i].content, origin)}
 
 
-def list_too_long(documents: Documents) -> list[tuple[str, int]]:
-    """Return the documents of which only the beginning is searched, with their sizes in bytes."""
-    names = [MEMORY, *(log_name(day.isoformat()) for day in documents.list_daily())]
-    stamps = ((name, stamp(documents.home / name)) for name in names)
-    return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
-
-
 def _pages(entries: Sequence[NewMemory]) -> Iterator[tuple[Sequence[NewMemory], bool]]:
     """Yield some entries after others, with whether they are the last; at least once."""
     for begin in range(0, max(len(entries), 1), _PAGE):
         yield entries[begin : begin + _PAGE], begin + _PAGE >= len(entries)
-
-
-def _beginning(text: str) -> str:
-    """Return the lines of a text that are searched."""
-    if len(text) <= MAX_INDEXED and len(encoded := text.encode()) <= MAX_INDEXED:
-        return text
-    encoded = text[:MAX_INDEXED].encode()[:MAX_INDEXED]
-    kept = encoded.decode(errors="ignore")
-    return kept[: kept.rfind("\n") + 1] or kept
-
-
-def _digest_of(state: str | None) -> str:
-    return (state or "").rpartition(" ")[2]
