@@ -109,6 +109,10 @@ TOOLS = ("create_thread", "recall returned", "thread_id", "memory_ids", "max_tok
         (("memories", "list", "--since", "2026-05-02", "--until", "2026-05-01"), " after --until; "),
         (("memories", "show", "9"), "`soulkeep memories list`"),
         (("memories", "forget", "9", "--yes"), "`soulkeep trash`"),
+        (("memories", "revise", "2", "x"), "`soulkeep memories restore 2` brings it back"),
+        (("memories", "restore", "1"), "`soulkeep trash`"),
+        (("memories", "show", str(2**80)), "`soulkeep memories list`"),
+        (("undo", str(2**63)), "that was shown before"),
         (("memories", "move", "1", "--thread", "nope"), "`soulkeep threads list`"),
         (("remember", "x", "--expires-at", "2020-01-01"), "--expires-at has passed"),
         (("remember", ""), "CONTENT must not be blank"),
@@ -125,6 +129,8 @@ def test_what_is_refused_is_said_in_options_and_commands(
     run: Run, arguments: tuple[str, ...], said: str
 ) -> None:
     run("remember", "The harbour is frozen.")
+    run("remember", "It thaws.")
+    run("memories", "forget", "2", "--yes")
 
     code, out, err = run(*arguments)
 
@@ -275,6 +281,18 @@ def test_every_command_prints_one_object_with_the_same_names_for_the_same_things
 
     assert commands(command).keys() - WITHOUT_JSON <= tried
     assert '"memory"' not in run("memories", "list", "--json")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("memories", "forget", "1"), ("undo",), ("purge", "1"), ("purge", "--trash")]
+)
+def test_a_script_is_asked_nothing(run: Run, arguments: tuple[str, ...]) -> None:
+    run("remember", "Kept.")
+
+    code, _, err = run(*arguments, "--json", typed="y\n")
+
+    assert (code, "add --yes" in err) == (2, True)
+    assert "Kept." in run("memories", "list")[1]
 
 
 def test_what_a_script_may_read_is_in_the_help(run: Run) -> None:

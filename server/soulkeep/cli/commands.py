@@ -12,6 +12,7 @@ from soulkeep.cli.terminal import one_line
 from soulkeep.errors import (
     ChangeNotFoundError,
     InvalidInputError,
+    MemoryForgottenError,
     MemoryNotFoundError,
     NotFoundError,
     SoulkeepError,
@@ -21,6 +22,7 @@ from soulkeep.errors import (
 _REMEDIES: Mapping[type[NotFoundError], str] = {
     ThreadNotFoundError: "`soulkeep threads list` shows their ids",
     MemoryNotFoundError: "`soulkeep memories list` and `soulkeep trash` show their ids",
+    MemoryForgottenError: "`soulkeep memories restore {memory_id}` brings it back",
     ChangeNotFoundError: "`soulkeep changes` shows their ids",
 }
 """What to do next in a shell, where an error says it for agents, who have tools instead."""
@@ -43,7 +45,8 @@ def in_shell(error: SoulkeepError, context: click.Context) -> str:
     if isinstance(error, InvalidInputError):
         return _ARGUMENT.sub(lambda found: _as_typed(found[1], context), str(error))
     if isinstance(error, NotFoundError):
-        return f"{error.problem}; {_REMEDIES.get(type(error), error.remedy)}."
+        remedy = _REMEDIES.get(type(error))
+        return f"{error.problem}; {remedy.format_map(vars(error)) if remedy else error.remedy}."
     return str(error)
 
 

@@ -126,7 +126,10 @@ def confirm(question: str) -> None:
 
     Raises:
         Abort: They do not, or nobody is there to answer.
+        UsageError: A script wants JSON, which a question would spoil.
     """
+    if click.get_current_context().params.get("as_json"):
+        raise click.UsageError("With --json nothing is asked; add --yes.")
     click.confirm(printable(question), abort=True)
 
 
