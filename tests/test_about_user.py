@@ -16,7 +16,8 @@ QUESTIONS = {
     "facts": """
         What do you know about me? / who am I / Tell me about myself.
         / What have you learned about me so far? / Do you remember me?
-        / what do you know about the user / Wer bin ich? / Was weißt du über mich?
+        / what do you know about the user / user background / facts about the user
+        / Wer bin ich? / Was weißt du über mich?
         / Erzähl mir etwas über mich / Qui suis-je ? / Que sais-tu de moi ? / ¿Quién soy?
         / ¿Qué sabes de mí? / Chi sono? / Cosa sai di me? / O que você sabe sobre mim?
         / Wat weet je over mij? / Кто я? / Что ты знаешь обо мне? / Ποιος είμαι;

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from typing import Literal
+from unicodedata import normalize
 
 import pytest
 from hypothesis import settings
@@ -431,3 +433,30 @@ class LifeMachine(RuleBasedStateMachine):
 
 TestLife = LifeMachine.TestCase
 TestLife.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+
+
+@pytest.mark.parametrize(("kept", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_memories_about_a_subject_are_listed_however_its_accents_are_written(
+    home: Home, kept: Literal["NFC", "NFD"], asked: Literal["NFC", "NFD"]
+) -> None:
+    subject = normalize(kept, "Zoë Müller")
+    home.memories.remember([NewMemory("Rows.", subject=subject), NewMemory("Runs.", subject="Zoe")])
+
+    (memory,) = home.lifecycle.list_memories(subject=normalize(asked, "Zoë Müller"))
+
+    assert memory.subject == subject
+
+
+@pytest.mark.parametrize("asked", ["Zoë", "Zoe\u0308"])
+def test_a_subject_is_one_however_its_accents_are_written(home: Home, asked: str) -> None:
+    home.memories.remember(
+        [
+            NewMemory("Likes tea.", subject="Zoë"),
+            NewMemory("Likes tea!", subject="Zoe\u0308"),
+            NewMemory("Likes tea?", subject="Ben"),
+        ]
+    )
+
+    matches = home.memories.recall(f"What does {asked} like?").matches
+
+    assert [match.reasons.get("subject", 0) > 0 for match in matches] == [True, True, False]

@@ -60,8 +60,8 @@ _ASKING = """
     en: what who do you does know remember about am are is was s m re ll have has learned learnt
     been told tell say said can could please everything anything all something far so the of a an
     your memory memories name names full first last called call describe summarize summarise give
-    show list facts fact profile information info details introduce recall whats whos whoami and
-    kind person that let remind d would like it
+    show list facts fact profile information info details introduce recall background identity bio
+    overview basic personal data whats whos whoami and kind person that let remind d would like it
     de: was wer wie weisst weiss wissen kennst du denn noch uber von bin ist heisse heisst sag
     sage erzahl erzahle bitte alles etwas hast hat gelernt gemerkt erinnerst dich an name namen
     der die das den dem ein eine kannst zu so bisher eigentlich schon fakten informationen genannt

@@ -8,9 +8,9 @@ however it is written: HARB-1042 and HARB1042, 12,500 and 12.500.
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, pairwise
+from typing import NamedTuple
 
 SIGNS = ".:-+#*%&"
 """The signs that a word may have."""
@@ -24,26 +24,25 @@ SHORT_NUMBERS = 8
 SHORT_HASH = 7
 """Characters to which Git cuts a hash."""
 
+# Strings, so that `re` compiles and keeps them at first use: it would take milliseconds of the start.
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MARKS = re.compile("[\u0300-\u036f]")
 _EXACT = re.compile("[0-9.:+#*%&-]")
-_ATOM = re.compile(
-    r"(?:^\.)?(?:(?![0-9_])[^\s!-/:-@\[-^`{-~])+(?:\+\+|[+#*](?![^\W_]))?|[0-9]+(?:[.:][0-9]+)*%?"
+_ATOM = r"(?:^\.)?(?:(?![0-9_])[^\s!-/:-@\[-^`{-~])+(?:\+\+|[+#*](?![^\W_]))?|[0-9]+(?:[.:][0-9]+)*%?"
+_SPACES = r"[ )]+#?|#(?=[0-9])|(?<=-[0-9]{2})T(?=[0-9]{2}:)"
+_THOUSANDS = (
+    r"(?<![\d.,'_])[1-9]\d{0,2}(?:(?:,\d\d\d?)*,\d{3}|(?:\.\d{3})+|(?:['_]\d{3})+)"
+    r"(?:[.,]\d+)?(?![.,'_]?\d)"
 )
-_SPACES = re.compile(r"[ )]+#?|#(?=[0-9])|(?<=-[0-9]{2})T(?=[0-9]{2}:)")
-_THOUSANDS = re.compile(
-    r"(?<![\d.,'_])[1-9]\d{0,2}(?:(?:,\d\d\d?)*,\d{3}|(?:\.\d{3})+|(?:['_]\d{3})+)(?:[.,]\d+)?(?![.,'_]?\d)"
-)
-_DECIMAL_COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)")
-_DOTTED_PHONE = re.compile(r"(?<![\d.])(\d{3})\.(\d{3})\.(\d{4})(?![.]?\d)")
-_DAY = re.compile(r"(\d\d?)\.(\d\d?)\.((?:19|20)\d\d)")
-_YEAR = re.compile("(?:19|20)[0-9]{2}")
-_GROUP = re.compile(r"[a-z]{0,4}\d+(?:\.\d+)?")
-_HASH = re.compile("(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12,}")
+_DECIMAL_COMMA = r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)"
+_DOTTED_PHONE = r"(?<![\d.])(\d{3})\.(\d{3})\.(\d{4})(?![.]?\d)"
+_DAY = r"(\d\d?)\.(\d\d?)\.((?:19|20)\d\d)"
+_YEAR = "(?:19|20)[0-9]{2}"
+_GROUP = r"[a-z]{0,4}\d+(?:\.\d+)?"
+_HASH = "(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12,}"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """The words that a run is asked for by, and those that it is found by; the first is all of it."""
 
     asked: tuple[str, ...]
@@ -85,7 +84,7 @@ def letter_words(word: str) -> tuple[str, ...]:
 @lru_cache(50_000)
 def read_run(run: str, stop_words: frozenset[str]) -> Read:
     """Read a run; a number belongs to the word beside it, too, if that is none of the stop words."""
-    segments = [read for text in _SPACES.split(run.replace(" %", "%")) if (read := _read(text))]
+    segments = [read for text in re.split(_SPACES, run.replace(" %", "%")) if (read := _read(text))]
     asked = [word for read in segments for word in read.asked]
     found = [word for read in segments for word in read.found]
     for numbers in _numbers_side_by_side(segments):
@@ -101,7 +100,7 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
 
 
 def _numbers_side_by_side(segments: Sequence[Read]) -> Iterable[list[Read]]:
-    for is_number, group in groupby(segments, lambda read: bool(_GROUP.fullmatch(read.found[0]))):
+    for is_number, group in groupby(segments, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
         numbers = list(group)
         if is_number and len(numbers) > 1:
             yield numbers
@@ -112,7 +111,7 @@ def _tells_much(part: str, numbers: Sequence[Read]) -> bool:
     if _are_thousands(numbers):
         return False
     digits = sum(_digits(read.found[0]) for read in numbers)
-    return digits <= SHORT_NUMBERS or _digits(part) > 4 or _YEAR.fullmatch(part) is not None
+    return digits <= SHORT_NUMBERS or _digits(part) > 4 or re.fullmatch(_YEAR, part) is not None
 
 
 def _are_thousands(numbers: Sequence[Read]) -> bool:
@@ -122,11 +121,11 @@ def _are_thousands(numbers: Sequence[Read]) -> bool:
 
 def _read(segment: str) -> Read | None:
     """Read what has no spaces; None if there is nothing in it."""
-    segment = _DOTTED_PHONE.sub(r"\1-\2-\3", segment)
-    segment = _THOUSANDS.sub(_without_thousands, segment)
-    segment = _DECIMAL_COMMA.sub(r"\1.\2", segment)
+    segment = re.sub(_DOTTED_PHONE, r"\1-\2-\3", segment)
+    segment = re.sub(_THOUSANDS, _without_thousands, segment)
+    segment = re.sub(_DECIMAL_COMMA, r"\1.\2", segment)
     atoms, gaps, end = [], [], 0
-    for match in _ATOM.finditer(segment):
+    for match in re.finditer(_ATOM, segment):
         atoms.append(match[0])
         gaps.append(segment[end : match.start()])
         end = match.end()
@@ -172,7 +171,7 @@ def _both(words: Iterable[str]) -> Read:
 def _read_one(atom: str) -> Read:
     if not atom[0].isdigit():
         return _both(_letters(atom))
-    if day := _DAY.fullmatch(atom):
+    if day := re.fullmatch(_DAY, atom):
         date = f"{day[3]}{int(day[2]):02}{int(day[1]):02}"
         return Read((date,), (date, day[3]))
     bare = atom.rstrip("%")
@@ -230,7 +229,7 @@ def _read_mixed(whole: str, atoms: Sequence[str], gaps: Sequence[str]) -> Read:
         # The number of HARB1042 is told alone, too, but 4o is no 4, and a hash has no numbers.
         if len(piece) == 2 and (piece[1][0].isdigit() or len(pieces) == 1):
             words += [atom for atom in piece if atom[0].isdigit()]
-    if _HASH.fullmatch(whole):
+    if re.fullmatch(_HASH, whole):
         words.append(whole[:SHORT_HASH])
     found = [word for word in words if len(word) > 1 or word.isdigit()]
     return Read(_both(w for w in found if len(w) > 1).asked, _both(found).found)

@@ -52,11 +52,10 @@ NAMED_ID = 10.0
 
 _MEMORY = r"\b(?:memory|memories|erinnerung(?:en)?|souvenirs?|recuerdos?)\b"
 _NUMBER = r"\b(?:no|nr|n|number|nummer|ids?)\b[ .:°º]*"
-_IDS = re.compile(
+_IDS = (
     rf"(?:(?:{_MEMORY} *(?:{_NUMBER})?|\b(?:is|was|about|show|ist|zeige?) |^\W*?)#"
     rf"|{_MEMORY} *{_NUMBER}|^\W*{_MEMORY} )[0-9]{{1,18}}"
-    r"(?:(?:[ ,&]|and|or|und|oder|et|y)*#[0-9]{1,18})*\b",
-    re.IGNORECASE,
+    r"(?:(?:[ ,&]|and|or|und|oder|et|y)*#[0-9]{1,18})*\b"
 )
 """Ids as answers write them. "Issue #4" is another's, and the memory of a laptop has 16 gigabytes."""
 
@@ -112,7 +111,11 @@ def named_ids(query: str) -> list[int]:
     """Return the ids of memories that a query names: "memory #2", "#2", or "memory 2" at its head."""
     if not re.search("[0-9]", query):
         return []
-    named = (number for match in _IDS.finditer(query) for number in re.findall("[0-9]+", match[0]))
+    named = (
+        number
+        for match in re.finditer(_IDS, query, re.IGNORECASE)
+        for number in re.findall("[0-9]+", match[0])
+    )
     return list(dict.fromkeys(map(int, named)))
 
 

@@ -53,9 +53,13 @@ _UNSPACED += "\U00020000-\U0003ffff"
 _INDIC = range(0x900, 0x1100)
 _DIGITS = (*range(0x660, 0x1100), *range(0x17E0, 0x17EA))
 _ASCII_WORD = re.compile("[A-Za-z0-9]+")
-_ASCII_RUN = re.compile(run_pattern("[A-Za-z0-9]", "[A-Za-z]"))
 _IDENTIFIER = re.compile("[0-9_@&+#*]|[.-][A-Za-z]")
 """Without any of these a text in ASCII has only words of letters, which are found more quickly."""
+
+
+@cache
+def _ascii_run() -> re.Pattern[str]:
+    return re.compile(run_pattern("[A-Za-z0-9]", "[A-Za-z]"))
 
 
 @cache
@@ -90,7 +94,7 @@ def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
     if text.isascii():
         if _IDENTIFIER.search(text) is None:
             return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
-        return [word for run in _ASCII_RUN.findall(text) for word in side(read_run(run, STOP_WORDS))]
+        return [word for run in _ascii_run().findall(text) for word in side(read_run(run, STOP_WORDS))]
     words: list[str] = []
     for match in _run().finditer(fold(text)):
         words.extend(_pairs(match[0]) if match[1] else side(read_run(match[0], STOP_WORDS)))

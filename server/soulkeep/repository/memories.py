@@ -134,8 +134,8 @@ class MemoryTable:
         """
         where, values = conditions(allowed)
         for name, value in columns.items():
-            where += f" AND m.{name} = :is_{name}"
-            values[f"is_{name}"] = value
+            where += f" AND m.{name} IN (SELECT value FROM json_each(:is_{name}))"
+            values[f"is_{name}"] = json.dumps(_forms(value))
         rows = self._database.execute(
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.document IS NULL AND m.id < :below{where}"
             " ORDER BY m.id DESC LIMIT :limit",
