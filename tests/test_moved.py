@@ -15,6 +15,7 @@ from soulkeep.errors import (
     StoreCorruptError,
     StoreError,
     StoreGoneError,
+    StoreNotWritableError,
     StoreReplacedError,
 )
 from soulkeep.models import NewMemory
@@ -331,3 +332,16 @@ def test_a_server_refuses_while_its_store_is_away_and_goes_on_when_it_is_back(tm
     assert not back.get("isError")
     assert code == 0
     assert contents_of(store) == ["Before.", "After."]
+
+
+def test_a_home_opened_to_be_read_answers_and_refuses_to_write(home: Home) -> None:
+    keep(home, "The lighthouse is closed.")
+    home.close()
+
+    reader = open_home(home.path, embedder="none", read_only=True)
+    assert len(reader.memories.recall("lighthouse").matches) == 1
+    with pytest.raises(StoreNotWritableError, match="opened to be read"):
+        keep(reader, "More.")
+    reader.close()
+
+    assert contents_of(home.repository.path) == ["The lighthouse is closed."]

@@ -39,6 +39,8 @@ class Database:
     A lock serialises the threads; several processes work on one file side by side through WAL.
     """
 
+    _is_open = _is_closed = False
+
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, making it and its folder if they are missing.
 
@@ -49,7 +51,6 @@ class Database:
         """
         self.path = path
         self.generation = 0
-        self._is_closed = False
         self._lock = threading.RLock()
         self._known: tuple[str | None, int] = (None, 0)
         create_file(path)

@@ -1,11 +1,13 @@
 """A store that can only be read: on a full or a read-only disk, or in somebody else's folder."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import apsw
 
-from soulkeep.errors import StoreGoneError
+from soulkeep.errors import StoreGoneError, StoreNotWritableError
 from soulkeep.repository.connection import Database, load_vectors
 from soulkeep.repository.files import recognise
 from soulkeep.repository.refusals import translated
@@ -39,6 +41,16 @@ class ReadOnlyDatabase(Database):
 
     def _ready(self, *, to_write: bool = False) -> apsw.Connection:
         return self._connection
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Refuse to write.
+
+        Raises:
+            StoreNotWritableError: In any case.
+        """
+        raise StoreNotWritableError(self.path, "it was opened to be read")
+        yield
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
