@@ -310,3 +310,54 @@ async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
                     assert len(said) < 500
                     assert home.repository.count_rows() == before, (name, value)
     assert refused
+
+
+@pytest.mark.parametrize("ids", [1, "1", "#1", "[1]", 1.0, [1], ["#1"], "1, 1", "[1, null]"])
+async def test_a_memory_is_changed_however_its_id_is_written(ids: Any, client: Client) -> None:
+    await call(client, "remember", content="The kettle is green.")
+
+    await call(client, "change_memory", action="forget", memory_ids=ids)
+
+    trash = await client.call_tool("browse_memories", {"view": "trash"})
+    assert "The kettle is green." in str(trash.content)
+
+
+@pytest.mark.parametrize("ids", ["1 and 2", "1-2", {"id": 1}, True, "one", 1.5])
+async def test_an_id_that_might_mean_several_things_changes_nothing(ids: Any, client: Client) -> None:
+    await call(client, "remember", content="The kettle is green.")
+
+    said = await refusal(client, "change_memory", {"action": "forget", "memory_ids": ids})
+
+    assert "memory_ids" in said
+    found = await client.call_tool("recall", {"query": "kettle"})
+    assert "The kettle is green." in str(found.content)
+
+
+async def test_lists_objects_and_truth_values_may_come_as_text(client: Client, home: Home) -> None:
+    thread = home.threads.create_thread("Kitchen")
+    memories = [
+        {"content": "[1,2]", "memory_type": " Decision ", "subject": "null"},
+        {"content": "null"},
+    ]
+
+    await call(client, "remember", memories=json.dumps(memories))
+    await call(client, "remember", memories={"content": "Only one.", "occurred_at": "none"})
+    messages = json.dumps([{"role": "USER", "content": "{}", "created_at": ""}])
+    await call(client, "save_messages", thread_id=f" {thread.id} ", messages=messages)
+    await call(client, "list_prompts", include_inactive="True")
+    text, _ = await call(client, "recall", query="only one", limit="3", include_messages="yes")
+
+    kept = home.repository.memories.list_by_ids([1, 2, 3])
+    assert [memory.content for memory in kept.values()] == ["[1,2]", "null", "Only one."]
+    assert (kept[1].memory_type, kept[1].subject) == ("decision", None)
+    assert [m.content for m in home.messages.list_messages(thread.id, 5).messages] == ["{}"]
+    assert "Only one." in text
+
+
+@pytest.mark.parametrize("thread_id", ["", "null", " None "])
+async def test_the_prompt_to_start_with_takes_no_thread_where_none_is_meant(
+    thread_id: str, client: Client
+) -> None:
+    started = await client.get_prompt("start", {"thread_id": thread_id})
+
+    assert "Agent Identity" in str(started.messages[0].content)

@@ -192,6 +192,11 @@ def _parsed(sent: Any) -> Any:
         return sent
 
 
+def given_id(sent: str) -> str | None:
+    """Return the id that a text is, or None where it stands for nothing."""
+    return None if _is_nothing(sent) else sent.strip()
+
+
 def closest(name: str, known: Sequence[str]) -> str | None:
     """Return the known name that `name` is a misspelt or shortened form of; None if it is its own."""
     if name.startswith("_"):

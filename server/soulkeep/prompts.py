@@ -18,6 +18,7 @@ from mcp.types import (
 )
 from pydantic import Field
 
+from soulkeep.arguments import given_id
 from soulkeep.calls import CheckedServer
 from soulkeep.errors import SoulkeepError, excerpt
 from soulkeep.models import PromptOffer
@@ -43,7 +44,7 @@ def register(server: CheckedServer, home: Home) -> None:
 
         try:
             context = await anyio.to_thread.run_sync(
-                lambda: home.contexts.assemble(thread_id=thread_id or None, query=query or None)
+                lambda: home.contexts.assemble(thread_id=given_id(thread_id), query=query or None)
             )
         except SoulkeepError as error:
             raise _refusal(str(error)) from error
