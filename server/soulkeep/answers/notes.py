@@ -8,6 +8,7 @@ from soulkeep.answers import Items, Prose, View, command, cut
 from soulkeep.fence import DATA, NOTE, fenced, heading, plain, under_heading, visible
 from soulkeep.service.context import Context, Part, advice
 from soulkeep.service.curator import Curated
+from soulkeep.wording import counted
 
 LearnedState = Literal["written", "declined", "not asked"]
 
@@ -46,7 +47,7 @@ class LeftOutAnswer(View):
 
     def as_text(self) -> str:
         """Return the part's name, where to find it, and its size."""
-        return f"{plain(self.name)} ({self.source}, {self.tokens:,} tokens)"
+        return f"{plain(self.name)} ({self.source}, {counted(self.tokens, 'token')})"
 
 
 class ContextAnswer(View):
@@ -133,7 +134,7 @@ class SuggestionAnswer(View):
 
     def as_text(self) -> str:
         """Return the entry in one line."""
-        return f"{self.section}, {self.tokens:,} tokens: {self.entry}"
+        return f"{self.section}, {counted(self.tokens, 'token')}: {self.entry}"
 
 
 class CuratedAnswer(View):
