@@ -71,6 +71,8 @@ def test_a_thread_is_created_and_shown_to_scripts(run: Run, kept: Home) -> None:
     assert (code, created["title"]) == (0, "Pier")
     assert kept.repository.threads.get_thread(created["id"]).system_prompt == "Speak of ships."
     assert run("create", "Quay")[1].startswith("Created ")
+    again = run("create", " pier ")[1]
+    assert f"There are others of this title:\n  {created['id']} · " in again
 
     shown = json.loads(run("show", created["id"], "--json")[1])
     assert shown["system_prompt"] == "Speak of ships."

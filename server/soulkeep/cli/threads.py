@@ -47,8 +47,10 @@ def threads() -> None:
 def create(title: str, system_prompt: str | None, *, as_json: bool) -> None:
     """Create a thread, for memories and messages to belong to."""
     with opened_home() as home:
-        thread = home.threads.create_thread(title, system_prompt)
-    report(as_json, asdict(thread), f"Created {_line(thread)}")
+        started = home.threads.start(title, system_prompt, new=True)
+    others = [f"  {_line(thread)}" for thread in started.namesakes]
+    heading = ["There are others of this title:"] if others else []
+    report(as_json, asdict(started.thread), f"Created {_line(started.thread)}", *heading, *others)
 
 
 @threads.command("list")
