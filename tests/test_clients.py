@@ -279,7 +279,9 @@ def test_the_inspector_drives_the_tools_for_documents_and_the_context(
     assert "lives in Kraków" in (tmp_path / "MEMORY.md").read_text(encoding="utf-8")
     assert curated["tokens"] < curated["budget"]
     assert proposed["state"] == "not asked"
-    assert changed["prompt"]["mcp_name"] == "tone"
+    assert changed["consent"] == "not asked"
+    done = _run([str(COMMAND), "prompts", "activate", "1", "--home", str(tmp_path)])
+    assert done.returncode == 0, done.stderr
     parts = [part["name"] for part in inspector.call("get_context")["parts"]]
     assert parts == ["SOUL.md", "Global prompt: Tone", "MEMORY.md", "Today's log"]
     (match, *_) = inspector.call("recall", query="Where does the user live?")["matches"]
@@ -348,13 +350,13 @@ def test_the_inspector_lists_the_prompt_that_the_user_added(
     _assert_tone(inspector.call("list_prompts")["prompts"])
 
 
-def test_the_inspector_exits_with_a_tool_error_when_the_limit_is_zero(inspector: Inspector) -> None:
-    done = inspector.run(*_call("recall", {"query": "ledger", "limit": 0}))
+def test_the_inspector_exits_with_a_tool_error_when_the_limit_is_too_high(inspector: Inspector) -> None:
+    done = inspector.run(*_call("recall", {"query": "ledger", "limit": 1_000}))
 
     assert done.returncode == TOOL_IS_ERROR, done.stderr
     result = json.loads(done.stdout)["result"]
     assert result["isError"] is True
-    assert "`limit`: input should be greater than or equal to 1" in result["content"][0]["text"]
+    assert "`limit`: must be at most 100" in result["content"][0]["text"]
 
 
 def test_the_inspector_reads_both_documents(inspector: Inspector) -> None:
@@ -402,7 +404,7 @@ def test_a_typescript_client_recalls_what_it_remembered_in_its_thread(seen: dict
     assert thread["title"] == "Café ledger"
 
     assert _structured(seen["remembered"])["receipts"] == [
-        {"id": 1, "stored": True, "memory_type": "fact"}
+        {"id": 1, "stored": True, "memory_type": "fact", "thread_id": thread["id"]}
     ]
     (match,) = _structured(seen["recalled"])["matches"]
     assert (match["id"], match["content"], match["thread_id"]) == (1, LEDGER, thread["id"])
@@ -415,7 +417,7 @@ def test_a_typescript_client_lists_the_prompt_that_the_user_added(seen: dict[str
 
 def test_a_typescript_client_is_told_what_is_wrong_with_its_call(seen: dict[str, Any]) -> None:
     assert seen["refused"]["isError"] is True
-    assert "`limit`: input should be greater than or equal to 1" in seen["refused"]["content"][0]["text"]
+    assert "`limit`: must be at most 100" in seen["refused"]["content"][0]["text"]
 
 
 def test_a_typescript_client_reads_both_documents(seen: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ const seen = {
   thread,
   remembered: await call("remember", { content, thread_id }),
   recalled: await call("recall", { query: "Who keeps the ledger?", thread_id }),
-  refused: await call("recall", { query: "ledger", limit: 0 }),
+  refused: await call("recall", { query: "ledger", limit: 1000 }),
   prompts: await call("list_prompts", {}),
   progress,
   updated: await subscription.told,
