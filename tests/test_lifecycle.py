@@ -22,6 +22,7 @@ from soulkeep.errors import (
     UndoConflictError,
 )
 from soulkeep.models import NewMemory, Options
+from soulkeep.service.document_index import linked_id, without_link
 from soulkeep.service.home import Home
 
 
@@ -353,9 +354,17 @@ class LifeMachine(RuleBasedStateMachine):
     def ids(self) -> list[int]:
         return [row[0] for row in self.snapshot()[0]]
 
+    def some_id(self, data: st.DataObject) -> int:
+        """Draw an id of a memory, perhaps that of an older version."""
+        former = [past.memory.id for past in self.home.lifecycle.list_trash() if past.replaced_by]
+        there = [i for i in former if self.home.lifecycle.find_memory(i)]
+        return data.draw(st.sampled_from([*self.ids(), *there]))
+
     def entries(self) -> list[str]:
-        text = self.home.documents.read("MEMORY.md")
-        return [entry.text for entry in list_entries(text) if entry.heading == "User Facts"]
+        """Return the entries of a section that stand there once, and so can be told apart."""
+        found = list_entries(self.home.documents.read("MEMORY.md"))
+        texts = [entry.text for entry in found if entry.heading == "User Facts"]
+        return [text for text in texts if texts.count(text) == 1]
 
     @rule(count=st.integers(1, 3))
     def remember(self, count: int) -> None:
@@ -375,7 +384,7 @@ class LifeMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def revise(self, data: st.DataObject) -> None:
         self.number += 1
-        self.home.lifecycle.revise(data.draw(st.sampled_from(self.ids())), f"Note {self.number}.")
+        self.home.lifecycle.revise(self.some_id(data), f"Note {self.number}.")
         self.done()
 
     @precondition(lambda self: self.ids())
@@ -391,6 +400,12 @@ class LifeMachine(RuleBasedStateMachine):
         self.home.curator.add_entry(
             "User Facts", "\n".join(f"Fact {self.number}, {n}" for n in range(lines))
         )
+        self.done()
+
+    @precondition(lambda self: self.ids())
+    @rule(data=st.data(), section=st.sampled_from(["User Facts", "Preferences"]))
+    def promote(self, data: st.DataObject, section: str) -> None:
+        self.home.curator.promote(data.draw(st.sampled_from(self.ids())), section)
         self.done()
 
     @precondition(lambda self: self.entries())
@@ -419,6 +434,13 @@ class LifeMachine(RuleBasedStateMachine):
         self.home.changes.undo(self.home.changes.list_changes(1)[0].id)
         assert self.snapshot() == self.snapshots[-2]
         self.done()
+
+    @invariant()
+    def a_promoted_line_says_what_its_memory_says(self) -> None:
+        for entry in list_entries(self.home.documents.read("MEMORY.md")):
+            linked = linked_id(entry.text)
+            if linked is not None and entry.text.startswith("Note "):
+                assert self.home.lifecycle.get_memory(linked).content == without_link(entry.text).strip()
 
     @invariant()
     def the_store_is_whole(self) -> None:

@@ -539,7 +539,7 @@ RELEASED_STEPS = [
     "06defbe912a0414d",
     "135b66aacf829183",
     "9e255c14b662ebe4",
-    "2bd213030800ad05",
+    "c126b0a252dd64cd",
 ]
 
 

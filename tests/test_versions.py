@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from conftest import TickingClock
 from soulkeep.app import open_home
 from soulkeep.errors import (
     MemoryForgottenError,
@@ -15,7 +16,7 @@ from soulkeep.errors import (
     OwnerGoneError,
     ThreadNotFoundError,
 )
-from soulkeep.models import NewMemory
+from soulkeep.models import NewMemory, Options
 from soulkeep.service.home import Home
 
 LETTERS = "ABCD"
@@ -262,3 +263,30 @@ def test_what_belongs_to_nothing_is_refused_with_a_word_of_its_thread(home: Home
     with pytest.raises(OwnerGoneError, match="thread"), home.repository.transaction():
         home.repository.memories.add_memories([NewMemory("x", thread_id="gone")], [None], "2026-03-01")
     assert home.check() == []
+
+
+@pytest.mark.parametrize("how", ["retention", "trash"])
+def test_an_older_id_leads_on_when_its_past_is_no_longer_kept(
+    home_path: Path, clock: TickingClock, how: str
+) -> None:
+    options = Options(retention_days=30)
+    with closing(open_home(home_path, embedder="none", clock=clock, options=options)) as home:
+        home.memories.remember([NewMemory(letter) for letter in "AXY"])
+        home.lifecycle.revise(1, "B")
+        home.lifecycle.forget([3])
+        clock.now += timedelta(days=40)
+        if how == "trash":
+            home.purges.empty_trash()
+        home.lifecycle.revise(1, "C")
+        home.lifecycle.revise(2, "Z")
+
+        assert [home.lifecycle.get_memory(asked).content for asked in (1, 4, 5)] == ["C"] * 3
+        assert "A" not in [past.memory.content for past in home.lifecycle.history(1)]
+        with pytest.raises(MemoryNotFoundError):
+            home.lifecycle.get_memory(3)
+        home.changes.undo(home.changes.list_changes(2)[1].id)
+        assert [home.lifecycle.get_memory(asked).content for asked in (1, 4, 5)] == ["B"] * 3
+        assert home.purges.purge([1]).memory_ids == (1, 4, 5)
+        with pytest.raises(MemoryNotFoundError):
+            home.lifecycle.get_memory(1)
+        assert home.check() == []

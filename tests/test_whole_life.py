@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from soulkeep.app import open_home
 from soulkeep.errors import SoulkeepError
-from soulkeep.models import MEMORY_TYPES, NewMemory, NewMessage
+from soulkeep.models import MEMORY_TYPES, Memory, NewMemory, NewMessage
 from soulkeep.service.home import Home
 
 TEXTS = st.sampled_from(["tea", "coffee", "tea and coffee", "水", "slates", "a roof"])
@@ -135,12 +135,16 @@ def _called(home: Home | None, name: str, arguments: Any, named: Any) -> Any:
     return method(*arguments, **named)
 
 
+Statement = tuple[str, str, str | None, str | None]
+"""What a memory says: its content, type, thread and subject."""
+
+
 @dataclass
 class Model:
     """What a home holds, as plain values by id."""
 
-    memories: dict[int, tuple[str, str, str | None]] = field(default_factory=dict)
-    trash: dict[int, tuple[str, str, str | None]] = field(default_factory=dict)
+    memories: dict[int, Statement] = field(default_factory=dict)
+    trash: dict[int, Statement] = field(default_factory=dict)
     threads: dict[str, tuple[str, str | None, bool]] = field(default_factory=dict)
     prompts: dict[int, tuple[str, str, bool, int]] = field(default_factory=dict)
     messages: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -185,12 +189,17 @@ class WholeLife(RuleBasedStateMachine):
 
     # Memories.
 
-    @rule(data=st.data(), content=TEXTS, kind=st.sampled_from(MEMORY_TYPES))
-    def remember(self, data: st.DataObject, content: str, kind: str) -> None:
+    @rule(
+        data=st.data(),
+        content=TEXTS,
+        kind=st.sampled_from(MEMORY_TYPES[:2]),
+        subject=st.sampled_from([None, "Ada"]),
+    )
+    def remember(self, data: st.DataObject, content: str, kind: str, subject: str | None) -> None:
         former = copy.deepcopy(self.model)
         thread = data.draw(st.sampled_from([None, *self.model.threads]))
-        (receipt,) = self.act("memories.remember", [NewMemory(content, kind, thread)])
-        known = (content, kind, thread)
+        (receipt,) = self.act("memories.remember", [NewMemory(content, kind, thread, subject=subject)])
+        known = (content, kind, thread, subject)
         assert receipt.stored == (known not in self.model.memories.values())
         self.model.memories.setdefault(receipt.id, known)
         self.made(former)
@@ -202,23 +211,32 @@ class WholeLife(RuleBasedStateMachine):
         ids = data.draw(
             st.lists(st.sampled_from(list(self.model.memories)), min_size=1, max_size=3, unique=True)
         )
-        content = f"in place of {ids}"
+        content = data.draw(st.sampled_from([f"in place of {ids}", "tea", "a roof"]))
         (receipt,) = self.act("memories.remember", [NewMemory(content)], replaces=ids)
-        for memory_id in ids:
+        assert set(receipt.replaced) == set(ids) - {receipt.id}
+        for memory_id in receipt.replaced:
             self.model.trash[memory_id] = self.model.memories.pop(memory_id)
-        self.model.memories.setdefault(receipt.id, (content, "fact", None))
+        known = self.model.memories.setdefault(receipt.id, (content, "fact", None, None))
+        assert known == (content, "fact", None, None)
         self.made(former)
 
     @precondition(lambda self: self.model.memories)
     @rule(data=st.data())
     def revise(self, data: st.DataObject) -> None:
         former = copy.deepcopy(self.model)
-        memory_id = self.some(data, self.model.memories)
-        _, kind, thread = self.model.memories[memory_id]
+        asked = self.some(data, {**self.model.memories, **self.model.trash})
+        newest = self.act("lifecycle.find_memory", asked)
         content = f"version {self.turn}"
-        receipt = self.act("lifecycle.revise", memory_id, content)
-        self.model.trash[memory_id] = self.model.memories.pop(memory_id)
-        self.model.memories[receipt.id] = (content, kind, thread)
+        if newest is None:
+            with pytest.raises(RefusedError):
+                self.act("lifecycle.revise", asked, content)
+            return
+        assert asked not in self.model.memories or newest.id == asked
+        _, kind, thread, subject = self.model.memories[newest.id]
+        receipt = self.act("lifecycle.revise", asked, content)
+        self.model.trash[newest.id] = self.model.memories.pop(newest.id)
+        self.model.memories[receipt.id] = (content, kind, thread, subject)
+        assert self.act("lifecycle.get_memory", asked).id == receipt.id
         self.made(former)
 
     @precondition(lambda self: self.model.memories)
@@ -251,7 +269,8 @@ class WholeLife(RuleBasedStateMachine):
         memory_id = self.some(data, self.model.memories)
         thread = data.draw(st.sampled_from([None, *self.model.threads]))
         self.act("lifecycle.move", [memory_id], thread)
-        self.model.memories[memory_id] = (*self.model.memories[memory_id][:2], thread)
+        content, kind, _, subject = self.model.memories[memory_id]
+        self.model.memories[memory_id] = (content, kind, thread, subject)
         self.made(former)
 
     @precondition(lambda self: self.model.memories or self.model.trash)
@@ -301,12 +320,12 @@ class WholeLife(RuleBasedStateMachine):
         deleted = self.act("threads.delete", thread_id, fate)
         del self.model.threads[thread_id]
         for memory_id in deleted.memory_ids:
-            content, kind, thread = self.model.memories.pop(memory_id)
+            content, kind, thread, subject = self.model.memories.pop(memory_id)
             assert thread == thread_id
             if fate == "global":
-                self.model.memories[memory_id] = (content, kind, None)
+                self.model.memories[memory_id] = (content, kind, None, subject)
             else:
-                self.model.trash[memory_id] = (content, kind, thread)
+                self.model.trash[memory_id] = (content, kind, thread, subject)
         self.model.messages = {i: m for i, m in self.model.messages.items() if m[0] != thread_id}
         self.made(former)
 
@@ -381,7 +400,7 @@ class WholeLife(RuleBasedStateMachine):
         """Take over which memories can be restored: more than before, as undoing is a change too."""
         past = self.act("lifecycle.list_trash", 1000)
         gone = {p.memory.id: p.memory for p in past}
-        self.model.trash = {i: (m.content, m.memory_type, m.thread_id) for i, m in sorted(gone.items())}
+        self.model.trash = {i: _statement(m) for i, m in sorted(gone.items())}
         assert not self.model.trash.keys() & self.model.memories.keys()
 
     # The rest of what can be done at any time.
@@ -405,7 +424,7 @@ class WholeLife(RuleBasedStateMachine):
             for message in self.act("messages.list_messages", thread.id, 200).messages
         }
         assert (
-            {m.id: (m.content, m.memory_type, m.thread_id) for m in memories},
+            {m.id: _statement(m) for m in memories},
             {t.id: (t.title, t.system_prompt, t.archived) for t in threads},
             {p.id: (p.name, p.content, p.is_active, p.priority) for p in prompts},
             messages,
@@ -419,7 +438,7 @@ class WholeLife(RuleBasedStateMachine):
             found = self.act("memories.recall", "tea coffee", limit=100).matches
             assert {match.memory.id for match in found} == {
                 i
-                for i, (content, _, _) in self.model.memories.items()
+                for i, (content, *_) in self.model.memories.items()
                 if "tea" in content or "coff" in content
             }
 
@@ -428,6 +447,10 @@ class WholeLife(RuleBasedStateMachine):
             for actor in self.team():
                 actor.close()
             shutil.rmtree(self.folder)
+
+
+def _statement(memory: Memory) -> Statement:
+    return memory.content, memory.memory_type, memory.thread_id, memory.subject
 
 
 class LifeInTwoProcesses(WholeLife):

@@ -101,6 +101,11 @@ def newer_text(older: int, newest: int) -> str:
     return f"#{older} is now #{newest}."
 
 
+def became_text(older: int, newest: int) -> str:
+    """Say which memory an older id led to, where that one is gone now."""
+    return f"#{older} had become #{newest}."
+
+
 def line_text(change: LineChange) -> str:
     """Say what became of a line of MEMORY.md that a memory was promoted to."""
     where = f" in {plain(change.section)}" if change.section else ""
@@ -295,13 +300,14 @@ class UndoneAnswer(View):
 
 
 class PurgedAnswer(View):
-    """What became of a purge; `kept_in` names where the text may still stand.
+    """What became of a purge; `kept_in` names where the text may still stand, `notes` older ids.
 
     `command` is what is left to the user: the purge where nobody was asked, else the end of it.
     """
 
     state: PurgeState
     memory_ids: Items[int] = ()
+    notes: Items[str] = ()
     kept_in: Items[str] = ()
     more_places: Count = 0
     command: str = ""
@@ -312,6 +318,7 @@ class PurgedAnswer(View):
         return cls(
             state="erased",
             memory_ids=purged.memory_ids,
+            notes=tuple(became_text(*pair) for pair in list(purged.newer.items())[:_SHOWN]),
             kept_in=tuple(map(plain, purged.kept_in[:_SHOWN])),
             more_places=max(len(purged.kept_in) - _SHOWN, 0),
             command="" if purged.is_final else command,
@@ -329,4 +336,5 @@ class PurgedAnswer(View):
         again = (
             f" Other processes were reading; the user ends it: {self.command}" if self.command else ""
         )
-        return f"Erased for good: {ids}.{kept}{again}"
+        notes = "".join(f" {note}" for note in self.notes)
+        return f"Erased for good: {ids}.{notes}{kept}{again}"

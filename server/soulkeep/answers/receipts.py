@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from soulkeep.answers import Items, Prose, View, runs
-from soulkeep.answers.lifecycle import line_text
+from soulkeep.answers.lifecycle import became_text, line_text
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line
 from soulkeep.models import NewMemory
@@ -62,7 +62,7 @@ class ReceiptAnswer(View):
             duplicate_of=None if receipt.stored else receipt.id,
             replaced=receipt.replaced,
             notes=(
-                *(f"#{older} had become #{newer}." for older, newer in led),
+                *(became_text(older, newer) for older, newer in led),
                 *map(line_text, receipt.lines[:_NAMED]),
             ),
             similar=tuple(SimilarAnswer.of(s) for s in receipt.similar or () if _is_close(s)),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from soulkeep.answers import BOUND, Item, Items, Prose, View, command, cut, fit_items, weight
+from soulkeep.answers.lifecycle import line_text
 from soulkeep.answers.messages import MessageAnswer
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, under_heading, visible
@@ -19,6 +20,7 @@ _SHOWN_PROMPT = 4_000
 """How many characters of a prompt a command for the user holds."""
 _SHOWN_TITLE = 80
 _SHOWN_NAMESAKES = 5
+_SHOWN_LINES = 20
 
 _AnItem = TypeVar("_AnItem", bound=Item)
 
@@ -134,6 +136,7 @@ class ManagedAnswer(View):
         fate = "became global" if deleted.fate == "global" else "went to the trash"
         memories, messages = len(deleted.memory_ids), deleted.message_count
         became = f"{counted(messages, 'message')} went with it; {counted(memories, 'memory')} {fate}."
+        became = " ".join([became, *map(line_text, deleted.lines[:_SHOWN_LINES])])
         answer = cls.of("delete", [deleted.thread], days)
         return answer.model_copy(update={"became": became, "change_id": deleted.change_id})
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import click
 
+from soulkeep.answers.lifecycle import became_text
 from soulkeep.cli.commands import Command
 from soulkeep.cli.options import current_days, home_option, json_option, opened_home, yes_option
 from soulkeep.cli.tables import print_table
@@ -85,6 +86,8 @@ def _report(purged: Purged | None, *, as_json: bool) -> None:
     gone = f"{counted(len(purged.memory_ids), 'memory')}, " if purged.memory_ids else ""
     took = f"{counted(purged.lines, 'line')} of MEMORY.md, {counted(purged.texts, 'former text')}"
     say(f"Erased: {gone}{took}.")
+    for pair in purged.newer.items():
+        say(became_text(*pair))
     for backup in purged.backups:
         say(f"Written anew without them: backup {backup}")
     if purged.kept_in:

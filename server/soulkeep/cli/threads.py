@@ -8,6 +8,7 @@ from typing import TextIO
 import click
 from pydantic import TypeAdapter
 
+from soulkeep.answers.lifecycle import line_text
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import current_days, home_option, json_option, opened_home, yes_option
 from soulkeep.cli.shapes import digest_shape, page_shape
@@ -245,4 +246,5 @@ def _deleted_lines(deleted: Deleted) -> Sequence[str]:
         f"{counted(deleted.message_count, 'message')} went with it;"
         f" {counted(len(deleted.memory_ids), 'memory')} {became}."
         f" To have it all back: `soulkeep undo {deleted.change_id}`.",
+        *map(line_text, deleted.lines),
     )

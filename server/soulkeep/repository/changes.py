@@ -157,21 +157,26 @@ class ChangeTable:
             for change, kind, key, before, after, by in rows
         ]
 
-    def replacements(self, memory_ids: Iterable[int]) -> dict[int, int]:
-        """Return for memories that went last because another came in their place the id of that one."""
+    def latest_ids(self, memory_ids: Iterable[int]) -> dict[int, int]:
+        """Return for each id the last that came in its place, one after another; or the id itself."""
+        # What the log says last of a memory counts: 0 where that is not that another took its place.
         rows = self._database.execute(
-            "SELECT w.value, (SELECT iif(r.after IS NULL, r.replaced_by, NULL) FROM changed_rows AS r"
-            " WHERE r.kind = 'memories' AND r.key = CAST(w.value AS TEXT)"
-            " ORDER BY r.change_id DESC LIMIT 1) FROM json_each(?) AS w",
+            "WITH RECURSIVE chain (asked, id, step) AS (SELECT value, value, 0 FROM json_each(?)"
+            " UNION ALL SELECT asked, ifnull((SELECT iif(r.after IS NULL, ifnull(r.replaced_by, 0), 0)"
+            " FROM changed_rows AS r WHERE r.kind = 'memories' AND r.key = CAST(chain.id AS TEXT)"
+            " ORDER BY r.change_id DESC LIMIT 1),"
+            " (SELECT later_id FROM former_ids WHERE memory_id = chain.id)), step + 1"
+            " FROM chain WHERE id)"
+            " SELECT asked, id FROM chain WHERE id ORDER BY step",
             (json.dumps(sorted(set(memory_ids))),),
         )
-        return {memory_id: later for memory_id, later in rows if later is not None}
+        return dict(rows)
 
     def replaced_by(self, memory_ids: Iterable[int]) -> set[int]:
         """Return the ids of the memories in whose place one of these came."""
         rows = self._database.execute(
-            "SELECT DISTINCT key FROM changed_rows WHERE kind = 'memories'"
-            " AND replaced_by IN (SELECT value FROM json_each(?))",
+            "SELECT DISTINCT key FROM changed_rows"
+            " WHERE replaced_by IN (SELECT value FROM json_each(?))",
             (json.dumps(sorted(memory_ids)),),
         )
         return {int(row[0]) for row in rows}
@@ -225,9 +230,12 @@ class ChangeTable:
         )
         return [(row[0], row[1]) for row in rows]
 
-    def edits_of_documents(self) -> list[ChangedRow]:
-        """Return what changes did to documents, oldest first."""
-        return self._rows("kind = 'documents'")
+    def edits_of_documents(self, change_ids: Iterable[int] | None = None) -> list[ChangedRow]:
+        """Return what changes, or these of them, did to documents, oldest first."""
+        if change_ids is None:
+            return self._rows("kind = 'documents'")
+        wanted = json.dumps(sorted(set(change_ids)))
+        return self._rows("kind = 'documents' AND change_id IN (SELECT value FROM json_each(?))", wanted)
 
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""
@@ -243,12 +251,24 @@ class ChangeTable:
 
     def delete_all(self) -> int:
         """Delete all changes; inside a transaction. Return how many there were."""
-        return len(self._database.execute("DELETE FROM changes RETURNING id"))
+        return self._delete_changes("TRUE")
 
     def delete_before(self, moment: str) -> int:
         """Delete changes made before a timestamp; inside a transaction. Return how many."""
-        rows = self._database.execute("DELETE FROM changes WHERE made_at < ? RETURNING id", (moment,))
-        return len(rows)
+        return self._delete_changes("made_at < ?", moment)
+
+    def _delete_changes(self, which: str, *values: object) -> int:
+        """Delete changes, but not to which memories the ids of others lead."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO former_ids (memory_id, later_id)"
+            " SELECT CAST(r.key AS INTEGER), r.replaced_by FROM changed_rows AS r"
+            f" WHERE r.change_id IN (SELECT id FROM changes WHERE {which})"
+            " AND r.kind = 'memories' AND r.after IS NULL AND r.replaced_by IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM changed_rows AS later WHERE later.kind = 'memories'"
+            " AND later.key = r.key AND later.change_id > r.change_id)",
+            values,
+        )
+        return len(self._database.execute(f"DELETE FROM changes WHERE {which} RETURNING id", values))
 
     def _columns_of(self, kind: TableName) -> list[str]:
         if kind not in self._columns:

@@ -1,9 +1,9 @@
 """Every table of the store, and how a file is brought to the current schema.
 
 Canonical tables hold what the user said: threads, memories, global_prompts, prompt_consents,
-sessions, messages, usage_records, audit_log, changes. Derived ones (vec_memories, memories_fts,
-messages_fts) can be rebuilt from them; store_facts, memory_changes, pending_vectors and
-document_states speak of the derived ones.
+sessions, messages, usage_records, audit_log, changes, former_ids. Derived ones (vec_memories,
+memories_fts, messages_fts) can be rebuilt from them; store_facts, memory_changes, pending_vectors
+and document_states speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -254,6 +254,12 @@ THREADS_BY_ACTIVITY = "CREATE INDEX threads_by_activity ON threads (last_active_
 
 PENDING_VECTORS = "CREATE TABLE pending_vectors (memory_id INTEGER PRIMARY KEY)"
 
+CHANGED_ROWS_BY_REPLACEMENT = """
+CREATE INDEX changed_rows_by_replacement ON changed_rows (replaced_by) WHERE replaced_by IS NOT NULL"""
+
+# Which memory came in the place of one whose changes are no longer kept.
+FORMER_IDS = "CREATE TABLE former_ids (memory_id INTEGER PRIMARY KEY, later_id INTEGER NOT NULL)"
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -273,7 +279,14 @@ STEPS: tuple[tuple[str, ...], ...] = (
     DOCUMENT_ENTRIES,
     EXPIRY_AND_CHANGES,
     MESSAGE_WORDS,
-    (STORE_ID, PROMPT_CONSENTS, THREADS_BY_ACTIVITY, PENDING_VECTORS),
+    (
+        STORE_ID,
+        PROMPT_CONSENTS,
+        THREADS_BY_ACTIVITY,
+        PENDING_VECTORS,
+        CHANGED_ROWS_BY_REPLACEMENT,
+        FORMER_IDS,
+    ),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

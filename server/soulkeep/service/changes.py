@@ -213,7 +213,7 @@ class Changes(ChangeLog):
         """
         session = session or self._sessions.current()
         vectors = self._vectors(rows, session)
-        removed = {int(row.key): self._lines.removed_with(row) for row in rows}
+        removed = self._lines.removed_with(rows)
         fitting = [hunk for hunks in removed.values() for hunk in hunks if self._lines.fit(hunk)]
         edits = [row_of(MEMORY, fitting)] if fitting else []
         try:

@@ -30,7 +30,7 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
-from soulkeep.service.versions import earlier_ids, latest_ids, newest_versions
+from soulkeep.service.versions import earlier_ids, newest_versions
 
 MAX_PAGE = 1_000
 
@@ -104,7 +104,7 @@ class Lifecycle:
 
     def find_memory(self, memory_id: int) -> Memory | None:
         """Return the memory that an id leads to, as `get_memory` does; None where it is gone."""
-        latest = latest_ids(self._repository, [memory_id])[memory_id]
+        latest = self._repository.changes.latest_ids([memory_id])[memory_id]
         return self._repository.memories.list_by_ids([latest]).get(latest)
 
     def history(self, memory_id: int) -> list[Past]:
@@ -115,7 +115,7 @@ class Lifecycle:
         Raises:
             MemoryNotFoundError: There is none with this id, neither now nor in the kept past.
         """
-        latest = latest_ids(self._repository, [memory_id])[memory_id]
+        latest = self._repository.changes.latest_ids([memory_id])[memory_id]
         versions = earlier_ids(self._repository, [latest]) | {memory_id}
         rows = self._repository.changes.rows_about("memories", *map(str, versions))
         if not rows:

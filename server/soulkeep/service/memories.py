@@ -42,7 +42,6 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
-from soulkeep.service.versions import latest_ids
 from soulkeep.service.word_cache import WordCache
 
 LEXICAL_CANDIDATES = 100
@@ -170,7 +169,9 @@ class Memories:
             MEANING if about_user else weights,
             find_dates(query, self._days.local(self._clock())),
             asks_when(query),
-            tuple(latest_ids(self._repository, ids).values()) if (ids := named_ids(query)) else (),
+            tuple(self._repository.changes.latest_ids(ids).values())
+            if (ids := named_ids(query))
+            else (),
             about_user,
         )
         return question, affordable(frequencies, count)

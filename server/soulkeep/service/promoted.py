@@ -15,7 +15,6 @@ from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import Edits, hunks_of, row_of
 from soulkeep.service.receipts import LineChange
 from soulkeep.service.validation import MAX_ENTRY
-from soulkeep.service.versions import latest_ids
 from soulkeep.words import same_text
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class PromotedLines:
         """Return the memories that went by the ids in MEMORY.md that link to them or older versions."""
         linked = self._linked()
         there = self._repository.memories.list_by_ids(linked)
-        led = latest_ids(self._repository, [i for i in linked if i not in there])
+        led = self._repository.changes.latest_ids([i for i in linked if i not in there])
         return {linked: gone[memory_id] for linked, memory_id in led.items() if memory_id in gone}
 
     def _changed(
@@ -110,12 +109,15 @@ class PromotedLines:
         rows = self._repository.changes.rows_about("memories", str(linked))
         return {owner.content, *(row.before["content"] for row in rows if row.before)}
 
-    def removed_with(self, row: ChangedRow) -> list[Hunk]:
-        """Return what removed the lines of a memory when it went by the change that a row is of."""
-        link = link_to(int(row.key))
-        edits = [r for r in self._repository.changes.rows_of(row.change_id) if r.key == MEMORY]
-        hunks = [hunk for edit in edits for hunk in hunks_of(edit)]
-        return [hunk for hunk in hunks if link in hunk.removed and not hunk.added.strip()]
+    def removed_with(self, rows: Sequence[ChangedRow]) -> dict[int, list[Hunk]]:
+        """Return for memories that are gone what removed their lines, when they went by these rows."""
+        edits = self._repository.changes.edits_of_documents(row.change_id for row in rows)
+        hunks = [hunk for edit in edits if edit.key == MEMORY for hunk in hunks_of(edit)]
+        removed = [hunk for hunk in hunks if not hunk.added.strip()]
+        return {
+            int(row.key): [hunk for hunk in removed if link_to(int(row.key)) in hunk.removed]
+            for row in rows
+        }
 
     def fit(self, hunk: Hunk) -> bool:
         """Whether what a hunk removed has a place in MEMORY.md as it is now."""

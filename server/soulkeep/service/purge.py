@@ -1,9 +1,9 @@
 """The one act without a way back: taking memories, and all that was kept of them, out of every file."""
 
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
-from soulkeep.service.versions import earlier_ids, latest_ids
+from soulkeep.service.versions import earlier_ids
 from soulkeep.words import same_text
 
 _OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"
@@ -36,10 +36,14 @@ _WORDS = 40
 
 @dataclass(frozen=True, slots=True)
 class PurgePlan:
-    """What a purge takes: memories, live or not, with every version of each and what they replaced."""
+    """What a purge takes: memories, live or not, with every version of each and what they replaced.
+
+    `newer` holds, for ids of older versions that were given, the newest ones.
+    """
 
     memory_ids: tuple[int, ...]
     versions: tuple[Memory, ...]
+    newer: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Purged:
     `lines` were promoted from the memories to MEMORY.md; `texts` are former texts of documents that held
     them; `backups` were rewritten. `kept_in` names rows, documents, former texts and backups that may
     still say it; without `is_final`, so does the store's log until other processes stop reading.
+    `newer` is as in the plan.
     """
 
     memory_ids: tuple[int, ...]
@@ -57,6 +62,7 @@ class Purged:
     backups: tuple[str, ...] = ()
     kept_in: tuple[str, ...] = ()
     is_final: bool = True
+    newer: Mapping[int, int] = field(default_factory=dict)
 
 
 class Purges:
@@ -129,7 +135,7 @@ class Purges:
             *_documents_saying(self._documents, plan),
             *(f"backup {name}" for name in self._backups.list_others(rewritten)),
         )
-        return Purged(plan.memory_ids, lines, texts, rewritten, kept_in, is_final)
+        return Purged(plan.memory_ids, lines, texts, rewritten, kept_in, is_final, plan.newer)
 
     def empty_trash(self, session: Session | None = None) -> Purged:
         """Take out of the store all that was deleted or changed, and all former texts of documents.
@@ -212,15 +218,16 @@ def _unfinished(done: str, kept_in: Sequence[str], *, marked: bool) -> Iterator[
 
 def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> PurgePlan:
     """Follow memories to their newest versions and back to all that those replaced."""
-    latest = latest_ids(repository, memory_ids)
+    latest = repository.changes.latest_ids(memory_ids)
     found = {
         memory_id: _versions(repository, memory_id)
         for memory_id in sorted(earlier_ids(repository, latest.values()) | latest.keys())
     }
     for memory_id in memory_ids if strict else ():
-        if not found[memory_id]:
+        if not found[latest[memory_id]]:
             raise MemoryNotFoundError(memory_id)
-    return PurgePlan(tuple(found), tuple(v for of_one in found.values() for v in of_one))
+    newer = {asked: memory_id for asked, memory_id in latest.items() if asked != memory_id}
+    return PurgePlan(tuple(found), tuple(v for of_one in found.values() for v in of_one), newer)
 
 
 def _versions(repository: Repository, memory_id: int) -> list[Memory]:

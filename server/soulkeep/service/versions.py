@@ -14,7 +14,7 @@ def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[i
         MemoryForgottenError: What it leads to is in the trash.
         MemoryNotFoundError: There is none with this id, and none came in its place.
     """
-    led = latest_ids(repository, memory_ids)
+    led = repository.changes.latest_ids(memory_ids)
     found = repository.memories.list_by_ids(list(led.values()))
     for asked, memory_id in led.items():
         if memory_id not in found:
@@ -22,14 +22,6 @@ def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[i
                 raise MemoryForgottenError(memory_id)
             raise MemoryNotFoundError(asked)
     return {asked: found[memory_id] for asked, memory_id in led.items()}
-
-
-def latest_ids(repository: Repository, memory_ids: Iterable[int]) -> dict[int, int]:
-    """Return for each id the last one that came in its place, which may itself be gone; or the id."""
-    led = {memory_id: memory_id for memory_id in memory_ids}
-    while later := repository.changes.replacements(led.values()):
-        led = {asked: later.get(memory_id, memory_id) for asked, memory_id in led.items()}
-    return led
 
 
 def earlier_ids(repository: Repository, memory_ids: Iterable[int]) -> set[int]:
