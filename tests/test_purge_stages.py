@@ -194,6 +194,9 @@ def test_what_a_killed_process_left_half_made_is_removed(
     kept = home.backups.make("one", on_demand=True)
     shutil.copytree(home.backups.folder / kept.id, home.backups.folder / ".rewriting" / "former")
     (home.path / f".{STORE_NAME}.part").write_bytes(b"quokka")
+    home.curator.add_entry("User Facts", "Has a cat.")
+    for part in (".MEMORY.md.part", "daily/.2026-03-01.md.part", "history/MEMORY.md/.unfinished.part"):
+        (home.path / part).write_bytes(b"quokka")
     home.close()
 
     home = make_home(embedder="none")

@@ -211,6 +211,19 @@ class Documents:
                 count += history.drop_versions(self._history(name))
         return count
 
+    def drop_leftovers(self) -> None:
+        """Remove what killed processes left of files half written.
+
+        Raises:
+            DocumentError: One cannot be removed.
+        """
+        with _writing(self.home), locked(self.home):
+            parts = [path.with_name(f".{path.name}.part") for path in map(self.home.joinpath, DOCUMENTS)]
+            parts += self.home.glob("daily/.????-??-??.md.part")
+            parts += self.home.glob("history/*/.unfinished.part")
+            for part in parts:
+                part.unlink(missing_ok=True)
+
     def read_all(self) -> tuple[dict[str, bytes], list[str]]:
         """Return every document by its name in the home, and the names of those that cannot be read."""
         names = [*DOCUMENTS, *(f"daily/{day.isoformat()}.md" for day in self.list_daily())]

@@ -120,6 +120,7 @@ class Purges:
         session = session or self._sessions.current()
         plan = self.plan(memory_ids, backups)
         tell("Looking through documents and their former texts")
+        self._documents.drop_leftovers()
         lines = _lines_taken(self._documents, plan)
         texts = _texts_rewritten(self._documents, plan)
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
@@ -147,6 +148,7 @@ class Purges:
             DocumentError: A former text cannot be removed.
         """
         session = session or self._sessions.current()
+        self._documents.drop_leftovers()
         texts = self._documents.drop_history()
         begun = _unfinished("the former texts of documents are gone", ["the store"], marked=False)
         with begun, self._repository.transaction():
