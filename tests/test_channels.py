@@ -344,3 +344,33 @@ async def test_the_transcript_in_the_architecture_is_what_a_model_gets(
         ARCHITECTURE.write_text(document, encoding="utf-8")
     (transcript,) = _TRANSCRIPT.findall(document)
     assert transcript == "".join(lines)
+
+
+async def test_what_is_refused_is_told_in_few_words_whatever_is_stored_or_sent(
+    client: Client, kept: Home, hostile_text: str
+) -> None:
+    sections = "\n".join(
+        f"## {n} {hostile_text[:3_000]}\n- {hostile_text[5_000:9_000]}" for n in range(50)
+    )
+    (kept.path / "MEMORY.md").write_text(f"# Notes\n\n{sections}\n", encoding="utf-8")
+    section = f"0 {hostile_text[:3_000]}".splitlines()[0]
+    refused: list[Call] = [
+        ("curate_memory", {"action": "add", "section": "Hobbies", "entry": "Chess."}),
+        ("curate_memory", {"action": "remove", "section": section, "entry": "Chess."}),
+        ("manage_thread", {"action": "resume", "thread_id": hostile_text[:150]}),
+        ("recall", {"query": hostile_text}),
+        ("recall", {"query": "x", "since": hostile_text}),
+        ("change_memory", {"action": hostile_text, "memory_ids": [1]}),
+        ("set_prompt", {"name": hostile_text[:150], "remove": True}),
+        ("undo", {"since": hostile_text[:150]}),
+        ("remember", {"memories": [{hostile_text: 1, "content": ""}] * 100}),
+    ]
+
+    for tool, arguments in refused:
+        result = await client.call_tool(tool, arguments)
+
+        assert result.is_error, (tool, result.content)
+        (block,) = result.content
+        assert block.type == "text"
+        assert len(block.text) < 2_000, (tool, len(block.text))
+        assert not set("\x1b\u2028\u202e") & set(block.text), tool
