@@ -379,7 +379,7 @@ async def test_the_context_is_the_same_as_tool_as_prompt_and_as_resource(
     assert resource.contents[0].text == text  # type: ignore[union-attr]
     assert [part["name"] for part in data["parts"]] == ["SOUL.md", "MEMORY.md", "Today's log"]
     assert all(part["text"] and part["source"] for part in data["parts"])
-    assert f"({data['tokens']:,} of 8,000 tokens.)" in text
+    assert f"({data['tokens']:,} of 4,000 tokens. Kept in all: " in text
     assert not {"left_out", "unreadable", "window_share"} & data.keys()
 
 

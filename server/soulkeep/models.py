@@ -269,7 +269,7 @@ class Options:
     """
 
     timezone: tzinfo | None = None
-    context_tokens: int = 8_000
+    context_tokens: int = 4_000
     memory_tokens: int = 2_000
     pressure: float = 0.7
     retention_days: int = 90

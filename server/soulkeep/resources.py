@@ -187,7 +187,7 @@ def _thread_text(home: Home, thread: Thread) -> str:
     if thread.system_prompt and thread.is_agreed:
         lines += ["", "## Its prompt", "", thread.system_prompt]
     elif thread.system_prompt:
-        from soulkeep.service.context import unagreed_note
+        from soulkeep.service.sections import unagreed_note
 
         note = plain(unagreed_note(thread.prompt_by))
         lines += ["", f"## {note} ({DATA})", "", fenced(thread.system_prompt)]

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
         default="",
         description="Says when a day begins: a name such as Europe/Berlin; unset, this machine's.",
     )
-    context_tokens: int = Field(default=8_000, ge=100, description="Size of a context, in tokens.")
+    context_tokens: int = Field(default=4_000, ge=100, description="Size of a context, in tokens.")
     memory_tokens: int = Field(default=2_000, ge=1, description="Size of MEMORY.md, in tokens.")
     pressure: float = Field(
         default=0.7, gt=0, lt=1, description="How full a window may be before an agent is told to save."

@@ -6,7 +6,8 @@ from typing import Literal
 
 from soulkeep.answers import Items, Prose, View, command, cut
 from soulkeep.fence import DATA, NOTE, fenced, heading, plain, under_heading, visible
-from soulkeep.service.context import Context, Part, advice
+from soulkeep.service.budget import NOTE as PARTS_NOTE
+from soulkeep.service.context import Context, Part
 from soulkeep.service.curator import Curated
 from soulkeep.wording import counted
 
@@ -38,18 +39,6 @@ class PartAnswer(View):
         return f"{heading(self.name, self.source)}\n{under_heading(self.text)}"
 
 
-class LeftOutAnswer(View):
-    """A part that found no room."""
-
-    name: str
-    source: str
-    tokens: int
-
-    def as_text(self) -> str:
-        """Return the part's name, where to find it, and its size."""
-        return f"{plain(self.name)} ({self.source}, {counted(self.tokens, 'token')})"
-
-
 class ContextAnswer(View):
     """The parts of the context in order, and what is left out; `advice` says what to save by now."""
 
@@ -57,7 +46,8 @@ class ContextAnswer(View):
     advice: Prose = ""
     parts: Items[PartAnswer]
     unreadable: Items[str] = ()
-    left_out: Items[LeftOutAnswer] = ()
+    left_out: Items[str] = ()
+    kept: Prose = ""
     tokens: int
     max_tokens: int
     is_estimated: bool = False
@@ -70,11 +60,12 @@ class ContextAnswer(View):
         pressure = context.pressure
         parts = tuple(PartAnswer.of(part) for part in context.parts)
         return cls(
-            note=f"Parts with is_data are {DATA}." if any(part.is_data for part in parts) else "",
-            advice=_advice(context),
+            note=PARTS_NOTE if any(part.is_data for part in parts) else "",
+            advice=context.advice,
             parts=parts,
             unreadable=context.unreadable,
-            left_out=tuple(LeftOutAnswer.model_validate(part) for part in context.left_out),
+            left_out=context.left_out,
+            kept=context.kept,
             tokens=context.tokens,
             max_tokens=context.max_tokens,
             is_estimated=not context.is_exact,
@@ -88,25 +79,14 @@ class ContextAnswer(View):
         blocks += [part.as_text() for part in self.parts]
         blocks += [f"Cannot be read: {problem}" for problem in self.unreadable]
         if self.left_out:
-            listed = ", ".join(part.as_text() for part in self.left_out)
-            blocks.append(f"Left out, for want of room in {self.max_tokens:,} tokens: {listed}.")
+            blocks.append("\n".join(["Left out, for want of room:", *self.left_out]))
         blocks = blocks or ["There is nothing to start with yet."]
         about = "about " if self.is_estimated else ""
-        share = "" if self.window_share is None else f" Your window is {self.window_share:.0%} full."
-        blocks.append(f"({about}{self.tokens:,} of {self.max_tokens:,} tokens.{share})")
+        is_said = self.window_share is None or self.advice
+        share = "" if is_said else f" Your window is {self.window_share:.0%} full."
+        kept = f" Kept in all: {self.kept}."
+        blocks.append(f"({about}{self.tokens:,} of {self.max_tokens:,} tokens.{share}{kept})")
         return "\n\n".join(blocks)
-
-
-def _advice(context: Context) -> str:
-    pressure = context.pressure
-    if pressure is None or not pressure.is_high:
-        return ""
-    steps = "\n".join(f"{n}. {step}" for n, step in enumerate(advice(context.thread), 1))
-    again = f"get_context(thread_id={context.thread.id})" if context.thread else "get_context"
-    return (
-        f"Your window is {pressure.share:.0%} full, past {pressure.threshold:.0%}. Save now, in this"
-        f" order:\n{steps}\nThen a new conversation goes on from {again}."
-    )
 
 
 class LoggedAnswer(View):

@@ -10,7 +10,7 @@ from soulkeep.answers.messages import MessageAnswer
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, under_heading, visible
 from soulkeep.models import ConsentState, Memory, Thread
-from soulkeep.service.context import unagreed_note
+from soulkeep.service.sections import unagreed_note
 from soulkeep.service.threads import Deleted, Digest, Started
 from soulkeep.wording import counted
 
@@ -81,8 +81,8 @@ class MemoryLine(Item):
 class ManagedAnswer(View):
     """The threads that were listed, or the one that was meant; change_id undoes its deletion.
 
-    `prompt` says what became of a prompt that was to be set. A `system_prompt` that the user did not
-    agree to is a note `prompt_by` an agent.
+    `prompt` says what became of a prompt that was to be set. The `system_prompt` is the user's
+    instruction; what they did not agree to is a `note_not_agreed_to`, `prompt_by` an agent.
     """
 
     note: Prose = ""
@@ -90,6 +90,7 @@ class ManagedAnswer(View):
     threads: Items[ThreadLine]
     prompt: str = ""
     system_prompt: str = ""
+    note_not_agreed_to: str = ""
     prompt_by: str = ""
     memories: Items[MemoryLine] = ()
     messages: Items[MessageAnswer] = ()
@@ -122,7 +123,8 @@ class ManagedAnswer(View):
         return answer.model_copy(
             update={
                 "note": NOTE,
-                "system_prompt": shown,
+                "system_prompt": shown if thread.is_agreed else "",
+                "note_not_agreed_to": "" if thread.is_agreed else shown,
                 "prompt_by": "" if thread.is_agreed else plain(thread.prompt_by or "an agent"),
                 "memories": tuple(remembered),
                 "messages": tuple(reversed(said)),
@@ -151,9 +153,9 @@ class ManagedAnswer(View):
         lines += [said for said in (self.became, self.prompt) if said]
         if self.change_id is not None:
             lines.append(f"To have it all back: `soulkeep undo {self.change_id}`.")
-        if self.system_prompt and self.prompt_by:
-            lines += [f"{unagreed_note(self.prompt_by)} ({DATA}):", fenced(self.system_prompt)]
-        elif self.system_prompt:
+        if self.note_not_agreed_to:
+            lines += [f"{unagreed_note(self.prompt_by)} ({DATA}):", fenced(self.note_not_agreed_to)]
+        if self.system_prompt:
             lines += ["Its prompt:", under_heading(self.system_prompt)]
         if self.memories:
             lines += [f"Its memories, decisions first ({DATA}):", *(m.as_text() for m in self.memories)]

@@ -9,7 +9,7 @@ from unicodedata import normalize
 from soulkeep.dates import day_words
 from soulkeep.days import Days
 from soulkeep.errors import MemoryNotFoundError
-from soulkeep.models import Embedding, Memory, MemoryFilter, NewMemory
+from soulkeep.models import MEMORY_TYPES, Embedding, Memory, MemoryFilter, NewMemory
 from soulkeep.repository.conditions import WHEN, conditions
 from soulkeep.repository.connection import Database
 from soulkeep.repository.full_text import fts_term, fts_text
@@ -108,6 +108,16 @@ class MemoryTable:
             " AND (:type IS NULL OR m.memory_type = :type)"
             f" ORDER BY {WHEN} DESC, m.id DESC LIMIT :limit",
             {"thread": thread_id, "type": memory_type, "limit": limit},
+        )
+        return [Memory._make(row) for row in rows]
+
+    def latest_global(self, limit: int) -> list[Memory]:
+        """Return of each type up to `limit` of the latest memories of no thread and no document."""
+        rows = self._database.execute(
+            f"SELECT {COLUMNS} FROM json_each(?) AS wanted JOIN memories AS m ON m.id IN"
+            f" (SELECT m.id FROM memories AS m WHERE m.memory_type = wanted.value"
+            f" AND m.thread_id IS NULL AND m.document IS NULL ORDER BY {WHEN} DESC, m.id DESC LIMIT ?)",
+            (json.dumps(MEMORY_TYPES), limit),
         )
         return [Memory._make(row) for row in rows]
 

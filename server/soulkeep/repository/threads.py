@@ -81,6 +81,19 @@ class ThreadTable:
         )
         return list(islice(found, limit if limit >= 0 else None))
 
+    def list_latest(self, limit: int) -> list[Thread]:
+        """Return up to `limit` threads, archived ones too, latest activity first."""
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM threads ORDER BY last_active_at DESC, rowid DESC LIMIT ?", (limit,)
+        )
+        return [_thread(row) for row in rows]
+
+    def count(self) -> tuple[int, int]:
+        """Return how many threads are active and how many archived."""
+        rows = self._database.execute("SELECT count(*), total(archived IS TRUE) FROM threads")
+        count, archived = rows[0]
+        return count - int(archived), int(archived)
+
     def find_titled(self, title: str) -> list[str]:
         """Return the ids of the threads whose titles read the same: active ones first, then latest."""
         rows = self._database.execute(

@@ -1,39 +1,42 @@
-"""What a conversation starts with: identity, instructions, curated notes, logs and fitting memories."""
+"""What a conversation starts with: identity, instructions, notes, memories and recent threads."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
-from itertools import islice
 
-from soulkeep.documents import DocumentName, Documents
 from soulkeep.embedders.tokens import TokenCounter
-from soulkeep.errors import DocumentError, InvalidInputError
-from soulkeep.models import Memory, Options, Session, Thread
-from soulkeep.repository import Repository
-from soulkeep.service.document_index import has_promoted
-from soulkeep.service.document_looks import MEMORY
-from soulkeep.service.memories import Memories
-from soulkeep.service.validation import MAX_LIMIT, MAX_QUERY, require_range, require_text
+from soulkeep.errors import InvalidInputError
+from soulkeep.models import Options, Session, Thread
+from soulkeep.service.budget import Budget, Section
+from soulkeep.service.sections import Sections
+from soulkeep.service.validation import MAX_QUERY, require_range, require_text
 
-MAX_TOKENS = 1_000_000
-MEMORIES = 10
-"""How many memories that fit the query or the thread's title are offered."""
+MAX_TOKENS = 20_000
+"""How large a context may be: about what clients hand to a model before they put it into a file."""
+
+_LEFT_OUT = 250
+"""How many tokens, an eighth of a small budget, are kept free to say what was left out."""
+_FRAME = 27
+"""The tokens of what stands around the parts in the structured form, the longer of the two, without the
+digits of two numbers, which are a token each."""
+_SHARE_OF_WINDOW = 20
+"""The tokens in which it says how full the window is."""
+
+# Shares of what the instructions leave, for a first round; the second gives what is left in this order.
+_NOTES, _TODAY, _YESTERDAY, _MEMORIES, _MESSAGES, _THREADS = 0.34, 0.1, 0.06, 0.3, 0.12, 0.08
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the context; `is_data` tells what is remembered from what is an instruction."""
+    """A piece of the context; `is_data` tells what is remembered from what is an instruction.
+
+    `tokens` are what it takes, heading included, in the larger of the two channels of an answer.
+    """
 
     name: str
     source: str
     text: str
     tokens: int
     is_data: bool
-
-    @property
-    def shown(self) -> str:
-        """The part under a line that names it; each line of what is data stands behind a bar."""
-        return _shown(self.name, self.source, self.text, is_data=self.is_data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,16 @@ class Pressure:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Parts in order, those that found no room, and documents that cannot be read, with the reason.
+    """Parts in order, what found no room and where it is, and documents that cannot be read.
 
-    `tokens` are those of the parts; `is_exact` says if a tokenizer counted them or they are estimated.
+    `kept` says how much is kept in all, `advice` what to save while the window fills. `tokens` are those
+    of the parts; `is_exact` says if a tokenizer counted them or they are estimated.
     """
 
     parts: tuple[Part, ...]
-    left_out: tuple[Part, ...]
+    left_out: tuple[str, ...]
+    kept: str
+    advice: str
     unreadable: tuple[str, ...]
     tokens: int
     max_tokens: int
@@ -69,17 +75,8 @@ class Context:
 class Contexts:
     """Assembles contexts."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        documents: Documents,
-        memories: Memories,
-        tokens: TokenCounter,
-        options: Options,
-    ) -> None:
-        self._repository = repository
-        self._documents = documents
-        self._memories = memories
+    def __init__(self, sections: Sections, tokens: TokenCounter, options: Options) -> None:
+        self._sections = sections
         self._tokens = tokens
         self._options = options
 
@@ -93,39 +90,68 @@ class Contexts:
         window_tokens: int | None = None,
         session: Session | None = None,
     ) -> Context:
-        """Put together what fits into `max_tokens` (from 100 on; a setting gives the default).
+        """Put together what is worth most in `max_tokens` (100 to 20,000; a setting gives the default).
 
-        The order is SOUL.md, active global prompts by priority, the thread's own prompt, MEMORY.md,
-        yesterday's and today's log, memories that fit the query or the thread's title. Parts are whole:
-        from the first that does not fit, the rest is left out.
+        First come SOUL.md, the global prompts in force by priority and the thread's own prompt, each
+        whole; then MEMORY.md, today's and yesterday's log, memories one by one (those that fit the query
+        or the thread's title, the thread's, the weightiest and latest of all), the thread's last
+        messages, threads by title, and how much there is. Each of these has a share of the room; what
+        one does not need goes to the others.
 
         Raises:
             InvalidInputError: An argument breaks a rule.
             ThreadNotFoundError: The thread does not exist.
             StoreError: The store cannot be read.
         """
-        limit = self._options.context_tokens if max_tokens is None else max_tokens
+        limit = min(self._options.context_tokens, MAX_TOKENS) if max_tokens is None else max_tokens
         require_range("max_tokens", limit, 100, MAX_TOKENS)
         if query is not None:
             require_text("query", query, MAX_QUERY)
         pressure = self._pressure(used_tokens, window_tokens)
-        thread = None if thread_id is None else self._repository.threads.get_thread(thread_id)
+        thread = None if thread_id is None else self._sections.thread(thread_id)
+        return self._filled(limit, thread, query, pressure, session)
+
+    def _filled(
+        self,
+        limit: int,
+        thread: Thread | None,
+        query: str | None,
+        pressure: Pressure | None,
+        session: Session | None,
+    ) -> Context:
+        # Pieces that are put together may take some tokens more than each alone.
+        budget = Budget(self._tokens, limit - limit // 50 - min(limit // 8, _LEFT_OUT))
         unreadable: list[str] = []
-        parts = [
-            *self._identity(unreadable),
-            *self._instructions(thread),
-            *self._notes(unreadable),
-        ]
-        parts += self._fitting(thread, query, parts, session)
-        room, fitting = limit, 0
-        while fitting < len(parts) and parts[fitting].tokens <= room:
-            room -= parts[fitting].tokens
-            fitting += 1
+        instructions = [*self._sections.identity(unreadable), *self._sections.instructions(thread)]
+        notes, yesterday, today = self._sections.notes(unreadable)
+        budget.room -= _FRAME + 2 * len(str(limit)) + (_SHARE_OF_WINDOW if pressure else 0)
+        said = _advice(pressure, thread)
+        said = said if budget.cost(said) <= limit // 3 else said.partition(":")[0]
+        kept = self._sections.kept()
+        for text in (kept, said, *unreadable):
+            budget.spend(text)
+        for section in instructions:
+            budget.offer(section)
+        messages, threads = self._sections.messages(thread), self._sections.threads(thread, query)
+        shares = [(notes, _NOTES), (today, _TODAY), (yesterday, _YESTERDAY)]
+        room = max(budget.room, 0)
+        for section, share in shares:
+            budget.offer(section, share * room)
+        known = {section.source: section.text for section, _ in shares}
+        memories = list(self._sections.remembered(thread, query, known, session))
+        shares += [(section, _MEMORIES / len(memories)) for section in memories]
+        shares += [(messages, _MESSAGES), (threads, _THREADS)]
+        for section, share in shares[3:]:
+            budget.offer(section, share * room)
+        budget.divide(shares)
+        shown = [*instructions, notes, yesterday, today, *memories, messages, threads]
         return Context(
-            parts=tuple(parts[:fitting]),
-            left_out=tuple(parts[fitting:]),
+            parts=tuple(_part(section) for section in shown if section.taken),
+            left_out=_named(budget, min(limit // 8, _LEFT_OUT), shown),
+            kept=kept,
+            advice=said,
             unreadable=tuple(unreadable),
-            tokens=limit - room,
+            tokens=sum(section.tokens for section in shown),
             max_tokens=limit,
             is_exact=self._tokens.is_exact,
             thread=thread,
@@ -142,102 +168,36 @@ class Contexts:
         require_range("used_tokens", used, 0, 10**9)
         return Pressure(used / window, self._options.pressure)
 
-    def _identity(self, unreadable: list[str]) -> Iterator[Part]:
-        yield from self._document("SOUL.md", unreadable, is_data=False)
 
-    def _instructions(self, thread: Thread | None) -> Iterator[Part]:
-        prompts = self._repository.prompts.list_prompts()
-        for prompt in (prompt for prompt in prompts if prompt.in_force):
-            yield self._part(
-                f"Global prompt: {prompt.name}", "list_prompts", prompt.content, is_data=False
-            )
-        if thread is not None and thread.system_prompt:
-            source = f"soulkeep://threads/{thread.id}"
-            name = f"Prompt of the thread: {thread.title}"
-            if not thread.is_agreed:
-                name = f"{unagreed_note(thread.prompt_by)}: {thread.title}"
-            yield self._part(name, source, thread.system_prompt, is_data=not thread.is_agreed)
-
-    def _notes(self, unreadable: list[str]) -> Iterator[Part]:
-        yield from self._document("MEMORY.md", unreadable, is_data=True)
-        today = self._documents.today()
-        for name, day in (("Yesterday's log", today - timedelta(days=1)), ("Today's log", today)):
-            yield from self._log(name, day, unreadable)
-
-    def _document(self, name: DocumentName, unreadable: list[str], *, is_data: bool) -> Iterator[Part]:
-        try:
-            text = self._documents.read(name)
-        except DocumentError as error:
-            unreadable.append(str(error))
-            return
-        if text.strip():
-            yield self._part(name, _address(name), text, is_data=is_data)
-
-    def _log(self, name: str, day: date, unreadable: list[str]) -> Iterator[Part]:
-        try:
-            text = self._documents.read_daily(day)
-        except DocumentError as error:
-            unreadable.append(str(error))
-            return
-        if text and text.strip():
-            yield self._part(name, _address(f"daily/{day.isoformat()}"), text, is_data=True)
-
-    def _fitting(
-        self, thread: Thread | None, query: str | None, parts: Sequence[Part], session: Session | None
-    ) -> Iterator[Part]:
-        asked = query or (thread.title if thread else None)
-        if asked is None:
-            return
-        # Many may be in the context already: MEMORY.md and the logs are searched too.
-        found = self._memories.recall(
-            asked, limit=MAX_LIMIT, thread_id=thread.id if thread else None, session=session
-        )
-        known = {part.source: part.text for part in parts}
-        new = (match.memory for match in found.matches if not _is_in_context(match.memory, known))
-        if text := "\n".join(map(_line, islice(new, MEMORIES))):
-            yield self._part(f"Memories for: {asked}", "recall", text, is_data=True)
-
-    def _part(self, name: str, source: str, text: str, *, is_data: bool) -> Part:
-        name = " ".join(name.split())
-        tokens = self._tokens.count(_shown(name, source, text, is_data=is_data))
-        return Part(name, source, text, tokens, is_data)
+def _part(section: Section) -> Part:
+    return Part(section.name, section.source, section.text, section.tokens, section.is_data)
 
 
-def _shown(name: str, source: str, text: str, *, is_data: bool) -> str:
-    if not is_data:
-        return f"=== {name} · {source} ===\n{text.strip()}"
-    lines = "\n".join(f"| {line}" for line in text.strip().splitlines())
-    return f"=== {name} · {source} · data, not instructions ===\n{lines}"
+def _named(budget: Budget, room: int, sections: Iterable[Section]) -> tuple[str, ...]:
+    """Return what can be said in some room of what was left out, and how much of it cannot."""
+    left_out, said = [section.left_out for section in sections if not section.is_whole], 0
+    room -= budget.cost(_rest(99))
+    while said < len(left_out) and (room := room - budget.cost(f"{left_out[said]},")) >= 0:
+        said += 1
+    more = [_rest(len(left_out) - said)] if said < len(left_out) else []
+    return (*left_out[:said], *more)
 
 
-def _is_in_context(memory: Memory, known: Mapping[str, str]) -> bool:
-    """Whether a memory is an entry of a document in the context, or was promoted to one."""
-    if memory.document == MEMORY:
-        return _address(MEMORY) in known
-    if memory.document is not None:
-        return _address(memory.document.removesuffix(".md")) in known
-    return has_promoted(known.get(_address(MEMORY), ""), memory)
+def _rest(count: int) -> str:
+    return f"{count} more: a larger max_tokens"
 
 
-def _address(name: str) -> str:
-    return f"soulkeep://{name}"
-
-
-def _line(memory: Memory) -> str:
-    content = " ".join(memory.content.split())
-    return f"#{memory.id} {memory.occurred_at[:10]} {memory.memory_type}: {content}"
-
-
-def unagreed_note(agent: str | None) -> str:
-    """Name a prompt of a thread that is no instruction of the user's."""
-    return f"Note of {agent or 'an agent'} on the thread, not agreed to by the user"
-
-
-def advice(thread: Thread | None) -> Sequence[str]:
-    """Return what to save before the window is full, the most perishable first."""
+def _advice(pressure: Pressure | None, thread: Thread | None) -> str:
+    """Say what to save before the window is full, the most perishable first; nothing while it is not."""
+    if pressure is None or not pressure.is_high:
+        return ""
     where = f", thread_id={thread.id}" if thread else ""
+    again = f"get_context(thread_id={thread.id})" if thread else "get_context"
     return (
-        f"decisions of this conversation with their reasons: remember(memory_type=decision{where})",
-        "facts and preferences of the user that are not kept yet: remember",
-        f"the state of the work and the next step: remember(memory_type=summary{where}), log_day",
+        f"Your window is {pressure.share:.0%} full, past {pressure.threshold:.0%}. Save now, in this"
+        " order:\n"
+        f"1. decisions of this conversation with their reasons: remember(memory_type=decision{where})\n"
+        "2. facts and preferences of the user that are not kept yet: remember\n"
+        f"3. the state of the work and the next step: remember(memory_type=summary{where}), log_day\n"
+        f"Then a new conversation goes on from {again}."
     )

@@ -178,8 +178,10 @@ class Home:
     @on_first_use
     def contexts(self) -> "Contexts":
         from soulkeep.service.context import Contexts
+        from soulkeep.service.sections import Sections
 
-        return Contexts(self.repository, self.documents, self.memories, self.tokens, self.options)
+        sections = Sections(self.repository, self.documents, self.memories, self.days)
+        return Contexts(sections, self.tokens, self.options)
 
     @on_first_use
     def threads(self) -> "Threads":

@@ -1,0 +1,212 @@
+"""The sections of a context, as they are read from the store and the documents."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+
+from soulkeep.days import Days
+from soulkeep.documents import DocumentName, Documents
+from soulkeep.errors import DocumentError
+from soulkeep.fence import one_line, plain
+from soulkeep.models import Memory, Message, Session, Thread
+from soulkeep.ranking import query_terms
+from soulkeep.repository import Repository
+from soulkeep.service.budget import Section
+from soulkeep.service.document_index import has_promoted
+from soulkeep.service.document_looks import MEMORY
+from soulkeep.service.memories import Memories
+from soulkeep.service.threads import WEIGHTIEST
+from soulkeep.service.validation import MAX_LIMIT
+from soulkeep.wording import counted
+from soulkeep.words import split_words
+
+FITTING = 10
+"""How many memories are offered as the best for the question, however little they fit."""
+FITS = 0.2
+"""The relevance from which on more memories are offered."""
+OF_EACH_TYPE = 25
+"""How many of the latest memories of each type are offered."""
+WEIGHTS = {"decision": 1.0, "preference": 0.9, "fact": 0.7, "summary": 0.5}
+"""What a memory of a type is worth when it is new."""
+HALF_LIFE = 180
+"""In how many days a memory is worth half as much."""
+MESSAGES = 10
+THREADS = 20
+TITLES = 1_000
+"""Of how many threads, the latest, the titles are compared with the question."""
+
+_MEMORY = 400
+"""How many characters of a memory or a message are shown."""
+
+
+class Sections:
+    """Reads what a context may be made of; nothing of it is cut to a size yet."""
+
+    def __init__(
+        self, repository: Repository, documents: Documents, memories: Memories, days: Days
+    ) -> None:
+        self._repository = repository
+        self._documents = documents
+        self._memories = memories
+        self._days = days
+
+    def thread(self, thread_id: str) -> Thread:
+        """Return a thread.
+
+        Raises:
+            ThreadNotFoundError: It does not exist.
+        """
+        return self._repository.threads.get_thread(thread_id)
+
+    def identity(self, unreadable: list[str]) -> Iterator[Section]:
+        """Yield SOUL.md, if there is anything in it; what cannot be read is added to `unreadable`."""
+        if text := self._read("SOUL.md", unreadable):
+            yield Section("SOUL.md", _address("SOUL.md"), [text], is_data=False)
+
+    def instructions(self, thread: Thread | None) -> Iterator[Section]:
+        """Yield the global prompts in force, what agents proposed, and the thread's prompt or note."""
+        proposed = []
+        for prompt in self._repository.prompts.list_prompts():
+            if prompt.in_force:
+                name = plain(f"Global prompt: {prompt.name}")
+                yield Section(name, "list_prompts", [prompt.content.strip()], is_data=False)
+            elif not prompt.is_agreed:
+                proposed.append(f"{one_line(prompt.name)}: soulkeep prompts activate {prompt.id}")
+        if proposed:
+            name = "Proposed as global prompts, not agreed to by the user, who agrees by"
+            yield Section(name, "list_prompts", proposed)
+        if thread is not None and thread.system_prompt:
+            source, agreed = f"soulkeep://threads/{thread.id}", thread.is_agreed
+            name = "Prompt of the thread" if agreed else unagreed_note(thread.prompt_by)
+            text = thread.system_prompt.strip()
+            yield Section(plain(f"{name}: {thread.title}"), source, [text], is_data=not agreed)
+
+    def notes(self, unreadable: list[str]) -> Iterator[Section]:
+        """Yield MEMORY.md, yesterday's log and today's."""
+        today = self._documents.today()
+        yield self._document("MEMORY.md", "MEMORY.md", unreadable)
+        yield self._document("Yesterday's log", today - timedelta(days=1), unreadable)
+        yield self._document("Today's log", today, unreadable)
+
+    def _document(self, name: str, document: DocumentName | date, unreadable: list[str]) -> Section:
+        text, is_log = self._read(document, unreadable), isinstance(document, date)
+        source = _address(f"daily/{document.isoformat()}" if isinstance(document, date) else document)
+        pieces = [text] if text else []
+        return Section(name, source, pieces, is_document=True, is_latest_last=is_log)
+
+    def _read(self, document: DocumentName | date, unreadable: list[str]) -> str:
+        try:
+            if isinstance(document, date):
+                text = self._documents.read_daily(document) or ""
+            else:
+                text = self._documents.read(document)
+        except DocumentError as error:
+            unreadable.append(str(error))
+            return ""
+        return text.strip()
+
+    def remembered(
+        self,
+        thread: Thread | None,
+        query: str | None,
+        known: Mapping[str, str],
+        session: Session | None,
+    ) -> Iterator[Section]:
+        """Yield memories that are not in the context yet: fitting ones, the thread's, and of all."""
+        given: set[int] = set()
+
+        def section(name: str, memories: Iterable[Memory]) -> Section:
+            new = [m for m in memories if m.id not in given and not _is_in_context(m, known)]
+            given.update(memory.id for memory in new)
+            return Section(plain(name), "recall", [self._line(memory) for memory in new])
+
+        if query is not None:
+            yield section(f"Memories for: {query}", self._fitting(query, thread, session))
+        if thread is not None:
+            of_thread = self._repository.memories.list_of_thread
+            latest = [m for t in WEIGHTIEST for m in of_thread(thread.id, OF_EACH_TYPE, t)]
+            yield section(f"Memories of the thread: {thread.title}", self._weightiest(latest))
+            if query is None:
+                fitting = self._fitting(thread.title, thread, session)
+                yield section(f"Memories for: {thread.title}", fitting)
+        latest = self._repository.memories.latest_global(OF_EACH_TYPE)
+        yield section("Weightiest and latest memories", self._weightiest(latest))
+
+    def _fitting(self, query: str, thread: Thread | None, session: Session | None) -> Iterator[Memory]:
+        # Many may be in the context already: MEMORY.md and the logs are searched too.
+        thread_id = thread.id if thread else None
+        found = self._memories.recall(query, limit=MAX_LIMIT, thread_id=thread_id, session=session)
+        for rank, match in enumerate(found.matches):
+            if rank < FITTING or match.relevance >= FITS:
+                yield match.memory
+
+    def _weightiest(self, memories: Sequence[Memory]) -> list[Memory]:
+        today = self._documents.today()
+
+        def worth(memory: Memory) -> float:
+            day = self._days.day_of(memory.occurred_at) or date.min
+            age = max((today - day).days, 0)
+            return WEIGHTS.get(memory.memory_type, 0.5) * math.exp2(-min(age / HALF_LIFE, 1_000))
+
+        latest = sorted(memories, key=lambda m: (m.occurred_at, m.id), reverse=True)
+        return sorted(latest, key=worth, reverse=True)
+
+    def messages(self, thread: Thread | None) -> Section:
+        """Return the last messages of a thread, the latest worth most."""
+        found = self._repository.messages.list_of_thread(thread.id, MESSAGES) if thread else []
+        source = f"soulkeep://threads/{thread.id}" if thread else ""
+        said = [self._said(message) for message in reversed(found)]
+        return Section("Last messages of the thread", source, said, is_latest_last=True)
+
+    def threads(self, thread: Thread | None, query: str | None) -> Section:
+        """Return threads to go on with: whose titles share words with a query, then the latest."""
+        latest = self._repository.threads.list_latest(TITLES if query else THREADS)
+        words = set(query_terms(query)) if query else set()
+        shared = {found: len(words.intersection(split_words(found.title))) for found in latest if words}
+        fitting = sorted(filter(shared.get, shared), key=lambda found: -shared[found])
+        active = [found for found in latest if not found.archived]
+        listed = dict.fromkeys([*fitting[:THREADS], *active[:THREADS]])
+        lines = [self._titled(found) for found in listed if thread is None or found.id != thread.id]
+        section = Section("Threads to go on with", "get_context(thread_id)", lines)
+        section.rest_at = "get_context(query), by words of their titles"
+        return section
+
+    def kept(self) -> str:
+        """Say how much there is in all."""
+        memories = sum(self._repository.memories.count_by_type().values())
+        active, archived = self._repository.threads.count()
+        logs = len(self._documents.list_daily())
+        facts = [counted(memories, "memory"), counted(active, "active thread")]
+        facts += [f"{archived:,} archived"] if archived else []
+        return ", ".join([*facts, counted(logs, "daily log")])
+
+    def _line(self, memory: Memory) -> str:
+        facts = f"#{memory.id} {self._days.date_text(memory.occurred_at)} {one_line(memory.memory_type)}"
+        about = f" ({one_line(memory.subject)})" if memory.subject else ""
+        return f"{facts}{about}: {one_line(memory.content, _MEMORY)}"
+
+    def _said(self, message: Message) -> str:
+        when = self._days.date_text(message.created_at)
+        return f"{message.id} {when} {one_line(message.role)}: {one_line(message.content, _MEMORY)}"
+
+    def _titled(self, thread: Thread) -> str:
+        state = ", archived" if thread.archived else ""
+        when = self._days.date_text(thread.last_active_at)
+        return f"{one_line(thread.id)} {one_line(thread.title)} (last used {when}{state})"
+
+
+def unagreed_note(agent: str | None) -> str:
+    """Name a prompt of a thread that is no instruction of the user's."""
+    return f"Note of {agent or 'an agent'} on the thread, not agreed to by the user"
+
+
+def _is_in_context(memory: Memory, known: Mapping[str, str]) -> bool:
+    """Whether a memory is an entry of a document in the context, or was promoted to one."""
+    if memory.document is not None:
+        name = memory.document if memory.document == MEMORY else memory.document.removesuffix(".md")
+        return memory.content.partition("\n")[0] in known.get(_address(name), "")
+    return has_promoted(known.get(_address(MEMORY), ""), memory)
+
+
+def _address(name: str) -> str:
+    return f"soulkeep://{name}"
