@@ -258,7 +258,7 @@ async def test_every_answer_stays_inside_its_bound_whatever_is_stored(
             {"action": "resume", "thread_id": thread, "limit": 100},
         ],
         "list_prompts": [{}, {"after": 40}],
-        "get_context": [],
+        "get_context": [{}, {"query": "zebra word"}, {"thread_id": thread, "query": "zebra"}],
         "create_thread": [{"title": "T" * 200}, {"title": "x", "system_prompt": hostile_text}],
         "remember": [
             {"content": hostile_text + "!"},

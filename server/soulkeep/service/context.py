@@ -144,7 +144,9 @@ class Contexts:
         for section, share in shares[3:]:
             budget.offer(section, share * room)
         budget.divide(shares)
-        shown = [*instructions, notes, yesterday, today, *memories, messages, threads]
+        proposals = self._sections.proposals()
+        budget.offer(proposals)
+        shown = [*instructions, notes, yesterday, today, *memories, messages, threads, proposals]
         return Context(
             parts=tuple(_part(section) for section in shown if section.taken),
             left_out=_named(budget, min(limit // 8, _LEFT_OUT), shown),

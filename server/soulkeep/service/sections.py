@@ -64,22 +64,25 @@ class Sections:
             yield Section("SOUL.md", _address("SOUL.md"), [text], is_data=False)
 
     def instructions(self, thread: Thread | None) -> Iterator[Section]:
-        """Yield the global prompts in force, what agents proposed, and the thread's prompt or note."""
-        proposed = []
+        """Yield the global prompts in force, and the thread's prompt or an agent's note in its place."""
         for prompt in self._repository.prompts.list_prompts():
             if prompt.in_force:
                 name = plain(f"Global prompt: {prompt.name}")
                 yield Section(name, "list_prompts", [prompt.content.strip()], is_data=False)
-            elif not prompt.is_agreed:
-                proposed.append(f"{one_line(prompt.name)}: soulkeep prompts activate {prompt.id}")
-        if proposed:
-            name = "Proposed as global prompts, not agreed to by the user, who agrees by"
-            yield Section(name, "list_prompts", proposed)
         if thread is not None and thread.system_prompt:
             source, agreed = f"soulkeep://threads/{thread.id}", thread.is_agreed
             name = "Prompt of the thread" if agreed else unagreed_note(thread.prompt_by)
             text = thread.system_prompt.strip()
             yield Section(plain(f"{name}: {thread.title}"), source, [text], is_data=not agreed)
+
+    def proposals(self) -> Section:
+        """Return by their names the global prompts that agents proposed."""
+        proposed = [
+            f"{one_line(prompt.name)} (the user agrees with: soulkeep prompts activate {prompt.id})"
+            for prompt in self._repository.prompts.list_prompts()
+            if not prompt.is_agreed
+        ]
+        return Section("Proposed as global prompts by agents", "list_prompts", proposed)
 
     def notes(self, unreadable: list[str]) -> Iterator[Section]:
         """Yield MEMORY.md, yesterday's log and today's."""

@@ -39,10 +39,10 @@ async def get_context(
     used_tokens: Annotated[int, Field(ge=0, description="How full your window is")] = 0,
     window_tokens: Annotated[int, Field(ge=0, description="Its size")] = 0,
 ) -> Annotated[CallToolResult, ContextAnswer]:
-    """Get what a conversation starts with: identity, instructions, notes, logs, memories.
+    """Get what a conversation starts with: identity, instructions, notes, memories, recent threads.
 
-    Use it first; as the conversation grows, with used_tokens and window_tokens: it says when and what
-    to save.
+    Use it first, with thread_id to resume one; as the conversation grows, with used_tokens and
+    window_tokens: it says when and what to save.
     """
     context = await served(
         ctx,
