@@ -72,11 +72,11 @@ def test_the_parts_come_from_who_the_agent_is_to_what_fits_the_question(home: Ho
         "SOUL.md",
         "Global prompt: First",
         "Global prompt: Second",
-        "Prompt of the thread: Roof",
+        "Prompt of the thread",
         "MEMORY.md",
         "Yesterday's log",
         "Today's log",
-        "Memories of the thread: Roof",
+        "Memories of the thread",
     ]
     assert [part.is_data for part in context.parts] == [False] * 4 + [True] * 4
     assert context.thread is not None
@@ -374,8 +374,8 @@ def test_a_thread_is_gone_on_with_from_its_prompt_memories_and_last_messages(hom
     context = home.contexts.assemble(thread_id=thread, max_tokens=1_000)
 
     parts = {part.name: part.text.splitlines() for part in context.parts}
-    assert parts["Prompt of the thread: Roof"] == ["Talk like a roofer."]
-    assert [line.split(": ")[1] for line in parts["Memories of the thread: Roof"]] == [
+    assert parts["Prompt of the thread"] == ["Talk like a roofer."]
+    assert [line.split(": ")[1] for line in parts["Memories of the thread"]] == [
         "We take slate.",
         "Slates came on Monday.",
     ]

@@ -71,9 +71,9 @@ class Sections:
                 yield Section(name, "list_prompts", [prompt.content.strip()], is_data=False)
         if thread is not None and thread.system_prompt:
             source, agreed = f"soulkeep://threads/{thread.id}", thread.is_agreed
-            name = "Prompt of the thread" if agreed else unagreed_note(thread.prompt_by)
+            name = "Prompt of the thread" if agreed else plain(unagreed_note(thread.prompt_by))
             text = thread.system_prompt.strip()
-            yield Section(plain(f"{name}: {thread.title}"), source, [text], is_data=not agreed)
+            yield Section(name, source, [text], is_data=not agreed)
 
     def proposals(self) -> Section:
         """Return by their names the global prompts that agents proposed."""
@@ -128,10 +128,10 @@ class Sections:
         if thread is not None:
             of_thread = self._repository.memories.list_of_thread
             latest = [m for t in WEIGHTIEST for m in of_thread(thread.id, OF_EACH_TYPE, t)]
-            yield section(f"Memories of the thread: {thread.title}", self._weightiest(latest))
+            yield section("Memories of the thread", self._weightiest(latest))
             if query is None:
                 fitting = self._fitting(thread.title, thread, session)
-                yield section(f"Memories for: {thread.title}", fitting)
+                yield section("Memories that fit the thread's title", fitting)
         latest = self._repository.memories.latest_global(OF_EACH_TYPE)
         yield section("Weightiest and latest memories", self._weightiest(latest))
 
