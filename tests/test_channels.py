@@ -228,7 +228,10 @@ def shown(tool: str, arguments: dict[str, Any], text: str, answer: dict[str, Any
 
 
 def renamed(document: str) -> str:
-    """Write random ids of threads as thread1, thread2."""
+    """Write random ids of threads as thread1, thread2, and no sizes, which differ with the ids."""
+    document = re.sub(
+        r'[\d,]+(?= of 4,000 tokens)|(?<="tokens":)\d+(?=,"max_tokens":4000)', "N", document
+    )
     ids = list(dict.fromkeys(re.findall(r"\b[0-9a-f]{12}\b", document)))
     for number, thread_id in enumerate(ids, 1):
         document = document.replace(thread_id, f"thread{number}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from soulkeep.embedders.tokens import BYTES_PER_TOKEN, TokenCounter
 from soulkeep.fence import DATA, fenced, heading, under_heading
+from soulkeep.wording import counted
 
 NOTE = f"Parts with is_data are {DATA}."
 """Stands once in the structured form where a part is data."""
@@ -68,7 +69,7 @@ class Section:
         if self.is_document or not self.is_data:
             size = sum(len(piece.encode()) for piece in missing) // BYTES_PER_TOKEN + 1
             part = "the rest, " if self.taken else ""
-            return f"{self.name} ({part}about {size:,} tokens): {self.rest_at or self.source}"
+            return f"{self.name} ({part}about {counted(size, 'token')}): {self.rest_at or self.source}"
         return f"{self.name} ({len(missing)} more): {self.rest_at or self.source}"
 
 
