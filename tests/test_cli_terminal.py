@@ -197,7 +197,7 @@ def test_a_full_device_and_a_closed_pipe_leave_no_traceback_when_the_process_end
     for number in range(3):
         run("remember", f"Memory {number}. " * 5_000)
     for after in (">/dev/full", "| head -c 1 >/dev/null"):
-        for arguments in ("memories show 1 2 3", "memories list --json", "--help"):
+        for arguments in ("memories show 1 2 3", "--help"):
             result = subprocess.run(
                 ["/bin/sh", "-c", f"'{COMMAND}' {arguments} {after}"],
                 capture_output=True,
@@ -213,6 +213,23 @@ def test_a_full_device_and_a_closed_pipe_leave_no_traceback_when_the_process_end
 SAID = "Łódź “grüße” · 長い …"
 
 
+@pytest.fixture
+def encoded(run: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run the command line with an output of some encoding; return what it printed."""
+
+    def encoded(encoding: str, *arguments: str) -> str:
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            code, _, err = run(*arguments)
+        stream.flush()
+        assert (code, err) == (0, "")
+        return raw.getvalue().decode(encoding)
+
+    return encoded
+
+
 @pytest.mark.parametrize(
     ("encoding", "shown"),
     [
@@ -222,21 +239,8 @@ SAID = "Łódź “grüße” · 長い …"
         ("utf-8", SAID),
     ],
 )
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("memories", "list"),
-        ("memories", "show", "2"),
-        ("recall", SAID),
-        ("threads", "list"),
-        ("prompts", "list"),
-        ("documents", "day"),
-        ("memories", "history", "2"),
-    ],
-    ids=" ".join,
-)
 def test_a_terminal_of_few_characters_shows_what_it_can(
-    run: Run, encoding: str, shown: str, arguments: tuple[str, ...]
+    run: Run, encoded: Callable[..., str], encoding: str, shown: str
 ) -> None:
     run("remember", SAID)
     run("memories", "revise", "1", f"{SAID}!")
@@ -244,30 +248,33 @@ def test_a_terminal_of_few_characters_shows_what_it_can(
     run("prompts", "add", SAID, SAID)
     run("documents", "log", SAID)
 
-    result = subprocess.run(
-        [str(COMMAND), *arguments],
-        env={**os.environ, "PYTHONIOENCODING": encoding},
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
+    for arguments in (
+        ("memories", "list"),
+        ("memories", "show", "2"),
+        ("memories", "history", "2"),
+        ("recall", SAID),
+        ("threads", "list"),
+        ("prompts", "list"),
+        ("documents", "day"),
+        ("context",),
+    ):
+        assert shown in encoded(encoding, *arguments), arguments
+    assert ("fact  █" in encoded(encoding, "stats")) == (encoding == "utf-8")
+    assert ("fact  #" in encoded(encoding, "stats")) == (encoding != "utf-8")
 
-    assert shown in result.stdout.decode(encoding)
-    assert result.stderr == b""
 
+def test_a_process_for_an_old_terminal_prints_in_its_encoding(run: Run) -> None:
+    run("remember", SAID)
 
-def test_charts_are_drawn_with_what_there_is(run: Run) -> None:
-    run("remember", "One.")
-
-    result = subprocess.run(
-        [str(COMMAND), "stats"],
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
-
-    assert "fact  ######" in result.stdout.decode("ascii")
+    for encoding, shown in (("ascii", r"\u0141\xf3d"), ("cp1252", "\\u0141ód")):
+        result = subprocess.run(
+            [str(COMMAND), "memories", "list"],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=True,
+            timeout=30,
+        )
+        assert shown in result.stdout.decode(encoding)
 
 
 BOLD = "\x1b[1m"
@@ -278,9 +285,8 @@ def test_headings_are_bold_on_a_terminal_unless_the_user_wants_it_plain(run: Run
     run("remember", "One.")
 
     assert BOLD in in_terminal("memories", "list")[1]
-    for plain in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        for arguments in (("memories", "list"), ("stats",), ("doctor",), ("memories", "show", "1")):
-            assert "\x1b" not in in_terminal(*arguments, environment=plain)[1]
+    assert "\x1b" not in in_terminal("memories", "list", environment={"NO_COLOR": "1"})[1]
+    assert "\x1b" not in in_terminal("memories", "show", "1", environment={"TERM": "dumb"})[1]
     assert "\x1b" not in run("memories", "list")[1]
 
 
@@ -310,18 +316,33 @@ TEXTS = (
 
 
 @pytest.mark.parametrize("columns", [30, 40, 60, 80])
-def test_a_narrow_terminal_breaks_no_words(run: Run, columns: int) -> None:
+def test_a_narrow_terminal_breaks_no_words(
+    run: Run, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
     for text in TEXTS:
         run("remember", text, "--subject", "the weather", "--source", "a telephone call")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    known = set(re.findall(r"[\w']+", " ".join(TEXTS)))
 
-    for arguments in (("memories", "list"), ("memories", "forget", "1", "2"), ("memories", "show", "1")):
-        out = in_terminal(*arguments, columns=columns, typed=b"n\n")[1]
-        known = set(re.findall(r"[\w']+", " ".join(TEXTS)))
+    for arguments in (("memories", "list"), ("memories", "show", "1"), ("recall", "strawberries")):
+        out = re.sub(BOLD_ON_OFF, "", run(*arguments)[1])
         words = {word for word in re.findall(r"[\w']+", out) if len(word) > 5}
         parts = {word for word in words - known if any(word in whole for whole in known)}
         assert parts - {"telephone"} == set()
-        lines = re.sub(BOLD_ON_OFF, "", out).splitlines()
-        assert [line for line in lines if len(line) > columns and "Move" not in line] == []
+        assert [line for line in out.splitlines() if len(line) > columns] == []
+
+
+def test_a_real_terminal_of_40_columns_breaks_no_words(run: Run) -> None:
+    run("remember", TEXTS[0])
+
+    lines = in_terminal("memories", "list", columns=40)[1].splitlines()
+
+    assert lines[-3:] == [
+        "  TEXT    The harbourmaster telephoned",
+        "          about tomorrow's extraordinary",
+        "          thunderstorm warning.",
+    ]
 
 
 def test_a_long_address_neither_pads_a_table_nor_takes_its_room(run: Run) -> None:
@@ -361,10 +382,12 @@ def test_a_table_too_wide_is_printed_row_by_row_with_the_names_of_its_columns(
     ]
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize("arguments", ["", "memories list", "remember -", "doctor"])
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [("", "<&-"), ("", ">&-"), ("memories list", ">&-"), ("remember -", "<&- >&- 2>&-")],
+)
 def test_a_process_without_standard_streams_keeps_its_store_whole(
-    run: Run, closed: str, arguments: str
+    run: Run, arguments: str, closed: str
 ) -> None:
     run("remember", "Kept.")
 
