@@ -183,6 +183,13 @@ def test_texts_that_look_the_same_have_the_same_words(text: str) -> None:
         assert same_title(same_title(text)) == same_title(text) == same_title(other)
 
 
+def test_each_number_of_a_long_list_is_found() -> None:
+    numbers = [str(number) for number in range(1_000)]
+
+    assert set(numbers) <= set(split_words(" ".join(numbers)))
+    assert set(numbers) <= set(split_words(", ".join(numbers)))
+
+
 def test_a_query_of_stop_words_keeps_them() -> None:
     assert query_terms("The Who") == ["the", "who"]
 

@@ -18,6 +18,9 @@ SIGNS = ".:-+#*%&"
 LONG_NUMBER = 7
 """From so many digits on, groups of them are one number (a phone's, a date); fewer are numbers apart."""
 
+MAX_PARTS = 15
+"""Parts after the first that are read as one: a list of a million numbers is no identifier."""
+
 SHORT_NUMBERS = 8
 """Up to so many digits, groups with spaces between them may as well be two numbers."""
 
@@ -63,7 +66,9 @@ def run_pattern(word: str, letter: str) -> str:
     # A star is one of a name beside a single letter, unless it is one of a pair, which is emphasis.
     star = rf"(?:(?<=[^*\w]{letter})|(?<=^{letter}))\*(?![*\w])"
     signs = rf"\+\+|[+#](?!{word})|(?<=[0-9]) ?%|{star}"
-    return rf"(?:(?<![\w.])\.(?={letter}{letter}))?(?:{word})+(?:(?:{joined})(?:{word})+)*(?:{signs})?"
+    dot = rf"(?<![\w.])\.(?={letter}{letter})"
+    parts = rf"(?:{word})+(?:(?:{joined})(?:{word})+){{0,{MAX_PARTS}}}"
+    return rf"(?:{dot})?{parts}(?:{signs})?"
 
 
 def is_exact(word: str) -> bool:
