@@ -168,6 +168,7 @@ def test_a_german_french_or_spanish_question_names_a_date(query: str, span: Date
         ("l\u2019été dernier", "2022-06-01", "2022-08-31"),
         ("el verano pasado", "2022-06-01", "2022-08-31"),
         ("last winter", "2022-12-01", "2023-02-28"),
+        ("the summer before last", "2021-06-01", "2021-08-31"),
         ("this winter", "2022-12-01", "2023-02-28"),
         ("this summer", "2023-06-01", "2023-08-31"),
         ("next winter", "2023-12-01", "2024-02-29"),

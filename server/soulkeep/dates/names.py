@@ -36,9 +36,9 @@ SHIFTS = numbered("""-2: vorletzte vorletzten vorletzter vorletztes antepasado a
     / this diese diesen dieser dieses ce cet cette este esta
     / next nachste nachsten nachstes prochain prochaine proximo proxima
     / ubernachste ubernachsten ubernachstes""")
-SHIFTS_AFTER = (
-    "dernier derniere passe passee pasado pasada antepasado antepasada prochain prochaine".split()
-)
+SHIFTS |= {"before last": -2, "after next": 2}
+SHIFTS_AFTER = "dernier derniere passe passee pasado pasada antepasado antepasada prochain".split()
+SHIFTS_AFTER += ["prochaine", "before last", "after next"]
 """Those that follow their noun."""
 
 UNIT_NAMES = {

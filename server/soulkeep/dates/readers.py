@@ -173,8 +173,6 @@ def shifted(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read last week, this Friday, the month before last."""
     groups, word = match.groupdict(), match["target"]
     shift = SHIFTS[groups["shift"]] if groups.get("shift") else None
-    if groups.get("twice"):
-        shift = -2 if groups["twice"] == "before last" else 2
     if groups.get("habit"):
         return None
     if word in WEEKDAYS:

@@ -185,7 +185,6 @@ def _parts_of_years() -> _Sources:
 def _times_beside() -> _Sources:
     target, habit = any_of([*WEEKDAYS, *UNITS]), r"\b(?:every|each|good|black|jeden|chaque|cada) "
     return (
-        (readers.shifted, rf"\b(?P<target>{target}) (?P<twice>before last|after next)\b"),
         (readers.shifted, rf"(?P<habit>{habit})?{_SHIFT} (?P<target>{target})\b"),
         (readers.shifted, rf"\b(?P<target>{target}) {_SHIFT}"),
         (readers.shifted, rf"(?P<habit>{habit})?\b(?P<target>{any_of(WEEKDAYS)})\b(?! gras)"),
