@@ -201,6 +201,8 @@ async def test_every_answer_shows_the_users_day(at: At, zone: str, local: str) -
         ("recall", {"query": "roof", "include_messages": True}),
         ("browse_memories", {}),
         ("browse_memories", {"view": "changes"}),
+        ("get_context", {"query": "roof"}),
+        ("get_context", {}),
         ("manage_thread", {"action": "list"}),
         ("read_messages", {"thread_id": thread}),
     ]

@@ -128,12 +128,13 @@ def test_by_hand_a_home_may_be_in_the_current_folder_and_a_new_one_is_announced(
 
 
 def test_a_client_that_finds_nothing_is_told_that_its_home_is_new(tmp_path: Path) -> None:
-    answers = []
+    answers, contexts = [], []
     for _ in range(2):
         wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
         try:
             wire.initialize()
             answers.append(wire.call("recall", query="What is known?"))
+            contexts.append(wire.call("get_context"))
             wire.finish()
         finally:
             wire.kill()
@@ -142,3 +143,5 @@ def test_a_client_that_finds_nothing_is_told_that_its_home_is_new(tmp_path: Path
     assert f"This is a new home at {tmp_path / 'home'}." in first
     assert "new home" not in second
     assert "new home" in answers[0]["structuredContent"]["note"]
+    assert ["in a new home at" in context["content"][0]["text"] for context in contexts] == [True, False]
+    assert "new home" in contexts[0]["structuredContent"]["kept"]

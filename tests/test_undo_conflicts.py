@@ -188,3 +188,16 @@ def test_what_no_change_explains_advises_no_undo(home: Home) -> None:
     assert error.first == ()
     assert "later changes first" not in str(error)
     assert "by hand" in str(error)
+
+
+def test_a_conflict_with_very_many_changes_is_said_briefly(home: Home) -> None:
+    thread = home.threads.create_thread("Work").id
+    created = last(home)
+    for n in range(50):
+        keep(home, f"Note {n}.", thread)
+
+    error = conflict(home, created)
+
+    assert len(error.first) == 50
+    assert " and 30 before them" in str(error)
+    assert len(str(error)) < 500

@@ -130,7 +130,9 @@ class UndoConflictError(SoulkeepError):
         self.first = tuple(first)
         what = f"what it did in {key}" if kind == "documents" else row_name(kind, key)
         if self.first:
-            remedy = f"undo the later changes first: change {', then '.join(map(str, self.first))}"
+            more = f" and {rest:,} before them" if (rest := len(self.first) - _TITLES) > 0 else ""
+            order = ", then ".join(map(str, self.first[:_TITLES]))
+            remedy = f"undo the later changes first: change {order}{more}"
         elif kind == "documents":
             there = f"put {excerpt(text)} back where it stood and undo again" if text else "read it"
             remedy = f"it was edited by hand, so {there}, or edit it by hand"

@@ -180,7 +180,7 @@ class Home:
         from soulkeep.service.context import Contexts
         from soulkeep.service.sections import Sections
 
-        sections = Sections(self.repository, self.documents, self.memories, self.days)
+        sections = Sections(self.repository, self.documents, self.memories, self.days, self.announcement)
         return Contexts(sections, self.tokens, self.options)
 
     @on_first_use

@@ -43,12 +43,18 @@ class Sections:
     """Reads what a context may be made of; nothing of it is cut to a size yet."""
 
     def __init__(
-        self, repository: Repository, documents: Documents, memories: Memories, days: Days
+        self,
+        repository: Repository,
+        documents: Documents,
+        memories: Memories,
+        days: Days,
+        announcement: str,
     ) -> None:
         self._repository = repository
         self._documents = documents
         self._memories = memories
         self._days = days
+        self._announcement = announcement
 
     def thread(self, thread_id: str) -> Thread:
         """Return a thread.
@@ -181,7 +187,8 @@ class Sections:
         logs = len(self._documents.list_daily())
         facts = [counted(memories, "memory"), counted(active, "active thread")]
         facts += [f"{archived:,} archived"] if archived else []
-        return ", ".join([*facts, counted(logs, "daily log")])
+        where = f", in a {self._announcement}" if self._announcement else ""
+        return ", ".join([*facts, counted(logs, "daily log")]) + where
 
     def _line(self, memory: Memory) -> str:
         facts = f"#{memory.id} {self._days.date_text(memory.occurred_at)} {one_line(memory.memory_type)}"
