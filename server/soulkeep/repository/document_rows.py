@@ -3,7 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from soulkeep.models import Memory
+from soulkeep.models import Memory, MemoryFilter
+from soulkeep.repository.conditions import conditions
 from soulkeep.repository.connection import Database
 from soulkeep.repository.memories import COLUMNS
 
@@ -39,6 +40,16 @@ class DocumentTable:
             " UNION SELECT document FROM memories WHERE document IS NOT NULL"
         )
         return {row[0] for row in rows}
+
+    def ids_of_source(self, document: str, source: str, allowed: MemoryFilter, limit: int) -> list[int]:
+        """Return the ids of up to `limit` entries of a document that have a source, in any case."""
+        where, values = conditions(allowed)
+        rows = self._database.execute(
+            "SELECT m.id FROM memories AS m WHERE m.document = :document AND m.source LIKE :source"
+            f"{where} ORDER BY m.id DESC LIMIT :limit",
+            {**values, "document": document, "source": source, "limit": limit},
+        )
+        return [row[0] for row in rows]
 
     def forget_states(self) -> None:
         """Let every document be read again, whatever is known of it; inside a transaction."""

@@ -1,5 +1,9 @@
 """What FTS5 is given to hold and to look up, for any text."""
 
+from datetime import date
+from functools import lru_cache
+
+from soulkeep.dates import day_words
 from soulkeep.identifiers import SIGNS
 from soulkeep.words import is_single_unspaced, split_words
 
@@ -17,3 +21,9 @@ def fts_term(term: str) -> str:
     term = term.translate(_AS_LETTERS)
     # Quoted, a word is a string to FTS5 and never one of its operators.
     return f'"{term}"*' if is_single_unspaced(term) else f'"{term}"'
+
+
+@lru_cache(10_000)
+def fts_day(day: date | None) -> str:
+    """Return what FTS5 is to hold of the day of a memory; nothing where it has none."""
+    return " ".join(day_words(day)) if day else ""

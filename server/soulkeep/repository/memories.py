@@ -2,17 +2,14 @@
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import date
-from functools import lru_cache
 from unicodedata import normalize
 
-from soulkeep.dates import day_words
 from soulkeep.days import Days
 from soulkeep.errors import MemoryNotFoundError
 from soulkeep.models import MEMORY_TYPES, Embedding, Memory, MemoryFilter, NewMemory
 from soulkeep.repository.conditions import WHEN, conditions
 from soulkeep.repository.connection import Database
-from soulkeep.repository.full_text import fts_term, fts_text
+from soulkeep.repository.full_text import fts_day, fts_term, fts_text
 from soulkeep.repository.vectors import VectorTable
 
 COLUMNS = (
@@ -226,7 +223,7 @@ class MemoryTable:
                     memory_id,
                     fts_text(content),
                     fts_text(subject or ""),
-                    _day_text(self._days.day_of(occurred_at)),
+                    fts_day(self._days.day_of(occurred_at)),
                 )
                 for memory_id, content, subject, occurred_at in memories
             ),
@@ -259,16 +256,6 @@ class MemoryTable:
             "SELECT m.id FROM json_each(:ids) AS wanted"
             f" CROSS JOIN memories AS m ON m.id = wanted.value WHERE TRUE{where}",
             {**values, "ids": json.dumps(list(memory_ids))},
-        )
-        return [row[0] for row in rows]
-
-    def ids_of_source(self, document: str, source: str, allowed: MemoryFilter, limit: int) -> list[int]:
-        """Return the ids of up to `limit` entries of a document that have a source, in any case."""
-        where, values = conditions(allowed)
-        rows = self._database.execute(
-            "SELECT m.id FROM memories AS m WHERE m.document = :document AND m.source LIKE :source"
-            f"{where} ORDER BY m.id DESC LIMIT :limit",
-            {**values, "document": document, "source": source, "limit": limit},
         )
         return [row[0] for row in rows]
 
@@ -339,11 +326,6 @@ class MemoryTable:
 def _forms(text: str) -> list[str]:
     """Return the forms in which a text may stand in the store: as it is, composed and decomposed."""
     return list(dict.fromkeys([text, normalize("NFC", text), normalize("NFD", text)]))
-
-
-@lru_cache(10_000)
-def _day_text(day: date | None) -> str:
-    return " ".join(day_words(day)) if day else ""
 
 
 def _neighbour(side: str, closest: str, order: str) -> str:

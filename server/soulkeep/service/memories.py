@@ -185,7 +185,7 @@ class Memories:
         others = table.passing(question.ids, allowed) if question.ids else []
         if question.about_user:
             others += [i for i, _ in table.matching(subject_terms(), allowed, limit, in_subject=True)]
-            others += table.ids_of_source(MEMORY, USER_FACTS, allowed, limit)
+            others += self._repository.documents.ids_of_source(MEMORY, USER_FACTS, allowed, limit)
         return dict.fromkeys(others, 0.0) | found
 
     def _said(self, query: str, allowed: MemoryFilter) -> tuple[MessageMatch, ...]:
