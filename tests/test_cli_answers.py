@@ -332,6 +332,18 @@ def test_the_demo_shows_no_wrong_memory_as_an_answer_and_fails_where_one_is_miss
     assert err == (f"soulkeep: {missed} answer{'s' * (missed > 1)} not found.\n" if missed else "")
 
 
+@pytest.mark.parametrize("server", ["/bin/false", "/nowhere/soulkeep"])
+def test_a_demo_without_a_server_fails_in_one_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, server: str
+) -> None:
+    monkeypatch.setattr(demo, "client_command", lambda _: [server, "serve"])
+
+    code, out, err = run("demo")
+
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("soulkeep: the demo failed: ")
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_numbers_agree_with_their_nouns(run: Run, count: int, home_path: Path) -> None:
     for number in range(count):

@@ -81,8 +81,7 @@ class _Answer:
 @click.command(cls=Command)
 def demo() -> None:
     """Watch memories being kept and brought back by meaning, in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="soulkeep-demo-") as folder:
-        answers, mode = anyio.run(_play, Path(folder))
+    answers, mode = _played()
     for answer in answers:
         say(f"  ? {answer.question}", bold=True)
         say(f"    {_told(answer)}")
@@ -98,6 +97,25 @@ def demo() -> None:
     click.echo(client_block())
     if missed := sum(answer.place is None for answer in answers):
         raise Refused(f"{counted(missed, 'answer')} not found.")
+
+
+def _played() -> tuple[list[_Answer], str]:
+    """Play the demo in a temporary folder.
+
+    Raises:
+        Refused: The server cannot be started, or does not do what it is asked.
+    """
+    from mcp import MCPError
+
+    problem: BaseException | None = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="soulkeep-demo-") as folder:
+            return anyio.run(_play, Path(folder))
+    except* (OSError, MCPError, Refused) as group:
+        problem = group
+        while isinstance(problem, BaseExceptionGroup):
+            problem = problem.exceptions[0]
+    raise Refused(f"the demo failed: {problem}")
 
 
 def _told(answer: _Answer) -> str:
@@ -141,6 +159,7 @@ async def _ask(client: "Client", thread_id: str, question: str, word: str) -> _A
 async def _call(client: "Client", tool: str, **arguments: Any) -> dict[str, Any]:
     result = await client.call_tool(tool, arguments)
     if result.is_error or result.structured_content is None:
-        raise Refused(f"{tool} failed: {result.content}")
+        said = " ".join(getattr(part, "text", "") for part in result.content)
+        raise Refused(f"{tool} answered: {said}")
     structured: dict[str, Any] = result.structured_content
     return structured
