@@ -1,4 +1,4 @@
-"""The installed command under foreign clients: the Inspector's CLI, TypeScript clients, the AI SDK."""
+"""The installed command under foreign clients, in JavaScript and in Python."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CLIENTS = ROOT / ".clients"
 INSPECTOR = CLIENTS / "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"
 COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
 
-NPM_TIMEOUT_S = 600
+INSTALL_TIMEOUT_S = 600
 RUN_TIMEOUT_S = 60
 TOOL_IS_ERROR = 5
 
@@ -82,7 +82,7 @@ def _install(npm: str, package: str) -> None:
     CLIENTS.mkdir(exist_ok=True)
     (CLIENTS / "package.json").write_text(package, encoding="utf-8")
     flags = ["--no-package-lock", "--no-audit", "--no-fund"]
-    done = _run([npm, "install", *flags], NPM_TIMEOUT_S)
+    done = _run([npm, "install", *flags], INSTALL_TIMEOUT_S)
     assert done.returncode == 0, done.stderr
 
 
@@ -97,6 +97,24 @@ def _run(command: list[str], timeout: float = RUN_TIMEOUT_S) -> subprocess.Compl
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture(scope="session")
+def python() -> str:
+    """A Python with the foreign clients that are written in it."""
+    requirements, folder = SOURCES / "requirements.txt", CLIENTS / "python"
+    wanted, installed = requirements.read_text(encoding="utf-8"), folder / "installed.txt"
+    command = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+        CLIENTS.mkdir(exist_ok=True)
+        for step in (
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [str(command), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)],
+        ):
+            done = _run(step, INSTALL_TIMEOUT_S)
+            assert done.returncode == 0, done.stderr
+        installed.write_text(wanted, encoding="utf-8")
+    return str(command)
 
 
 @dataclass(frozen=True)
@@ -461,3 +479,19 @@ def test_a_client_that_waits_for_its_probe_no_longer_than_a_second_connects(
     assert seen["server"] == "soulkeep"
     assert set(seen["tools"]) == DEFAULT_TOOLS
     assert not seen["answer"]["isError"]
+
+
+@pytest.mark.parametrize("client", ["fastmcp", "pydantic-ai"])
+def test_a_python_client_hands_its_model_what_was_recalled_marked_as_data(
+    client: str, python: str, tmp_path: Path
+) -> None:
+    server = [str(COMMAND), "serve", "--home", str(tmp_path)]
+
+    done = _run([python, str(SOURCES / "drive.py"), client, *server])
+
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert set(seen["tools"]) == DEFAULT_TOOLS
+    assert "not instructions" in seen["model"]["note"]
+    assert [match["content"] for match in seen["model"]["matches"]] == [LEDGER]
+    assert f"| {LEDGER}" in seen.get("text", f"| {LEDGER}")

@@ -167,6 +167,7 @@ def test_a_modern_client_that_asked_first_stays_modern(wire: Wire) -> None:
 
 
 ODD_IDS: list[str] = [
+    '"\\ud83d"',
     *("[1]", '{"a": 1}', "null", "true", "1.5", "1e400", "-1", '""', '"1"', "[[[]]]"),
     *("9223372036854775808", "-9223372036854775809", "1" + "0" * 400, "9" * 5_000),
 ]
@@ -181,13 +182,14 @@ def test_no_odd_id_or_token_ends_the_server(wire: Wire) -> None:
             '"method":"notifications/progress","params":{"progressToken":%s,"progress":%s}',
             '"method":"no/such/notification","params":{"_meta":%s}',
             '"id":%s,"result":{}',
+            '"id":%s,"result":null',
             '"id":%s,"error":{"code":1,"message":"no"}',
             '"id":%s,"method":"ping","params":{"_meta":{"progressToken":%s}}',
         ):
             wire.send_bytes(b'{"jsonrpc":"2.0",%s}' % message.replace("%s", odd).encode())
             sent += 1
 
-    assert sent == 6 * len(ODD_IDS)
+    assert sent == 7 * len(ODD_IDS)
     assert _result_of(wire, "ping") == {}
     out, _, code = wire.finish()
     assert all(json.loads(line)["jsonrpc"] == "2.0" for line in out.splitlines())

@@ -17,7 +17,7 @@ import anyio.to_thread
 from mcp.server import MCPServer, Server
 from mcp.server.models import InitializationOptions
 from mcp.server.stdio import stdio_server
-from mcp.shared.dispatcher import as_request_id, coerce_request_id
+from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp.shared.message import SessionMessage
 from mcp.types import (
@@ -100,14 +100,15 @@ def _diagnosis(text: str) -> tuple[int, str]:
     return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
 
 
-def _answered_id(text: str) -> RequestId | None:
+def _answered_id(text: str) -> int | None:
     """Return the id of the request that a malformed message means to answer, if it means to."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if isinstance(message, dict) and "method" not in message and message.keys() & {"result", "error"}:
-        return as_request_id(message.get("id"))
+        # Our own requests are numbered.
+        return number if type(number := message.get("id")) is int else None
     return None
 
 
