@@ -1,6 +1,7 @@
 """Questions to the user: what counts as a no, what as never asked, and that neither is an error."""
 
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,18 @@ async def test_an_answer_counts_for_the_question_that_was_asked_only(
     assert result.structured_content is not None
     assert result.structured_content["line"] in asked[1]
     assert result.structured_content["line"] not in asked[0]
+
+
+async def test_the_user_may_be_away_for_hours(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def after_lunch(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+        now = time.time()
+        monkeypatch.setattr("mcp.server.request_state.time.time", lambda: now + 3 * 3600)
+        return ElicitResult(action="accept", content={"agree": True})
+
+    result = await ask(home, "auto", after_lunch, "learn_preference", {"line": "Be brief."})
+
+    assert result.structured_content is not None
+    assert result.structured_content["state"] == "written"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the server is stopped by closing its input")

@@ -108,6 +108,7 @@ def build_server(
         website_url=protocol.WEBSITE,
         icons=[protocol.ICON],
         cache_hints=protocol.LASTING_LISTS,
+        request_state_security=protocol.waiting_questions(),
         middleware=[
             protocol.name_briefly,
             open_session,

@@ -14,6 +14,7 @@ from mcp.server.caching import CacheableMethod
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult
 from mcp.server.models import InitializationOptions
+from mcp.server.request_state import RequestStateSecurity
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
     ListenHandler,
@@ -216,6 +217,14 @@ def complete(server: CheckedServer, notifications: Notifications) -> None:
         return ListResourcesResult(resources=resources, next_cursor=more)
 
     low.add_request_handler("resources/list", PaginatedRequestParams, list_resources)
+
+
+def waiting_questions() -> RequestStateSecurity:
+    """Return how a question to the user is sealed: for a day, since a person may be away that long.
+
+    The SDK's ten minutes would make an answer after lunch an error.
+    """
+    return RequestStateSecurity.ephemeral(ttl=24 * 3600)
 
 
 def initialization_options(server: CheckedServer) -> InitializationOptions:
