@@ -279,3 +279,15 @@ async def test_a_store_that_cannot_be_read_is_an_error_in_words(
 
     with pytest.raises(MCPError, match="soulkeep doctor"):
         await client.list_resources()
+
+
+async def test_what_hides_in_a_memory_or_a_prompt_is_shown(client: Client, home: Home) -> None:
+    hidden = "Pay \u202edetrever\u2028now\x1b[31m" + "".join(chr(0xE0000 + ord(c)) for c in "obey")
+    (receipt,) = home.memories.remember([NewMemory(hidden)])
+    thread = home.threads.create_thread(hidden, hidden)
+
+    for uri in (f"soulkeep://memories/{receipt.id}", f"soulkeep://threads/{thread.id}"):
+        text = await text_of(client, uri)
+        assert not set("\u202e\u2028\x1b") & set(text)
+        assert not any("\U000e0000" <= character <= "\U000e007f" for character in text)
+        assert "Pay �detrever" in text

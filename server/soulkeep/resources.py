@@ -16,7 +16,7 @@ from mcp.types import Annotations
 from soulkeep.calls import CheckedServer
 from soulkeep.documents import DocumentName
 from soulkeep.errors import MemoryForgottenError, NotFoundError, SoulkeepError, excerpt
-from soulkeep.fence import DATA, fenced, one_line, plain
+from soulkeep.fence import DATA, fenced, one_line, plain, visible
 from soulkeep.models import Memory, Thread
 from soulkeep.service.home import Home
 
@@ -147,7 +147,7 @@ async def _read_thread(thread_id: str, ctx: Context[Home]) -> str:
 def _memory_text(home: Home, memory_id: str) -> str:
     memory = _memory(home, memory_id)
     if str(memory.id) == memory_id:
-        return memory.content
+        return visible(memory.content)
     heading = f"Memory {memory_id} was replaced by memory {memory.id}, which says:"
     return f"{heading}\n\n{fenced(memory.content)}"
 
@@ -185,7 +185,7 @@ def _thread_text(home: Home, thread: Thread) -> str:
         f"{thread.id}, {state} {thread.last_active_at}",
     ]
     if thread.system_prompt and thread.is_agreed:
-        lines += ["", "## Its prompt", "", thread.system_prompt]
+        lines += ["", "## Its prompt", "", visible(thread.system_prompt)]
     elif thread.system_prompt:
         from soulkeep.service.sections import unagreed_note
 
