@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
 from soulkeep.fence import fenced
@@ -40,9 +40,7 @@ BYTES_PER_TOKEN = 4
 
 
 class View(BaseModel):
-    """A piece of an answer, built from the attributes of what the service returned."""
-
-    model_config = ConfigDict(from_attributes=True)
+    """A piece of an answer, with values that are cut to their room and show what hides in them."""
 
     def weight(self) -> int:
         """Return the bytes that this takes in the larger of the two channels."""

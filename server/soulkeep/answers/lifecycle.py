@@ -195,7 +195,7 @@ class ChangedAnswer(View):
     """
 
     note: Prose
-    action: str
+    action: Prose
     ids: str
     change_id: Count = 0
     notes: Items[str] = ()

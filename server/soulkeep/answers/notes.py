@@ -121,8 +121,8 @@ class CuratedAnswer(View):
     """The entry as it stands or stood, and what MEMORY.md takes of its budget after the change."""
 
     note: Prose
-    action: str
-    section: str
+    action: Prose
+    section: Prose
     entry: str
     tokens: int
     budget: int
