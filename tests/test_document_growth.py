@@ -130,21 +130,27 @@ def test_a_log_that_was_said_to_change_is_looked_at_in_the_next_call(
 
 
 async def test_many_documents_are_indexed_beside_calls_and_the_answer_says_so(home: Home) -> None:
-    write_logs(home, FILES_IN_A_CALL + 40)
+    write_logs(home, FILES_IN_A_CALL + 250)
 
     async with Client(build_server(home), cache=None) as client:
         text, first = await call(client, "recall", query="entry")
+        with home.entries._lock:  # what is left stays so
+            context, parts = await call(client, "get_context")
         finish(home)
-        later, second = await call(client, "recall", query=word(FILES_IN_A_CALL + 39))
+        later, second = await call(client, "recall", query=word(FILES_IN_A_CALL + 249))
 
     (remark,) = first["remarks"]
     assert remark in text
     assert "still to be indexed" in remark
     assert first["matches"]
+    assert "still to be indexed" in context
+    assert "still to be indexed" in parts["kept"]
     assert "remarks" not in second
     assert "still to be indexed" not in later
-    assert f"Entry {word(FILES_IN_A_CALL + 39)}." in later
-    assert home.repository.documents.states().keys() >= {f"daily/{LAST - timedelta(days=89)}.md"}
+    assert f"Entry {word(FILES_IN_A_CALL + 249)}." in later
+    assert home.repository.documents.states().keys() >= {
+        f"daily/{LAST - timedelta(days=FILES_IN_A_CALL + 249)}.md"
+    }
 
 
 def test_a_home_that_is_closed_meanwhile_goes_on_where_it_was(

@@ -155,7 +155,11 @@ class Memories:
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         mode: Mode = "hybrid" if embedder else "lexical"
         advice = "" if embedder else self._indexes.advice
-        return Recall(tuple(matches), mode, said, advice, tuple(self._entries.remarks()))
+        return Recall(tuple(matches), mode, said, advice, tuple(self.remarks()))
+
+    def remarks(self) -> list[str]:
+        """Return what an answer of now may lack, in sentences."""
+        return self._entries.remarks()
 
     def _read(self, query: str) -> tuple[Question, list[str]]:
         """Return what a query asks for, and the words to look up."""

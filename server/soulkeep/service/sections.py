@@ -181,14 +181,15 @@ class Sections:
         return section
 
     def kept(self) -> str:
-        """Say how much there is in all."""
+        """Say how much there is in all, and which documents are not or not wholly searched."""
         memories = sum(self._repository.memories.count_by_type().values())
         active, archived = self._repository.threads.count()
         logs = len(self._documents.list_daily())
         facts = [counted(memories, "memory"), counted(active, "active thread")]
         facts += [f"{archived:,} archived"] if archived else []
         where = f", in a {self._announcement}" if self._announcement else ""
-        return ", ".join([*facts, counted(logs, "daily log")]) + where
+        there_is = ", ".join([*facts, counted(logs, "daily log")]) + where
+        return "; ".join([there_is, *(remark.rstrip(".") for remark in self._memories.remarks())])
 
     def _line(self, memory: Memory) -> str:
         facts = f"#{memory.id} {self._days.date_text(memory.occurred_at)} {one_line(memory.memory_type)}"
