@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -187,3 +188,21 @@ def test_a_revision_has_to_say_what_to_revise(home: Home) -> None:
         home.lifecycle.revise(1)
     with pytest.raises(InvalidInputError, match="blank"):
         home.lifecycle.revise(1, " ")
+
+
+def test_what_has_expired_is_in_no_list_digest_or_context(home: Home, clock: TickingClock) -> None:
+    thread = home.threads.create_thread("Shop").id
+    home.memories.remember([replace(CLOSED, thread_id=thread)])
+    home.curator.promote(1, "User Facts")
+    looks: list[Callable[[], object]] = [
+        lambda: home.lifecycle.list_memories(),
+        lambda: home.threads.resume(thread),
+        lambda: home.contexts.assemble(),
+        lambda: home.contexts.assemble(thread_id=thread),
+    ]
+    for look in looks:
+        assert CLOSED.content in str(look())
+        clock.now += timedelta(days=2)
+        assert CLOSED.content not in str(look())
+        clock.now -= timedelta(days=2)
+        home.changes.undo(last(home))

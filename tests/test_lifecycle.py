@@ -190,7 +190,7 @@ def test_what_has_expired_is_not_recalled_while_another_process_writes(
 
     with other.repository.transaction():
         assert recalled(home, "shop") == []
-    assert home.lifecycle.list_trash() == []
+        assert home.lifecycle.list_trash() == []
     assert recalled(home, "shop") == []
     assert len(home.lifecycle.list_trash()) == 1
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from soulkeep.answers.lifecycle import ChangedAnswer, notes_of
+from soulkeep.answers.lifecycle import ChangedAnswer, newer_text, notes_of
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import (
     before_option,
@@ -74,8 +74,10 @@ def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     if as_json:
         print_json(memories_shape(found))
         return
-    for place, memory in enumerate(found):
+    for place, (asked, memory) in enumerate(zip(memory_ids, found, strict=True)):
         click.echo("\n" * bool(place), nl=False)
+        if asked != memory.id:
+            say(newer_text(asked, memory.id))
         _print_memory(memory)
 
 

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 from soulkeep.days import Days
+from soulkeep.errors import DocumentError, StoreBusyError
 from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
@@ -16,6 +17,8 @@ from soulkeep.service.promoted import PromotedLines
 from soulkeep.service.sessions import Sessions
 
 _PRUNED_EACH = timedelta(hours=1)
+_DROPPED = 500
+"""How many expired memories go to the trash at once: fewer than a backup is made before."""
 
 
 class ChangeLog:
@@ -103,6 +106,25 @@ class ChangeLog:
         later = {int(row.key): found[row.replaced_by or 0] for row in went if row.replaced_by in found}
         hunks, recorder.lines = self._lines.follow(gone, later, on_failure)
         recorder.edit(MEMORY, hunks)
+
+    def drop_expired(self) -> None:
+        """Move to the trash what has expired, unless another process is writing.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        expired = self._repository.memories.list_expired(self._now(), _DROPPED)
+        if not expired:
+            return
+        local, leaving = self._sessions.current(), (len(expired), 0)
+        try:
+            with self.recording("memory.expired", local, leaving=leaving, waiting=False) as recorder:
+                recorder.touch("memories", expired)
+                self._repository.memories.delete_memories(expired)
+                details = ({"memory_id": memory_id} for memory_id in expired)
+                self._sessions.audit(local, "memory.expired", *details)
+        except (StoreBusyError, DocumentError):
+            return  # it goes at the next look
 
     def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
         table = self._repository.changes

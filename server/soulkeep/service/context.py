@@ -108,6 +108,7 @@ class Contexts:
         if query is not None:
             require_text("query", query, MAX_QUERY)
         pressure = self._pressure(used_tokens, window_tokens)
+        self._sections.drop_expired()
         thread = None if thread_id is None else self._sections.thread(thread_id)
         return self._filled(limit, thread, query, pressure, session)
 

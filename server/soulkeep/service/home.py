@@ -180,7 +180,9 @@ class Home:
         from soulkeep.service.context import Contexts
         from soulkeep.service.sections import Sections
 
-        sections = Sections(self.repository, self.documents, self.memories, self.days, self.announcement)
+        sections = Sections(
+            self.repository, self.documents, self.memories, self.changes, self.days, self.announcement
+        )
         return Contexts(sections, self.tokens, self.options)
 
     @on_first_use

@@ -90,6 +90,7 @@ class Lifecycle:
         allowed = parse_filter(thread_id, memory_type, since, until, self._days)
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
+        self._changes.drop_expired()
         given = {name: value for name, value in (("subject", subject), ("source", source)) if value}
         return self._repository.memories.list_memories(allowed, limit, below, **given)
 
@@ -182,6 +183,7 @@ class Lifecycle:
             InvalidInputError: The limit is outside.
         """
         require_range("limit", limit, 1, MAX_PAGE)
+        self._changes.drop_expired()
         rows = self._repository.changes.list_trash(limit, before)
         return [past for row in rows if (past := _past(row)) is not None]
 

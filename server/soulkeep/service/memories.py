@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from soulkeep.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
 from soulkeep.dates import asks_when, find_dates
 from soulkeep.days import Days
-from soulkeep.errors import DocumentError, InvalidInputError, StoreBusyError
+from soulkeep.errors import InvalidInputError
 from soulkeep.models import (
     Clock,
     MemoryFilter,
@@ -50,9 +50,6 @@ VECTOR_CANDIDATES = 50
 
 MESSAGES = 5
 """How many messages an answer holds where they are included."""
-
-SWEPT = 500
-"""How many expired memories go to the trash at once: fewer than a backup is made before."""
 
 
 class Memories:
@@ -200,26 +197,8 @@ class Memories:
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         self._indexes.catch_up()
-        self._sweep()
+        self._changes.drop_expired()
         self._entries.catch_up()
-
-    def _sweep(self) -> None:
-        """Move to the trash what has expired, unless another process is writing."""
-        expired = self._repository.memories.list_expired(timestamp(self._clock()), SWEPT)
-        if not expired:
-            return
-        local = self._sessions.current()
-        try:
-            leaving = (len(expired), 0)
-            with self._changes.recording(
-                "memory.expired", local, leaving=leaving, waiting=False
-            ) as recorder:
-                recorder.touch("memories", expired)
-                self._repository.memories.delete_memories(expired)
-                details = ({"memory_id": memory_id} for memory_id in expired)
-                self._sessions.audit(local, "memory.expired", *details)
-        except (StoreBusyError, DocumentError):
-            return  # what has expired is not shown meanwhile
 
     def _cosines(
         self,

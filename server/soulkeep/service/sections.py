@@ -12,6 +12,7 @@ from soulkeep.models import Memory, Message, Session, Thread
 from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.budget import Section
+from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import has_promoted
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.memories import Memories
@@ -47,14 +48,20 @@ class Sections:
         repository: Repository,
         documents: Documents,
         memories: Memories,
+        changes: Changes,
         days: Days,
         announcement: str,
     ) -> None:
         self._repository = repository
+        self._changes = changes
         self._documents = documents
         self._memories = memories
         self._days = days
         self._announcement = announcement
+
+    def drop_expired(self) -> None:
+        """Let what has expired, and its promoted lines, be in no section."""
+        self._changes.drop_expired()
 
     def thread(self, thread_id: str) -> Thread:
         """Return a thread.

@@ -273,6 +273,7 @@ class Threads:
             StoreError: The store cannot be read.
         """
         require_range("limit", messages, 0, MAX_LIMIT)
+        self._changes.drop_expired()
         thread, table = self._get(thread_id), self._repository.memories
         return Digest(
             thread=thread,
