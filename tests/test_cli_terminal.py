@@ -361,7 +361,7 @@ def test_a_table_too_wide_is_printed_row_by_row_with_the_names_of_its_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "28")
+    monkeypatch.setenv("COLUMNS", "25")
 
     rows = [(1, "長い名前", "A text of several words, and of more."), (22, None, "Grüße")]
     print_table(("ID", "NAME", "TEXT"), rows)
@@ -371,13 +371,15 @@ def test_a_table_too_wide_is_printed_row_by_row_with_the_names_of_its_columns(
         "  ID    1",
         "  NAME  長い名前",
         "  TEXT  A text of several",
-        "        words, and of more.",
+        "        words, and of",
+        "        more.",
         "",
         "  ID    22",
         "  TEXT  Grüße",
         f"{BOLD}Facts\x1b[0m",
-        "  長い  one two three four",
-        "        five six seven",
+        "  長い  one two three",
+        "        four five six",
+        "        seven",
         "  b     Ü",
     ]
 

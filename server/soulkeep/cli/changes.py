@@ -135,12 +135,15 @@ def _print_changes(found: Sequence[ChangeSummary]) -> None:
         for summary in found
         for c in [summary.change]
     ]
-    print_table(("CHANGE", "WHEN", "BY", "UNDONE BY", "WHAT", "DID"), rows)
+    print_table(("CHANGE", "WHEN", "BY", "UNDONE", "WHAT", "DID"), rows)
 
 
 def _print_wanted(home: Home, wanted: Sequence[Change]) -> None:
     shown = wanted[:_SHOWN_CHANGES]
-    _print_changes(home.changes.summarize(shown))
+    summaries = home.changes.summarize(shown)
+    _print_changes(summaries)
+    if len(wanted) == 1:  # in a narrow table it may have been cut
+        say(f"  {did_text(summaries[0])}")
     if len(wanted) > len(shown):
         more, before = len(wanted) - len(shown), shown[-1].id
         say(f"and {more:,} before them: `soulkeep changes --before {before}` lists them")

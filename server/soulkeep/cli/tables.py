@@ -6,11 +6,11 @@ import click
 
 from soulkeep.cli.terminal import can_show, columns, cut, one_line, say, width, wrapped
 
-_NARROWEST = 16
-"""A last column with less room than this, if it needs that much, is put under the others."""
+_NARROWEST, _ROOMY = 12, 32
+"""A last column with less room than the first, if it needs that much, is put under the others; up to the
+second, longer cells give way to it."""
 _WIDEST, _LEAST = 24, 12
-"""A wider cell is cut on a terminal, and elsewhere does not push its column aside; where the last column
-needs room, the widest others give way, down to the least."""
+"""A longer cell is cut to between these, and where nobody looks does not push its column aside."""
 _LINES = 3
 _BAR = 30
 _COLUMNS = "▁▂▃▄▅▆▇█"
@@ -73,13 +73,15 @@ def print_days(title: str, counts: Mapping[str, int]) -> None:
 def _fitting(widths: Sequence[int], room: int | None) -> list[int] | None:
     """Return how wide all columns but the last are; None where that leaves too little room for it."""
     *first, last = widths
-    first = [*first[:1], *(min(taken, _WIDEST) for taken in first[1:])]
-    while room is not None and room - sum(2 + taken for taken in first) < min(last, _NARROWEST):
-        widest = max(range(1, len(first)), key=first.__getitem__, default=0)
-        if not widest or first[widest] <= _LEAST:
-            return None
-        first[widest] -= 1
-    return first
+    fitting = [*first[:1], *(min(taken, _WIDEST) for taken in first[1:])]
+    if room is None:
+        return fitting
+    for place in range(1, len(first)):
+        missing = min(last, _ROOMY) - (room - sum(2 + taken for taken in fitting))
+        if first[place] > _WIDEST and missing > 0:
+            fitting[place] = max(_WIDEST - missing, _LEAST)
+    left = room - sum(2 + taken for taken in fitting)
+    return None if left < min(last, _NARROWEST) else fitting
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: int | None) -> str:
