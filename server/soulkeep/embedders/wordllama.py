@@ -53,6 +53,9 @@ MAX_CHARACTERS = 100_000
 """Characters that are turned into tokens at once, at some hundred bytes of memory each."""
 
 _VOCABULARY = 32_000
+_EMPTY = 0
+"""The row of words that have no vector."""
+
 _UNKNOWN, _FIRST_WORD = 0, 259
 # Llama's vocabulary lists its bytes first and then its words by falling frequency.
 
@@ -71,6 +74,7 @@ class WordLlama:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
+        self._filled = _EMPTY + 1
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
@@ -124,13 +128,10 @@ class WordLlama:
 
         places = self._places([*query, *itertools.chain.from_iterable(texts)])
         asked, rows = places[: len(query)], places[len(query) :]
-        is_used = np.zeros(len(self._rows), bool)
+        is_used = np.zeros(self._filled, bool)
         is_used[rows] = True
         used = np.flatnonzero(is_used)
         cosines = self._model.words[used] @ self._model.words[asked].T
-        for column, word in enumerate(query):
-            if is_exact(word):
-                cosines[:, column] = used == asked[column]
         turn = np.empty(len(is_used), np.intp)
         turn[used] = np.arange(len(used))
         strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[turn[rows]]
@@ -140,21 +141,28 @@ class WordLlama:
         best = np.zeros((len(texts), len(query)), dtype=np.float32)
         if filled.any():
             best[filled] = np.maximum.reduceat(strong, starts[filled], axis=0)
+        for column, word in enumerate(query):
+            if is_exact(word):
+                best[:, column] = [word in text for text in texts]
         strengths: list[list[float]] = best.tolist()
         return strengths
 
     def _places(self, words: Sequence[str]) -> "NDArray[np.intp]":
-        """Return the row of each word in the matrix of word vectors."""
+        """Return the row of each word in the matrix of word vectors; the empty one for an exact word."""
         import numpy as np
 
         try:
             return np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
         except KeyError:
             if len(self._rows) > MAX_WORDS:
-                self._rows.clear()
+                self._rows, self._filled = {}, _EMPTY + 1
             missing = [word for word in dict.fromkeys(words) if word not in self._rows]
-            self._model.store_words(len(self._rows), missing)
-            self._rows |= zip(missing, itertools.count(len(self._rows)), strict=False)
+            near = [word for word in missing if not is_exact(word)]
+            self._model.store_words(self._filled, near)
+            # A memory may have many numbers that no other has, and they need no vectors.
+            self._rows |= dict.fromkeys(missing, _EMPTY)
+            self._rows |= zip(near, itertools.count(self._filled), strict=False)
+            self._filled += len(near)
             return np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
 
     def _loaded(self) -> "_Model":
@@ -187,6 +195,7 @@ class _Model:
         self._equal = np.ones_like(self.weights)
         # Memory that is not written to takes no room, and growing would copy it.
         self.words = np.empty((2 * MAX_WORDS, DIMENSIONS), dtype=np.float32)
+        self.words[_EMPTY] = 0
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text."""
@@ -213,22 +222,17 @@ class _Model:
         return sums
 
     def store_words(self, start: int, words: list[str]) -> None:
-        """Put the unit vectors of words into the matrix, from row `start` on; zero for exact ones."""
+        """Put the unit vectors of words into the matrix, from row `start` on."""
         import numpy as np
 
         if not words:
             return
         while start + len(words) > len(self.words):
             self.words = np.concatenate((self.words, np.empty_like(self.words)))
-        near = [place for place, word in enumerate(words, start) if not is_exact(word)]
-        self.words[start : start + len(words)] = 0
-        done = 0
-        for group in _groups([self.tokens(words[place - start]) for place in near]):
+        for group in _groups([self.tokens(word) for word in words]):
             sums = self.pooled(group, self._equal)
-            self.words[near[done : done + len(group)]] = sums / np.linalg.norm(
-                sums, axis=1, keepdims=True
-            )
-            done += len(group)
+            self.words[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+            start += len(group)
 
 
 def _compared(query: Sequence[str], text: Sequence[str]) -> list[str]:
