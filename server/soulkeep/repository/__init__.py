@@ -7,7 +7,7 @@ from pathlib import Path
 from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import LOCAL_AGENT, Fault
-from soulkeep.repository import backups, checks, compaction, erasure, schema
+from soulkeep.repository import backups, checks, compaction, erasure, recreation
 from soulkeep.repository.changes import ChangeTable
 from soulkeep.repository.compaction import VectorSpace
 from soulkeep.repository.connection import Database
@@ -127,7 +127,7 @@ class Repository:
 
     def recreate_indexes(self) -> None:
         """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
-        schema.recreate_indexes(self._database)
+        recreation.recreate_indexes(self._database)
 
     def measure_space(self) -> VectorSpace:
         """Count the places for vectors and the vectors."""
