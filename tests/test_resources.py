@@ -251,6 +251,8 @@ async def test_an_older_id_leads_to_the_newest_version_and_a_forgotten_one_to_th
         ("soulkeep://threads/nope", "There is no thread 'nope'"),
         ("soulkeep://memories/7", "There is no memory 7"),
         ("soulkeep://memories/99999999999999999999999", "There is no memory 9999"),
+        ("soulkeep://memories/9223372036854775808", "There is no memory 9223372036854775808;"),
+        ("soulkeep://memories/0", "There is no memory 0;"),
         ("soulkeep://memories/-1", "There is no memory -1"),
         ("soulkeep://memories/seven", "'seven' is no id of a memory"),
         ("soulkeep://memories/07", "'07' is no id of a memory"),

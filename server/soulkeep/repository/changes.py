@@ -159,6 +159,7 @@ class ChangeTable:
 
     def latest_ids(self, memory_ids: Iterable[int]) -> dict[int, int]:
         """Return for each id the last that came in its place, one after another; or the id itself."""
+        latest = {memory_id: memory_id for memory_id in memory_ids}
         # What the log says last of a memory counts: 0 where that is not that another took its place.
         rows = self._database.execute(
             "WITH RECURSIVE chain (asked, id, step) AS (SELECT value, value, 0 FROM json_each(?)"
@@ -168,9 +169,10 @@ class ChangeTable:
             " (SELECT later_id FROM former_ids WHERE memory_id = chain.id)), step + 1"
             " FROM chain WHERE id)"
             " SELECT asked, id FROM chain WHERE id ORDER BY step",
-            (json.dumps(sorted(set(memory_ids))),),
+            (json.dumps(sorted(latest)),),
         )
-        return dict(rows)
+        # What is too large for an id is read as a fraction, and no row has it.
+        return latest | {asked: later for asked, later in rows if type(asked) is int}
 
     def replaced_by(self, memory_ids: Iterable[int]) -> set[int]:
         """Return the ids of the memories in whose place one of these came."""
