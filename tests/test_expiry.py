@@ -206,3 +206,16 @@ def test_what_has_expired_is_in_no_list_digest_or_context(home: Home, clock: Tic
         assert CLOSED.content not in str(look())
         clock.now -= timedelta(days=2)
         home.changes.undo(last(home))
+
+
+def test_a_store_that_cannot_be_written_is_read_although_something_has_expired(
+    home: Home, clock: TickingClock
+) -> None:
+    home.memories.remember([CLOSED, NewMemory("The shop sells bread.")])
+    clock.now += timedelta(days=2)
+    home.repository._database.execute("PRAGMA query_only = ON")
+
+    assert [memory.id for memory in home.lifecycle.list_memories()] == [2, 1]
+    assert home.lifecycle.list_trash() == []
+    home.repository._database.execute("PRAGMA query_only = OFF")
+    assert [memory.id for memory in home.lifecycle.list_memories()] == [2]

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 
 from soulkeep.days import Days
-from soulkeep.errors import DocumentError, StoreBusyError
+from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
@@ -108,10 +108,10 @@ class ChangeLog:
         recorder.edit(MEMORY, hunks)
 
     def drop_expired(self) -> None:
-        """Move to the trash what has expired, unless another process is writing.
+        """Move to the trash what has expired, unless the store or MEMORY.md cannot be written now.
 
         Raises:
-            StoreError: The store cannot be read or written.
+            StoreError: The store cannot be read.
         """
         expired = self._repository.memories.list_expired(self._now(), _DROPPED)
         if not expired:
@@ -123,7 +123,7 @@ class ChangeLog:
                 self._repository.memories.delete_memories(expired)
                 details = ({"memory_id": memory_id} for memory_id in expired)
                 self._sessions.audit(local, "memory.expired", *details)
-        except (StoreBusyError, DocumentError):
+        except (StoreBusyError, StoreNotWritableError, StoreFullError, DocumentError):
             return  # it goes at the next look
 
     def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:

@@ -75,7 +75,7 @@ async def remember(
     source: _Source = "",
     subject: _Subject = "",
     occurred_at: _OccurredAt = "",
-    expires_at: Annotated[str, Field(description="When it stops being true (ISO)")] = "",
+    expires_at: Annotated[str, Field(description="Until when it holds (ISO; a date: its end)")] = "",
     replaces: Annotated[list[Id], Field(max_length=MAX_BATCH, description="Ids it supersedes")] = [],  # noqa: B006 - never changed, and pydantic publishes it as the default
     memories: Annotated[
         list[MemoryInput],
