@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client import ClientRequestContext
+from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
 from soulkeep.app import build_server, open_home
@@ -33,6 +34,22 @@ os.environ.update(OFFLINE)
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that writes the answers of the tools in `golden/` anew."""
     parser.addoption("--write-golden", action="store_true", help="write tests/golden/ anew")
+
+
+def _make_each_tool_once() -> None:
+    """Keep the tools that the SDK makes of our functions: their schemas take most of a test's time."""
+    made: dict[Callable[..., Any], Tool] = {}
+    make = Tool.from_function
+
+    def make_once(function: Callable[..., Any], **options: Any) -> Tool:
+        if function not in made:
+            made[function] = make(function, **options)
+        return made[function]
+
+    Tool.from_function = make_once  # type: ignore[method-assign, assignment]
+
+
+_make_each_tool_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
