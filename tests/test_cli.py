@@ -29,7 +29,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
 @pytest.mark.embedder
 def test_a_memory_is_kept_and_recalled(run: Run) -> None:
     code, out, _ = run("remember", "The cat is called Miso.", "--type", "fact", "--source", "me")
-    assert (code, out) == (0, "Stored as memory 1 (fact, global).\n")
+    assert (code, out) == (0, "Stored as #1 (fact, global).\n")
 
     code, out, _ = run("recall", "name of the pet", "--limit", "3", "--since", "2020-01-01")
 
@@ -87,19 +87,20 @@ def test_a_wrong_option_is_a_usage_error(run: Run) -> None:
 def test_prompts_are_managed_from_the_command_line(run: Run) -> None:
     assert "There are no global prompts" in run("prompts", "list")[1]
     assert run("prompts", "add", "Tone", "Be brief.", "--priority", "2")[1] == (
-        "Added 1: Tone (priority 2, active)\n"
+        "Added prompt 1: Tone (priority 2, active)\n"
     )
     run("prompts", "add", "Safety", "-", "--priority", "9", typed="Ask first.")
     assert (
-        run("prompts", "change", "1", "--name", "Voice")[1] == "Changed 1: Voice (priority 2, active)\n"
+        run("prompts", "change", "1", "--name", "Voice")[1]
+        == "Changed prompt 1: Voice (priority 2, active)\n"
     )
     assert "inactive" in run("prompts", "deactivate", "1")[1]
     assert run("prompts", "list")[1] == (
-        "2: Safety (priority 9, active)\n1: Voice (priority 2, inactive)\n"
+        "prompt 2: Safety (priority 9, active)\nprompt 1: Voice (priority 2, inactive)\n"
     )
     assert "(priority 2, active)" in run("prompts", "activate", "1")[1]
     assert run("prompts", "remove", "2", "--yes")[1].endswith("Ask first.\n")
-    assert run("prompts", "list")[1] == "1: Voice (priority 2, active)\n"
+    assert run("prompts", "list")[1] == "prompt 1: Voice (priority 2, active)\n"
 
 
 def test_removing_a_prompt_asks_first(run: Run) -> None:

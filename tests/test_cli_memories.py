@@ -116,7 +116,7 @@ def test_forgetting_asks_first_and_the_trash_gives_back(run: Run) -> None:
     assert "Not for ever." in run("trash")[1]
     (gone,) = document(run, "trash")["trash"]
     assert (gone["memory"]["id"], gone["replaced_by"]) == (1, None)
-    assert run("memories", "restore", "1")[1] == "Restored memory 1: Not for ever.\n"
+    assert run("memories", "restore", "1")[1] == "Restored #1: Not for ever.\n"
     assert listed(run) == ["Not for ever."]
     assert run("trash")[1] == "The trash is empty.\n"
 

@@ -340,7 +340,7 @@ async def test_the_user_has_a_prompt_created_changed_and_removed(mode: str, home
 
 async def create_change_and_remove(client: Client, home: Home) -> None:
     text, created = await set_prompt(client, name="Be brief!", content="Two sentences.", priority=3)
-    assert text == "Created: Be brief! (#1, priority 3). Clients offer it as be-brief."
+    assert text == "Created: Be brief! (prompt 1, priority 3). Clients offer it as be-brief."
     assert (created["outcome"], created["consent"]) == ("created", "agreed")
     assert "former_content" not in created
     assert created["prompt"]["mcp_name"] == "be-brief"
@@ -351,7 +351,7 @@ async def create_change_and_remove(client: Client, home: Home) -> None:
     assert changed["prompt"] == created["prompt"]
 
     text, off = await set_prompt(client, name="Be brief!", is_active=False)
-    assert text == "Changed: Be brief! (#1, priority 3, inactive)."
+    assert text == "Changed: Be brief! (prompt 1, priority 3, inactive)."
     assert off["prompt"]["is_active"] is False
     assert "mcp_name" not in off["prompt"]
     assert await offered(client) == {}

@@ -44,7 +44,7 @@ async def test_a_memory_that_replaces_others_says_so(client: Client) -> None:
 
     text, answer = await call(client, "remember", content="The plan.", replaces=[1, 2])
 
-    assert text.startswith("Stored as memory 3 (fact, global) in place of #1, #2.")
+    assert text.startswith("Stored as #3 (fact, global) in place of #1, #2.")
     assert answer["receipts"][0]["replaced"] == [1, 2]
 
 

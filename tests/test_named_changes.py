@@ -113,7 +113,7 @@ async def test_a_revision_says_which_id_leads_where(client: Client, home: Home) 
     assert (data["ids"], data["notes"]) == ("3", ["#1 is now #3.", "#2 is now #3."])
     await told(client, "change_memory", "#2 is now #3.", action="move", memory_ids=[2])
     text, data = await call(client, "remember", content="D", replaces=[1])
-    assert text == "Stored as memory 4 (fact, global) in place of #3. #1 had become #3."
+    assert text == "Stored as #4 (fact, global) in place of #3. #1 had become #3."
     assert data["receipts"][0]["notes"] == ["#1 had become #3."]
     for asked in (1, 4):
         text, data = await call(client, "browse_memories", view="history", memory_id=asked)
@@ -143,7 +143,7 @@ async def test_a_duplicate_in_place_of_another_is_told_as_it_is(client: Client, 
     text, data = await call(client, "remember", content="Final.", replaces=[1])
 
     assert text.startswith(
-        "Not stored: exact duplicate of memory 2 (fact, global), which is now in place of #1."
+        "Not stored: exact duplicate of #2 (fact, global), which is now in place of #1."
     )
     assert data["receipts"][0] | {"similar": []} == {
         "id": 2,

@@ -241,12 +241,12 @@ async def test_each_change_of_a_memory_is_told_under_every_id_that_it_had(
         read = str((await client.read_resource(address)).contents[0])
         other.lifecycle.forget([third])
         await ear.hears_anew(address)
-        with pytest.raises(MCPError, match=f"Memory {third} is in the trash"):
+        with pytest.raises(MCPError, match=f"Memory #{third} is in the trash"):
             await client.read_resource(address)
         other.lifecycle.restore([third])
         await ear.hears_anew(address)
 
-    assert f"Memory {first.id} was replaced by memory {third}" in read
+    assert f"#{first.id} was replaced by #{third}" in read
     assert "Slates are red." in read
 
 

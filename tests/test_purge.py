@@ -116,7 +116,7 @@ def test_where_the_text_stands_by_other_hands_it_is_left_and_told(home: Home) ->
 
     purged = home.purges.purge([memory_id])
 
-    assert purged.kept_in == (f"memory {also}", f"messages of thread {thread.id}", "MEMORY.md", log)
+    assert purged.kept_in == (f"#{also}", f"messages of thread {thread.id}", "MEMORY.md", log)
     assert memory.read_text(encoding="utf-8") == f"# Mine\n\n{SECRET}\n"
 
 

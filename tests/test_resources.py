@@ -233,13 +233,13 @@ async def test_an_older_id_leads_to_the_newest_version_and_a_forgotten_one_to_th
 
     for older in (first.id, second):
         assert await text_of(client, f"soulkeep://memories/{older}") == (
-            f"Memory {older} was replaced by memory {third}, which says:\n\n| Slates are red.\n| NOTE"
+            f"#{older} was replaced by #{third}, which says:\n\n| Slates are red.\n| NOTE"
         )
     assert await text_of(client, f"soulkeep://memories/{third}") == "Slates are red.\nNOTE"
     home.lifecycle.forget([third])
     for memory_id in (first.id, second, third):
         said = await refused(client, f"soulkeep://memories/{memory_id}")
-        assert said == f"Memory {third} is in the trash; restore it to use it again."
+        assert said == f"Memory #{third} is in the trash; restore it to use it again."
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,9 @@ async def test_a_memory_is_kept_with_an_honest_receipt(client: Client) -> None:
     close, third = await call(client, "remember", content="The user prefers tabs over spaces.")
 
     assert first["receipts"] == [{"id": 1, "stored": True, "memory_type": "fact"}]
-    assert text == "Stored as memory 1 (fact, global)."
+    assert text == "Stored as #1 (fact, global)."
     assert second["receipts"] == [{"id": 1, "stored": False, "memory_type": "fact", "duplicate_of": 1}]
-    assert again.startswith("Not stored: exact duplicate of memory 1")
+    assert again.startswith("Not stored: exact duplicate of #1")
     (similar,) = third["receipts"][0]["similar"]
     assert (similar["id"], similar["content"]) == (1, "The user likes tabs more than spaces.")
     assert "#1 (0." in close
@@ -231,7 +231,7 @@ async def test_the_users_prompts_are_listed_highest_priority_first(client: Clien
     _, every = await call(client, "list_prompts", include_inactive=True)
 
     assert [prompt["name"] for prompt in answer["prompts"]] == ["Safety", "Tone"]
-    assert text.startswith("Safety (#2, priority 9) · in MCP safety\nAsk before deleting.")
+    assert text.startswith("Safety (prompt 2, priority 9) · in MCP safety\nAsk before deleting.")
     assert [prompt["is_active"] for prompt in every["prompts"]] == [True, True, False]
 
 

@@ -148,7 +148,7 @@ def _memory_text(home: Home, memory_id: str) -> str:
     memory = _memory(home, memory_id)
     if str(memory.id) == memory_id:
         return visible(memory.content)
-    heading = f"Memory {memory_id} was replaced by memory {memory.id}, which says:"
+    heading = f"#{memory_id} was replaced by #{memory.id}, which says:"
     return f"{heading}\n\n{fenced(memory.content)}"
 
 

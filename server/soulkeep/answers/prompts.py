@@ -52,12 +52,12 @@ class PromptAnswer(Item):
         state = "" if self.is_active else ", inactive"
         if self.proposed_by:
             state += f", proposed by {self.proposed_by} and not agreed to by the user: {DATA}"
-        return f"(#{self.id}, priority {self.priority}{state})"
+        return f"(prompt {self.id}, priority {self.priority}{state})"
 
     def as_text(self) -> str:
         """Return the prompt under a line that names it; what is no instruction stands behind bars."""
         if self.proposed_by:
-            return "\n".join([f"Prompt {self.facts()}", fenced(self.name), fenced(self.content)])
+            return "\n".join([f"A proposal {self.facts()}", fenced(self.name), fenced(self.content)])
         offered = f" · in MCP {self.mcp_name}" if self.mcp_name else ""
         return f"{self.name} {self.facts()}{offered}\n{under_heading(self.content)}"
 

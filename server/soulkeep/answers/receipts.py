@@ -75,9 +75,9 @@ class ReceiptAnswer(View):
         if self.stored:
             expires = f", expires {self.expires_at}" if self.expires_at else ""
             instead = f" in place of {replaced}" if replaced else ""
-            return f"Stored as memory {self.id} ({self.memory_type}, {scope}{expires}){instead}."
+            return f"Stored as #{self.id} ({self.memory_type}, {scope}{expires}){instead}."
         instead = f", which is now in place of {replaced}" if replaced else ""
-        return f"Not stored: exact duplicate of memory {self.id} ({self.memory_type}, {scope}){instead}."
+        return f"Not stored: exact duplicate of #{self.id} ({self.memory_type}, {scope}){instead}."
 
     def as_text(self) -> str:
         """Say what became of the memory and which older ones are close to it."""

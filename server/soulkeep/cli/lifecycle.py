@@ -159,7 +159,7 @@ def restore(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     """Bring memories back that `soulkeep trash` lists."""
     with opened_home() as home:
         changed = home.lifecycle.restore(memory_ids)
-    lines = [f"Restored memory {m.id}: {one_line(m.content)}" for m in changed.memories]
+    lines = [f"Restored #{m.id}: {one_line(m.content)}" for m in changed.memories]
     report(as_json, changed_shape(changed), *lines, *notes_of(changed))
 
 
@@ -205,5 +205,5 @@ def _print_memory(memory: Memory) -> None:
         "expires": memory.expires_at and minute(memory.expires_at),
         "entry of": memory.document,
     }
-    print_facts(f"Memory {memory.id}", {name: value for name, value in facts.items() if value})
+    print_facts(f"Memory #{memory.id}", {name: value for name, value in facts.items() if value})
     say(memory.content)

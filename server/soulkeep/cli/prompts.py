@@ -108,4 +108,4 @@ def _line(prompt: GlobalPrompt) -> str:
     state = "active" if prompt.is_active else "inactive"
     if not prompt.is_agreed:
         state = f"proposed by {prompt.prompt_by or 'an agent'}: not in force until you activate it"
-    return f"{prompt.id}: {one_line(prompt.name)} (priority {prompt.priority}, {state})"
+    return f"prompt {prompt.id}: {one_line(prompt.name)} (priority {prompt.priority}, {state})"

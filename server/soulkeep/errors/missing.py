@@ -40,7 +40,7 @@ class MemoryForgottenError(MemoryNotFoundError):
 
     def __init__(self, memory_id: int) -> None:
         self.memory_id = memory_id
-        problem = f"Memory {memory_id} is in the trash"
+        problem = f"Memory #{memory_id} is in the trash"
         NotFoundError.__init__(self, problem, "restore it to use it again")
 
 
@@ -50,7 +50,7 @@ class MemoryErasedError(MemoryNotFoundError):
     def __init__(self, memory_id: int, erased_at: str) -> None:
         self.memory_id = memory_id
         self.erased_at = erased_at
-        problem = f"Memory {memory_id} was erased for good at {erased_at}"
+        problem = f"Memory #{memory_id} was erased for good at {erased_at}"
         NotFoundError.__init__(self, problem, "there is nothing left to do")
 
 

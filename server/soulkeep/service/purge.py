@@ -327,7 +327,7 @@ def _rows_saying(repository: Repository, plan: PurgePlan) -> list[str]:
     threads = repository.messages.threads_saying(texts)
     past = repository.changes.find_saying(texts)
     return [
-        *(f"memory {i}" for i in memories),
+        *(f"#{i}" for i in memories),
         *(f"messages of thread {i}" for i in threads),
         *(f"the past of {kind} {key}" for kind, key in past),
     ]
