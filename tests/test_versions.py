@@ -63,7 +63,7 @@ def test_an_older_id_changes_the_newest_version(letters: Home, asked: int) -> No
     assert (receipt.id, receipt.replaced, receipt.newer) == (6, (5,), {asked: 5, 2: 5})
     gone = letters.lifecycle.forget([asked, 6])
     assert ([m.content for m in gone.memories], gone.newer) == (["F"], {asked: 6})
-    with pytest.raises(MemoryForgottenError, match="Memory 6 is in the trash"):
+    with pytest.raises(MemoryForgottenError, match="Memory #6 is in the trash"):
         letters.lifecycle.get_memory(asked)
     assert letters.check() == []
 
