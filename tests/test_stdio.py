@@ -290,29 +290,27 @@ REFUSED_WITHOUT_ID = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED_WITH_ID)
-def test_a_request_that_cannot_be_served_is_answered_under_its_id(case: str, wire: Wire) -> None:
-    line, code, said = REFUSED_WITH_ID[case]
+def test_requests_that_cannot_be_served_are_answered_under_their_id(wire: Wire) -> None:
     wire.initialize()
 
-    wire.send_bytes(line)
-    reply = wire.receive()
+    for case, (line, code, said) in REFUSED_WITH_ID.items():
+        wire.send_bytes(line)
+        reply = wire.receive()
 
-    assert (reply["id"], reply["error"]["code"]) == (7, code)
-    assert said in reply["error"]["message"]
-    assert len(json.dumps(reply)) < 300
+        assert (reply["id"], reply["error"]["code"]) == (7, code), case
+        assert said in reply["error"]["message"], case
+        assert len(json.dumps(reply)) < 300, case
     _assert_alive_and_empty(wire)
 
 
-@pytest.mark.parametrize("case", REFUSED_WITHOUT_ID)
-def test_a_line_without_an_id_is_answered_by_a_json_rpc_error(case: str, wire: Wire) -> None:
-    line, code = REFUSED_WITHOUT_ID[case]
+def test_lines_without_an_id_are_answered_by_a_json_rpc_error(wire: Wire) -> None:
     wire.initialize()
 
-    wire.send_bytes(line)
-    reply = wire.receive()
+    for case, (line, code) in REFUSED_WITHOUT_ID.items():
+        wire.send_bytes(line)
+        reply = wire.receive()
 
-    assert (reply["id"], reply["error"]["code"]) == (None, code)
+        assert (reply["id"], reply["error"]["code"]) == (None, code), case
     _assert_alive_and_empty(wire)
 
 
