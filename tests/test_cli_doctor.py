@@ -168,6 +168,28 @@ def test_a_home_that_can_only_be_read_is_examined_as_far_as_it_can_be(
 
 
 @unix
+def test_a_disk_without_any_room_is_examined_and_named(
+    run: Run, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Space(10**9, 10**9, 0))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file can grow
+    try:
+        answers = [run("doctor", "--json") for _ in range(2)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    for code, out, err in answers:  # the first leaves an empty log behind
+        found = json.loads(out)
+        assert (code, err) == (1, "")
+        assert found["rows"]["memories"] == 1
+        assert [fault["name"] for fault in found["faults"]] == ["store", "disk"]
+        assert "the disk is full" in found["faults"][0]["detail"]
+
+
+@unix
 def test_a_home_that_cannot_even_be_entered_is_one_fault(run: Run, kept: Path) -> None:
     with as_nobody(kept):
         os.seteuid(0)

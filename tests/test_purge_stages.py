@@ -46,7 +46,9 @@ def test_a_backup_that_cannot_be_rewritten_stays_named_until_it_is(home: Home) -
 
     assert raised.value.kept_in == (f"backup {names[1]}",)
     assert "out of the store's tables and of all searches" in str(raised.value)
-    assert "`soulkeep purge`, which goes on" in str(raised.value)
+    assert "; delete its folder if you cannot mend it, then run `soulkeep purge`, which goes on" in str(
+        raised.value
+    )
     assert {name.split("/")[1] for name in files_with(home.path, *WORDS)} == {names[1]}
     (fault,) = home.check()
     assert (fault.name, names[1] in fault.detail) == ("purge", True)

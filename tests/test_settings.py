@@ -127,6 +127,19 @@ def test_by_hand_a_home_may_be_in_the_current_folder_and_a_new_one_is_announced(
     assert (again[0], again[2], "leaks" in again[1]) == (0, "", True)
 
 
+@pytest.mark.parametrize("command", ["serve", "stats", "remember"])
+@pytest.mark.parametrize("written", ["", "  "])
+def test_an_empty_home_is_refused_rather_than_made_in_the_current_folder(
+    command: str, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    code, out, err = run(command, "--home", written)
+
+    assert (code, out, "names no folder" in err) == (2, "", True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_client_that_finds_nothing_is_told_that_its_home_is_new(tmp_path: Path) -> None:
     answers, contexts = [], []
     for _ in range(2):

@@ -19,14 +19,17 @@ _HOME = "soulkeep.home"
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _keep_home(context: click.Context, _: click.Parameter, value: Path | None) -> None:
-    if value is not None:
-        context.meta[_HOME] = value
+def _keep_home(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    if not value.strip():  # as from "$UNSET"
+        raise click.BadParameter("It names no folder; write the whole path, or leave it out.")
+    context.meta[_HOME] = Path(value)
 
 
 home_option: Decorator = click.option(
     "--home",
-    type=click.Path(path_type=Path),
+    type=click.Path(),
     callback=_keep_home,
     expose_value=False,
     help="Folder of the store and the documents (default: SOULKEEP_HOME, or the user data folder).",

@@ -64,8 +64,11 @@ class PurgeUnfinishedError(StoreError):
     def __init__(self, done: str, kept_in: Sequence[str], error: StoreError, *, marked: bool) -> None:
         self.done = done
         self.kept_in = tuple(kept_in)
-        problem = "the disk is full" if isinstance(error, StoreFullError) else error.problem
-        remedy = "free some space" if isinstance(error, StoreFullError) else error.remedy
+        problem, remedy = error.problem, error.remedy
+        if isinstance(error, StoreFullError):
+            problem, remedy = "the disk is full", "free some space"
+        elif isinstance(error, BackupDamagedError):
+            remedy = "delete its folder if you cannot mend it"
         super().__init__(
             error.path,
             f"{problem}; {done}, and the text may still stand in {', '.join(self.kept_in)}",

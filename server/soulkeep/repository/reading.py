@@ -31,13 +31,14 @@ class ReadOnlyDatabase(Database):
             recognise(path)
         except OSError as error:
             raise StoreGoneError(path) from error
-        # Without a log beside it nobody writes the file, and SQLite need not make one to read it.
-        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+        # Without anything in a log nobody has written, and SQLite need not make one to read the file.
+        how = "mode=ro" if _size(path.with_name(f"{path.name}-wal")) else "immutable=1"
         with translated(path):
             self._connection = apsw.Connection(
                 f"{path.as_uri()}?{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
             )
             load_vectors(self._connection)
+            self._connection.execute("SELECT 1 FROM sqlite_schema")  # what cannot be read fails here
 
     def _ready(self, *, to_write: bool = False) -> apsw.Connection:
         return self._connection
@@ -55,3 +56,10 @@ class ReadOnlyDatabase(Database):
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         self._connection.close()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
