@@ -53,6 +53,19 @@ def iso_range(match: re.Match[str], now: Now) -> DateSpan | None:
     return DateSpan("range", first, last) if first <= last else None
 
 
+def numeric_days(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 25.-26.07.2026 or 25-26/07/2026."""
+    year, month = int(match["year"]), int(match["month"])
+    first, last = date(year, month, int(match["day"])), date(year, month, int(match["day2"]))
+    return DateSpan("range", first, last) if first < last else None
+
+
+def numeric_month(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2026-07 or 07/2026."""
+    number = int(match["month"])
+    return whole(int(match["year"]), number) if 1 <= number <= 12 else None
+
+
 def month_day(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read 3 March or March 3rd, perhaps with a year."""
     name, day, month = match["month"], int(match["day"]), MONTHS[match["month"]]

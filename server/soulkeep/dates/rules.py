@@ -115,8 +115,8 @@ def _rules() -> tuple[tuple[re.Pattern[str], _Reader], ...]:
 
 
 def _dates() -> _Sources:
-    iso = r"(?P<year>(?:19|20)\d\d)-(?P<month>\d\d)-(?P<day>\d\d)"
-    then = r"(?:(?:(?P<year2>(?:19|20)\d\d)-)?(?P<month2>\d\d)-)?(?P<day2>\d\d)"
+    iso = r"(?P<year>(?:19|20)\d\d)(?P<mark>[-/])(?P<month>\d\d)(?P=mark)(?P<day>\d\d)"
+    then = r"(?:(?:(?P<year2>(?:19|20)\d\d)(?P=mark))?(?P<month2>\d\d)(?P=mark))?(?P<day2>\d\d)"
     since = r"(?P<on>\b(?:from|between|vom|von|zwischen|du|entre|del?)(?: the| le| el)? )?"
     to = r"(?: ?[-/&] ?| (?:to|until|till|through|and|bis(?: zum)?|und|au|al|et|y|a)(?: the)? )"
     dot, of, on = r"(?P<dot>\.)?(?:st|nd|rd|th|er)?", "(?P<of> of| de)?", r"(?P<on>\bon (?:the )?)?"
@@ -124,10 +124,19 @@ def _dates() -> _Sources:
     return (
         (
             readers.iso_range,
-            rf"{_BEGIN}{iso}(?:/|\.\.| ?- ?| (?:to|until|bis|au|al) ){then}(?![\w:]|[-.]\d)",
+            rf"{_BEGIN}{iso}(?:/|\.\.| ?- ?| (?:to|until|bis|au|al) ){then}(?![\w:]|[-./]\d)",
+        ),
+        (
+            readers.numeric_days,
+            rf"{_BEGIN}{_DAY}\.?{to}(?P<day2>\d\d?)(?P<mark>[./])(?P<month>\d\d?)(?P=mark){_YEAR}",
         ),
         (readers.numeric, rf"{_BEGIN}(?P<year>(?:19|20)\d\d){_MARK}{_DAY}(?!\d)"),
         (readers.numeric, rf"{_BEGIN}{_DAY}{_MARK}{_YEAR}"),
+        (
+            readers.numeric_month,
+            rf"{_BEGIN}(?P<year>(?:19|20)\d\d)[-/](?P<month>\d\d)(?![\w:%]|[-./]\d)",
+        ),
+        (readers.numeric_month, rf"{_BEGIN}(?P<month>\d\d?(?=/)|\d\d)[./]{_YEAR}"),
         (readers.days, rf"{since}{_BEGIN}{_DAY}{nth}{to}(?P<day2>\d\d?){nth}{of} {_MONTH}{_OF_YEAR}"),
         (readers.days, rf"{since}{_MONTH} {_DAY}{nth}{to}(?P<day2>\d\d?){suffix}{_OF_YEAR}"),
         (readers.month_day, rf"{on}{_BEGIN}{_DAY}{dot}{of} {_MONTH}{_OF_YEAR}"),
@@ -153,7 +162,7 @@ def _times_before() -> _Sources:
 
 def _parts_of_years() -> _Sources:
     units = any_of(["quarter", "quartal", "trimestre", *HALVES])
-    part = rf"(?P<part>\b[qh][1-4]|\b{any_of(ORDINALS)} {units})"
+    part = rf"(?P<part>(?:\b|(?<=\d{{4}}))[qh][1-4]|\b{any_of(ORDINALS)} {units})"
     season = rf"\b(?P<season>{any_of(SEASONS)})\b"
     inside = rf"(?:\b(?P<before>in|during|im|en|au|{any_of(THIRDS)})(?: of)?(?: the)? )?"
     decade = rf"(?P<decade>{any_of(DECADES)}(?:n|jahre)?\b|(?P<century>19|20)?\d0'?(?:s|er[ns]?)\b)"
