@@ -6,15 +6,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from soulkeep import __version__
 from soulkeep.tools import DEFAULT_TOOLS, INSTRUCTIONS
+from wire import OFFLINE
 
 pytestmark = pytest.mark.clients
 
@@ -67,30 +69,48 @@ def node() -> str:
         pytest.skip("npm is not on PATH, and the foreign clients come from npm")
     wanted = (SOURCES / "package.json").read_text(encoding="utf-8")
     installed = CLIENTS / "installed.json"
-    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
-        installed.unlink(missing_ok=True)
-        _install(npm, wanted)
-        installed.write_text(wanted, encoding="utf-8")
-    for script in SOURCES.glob("*.mjs"):
-        shutil.copy(script, CLIENTS)
+    with _alone():
+        if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+            installed.unlink(missing_ok=True)
+            _install(npm, wanted)
+            installed.write_text(wanted, encoding="utf-8")
+        for script in SOURCES.glob("*.mjs"):
+            shutil.copy(script, CLIENTS)
     found = shutil.which("node", path=str(CLIENTS / "node_modules/.bin"))
     assert found, "npm installed no node"
     return found
 
 
-def _install(npm: str, package: str) -> None:
+def _alone() -> FileLock:
+    """Keep the other test processes from installing at the same time."""
     CLIENTS.mkdir(exist_ok=True)
+    return FileLock(CLIENTS / "install.lock")
+
+
+def _install(npm: str, package: str) -> None:
     (CLIENTS / "package.json").write_text(package, encoding="utf-8")
     flags = ["--no-package-lock", "--no-audit", "--no-fund"]
-    done = _run([npm, "install", *flags], INSTALL_TIMEOUT_S)
+    _install_by([npm, "install", *flags])
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return _started(command, RUN_TIMEOUT_S, os.environ)
+
+
+def _install_by(command: list[str]) -> None:
+    # Unlike a test, an installation may use the network.
+    online = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    done = _started(command, INSTALL_TIMEOUT_S, online)
     assert done.returncode == 0, done.stderr
 
 
-def _run(command: list[str], timeout: float = RUN_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+def _started(
+    command: list[str], timeout: float, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=CLIENTS,
-        env={**os.environ, "MCP_INSPECTOR_SECRET_STORE": "memory"},
+        env={**environment, "MCP_INSPECTOR_SECRET_STORE": "memory"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
@@ -105,15 +125,14 @@ def python() -> str:
     requirements, folder = SOURCES / "requirements.txt", CLIENTS / "python"
     wanted, installed = requirements.read_text(encoding="utf-8"), folder / "installed.txt"
     command = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
-        CLIENTS.mkdir(exist_ok=True)
-        for step in (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(command), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)],
-        ):
-            done = _run(step, INSTALL_TIMEOUT_S)
-            assert done.returncode == 0, done.stderr
-        installed.write_text(wanted, encoding="utf-8")
+    with _alone():
+        if not installed.exists() or installed.read_text(encoding="utf-8") != wanted:
+            for step in (
+                [sys.executable, "-m", "venv", "--clear", str(folder)],
+                [str(command), "-m", "pip", "install", "--quiet", "--requirement", str(requirements)],
+            ):
+                _install_by(step)
+            installed.write_text(wanted, encoding="utf-8")
     return str(command)
 
 
