@@ -361,6 +361,16 @@ async def create_change_and_remove(client: Client, home: Home) -> None:
     assert (removed["outcome"], removed["prompt"]["content"]) == ("removed", "One sentence.")
 
 
+async def test_a_prompt_that_the_user_declines_has_no_id(mode: str, home: Home) -> None:
+    async with asking(home, mode, "decline") as (client, _):
+        result = await client.call_tool("set_prompt", {"name": "Tone", "content": "Be brief."})
+
+    (text,) = [block.text for block in result.content if block.type == "text"]
+    assert text.startswith("The user did not agree to Tone (priority 0,")
+    assert "prompt 0" not in text
+    assert home.prompts.list_prompts(include_inactive=True) == []
+
+
 async def test_a_prompt_can_be_created_switched_off_and_switched_on_later(mode: str, home: Home) -> None:
     async with asking(home, mode, "accept", agree=True) as (client, asked):
         _, created = await set_prompt(client, name="Tone", content="Be kind.", is_active=False)

@@ -52,7 +52,8 @@ class PromptAnswer(Item):
         state = "" if self.is_active else ", inactive"
         if self.proposed_by:
             state += f", proposed by {self.proposed_by} and not agreed to by the user: {DATA}"
-        return f"(prompt {self.id}, priority {self.priority}{state})"
+        known_as = f"prompt {self.id}, " if self.id else ""
+        return f"({known_as}priority {self.priority}{state})"
 
     def as_text(self) -> str:
         """Return the prompt under a line that names it; what is no instruction stands behind bars."""
