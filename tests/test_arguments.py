@@ -24,6 +24,7 @@ SCHEMA: dict[str, Any] = {
         "content": {"type": "string"},
         "thread_id": {"type": "string"},
         "subject": {"type": "string"},
+        "wish": {"type": "string"},
         "since": {"type": "string"},
         "memory_type": {"type": "string", "enum": ["fact", "preference"]},
         "memory_ids": {"type": "array", "items": {"type": "integer", "minimum": 0}},
@@ -108,14 +109,32 @@ def test_a_truth_value_is_no_number(sent: Any) -> None:
         ("memory_id", []),
         ("memory_type", []),
         ("since", 0),
+        ("since", "0"),
+        ("thread_id", [None]),
+        ("limit", [None]),
+        ("memory_type", 0),
+        ("memory_type", "0"),
+        ("memory_type", [None]),
+        ("memories", 0),
+        *(("wish", word) for word in ("null", "None", "undefined")),
+        ("wish", 0),
+        ("wish", []),
+        ("wish", {}),
+        ("wish", [""]),
+        ("wish", [None]),
     ],
 )
 def test_what_stands_for_nothing_is_left_out(name: str, sent: Any) -> None:
     assert read(**{name: sent}) == {}
 
 
-@pytest.mark.parametrize("text", ["", "null", "None", "[1,2]", '{"a": 1}', "0", " spaced ", "- x"])
+@pytest.mark.parametrize("text", ["[1,2]", '{"a": 1}', "0", " ", " spaced ", "- x", "Nil is a word."])
 def test_text_is_kept_as_it_is(text: str) -> None:
+    assert read(wish=text) == {"wish": text}
+
+
+@pytest.mark.parametrize("text", ["", "null", "None", "[1,2]", '{"a": 1}', "0", " spaced ", "- x"])
+def test_text_that_is_asked_for_is_kept_whatever_it_says(text: str) -> None:
     assert read(content=text) == {"content": text}
     assert read(memories=[{"content": text}]) == {"memories": [{"content": text}]}
 
@@ -209,10 +228,13 @@ async def test_an_error_names_what_was_ignored_and_hostile_names_are_cut_short(c
     assert answer["ignored"][-1] == "4 more"
 
 
+KINDS = ("string", "integer", "boolean", "array", "enum")
 FILLINGS: list[dict[str, Any]] = [
     {},
     {"string": "", "integer": 0, "array": []},
     {"string": "", "integer": "null", "boolean": "", "array": [None], "enum": "none"},
+    {"string": 0, "integer": 0, "boolean": None, "array": 0, "enum": 0},
+    *(dict.fromkeys(KINDS, empty) for empty in ("null", [], [None])),
 ]
 """What is sent, by type, for each argument that could be left out; null where nothing is named."""
 

@@ -23,7 +23,7 @@ _IDS_AND_DATES = frozenset(
     {"thread_id", "since", "until", "occurred_at", "expires_at", "created_at", "cursor"}
 )
 _LABELS = frozenset({"subject", "source"})
-"""Texts too short to be meant where they say "null"; every other text is kept as it is."""
+"""Texts too short to be meant where they say "null", in a list too; a text that is asked for is kept."""
 
 _NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
 _BETWEEN_NUMBERS = re.compile(r"[,;\s]+")
@@ -100,14 +100,14 @@ class _Reader:
         if schema["type"] == "object":
             return self._nested(schema, sent, place)
         if schema["type"] == "string" and "enum" not in schema:
-            return _text(sent, name)
+            return _text(sent, name, optional=optional)
         return _scalar(schema, sent, place, optional=optional)
 
     def _nested(self, schema: _Schema, sent: Any, place: str) -> Any:
         sent = _parsed(sent)
         if isinstance(sent, Mapping):
             return self.object_of(schema, sent, f"{place}.")
-        return _LEFT_OUT if _is_nothing(sent) else sent
+        return _LEFT_OUT if _is_nothing(sent) or _is_zero(sent) else sent
 
     def _resolved(self, schema: _Schema) -> _Schema:
         reference = schema.get("$ref")
@@ -130,13 +130,22 @@ def _is_nothing(sent: Any) -> bool:
     return isinstance(sent, str) and sent.strip().casefold() in _NOTHING
 
 
-def _text(sent: Any, name: str) -> Any:
-    if name not in _IDS_AND_DATES | _LABELS:
+def _is_zero(sent: Any) -> bool:
+    return isinstance(sent, int | float) and sent == 0
+
+
+def _text(sent: Any, name: str, *, optional: bool) -> Any:
+    is_short = name in _IDS_AND_DATES | _LABELS
+    if not optional and not is_short:
         return sent
-    sent = _only_item(sent)
-    if sent == 0 or _is_nothing(sent):
+    read = _only_item(sent)
+    # A text that is all blanks is a slip that its service names.
+    is_blank = isinstance(read, str) and read.isspace() and not is_short
+    if read is None or _is_zero(read) or (_is_nothing(read) and not is_blank):
         return _LEFT_OUT
-    return sent.strip() if isinstance(sent, str) and name in _IDS_AND_DATES else sent
+    if name not in _IDS_AND_DATES or not isinstance(read, str):
+        return read if is_short else sent
+    return _LEFT_OUT if read.strip() == "0" else read.strip()
 
 
 def _scalar(schema: _Schema, sent: Any, place: str, *, optional: bool) -> Any:
@@ -146,8 +155,8 @@ def _scalar(schema: _Schema, sent: Any, place: str, *, optional: bool) -> Any:
         sent = sent.strip()
         if sent.casefold() in schema.get("enum", ()):
             return sent.casefold()
-        if _is_nothing(sent):
-            return _LEFT_OUT
+    if sent is None or _is_nothing(sent) or (optional and "enum" in schema and sent in (0, "0")):
+        return _LEFT_OUT
     if schema["type"] == "integer":
         sent = _number(sent, place)
         # Where a number has no least, such as a priority, 0 is as good as any other.
