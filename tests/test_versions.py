@@ -68,6 +68,28 @@ def test_an_older_id_changes_the_newest_version(letters: Home, asked: int) -> No
     assert letters.check() == []
 
 
+@pytest.mark.parametrize("asked", [1, 3, 4])
+def test_what_was_forgotten_by_an_older_id_comes_back_by_it(letters: Home, asked: int) -> None:
+    letters.lifecycle.forget([asked])
+
+    restored = letters.lifecycle.restore([asked])
+
+    assert live(letters) == {4: "D"}
+    assert restored.newer == ({asked: 4} if asked != 4 else {})
+    letters.lifecycle.restore([2])
+    assert live(letters) == {4: "D", 2: "B"}
+    assert letters.check() == []
+
+
+def test_several_ids_of_one_memory_bring_it_back_once(letters: Home) -> None:
+    letters.lifecycle.forget([1, 2, 4])
+
+    restored = letters.lifecycle.restore([1, 2, 4])
+
+    assert [memory.content for memory in restored.memories] == ["D"]
+    assert live(letters) == {4: "D"}
+
+
 def test_a_purge_by_an_older_id_takes_all_versions(letters: Home) -> None:
     letters.memories.remember([NewMemory("Another.")])
 

@@ -157,18 +157,28 @@ class Lifecycle:
     def restore(self, memory_ids: Sequence[int], session: Session | None = None) -> Changed:
         """Bring memories back from the trash, all or none; an expiry that has passed is cleared.
 
+        Where the newest version of one is in the trash too, that comes back, as it went by the same id.
+
         Raises:
             InvalidInputError: There are none, or too many.
             MemoryNotFoundError: One is not in the trash; nothing is done.
             UndoConflictError: The thread of one is gone; nothing is done.
         """
-        ids = _require_ids(memory_ids)
+        led = self._gone(_require_ids(memory_ids))
+        ids = list(dict.fromkeys(led.values()))
         rows = [self._in_trash(memory_id) for memory_id in ids]
         done = self._changes.put_back(rows, "memory.restored", session)
         found = self._repository.memories.list_by_ids(ids)
         had_expiry = {int(row.key) for row in rows if row.before and row.before.get("expires_at")}
         cleared = tuple(i for i, m in found.items() if i in had_expiry and m.expires_at is None)
-        return Changed(tuple(found.values()), {}, done.change_id, tuple(done.lines), cleared)
+        newer = {asked: newest for asked, newest in led.items() if newest != asked}
+        return Changed(tuple(found.values()), newer, done.change_id, tuple(done.lines), cleared)
+
+    def _gone(self, memory_ids: Sequence[int]) -> dict[int, int]:
+        """Return for each id that of the newest version if it is gone too, else the id itself."""
+        led = self._repository.changes.latest_ids(memory_ids)
+        there = self._repository.memories.list_by_ids(list(led.values()))
+        return {asked: asked if led[asked] in there else led[asked] for asked in memory_ids}
 
     def _in_trash(self, memory_id: int) -> ChangedRow:
         rows = self._repository.changes.rows_about("memories", str(memory_id))
