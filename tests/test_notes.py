@@ -294,6 +294,8 @@ async def test_a_client_that_cannot_ask_gets_a_command_that_adds_the_very_line(
         "### Likes plums. ###",
         "- - Likes plums.",
         "## Preferences\n- Likes plums.",
+        "• Likes plums.",
+        " ‣ Likes plums.",
     ],
 )
 async def test_an_entry_that_brings_its_own_marks_is_not_marked_twice(
@@ -314,6 +316,14 @@ async def test_an_entry_that_brings_its_own_marks_is_not_marked_twice(
         new_entry=entry,
     )
     assert read(home, "MEMORY.md") == "# Notes\n\n## Preferences\n- Likes plums.\n"
+
+
+async def test_a_list_with_other_bullets_is_one_too(client: Client, home: Home) -> None:
+    (home.path / "MEMORY.md").write_text("## Food\n", encoding="utf-8")
+
+    await call(client, "curate_memory", action="add", section="Food", entry="• No nuts\n▪ Plums • figs")
+
+    assert read(home, "MEMORY.md") == "## Food\n- No nuts\n- Plums • figs\n"
 
 
 async def test_a_list_becomes_an_entry_an_item_and_a_log_keeps_its_own_header(

@@ -10,7 +10,9 @@ CODE = 4
 """Spaces that make what follows them a block of code."""
 
 _MARKER = re.compile(r"( {0,3})([-*+]|\d{1,9}[.)])([ \t]+|$)")
-_MARK = re.compile(r"[ \t]*(?:[-*+]|\d{1,2}[.)]|#{1,6})[ \t]+(?=\S)")
+_BULLET = re.compile(r"^([ \t]*)[•‣◦▪][ \t]+(?=\S)", re.MULTILINE)
+"""Bullets that people and models write and Markdown does not know."""
+_MARK = re.compile(r"[ \t]*(?:[-*+•‣◦▪]|\d{1,2}[.)]|#{1,6})[ \t]+(?=\S)")
 """Longer numbers, such as years, are taken for a part of the text."""
 _CLOSING = re.compile(r"[ \t]+#+[ \t]*$")
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}|[012]?\d:[0-5]\d")
@@ -38,6 +40,8 @@ def list_sent(text: str, section: str = "") -> list[str]:
     out where something follows it; of another one only the marks are.
     """
     text = text.strip()
+    if _BULLET.match(text):
+        text = _BULLET.sub(r"\1- ", text)
     first, _, others = text.partition("\n")
     if first.startswith("#") and (title := unmarked(first)) != first:
         is_repeated = same_title(plain_title(title)) == same_title(plain_title(section))
