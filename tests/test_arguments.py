@@ -161,12 +161,13 @@ def test_a_number_without_a_least_may_be_zero() -> None:
 @pytest.mark.parametrize(
     "name",
     "toolCallId tool_call_id toolName _meta __n8n sessionId session_id chatId conversation_id requestId"
-    " user_id runId trace_id traceparent agentId call_id taskId messageId message_id explanation"
+    " user_id runId trace_id traceparent agentId call_id taskId messageId message_id explanation $ 名前"
     " random_string wait_for_previous request_heartbeat security_risk task_progress metadata".split(),
 )
 def test_what_clients_add_is_no_misspelt_argument(name: str) -> None:
     for known in (list(SCHEMA["properties"]), ["change_id", "since"], ["action", "section", "entry"]):
         assert closest(name, known) is None
+        assert closest("", known) is None
 
 
 @pytest.mark.parametrize(

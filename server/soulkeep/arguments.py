@@ -208,9 +208,10 @@ def given_id(sent: str) -> str | None:
 
 def closest(name: str, known: Sequence[str]) -> str | None:
     """Return the known name that `name` is a misspelt or shortened form of; None if it is its own."""
-    if name.startswith("_"):
+    words = _words(name)
+    if name.startswith("_") or not words:
         return None
-    likely = [(_likeness(_words(name), _words(other)), other) for other in known]
+    likely = [(_likeness(words, _words(other)), other) for other in known]
     share, other = max(likely, default=(0.0, ""))
     return other if share >= _MISSPELT else None
 
