@@ -134,6 +134,34 @@ def test_a_thread_that_holds_something_goes_after_what_it_holds(home: Home) -> N
     assert home.threads.list_threads() == []
 
 
+@pytest.mark.parametrize("memories", ["forget", "global"])
+def test_a_thread_that_was_deleted_with_what_it_held_is_undone_after_both(
+    home: Home, memories: str
+) -> None:
+    thread = home.threads.create_thread("Harbour")
+    created = last(home)
+    keep(home, "Low tide at noon.", thread.id)
+    kept = last(home)
+    home.threads.delete(thread.id, memories)
+    deleted = last(home)
+
+    assert follow(home, created).first == (deleted, kept)
+    assert (contents(home), home.check()) == (set(), [])
+
+
+def test_what_was_undone_in_between_need_not_be_done_again(home: Home) -> None:
+    home.curator.add_entry("User Facts", "Likes plums.")
+    added = last(home)
+    home.curator.replace_entry("User Facts", "Likes plums.", "Likes pears.")
+    replaced = last(home)
+    for _ in range(2):
+        home.curator.add_entry("User Facts", "Has a boat.")
+        home.changes.undo(last(home))
+
+    assert follow(home, added).first == (replaced,)
+    assert "pears" not in home.documents.read("MEMORY.md")
+
+
 def test_what_comes_back_into_a_thread_that_is_gone_comes_after_the_thread(home: Home) -> None:
     thread = home.threads.create_thread("Work").id
     memory = keep(home, "One.", thread)

@@ -9,17 +9,26 @@ class UndoConflictError(SoulkeepError):
     """What a change did was changed again, so it cannot be taken back alone.
 
     `first` are the later changes to be undone before, in this order; without any, no change that is kept
-    explains it. `text` is what a document no longer says as it was written.
+    explains it. `text` is what a document no longer says as it was written, `held_by` the kinds and keys
+    of rows that belong to what would go, or without which nothing can come back.
     """
 
     def __init__(
-        self, change_id: int, kind: str, key: str, *, text: str = "", first: Sequence[int] = ()
+        self,
+        change_id: int,
+        kind: str,
+        key: str,
+        *,
+        text: str = "",
+        first: Sequence[int] = (),
+        held_by: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.change_id = change_id
         self.kind = kind
         self.key = key
         self.text = text
         self.first = tuple(first)
+        self.held_by = tuple(held_by)
         what = f"what it did in {key}" if kind == "documents" else row_name(kind, key)
         if self.first:
             more = f" and {rest:,} before them" if (rest := len(self.first) - TITLES) > 0 else ""

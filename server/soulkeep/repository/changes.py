@@ -184,9 +184,13 @@ class ChangeTable:
         return {int(row[0]) for row in rows}
 
     def latest_of(self, keys: Sequence[tuple[str, str]], above: int, but: Sequence[int]) -> list[int]:
-        """Return for each row the last change of it in force with an id above one, but for some."""
+        """Return for each row the last change of it in force with an id above one, but for some.
+
+        An undo counts where there is nothing else: to take it back would bring back what it undid.
+        """
         rows = self._database.execute(
-            "SELECT DISTINCT (SELECT max(r.change_id) FROM changed_rows AS r"
+            "SELECT DISTINCT (SELECT coalesce(max(r.change_id) FILTER (WHERE c.action != 'undo'),"
+            " max(r.change_id)) FROM changed_rows AS r"
             " JOIN changes AS c ON c.id = r.change_id WHERE c.undone_by IS NULL"
             " AND r.kind = k.value ->> 0 AND r.key = k.value ->> 1 AND r.change_id > :above"
             " AND r.change_id NOT IN (SELECT value FROM json_each(:but))) AS latest"

@@ -253,8 +253,9 @@ class Changes(ChangeLog):
         changes, before = self._repository.changes, self._without_past_expiry(row)
         recorder.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
-        if not is_as_left(row, current) or held_by(self._repository, row):
-            raise UndoConflictError(row.change_id, row.kind, row.key)
+        held = held_by(self._repository, row)
+        if held or not is_as_left(row, current):
+            raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held)
         recorder.put_back(row)
         if row.kind == "memories":
             self._repository.memories.delete_memories([int(row.key)])

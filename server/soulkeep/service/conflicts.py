@@ -31,9 +31,7 @@ def built_upon(
     repository: Repository, conflict: UndoConflictError, taken: Sequence[Change]
 ) -> list[Change]:
     """Return the latest changes in force that stand in the way of a conflict, but for those taken."""
-    rows = repository.changes.rows_of(conflict.change_id)
-    row = next(row for row in rows if (row.kind, row.key) == (conflict.kind, conflict.key))
-    keys = held_by(repository, row) or [(row.kind, row.key)]
+    keys = conflict.held_by or [(conflict.kind, conflict.key)]
     ids = repository.changes.latest_of(keys, conflict.change_id, [change.id for change in taken])
     return [repository.changes.get_change(change_id) for change_id in ids]
 
