@@ -86,6 +86,22 @@ async def test_a_prompt_is_filled_in_as_one_message_of_the_users(client: Client,
     assert text == "Dear {{body}} \\1,\n{{name}} {{body}} \\1! {not} {{ 1 }}"
 
 
+async def test_what_hides_in_a_prompt_is_shown(client: Client, home: Home) -> None:
+    hidden = "\u202eevil\u202c \U000e0041\x1b[31m"
+    home.prompts.add_prompt(f"Tone {hidden}", f"Be {hidden}\u2028brief, 👩‍👩‍👧 {{{{who}}}}.")
+
+    (_, listed) = (await client.list_prompts()).prompts
+    filled = await client.get_prompt(listed.name, {"who": hidden})
+
+    (message,) = filled.messages
+    assert message.content.type == "text"
+    said = message.content.text
+    for text in (listed.title, listed.description, filled.description, said):
+        assert not set("\u202e\u202c\U000e0041\x1b\u2028") & set(text or "")
+    assert said.startswith("Be \ufffdevil")
+    assert "brief, 👩‍👩‍👧" in said
+
+
 async def test_a_prompt_is_read_anew_at_each_request(client: Client, home: Home) -> None:
     prompt = home.prompts.add_prompt("Tone", "Be brief.")
     first = await filled(client, "tone")

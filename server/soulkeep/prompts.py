@@ -21,9 +21,11 @@ from pydantic import Field
 from soulkeep.arguments import given_id
 from soulkeep.calls import CheckedServer
 from soulkeep.errors import SoulkeepError, excerpt
+from soulkeep.fence import one_line, visible
 from soulkeep.models import PromptOffer
 from soulkeep.placeholders import fill_placeholders
 from soulkeep.service.home import Home
+from soulkeep.service.validation import MAX_NAME
 
 _Result = TypeVar("_Result")
 
@@ -92,16 +94,17 @@ async def _read(work: Callable[[], _Result]) -> _Result:
 def _prompt(offer: PromptOffer) -> Prompt:
     return Prompt(
         name=offer.name,
-        title=offer.prompt.name,
-        description=offer.description,
+        title=one_line(offer.prompt.name, MAX_NAME),
+        description=one_line(offer.description),
         arguments=[PromptArgument(name=name, required=True) for name in offer.arguments],
     )
 
 
 def _filled(offer: PromptOffer, arguments: Mapping[str, str]) -> GetPromptResult:
-    text = fill_placeholders(offer.prompt.content, arguments)
+    # The user agreed to what they could see.
+    text = visible(fill_placeholders(offer.prompt.content, arguments))
     message = PromptMessage(role="user", content=TextContent(type="text", text=text))
-    return GetPromptResult(description=offer.description, messages=[message])
+    return GetPromptResult(description=one_line(offer.description), messages=[message])
 
 
 def _require_arguments(prompt: Prompt, given: Mapping[str, str]) -> None:
