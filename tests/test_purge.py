@@ -116,7 +116,7 @@ def test_where_the_text_stands_by_other_hands_it_is_left_and_told(home: Home) ->
 
     purged = home.purges.purge([memory_id])
 
-    assert purged.kept_in == (f"#{also}", f"messages of thread {thread.id}", "MEMORY.md", log)
+    assert purged.kept_in == (f"memory #{also}", f"messages of thread {thread.id}", "MEMORY.md", log)
     assert memory.read_text(encoding="utf-8") == f"# Mine\n\n{SECRET}\n"
 
 
@@ -165,7 +165,7 @@ def test_where_the_text_stood_in_other_words_is_told_too(home: Home) -> None:
 
     purged = home.purges.purge([memory_id])
 
-    assert purged.kept_in == (f"the past of memories {other}", f"history/MEMORY.md/{with_it.id}.md")
+    assert purged.kept_in == (f"the past of #{other}", f"history/MEMORY.md/{with_it.id}.md")
     home.purges.empty_trash()
     assert files_with(home.path, *WORDS) == []
 
@@ -387,6 +387,20 @@ async def test_the_tool_erases_only_after_the_user_agreed(mode: str, home: Home)
     }
     assert kept.id not in [backup.id for backup in home.backups.list_backups()]
     assert files_with(home.path, *WORDS) == []
+
+
+async def test_the_tool_names_the_memories_that_may_still_say_it(mode: str, home: Home) -> None:
+    memory_id, also = keep(home, SECRET), keep(home, f"Somebody said: {SECRET}")
+    other = keep(home, f"Mind that {SECRET}")
+    home.lifecycle.forget([other])
+
+    async with asking(home, mode, "accept", agree=True, backups=True) as (client, _):
+        result = await client.call_tool("purge", {"memory_ids": [memory_id]})
+
+    (text,) = [block.text for block in result.content if block.type == "text"]
+    places = [f"memory #{also}", f"the past of #{other}"]
+    assert text.endswith(f"It may still stand in: {', '.join(places)}.")
+    assert result.structured_content and result.structured_content["kept_in"] == places
 
 
 async def test_the_user_is_not_shown_more_than_can_be_read(mode: str, home: Home) -> None:

@@ -15,6 +15,7 @@ from soulkeep.errors import (
     MemoryNotFoundError,
     PurgeUnfinishedError,
     StoreError,
+    row_name,
 )
 from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.progress import tell
@@ -327,9 +328,9 @@ def _rows_saying(repository: Repository, plan: PurgePlan) -> list[str]:
     threads = repository.messages.threads_saying(texts)
     past = repository.changes.find_saying(texts)
     return [
-        *(f"#{i}" for i in memories),
+        *(f"memory #{i}" for i in memories),
         *(f"messages of thread {i}" for i in threads),
-        *(f"the past of {kind} {key}" for kind, key in past),
+        *(f"the past of {row_name(kind, key)}" for kind, key in past),
     ]
 
 
