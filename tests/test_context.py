@@ -159,18 +159,25 @@ def test_of_long_notes_the_beginning_is_given_and_of_a_long_log_the_end(home: Ho
 
 def test_what_one_part_does_not_need_the_others_get(home: Home) -> None:
     (home.path / "MEMORY.md").unlink()
-    home.memories.remember([NewMemory(f"Note {n} says that tea was hot.") for n in range(100)])
+    home.memories.remember([NewMemory(f"Note {n} says that tea was hot.") for n in range(120)])
 
-    context = home.contexts.assemble(max_tokens=2_000)
+    context = home.contexts.assemble(max_tokens=4_000)
 
     latest = context.parts[-1]
-    assert latest.tokens > 600
+    assert latest.tokens > 2_000
     shown = len(latest.text.splitlines())
-    # Of each type the 25 latest are looked at.
-    assert shown == 25
+    # Of each type the 100 latest are looked at.
+    assert shown == 100
     assert home.contexts.assemble(max_tokens=500).left_out == (
-        f"Weightiest and latest memories ({25 - shown_in(home, 500)} more): recall",
+        f"Weightiest and latest memories ({100 - shown_in(home, 500)} more): recall",
     )
+
+
+def test_a_context_is_filled_with_memories_of_one_type_as_far_as_they_reach(home: Home) -> None:
+    home.memories.remember([NewMemory(f"Note {n}: {'tea is hot, ' * 9}.") for n in range(100)])
+
+    for limit in (1_000, 2_000, 4_000):
+        assert home.contexts.assemble(max_tokens=limit).tokens > 0.7 * limit
 
 
 def shown_in(home: Home, limit: int) -> int:

@@ -25,7 +25,7 @@ FITTING = 10
 """How many memories are offered as the best for the question, however little they fit."""
 FITS = 0.2
 """The relevance from which on more memories are offered."""
-OF_EACH_TYPE = 25
+OF_EACH_TYPE = 100
 """How many of the latest memories of each type are offered."""
 WEIGHTS = {"decision": 1.0, "preference": 0.9, "fact": 0.7, "summary": 0.5}
 """What a memory of a type is worth when it is new."""
