@@ -400,7 +400,7 @@ async def test_the_tool_names_the_memories_that_may_still_say_it(mode: str, home
     (text,) = [block.text for block in result.content if block.type == "text"]
     places = [f"memory #{also}", f"the past of #{other}"]
     assert text.endswith(f"It may still stand in: {', '.join(places)}.")
-    assert result.structured_content and result.structured_content["kept_in"] == places
+    assert (result.structured_content or {})["kept_in"] == places
 
 
 async def test_the_user_is_not_shown_more_than_can_be_read(mode: str, home: Home) -> None:
