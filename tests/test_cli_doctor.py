@@ -88,6 +88,16 @@ def test_a_folder_of_logs_that_is_somewhere_else_is_a_fault(run: Run, kept: Path
     assert {fault["name"] for fault in faults(run)} == {"document"}
 
 
+def test_a_file_in_place_of_the_folder_of_logs_is_one_fault(run: Run, kept: Path) -> None:
+    (kept / "daily").rename(kept / "kept apart")
+    (kept / "daily").touch(0o600)
+
+    (fault,) = faults(run)
+
+    assert fault["detail"].startswith(f"{kept / 'daily'}: something else stands")
+    assert fault["remedy"].startswith("move it away")
+
+
 @unix
 def test_a_link_inside_the_home_is_in_order(run: Run, kept: Path) -> None:
     (kept / "notes").mkdir(mode=0o700)

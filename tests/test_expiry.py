@@ -146,7 +146,7 @@ def test_a_revision_changes_what_is_given_and_keeps_the_rest(home: Home) -> None
         source="a letter",
         subject="Ada",
         occurred_at="2026-02-04T08:00:00Z",
-        expires_at="never",
+        expires_at="Never",
     )
     now = home.lifecycle.get_memory(1)
     assert (now.content, now.memory_type, now.source) == ("Tom ran 5 km.", "summary", "a letter")

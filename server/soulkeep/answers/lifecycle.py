@@ -294,8 +294,8 @@ class UndoneAnswer(View):
         if not self.undone:
             return "There was nothing to undo."
         more = f" (and {self.more:,} before them)" if self.more else ""
-        again = f"Undoing change {self.by} does it again." if self.by else ""
-        head = " ".join([f"Undone{more}. {again}", *self.notes, self.note])
+        again = (f"Undoing change {self.by} does it again.",) if self.by else ()
+        head = " ".join([f"Undone{more}.", *again, *self.notes, self.note])
         return "\n".join([head, *(item.as_text() for item in self.undone)])
 
 

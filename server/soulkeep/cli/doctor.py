@@ -40,7 +40,7 @@ def doctor(*, repair: bool, as_json: bool) -> None:
             sys.exit(_repair(home, as_json))
     with ExitStack() as stack:
         opened, kept_from = _opened(stack)
-        faults = [*kept_from, *_faults(opened)]
+        faults = list(dict.fromkeys([*kept_from, *_faults(opened)]))
         _report(opened, faults, as_json=as_json)
     sys.exit(1 if faults else 0)
 

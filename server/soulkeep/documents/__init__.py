@@ -65,6 +65,10 @@ class Documents:
             return [name for name in DOCUMENTS if seed(self.home / name)]
         except FileNotFoundError as error:
             raise HomeGoneError(self.home) from error
+        except FileExistsError as error:
+            what = "something else stands where the folder of the daily logs should be"
+            remedy = "move it away, or set SOULKEEP_HOME to another folder"
+            raise DocumentError(self.home / "daily", what, remedy) from error
         except OSError as error:
             raise DocumentError(
                 self.home,

@@ -314,7 +314,7 @@ def _revised(old: Memory, fields: Mapping[str, str], now: str) -> NewMemory:
         created_at=old.created_at,
     )
     new = replace(kept, **fields)
-    return replace(new, expires_at=None) if new.expires_at == NEVER else new
+    return replace(new, expires_at=None) if (new.expires_at or "").lower() == NEVER else new
 
 
 def _past(row: ChangedRow) -> Past | None:
