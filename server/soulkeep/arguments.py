@@ -85,6 +85,8 @@ class _Reader:
         return read
 
     def _ignore(self, name: str, known: Sequence[str], within: str) -> None:
+        if _SURROGATE.search(name):
+            raise InvalidInputError("arguments", HALF_A_PAIR)
         if close := closest(name, known):
             raise UnknownArgumentError(self._tool, within + name, close, known)
         self._ignored.append(within + name)
