@@ -25,6 +25,9 @@ _IDS_AND_DATES = frozenset(
 _LABELS = frozenset({"subject", "source"})
 """Texts too short to be meant where they say "null", in a list too; a text that is asked for is kept."""
 
+_INSTEAD_OF_CONTENT = frozenset({"action", "memories"})
+"""With one of these, a call need not have the text `content`."""
+
 _NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
 _BETWEEN_NUMBERS = re.compile(r"[,;\s]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -73,7 +76,9 @@ class _Reader:
 
     def object_of(self, schema: _Schema, sent: Mapping[str, Any], within: str = "") -> dict[str, Any]:
         """Return the fields of an object that have a value and are known."""
-        fields, required = schema.get("properties", {}), schema.get("required", ())
+        fields, required = schema.get("properties", {}), list(schema.get("required", ()))
+        if _INSTEAD_OF_CONTENT.isdisjoint(sent):
+            required.append("content")  # all that the call says, were it "null"
         read: dict[str, Any] = {}
         for name, value in sent.items():
             if name not in fields:
@@ -85,7 +90,7 @@ class _Reader:
         return read
 
     def _ignore(self, name: str, known: Sequence[str], within: str) -> None:
-        if _SURROGATE.search(name):
+        if _SURROGATE.search(name) or "\ufffd" in name:  # or what a client put in its place
             raise InvalidInputError("arguments", HALF_A_PAIR)
         if close := closest(name, known):
             raise UnknownArgumentError(self._tool, within + name, close, known)
