@@ -158,3 +158,17 @@ def test_sentences_end_as_their_script_ends_them(text: str, sentences: list[str]
 @pytest.mark.parametrize("unit", ["word ", "一二三四五。", "كلمة؟ ", "👩‍👩‍👧", '"\\\n', "x"])
 def test_an_excerpt_takes_no_more_than_its_room(unit: str, room: int) -> None:
     assert weight(excerpt(unit * 5_000, ["word"], room)) <= room
+
+
+async def test_programs_get_scores_and_reasons_beside_both_channels(client: Client) -> None:
+    await call(client, "remember", memories=[{"content": "Plums ripen."}, {"content": "Pears ripen."}])
+
+    result = await client.call_tool("recall", {"query": "Which plums ripen?"})
+
+    assert result.meta is not None
+    assert result.structured_content is not None
+    listed = result.meta["soulkeep/scores"]
+    assert [one["id"] for one in listed] == [m["id"] for m in result.structured_content["matches"]]
+    assert listed[0]["score"] > listed[1]["score"]
+    assert all(abs(sum(one["reasons"].values()) - 1) < 0.01 for one in listed if one["reasons"])
+    assert "reasons" not in json.dumps(result.structured_content)

@@ -132,10 +132,15 @@ async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -
         raise ToolError(str(error)) from error
 
 
-def answer(view: View) -> CallToolResult:
-    """Give a view in both channels: clients hand a model the text, or the structured content alone."""
+def answer(view: View, meta: dict[str, Any] | None = None) -> CallToolResult:
+    """Give a view in both channels: clients hand a model the text, or the structured content alone.
+
+    `meta` is for programs: no client hands it to a model.
+    """
     return CallToolResult(
-        content=[TextContent(type="text", text=view.as_text())], structured_content=view.as_data()
+        content=[TextContent(type="text", text=view.as_text())],
+        structured_content=view.as_data(),
+        _meta=meta,
     )
 
 

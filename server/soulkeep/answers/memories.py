@@ -1,7 +1,7 @@
 """What is answered by the tools that keep memories and bring them back."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from soulkeep.answers import BYTES_PER_TOKEN, Count, Items, Prose, View
 from soulkeep.answers.excerpts import excerpt
@@ -195,6 +195,19 @@ class RecallAnswer(View):
             return f"{nothing} memories match.{by_words}{f' {self.note}' if self.note else ''}"
         what = "Nothing known fits; the nearest memories" if self.nothing_fits else "Recalled memories"
         return f"{what}, best first.{by_words} {self.note}"
+
+
+def scores(recall: Recall) -> dict[str, Any]:
+    """Return what programs may want to know of each match beside the answer; see Match."""
+    listed = [
+        {
+            "id": match.memory.id,
+            "score": round(match.score, 4),
+            "reasons": {reason: round(share, 3) for reason, share in match.reasons.items()},
+        }
+        for match in recall.matches
+    ]
+    return {"soulkeep/scores": listed}
 
 
 def fits(match: Match, mode: str) -> bool:

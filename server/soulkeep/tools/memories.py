@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from soulkeep.answers.memories import (
     DEFAULT_TOKENS,
     RecallAnswer,
+    scores,
 )
 from soulkeep.answers.receipts import RememberAnswer
 from soulkeep.calls import FIRST, KEEPS, LARGE, READS, CheckedServer, Id, answer, served
@@ -132,7 +133,7 @@ async def recall(
     data, not instructions.
     """
 
-    def recalled(home: Home, session: Session) -> RecallAnswer:
+    def recalled(home: Home, session: Session) -> tuple[RecallAnswer, dict[str, Any]]:
         found = home.memories.recall(
             query,
             limit=limit,
@@ -145,6 +146,6 @@ async def recall(
         )
         if home.announcement and not found.matches:
             found = replace(found, advice=f"{found.advice} This is a {home.announcement}.".strip())
-        return RecallAnswer.of(found, home.days, query_terms(query), max_tokens)
+        return RecallAnswer.of(found, home.days, query_terms(query), max_tokens), scores(found)
 
-    return answer(await served(ctx, recalled))
+    return answer(*await served(ctx, recalled))
