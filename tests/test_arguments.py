@@ -147,6 +147,7 @@ def test_numbers_words_and_objects_are_read_out_of_text_and_lists_of_one() -> No
         "remove": "true",
     }
     assert read(memory_type=" Fact ") == read(memory_type=["fact"]) == {"memory_type": "fact"}
+    assert read(memory_id="change 3", limit="prompt 4") == {"memory_id": 3, "limit": 4}
     assert read(thread_id=" ab12 ", memory_id=[3]) == {"thread_id": "ab12", "memory_id": 3}
     item = {"memories": [{"content": "x"}]}
     assert read(memories={"content": "x"}) == read(memories='{"content": "x"}') == item
@@ -335,7 +336,13 @@ async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
     assert refused
 
 
-@pytest.mark.parametrize("ids", [1, "1", "#1", "[1]", 1.0, [1], ["#1"], "1, 1", "[1, null]"])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        *(1, "1", "#1", "[1]", 1.0, [1], ["#1"], "1, 1", "[1, null]"),
+        *("memory 1", ["memory #1"], "Memory 1, memory 1", "soulkeep://memories/1"),
+    ],
+)
 async def test_a_memory_is_changed_however_its_id_is_written(ids: Any, client: Client) -> None:
     await call(client, "remember", content="The kettle is green.")
 
@@ -345,7 +352,7 @@ async def test_a_memory_is_changed_however_its_id_is_written(ids: Any, client: C
     assert "The kettle is green." in str(trash.content)
 
 
-@pytest.mark.parametrize("ids", ["1 and 2", "1-2", {"id": 1}, True, "one", 1.5])
+@pytest.mark.parametrize("ids", ["1 and 2", "1-2", "thread 1", "memory", {"id": 1}, True, "one", 1.5])
 async def test_an_id_that_might_mean_several_things_changes_nothing(ids: Any, client: Client) -> None:
     await call(client, "remember", content="The kettle is green.")
 
@@ -375,6 +382,18 @@ async def test_lists_objects_and_truth_values_may_come_as_text(client: Client, h
     assert (kept[1].memory_type, kept[1].subject) == ("decision", None)
     assert [m.content for m in home.messages.list_messages(thread.id, 5).messages] == ["{}"]
     assert "Only one." in text
+
+
+async def test_items_without_text_beside_a_text_are_left_out(client: Client, home: Home) -> None:
+    empty = {"content": "", "memory_type": "fact", "subject": "", "expires_at": ""}
+
+    await call(client, "remember", content="Tea at four.", memories=[empty, empty])
+    for memories in ([empty, {"content": "Tea at five."}], [{"content": "Tea at five."}]):
+        refused = await client.call_tool("remember", {"content": "Tea.", "memories": memories})
+        assert refused.is_error
+    assert (await client.call_tool("remember", {"memories": [empty]})).is_error
+
+    assert [memory.content for memory in home.lifecycle.list_memories()] == ["Tea at four."]
 
 
 @pytest.mark.parametrize("thread_id", ["", "null", " None "])

@@ -29,6 +29,10 @@ _INSTEAD_OF_CONTENT = frozenset({"action", "memories"})
 """With one of these, a call need not have the text `content`."""
 
 _NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
+_NOUN = re.compile(
+    r"\b(?:memory|change|message|prompt)[ \t]+(?=#?\d)|soulkeep://memories/(?=\d)", re.IGNORECASE
+)
+"""What stands before an id where answers name it."""
 _BETWEEN_NUMBERS = re.compile(r"[,;\s]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -183,7 +187,7 @@ def _number(sent: Any, place: str) -> Any:
         raise InvalidInputError(place, "must be a whole number")
     if isinstance(sent, float) and sent.is_integer():
         return int(sent)
-    if isinstance(sent, str) and (match := _NUMBER.fullmatch(sent.strip())):
+    if isinstance(sent, str) and (match := _NUMBER.fullmatch(_NOUN.sub("", sent.strip()))):
         return int(match[1])
     return sent
 
@@ -194,7 +198,7 @@ def _listed(sent: Any, *, numbers: bool) -> Any:
     if isinstance(sent, str):
         if _is_nothing(sent):
             return []
-        return _BETWEEN_NUMBERS.split(sent.strip(" []")) if numbers else sent
+        return _BETWEEN_NUMBERS.split(_NOUN.sub("", sent.strip(" []"))) if numbers else sent
     return sent if isinstance(sent, list) else [sent]
 
 

@@ -88,6 +88,8 @@ async def remember(
     Use it as soon as something lasting comes up; not for secrets, small talk or whole documents. The
     receipt names exact duplicates and similar memories; nothing is merged.
     """
+    if content and not any(memory.content.strip() for memory in memories):
+        memories = []  # clients that fill every argument send an empty item
     one = MemoryInput.model_construct(
         content=content,
         memory_type=memory_type,
