@@ -396,6 +396,18 @@ async def test_items_without_text_beside_a_text_are_left_out(client: Client, hom
     assert [memory.content for memory in home.lifecycle.list_memories()] == ["Tea at four."]
 
 
+@pytest.mark.parametrize("word", ["null", "None", ""])
+async def test_a_prompt_is_switched_with_its_text_where_a_word_stands_for_none(
+    word: str, client: Client, home: Home
+) -> None:
+    home.prompts.set_prompt("style", "Be brief.")
+
+    await call(client, "set_prompt", name="style", content=word, is_active=False)
+
+    (prompt,) = home.prompts.list_prompts(include_inactive=True)
+    assert (prompt.content, prompt.is_active) == ("Be brief.", False)
+
+
 @pytest.mark.parametrize("thread_id", ["", "null", " None "])
 async def test_the_prompt_to_start_with_takes_no_thread_where_none_is_meant(
     thread_id: str, client: Client

@@ -25,9 +25,6 @@ _IDS_AND_DATES = frozenset(
 _LABELS = frozenset({"subject", "source"})
 """Texts too short to be meant where they say "null", in a list too; a text that is asked for is kept."""
 
-_INSTEAD_OF_CONTENT = frozenset({"action", "memories"})
-"""With one of these, a call need not have the text `content`."""
-
 _NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
 _NOUN = re.compile(
     r"\b(?:memory|change|message|prompt)[ \t]+(?=#?\d)|soulkeep://memories/(?=\d)", re.IGNORECASE
@@ -81,8 +78,8 @@ class _Reader:
     def object_of(self, schema: _Schema, sent: Mapping[str, Any], within: str = "") -> dict[str, Any]:
         """Return the fields of an object that have a value and are known."""
         fields, required = schema.get("properties", {}), list(schema.get("required", ()))
-        if _INSTEAD_OF_CONTENT.isdisjoint(sent):
-            required.append("content")  # all that the call says, were it "null"
+        if "memories" in fields and "memories" not in sent:
+            required.append("content")  # nothing comes instead, so it is meant, were it "null"
         read: dict[str, Any] = {}
         for name, value in sent.items():
             if name not in fields:
