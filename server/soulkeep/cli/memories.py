@@ -59,7 +59,7 @@ _REASONS = {
     type=int,
     multiple=True,
     metavar="ID",
-    help="Another memory in whose place it comes; may be repeated.",
+    help="A memory that it replaces; may be repeated.",
 )
 @json_option
 @home_option

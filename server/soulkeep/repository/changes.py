@@ -175,7 +175,7 @@ class ChangeTable:
         return latest | {asked: later for asked, later in rows if type(asked) is int}
 
     def replaced_by(self, memory_ids: Iterable[int]) -> set[int]:
-        """Return the ids of the memories in whose place one of these came."""
+        """Return the ids of the memories that one of these replaced."""
         rows = self._database.execute(
             "SELECT DISTINCT key FROM changed_rows"
             " WHERE replaced_by IN (SELECT value FROM json_each(?))",

@@ -10,7 +10,8 @@ from soulkeep.repository.full_text import fts_term, fts_text
 from soulkeep.repository.ledger import Ledger
 
 THREAD_KEY = "thread:"
-"""With a thread's id behind it: the session_key of the session that holds the thread's messages."""
+"""With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
+its messages belong to."""
 
 _COLUMNS = "m.id, m.session_id, m.role, m.content, m.created_at, m.token_count"
 _OF_THREAD = "messages AS m WHERE m.session_id = (SELECT id FROM sessions WHERE session_key = :key)"
@@ -24,26 +25,29 @@ class MessageTable:
         self._database = database
         self._ledger = ledger
 
-    def open_session(self, thread_id: str, agent_id: str, now: str) -> str:
-        """Return the id of the session that holds a thread's messages, which is active now.
-
-        It is made on first use; inside a transaction.
-        """
-        key = f"{THREAD_KEY}{thread_id}"
-        self._ledger.touch_session(Session(secrets.token_hex(8), key, agent_id, now), now)
-        rows = self._database.execute("SELECT id FROM sessions WHERE session_key = ?", (key,))
-        return str(rows[0][0])
-
     def add_messages(
-        self, session_id: str, messages: Sequence[NewMessage], tokens: Sequence[int], now: str
+        self,
+        thread_id: str,
+        agent_id: str,
+        messages: Sequence[NewMessage],
+        tokens: Sequence[int],
+        now: str,
     ) -> list[int]:
-        """Insert messages with their counts of tokens; inside a transaction. Return their ids."""
+        """Insert messages of a thread with their counts of tokens, in a transaction. Return the ids."""
+        conversation_id = self._open_conversation(thread_id, agent_id, now)
         ids = [
-            self._ledger.add_message(session_id, m.role, m.content, m.created_at or now, count)
+            self._ledger.add_message(conversation_id, m.role, m.content, m.created_at or now, count)
             for m, count in zip(messages, tokens, strict=True)
         ]
         self._index(zip(ids, (message.content for message in messages), strict=True))
         return ids
+
+    def _open_conversation(self, thread_id: str, agent_id: str, now: str) -> str:
+        """Return the id of a thread's conversation, made on first use, which is active now."""
+        key = f"{THREAD_KEY}{thread_id}"
+        self._ledger.touch_session(Session(secrets.token_hex(8), key, agent_id, now), now)
+        rows = self._database.execute("SELECT id FROM sessions WHERE session_key = ?", (key,))
+        return str(rows[0][0])
 
     def delete_messages(self, message_ids: Iterable[int]) -> None:
         """Delete messages with their index entries; inside a transaction."""
@@ -81,9 +85,11 @@ class MessageTable:
         )
         return [row[0] for row in rows]
 
-    def thread_of(self, session_id: str) -> str:
-        """Return the id of the thread, there or not, whose messages a session holds."""
-        rows = self._database.execute("SELECT session_key FROM sessions WHERE id = ?", (session_id,))
+    def thread_of(self, conversation_id: str) -> str:
+        """Return the id of the thread, there or not, that a conversation belongs to."""
+        rows = self._database.execute(
+            "SELECT session_key FROM sessions WHERE id = ?", (conversation_id,)
+        )
         return str(rows[0][0]).removeprefix(THREAD_KEY) if rows else ""
 
     def ids_of_thread(self, thread_id: str) -> list[int]:

@@ -10,7 +10,7 @@ from soulkeep.service.edits import row_of
 from soulkeep.service.receipts import LineChange
 
 ADDED = "added"
-"""Stands for the digest of a row that a change added: whatever became of it, undoing takes it away."""
+"""Stands for the digest of a row that a change added: undoing takes it away, changed since or not."""
 
 _Key = tuple[TableName, str]
 

@@ -108,8 +108,7 @@ class Messages:
         if not messages:
             return []
         now, table = timestamp(self._clock()), self._repository.messages
-        opened = table.open_session(thread_id, session.agent_id, now)
-        ids = table.add_messages(opened, messages, counts, now)
+        ids = table.add_messages(thread_id, session.agent_id, messages, counts, now)
         self._repository.threads.touch_threads([thread_id], now)
         details = (
             {"message_id": i, "thread_id": thread_id, "role": m.role, "characters": len(m.content)}
