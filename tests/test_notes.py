@@ -254,6 +254,8 @@ async def test_where_the_user_took_the_section_away_that_is_an_error(mode: str, 
     assert read(home, "SOUL.md") == "# Soul\n\n## Values\n"
 
 
+# The command does not depend on the era.
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 @pytest.mark.skipif(sys.platform == "win32", reason="the command is written for the shells of Unix")
 @pytest.mark.parametrize(
     "line",

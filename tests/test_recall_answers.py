@@ -60,6 +60,8 @@ async def test_of_a_best_match_too_long_for_the_budget_the_sentences_that_match_
     assert answer["matches"][0]["whole_at"] in text
 
 
+# What an answer holds does not depend on the era.
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_ten_huge_memories_keep_to_the_budget_in_both_channels(client: Client) -> None:
     for number in range(10):
         content = f"{number} " + "“Quoted”\twords\nand lines about the harbour. " * 2_000

@@ -326,16 +326,12 @@ def test_a_bad_line_before_the_handshake_is_answered_too(wire: Wire) -> None:
     assert wire.initialize()["result"]["serverInfo"]["name"] == "soulkeep"
 
 
-def test_blank_lines_and_windows_line_ends_are_no_errors(wire: Wire) -> None:
+def test_blank_lines_windows_line_ends_and_malformed_calls_are_answered(wire: Wire) -> None:
     wire.initialize()
     wire.send_bytes(b"\n  \r")
     wire.send_bytes(b'{"jsonrpc":"2.0","id":50,"method":"ping"}\r')
 
     assert wire.receive()["id"] == 50
-
-
-def test_malformed_arguments_of_a_call_are_answered(wire: Wire) -> None:
-    wire.initialize()
 
     wrong: list[dict[str, Any]] = [{"name": "recall", "arguments": "query=x"}, {"name": 5}, {}]
     for params in wrong:

@@ -204,6 +204,8 @@ async def test_another_thread_of_a_title_is_started_where_it_is_asked_for(
     assert home.threads.create_thread("Kitchen").id not in (archived, made["id"])
 
 
+# What an answer holds does not depend on the era.
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_huge_messages_are_read_in_parts_that_say_how_to_read_on(
     client: Client, home: Home
 ) -> None:
