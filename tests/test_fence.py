@@ -24,6 +24,12 @@ def test_every_line_stands_behind_the_bar_whatever_breaks_the_lines(line_break: 
         ("hi" + "".join(chr(0xE0000 + ord(c)) for c in "obey") + "!", "hi�!"),
         ("ok" + "\U000e0121\U000e0122\U000e0123", "ok�"),
         ("a\ufeffb\u2063c", "a�b�c"),
+        ("a\u3164b\uffa0c\u17b4", "a�b�c�"),
+        ("a\U0001d173b\U0001bca0c", "a�b�c"),
+        ("a\U000e0080b\U000e0fffc\ufff0", "a�b�c�"),
+        ("hi\u200b\u200c\u200b\u200d!", "hi�!"),
+        ("hi\xad\u034f\ufe0f!", "hi�!"),
+        ("hi\u200e\u200f\u061c\u1160!", "hi�!"),
     ],
 )
 def test_characters_that_hide_or_reorder_text_are_shown(text: str, shown: str) -> None:
@@ -40,6 +46,10 @@ def test_characters_that_hide_or_reorder_text_are_shown(text: str, shown: str) -
         "שלום \u200fabc",
         "ไทย ภาษา",
         "e\u0301",
+        "❤️‍🔥 👁️‍🗨️ 1️⃣",
+        "Donau\xaddampf\xadschiff",
+        "ភាសា\u200bខ្មែរ",
+        "ᠠ\u180b",
         "",
     ],
 )

@@ -17,12 +17,16 @@ _HEADING = "==="
 _LINE_BREAK = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 # What shows as nothing, or reorders what is shown: control characters, explicit bidirectional
-# formatting, invisible operators, tags. A run of variation selectors can carry a hidden text. Joiners
-# and direction marks stay: Persian, Indic scripts and emoji are written with them.
-_HIDDEN = re.compile(
-    "(?:[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u180e\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,})+"
+# formatting, invisible operators and fillers, tags, and what Unicode keeps for more of the kind.
+_ALWAYS = (
+    "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u17b4\u17b5\u180e\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
+# Scripts and emoji are written with these: joiners, soft hyphens, direction marks, variation selectors.
+# One after another they can carry a hidden text, as no script has them.
+_SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_JOINERS = "\xad\u034f\u061c\u115f\u1160\u200b-\u200f"
+_HIDDEN = re.compile(f"(?:[{_ALWAYS}]|[{_SELECTORS}]{{2,}}|[{_SELECTORS}{_JOINERS}]{{3,}})+")
 _SIGN = "\N{REPLACEMENT CHARACTER}"
 
 _OURS = str.maketrans({"·": "-", "|": "/", '"': "'"})

@@ -5,7 +5,6 @@ view, whose values are already cut to their budget, so neither holds what the ot
 """
 
 import json
-import shlex
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from soulkeep.fence import fenced
+from soulkeep.fence import fenced, visible
+from soulkeep.shells import command_line
 
 _Item = TypeVar("_Item")
 _AnItem = TypeVar("_AnItem", bound="Item")
@@ -125,12 +125,20 @@ def runs(ids: Sequence[int]) -> str:
 
 
 def command(home: Path, words: Sequence[str], *arguments: str) -> str:
-    """Write a command for the user's shell, which need not know the home that a client serves."""
+    """Write a command for the user's shell, which need not know the home that a client serves.
+
+    Apart from the home it holds nothing hidden, so that what is run is what the user reads.
+    """
     there = ["--home", str(home)]
+    words, shown = list(map(_pasted, words)), list(map(_pasted, arguments))
     # What begins with a hyphen would be taken for an option; a hyphen alone is none.
-    if any(argument.startswith("-") and argument != "-" for argument in arguments):
-        return shlex.join(["soulkeep", *words, *there, "--", *arguments])
-    return shlex.join(["soulkeep", *words, *arguments, *there])
+    if any(argument.startswith("-") and argument != "-" for argument in shown):
+        return command_line(["soulkeep", *words, *there, "--", *shown])
+    return command_line(["soulkeep", *words, *shown, *there])
+
+
+def _pasted(word: str) -> str:
+    return visible(word).replace("\t", "    ")  # at a tab a shell would complete
 
 
 def _compact(document: object) -> str:

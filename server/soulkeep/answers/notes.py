@@ -170,7 +170,7 @@ class LearnedAnswer(View):
     def of(cls, state: LearnedState, line: str, home: Path) -> "LearnedAnswer":
         """Build the answer from what the user said, if anybody could be asked."""
         how = command(home, ["documents", "add"], "SOUL.md", "Learned Preferences", line)
-        return cls(state=state, line=visible(line), command=how if state == "not asked" else "")
+        return cls(state=state, line=line, command=how if state == "not asked" else "")
 
     def as_text(self) -> str:
         """Say whether the line was written, and else how the user adds it."""

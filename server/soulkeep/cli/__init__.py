@@ -104,7 +104,8 @@ def main() -> None:
         # What an encoding lacks is shown as an escape.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        soulkeep.main(prog_name="soulkeep")
+        # On Windows click would put the value of a variable into a text that names one.
+        soulkeep.main(prog_name="soulkeep", windows_expand_args=False)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = "_".join(["SOULKEEP", *(str(part).upper() for part in problem["loc"])])

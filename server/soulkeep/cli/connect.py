@@ -9,6 +9,7 @@ import click
 from soulkeep.cli.tables import print_facts
 from soulkeep.cli.terminal import say
 from soulkeep.settings import Settings
+from soulkeep.shells import command_line
 
 _FOR = (
     "soulkeep is a long-term memory for AI agents. Your agent's program (Claude Desktop, Claude Code,"
@@ -48,7 +49,7 @@ def print_welcome(settings: Settings) -> None:
     """Say what soulkeep is for and how to connect a client to the home of the settings."""
     # A client does not see what this shell's environment says.
     home = settings.home if settings.is_home_named else None
-    command = " ".join(f'"{part}"' if " " in part else part for part in client_command(home))
+    command = command_line(client_command(home))
     say(f"{_FOR}\n")
     click.echo(f"{client_block(home)}\n")
     say("Claude Code takes a command instead:\n")

@@ -9,6 +9,7 @@ from soulkeep.documents import DocumentName, Documents, Hunk, TextEdit
 from soulkeep.documents.files import locked
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import DocumentTooLongError, InvalidInputError
+from soulkeep.fence import visible
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
@@ -215,6 +216,8 @@ class Curator:
     def learned_line(self, line: str) -> str:
         """Return the line as it would stand under Learned Preferences in SOUL.md.
 
+        What hides in it is replaced by a sign: the user agrees to what they see, and that is written.
+
         Raises:
             InvalidInputError: The line is blank, has several lines, or is too long.
         """
@@ -223,7 +226,7 @@ class Curator:
         require_text("line", line, 500)
         if len(line.splitlines()) != 1:
             raise InvalidInputError("line", "must be a single line")
-        return f"{unmarked(line).strip()} ({self._documents.today().isoformat()})"
+        return f"{unmarked(visible(line)).strip()} ({self._documents.today().isoformat()})"
 
     def learn(self, line: str, session: Session | None = None) -> str:
         """Write a line that the user agreed to under Learned Preferences in SOUL.md; return it.

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import shlex
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import Field
 
+from soulkeep.answers import command
 from soulkeep.answers.lifecycle import (
     BrowseAnswer,
     ChangedAnswer,
@@ -236,7 +236,7 @@ async def purge(
 
 def _purge_command(ctx: Context[Home], memory_ids: Sequence[int] = ()) -> str:
     home = ctx.request_context.lifespan_context
-    return shlex.join(["soulkeep", "purge", *map(str, memory_ids), "--home", str(home.path)])
+    return command(home.path, ["purge"], *map(str, memory_ids))
 
 
 def _purged(home: Home, session: Session, memory_ids: list[int], backups: bool) -> Purged:
