@@ -63,6 +63,8 @@ def _faults(home: Home | None) -> list[Fault]:
         documents = Documents(settings.home, timezone=settings.options.timezone)
         return home_faults(documents, settings.home / STORE_NAME)
     around = home_faults(home.documents, home.repository.path)
+    if home.repository.only_reads:
+        around = [fault_of(StoreFullError(home.repository.path)), *around]
     try:
         return [*home.check(), *embedder_faults(home.indexes), *around]
     except StoreError as error:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 from soulkeep.disk import make_folder, sync_folder
 from soulkeep.documents import history
-from soulkeep.documents.files import LEAVE, append, decode, locate, locked, read, rewrite, write_new
+from soulkeep.documents.files import append, decode, locate, locked, read, rewrite, unwritten, write_new
 from soulkeep.documents.history import Version
 from soulkeep.documents.hunks import Hunk, added_at_end
 from soulkeep.documents.seeding import seed
@@ -321,7 +321,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DocumentError(path, f"it cannot be written ({error.strerror})", LEAVE) from error
+        raise unwritten(path, error) from error
 
 
 def _encoded(text: str) -> bytes:

@@ -18,6 +18,9 @@ LOCK_TIMEOUT_S = 30.0
 
 LEAVE = "rename it or mend it by hand; soulkeep leaves it as it is"
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write fails with where the disk, the user's share of it or a file may not grow."""
+
 _LOCK_POLL_S = 0.005
 _ATTEMPTS = 20
 _PAUSE_S = 0.02
@@ -25,6 +28,12 @@ _EMPTY_S = 0.2
 """For how long an empty file may be one that an editor is about to fill."""
 _SETTLE_S = 1.0
 """For how long an editor that rewrites a file may take between two looks."""
+
+
+def unwritten(path: Path, error: OSError) -> DocumentError:
+    """Return the error for a document that the system would not write."""
+    remedy = "free some space and retry" if error.errno in _NO_ROOM else LEAVE
+    return DocumentError(path, f"it cannot be written ({error.strerror})", remedy)
 
 
 @contextmanager

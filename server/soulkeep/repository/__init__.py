@@ -109,6 +109,11 @@ class Repository:
         """Whether this thread is inside a transaction; waits for one of another thread to end."""
         return self._database.in_transaction
 
+    @property
+    def only_reads(self) -> bool:
+        """Whether nothing can be written, as the disk was full when the store was last opened."""
+        return self._database.only_reads
+
     def without_waiting(self) -> AbstractContextManager[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""
         return self._database.without_waiting()

@@ -14,6 +14,7 @@ from soulkeep.errors import (
     HALF_A_PAIR,
     IdTooLargeError,
     InvalidInputError,
+    StoreFullError,
     StoreGoneError,
 )
 from soulkeep.repository.files import (
@@ -23,7 +24,8 @@ from soulkeep.repository.files import (
     require_same_store,
     store_identity,
 )
-from soulkeep.repository.refusals import translated
+from soulkeep.repository.readers import open_to_read
+from soulkeep.repository.refusals import is_for_want_of_room, translated
 
 BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
@@ -36,10 +38,13 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 class Database:
     """One SQLite connection with sqlite-vec, shared by the threads of this process.
 
-    A lock serialises the threads; several processes work on one file side by side through WAL.
+    A lock serialises the threads; several processes work on one file side by side through WAL. On a full
+    disk it only reads, until there is room again.
     """
 
     _is_open = _is_closed = False
+    only_reads = False
+    """Whether the disk was full when the file was opened."""
 
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, making it and its folder if they are missing.
@@ -59,13 +64,23 @@ class Database:
             self._open()
 
     def _open(self) -> None:
+        try:
+            self._open_to_write()
+            self.only_reads = False
+        except apsw.Error as error:
+            if not is_for_want_of_room(error, self.path):
+                raise
+            self._connection, self.only_reads = open_to_read(self.path), True
+            load_vectors(self._connection)
+        self._is_open = True
+        self._files = OpenFiles(self.path)
+
+    def _open_to_write(self) -> None:
         with ExitStack() as on_failure:
             self._connection = apsw.Connection(str(self.path))
             on_failure.callback(self._connection.close)
             self._configure()
             on_failure.pop_all()
-        self._is_open = True
-        self._files = OpenFiles(self.path)
 
     def note_identity(self) -> None:
         """Note which store this is, so that only a copy of it can come in its place."""
@@ -79,14 +94,28 @@ class Database:
 
         Raises:
             StoreGoneError: There is no file; what is written would be lost with the one that is open.
+            StoreFullError: It is to be written, and the disk is still full.
             StoreError: What stands there is no copy of this store.
         """
+        if self.only_reads and self._is_open and self._files.store_stands:
+            return self._ready_where_full(to_write=to_write)
         if self._is_open and not self._connection.in_transaction and not self._stands(to_write=to_write):
             self._leave()
         if not self._is_open and not self._is_closed:
             require_same_store(self.path, self._known)
             self._open()
             self.generation += 1
+        return self._connection
+
+    def _ready_where_full(self, *, to_write: bool) -> apsw.Connection:
+        """Return a connection that only reads, or one that writes where there is room again."""
+        if not self._connection.in_transaction and (to_write or self._files.were_written):
+            self._is_open = False
+            self._connection.close()
+            self._open()
+            self.generation += 1
+        if to_write and self.only_reads:
+            raise StoreFullError(self.path)
         return self._connection
 
     def _stands(self, *, to_write: bool) -> bool:

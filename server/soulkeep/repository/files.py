@@ -31,6 +31,7 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         self._path, self._log_path = str(path), f"{path}-wal"
         self._store, self._log = _identity(self._path, None), _identity(self._log_path, None)
+        self._written = self._last_written()
 
     @property
     def store_stands(self) -> bool:
@@ -46,6 +47,15 @@ class OpenFiles:
     def has_other_log(self) -> bool:
         """Whether another log stands beside it, into which somebody may have written already."""
         return _identity(self._log_path, self._log) not in (None, self._log)
+
+    @property
+    def were_written(self) -> bool:
+        """Whether somebody wrote into the store or its log since."""
+        return self._written != self._last_written()
+
+    def _last_written(self) -> list[tuple[int, int]]:
+        status = [Path(path).stat() for path in (self._path, self._log_path) if os.path.lexists(path)]
+        return [(each.st_mtime_ns, each.st_size) for each in status]
 
     def remove_log(self) -> None:
         """Remove the log that is open; SQLite would apply it to whatever comes in the store's place."""

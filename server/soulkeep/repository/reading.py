@@ -10,6 +10,7 @@ import apsw
 from soulkeep.errors import StoreGoneError, StoreNotWritableError
 from soulkeep.repository.connection import Database, load_vectors
 from soulkeep.repository.files import recognise
+from soulkeep.repository.readers import open_to_read
 from soulkeep.repository.refusals import translated
 
 
@@ -31,14 +32,9 @@ class ReadOnlyDatabase(Database):
             recognise(path)
         except OSError as error:
             raise StoreGoneError(path) from error
-        # Without anything in a log nobody has written, and SQLite need not make one to read the file.
-        how = "mode=ro" if _size(path.with_name(f"{path.name}-wal")) else "immutable=1"
         with translated(path):
-            self._connection = apsw.Connection(
-                f"{path.as_uri()}?{how}", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-            )
+            self._connection = open_to_read(path)
             load_vectors(self._connection)
-            self._connection.execute("SELECT 1 FROM sqlite_schema")  # what cannot be read fails here
 
     def _ready(self, *, to_write: bool = False) -> apsw.Connection:
         return self._connection
@@ -56,10 +52,3 @@ class ReadOnlyDatabase(Database):
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         self._connection.close()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -19,9 +19,12 @@ from soulkeep.errors import (
 _FULL_DISK_BYTES = 256 * 1024
 
 
-def _is_full(folder: Path) -> bool:
+def is_for_want_of_room(error: apsw.Error, path: Path) -> bool:
+    """Whether it failed since the disk is full, which shows as a failed write of one kind or another."""
+    if not isinstance(error, apsw.IOError):
+        return isinstance(error, apsw.FullError)
     try:
-        return shutil.disk_usage(folder).free < _FULL_DISK_BYTES
+        return shutil.disk_usage(path.parent).free < _FULL_DISK_BYTES
     except OSError:  # the folder itself is gone
         return False
 
@@ -33,17 +36,14 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except (apsw.BusyError, apsw.LockedError) as error:
         raise StoreBusyError(path) from error
-    except apsw.FullError as error:
-        raise StoreFullError(path) from error
+    except (apsw.FullError, apsw.IOError) as error:
+        if is_for_want_of_room(error, path):
+            raise StoreFullError(path) from error
+        raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.CantOpenError) as error:
         raise StoreNotWritableError(path, str(error)) from error
     except (apsw.CorruptError, apsw.NotADBError) as error:
         raise StoreCorruptError(path, str(error)) from error
-    except apsw.IOError as error:
-        # A full disk shows as a failed write of one kind or another.
-        if _is_full(path.parent):
-            raise StoreFullError(path) from error
-        raise StoreError(path, f"reading or writing failed ({error})", "check the disk") from error
     except apsw.Error as error:
         raise _refused(path, error) from error
 

@@ -44,6 +44,7 @@ class Sessions:
         self._open: dict[str | None, Session] = {}
         self._unwritten: deque[_Record] = deque()
         self._until_look = 0
+        self._logged = ""
 
     def current(self, agent_id: str | None = None) -> Session:
         """Return this process's session for a client, opening it on first use.
@@ -102,7 +103,10 @@ class Sessions:
         except StoreBusyError:
             return
         except StoreError as error:
-            _log.warning("usage was not recorded: %s", error)
+            # On a full disk it would be said at each call.
+            if self._logged != str(error):
+                _log.warning("usage was not recorded: %s", error)
+            self._logged = str(error)
 
     def _write(self) -> None:
         pending = list(self._unwritten)
