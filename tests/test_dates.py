@@ -91,6 +91,35 @@ TWO_WEEKS_AGO = days("2023-05-28", "2023-06-03")
         ("on Wednesday", day("2023-06-14")),
         ("this Friday", day("2023-06-16")),
         ("next Wednesday", day("2023-06-21")),
+        ("December the 24th, 2022", day("2022-12-24")),
+        ("24-Dec-2022", day("2022-12-24")),
+        ("the first of March 2023", day("2023-03-01")),
+        ("on the twenty-fourth of December 2022", day("2022-12-24")),
+        ("March third, 2023", MARCH_3),
+        ("on May first, 2023", day("2023-05-01")),
+        ("What did we do on the 3rd?", day("2023-06-03")),
+        ("the 24th", day("2023-05-24")),
+        ("What happened the 24th?", day("2023-05-24")),
+        ("since the 31st", day("2023-05-31")),
+        ("Tuesday the 13th", day("2023-06-13")),
+        ("the 24th of last month", day("2023-05-24")),
+        ("the first of this month", day("2023-06-01")),
+        ("the last day of May 2022", day("2022-05-31")),
+        ("the last Friday of March 2022", day("2022-03-25")),
+        ("the second Sunday in May 2023", day("2023-05-14")),
+        ("the first Monday of last month", day("2023-05-01")),
+        ("Monday last week", day("2023-06-05")),
+        ("on Friday of last week", day("2023-06-09")),
+        ("two Mondays ago", day("2023-06-05")),
+        ("the day after tomorrow", day("2023-06-16")),
+        ("a fortnight ago", TWO_WEEKS_AGO),
+        ("two fortnights ago", days("2023-05-14", "2023-05-20")),
+        ("two weeks back", TWO_WEEKS_AGO),
+        ("half a year ago", days("2022-12-04", "2022-12-24")),
+        ("twelve years ago", year(2011)),
+        ("an hour ago", day("2023-06-14")),
+        ("sixteen hours ago", day("2023-06-13")),
+        ("2023-W12-3", day("2023-03-22")),
     ],
 )
 def test_an_english_question_names_a_date(query: str, span: DateSpan) -> None:
@@ -125,6 +154,34 @@ def test_an_english_question_names_a_date(query: str, span: DateSpan) -> None:
         ("mayo pasado", MAY),
         ("la semana pasada", LAST_WEEK),
         ("el año pasado", year(2022)),
+        ("Was habe ich übermorgen vor?", day("2023-06-16")),
+        ("Was habe ich morgen vor?", day("2023-06-15")),
+        ("vorvorgestern", day("2023-06-11")),
+        ("vergangene Woche", LAST_WEEK),
+        ("vor vierzehn Tagen", day("2023-05-31")),
+        ("vor einem halben Jahr", days("2022-12-04", "2022-12-24")),
+        ("am 24.12.22", day("2022-12-24")),
+        ("Was war am 3.?", day("2023-06-03")),
+        ("am 24. des letzten Monats", day("2023-05-24")),
+        ("Dienstag letzter Woche", day("2023-06-06")),
+        ("am letzten Freitag im März 2022", day("2022-03-25")),
+        ("am ersten Mai 2022", day("2022-05-01")),
+        ("après-demain", day("2023-06-16")),
+        ("il y a quinze jours", day("2023-05-30")),
+        ("il y a une quinzaine", TWO_WEEKS_AGO),
+        ("l'an dernier", year(2022)),
+        ("le premier mai 2022", day("2022-05-01")),
+        ("Qu'ai-je fait le 3 ?", day("2023-06-03")),
+        ("le 24 du mois dernier", day("2023-05-24")),
+        ("lundi de la semaine dernière", day("2023-06-05")),
+        ("pasado mañana", day("2023-06-16")),
+        ("¿Qué tengo mañana?", day("2023-06-15")),
+        ("antes de ayer", day("2023-06-12")),
+        ("hace quince días", day("2023-05-30")),
+        ("hace medio año", days("2022-12-04", "2022-12-24")),
+        ("el día 24", day("2023-05-24")),
+        ("el primero de mayo de 2022", day("2022-05-01")),
+        ("el lunes de la semana pasada", day("2023-06-05")),
     ],
 )
 def test_a_german_french_or_spanish_question_names_a_date(query: str, span: DateSpan) -> None:
@@ -217,6 +274,42 @@ def test_a_german_french_or_spanish_question_names_a_date(query: str, span: Date
         ("late summer 2022", "2022-08-01", "2022-08-31"),
         ("the early 1990s", "1990-01-01", "1993-05-01"),
         ("at the end of the month", "2023-06-21", "2023-06-30"),
+        ("Monatsende", "2023-06-21", "2023-06-30"),
+        ("fin del mes", "2023-06-21", "2023-06-30"),
+        ("Anfang des Jahres", "2023-01-01", "2023-05-01"),
+        ("end of the year 2022", "2022-09-01", "2022-12-31"),
+        ("last quarter of 2022", "2022-10-01", "2022-12-31"),
+        ("the final quarter of last year", "2022-10-01", "2022-12-31"),
+        ("first quarter 2023", "2023-01-01", "2023-03-31"),
+        ("letztes Quartal 2022", "2022-10-01", "2022-12-31"),
+        ("le dernier trimestre 2022", "2022-10-01", "2022-12-31"),
+        ("último trimestre de 2022", "2022-10-01", "2022-12-31"),
+        ("H1 2023", "2023-01-01", "2023-06-30"),
+        ("zweite Jahreshälfte 2022", "2022-07-01", "2022-12-31"),
+        ("the first half of the year", "2023-01-01", "2023-06-30"),
+        ("the first half of May 2022", "2022-05-01", "2022-05-15"),
+        ("primera quincena de mayo de 2022", "2022-05-01", "2022-05-15"),
+        ("2022-W12", "2022-03-21", "2022-03-27"),
+        ("KW 12/2022", "2022-03-21", "2022-03-27"),
+        ("week 12 of 2022", "2022-03-21", "2022-03-27"),
+        ("calendar week 3 of 2022", "2022-01-17", "2022-01-23"),
+        ("in der 12. Kalenderwoche 2022", "2022-03-21", "2022-03-27"),
+        ("semaine 12 de 2022", "2022-03-21", "2022-03-27"),
+        ("semana 12 de 2022", "2022-03-21", "2022-03-27"),
+        ("KW 12-14 2022", "2022-03-21", "2022-04-10"),
+        ("the last week of 2022", "2022-12-26", "2023-01-01"),
+        ("the third week of March 2022", "2022-03-15", "2022-03-21"),
+        ("the last week of May 2022", "2022-05-25", "2022-05-31"),
+        ("la primera semana de mayo de 2022", "2022-05-01", "2022-05-07"),
+        ("the last weekend of May 2022", "2022-05-28", "2022-05-29"),
+        ("fin de semana pasado", "2023-06-10", "2023-06-11"),
+        ("at the weekend", "2023-06-10", "2023-06-11"),
+        ("last fortnight", "2023-05-31", "2023-06-14"),
+        ("les trois derniers mois", "2023-03-14", "2023-06-14"),
+        ("a month and a half ago", "2023-04-30", "2023-05-06"),
+        ("a decade ago", "2011-01-01", "2015-12-31"),
+        ("from the 3rd to the 5th", "2023-06-03", "2023-06-05"),
+        ("du 3 au 5", "2023-06-03", "2023-06-05"),
     ],
 )
 def test_a_question_names_a_time_of_several_days(query: str, first: str, last: str) -> None:
@@ -241,6 +334,21 @@ def test_a_question_names_a_time_of_several_days(query: str, first: str, last: s
         ("Ende Mai", "2023-05-21", "2023-05-31"),
         ("from March to May", "2023-03-01", "2023-05-31"),
         ("from 20 December to 5 January", "2022-12-20", "2023-01-05"),
+        ("24.12.", "2022-12-24", "2022-12-24"),
+        ("am 24.12.", "2022-12-24", "2022-12-24"),
+        ("Am 24.12 waren wir wo?", "2022-12-24", "2022-12-24"),
+        ("Dienstag, 24.12.", "2022-12-24", "2022-12-24"),
+        ("vom 24.12. bis 2.1.", "2022-12-24", "2023-01-02"),
+        ("vom 3. bis 5.4.", "2023-04-03", "2023-04-05"),
+        ("le 24/12", "2022-12-24", "2022-12-24"),
+        ("el 3/4", "2023-04-03", "2023-04-03"),
+        ("on 12/24", "2022-12-24", "2022-12-24"),
+        ("week 12", "2023-03-20", "2023-03-26"),
+        ("in KW 50", "2022-12-12", "2022-12-18"),
+        ("im 2. Halbjahr", "2022-07-01", "2022-12-31"),
+        ("the last week of May", "2023-05-25", "2023-05-31"),
+        ("in der ersten Maiwoche", "2023-05-01", "2023-05-07"),
+        ("fin de mayo", "2023-05-21", "2023-05-31"),
     ],
 )
 def test_without_a_year_a_time_is_that_of_any_year_and_the_latest_is_given(
@@ -319,6 +427,43 @@ def test_today_is_the_day_on_the_user_s_clocks() -> None:
         "steps 3 to 5 may fail",
         "pages 3-5",
         "3/4 of a cup",
+        "chapter 24.12",
+        "see chapter 24.12.",
+        "version 24.12.",
+        "version 24.12.25",
+        "Ubuntu 24.04. or older",
+        "3.4. is a section",
+        "it costs 24.12 euros",
+        "am 3.4 Liter",
+        "24.13.",
+        "am 31.2.",
+        "open 24/7",
+        "it is on 24/7",
+        "on 3/4",
+        "on the 24th floor",
+        "on the 3rd try",
+        "on the 3rd in a row",
+        "for the 2nd time",
+        "Compare the 1st and the 2nd.",
+        "am 3. Tag der Reise",
+        "zum 30. Geburtstag",
+        "le 24 heures du Mans",
+        "el 3 de la lista",
+        "week 12 of pregnancy",
+        "per week 12 hours",
+        "week 60",
+        "week 53 of 2022",
+        "a 75 kW engine",
+        "a third of March sales",
+        "the second May I ask",
+        "in the first place",
+        "the final quarter",
+        "the 5 in line",
+        "5th Avenue",
+        "Guten Morgen",
+        "por la mañana",
+        "two steps back",
+        "play Fortnite",
     ],
 )
 def test_what_only_looks_like_a_date_is_none(query: str) -> None:
@@ -433,7 +578,9 @@ PIECES = st.sampled_from(
     """3 31 0 99 999 03/04/2023 2023-02-30 31.12. 2000 May may March mars Mai mayo April February Monday
     of on in last next this vor hace ago il y a two few days weeks months years year hier gestern
     yesterday 1st morning weekend dernier pasado , . \u017f \u0131 \u0130 Q3 quarter half summer hiver
-    90s nineties early mid- end to - / before after 2023-02-28/03-01 1999 2020 vorletzte""".split()
+    90s nineties early mid- end to - / before after the 24th 24. 24.12. 24/12 am le el
+    2026-W53 KW week 12 half fortnight weekend hours back of mois del Maiwoche Jahresende third
+    2023-02-28/03-01 1999 2020 vorletzte""".split()
 )
 
 
@@ -451,6 +598,23 @@ def test_any_text_gives_ordered_spans_and_a_score_from_0_to_1(
     assert 0 <= date_score(spans, occurred) <= 1
     assert asks_when(query) in {True, False}
     assert has_time_word(query) in {True, False}
+
+
+@pytest.mark.parametrize("query", ["I bought 3 in May", "3 days in May", "a third of our May plans"])
+def test_a_number_beside_a_month_is_no_day_of_it(query: str) -> None:
+    assert all(span.kind == "month" for span in find_dates(query, NOW))
+
+
+@given(
+    st.integers(1, 31), st.integers(1, 12), st.sampled_from("chapter version section Python v".split())
+)
+def test_two_numbers_with_a_dot_are_a_day_only_where_a_day_is_meant(
+    number: int, other: int, noun: str
+) -> None:
+    assert find_dates(f"{noun} {number}.{other}", NOW) == ()
+    assert find_dates(f"What is in {noun} {number}.{other}.?", NOW) == ()
+    for span in find_dates(f"am {number}.{other}.", NOW):
+        assert (span.first.day, span.first.month) == (number, other)
 
 
 @pytest.mark.parametrize("occurred", [date.min, date.max])

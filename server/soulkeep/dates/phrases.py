@@ -17,7 +17,9 @@ _ASKS_WHEN = (
     r"|(?:en |a )?que (?:ano|mes|fecha|dia|hora))\b"
 )
 _TIME_WORDS = {*MONTHS, *WEEKDAYS, *DAYS, *UNITS, "ago"} - {*BESIDE, "hier", "an", "mes"}
-_TIME_WORDS -= {name for unit in ("day", "part", "quarter") for name in UNIT_NAMES[unit].split()}
+_TIME_WORDS -= {
+    name for unit in ("minute", "hour", "day", "part", "quarter") for name in UNIT_NAMES[unit].split()
+}
 _TIME_WORDS |= {"april", "june", "august"}
 
 

@@ -1,7 +1,7 @@
 """From what a pattern of `rules` found to the days that it means, or None where it is no date."""
 
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from soulkeep.dates import periods
@@ -11,6 +11,7 @@ from soulkeep.dates.names import (
     DAYS,
     DECADES,
     HALVES,
+    LAST,
     MONTHS,
     NUMBERS,
     ORDINALS,
@@ -21,18 +22,31 @@ from soulkeep.dates.names import (
 )
 from soulkeep.dates.spans import DateSpan, around, clipped, whole
 
-AGO = {"day": (1, 0, 0), "week": (7, 0, 3), "month": (0, 1, 10), "year": (0, 12, 0)}
+AGO = {
+    "day": (1, 0, 0),
+    "week": (7, 0, 3),
+    "fortnight": (14, 0, 3),
+    "month": (0, 1, 10),
+    "year": (0, 12, 0),
+    "decade": (0, 120, 0),
+}
 """Of a unit its days, its months, and by how many days "three of them ago" may be off."""
+CLOCK = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 
 # A string, so that `re` compiles and keeps it at first use: it would take milliseconds of the start.
 _FRENCH = r"^hier\W*$|\b(?:j|ai|as|je|tu|il|elle|nous|vous|qu|que|qui|quoi|est|le|la|les|soir)\b"
 
 
 class Now(NamedTuple):
-    """The day on which a question is asked, and whether in the southern hemisphere."""
+    """When a question is asked, by the user's clocks, and whether in the southern hemisphere."""
 
-    today: date
+    moment: datetime
     southern: bool
+
+    @property
+    def today(self) -> date:
+        """The day on which it is asked."""
+        return self.moment.date()
 
 
 def numeric(match: re.Match[str], now: Now) -> DateSpan | None:
@@ -73,7 +87,7 @@ def month_day(match: re.Match[str], now: Now) -> DateSpan | None:
         return around(date(int(match["year"]), month, day))
     if match["dot"] and name in {"may", "march"}:
         return None  # "3. May I ask"
-    return None if _may_be_verb(match) else _latest(month, day, month, day, now.today)
+    return None if _may_be_verb(match) else latest(month, day, month, day, now.today)
 
 
 def days(match: re.Match[str], now: Now) -> DateSpan | None:
@@ -84,14 +98,14 @@ def days(match: re.Match[str], now: Now) -> DateSpan | None:
     if match["year"]:
         year = int(match["year"])
         return DateSpan("range", date(year, month, first), date(year, month, last))
-    return _latest(month, first, month, last, now.today)
+    return latest(month, first, month, last, now.today)
 
 
 def _may_be_verb(match: re.Match[str]) -> bool:
     return match["month"] in {"may_", "march_", "mayo"} and not (match["on"] or match["of"])
 
 
-def _latest(month: int, day: int, last_month: int, last_day: int, today: date) -> DateSpan | None:
+def latest(month: int, day: int, last_month: int, last_day: int, today: date) -> DateSpan | None:
     """Return the latest such days that have begun; the last month may be one of the next year."""
     for year in range(today.year, today.year - 9, -1):
         first = clipped(year, month, day)
@@ -110,16 +124,22 @@ def months(match: re.Match[str], now: Now) -> DateSpan | None:
     if match["year"]:
         year = int(match["year"])
         return DateSpan("range", date(year - (last < first), first, 1), clipped(year, last, 31))
-    return _latest(first, 1, last, 31, now.today)
+    return latest(first, 1, last, 31, now.today)
 
 
 def ago(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read three weeks ago, or the last three weeks."""
     word, unit, today = match["amount"], UNITS[match["unit"]], now.today
-    amount, (days, months, margin) = NUMBERS.get(word) or int(word), AGO[unit]
+    amount = NUMBERS.get(word) or int(word)
+    if unit in CLOCK:
+        first = (now.moment - CLOCK[unit] * amount).date()
+        return DateSpan("range", first, today) if match.groupdict().get("shift") else around(first)
+    days, months, margin = AGO[unit]
     then = clipped(today.year, today.month - months * amount, today.day) - timedelta(days * amount)
     if shift := match.groupdict().get("shift"):
         return DateSpan("range", then, today) if SHIFTS[shift] < 0 else None
+    if unit == "decade":
+        return DateSpan("range", date(then.year - 2, 1, 1), date(then.year + 2, 12, 31))
     return whole(then.year) if unit == "year" else around(then, margin)
 
 
@@ -127,22 +147,29 @@ def near_today(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read yesterday and its neighbours."""
     if match["day"] == "hier" and not re.search(_FRENCH, match.string):
         return None  # German: here
-    return around(now.today + timedelta(DAYS.get(match["day"], -2)))
+    return around(now.today + timedelta(DAYS.get(match["day"], 1)))
+
+
+def ordinal(name: str) -> int:
+    """Read first, 1st, 1. or erste as 1, and last as -1."""
+    return -1 if name in LAST else ORDINALS.get(name) or int(re.findall("[0-9]+", name)[0])
 
 
 def part_of_year(match: re.Match[str], now: Now) -> DateSpan | None:
-    """Read Q3, the third quarter of 2025, H1 2025."""
-    name, _, unit = match["part"].rpartition(" ")
-    count = 2 if unit in HALVES or unit.startswith("h") else 4
-    number = ORDINALS[name] if name else int(unit[1:])
-    year = match["year"] or match["year2"]
-    if number > count or (count == 2 and not (year or match["shift"])):
-        return None  # the second half of a match
+    """Read Q3, the last quarter of 2025, H1 2025."""
+    unit, year = match["unit"] or match["sign"], match["year"] or match["year2"]
+    count = 2 if unit in {"h", *HALVES} else 4
+    number = ordinal(match["nth"] or match["number"])
+    if number < 0:
+        number = count if year or match["shift"] else 0
+    is_vague = unit in {"h", "half"} and not (year or match["shift"])  # the second half of a match
+    if is_vague or not 1 <= number <= count:
+        return None
     if year or match["shift"]:
         stated = int(year) if year else now.today.year + SHIFTS[match["shift"]]
         return periods.quarter(number, stated, count=count)
-    latest = periods.quarter(number, now.today.year, year_stated=False)
-    return latest if latest.first <= now.today else latest.moved(-1)
+    begun = periods.quarter(number, now.today.year, count=count, year_stated=False)
+    return begun if begun.first <= now.today else begun.moved(-1)
 
 
 def season(match: re.Match[str], now: Now) -> DateSpan | None:
@@ -206,6 +233,8 @@ def _shifted_unit(unit: str, shift: int, today: date) -> DateSpan | None:
     monday = today + timedelta(7 * shift - today.weekday())
     if unit in {"week", "weekend"}:
         return DateSpan("range", monday + timedelta(5 * (unit == "weekend")), monday + timedelta(6))
+    if unit == "fortnight":
+        return DateSpan("range", today - timedelta(14), today) if shift < 0 else None
     if unit == "quarter":
         return periods.quarter((today.month - 1) // 3 + 1 + shift, today.year)
     if unit == "month":
