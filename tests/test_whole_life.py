@@ -252,13 +252,15 @@ class WholeLife(RuleBasedStateMachine):
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
         former = copy.deepcopy(self.model)
-        memory_id = self.some(data, self.model.trash)
+        asked = self.some(data, self.model.trash)
+        newest = self.act("repository.changes.latest_ids", [asked])[asked]
+        memory_id = newest if newest in self.model.trash else asked
         thread = self.model.trash[memory_id][2]
         if thread is not None and thread not in self.model.threads:
             with pytest.raises(RefusedError):
-                self.act("lifecycle.restore", [memory_id])
+                self.act("lifecycle.restore", [asked])
             return
-        self.act("lifecycle.restore", [memory_id])
+        self.act("lifecycle.restore", [asked])
         self.model.memories[memory_id] = self.model.trash.pop(memory_id)
         self.made(former)
 
