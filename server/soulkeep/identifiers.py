@@ -27,7 +27,26 @@ SHORT_NUMBERS = 8
 SHORT_HASH = 7
 """Characters to which Git cuts a hash."""
 
+_SAID = {
+    "csharp": ("c#",),
+    "fsharp": ("f#",),
+    "cpp": ("c++",),
+    "cplusplus": ("c++",),
+    "dotnet": (".net",),
+    "objc": ("objectivec", "objective"),
+    "golang": ("golang", "go"),
+}
+"""Names with signs, and Go, as they are also written, in one word."""
+
 # Strings, so that `re` compiles and keeps them at first use: it would take milliseconds of the start.
+_SAID_APART = (
+    r"(?i)\b(?:(?:(?P<sharp>[cfjq])[ -]sharp|(?P<plus>c[ -]?plus[ -]?plus)|(?P<net>dot[ -]net)"
+    r"|obj(?:ective)?[ -]c|(?P<js>node|next|nuxt|nest|vue|react|express|three)[ -]js)"
+    r"\b(?![+#])|(?P<version>cpp)(?=[0-9]))"
+)
+_SAID_PARTS = ("sharp", "plus", "dot net", "dot-net", " js", "-js", "obj", "cpp")
+"""A text without any of these, which are found quickly, has no such name."""
+_GO = r"(?<=[a-z,;:(] )Go\b|\bGo(?=[ -](?:code|developer|lang|module|program|service))"
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MARKS = re.compile("[\u0300-\u036f]")
 _EXACT = re.compile("[0-9.:+#*%&-]")
@@ -71,6 +90,29 @@ def run_pattern(word: str, letter: str) -> str:
     return rf"(?:{dot})?{parts}(?:{signs})?"
 
 
+def with_signs(text: str) -> str:
+    """Return a text with the signs of names that are said in several words: C sharp, node js."""
+    lower = text.lower()
+    if not any(part in lower for part in _SAID_PARTS):
+        return text
+    return re.sub(_SAID_APART, _with_signs, text)
+
+
+def _with_signs(match: re.Match[str]) -> str:
+    if match["sharp"]:
+        return match["sharp"] + "#"
+    if match["js"]:
+        return match["js"] + ".js"
+    if match["plus"] or match["version"]:
+        return "C++"
+    return ".NET" if match["net"] else "Objective-C"
+
+
+def names_go(text: str) -> bool:
+    """Whether a text has the name of the language Go: with a capital, not as a sentence begins."""
+    return "Go" in text and re.search(_GO, text) is not None
+
+
 def is_exact(word: str) -> bool:
     """Whether a word has digits or signs, so that only the same word says the same."""
     return _EXACT.search(word) is not None
@@ -80,6 +122,8 @@ def is_exact(word: str) -> bool:
 def letter_words(word: str) -> tuple[str, ...]:
     """Return a word of letters in one case, and the parts of one such as `camelCase`."""
     lower = sys.intern(word.casefold())
+    if lower in _SAID:
+        return _SAID[lower]
     if word.islower() or word.isupper() or len(parts := _CAMEL.split(word)) == 1:
         # Case folding can bring a mark of its own: the Turkish capital İ does.
         return (lower if lower.isascii() else _MARKS.sub("", lower),)

@@ -11,9 +11,9 @@ from functools import cache
 from itertools import chain
 from operator import attrgetter
 
-from soulkeep.identifiers import Read, letter_words, read_run, run_pattern
+from soulkeep.identifiers import Read, letter_words, names_go, read_run, run_pattern, with_signs
 
-TEXT_RULES = 2
+TEXT_RULES = 3
 """Grows with every change of what `split_words` returns, or of how documents are read: a store that
 older rules indexed is indexed anew when it is opened."""
 
@@ -82,7 +82,7 @@ def split_words(text: str) -> list[str]:
     A run of a script without spaces becomes its overlapping pairs of characters and its last character
     alone, so that a pair finds it anywhere, and one character as the beginning of a word does too.
     """
-    return _split(text, attrgetter("found"))
+    return [*_split(text, attrgetter("found")), *(["golang"] if names_go(text) else ())]
 
 
 def split_query(text: str) -> list[str]:
@@ -91,6 +91,7 @@ def split_query(text: str) -> list[str]:
 
 
 def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
+    text = with_signs(text)
     if text.isascii():
         if _IDENTIFIER.search(text) is None:
             return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
