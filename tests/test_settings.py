@@ -98,8 +98,47 @@ def test_a_server_with_a_home_nobody_can_tell_says_so_in_one_line_and_makes_noth
 
     assert (code, out, err.count("\n"), "write the whole path" in err) == (2, "", 1, True)
     assert "SOULKEEP_HOME" in err
-    assert by_option[0] == 2
+    assert (by_option[0], by_option[2].count("\n")) == (2, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["serve", "stats", "remember"])
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("$NOWHERE/sk", "--home has $NOWHERE in it, and there is no such variable"),
+        ("~no-such-user/sk", "--home names the user ~no-such-user, whom nobody knows here"),
+        ("%NOWHERE%/sk", "--home has %NOWHERE% in it, and there is no such variable"),
+        ("/caf\udce9", "--home is no UTF-8"),
+    ],
+)
+def test_what_was_given_as_an_option_is_named_so_and_what_is_in_the_environment_so(
+    command: str, written: str, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ("Tea.",) if command == "remember" else ()
+    by_option = run(command, *text, "--home", written)
+    monkeypatch.setenv("SOULKEEP_BACKUPS", "many")
+    monkeypatch.setenv("SOULKEEP_HOME", "relative")
+    by_both = run(command, *text, "--home", str(Path.cwd()))
+
+    assert (by_option[0], by_option[1]) == (2, "")
+    assert by_option[2].startswith(f"soulkeep: {said}")
+    assert by_both[2].startswith("soulkeep: SOULKEEP_BACKUPS: ")
+
+
+def test_a_home_that_was_named_by_an_option_is_to_be_changed_by_it(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "soulkeep.db").write_text("Mine.", encoding="utf-8")
+    (tmp_path / "file").touch()
+
+    for wrong in (tmp_path, tmp_path / "file"):
+        by_option = run("stats", "--home", str(wrong))[2]
+        monkeypatch.setenv("SOULKEEP_HOME", str(wrong))
+        by_variable = run("stats")[2]
+
+        assert ("set --home to" in by_option, "SOULKEEP_HOME" in by_option) == (True, False)
+        assert ("--home" in by_variable, "set SOULKEEP_HOME to" in by_variable) == (False, True)
 
 
 @pytest.mark.parametrize("command", ["serve", "stats"])

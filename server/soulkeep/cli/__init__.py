@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
 from soulkeep import __version__
 from soulkeep.cli.commands import LazyGroup
@@ -106,18 +105,13 @@ def main() -> None:
     try:
         # On Windows click would put the value of a variable into a text that names one.
         soulkeep.main(prog_name="soulkeep", windows_expand_args=False)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        name = "_".join(["SOULKEEP", *(str(part).upper() for part in problem["loc"])])
-        rule = problem["msg"].removeprefix("Value error, ")
-        of_ours = rule != problem["msg"]
-        _fail(f"{name} {rule}." if of_ours else f"{name}: {rule}; correct it or unset it.", 2)
     except OSError as error:
         if error.filename is not None:
             raise
         # Only writing to stdout is left: files are written below, where errors are translated.
         sys.stdout = io.StringIO()
-        _fail(f"the output cannot be written ({error.strerror}).", 1)
+        click.echo(f"soulkeep: the output cannot be written ({error.strerror}).", err=True)
+        sys.exit(1)
 
 
 def _open_missing_streams() -> None:
@@ -131,8 +125,3 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - stays open
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo(f"soulkeep: {' '.join(message.split())}", err=True)
-    sys.exit(code)

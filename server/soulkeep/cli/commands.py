@@ -31,6 +31,9 @@ _WIDEST, _NARROWEST = 80, 20
 
 _ARGUMENT = re.compile(r"`(\w+)`")
 
+HOME = "soulkeep.home"
+"""Under which key of a context's `meta` the value of --home is."""
+
 
 class Refused(click.ClickException):
     """What soulkeep reports on purpose: one line on stderr, and exit code 1."""
@@ -40,6 +43,12 @@ class Refused(click.ClickException):
         click.echo(one_line(f"soulkeep: {self.message}"), file=file, err=True)
 
 
+class WrongSetting(Refused):
+    """A setting that cannot be meant; the exit code is that of a wrong call."""
+
+    exit_code = 2
+
+
 def in_shell(error: SoulkeepError, context: click.Context) -> str:
     """Return what an error says, with the options and commands that a person at a shell has."""
     if isinstance(error, InvalidInputError):
@@ -47,6 +56,8 @@ def in_shell(error: SoulkeepError, context: click.Context) -> str:
     if isinstance(error, NotFoundError):
         remedy = _REMEDIES.get(type(error))
         return f"{error.problem}; {remedy.format_map(vars(error)) if remedy else error.remedy}."
+    if HOME in context.meta:
+        return str(error).replace("set SOULKEEP_HOME to", "set --home to")
     return str(error)
 
 

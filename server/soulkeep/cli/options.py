@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import ValidationError
 
+from soulkeep.cli.commands import HOME, WrongSetting
 from soulkeep.days import Days
 from soulkeep.models import MEMORY_TYPES
 from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.service.home import Home
-
-_HOME = "soulkeep.home"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -24,7 +24,7 @@ def _keep_home(context: click.Context, _: click.Parameter, value: str | None) ->
         return
     if not value.strip():  # as from "$UNSET"
         raise click.BadParameter("It names no folder; write the whole path, or leave it out.")
-    context.meta[_HOME] = Path(value)
+    context.meta[HOME] = Path(value)
 
 
 home_option: Decorator = click.option(
@@ -68,13 +68,23 @@ def current_settings(*, for_client: bool = False) -> Settings:
     """Return the settings of the command that is running.
 
     By hand, `--home` may be relative to the current folder; a client starts its server in any.
+
+    Raises:
+        WrongSetting: One of them is wrong; it is named as the user gave it.
     """
-    home: Path | None = click.get_current_context().meta.get(_HOME)
-    if home is None:
-        return Settings()
-    if not for_client and str(home)[0] not in "~$%\"'":
+    home: Path | None = click.get_current_context().meta.get(HOME)
+    if home is not None and not for_client and str(home)[0] not in "~$%\"'":
         home = Path.cwd() / home
-    return Settings(home=home)
+    try:
+        return Settings() if home is None else Settings(home=home)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = "_".join(map(str, problem["loc"]))
+        name = "--home" if home and field == "home" else f"SOULKEEP_{field.upper()}"
+        rule = problem["msg"].removeprefix("Value error, ")
+        of_ours = rule != problem["msg"]
+        said = f"{name} {rule}." if of_ours else f"{name}: {rule}; correct it or unset it."
+        raise WrongSetting(said) from error
 
 
 def current_days() -> Days:
