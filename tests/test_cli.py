@@ -182,6 +182,39 @@ def test_the_demo_finds_answers_that_share_no_word_with_the_question(run: Run) -
     assert json.loads(out[out.index("{") :])["mcpServers"]["soulkeep"]["args"] == ["serve"]
 
 
+def test_the_demo_uses_the_settings_that_a_user_has_chosen(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
+    monkeypatch.setenv("SOULKEEP_TOOLS", "full")
+
+    code, out, err = run("demo")
+
+    assert (code, err) == (0, "")
+    assert f"{len(QUESTIONS)} of {len(QUESTIONS)} answers came first" in out
+    assert "lexical search" in out
+    assert "Asked for by one of their words" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EMBEDDER", "wordlama", "SOULKEEP_EMBEDDER: Input should be"),
+        ("TIMEZONE", "Mars", "SOULKEEP_TIMEZONE is no time zone"),
+        ("HOME", "relative", "SOULKEEP_HOME is 'relative'"),
+    ],
+)
+def test_a_demo_with_a_wrong_setting_names_it_in_one_line(
+    name: str, value: str, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"SOULKEEP_{name}", value)
+
+    code, out, err = run("demo")
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"soulkeep: {said}")
+
+
 def test_the_demos_questions_share_no_word_with_their_answers() -> None:
     def words(text: str) -> set[str]:
         return set("".join(c if c.isalnum() else " " for c in text.lower()).split())

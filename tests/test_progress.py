@@ -105,6 +105,34 @@ async def test_a_first_recall_tells_that_it_loads_and_indexes(home: Home, mode: 
     assert second == []
 
 
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("prompts/get", {"name": "start", "arguments": {"query": "slates"}}),
+        ("tools/call", {"name": "get_context", "arguments": {"query": "slates"}}),
+    ],
+)
+def test_a_context_for_a_question_tells_that_documents_are_indexed_first(
+    method: str, arguments: dict[str, Any], tmp_path: Path
+) -> None:
+    with closing(open_home(tmp_path / "home", embedder="none")) as home:
+        text = "# Notes\n\n## Facts\n\n- Slates are grey.\n"
+        (home.path / "MEMORY.md").write_text(text, "utf-8")
+    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
+    try:
+        wire.initialize()
+        wire.send(method, {**arguments, "_meta": {"progressToken": "t"}}, id="asked")
+        answers = [wire.receive()]
+        while answers[-1].get("id") != "asked":
+            answers.append(wire.receive())
+    finally:
+        wire.kill()
+
+    assert "Slates are grey." in json.dumps(answers[-1]["result"])
+    told = [a["params"] for a in answers if a.get("method") == "notifications/progress"]
+    assert [(each["progressToken"], each["message"]) for each in told] == [("t", "Indexing documents")]
+
+
 async def test_progress_reaches_whoever_asked_for_the_work_and_nobody_else() -> None:
     heard: list[str] = []
 

@@ -88,6 +88,7 @@ def build_server(
     """Build an MCP server over a home, which notifies its client; the caller closes the home."""
     from soulkeep import __version__, completions, prompts, protocol, resources, tools
     from soulkeep.calls import CheckedServer, open_session, read_answers
+    from soulkeep.workers import tell_progress
 
     notifications = notifications or protocol.Notifications()
     home.serve()
@@ -115,6 +116,7 @@ def build_server(
             notifications.note_session,
             protocol.refuse_cursors,
             read_answers,
+            tell_progress,
         ],
         subscriptions=notifications.bus,
     )

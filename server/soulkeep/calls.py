@@ -32,7 +32,6 @@ from soulkeep.models import Session
 from soulkeep.schemas import compact, outline
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_ID
-from soulkeep.workers import in_worker
 
 # Hints that are left out have their defaults in the protocol: not only reading, not idempotent.
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -127,7 +126,7 @@ async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -
     """
     home, agent_id = ctx.request_context.lifespan_context, _agent_id(ctx.request_context)
     try:
-        return await in_worker(ctx, lambda: work(home, home.sessions.current(agent_id)))
+        return await anyio.to_thread.run_sync(lambda: work(home, home.sessions.current(agent_id)))
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
 

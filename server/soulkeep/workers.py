@@ -1,35 +1,31 @@
-"""Work in a worker thread, and its progress told to the client that asked for it."""
+"""The progress of work in a worker thread, told to the client that asked for it."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.from_thread
-import anyio.to_thread
-from mcp.server.mcpserver import Context
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
 from soulkeep.progress import told_to
 
 REPORT_S = 0.5
 """How long one and the same work goes on between two reports, and how long a client may hold one up."""
 
-_Result = TypeVar("_Result")
 
-
-async def in_worker(ctx: Context[Any], work: Callable[[], _Result]) -> _Result:
-    """Do `work` in a worker thread, to its end; tell its progress where the request asks for it."""
+async def tell_progress(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Tell the progress of worker threads to a request that asks for it: SDK middleware."""
     with told_to(_Reporter(ctx).report):
-        return await anyio.to_thread.run_sync(work)
+        return await call_next(ctx)
 
 
 class _Reporter:
     """Sends what a worker thread says of its progress, but not too often."""
 
-    def __init__(self, ctx: Context[Any]) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
+        self._session = ctx.session
         self._doing = ""
         self._sent_at = 0.0
         self._count = 0
@@ -48,4 +44,4 @@ class _Reporter:
 
     async def _send(self, message: str) -> None:
         with anyio.move_on_after(REPORT_S):
-            await self._ctx.report_progress(self._count, None, message)
+            await self._session.report_progress(self._count, None, message)

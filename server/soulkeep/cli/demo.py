@@ -1,5 +1,6 @@
 """`soulkeep demo`: a real client keeps memories in a real server and asks for them in other words."""
 
+import os
 import tempfile
 import time
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import click
 
 from soulkeep.cli.commands import Command, Refused
 from soulkeep.cli.connect import client_block, client_command
+from soulkeep.cli.options import current_settings
 from soulkeep.cli.terminal import say
 from soulkeep.wording import counted
 
@@ -81,6 +83,7 @@ class _Answer:
 @click.command(cls=Command)
 def demo() -> None:
     """Watch memories being kept and brought back by meaning, in a temporary folder."""
+    current_settings()  # what is wrong in them is said here, not by the server
     answers, mode = _played()
     for answer in answers:
         say(f"  ? {answer.question}", bold=True)
@@ -90,8 +93,8 @@ def demo() -> None:
     say(f"\n{first} of {len(answers)} answers came first; median {middle:.1f} ms, {mode} search.")
     if mode == "lexical":
         say(
-            "No question shares a word with its answer, and without an embedder only shared words are"
-            " found; `soulkeep doctor` says which embedder is in use."
+            "Without an embedder a memory is found by its words alone, so each was asked for by one of"
+            " them; `soulkeep doctor` says which embedder is in use."
         )
     say("\nNothing was kept and nothing left this machine. To use soulkeep, add this to your client:")
     click.echo(client_block())
@@ -129,7 +132,9 @@ async def _play(home: Path) -> tuple[list[_Answer], str]:
     from mcp import Client, StdioServerParameters, stdio_client
 
     command, *arguments = client_command(home)
-    server = StdioServerParameters(command=command, args=arguments)
+    # The SDK hands on only some of the environment.
+    chosen = {name: value for name, value in os.environ.items() if name.startswith("SOULKEEP_")}
+    server = StdioServerParameters(command=command, args=arguments, env=chosen)
     started = time.perf_counter()
     async with Client(stdio_client(server)) as client:
         say(f"A server started over stdio in {time.perf_counter() - started:.2f} s.")
@@ -141,10 +146,15 @@ async def _play(home: Path) -> tuple[list[_Answer], str]:
             for title, memory_type, content in MEMORIES
         ]
         stored = (await _call(client, "remember", memories=kept))["stored"]
-        say(f"{stored} memories kept, in two threads and globally. Asked in other words:\n")
         # The first search loads the embedder, which is once per process and not what is timed here.
         mode = (await _call(client, "recall", query="warm up"))["mode"]
-        return [await _ask(client, threads[t], q, word) for t, q, word in QUESTIONS], mode
+        by_words = mode == "lexical"
+        how = "by one of their words" if by_words else "in other words"
+        say(f"{stored} memories kept, in two threads and globally. Asked for {how}:\n")
+        return [
+            await _ask(client, threads[title], word if by_words else question, word)
+            for title, question, word in QUESTIONS
+        ], mode
 
 
 async def _ask(client: "Client", thread_id: str, question: str, word: str) -> _Answer:
