@@ -1,13 +1,13 @@
 """What grows with use has a bound: rows, records in memory, and the memory that long texts take."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import apsw
 import pytest
 
 from soulkeep.embedders import wordllama
 from soulkeep.embedders.wordllama import MAX_CHARACTERS, MAX_NEAR, MAX_WORDS, WordLlama
-from soulkeep.models import NewMemory, Usage
+from soulkeep.models import NewMemory, NewMessage, Usage
 from soulkeep.repository.vectors import KEPT_CHANGES
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import MAX_WAITING
@@ -48,6 +48,60 @@ def test_a_process_looks_now_and_then_whether_there_are_too_many_records(
 
     for table in ("audit_log", "usage_records"):
         assert 50 <= home.repository.count_rows()[table] <= 80
+
+
+def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
+    used = home.sessions.current("with usage")
+    home.sessions.record_usage(used, Usage("model", 7, cost=0.0))
+    thread = home.threads.create_thread("Kitchen").id
+    home.messages.save(thread, [NewMessage("user", "Is the kettle green?")])
+    emptied = home.threads.create_thread("Cellar").id
+    home.messages.save(emptied, [NewMessage("user", "It is dark.")])
+    with home.repository.transaction():
+        home.repository.messages.delete_messages([2])
+    latest = [home.sessions.current(f"client {n}").id for n in range(30)][-10:]
+
+    for _ in range(2):
+        with home.repository.transaction():
+            home.repository.ledger.drop_old(10)
+
+    kept = [row[0] for row in home.repository._database.execute("SELECT id FROM sessions")]
+    assert set(latest) | {used.id} <= set(kept)
+    conversations = "SELECT count(*) FROM sessions WHERE session_key GLOB 'thread:*'"
+    assert number(home, conversations) == 2
+    assert len(kept) == 10 + 1 + 2
+    assert home.check() == []
+
+
+def test_a_session_that_went_comes_back_when_its_client_calls_again(home: Home) -> None:
+    early = home.sessions.current("early")
+    for place in range(5):
+        home.sessions.current(f"client {place}")
+    with home.repository.transaction():
+        home.repository.ledger.drop_old(2)
+    assert number(home, "SELECT count(*) FROM sessions WHERE id = ?", early.id) == 0
+
+    home.memories.remember([NewMemory("The kettle is green.")], early)
+    home.sessions.record_usage(early, Usage("model", 7, cost=0.0))
+
+    assert number(home, "SELECT count(*) FROM sessions WHERE id = ?", early.id) == 1
+    assert number(home, "SELECT count(*) FROM usage_records WHERE session_id = ?", early.id) >= 1
+    assert home.check() == []
+
+
+@pytest.mark.parametrize("connections", [1, 400])
+def test_each_connection_may_drop_the_sessions_of_many_before_it(
+    make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, connections: int
+) -> None:
+    monkeypatch.setattr("soulkeep.service.sessions.KEPT", 50)
+    home = make_home(embedder="none")
+    for place in range(connections):
+        home.sessions.current(f"client {place}")
+    home.close()
+    again = make_home(embedder="none")
+    again.sessions.current("the next")
+
+    assert number(again, "SELECT count(*) FROM sessions") == min(connections + 2, 50)
 
 
 def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_kept(home: Home) -> None:

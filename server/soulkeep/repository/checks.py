@@ -9,7 +9,7 @@ from soulkeep.models import Fault
 from soulkeep.repository.connection import Database
 from soulkeep.repository.erasure import backups_to_purge, is_pending
 from soulkeep.repository.full_text import fts_text
-from soulkeep.repository.messages import THREAD_KEY
+from soulkeep.repository.ledger import THREAD_KEY
 from soulkeep.repository.vectors import DIMENSIONS
 from soulkeep.wording import agreeing, counted
 

@@ -12,6 +12,10 @@ from soulkeep.repository.connection import Database
 UNKNOWN_MODEL = "unknown"
 """A client does not say which language model it runs."""
 
+THREAD_KEY = "thread:"
+"""With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
+its messages belong to."""
+
 MODEL_USED = "model.used"
 """The event as which a usage record stands in the log."""
 
@@ -125,13 +129,24 @@ class Ledger:
         return [LogEntry(at, who, what, _details(text)) for at, who, what, text in rows]
 
     def drop_old(self, kept: int) -> None:
-        """Keep the latest `kept` uses of models and audited events; inside a transaction.
+        """Keep the latest `kept` uses of models, audited events and sessions; inside a transaction.
 
-        Of older uses the sums stay, as one record a model.
+        Of older uses the sums stay, as one record a model; of older sessions those that something else
+        belongs to, and the conversations of threads, whose messages may come back.
         """
         self._database.execute(
             "DELETE FROM audit_log WHERE id <= (SELECT max(id) FROM audit_log) - ?", (kept,)
         )
+        self._add_up_usage(kept)
+        self._database.execute(
+            "DELETE FROM sessions WHERE rowid <= (SELECT max(rowid) FROM sessions) - ?"
+            f" AND session_key NOT GLOB '{THREAD_KEY}*'"
+            " AND NOT EXISTS (SELECT 1 FROM messages WHERE session_id = sessions.id)"
+            " AND NOT EXISTS (SELECT 1 FROM usage_records WHERE session_id = sessions.id)",
+            (kept,),
+        )
+
+    def _add_up_usage(self, kept: int) -> None:
         rows = self._database.execute("SELECT max(id) - ?, min(id) FROM usage_records", (kept,))
         last, first = rows[0]
         if first is None or first > last:

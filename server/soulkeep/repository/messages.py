@@ -7,11 +7,7 @@ from collections.abc import Iterable, Sequence
 from soulkeep.models import MemoryFilter, Message, MessageMatch, NewMessage, Session
 from soulkeep.repository.connection import Database
 from soulkeep.repository.full_text import fts_term, fts_text
-from soulkeep.repository.ledger import Ledger
-
-THREAD_KEY = "thread:"
-"""With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
-its messages belong to."""
+from soulkeep.repository.ledger import THREAD_KEY, Ledger
 
 _COLUMNS = "m.id, m.session_id, m.role, m.content, m.created_at, m.token_count"
 _OF_THREAD = "messages AS m WHERE m.session_id = (SELECT id FROM sessions WHERE session_key = :key)"

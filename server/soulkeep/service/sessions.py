@@ -15,7 +15,8 @@ RECALLED = "memory.recalled"
 """The event that makes recalls countable."""
 
 KEPT = 100_000
-"""How many uses of models and audited events are kept; each recall adds one of both."""
+"""How many uses of models, audited events and sessions are kept. Each recall adds one of the first two,
+each connection of a client one of the last."""
 
 LOOKED_EACH = 1_000
 """After so many records a process looks again whether there are too many."""
