@@ -14,7 +14,6 @@ from soulkeep.errors import DocumentError, EmbedderMismatchError, StoreError
 from soulkeep.models import Fault
 from soulkeep.service.document_reading import MAX_INDEXED, list_too_long
 from soulkeep.service.indexes import Indexes
-from soulkeep.shells import command_line
 
 LEAST_FREE = 64 * 1024 * 1024
 """How many bytes a disk should have free: several times what SQLite writes beside a usual store."""
@@ -68,8 +67,8 @@ def _permission_faults(home: Path) -> Iterator[Fault]:
     for path in (home, *sorted(home.iterdir())):
         # Whoever follows a link out of the home would change what is not soulkeep's.
         if (path == home or not path.is_symlink()) and _readable_by_others(path):
-            remedy = f"run `{command_line(['chmod', 'go-rwx', str(path)])}`"
-            yield Fault("permissions", f"others may read {path}", remedy)
+            quoted = str(path).replace("'", "'\\''")
+            yield Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{quoted}'`")
 
 
 def _readable_by_others(path: Path) -> bool:
