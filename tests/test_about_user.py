@@ -106,6 +106,8 @@ def test_a_statement_of_the_name_is_known_in_each_language(content: str) -> None
         ("Is called Tom.", "the user", None, 1.0),
         ("Name: Tom", "User", None, 1.0),
         ("Lives in Kiel.", None, "MEMORY.md: User Facts", 0.8),
+        ("Lives in Kiel.", None, "MEMORY.md: **User Facts**:", 0.8),
+        ("Lives in Kiel.", None, "MEMORY.md: Facts", 0.0),
         ("The user lives in Kiel.", None, None, 0.8),
         ("Der Nutzer wohnt in Kiel.", None, None, 0.8),
         ("I live in Kiel.", None, None, 0.5),
@@ -156,7 +158,7 @@ def test_the_user_s_name_and_facts_come_before_what_shares_a_stop_word(
     make_home: Callable[..., Home], embedder: str, query: str
 ) -> None:
     home = make_home(embedder=embedder)
-    (home.path / "MEMORY.md").write_text("## User Facts\n\n- Sails on Sundays.\n", encoding="utf-8")
+    (home.path / "MEMORY.md").write_text("## **User Facts**\n\n- Sails on Sundays.\n", encoding="utf-8")
     home.memories.remember(
         [
             NewMemory("The user's name is Tom Berg."),

@@ -451,6 +451,114 @@ def test_a_section_gives_its_type_to_all_in_it_in_any_case_and_at_any_level(home
     }
 
 
+MARKED = [
+    "## **Preferences**",
+    "## __Preferences__",
+    "## _Preferences_",
+    "## *Preferences*",
+    "## ***Preferences***",
+    "## `Preferences`",
+    "## [Preferences](#preferences)",
+    "## Preferences ##",
+    "## Preferences:",
+    "## **Preferences:**",
+    "## **Preferences**:",
+    "## 1. Preferences",
+    "## \U0001f3af Preferences",
+    "## \u2764\ufe0f Preferences \U0001f44d\U0001f3fd",
+    "## Preferences {#prefs}",
+    "##Preferences",
+    "##**Preferences**",
+    "#Preferences",
+    "#Preferences\r",
+    "Preferences\n-----------",
+]
+
+
+@pytest.mark.parametrize("head", MARKED)
+def test_the_marks_around_a_heading_change_nothing(home: Home, head: str) -> None:
+    path = home.path / "MEMORY.md"
+    path.write_bytes(f"# Notes\n\n{head}\n\n- No coriander.\n".encode())
+
+    (entry,) = found(home, "coriander")
+    home.curator.add_entry("Preferences", "Tea.")
+
+    assert entry.memory_type == "preference"
+    assert contents(home, "Preferences") == []
+    assert path.read_bytes().startswith(f"# Notes\n\n{head}\n\n- No coriander.\n- Tea.".encode())
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "**Preferences**",
+        "_preferences_",
+        "# Preferences",
+        "## Preferences ##",
+        "#Preferences",
+        "preferences ",
+        " Preferences:",
+        "**Preferences:**",
+        "`Preferences`",
+        "\U0001f3af Preferences",
+    ],
+)
+def test_a_section_is_reached_whatever_marks_its_name_comes_with(home: Home, section: str) -> None:
+    path = home.path / "MEMORY.md"
+    for head in ("Preferences", "**Preferences**", "Preferences:"):
+        path.write_text(f"## {head}\n\n- Tea.\n", encoding="utf-8")
+
+        home.curator.replace_entry(section, "Tea.", "Mate.")
+
+        assert path.read_text(encoding="utf-8") == f"## {head}\n\n- Mate.\n"
+
+
+def test_a_heading_of_the_very_name_comes_before_one_with_other_marks(home: Home) -> None:
+    path = home.path / "MEMORY.md"
+    path.write_text("## Plans:\n\n- a\n\n## Plans\n\n- b\n", encoding="utf-8")
+
+    home.curator.add_entry("Plans", "c")
+
+    assert path.read_text(encoding="utf-8") == "## Plans:\n\n- a\n\n## Plans\n\n- b\n- c\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#1 of the list",
+        "#sailing on the fjord",
+        "##",
+        "Far\n#out\nthere",
+        "####### Seven",
+        "#42",
+        "C#\nD",
+    ],
+)
+def test_what_begins_with_a_mark_but_heads_nothing_stays_an_entry(home: Home, text: str) -> None:
+    from soulkeep.documents.markdown import list_entries, list_sections
+
+    document = f"# Notes\n\n{text}\n"
+
+    assert [section.title for section in list_sections(document)][:1] == ["Notes"]
+    assert text == "##" or [entry.text for entry in list_entries(document)] == [text]
+
+
+def test_a_title_of_nothing_but_marks_is_still_a_title() -> None:
+    from soulkeep.documents.markers import plain_title
+
+    assert [plain_title(title) for title in ("\U0001f3af", ":", "**", "C++", "Q&A", "Café", "_")] == [
+        "\U0001f3af",
+        ":",
+        "**",
+        "C++",
+        "Q&A",
+        "Café",
+        "_",
+    ]
+    assert plain_title("**a** and **b**") == "**a** and **b**"
+    assert plain_title(normalize("NFD", "Café")) == normalize("NFD", "Café")
+
+
 def test_an_entry_changes_its_type_with_the_section_around_it(home: Home) -> None:
     path = home.path / "MEMORY.md"
     path.write_text("## Plans\n\n### Food\n\n- No coriander.\n", encoding="utf-8")

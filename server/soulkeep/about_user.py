@@ -10,13 +10,13 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from soulkeep.models import Memory
-from soulkeep.words import fold, is_single_unspaced, same_title, split_query
+from soulkeep.words import fold, is_single_unspaced, split_query
 
 Asked = Literal["name", "facts"]
 """Whether a question is for the user's name, or for whatever is known of the user."""
 
 USER_FACTS = "MEMORY.md: User Facts"
-"""The source of entries that are about the user, whatever they say."""
+"""The source of entries that are about the user, whatever they say; the heading may stand in marks."""
 
 MEANING = {"user": 1.0, "name": 1.0}
 """The words, with their weights, that stand for such a question where vectors are compared."""
@@ -165,7 +165,7 @@ def user_fit(asked: Asked, memory: Memory) -> float:
     """Return how well a memory answers a question about the user, 0 to 1."""
     named, about, own = _FITS[asked]
     text = _plain(memory.content[:500])
-    is_about = same_title(memory.source or "") == same_title(USER_FACTS)
+    is_about = _plain(memory.source or "") == _plain(USER_FACTS)
     is_about = is_about or (memory.subject is not None and _is_user(memory.subject))
     if memory.subject is not None and not is_about:
         return 0.0

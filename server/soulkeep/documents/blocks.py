@@ -15,6 +15,14 @@ _NESTING = 200
 
 _BOM = "\ufeff"
 
+# A heading to whoever wrote it, though no space follows the marks: two of them or more, or a single word
+# after a blank line. "#1" and "#tag and text" are none.
+_TIGHT = re.compile(
+    r"^( {0,3}#{2,6})(?=[*_`]*[^\W\d_])"
+    r"|(?:(?<=\n\n)|(?<=\n\r\n)|\A)( {0,3}#)(?=[^\W\d_][^\s#]*[ \t\r]*$)",
+    re.MULTILINE,
+)
+
 # What may stand between the lines that front matter begins and ends with. In YAML a key comes first, and
 # nothing is blank: two rules with Markdown between them are no front matter.
 _KEY = r"[^\s#:-][^:]*:(?:\s|$)"
@@ -60,7 +68,8 @@ def parse(text: str) -> tuple[Block, ...]:
     lines = split_lines(text)
     head = front_matter_lines(lines)
     blocks = [Block("front_matter", 0, head)] if head else []
-    for token in _parser().parse("\n" * head + "".join(lines[head:]).removeprefix(_BOM)):
+    body = _TIGHT.sub(_spaced, "".join(lines[head:]).removeprefix(_BOM))
+    for token in _parser().parse("\n" * head + body):
         if token.map is None or token.level > 1:
             continue
         first, last = _span(token.map, lines)
@@ -73,6 +82,10 @@ def parse(text: str) -> tuple[Block, ...]:
         elif token.type == "list_item_open":
             blocks[-1].items.append((first, last))
     return tuple(blocks)
+
+
+def _spaced(marks: re.Match[str]) -> str:
+    return f"{marks[0]} "
 
 
 def front_matter_lines(lines: Sequence[str]) -> int:

@@ -193,11 +193,14 @@ def as_item(entry: str, lead: str = _LEAD, argument: str = "entry") -> list[str]
 
 
 def _sections(text: str, title: str) -> list[Section]:
-    """Return the sections of this title; where there are none, of what it says without its marks."""
+    """Return the sections of this title; where there are none, those that say it with other marks."""
     sections = list_sections(text)
-    for meant in (title, plain_title(title)):
-        if found := [section for section in sections if _same_title(section.title, meant)]:
-            return found
+    if found := [section for section in sections if _same_title(section.title, title)]:
+        return found
+    if plain := same_title(plain_title(title)):
+        found = [section for section in sections if same_title(plain_title(section.title)) == plain]
+    if found:
+        return found
     raise SectionNotFoundError(title, [section.title for section in sections])
 
 

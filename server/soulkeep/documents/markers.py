@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from unicodedata import category
 
 from soulkeep.documents.blocks import parse, split_lines
 from soulkeep.words import same_title
@@ -15,6 +16,21 @@ _BULLET = re.compile(r"^([ \t]*)[•‣◦▪][ \t]+(?=\S)", re.MULTILINE)
 _MARK = re.compile(r"[ \t]*(?:[-*+•‣◦▪]|\d{1,2}[.)]|#{1,6})[ \t]+(?=\S)")
 """Longer numbers, such as years, are taken for a part of the text."""
 _CLOSING = re.compile(r"[ \t]+#+[ \t]*$")
+_AROUND = (
+    r"^\*\*\*([^*]+)\*\*\*$",
+    r"^\*\*([^*]+)\*\*$",
+    r"^\*([^*]+)\*$",
+    r"^___([^_]+)___$",
+    r"^__([^_]+)__$",
+    r"^_([^_]+)_$",
+    r"^~~([^~]+)~~$",
+    r"^`+([^`]+)`+$",
+    r"^\[([^\[\]]+)\]\([^()]*\)$",
+    r"^(.+?) *\{[#.][^{}]*\}$",
+    r"^(.*\S)[ \t]#+$",
+    r"^#{1,6}((?:[*_`]+)?[^\W\d_].*)$",
+)
+"""Marks of Markdown around all of a title; strings, so that they are compiled at first use."""
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}|[012]?\d:[0-5]\d")
 
 
@@ -29,8 +45,29 @@ def unmarked(text: str) -> str:
 
 
 def plain_title(title: str) -> str:
-    """Return what a section's title says without marks around it."""
-    return unmarked(title).strip().removesuffix(":").strip()
+    """Return what a section's title says without marks around it: emphasis, a colon, a link, a symbol.
+
+    One of nothing but marks is left as it is.
+    """
+    plain, last = unmarked(title).strip(), ""
+    while plain != last:
+        last = plain
+        for mark in _AROUND:
+            plain = re.sub(mark, r"\1", plain).strip()
+        plain = plain.removesuffix(":").removesuffix("\uff1a").strip()
+    bare = _without_symbols(plain)
+    return bare or plain or title
+
+
+def _without_symbols(title: str) -> str:
+    """Leave out the emoji that stand before a title or after it."""
+    kept = [at for at, sign in enumerate(title) if not (sign.isspace() or _is_of_emoji(sign))]
+    return title[kept[0] : kept[-1] + 1] if kept else ""
+
+
+def _is_of_emoji(sign: str) -> bool:
+    joins_or_colours = "\U0001f3fb" <= sign <= "\U0001f3ff" or sign in "\u200d\u20e3\ufe0f"
+    return joins_or_colours or category(sign) == "So"
 
 
 def list_sent(text: str, section: str = "") -> list[str]:

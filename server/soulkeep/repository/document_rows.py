@@ -42,12 +42,15 @@ class DocumentTable:
         return {row[0] for row in rows}
 
     def ids_of_source(self, document: str, source: str, allowed: MemoryFilter, limit: int) -> list[int]:
-        """Return the ids of up to `limit` entries of a document that have a source, in any case."""
+        """Return the ids of up to `limit` entries of a document that have a source.
+
+        In any case, and with any signs in the place of its spaces, at its end too.
+        """
         where, values = conditions(allowed)
         rows = self._database.execute(
             "SELECT m.id FROM memories AS m WHERE m.document = :document AND m.source LIKE :source"
             f"{where} ORDER BY m.id DESC LIMIT :limit",
-            {**values, "document": document, "source": source, "limit": limit},
+            {**values, "document": document, "source": f"{source.replace(' ', '%')}%", "limit": limit},
         )
         return [row[0] for row in rows]
 
