@@ -57,7 +57,7 @@ def test_help_is_asked_for_in_two_ways_and_cuts_no_description_off(
     assert (code, err) == (0, "")
     assert out == run(*name, "--help")[1]
     body = out.split("\n", 1)[1]
-    assert not re.search(r"\w\.\.\.$", body, re.MULTILINE), body
+    assert not re.search(r"\w\.\.\.$|\\b", body, re.MULTILINE), body
 
 
 @pytest.mark.parametrize("columns", [40, 60, 200])
@@ -69,6 +69,30 @@ def test_help_is_as_wide_as_the_terminal(
     for name, _ in commands():
         for line in run(*name, "--help")[1].splitlines():
             assert len(line) <= min(columns, 80) or len(line.split()) <= 2, line
+
+
+def test_each_line_of_the_help_that_is_for_pasting_stays_one(run: Run) -> None:
+    for shell in ("bash", "zsh"):
+        assert f'\n    eval "$(soulkeep completion {shell})"\n' in run("completion", "-h")[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("recal", "x"), "recall"),
+        (("memory",), "memories"),
+        (("threads", "lst"), "list"),
+        (("xyzzy",), ""),
+    ],
+)
+def test_a_command_that_was_mistyped_is_answered_with_the_one_like_it(
+    run: Run, typed: tuple[str, ...], meant: str
+) -> None:
+    code, out, err = run(*typed)
+
+    assert (code, out) == (2, "")
+    assert ("Did you mean" in err) == bool(meant)
+    assert f"Did you mean {meant}?" in err or not meant
 
 
 def test_every_command_has_a_description_and_stands_in_a_section(run: Run) -> None:

@@ -22,7 +22,7 @@ from soulkeep.wording import counted
 
 
 @click.command(cls=Command)
-@click.option("--label", default="on demand", show_default=True, help="Why it is made.")
+@click.option("--label", default="on demand", show_default=True, help="Why the backup is made.")
 @json_option
 @home_option
 def backup(label: str, *, as_json: bool) -> None:

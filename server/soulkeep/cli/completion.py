@@ -12,17 +12,23 @@ _SHELLS: dict[str, type[ShellComplete]] = {
 }
 
 
-@click.command(cls=Command)
+_HELP = """Print what makes a SHELL complete commands and options.
+
+\b
+In bash, put into ~/.bashrc:
+  eval "$(soulkeep completion bash)"
+In zsh, put into ~/.zshrc:
+  eval "$(soulkeep completion zsh)"
+In fish, run once:
+  soulkeep completion fish > \\
+    ~/.config/fish/completions/soulkeep.fish
+"""
+
+
+@click.command(cls=Command, help=_HELP)
 @click.argument("shell", type=click.Choice(list(_SHELLS)))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    r"""Print what makes a SHELL complete commands and options.
-
-    \b
-    For bash, put into ~/.bashrc:  eval "$(soulkeep completion bash)"
-    For zsh, put into ~/.zshrc:    eval "$(soulkeep completion zsh)"
-    For fish, run once:
-      soulkeep completion fish > ~/.config/fish/completions/soulkeep.fish
-    """
+    """Print the script for a shell."""
     complete = _SHELLS[shell](context.find_root().command, {}, "soulkeep", "_SOULKEEP_COMPLETE")
     click.echo(complete.source())

@@ -26,7 +26,7 @@ def documents() -> None:
 
 @documents.command()
 @_name_argument
-@click.option("--version", help="One that `history` lists, instead of the text of now.")
+@click.option("--version", help="A version that `history` lists, instead of the present text.")
 @json_option
 @home_option
 def show(name: DocumentName, version: str | None, *, as_json: bool) -> None:
@@ -145,7 +145,7 @@ def history(name: DocumentName, *, as_json: bool) -> None:
 @json_option
 @home_option
 def restore(name: DocumentName, version: str, *, as_json: bool) -> None:
-    """Bring back a version that `history` lists; the text of now is kept as one too."""
+    """Bring back a version that `history` lists; the present text is kept as one too."""
     with opened_home() as home:
         home.curator.restore(name, version)
     report(as_json, {"name": name, "version": version}, f"Restored {name} as it was until {version}")

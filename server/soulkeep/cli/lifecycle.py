@@ -107,8 +107,12 @@ def history(memory_id: int, *, as_json: bool) -> None:
 @type_option
 @click.option("--source", help="Where it comes from.")
 @click.option("--subject", help="Who or what it is about.")
-@click.option("--occurred-at", help="When it happened: ISO date or time.")
-@click.option("--expires-at", help="When it is to leave: ISO date (its end) or time, or never.")
+@click.option("--occurred-at", metavar="DATE", help="When it happened, a date or time.")
+@click.option(
+    "--expires-at",
+    metavar="DATE",
+    help="Until when it holds: the end of a date, or a time; `never` for no end.",
+)
 @json_option
 @home_option
 def revise(memory_id: int, content: str | None, *, as_json: bool, **fields: Any) -> None:

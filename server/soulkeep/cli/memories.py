@@ -47,7 +47,7 @@ _REASONS = {
     type=click.Choice(MEMORY_TYPES),
     default="fact",
     show_default=True,
-    help="What it is.",
+    help="The type of memory.",
 )
 @click.option("--thread", "thread_id", help="Keep it in this thread instead of globally.")
 @click.option("--source", help="Where it comes from.")

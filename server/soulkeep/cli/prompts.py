@@ -73,7 +73,7 @@ def change(
 @json_option
 @home_option
 def activate(prompt_id: int, *, as_json: bool) -> None:
-    """Switch a prompt on; one that an agent proposed becomes your instruction by that."""
+    """Switch a prompt on; if an agent proposed it, that makes it your instruction."""
     with opened_home() as home:
         prompt = home.prompts.change_prompt(prompt_id, is_active=True)
     report(as_json, asdict(prompt), f"Activated {_line(prompt)}")

@@ -18,7 +18,9 @@ from soulkeep.wording import counted
 @click.command(cls=Command)
 @click.argument("memory_ids", type=int, nargs=-1, metavar="[ID]...")
 @click.option("--trash", is_flag=True, help="All that was deleted or changed, instead of memories.")
-@click.option("--backup", "backups", multiple=True, metavar="ID", help="Out of this backup too.")
+@click.option(
+    "--backup", "backups", multiple=True, metavar="ID", help="Out of this backup too; may be repeated."
+)
 @click.option("--all-backups", is_flag=True, help="Out of all backups too.")
 @yes_option
 @json_option

@@ -90,7 +90,9 @@ def show(thread_id: str, messages: int, *, as_json: bool) -> None:
 @threads.command()
 @_thread_argument
 @click.option("--limit", type=int, default=50, show_default=True, help="How many, 1 to 200.")
-@click.option("--before", type=int, metavar="ID", help="Only messages with ids below this one.")
+@click.option(
+    "--before", type=int, metavar="ID", help="Only messages with ids under this: the page before."
+)
 @json_option
 @home_option
 def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -> None:
@@ -115,7 +117,7 @@ def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -
 def save(thread_id: str, file: TextIO, *, as_json: bool) -> None:
     """Append messages from a FILE or stdin, each once.
 
-    It holds a JSON list of objects with role, content and, if known, created_at.
+    FILE holds a JSON list of objects with role, content and, if known, created_at.
     """
     try:
         new = TypeAdapter(list[NewMessage]).validate_python(json.load(file))
