@@ -1,12 +1,10 @@
 """What is answered about the messages of threads."""
 
-from collections.abc import Sequence
-
 from soulkeep.answers import BOUND, Item, Items, Prose, View, fit_items, runs
 from soulkeep.days import Days
 from soulkeep.fence import NOTE, fenced, plain, visible
 from soulkeep.models import Message
-from soulkeep.service.messages import Page, Saved
+from soulkeep.service.messages import Page
 from soulkeep.wording import counted
 
 
@@ -38,11 +36,6 @@ class SavedAnswer(View):
 
     ids: Items[int]
     stored: Items[bool]
-
-    @classmethod
-    def of(cls, saved: Sequence[Saved]) -> "SavedAnswer":
-        """Build the answer from what became of messages."""
-        return cls(ids=tuple(one.id for one in saved), stored=tuple(one.stored for one in saved))
 
     def as_text(self) -> str:
         """Say which messages were stored, and which were there."""

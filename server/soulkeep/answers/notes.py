@@ -1,6 +1,5 @@
 """What is answered by the tools that work on documents and by the context to start with."""
 
-from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -94,11 +93,6 @@ class LoggedAnswer(View):
 
     day: str
     time: str
-
-    @classmethod
-    def of(cls, day: date, time: str) -> "LoggedAnswer":
-        """Build the answer from where the entry was written."""
-        return cls(day=day.isoformat(), time=time)
 
     def as_text(self) -> str:
         """Say where the entry stands."""

@@ -9,7 +9,7 @@ from soulkeep.answers.lifecycle import line_text
 from soulkeep.answers.messages import MessageAnswer
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, under_heading, visible
-from soulkeep.models import ConsentState, Memory, Thread
+from soulkeep.models import ConsentState, Thread
 from soulkeep.service.sections import unagreed_note
 from soulkeep.service.threads import Deleted, Digest, Started
 from soulkeep.wording import counted
@@ -67,12 +67,6 @@ class MemoryLine(Item):
     memory_type: str
     content: str
 
-    @classmethod
-    def of(cls, memory: Memory) -> "MemoryLine":
-        """Build the line from a memory."""
-        content = one_line(memory.content, BOUND)
-        return cls(id=memory.id, memory_type=plain(memory.memory_type), content=content)
-
     def as_text(self) -> str:
         """Return the memory in one line behind a bar."""
         return fenced(f"#{self.id} {self.memory_type}: {self.content}")
@@ -112,7 +106,10 @@ class ManagedAnswer(View):
         answer, thread = cls.of("resume", [digest.thread], days), digest.thread
         prompt = visible(thread.system_prompt or "")
         shown = cut(prompt, BOUND // 4)
-        memories = [MemoryLine.of(memory) for memory in digest.memories]
+        memories = [
+            MemoryLine(id=m.id, memory_type=plain(m.memory_type), content=one_line(m.content, BOUND))
+            for m in digest.memories
+        ]
         remembered = fit_items([_shortened(memory) for memory in memories], BOUND // 3)
         latest_first = [MessageAnswer.of(message, days) for message in reversed(digest.messages)]
         rest = BOUND - weight(shown) - sum(line.weight() for line in remembered)

@@ -67,7 +67,7 @@ async def log_day(
     Use it for what was done, tried and left open; lasting facts belong to remember.
     """
     day, time = await served(ctx, lambda home, session: home.curator.log_day(text, session))
-    return answer(LoggedAnswer.of(day, time))
+    return answer(LoggedAnswer(day=day.isoformat(), time=time))
 
 
 async def curate_memory(

@@ -172,7 +172,9 @@ async def save_messages(
     """Append the conversation to a thread; of what is sent again only the new is stored."""
     kept = [message.to_keep() for message in messages]
     saved = await served(ctx, lambda home, session: home.messages.save(thread_id, kept, session))
-    return answer(SavedAnswer.of(saved))
+    return answer(
+        SavedAnswer(ids=tuple(one.id for one in saved), stored=tuple(one.stored for one in saved))
+    )
 
 
 async def read_messages(
