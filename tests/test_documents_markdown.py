@@ -147,7 +147,7 @@ def test_an_entry_goes_under_a_setext_heading_and_into_the_first_of_two_sections
     assert add_entry("## A\n\n## A\n- b\n", "A", "x") == "## A\n- x\n\n## A\n- b\n"
 
 
-def test_entries_are_list_items_and_other_blocks_but_no_furniture() -> None:
+def test_entries_are_list_items_and_other_blocks_but_not_what_stands_around_them() -> None:
     text = (
         "Before.\n\n# A\n(hint)\n\n- one\n  - nested\n-   two\n\n    more\n\nPara\nlines\n\n"
         "```\n# code\n```\n\n> quote\n\na | b\n--- | ---\n1 | 2\n\n<!-- note -->\n\n---\n"

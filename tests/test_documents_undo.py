@@ -1,4 +1,4 @@
-"""Edits of documents in the log of changes: listed, and taken back under whatever a hand wrote since."""
+"""Edits of documents in the log of changes: listed, and taken back whatever the user wrote since."""
 
 import json
 from collections.abc import Callable

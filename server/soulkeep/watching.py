@@ -143,7 +143,7 @@ class _Seen:
         self._figures_told = -STATS_S
 
     def look(self, names: Iterable[str]) -> _Changes:
-        """Return what changed since the last look, in files of these names and those of now.
+        """Return what changed since the last look, in files of these names and those there are now.
 
         The first look finds nothing changed.
 

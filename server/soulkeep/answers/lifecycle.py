@@ -147,10 +147,10 @@ class BrowseAnswer(View):
     def of_past(
         cls, view: str, past: Sequence[Past], limit: int, days: Days, now: Memory | None = None
     ) -> Self:
-        """Build a page of former versions, perhaps with the version of now before them."""
+        """Build a page of former versions, perhaps with the present version before them."""
         items = [MemoryItem.of(now, days)] if now else []
         items += [MemoryItem.of(one.memory, days, one) for one in past]
-        # The version of now belongs to the first page only, whose cursor is above all changes.
+        # The present version belongs to the first page only, whose cursor is above all changes.
         cursors = [*([past[0].change_id + 1] if now and past else []), *(p.change_id for p in past)]
         whole = "ask for it alone, with limit=1, for more of it"
         return cls._page(view, items, cursors, limit + bool(now), whole)

@@ -1,4 +1,4 @@
-"""`soulkeep purge`: the one act without a way back."""
+"""`soulkeep purge`: what is erased cannot be brought back."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

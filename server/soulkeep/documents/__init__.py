@@ -86,7 +86,7 @@ class Documents:
         return decode(path, read(locate(self.home, path)))
 
     def edit(self, name: DocumentName | date, change: TextEdit) -> str:
-        """TextEdit the text of a document, or of the log that a day has; return the new one.
+        """Edit the text of a document, or of the log that a day has; return the new one.
 
         An unchanged text writes nothing. A document's former text is kept as a version. Where the user
         was quicker, `change` is called again with what the user wrote.

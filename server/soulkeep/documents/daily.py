@@ -27,9 +27,9 @@ def log_addition(former: str, at: str, item: Sequence[str]) -> str:
 def list_daily_entries(day: date, text: str) -> list[tuple[Entry, time | None]]:
     """Return the entries of a day's log, each with the time of the header that it stands under.
 
-    A line with a time begins an entry even inside a fence that nobody closed, so that no slip of a hand
-    can hide what was logged later. What stands under no such header has no time. The heading of an entry
-    is what its header says besides the time, else the day.
+    A line with a time begins an entry even inside a fence that nobody closed, so that a forgotten fence
+    cannot hide what was logged later. What stands under no such header has no time. The heading of an
+    entry is what its header says besides the time, else the day.
     """
     lines = split_lines(text)
     cuts = [number for number, line in enumerate(lines) if _HEADER.match(line)]

@@ -60,7 +60,7 @@ class Hunk:
             if (above or below) and (places := _places(text, self.added, above, below)):
                 return self._nearest(places, text)
         places = _places(text, self.added)
-        # With fewer of them than there were, the very one may be what a hand took away.
+        # With fewer of them than there were, the very one may be what the user took away.
         return self._nearest(places, text) if len(places) >= max(self.copies, 1) else None
 
     def _nearest(self, places: Sequence[int], text: str) -> int:

@@ -74,7 +74,7 @@ def list_entries(text: str, outline: Outline = ()) -> list[Entry]:
     for block in list_blocks(text):
         if block.kind == "heading":
             heading, outline = block.title, within(outline, block.level, block.title)
-        elif not _is_furniture(block, lines, opening=opening):
+        elif not _is_no_entry(block, lines, opening=opening):
             spans = block.items or [(block.first, block.last)]
             found = [Entry(heading, entry_text(lines[a:b]), a, b, outline) for a, b in spans]
             entries += [entry for entry in found if entry.text]
@@ -248,7 +248,7 @@ def _gap(section: Section, body: Sequence[Block], lines: Sequence[str]) -> tuple
     """Return the lines that the first item of a section's list replaces, mostly none."""
     if not body:
         return section.first, section.first
-    is_empty = all(_is_furniture(block, lines, opening=block is body[0]) for block in body)
+    is_empty = all(_is_no_entry(block, lines, opening=block is body[0]) for block in body)
     if is_empty and _is_placeholder(body[0], lines):
         return body[0].first, body[0].last
     end = body[-1]
@@ -312,7 +312,7 @@ def _newline(text: str) -> str:
     return max(counts, key=counts.__getitem__)
 
 
-def _is_furniture(block: Block, lines: Sequence[str], *, opening: bool) -> bool:
+def _is_no_entry(block: Block, lines: Sequence[str], *, opening: bool) -> bool:
     if block.kind == "html_block":
         raw = "".join(lines[block.first : block.last]).strip()
         return raw.startswith("<!--") and raw.find("-->") in (-1, len(raw) - 3)

@@ -163,7 +163,7 @@ class MemoryTable:
         return dict(rows)
 
     def count_by_day(self, since: str) -> dict[str, int]:
-        """Return by day how many memories of now were kept since a timestamp, entries not counted."""
+        """Return by day how many memories are there of those kept since a timestamp, without entries."""
         rows = self._database.execute(
             "SELECT substr(created_at, 1, 16) || 'Z', count(*) FROM memories"
             " WHERE document IS NULL AND created_at >= ? GROUP BY 1",

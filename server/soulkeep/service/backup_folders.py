@@ -48,7 +48,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def workshop(folder: Path, name: str) -> Iterator[Path]:
+def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
     """Give an empty folder to work in, gone after the block; so is what a killed process left."""
     path = folder / f".{name}"
     shutil.rmtree(path, ignore_errors=True)

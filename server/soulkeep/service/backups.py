@@ -35,8 +35,8 @@ from soulkeep.service.backup_folders import (
     read_backup,
     read_documents,
     surplus,
+    temporary_folder,
     verify_files,
-    workshop,
     write_documents,
     write_manifest,
 )
@@ -180,7 +180,7 @@ class Backups:
             BackupDamagedError: It is not what was written, or not there.
             StoreError: It cannot be written; the backup stays as it was.
         """
-        with exclusive(self.folder), workshop(self.folder, "rewriting") as stage:
+        with exclusive(self.folder), temporary_folder(self.folder, "rewriting") as stage:
             original, copy = self.folder / backup_id, stage / "backup"
             backup = read_backup(original)
             tell("Writing a backup anew")
@@ -203,7 +203,7 @@ class Backups:
 
         Others may have the store open: they see the restored one at their next call. Nothing is changed
         unless all of it can be. Only a process that is killed in the middle may leave documents of the
-        backup beside the store of now; restoring again mends that.
+        backup beside the present store; restoring again mends that.
 
         Raises:
             BackupNotFoundError: There is none with this id, and none that is not after this moment.
@@ -213,7 +213,7 @@ class Backups:
             DocumentError: A document cannot be replaced.
         """
         backup = self.find(wanted)
-        with exclusive(self.folder), workshop(self.folder, "restoring") as stage:
+        with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
             copy = self._stage(backup, stage / "backup")
             with (
                 locked(self._documents.home),
@@ -247,7 +247,7 @@ class Backups:
     def _make(
         self, label: str, *, automatic: bool, lock: AbstractContextManager[None]
     ) -> tuple[Backup, Path]:
-        with workshop(self.folder, "making") as path, ExitStack() as moment:
+        with temporary_folder(self.folder, "making") as path, ExitStack() as moment:
             with lock:
                 now = timestamp(self._clock())
                 store = moment.enter_context(snapshot(self._store))
@@ -276,7 +276,7 @@ class Backups:
         backups = self.list_backups()
         for backup in surplus(backups, self._keep, spare) if backups else ():
             # Under its name it is whole or not there at all.
-            with workshop(self.folder, "dropping") as path:
+            with temporary_folder(self.folder, "dropping") as path:
                 (self.folder / backup.id).rename(path / backup.id)
 
     def _stage(self, backup: Backup, path: Path) -> Path:
@@ -304,7 +304,7 @@ class Backups:
 
     def _keep_damaged(self) -> tuple[Path, tuple[str, ...]]:
         """Keep a store that is no longer readable, file by file, and the documents."""
-        with workshop(self.folder, "making") as path:
+        with temporary_folder(self.folder, "making") as path:
             documents, left_out = self._documents.read_all()
             _write_verified(path, documents)
             for suffix in ("", "-wal"):

@@ -18,7 +18,7 @@ from soulkeep.service.validation import parse_moment, require_range
 MAX_LISTED = 1_000
 
 
-class _TriedOutError(Exception):
+class _DryRunError(Exception):
     """Ends the transaction of an undo that was only tried out."""
 
 
@@ -114,7 +114,7 @@ class Changes(ChangeLog):
 
         Raises:
             InvalidInputError: The moment is no date, or a change touched a document to be spared.
-            UndoConflictError: Another program changed a row, or a hand a place; nothing is done.
+            UndoConflictError: Another program changed a row, or the user a place; nothing is done.
             DocumentError: A document cannot be read or written; nothing is done.
             StoreError: The store cannot take it, or no backup be made before very much goes.
         """
@@ -149,7 +149,7 @@ class Changes(ChangeLog):
         while later := built_upon(self._repository, further, [*first, *wanted]):
             first = sorted([*first, *later], key=lambda change: change.id, reverse=True)
             try:
-                self._try_out(sorted([*first, *wanted], key=lambda change: change.id, reverse=True))
+                self._dry_run(sorted([*first, *wanted], key=lambda change: change.id, reverse=True))
             except UndoConflictError as error:
                 further = error
             else:
@@ -157,24 +157,24 @@ class Changes(ChangeLog):
                 return UndoConflictError(conflict.change_id, conflict.kind, conflict.key, first=ids)
         return conflict
 
-    def _try_out(self, changes: Sequence[Change]) -> None:
+    def _dry_run(self, changes: Sequence[Change]) -> None:
         """Take changes back, and leave everything as it is.
 
         Raises:
             UndoConflictError: It cannot be done.
         """
-        rows = [row for change in changes for row in self._turns(change)]
+        rows = [row for change in changes for row in self._rows_in_order(change)]
         edited = [row for row in rows if row.kind == "documents"]
-        with suppress(_TriedOutError), self._edits.taking_back(edited), self._repository.transaction():
+        with suppress(_DryRunError), self._edits.taking_back(edited), self._repository.transaction():
             recorder = ChangeRecorder(self._repository)
             for row in rows:
                 self._put_back(row, recorder, {})
-            raise _TriedOutError
+            raise _DryRunError
 
     def _take_back(
         self, changes: Sequence[Change], session: Session, spare: Collection[str]
     ) -> list[Change]:
-        every = [row for change in changes for row in self._turns(change)]
+        every = [row for change in changes for row in self._rows_in_order(change)]
         vectors = self._vectors(every, session)
         edited = [row for row in every if row.kind == "documents"]
         _require_spared(edited, spare)
@@ -198,9 +198,9 @@ class Changes(ChangeLog):
             self._indexes.compact_some()
         return list(changes)
 
-    def _turns(self, change: Change) -> list[ChangedRow]:
+    def _rows_in_order(self, change: Change) -> list[ChangedRow]:
         """Return what a change did to rows, in the order in which it is taken back."""
-        return sorted(self._repository.changes.rows_of(change.id), key=_turn)
+        return sorted(self._repository.changes.rows_of(change.id), key=_place_in_order)
 
     def put_back(
         self, rows: Sequence[ChangedRow], action: str, session: Session | None = None
@@ -294,7 +294,7 @@ def _count_leaving(rows: Iterable[ChangedRow], kind: RowKind) -> int:
     return sum(now[key] is not None and then[key] is None for key in now)
 
 
-def _turn(row: ChangedRow) -> int:
+def _place_in_order(row: ChangedRow) -> int:
     """Order rows: a thread comes back before what belongs to it, and goes after it."""
     if row.kind != "threads":
         return 1

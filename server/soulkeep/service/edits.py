@@ -14,7 +14,7 @@ from soulkeep.errors import UndoConflictError
 from soulkeep.models import ChangedRow
 
 EDITED = "edited"
-"""Stands for the digest of an edited document: what a hand changes elsewhere in it does not matter."""
+"""Stands for the digest of an edited document: what the user changes elsewhere in it does not matter."""
 
 Written = Mapping[str, Sequence[Hunk]]
 """What was done to documents, by their names in the home."""
@@ -82,7 +82,7 @@ class Edits:
             UndoConflictError: It does not stand any more.
             DocumentError: The document cannot be read or written.
         """
-        _Return(self._documents, [row]).write()
+        _Reversal(self._documents, [row]).write()
 
     @contextmanager
     def taking_back(self, rows: Sequence[ChangedRow]) -> Iterator[Callable[[], Written]]:
@@ -99,23 +99,25 @@ class Edits:
             return
         with locked(self._documents.home), ExitStack() as on_failure:
             names = dict.fromkeys(row.key for row in rows)
-            returns = [_Return(self._documents, [r for r in rows if r.key == name]) for name in names]
-            for back in returns:
-                back.try_out()
-            yield partial(_write, returns, on_failure)
+            reversals = [
+                _Reversal(self._documents, [r for r in rows if r.key == name]) for name in names
+            ]
+            for reversal in reversals:
+                reversal.dry_run()
+            yield partial(_write, reversals, on_failure)
             on_failure.pop_all()
 
 
-def _write(returns: Sequence["_Return"], on_failure: ExitStack) -> Written:
+def _write(reversals: Sequence["_Reversal"], on_failure: ExitStack) -> Written:
     written = {}
-    for back in returns:
-        written[back.name] = back.write()
-        on_failure.callback(back.opposite().write)
+    for reversal in reversals:
+        written[reversal.name] = reversal.write()
+        on_failure.callback(reversal.opposite().write)
     return written
 
 
-class _Return:
-    """The way back of one document: edits of it taken back, the first row first."""
+class _Reversal:
+    """Edits of one document to be taken back, the first row first."""
 
     def __init__(self, documents: Documents, rows: Sequence[ChangedRow]) -> None:
         self.name = rows[0].key
@@ -126,7 +128,7 @@ class _Return:
         self._new = ""
         self._hunks: list[Hunk] = []
 
-    def try_out(self) -> None:
+    def dry_run(self) -> None:
         if isinstance(self._page, date):
             self._changed(self._documents.read_daily(self._page) or "")
         else:
@@ -136,11 +138,11 @@ class _Return:
         self._documents.edit(self._page, self._changed)
         return self._hunks
 
-    def opposite(self) -> "_Return":
-        return _Return(self._documents, [row_of(self.name, self._hunks)])
+    def opposite(self) -> "_Reversal":
+        return _Reversal(self._documents, [row_of(self.name, self._hunks)])
 
     def _changed(self, text: str) -> str:
-        # Tried out already, unless a hand was quicker: for a long document that saves seconds.
+        # Done in the dry run already, unless the user was quicker: that saves seconds in a long one.
         if text != self._text:
             new = self._taken_back(self._dated(text, ""))
             self._text, self._new = text, self._dated(new, self._documents.today().isoformat())

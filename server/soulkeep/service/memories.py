@@ -155,7 +155,7 @@ class Memories:
         return Recall(tuple(matches), mode, said, advice, tuple(self.remarks()))
 
     def remarks(self) -> list[str]:
-        """Return what an answer of now may lack, in sentences."""
+        """Return what an answer may lack now, in sentences."""
         return self._entries.remarks()
 
     def _read(self, query: str) -> tuple[Question, list[str]]:

@@ -50,7 +50,7 @@ class PromotedLines:
     ) -> tuple[Sequence[Hunk], Sequence[LineChange]]:
         """Change the lines of memories that went, by id, to what came in their places, or remove them.
 
-        What a hand edited stays. Return what that did, which `on_failure` takes back.
+        What the user edited stays. Return what that did, which `on_failure` takes back.
 
         Raises:
             DocumentError: MEMORY.md cannot be written.

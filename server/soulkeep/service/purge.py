@@ -1,4 +1,4 @@
-"""The one act without a way back: taking memories, and all that was kept of them, out of every file."""
+"""Taking memories, and all that was kept of them, out of every file: this cannot be undone."""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -19,7 +19,7 @@ class Similar:
 class LineChange:
     """What became of a line of MEMORY.md that a memory was promoted to.
 
-    It was `changed` to the text that came in its place, `removed`, or `kept` since a hand had edited it;
+    It was `changed` to the text that came in its place, `removed`, or `kept` as the user had edited it;
     or it is `back`, or `missing` where its place is not there any more.
     """
 

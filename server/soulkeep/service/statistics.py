@@ -27,7 +27,7 @@ DAYS = 30
 class Figures:
     """Counts by day (the last 30, oldest first) and type, uses of models, and sizes in bytes.
 
-    `memories_by_day` counts the memories of now by when they were kept. `sizes` are of the store, its
+    `memories_by_day` counts the present memories by when they were kept. `sizes` are of the store, its
     backups and the documents with their history; `table_sizes` is unset where nobody asked for it.
     """
 
