@@ -12,6 +12,7 @@ from itertools import chain
 from operator import attrgetter
 
 from soulkeep.identifiers import Read, letter_words, names_go, read_run, run_pattern, with_signs
+from soulkeep.labels import in_one_form
 
 TEXT_RULES = 3
 """Grows with every change of what `split_words` returns, or of how documents are read: a store that
@@ -103,11 +104,11 @@ def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
 
 
 def same_text(text: str) -> str:
-    """Return what texts share that a reader cannot tell apart: composed (NFC), with single spaces.
+    """Return what texts share that a reader cannot tell apart, as `labels` has it.
 
     An editor may have written an accent as a mark of its own, as file names have it on macOS.
     """
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return in_one_form(text)
 
 
 def same_title(text: str) -> str:

@@ -15,7 +15,13 @@ from soulkeep.service.changes import Changes
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.receipts import Receipt, Similar
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_QUERY, parse_expiry, parse_moment, require_memories
+from soulkeep.service.validation import (
+    MAX_QUERY,
+    parse_expiry,
+    parse_moment,
+    require_label,
+    require_memories,
+)
 from soulkeep.service.versions import newest_versions
 
 SIMILAR = 3
@@ -69,7 +75,7 @@ class Keeper:
         receipts = None
         while receipts is None:
             old = self._replaced(replaces)
-            memories = make(old)
+            memories = [_labelled(memory) for memory in make(old)]
             require_memories(memories, self._days)
             self._repository.threads.require_threads(_thread_ids(memories))
             receipts = self._try_to_keep([self._dated(m) for m in memories], old, session)
@@ -183,6 +189,14 @@ class Keeper:
             similarities = {memory_id: 1 - distance for memory_id, distance in near}
         rows = self._repository.memories.list_by_ids(list(similarities))
         return tuple(Similar(rows[i], similarities[i]) for i in similarities if i in rows)
+
+
+def _labelled(memory: NewMemory) -> NewMemory:
+    subject, source = (
+        None if label is None else require_label(argument, label)
+        for argument, label in (("subject", memory.subject), ("source", memory.source))
+    )
+    return replace(memory, subject=subject, source=source)
 
 
 def _thread_ids(memories: Sequence[NewMemory]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
+from soulkeep.labels import without_hidden
 from soulkeep.models import (
     ChangedRow,
     Clock,
@@ -91,7 +92,8 @@ class Lifecycle:
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         self._changes.drop_expired()
-        given = {name: value for name, value in (("subject", subject), ("source", source)) if value}
+        labels = {"subject": subject, "source": source}
+        given = {name: without_hidden(label) for name, label in labels.items() if label}
         return self._repository.memories.list_memories(allowed, limit, below, **given)
 
     def get_memory(self, memory_id: int) -> Memory:

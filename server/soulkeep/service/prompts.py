@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
+from soulkeep.labels import without_hidden
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.repository.consents import agreed_text
@@ -70,7 +71,7 @@ class Prompts:
         Raises:
             InvalidInputError: The name, the content or the priority breaks a rule.
         """
-        session = session or self._sessions.current()
+        session, name = session or self._sessions.current(), without_hidden(name)
         with self._changes.recording("prompt.created", session) as recorder:
             values = {"content": content, "priority": priority}
             return self._add(name, values, session, recorder, agreed=session.is_users)
@@ -92,6 +93,7 @@ class Prompts:
             InvalidInputError: A new value breaks a rule.
         """
         session = session or self._sessions.current()
+        name = None if name is None else without_hidden(name)
         changes = _given(name=name, content=content, priority=priority, is_active=is_active)
         with self._changes.recording("prompt.changed", session) as recorder:
             former = self._repository.prompts.get_prompt(prompt_id)
@@ -135,7 +137,7 @@ class Prompts:
             PromptNameNotFoundError: There is none of this name, and no content to create it with.
             InvalidInputError: A value breaks a rule, or several prompts have the name.
         """
-        session = session or self._sessions.current()
+        session, name = session or self._sessions.current(), without_hidden(name)
         changes = _given(content=content or None, priority=priority, is_active=is_active)
         if remove and changes:
             raise InvalidInputError(
@@ -168,6 +170,7 @@ class Prompts:
         Raises:
             As `set_prompt`.
         """
+        name = without_hidden(name)
         former = None if remove else self._known(name, prompt_id)
         if former is None:
             if remove or is_active is False or not content:

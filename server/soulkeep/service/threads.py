@@ -15,6 +15,7 @@ from soulkeep.service.validation import (
     MAX_CONTENT,
     MAX_LIMIT,
     MAX_NAME,
+    require_label,
     require_range,
     require_text,
 )
@@ -117,7 +118,7 @@ class Threads:
             if namesakes and not new:
                 return Started(namesakes[0], False, tuple(namesakes[1:]))
             thread_id, now = secrets.token_hex(6), timestamp(self._clock())
-            thread = Thread(thread_id, title.strip(), system_prompt, False, now, now)
+            thread = Thread(thread_id, require_label("title", title), system_prompt, False, now, now)
             self._repository.threads.add_thread(thread)
             recorder.add("threads", [thread_id])
             self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
@@ -131,7 +132,7 @@ class Threads:
             InvalidInputError: The title breaks a rule.
             StoreError: The store cannot be read.
         """
-        require_text("title", title, MAX_NAME)
+        title = require_label("title", title)
         table = self._repository.threads
         return [table.get_thread(thread_id) for thread_id in table.find_titled(title)]
 
@@ -166,8 +167,8 @@ class Threads:
             ThreadNotFoundError: The thread does not exist.
             StoreError: The store cannot take it.
         """
-        require_text("title", title, MAX_NAME)
-        return self._change(thread_id, "thread.renamed", session, title=title.strip())
+        title = require_label("title", title)
+        return self._change(thread_id, "thread.renamed", session, title=title)
 
     def set_prompt(
         self,

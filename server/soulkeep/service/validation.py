@@ -6,6 +6,7 @@ from datetime import datetime
 
 from soulkeep.days import Days
 from soulkeep.errors import HALF_A_PAIR, InvalidInputError
+from soulkeep.labels import without_hidden
 from soulkeep.models import (
     MEMORY_TYPES,
     MESSAGE_ROLES,
@@ -49,6 +50,17 @@ def require_text(argument: str, value: str, maximum: int) -> None:
         raise InvalidInputError(argument, "holds a NUL character; remove it")
     if _SURROGATE.search(value):
         raise InvalidInputError(argument, HALF_A_PAIR)
+
+
+def require_label(argument: str, value: str) -> str:
+    """Check a title, name, subject or source; return it as it is kept, without hidden characters.
+
+    Raises:
+        InvalidInputError: It breaks a rule of `require_text`, or nothing of it can be seen.
+    """
+    label = without_hidden(value).strip()
+    require_text(argument, label, MAX_NAME)
+    return label
 
 
 def require_range(argument: str, value: int, lowest: int, highest: int) -> None:
