@@ -1,11 +1,14 @@
 """Query words and the order of candidates."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.models import Match, Memory
 from soulkeep.ranking import (
+    FITS,
     MAX_TERMS,
     Candidates,
     Question,
@@ -49,17 +52,18 @@ def ordered(
     memories: list[Memory],
     weights: dict[str, float],
     bm25: dict[int, float] | None = None,
-    cosine: dict[int, float] | None = None,
+    semantic: dict[int, float] | None = None,
+    stored: int = 1,
     neighbours: dict[int, tuple[int | None, int | None]] | None = None,
 ) -> list[Match]:
     found = Candidates(
         {m.id: m for m in memories},
         bm25 or {},
-        cosine or {m.id: 0.0 for m in memories},
+        {m.id: 0.0 for m in memories} if semantic is None else semantic,
         neighbours or {},
     )
     words = {m.id: text_words(m.content, m.subject, ("1", "march", "2026")) for m in memories}
-    return rank(Question(weights), found, words, exact_strengths, 10)
+    return rank(Question(weights, stored=stored), found, words, exact_strengths, 10)
 
 
 def test_a_rare_word_weighs_more_than_a_common_one() -> None:
@@ -71,12 +75,37 @@ def test_a_rare_word_weighs_more_than_a_common_one() -> None:
     assert [match.memory.id for match in matches] == [2, 1]
 
 
-def test_relevance_is_the_share_of_the_question_that_a_memory_covers() -> None:
+def test_without_vectors_relevance_is_the_share_of_the_question_that_a_memory_covers() -> None:
     matches = ordered(
-        [memory(1, "tea and milk"), memory(2, "tea"), memory(3, "sand")], {"tea": 1.0, "milk": 3.0}
+        [memory(1, "tea and milk"), memory(2, "tea"), memory(3, "sand")],
+        {"tea": 1.0, "milk": 3.0},
+        bm25={1: 2.0, 2: 1.0, 3: 0.0},
+        semantic={},
     )
 
     assert [(m.memory.id, m.relevance) for m in matches] == [(1, 1.0), (2, 0.25), (3, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "semantic"), [(1, 0.2), (1, 0.3), (300, 0.6), (300, 0.7), (10**6, 0.7)]
+)
+def test_a_memory_fits_that_says_more_than_chance_brings_up(stored: int, semantic: float) -> None:
+    (match,) = ordered([memory(1, "sand")], {"tea": 1.0}, semantic={1: semantic}, stored=stored)
+    chance = min(0.27 + 0.064 * math.log(stored), 0.7)
+    assert (match.relevance >= FITS) == (semantic >= chance)
+
+
+def test_relevance_grows_with_what_words_and_vectors_say_and_shrinks_with_the_store() -> None:
+    def relevance(content: str, semantic: float, stored: int) -> float:
+        (match,) = ordered([memory(1, content)], {"tea": 1.0}, semantic={1: semantic}, stored=stored)
+        return match.relevance
+
+    grows = [
+        relevance(*case) for case in (("sand", -1, 9), ("sand", 0.5, 9), ("tea", 0.5, 9), ("tea", 3, 9))
+    ]
+    assert grows == sorted(grows)
+    assert 0 < grows[0] < FITS < grows[1] < 0.5 < grows[2] < grows[3] < 1
+    assert relevance("tea", 0.5, 10) > relevance("tea", 0.5, 1_000)
 
 
 def test_the_one_subject_that_a_question_names_comes_first() -> None:
@@ -122,7 +151,9 @@ def test_every_candidate_is_in_the_answer_once_in_order_with_shares_that_add_up(
         memory(i, content, "t" if i % 2 else None) for i, content in enumerate(contents, start=1)
     ]
 
-    matches = ordered(memories, {"a": 1.0, "b": 2.0}, cosine={m.id: cosines[m.id - 1] for m in memories})
+    matches = ordered(
+        memories, {"a": 1.0, "b": 2.0}, semantic={m.id: cosines[m.id - 1] for m in memories}
+    )
 
     assert sorted(match.memory.id for match in matches) == [m.id for m in memories]
     assert [m.score for m in matches] == sorted((m.score for m in matches), reverse=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from soulkeep.models import MEMORY_TYPES, MemoryFilter
-from soulkeep.repository import scan
+from soulkeep.models import MEMORY_TYPES, MemoryFilter, QueryVector
+from soulkeep.repository import codes, scan
 from soulkeep.repository.connection import Database
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
@@ -66,6 +66,14 @@ class Store:
         self.database.execute(
             "INSERT INTO vec_memories VALUES (?, ?)", (memory_id, padded(vector.tobytes()))
         )
+
+    def matrix(self) -> Any:
+        """All vectors in the order of their ids, zeros where there is none."""
+        rows = self.database.execute("SELECT memory_id, content_embedding FROM vec_memories")
+        found = np.zeros((max(row[0] for row in rows), 1536), "<f4")
+        for memory_id, vector in rows:
+            found[memory_id - 1] = np.frombuffer(vector, "<f4")
+        return found
 
     def delete(self, ids: Sequence[int]) -> None:
         with self.database.transaction():
@@ -222,28 +230,71 @@ def test_own_memories_are_found_at_once(store: Store, vectors: VectorScan) -> No
     assert agrees(vectors, store)
 
 
-def test_cosines_by_codes_are_as_close_as_the_scan_takes_them_to_be(
-    store: Store, vectors: VectorScan
+def asked(vector: bytes, parts: Sequence[int] = (DIMENSIONS,)) -> QueryVector:
+    return QueryVector(vector, parts, [[1.0] * len(parts)])
+
+
+@pytest.mark.parametrize("parts", [(64,), (24, 40), (16, 16, 32)])
+def test_parts_are_compared_by_codes_as_their_vectors_are(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch, parts: Sequence[int]
 ) -> None:
+    monkeypatch.setattr(codes, "CENTRING", 0.0)
     everything, query = {*range(1, SIZE + 1)}, store.query()
-    exact = {i: 1 - distance for i, distance in store.exact(query, EVERYTHING, SIZE)}
-    found = vectors.cosines(query, EVERYTHING, 50, everything, 10)
+    matrix = store.matrix()[:, :DIMENSIONS]
+    found = vectors.compare(asked(query, parts), EVERYTHING, 50, everything)
     assert found.keys() == everything
-    assert max(abs(found[i] - exact[i]) for i in found) < scan.CODE_ERROR
-    assert [found[i] for i in list(exact)[:10]] == list(exact.values())[:10]
+    ends = np.cumsum(parts)[:-1]
+    for own, part, place in zip(
+        np.split(np.frombuffer(query, "<f4"), ends), np.split(matrix, ends, axis=1), count()
+    ):
+        exact = part @ own * len(parts)
+        assert max(abs(found[i + 1][place] - exact[i]) for i in range(SIZE)) < 2 * scan.CODE_ERROR
 
 
-def test_cosines_are_those_of_the_nearest_and_of_the_memories_asked_for(
-    store: Store, vectors: VectorScan
+def test_what_all_vectors_share_says_nothing_of_any(opened: Callable[[], Store]) -> None:
+    store = opened()
+    store.set_up()
+    common, own = store.unit(1)[0], store.unit(1_000)
+    vectors = own + common
+    store.add((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("<f4"))
+    scanned = VectorScan(store.database, Refusing(store.database))
+    found = scanned.compare(asked(common.tobytes()), EVERYTHING, 10, range(1, 1_001))
+    plain = store.matrix()[:, :DIMENSIONS] @ common
+    assert np.mean([cosine for (cosine,) in found.values()]) < 0.7 * plain.mean()
+
+
+def test_compared_are_the_nearest_by_each_weighting_and_the_memories_asked_for(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(codes, "CENTRING", 0.0)
     store.delete([1])
-    allowed, query = MemoryFilter("a"), store.query()
-    nearest = [i for i, _ in store.exact(query, allowed, 300)]
-    asked = {1, 10**9, nearest[-1]}
-    found = vectors.cosines(query, allowed, 50, asked, 10)
-    assert nearest[-1] in found
+    query = np.frombuffer(store.query(), "<f4")
+    weightings = [(1.0, 1.0), (0.0, 1.0)]
+    scores = [store.matrix()[:, :32] @ query[:32], store.matrix()[:, 32:64] @ query[32:]]
+    far = 1 + int(np.argmin(scores[1]))
+    found = vectors.compare(
+        QueryVector(query.tobytes(), (32, 32), weightings), EVERYTHING, 50, {1, 10**9, far}
+    )
+    assert far in found
     assert not {1, 10**9} & found.keys()
-    assert set(nearest[:45]) <= found.keys() <= {*nearest[:55], nearest[-1]}
+    for first, second in weightings:
+        order = np.argsort(-(first * scores[0] + second * scores[1])) + 1
+        assert {*order[:40].tolist()} - {1} <= found.keys()
+    assert len(found) <= 101
+
+
+def test_where_codes_cannot_be_held_the_vectors_themselves_are_compared(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codes, "CENTRING", 0.0)
+    query, also = store.query(), [3, 5]
+    quick = vectors.compare(asked(query, (24, 40)), EVERYTHING, 20, also)
+    monkeypatch.setattr(scan, "MAXIMUM_ROWS", 10)
+    whole = VectorScan(store.database, VectorTable(store.database))
+    exact = whole.compare(asked(query, (24, 40)), EVERYTHING, 20, also)
+    assert len(exact.keys() & quick.keys()) >= 20
+    for i in exact.keys() & quick.keys():
+        assert sum(exact[i]) == pytest.approx(sum(quick[i]), abs=0.6)
 
 
 def test_searching_takes_no_references_from_the_interpreter(vectors: VectorScan, store: Store) -> None:

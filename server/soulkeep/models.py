@@ -3,7 +3,7 @@
 Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that they sort as they stand.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, get_args
@@ -121,11 +121,25 @@ class MemoryFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryVector:
+    """The embedding of a question, and how its parts are compared with those of memories.
+
+    `parts` are their lengths, which together are the whole vector; the parts of a vector have the same
+    length as each other. Each of the `weightings` says how much the cosine of each part counts for one
+    kind of memory that the embedder tells apart.
+    """
+
+    embedding: Embedding
+    parts: Sequence[int]
+    weightings: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """A recalled memory, and why it is there.
 
-    A larger `score` is better and compares within one answer only; `relevance`, 0 to 1, says how much of
-    the question the memory covers and compares everywhere. `reasons` are the shares of the score, which
+    A larger `score` is better and compares within one answer only; `relevance`, 0 to 1, says how likely
+    the memory answers the question and compares everywhere. `reasons` are the shares of the score, which
     add up to 1: lexical, semantic, subject, date, neighbour.
     """
 

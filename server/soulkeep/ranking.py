@@ -29,20 +29,29 @@ MAX_OCCURRENCES = 5_000
 
 # The weights of the score. They were chosen together on dialogues between two people, and the optimum is
 # flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
-COSINE = 0.8
-COSINE_LONG = 0.4
-BM25 = 0.2
-BM25_LONG = 0.6
-SUBJECT = 0.4
+BM25 = 0.1
+BM25_LONG = 0.3
+SUBJECT = 0.45
 DATE = 0.2
 ON_THE_DAY = 0.05
 TIME_WORD = 0.1
-QUESTION = -0.1
+QUESTION = -0.15
 THREAD = 0.5
 THREAD_BEST = 3
 PREVIOUS = 0.5
 PREVIOUS_QUESTION = 0.8
 NEXT = 0.3
+
+# How sure it is that a memory answers: what its vectors and its words say together, against what chance
+# brings up among so many memories. `bench/quality.py` measures how often it is right.
+CHANCE = 0.27
+CHANCE_GROWTH = 0.064
+CHANCE_MOST = 0.7
+EVEN = 0.6
+STEEPNESS = 3.0
+
+FITS = 1 / (1 + math.exp(STEEPNESS * EVEN))
+"""The relevance from which on a memory fits a question: more is not what chance brings up."""
 
 ABOUT_USER = 2.0
 """What a memory scores that fits a question about the user: more than others can."""
@@ -91,7 +100,8 @@ Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence
 class Question:
     """A query as the ranking needs it: its words with their weights, its dates, and if it asks when.
 
-    `ids` are those of memories that it names; `about_user` is what it asks of the user, if it does.
+    `ids` are those of memories that it names; `about_user` is what it asks of the user, if it does;
+    `stored` is how many memories there are.
     """
 
     weights: Mapping[str, float]
@@ -99,19 +109,21 @@ class Question:
     asks_when: bool = False
     ids: Collection[int] = ()
     about_user: Asked | None = None
+    stored: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """What the store found: memories by id (neighbours too), scores by id, and who stands beside whom.
 
-    `bm25` is larger for better matches, `cosine` is -1..1; a candidate is in one of them or both.
-    `days` tell on which day a memory happened.
+    `bm25` is larger for better matches; `semantic` is what the vectors say, weighed by the embedder, and
+    about 1 for a memory that says what was asked. A candidate is in one of them or both. `days` tell on
+    which day a memory happened.
     """
 
     memories: Mapping[int, Memory]
     bm25: Mapping[int, float]
-    cosine: Mapping[int, float]
+    semantic: Mapping[int, float]
     neighbours: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     days: Days = field(default_factory=lambda: Days(UTC))
 
@@ -170,6 +182,15 @@ def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> lis
     return [[float(word in text) for word in query] for text in sets]
 
 
+@dataclass(frozen=True, slots=True)
+class _Cover:
+    """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours."""
+
+    exact: float
+    own: float
+    whole: float
+
+
 def rank(
     question: Question,
     candidates: Candidates,
@@ -190,7 +211,7 @@ def rank(
         if question.about_user and covers[i].own:
             continue
         part.lexical += (BM25 + BM25_LONG * long) * candidates.bm25.get(i, 0.0) / best
-        part.semantic += (COSINE + COSINE_LONG * long) * candidates.cosine.get(i, 0.0)
+        part.semantic += candidates.semantic.get(i, 0.0)
         if named and (subject := candidates.memories[i].subject):
             part.subject = SUBJECT if _words_of_subject(subject) == named else 0.0
     if not question.about_user:
@@ -199,18 +220,29 @@ def rank(
         covers[i], parts[i].lexical = _Cover(1.0, 1.0, 1.0), NAMED_ID
     ordered = sorted(parts, key=lambda i: (-parts[i].score, -i))[:limit]
     return [
-        Match(candidates.memories[i], parts[i].score, covers[i].whole, parts[i].shares())
+        Match(
+            candidates.memories[i],
+            parts[i].score,
+            _relevance(i, question, candidates, covers[i]),
+            parts[i].shares(),
+        )
         for i in ordered
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cover:
-    """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours."""
+def _relevance(i: int, question: Question, candidates: Candidates, cover: _Cover) -> float:
+    """Return how likely a memory answers the question, 0 to 1.
 
-    exact: float
-    own: float
-    whole: float
+    A logistic function of what its vectors and its words say beyond what chance brings up, which grows
+    with the logarithm of the number of memories.
+    """
+    if question.about_user or i in question.ids:
+        return cover.own
+    if not candidates.semantic:
+        return cover.whole
+    chance = min(CHANCE + CHANCE_GROWTH * math.log(max(question.stored, 1)), CHANCE_MOST)
+    beyond = cover.own + candidates.semantic.get(i, 0.0) - chance
+    return 1 / (1 + math.exp(STEEPNESS * (EVEN - beyond)))
 
 
 @dataclass(slots=True)
@@ -244,7 +276,7 @@ def _coverage(
         fits = {i: user_fit(question.about_user, memory) for i, memory in candidates.memories.items()}
         return {
             i: _Cover(fits[i], fits[i], fits[i])
-            for i in candidates.bm25.keys() | candidates.cosine.keys()
+            for i in candidates.bm25.keys() | candidates.semantic.keys()
         }
     ids = list(candidates.memories)
     rows = strengths(list(question.weights), [words[i] for i in ids])
@@ -252,7 +284,7 @@ def _coverage(
     total = sum(question.weights.values()) or 1.0
     weights = [weight / total for weight in question.weights.values()]
     covers = {}
-    for i in candidates.bm25.keys() | candidates.cosine.keys():
+    for i in candidates.bm25.keys() | candidates.semantic.keys():
         own = matched[i]
         whole = share = sum(map(mul, weights, own))
         beside = list(_neighbour_rows(i, candidates, matched))

@@ -8,19 +8,10 @@ from soulkeep.answers.excerpts import excerpt
 from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, plain, visible
 from soulkeep.models import Match, MessageMatch, Recall
+from soulkeep.ranking import FITS
 
 DEFAULT_TOKENS = 1_000
 """How long the answer of a recall may be."""
-
-FITS = 0.2
-LEXICAL = 0.2
-"""From which measure on a memory fits a question: what the vectors say, and 0.2 of what the words say.
-
-With the default embedder and 346 memories, 25 % of 36 questions about other things stay below, and none
-whose answer came first. In a store of a few memories nearly all of the former do."""
-
-FITS_BY_WORDS = 0.1
-"""Without an embedder, the relevance from which on a memory fits."""
 
 _LINE_BYTES = 160
 """What of a memory's text a lower match gets before the best one has got all that it takes."""
@@ -33,7 +24,7 @@ _NAMED = 10
 
 
 class MatchAnswer(View):
-    """A recalled memory; `relevance`, 0 to 1, is how much of the question it covers.
+    """A recalled memory; `relevance`, 0 to 1, is how likely it answers the question.
 
     `content` is all of it, or what was asked for where `whole_at` says where the rest is. Dates are the
     user's days.
@@ -52,7 +43,7 @@ class MatchAnswer(View):
     content: str
 
     @classmethod
-    def of(cls, match: Match, mode: str, days: Days) -> "MatchAnswer":
+    def of(cls, match: Match, days: Days) -> "MatchAnswer":
         """Build the answer from a match, with all of its content."""
         memory = match.memory
         return cls(
@@ -62,7 +53,7 @@ class MatchAnswer(View):
             thread_id=memory.thread_id and plain(memory.thread_id),
             expires_at=memory.expires_at and plain(days.date_text(memory.expires_at)),
             relevance=round(match.relevance, 2),
-            hardly_fits=not fits(match, mode),
+            hardly_fits=match.relevance < FITS,
             subject=plain(memory.subject or ""),
             source=plain(memory.source or ""),
             content=visible(memory.content),
@@ -152,7 +143,7 @@ class RecallAnswer(View):
         ids = [match.memory.id for match in recall.matches]
         answer = cls(
             note=" ".join(filter(None, (NOTE * bool(recall.matches or recall.messages), recall.advice))),
-            nothing_fits=not (recall.messages or any(fits(m, recall.mode) for m in recall.matches)),
+            nothing_fits=not (recall.messages or any(m.relevance >= FITS for m in recall.matches)),
             mode=recall.mode,
             remarks=recall.remarks,
             matches=(),
@@ -210,17 +201,9 @@ def scores(recall: Recall) -> dict[str, Any]:
     return {"soulkeep/scores": listed}
 
 
-def fits(match: Match, mode: str) -> bool:
-    """Whether a memory fits the question, as far as its score can tell."""
-    if mode == "lexical":
-        return match.relevance >= FITS_BY_WORDS
-    shares = {name: share * match.score for name, share in match.reasons.items()}
-    return shares.get("semantic", 0.0) + LEXICAL * shares.get("lexical", 0.0) >= FITS
-
-
 def _spend(recall: Recall, terms: Sequence[str], days: Days, room: int) -> list[MatchAnswer]:
     """Return the matches that find room, each with what of it is shown."""
-    found = [MatchAnswer.of(match, recall.mode, days) for match in recall.matches]
+    found = [MatchAnswer.of(match, days) for match in recall.matches]
     bare = [match.cut((), 0).weight() for match in found]
     wholes = [match.weight() if len(match.content) < room else room + 1 for match in found]
     lines = [min(whole, base + _LINE_BYTES) for whole, base in zip(wholes, bare, strict=True)]

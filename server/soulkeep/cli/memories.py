@@ -25,8 +25,8 @@ from soulkeep.ranking import query_terms
 from soulkeep.service.receipts import Receipt
 from soulkeep.words import split_words
 
-FITS_WELL = 0.6
-"""From which share of the question on that a memory covers it is said to fit well."""
+FITS_WELL = 0.5
+"""The relevance from which on a memory is said to fit well: more likely than not, it answers."""
 
 LEAST_SHARE = 0.1
 """A reason with a smaller share of the score is not worth a word."""

@@ -18,6 +18,10 @@ CONTEXT = 0.5
 little to make neighbours look alike. `bench/quality.py` measures it."""
 
 
+Weighting = Sequence[float]
+"""How much the cosine of each part of two vectors counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """The embeddings of some texts, in their order, and how many tokens they had together."""
@@ -32,6 +36,19 @@ class Embedder(Protocol):
     @property
     def identity(self) -> str:
         """`name:dimensions:normalisation`; another identity means vectors that do not compare."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[int]:
+        """The lengths of a vector's parts, each of which is compared by itself; one, if it has none."""
+        ...
+
+    def weightings(self, query: str) -> Sequence[Weighting]:
+        """Return the weightings that a question may be compared by: one for each kind of text."""
+        ...
+
+    def weighting(self, query: str, text: str) -> Weighting:
+        """Return by which of them a question is compared with this text."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Embedded:

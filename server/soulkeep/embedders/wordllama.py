@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from soulkeep.embedders import Embedded
+from soulkeep.embedders import Embedded, Weighting
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.identifiers import is_exact
 from soulkeep.models import Embedding
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _Sized = TypeVar("_Sized", bound=Sized)
 
 DIMENSIONS = 256
+
+WEIGHTING = (0.8,)
+"""How much a cosine counts beside the share of a question that a text covers (`bench/quality.py`)."""
 
 SMOOTHING = 1e-3
 """The constant a of smooth inverse frequency, w = a / (a + p): Arora, Liang and Ma, "A Simple but
@@ -70,11 +73,20 @@ class WordLlama:
     """
 
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"
+    parts = (DIMENSIONS,)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, int] = {}
         self._filled = _EMPTY + 1
+
+    def weightings(self, query: str) -> Sequence[Weighting]:
+        """Return the one weighting that there is; see Embedder."""
+        return (WEIGHTING,)
+
+    def weighting(self, query: str, text: str) -> Weighting:
+        """Return the one weighting that there is; see Embedder."""
+        return WEIGHTING
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""

@@ -12,13 +12,17 @@ import numpy as np
 import simsimd
 from numpy.typing import NDArray
 
-from soulkeep.models import MemoryFilter
+from soulkeep.models import MemoryFilter, QueryVector
 
 Array = NDArray[Any]
 Columns = dict[str, Array]
 
 _TYPES = {"ids": np.int64, "threads": np.int32, "kinds": np.int16, "moments": np.int64}
 _CODE_MAX = 127
+CENTRING = 0.5
+SHRINKAGE = 30
+# `bench/quality.py` measures both.
+
 _BLOCK = 64
 _GATHERED = 16
 """Up to one row in so many is copied together and scanned; beyond, scanning all of them is cheaper."""
@@ -43,6 +47,7 @@ class Codes:
         self._columns["codes"] = np.empty((0, dimensions), np.int8)
         self._gathered = np.empty((0, dimensions), np.int8)
         self._dropped = np.empty(0, np.intp)
+        self._sum = np.zeros(dimensions)
 
     def described(
         self,
@@ -64,10 +69,12 @@ class Codes:
         A vector without a direction is left out.
         """
         codes, scales = _quantised(vectors)
+        self._sum += scales @ codes
         rows = {**described, "codes": codes, "scales": scales}
         places = self._places(described["ids"])
         known = places >= 0
         if known.any():
+            self._sum -= self._columns["scales"][places[known]] @ self._columns["codes"][places[known]]
             for name, column in self._columns.items():
                 column[places[known]] = rows[name][known]
             self._note_dropped()
@@ -102,8 +109,10 @@ class Codes:
     def drop(self, ids: Sequence[int]) -> None:
         """Forget these rows: they keep their place, and a scale of zero."""
         places = self._places(np.array(ids, np.int64))
+        places = np.unique(places[places >= 0])
+        self._sum -= self._columns["scales"][places] @ self._columns["codes"][places]
         for name in ("codes", "scales"):
-            self._columns[name][places[places >= 0]] = 0
+            self._columns[name][places] = 0
         self._note_dropped()
 
     def _note_dropped(self) -> None:
@@ -130,16 +139,47 @@ class Codes:
         places = _largest(scores, ids, limit)
         return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
 
-    def cosines(self, vector: Array, ids: Sequence[int]) -> dict[int, float]:
-        """Return the cosine of each of these ids that has a row."""
-        places = self._places(np.array(ids, np.int64))
-        places = places[places >= 0]
-        places = places[self._columns["scales"][places] > 0]
-        if len(places) == 0:
+    def compare(
+        self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Sequence[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosines of each part, by id: of the best `depth` by each weighting, and of `also`.
+
+        What all memories have in common tells nothing: half of their mean is taken from the question.
+        """
+        ids, scales = self._column("ids"), self._column("scales")
+        if not len(ids):
             return {}
-        columns = (self._columns[name][places] for name in ("ids", "codes", "scales"))
-        known, codes, scales = columns
-        return dict(zip(known.tolist(), _cosines(vector, codes, scales).tolist(), strict=True))
+        asked = np.frombuffer(query.embedding, "<f4") - CENTRING * self._mean()
+        cosines = self._by_part(asked, query.parts)
+        mask = self._mask(allowed)
+        refused = self._dropped if mask is None else ~mask | (scales == 0)
+        places = self._places(np.array(also, np.int64))
+        chosen = [places[(places >= 0) & (scales[places] > 0)]]
+        for weighting in query.weightings:
+            scores = np.array(weighting, np.float32) @ cosines
+            scores[refused] = -np.inf
+            chosen.append(_largest(scores, ids, depth))
+        places = np.unique(np.concatenate(chosen))
+        rows = cosines[:, places].T.tolist()
+        return {i: tuple(row) for i, row in zip(ids[places].tolist(), rows, strict=True)}
+
+    def _by_part(self, asked: Array, parts: Sequence[int]) -> Array:
+        """Return a row for each part: its products with that part of every code."""
+        products = np.empty((len(parts), self.count), np.float32)
+        begin, codes = 0, self._column("codes")
+        for row, size in zip(products, parts, strict=True):
+            part = asked[begin : begin + size].astype(np.float32)
+            row[:] = _products(part, codes[:, begin : begin + size])
+            # The parts of a unit vector are shorter than it, each by the same.
+            row *= float(np.linalg.norm(part)) * len(parts)
+            begin += size
+        products *= self._column("scales")
+        return products
+
+    def _mean(self) -> Array:
+        """Return the mean of all vectors, drawn to zero where they are few and say little of others."""
+        mean: Array = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
+        return mean
 
     def _column(self, name: str) -> Array:
         return self._columns[name][: self.count]
@@ -168,14 +208,21 @@ class Codes:
 
 
 def _cosines(vector: Array, codes: Array, scales: Array) -> Array:
+    cosines = _products(vector, codes)
+    cosines *= scales
+    return cosines
+
+
+def _products(vector: Array, codes: Array) -> Array:
+    """Return the products of a vector, at unit length, with codes that are not scaled yet."""
     (query,), (scale,) = _quantised(vector[np.newaxis, :])
     # Without `out`, with which simsimd 6.5 takes a reference from None at each call: Python 3.11 dies
     # of it after some thousand searches.
-    products = simsimd.cdist(query[np.newaxis, :], codes, "inner", out_dtype="float32")
-    cosines: Array = np.asarray(products)[0]
-    cosines *= scales
-    cosines *= scale
-    return cosines
+    products: Array = np.asarray(
+        simsimd.cdist(query[np.newaxis, :], codes, "inner", out_dtype="float32")
+    )[0]
+    products *= scale
+    return products
 
 
 def _quantised(vectors: Array) -> tuple[Array, Array]:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from soulkeep.errors import StoreError
-from soulkeep.models import Embedding, MemoryFilter
+from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.progress import tell
 from soulkeep.repository.connection import Database, Row
 from soulkeep.repository.schema import OCCURRED_AT
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MAXIMUM_ROWS = 2_000_000
 """Above, the codes would take more than about half a gigabyte of each process."""
 
-MAXIMUM_DIMENSIONS = 512
+MAXIMUM_DIMENSIONS = 1_024
 """How many of a vector's first dimensions are scanned; models with more put the telling ones first."""
 
 CODE_ERROR = 0.005
@@ -109,36 +109,23 @@ class VectorScan:
             return self._table.nearest(embedding, allowed, limit)
         return self._measured(vector, self._contenders(found, limit), limit)
 
-    def cosines(
-        self, embedding: Embedding, allowed: MemoryFilter, depth: int, also: Collection[int], limit: int
-    ) -> dict[int, float]:
-        """Return the cosines (-1..1) of the nearest `depth` memories and of those in `also`.
+    def compare(
+        self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosines (-1..1) of each part, by id, to about 0.003.
 
-        The nearest `limit` are measured on their vectors, the others on their codes: to about 0.003, or
-        of a model with many dimensions by the first 512.
+        They are those of the nearest `depth` memories by each weighting, and of those in `also`.
 
         Raises:
             StoreError: The store cannot be read.
             EmbedderError: The embedding is not a unit vector.
         """
-        vector = padded(embedding)
+        padded(query.embedding)
         with self._lock:
-            codes = self._usable(allowed)
-            if codes is None:
-                return self._exact_cosines(embedding, allowed, depth, also)
-            scanned = _scanned(vector, codes)
-            found = codes.best(scanned, allowed, depth)
-            closest = self._contenders(found, limit)
-            found |= codes.cosines(scanned, list(also))
-        measured = self._measured(vector, closest, len(closest))
-        return found | {i: 1 - distance for i, distance in measured}
-
-    def _exact_cosines(
-        self, embedding: Embedding, allowed: MemoryFilter, depth: int, also: Collection[int]
-    ) -> dict[int, float]:
-        distances = dict(self._table.nearest(embedding, allowed, depth))
-        distances |= self._table.distances(embedding, [i for i in also if i not in distances])
-        return {memory_id: 1 - distance for memory_id, distance in distances.items()}
+            if (codes := self._usable(allowed)) is not None:
+                return codes.compare(query, allowed, depth, list(also))
+        near = {i for i, _ in self._table.nearest(query.embedding, allowed, depth)}
+        return self._table.compare(query.embedding, query.parts, list(near.union(also)))
 
     def _usable(self, allowed: MemoryFilter) -> "Codes | None":
         codes = self._fresh()

@@ -1,9 +1,10 @@
 """The vectors of memories in sqlite-vec's table, and whose vectors they are."""
 
+import itertools
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderMismatchError
 from soulkeep.models import Embedding, MemoryFilter
@@ -79,15 +80,27 @@ class VectorTable:
         )
         return sorted(((row[0], row[1]) for row in rows), key=lambda pair: (pair[1], pair[0]))
 
-    def distances(self, embedding: Embedding, memory_ids: Sequence[int]) -> dict[int, float]:
-        """Return the cosine distance (0..2) of each of these memories that has a vector."""
+    def compare(
+        self, embedding: Embedding, parts: Sequence[int], memory_ids: Sequence[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosine (-1..1) of each part, for each of these memories that has a vector."""
+        import numpy as np
+
         rows = self._database.execute(
-            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector)"
-            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
-            " WHERE v.memory_id = wanted.value",
-            {"vector": padded(embedding), "ids": json.dumps(list(memory_ids))},
+            "SELECT v.memory_id, v.content_embedding FROM json_each(?) AS wanted"
+            " CROSS JOIN vec_memories AS v WHERE v.memory_id = wanted.value",
+            (json.dumps(sorted(memory_ids)),),
         )
-        return {row[0]: row[1] for row in rows}
+        ends = list(itertools.accumulate(parts))
+        own = np.split(np.frombuffer(embedding, "<f4"), ends[:-1])
+
+        def cosines(vector: bytes) -> Iterator[float]:
+            others = np.split(np.frombuffer(vector, "<f4", ends[-1]), ends[:-1])
+            for one, other in zip(own, others, strict=True):
+                length = float(np.linalg.norm(one) * np.linalg.norm(other))
+                yield float(one @ other) / length if length else 0.0
+
+        return {memory_id: tuple(cosines(vector)) for memory_id, vector in rows}
 
     def delete_vectors(self, memory_ids: Sequence[int]) -> None:
         """Delete the vectors of these memories, and tell other processes; inside a transaction."""

@@ -4,10 +4,20 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import mul
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, in_context
 from soulkeep.errors import EmbedderMismatchError, StoreBusyError, StoreFullError
-from soulkeep.models import Clock, Embedding, Memory, NewMemory, Session, Usage, timestamp
+from soulkeep.models import (
+    Clock,
+    Embedding,
+    Memory,
+    NewMemory,
+    QueryVector,
+    Session,
+    Usage,
+    timestamp,
+)
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import Sessions
@@ -80,7 +90,7 @@ class Indexes:
 
     def embed_query(
         self, query: str, weights: Mapping[str, float], session: Session
-    ) -> Embedding | None:
+    ) -> QueryVector | None:
         """Embed a question whose words weigh as given; None without an embedder, which is recorded too.
 
         Raises:
@@ -93,7 +103,22 @@ class Indexes:
         embedded = embedder.embed_query(query, weights)
         self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens), flush=False)
         (vector,) = embedded.embeddings
-        return vector
+        return QueryVector(vector, embedder.parts, embedder.weightings(query))
+
+    def similarities(
+        self, memory: NewMemory, embedding: Embedding, others: Sequence[int]
+    ) -> dict[int, float | None]:
+        """Return how alike a memory and each of the others are, -1 to 1: the weighed mean of parts."""
+        embedder = self.embedder
+        if embedder is None:
+            return dict.fromkeys(others)
+        rows = self._repository.memories.list_by_ids(others)
+        found: dict[int, float | None] = {}
+        for i, cosines in self._repository.vectors.compare(embedding, embedder.parts, others).items():
+            if i in rows:
+                weighting = embedder.weighting(memory.content, rows[i].content)
+                found[i] = sum(map(mul, weighting, cosines)) / sum(weighting)
+        return found
 
     def embed_new(self, memories: Sequence[NewMemory], session: Session) -> tuple[Vectors, Vectors]:
         """Embed memories to be kept in this order: alone, and turned towards what came before each.

@@ -186,9 +186,10 @@ class Keeper:
             similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
         else:
             near = self._repository.scan.nearest(embedding, allowed, SIMILAR)
-            similarities = {memory_id: 1 - distance for memory_id, distance in near}
+            similarities = self._indexes.similarities(memory, embedding, [i for i, _ in near])
         rows = self._repository.memories.list_by_ids(list(similarities))
-        return tuple(Similar(rows[i], similarities[i]) for i in similarities if i in rows)
+        found = (Similar(rows[i], similarity) for i, similarity in similarities.items() if i in rows)
+        return tuple(sorted(found, key=lambda one: -(one.similarity or 0)))
 
 
 def _labelled(memory: NewMemory) -> NewMemory:

@@ -1,10 +1,12 @@
 """Keeping memories and bringing them back."""
 
 from collections.abc import Collection, Mapping, Sequence
+from operator import mul
 
 from soulkeep.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
 from soulkeep.dates import asks_when, find_dates
 from soulkeep.days import Days
+from soulkeep.embedders import Embedder
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import (
     Clock,
@@ -136,8 +138,8 @@ class Memories:
         embedder = self._indexes.embedder
         question, terms = self._read(query)
         found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
-        cosine = self._cosines(query, question.weights, allowed, found, limit, session)
-        candidates = self._candidates(found, cosine)
+        cosines = self._cosines(query, question.weights, allowed, found, limit, session)
+        candidates = self._candidates(query, embedder, found, cosines)
         matches = rank(
             question,
             candidates,
@@ -174,6 +176,7 @@ class Memories:
             if (ids := named_ids(query))
             else (),
             about_user,
+            count,
         )
         return question, affordable(frequencies, count)
 
@@ -208,20 +211,25 @@ class Memories:
         also: Collection[int],
         limit: int,
         session: Session,
-    ) -> dict[int, float]:
+    ) -> Mapping[int, Sequence[float]]:
         """Return the cosines of the memories nearest to the query, and of those in `also`."""
         vector = self._indexes.embed_query(query, weights, session)
         if vector is None:
             return {}
-        depth = max(limit, VECTOR_CANDIDATES)
-        cosines = self._repository.scan.cosines(vector, allowed, depth, also, limit)
+        cosines = self._repository.scan.compare(vector, allowed, max(limit, VECTOR_CANDIDATES), also)
         # Another process may have embedded all anew meanwhile: those vectors do not compare.
         return cosines if self._indexes.embedder else {}
 
-    def _candidates(self, bm25: Mapping[int, float], cosine: Mapping[int, float]) -> Candidates:
+    def _candidates(
+        self,
+        query: str,
+        embedder: Embedder | None,
+        bm25: Mapping[int, float],
+        cosines: Mapping[int, Sequence[float]],
+    ) -> Candidates:
         """Read the memories that were found, and those beside them in their threads."""
         table = self._repository.memories
-        found = bm25.keys() | cosine.keys()
+        found = bm25.keys() | cosines.keys()
         neighbours = table.neighbours(list(found))
         beside = {i for pair in neighbours.values() for i in pair if i is not None}
         memories = table.list_by_ids(list(found | beside))
@@ -232,5 +240,10 @@ class Memories:
         for i in repeated_entries({i: memories[i] for i in found & memories.keys()}):
             del memories[i]
         # Another process may have taken away what was found a moment ago.
-        bm25, cosine = ({i: s for i, s in half.items() if i in memories} for half in (bm25, cosine))
-        return Candidates(memories, bm25, cosine, near(neighbours, memories), self._days)
+        bm25 = {i: score for i, score in bm25.items() if i in memories}
+        semantic = {
+            i: sum(map(mul, embedder.weighting(query, memories[i].content), parts))
+            for i, parts in cosines.items()
+            if embedder and i in memories
+        }
+        return Candidates(memories, bm25, semantic, near(neighbours, memories), self._days)

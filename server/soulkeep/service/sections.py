@@ -9,7 +9,7 @@ from soulkeep.documents import DocumentName, Documents
 from soulkeep.errors import DocumentError
 from soulkeep.fence import one_line, plain
 from soulkeep.models import Memory, Message, Session, Thread
-from soulkeep.ranking import query_terms
+from soulkeep.ranking import FITS, query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.budget import Section
 from soulkeep.service.changes import Changes
@@ -23,8 +23,6 @@ from soulkeep.words import split_words
 
 FITTING = 10
 """How many memories are offered as the best for the question, however little they fit."""
-FITS = 0.2
-"""The relevance from which on more memories are offered."""
 OF_EACH_TYPE = 100
 """How many of the latest memories of each type are offered."""
 WEIGHTS = {"decision": 1.0, "preference": 0.9, "fact": 0.7, "summary": 0.5}
