@@ -6,7 +6,8 @@ import apsw
 import pytest
 
 from soulkeep.embedders import wordllama
-from soulkeep.embedders.wordllama import MAX_CHARACTERS, MAX_NEAR, MAX_WORDS, WordLlama
+from soulkeep.embedders.word_matches import MAX_NEAR, MAX_WORDS
+from soulkeep.embedders.wordllama import MAX_CHARACTERS, WordLlama
 from soulkeep.models import NewMemory, NewMessage, Usage
 from soulkeep.repository.vectors import KEPT_CHANGES
 from soulkeep.service.home import Home
@@ -195,8 +196,8 @@ def test_the_words_of_long_texts_are_compared_with_a_bounded_matrix() -> None:
 
     strengths = embedder.strengths(["cat"], texts)
 
-    assert [row[0] for row in strengths[:12]] == pytest.approx([1.0] * 12, abs=1e-6)
+    assert [row[0] for row in strengths[:12]] == [1.0] * 12
     assert strengths[12] == embedder.strengths(["cat"], [texts[12]])[0]
     assert 0 < strengths[12][0] < 1
-    assert len(embedder._model.words) <= 2 * MAX_WORDS
+    assert len(embedder._matches._kept) <= 2 * MAX_WORDS
     assert MAX_NEAR < 9_000

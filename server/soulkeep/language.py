@@ -15,16 +15,17 @@ ENGLISH = frozenset(
 
 OTHERS = frozenset(
     """
-    al alla ao au auf aux avec bei benim bij bir bizim bu ce cette che chi co com como con cuál cuándo
-    cómo da dans das dat de dei del della delle dem den der des değil di dla dlaczego du dónde een ein
-    eine einen einer el elle em en er es est está et für gdzie gli habe haben hangi het hoe ich ik il ile
-    im ist için jak je jest kaç kiedy kto która które który la las le les lo los ma mein meine mes meu mi
-    mia mijn minha mio mis mit moja mon mu más mój na naar nas nasz nasza nas\u0131l ne neden nel nella nerede
-    nicht nie niet non nos nossa nosso nostra nostro notre nous nuestra nuestro não od oder onde onze op
-    os où par para pas per perché po por pourquoi przez qual quale quali quand quando que quel quelle
-    quelles quels quem qui qué se si sich sind się soll sono sont sur são te um uma un una und une uno
-    unser unsere var ve von voor waar waarom wann wanneer warum wat welche welcher welches welke wer wie
-    wij wir wird wo z za zijn zu è é że
+    al alla ao au auf aux avec bei benim bij bir bizim bu ce cette che chi co com como con cuál
+    cuándo cómo da dans das dat de dei del della delle dem den der des değil di dla dlaczego du
+    dónde een ein eine einen einer el elle em en er es est está et für gdzie gli habe haben hangi
+    het hoe ich ik il ile im ist için jak je jest kaç kiedy kto która które który la las le les lo
+    los ma mein meine mes meu mi mia mijn minha mio mis mit moja mon mu más mój na naar nas nasz
+    nasza nas\u0131l ne neden nel nella nerede nicht nie niet non nos nossa nosso nostra nostro
+    notre nous nuestra nuestro não od oder onde onze op os où par para pas per perché po por
+    pourquoi przez qual quale quali quand quando que quel quelle quelles quels quem qui qué se si
+    sich sind się soll sono sont sur são te um uma un una und une uno unser unsere var ve von voor
+    waar waarom wann wanneer warum wat welche welcher welches welke wer wie wij wir wird wo z za
+    zijn zu è é że
     """.split()
 )
 

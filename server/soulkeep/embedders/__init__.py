@@ -1,7 +1,7 @@
 """What turns text into vectors, and which of them this process uses."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
@@ -59,8 +59,8 @@ class Embedder(Protocol):
         """
         ...
 
-    def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
-        """Embed a question whose words weigh as given; a model of whole sentences ignores the weights.
+    def embed_query(self, query: str) -> Embedded:
+        """Embed a question, which some models do otherwise than a text that is kept.
 
         Raises:
             EmbedderError: The model cannot be loaded or cannot embed the question.

@@ -8,15 +8,15 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Sequence
 from functools import cache, cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from soulkeep.embedders import Embedded, Weighting
+from soulkeep.embedders.word_matches import WordMatches, groups
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.identifiers import is_exact
 from soulkeep.models import Embedding
 from soulkeep.progress import tell
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-_Sized = TypeVar("_Sized", bound=Sized)
 
 DIMENSIONS = 256
 
@@ -39,16 +38,6 @@ Tough-to-Beat Baseline for Sentence Embeddings", ICLR 2017."""
 UNRELATED = 0.2
 """Up to this cosine two words have nothing to do with each other."""
 
-MAX_WORDS = 16_384
-"""Words whose vectors are kept in memory, 1 KiB each."""
-
-MAX_NEAR = 2_000
-"""Words of a text, each counted once, that are compared by meaning; the others count where they are the
-question's own."""
-
-MAX_COMPARED = 8_192
-"""Words of texts that are compared at once."""
-
 MAX_TOKENS = 2_048
 """Tokens whose vectors are summed at once, 1 KiB each: as many as a processor's cache holds."""
 
@@ -56,9 +45,6 @@ MAX_CHARACTERS = 100_000
 """Characters that are turned into tokens at once, at some hundred bytes of memory each."""
 
 _VOCABULARY = 32_000
-_EMPTY = 0
-"""The row of words that have no vector."""
-
 _UNKNOWN, _FIRST_WORD = 0, 259
 # Llama's vocabulary lists its bytes first and then its words by falling frequency.
 
@@ -77,8 +63,7 @@ class WordLlama:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rows: dict[str, int] = {}
-        self._filled = _EMPTY + 1
+        self._matches = WordMatches(lambda words: self._loaded().word_vectors(words), UNRELATED)
 
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return the one weighting that there is; see Embedder."""
@@ -94,88 +79,22 @@ class WordLlama:
         embeddings: list[Embedding] = []
         count = 0
         # The tokens of many long texts at once would take far more memory than the texts.
-        for some in _groups(texts, MAX_CHARACTERS):
+        for some in groups(texts, MAX_CHARACTERS):
             tokens = model.list_tokens(some)
             count += sum(map(len, tokens))
-            for group in _groups(tokens):
+            for group in groups(tokens, MAX_TOKENS):
                 embeddings += map(_unit, model.pooled(group, model.weights))
         return Embedded(tuple(embeddings), count)
 
-    def embed_query(self, query: str, weights: Mapping[str, float]) -> Embedded:
-        """Embed a question as the weighted sum of its words; see Embedder."""
-        if not weights:
-            return self.embed([query])
-        model = self._loaded()
-        # The vectors of a number's digits add up to those of any other number that has them.
-        words = [word for word in weights if not is_exact(word)] or list(weights)
-        tokens = [model.tokens(word) for word in words]
-        pooled = sum(
-            weights[word] * model.table[ids].astype("<f4").sum(axis=0)
-            for word, ids in zip(words, tokens, strict=True)
-        )
-        return Embedded((_unit(pooled),), sum(len(ids) for ids in tokens))
+    def embed_query(self, query: str) -> Embedded:
+        """Embed a question as any text; see Embedder."""
+        return self.embed([query])
 
     def strengths(
         self, query: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> Sequence[Sequence[float]]:
-        """Return (cosine - 0.2) / 0.8 of each query word and its nearest word in each text, 0 to 1.
-
-        A word with digits or signs is near to itself alone: 100218 has nothing of 100821.
-
-        A text's best match per question word, summed, is late interaction: Khattab and Zaharia,
-        "ColBERT", SIGIR 2020, here over static vectors of words.
-        """
-        if not query or not any(texts):
-            return [[0.0] * len(query) for _ in texts]
-        compared = [_compared(query, text) for text in texts]
-        with self._lock:
-            return [
-                strengths
-                for group in _groups(compared, MAX_COMPARED)
-                for strengths in self._strengths(query, group)
-            ]
-
-    def _strengths(self, query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
-        import numpy as np
-
-        places = self._places([*query, *itertools.chain.from_iterable(texts)])
-        asked, rows = places[: len(query)], places[len(query) :]
-        is_used = np.zeros(self._filled, bool)
-        is_used[rows] = True
-        used = np.flatnonzero(is_used)
-        cosines = self._model.words[used] @ self._model.words[asked].T
-        turn = np.empty(len(is_used), np.intp)
-        turn[used] = np.arange(len(used))
-        strong = np.clip((cosines - UNRELATED) / (1 - UNRELATED), 0, 1)[turn[rows]]
-        lengths = np.array([len(text) for text in texts])
-        starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-        filled = lengths > 0
-        best = np.zeros((len(texts), len(query)), dtype=np.float32)
-        if filled.any():
-            best[filled] = np.maximum.reduceat(strong, starts[filled], axis=0)
-        for column, word in enumerate(query):
-            if is_exact(word):
-                best[:, column] = [word in text for text in texts]
-        strengths: list[list[float]] = best.tolist()
-        return strengths
-
-    def _places(self, words: Sequence[str]) -> "NDArray[np.intp]":
-        """Return the row of each word in the matrix of word vectors; the empty one for an exact word."""
-        import numpy as np
-
-        try:
-            return np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
-        except KeyError:
-            if len(self._rows) > MAX_WORDS:
-                self._rows, self._filled = {}, _EMPTY + 1
-            missing = [word for word in dict.fromkeys(words) if word not in self._rows]
-            near = [word for word in missing if not is_exact(word)]
-            self._model.store_words(self._filled, near)
-            # A memory may have many numbers that no other has, and they need no vectors.
-            self._rows |= dict.fromkeys(missing, _EMPTY)
-            self._rows |= zip(near, itertools.count(self._filled), strict=False)
-            self._filled += len(near)
-            return np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
+        """Compare words by their own vectors; see Embedder."""
+        return self._matches.strengths(query, texts)
 
     def _loaded(self) -> "_Model":
         with self._lock:
@@ -205,9 +124,6 @@ class _Model:
         frequencies = 1 / (ranks * math.log(_VOCABULARY))
         self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
         self._equal = np.ones_like(self.weights)
-        # Memory that is not written to takes no room, and growing would copy it.
-        self.words = np.empty((2 * MAX_WORDS, DIMENSIONS), dtype=np.float32)
-        self.words[_EMPTY] = 0
 
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text."""
@@ -233,39 +149,17 @@ class _Model:
         sums: NDArray[np.float32] = shares @ self.table[used].astype(np.float32)
         return sums
 
-    def store_words(self, start: int, words: list[str]) -> None:
-        """Put the unit vectors of words into the matrix, from row `start` on."""
+    def word_vectors(self, words: Sequence[str]) -> "NDArray[np.float32]":
+        """Return the unit vectors of words, one a row."""
         import numpy as np
 
-        if not words:
-            return
-        while start + len(words) > len(self.words):
-            self.words = np.concatenate((self.words, np.empty_like(self.words)))
-        for group in _groups([self.tokens(word) for word in words]):
+        vectors = np.empty((len(words), DIMENSIONS), np.float32)
+        start = 0
+        for group in groups([self.tokens(word) for word in words], MAX_TOKENS):
             sums = self.pooled(group, self._equal)
-            self.words[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+            vectors[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
             start += len(group)
-
-
-def _compared(query: Sequence[str], text: Sequence[str]) -> list[str]:
-    """Return the words of a text that decide how strong those of a question are in it."""
-    words = dict.fromkeys(text)
-    near = list(itertools.islice(words, MAX_NEAR))
-    return near if len(near) == len(words) else [*near, *(word for word in query if word in words)]
-
-
-def _groups(texts: Sequence[_Sized], most: int = MAX_TOKENS) -> Iterator[list[_Sized]]:
-    """Yield the texts together while they have no more than that in all, a longer one by itself."""
-    group: list[_Sized] = []
-    size = 0
-    for text in texts:
-        if group and size + len(text) > most:
-            yield group
-            group, size = [], 0
-        group.append(text)
-        size += len(text)
-    if group:
-        yield group
+        return vectors
 
 
 def _unit(vector: "NDArray[np.float32]") -> Embedding:

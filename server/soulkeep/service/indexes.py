@@ -88,10 +88,8 @@ class Indexes:
         """
         self._repository.vectors.require_embedder(self.embedder_identity)
 
-    def embed_query(
-        self, query: str, weights: Mapping[str, float], session: Session
-    ) -> QueryVector | None:
-        """Embed a question whose words weigh as given; None without an embedder, which is recorded too.
+    def embed_query(self, query: str, session: Session) -> QueryVector | None:
+        """Embed a question; None without an embedder, which is recorded too.
 
         Raises:
             EmbedderError: The question cannot be embedded.
@@ -100,7 +98,7 @@ class Indexes:
         if embedder is None:
             self._sessions.record_usage(session, Usage("none", 0), flush=False)
             return None
-        embedded = embedder.embed_query(query, weights)
+        embedded = embedder.embed_query(query)
         self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens), flush=False)
         (vector,) = embedded.embeddings
         return QueryVector(vector, embedder.parts, embedder.weightings(query))

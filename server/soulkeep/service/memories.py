@@ -138,7 +138,7 @@ class Memories:
         embedder = self._indexes.embedder
         question, terms = self._read(query)
         found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
-        cosines = self._cosines(query, question.weights, allowed, found, limit, session)
+        cosines = self._cosines(query, allowed, found, limit, session)
         candidates = self._candidates(query, embedder, found, cosines)
         matches = rank(
             question,
@@ -206,14 +206,13 @@ class Memories:
     def _cosines(
         self,
         query: str,
-        weights: Mapping[str, float],
         allowed: MemoryFilter,
         also: Collection[int],
         limit: int,
         session: Session,
     ) -> Mapping[int, Sequence[float]]:
         """Return the cosines of the memories nearest to the query, and of those in `also`."""
-        vector = self._indexes.embed_query(query, weights, session)
+        vector = self._indexes.embed_query(query, session)
         if vector is None:
             return {}
         cosines = self._repository.scan.compare(vector, allowed, max(limit, VECTOR_CANDIDATES), also)
