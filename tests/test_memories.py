@@ -332,7 +332,7 @@ def test_nothing_relevant_can_be_told_from_the_best_of_a_bad_lot(home: Home) -> 
     good = home.memories.recall("What is the cat called?").matches[0].relevance
     bad = max((m.relevance for m in home.memories.recall("quantum chromodynamics").matches), default=0.0)
 
-    assert good > 0.9
+    assert good > 0.85
     assert bad < 0.5
 
 

@@ -1,0 +1,149 @@
+"""How near the words of a question and those of a text are in meaning, by static vectors of words.
+
+A text's best match per question word, summed, is late interaction: Khattab and Zaharia, "ColBERT",
+SIGIR 2020, here over vectors that do not depend on the words around.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from soulkeep.identifiers import is_exact
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MAX_WORDS = 16_384
+"""Words whose vectors are kept in memory, 2 bytes a dimension."""
+
+MAX_NEAR = 2_000
+"""Words of a text, each counted once, that are compared by meaning; the others count where they are the
+question's own."""
+
+MAX_COMPARED = 8_192
+"""Words of texts that are compared at once."""
+
+_EMPTY = 0
+"""The row of words that have no vector."""
+
+_Sized = TypeVar("_Sized", bound=Sized)
+
+WordVectors = Callable[[Sequence[str]], "NDArray[Any]"]
+"""For words, one unit vector a row, or zeros for a word that has none."""
+
+
+class WordMatches:
+    """Compares words by the vectors of a model, which it keeps; threads may share it."""
+
+    def __init__(self, vectors: WordVectors, unrelated: float) -> None:
+        """Compare by `vectors`; words up to the cosine `unrelated` have nothing in common."""
+        self._vectors = vectors
+        self._unrelated = unrelated
+        self._lock = threading.Lock()
+        self.release()
+
+    def release(self) -> None:
+        """Forget all vectors."""
+        self._rows: dict[str, int] = {}
+        self._kept: NDArray[Any] | None = None
+        self._filled = _EMPTY + 1
+
+    def strengths(
+        self, query: Sequence[str], texts: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[float]]:
+        """Return for each text how well its words match each query word: 1 the same, 0 unrelated.
+
+        Between them it is linear in the cosine of the nearest word. A word with digits or signs is near
+        to itself alone: 100218 has nothing of 100821.
+        """
+        if not query or not any(texts):
+            return [[0.0] * len(query) for _ in texts]
+        compared = [_compared(query, text) for text in texts]
+        with self._lock:
+            return [
+                strengths
+                for group in groups(compared, MAX_COMPARED)
+                for strengths in self._strengths(query, group)
+            ]
+
+    def _strengths(self, query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
+        import numpy as np
+
+        words = list(itertools.chain.from_iterable(texts))
+        kept, places = self._places([*query, *words])
+        asked, rows = places[: len(query)], places[len(query) :]
+        is_used = np.zeros(self._filled, bool)
+        is_used[rows] = True
+        used = np.flatnonzero(is_used)
+        cosines = kept[used].astype(np.float32) @ kept[asked].astype(np.float32).T
+        turn = np.empty(len(is_used), np.intp)
+        turn[used] = np.arange(len(used))
+        strong = np.clip((cosines - self._unrelated) / (1 - self._unrelated), 0, 1)[turn[rows]]
+        # A word is itself, whether it has a vector or not.
+        asked_words = {word: column for column, word in enumerate(query)}
+        for row, word in enumerate(words):
+            if (column := asked_words.get(word)) is not None:
+                strong[row, column] = 1
+        lengths = np.array([len(text) for text in texts])
+        starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
+        filled = lengths > 0
+        best = np.zeros((len(texts), len(query)), dtype=np.float32)
+        if filled.any():
+            best[filled] = np.maximum.reduceat(strong, starts[filled], axis=0)
+        strengths: list[list[float]] = best.tolist()
+        return strengths
+
+    def _places(self, words: Sequence[str]) -> "tuple[NDArray[Any], NDArray[Any]]":
+        """Return the vectors that are kept, and which of them is each word's; the empty one has none."""
+        import numpy as np
+
+        if len(self._rows) > MAX_WORDS:
+            self.release()
+        missing = [word for word in dict.fromkeys(words) if word not in self._rows]
+        near = [word for word in missing if not is_exact(word)]
+        kept = self._with(near)
+        # A memory may have many numbers that no other has, and they need no vectors.
+        self._rows |= dict.fromkeys(missing, _EMPTY)
+        self._rows |= zip(near, itertools.count(self._filled), strict=False)
+        self._filled += len(near)
+        return kept, np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
+
+    def _with(self, words: Sequence[str]) -> "NDArray[Any]":
+        """Return the vectors that are kept, those of more words behind them."""
+        import numpy as np
+
+        if self._kept is not None and not words:
+            return self._kept
+        vectors = self._vectors(words)
+        kept = self._kept
+        if kept is None:
+            # Memory that is not written to takes no room, and growing would copy it.
+            kept = np.zeros((2 * MAX_WORDS, vectors.shape[1]), np.float16)
+        end = self._filled + len(words)
+        while end > len(kept):
+            kept = np.concatenate((kept, np.zeros_like(kept)))
+        kept[self._filled : end] = vectors
+        self._kept = kept
+        return kept
+
+
+def _compared(query: Sequence[str], text: Sequence[str]) -> list[str]:
+    """Return the words of a text that decide how strong those of a question are in it."""
+    words = dict.fromkeys(text)
+    near = list(itertools.islice(words, MAX_NEAR))
+    return near if len(near) == len(words) else [*near, *(word for word in query if word in words)]
+
+
+def groups(texts: Sequence[_Sized], most: int) -> Iterator[list[_Sized]]:
+    """Yield the texts together while they have no more than that in all, a longer one by itself."""
+    group: list[_Sized] = []
+    size = 0
+    for text in texts:
+        if group and size + len(text) > most:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
