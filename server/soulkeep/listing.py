@@ -12,9 +12,11 @@ from mcp.types import Annotations, Resource
 
 from soulkeep.documents import DOCUMENTS, DocumentName
 from soulkeep.errors import InvalidInputError
+from soulkeep.fence import one_line
 from soulkeep.models import Thread, timestamp
 from soulkeep.resources import MARKDOWN, TITLES, document_uri, log_uri, thread_uri
 from soulkeep.service.home import Home
+from soulkeep.service.validation import MAX_NAME
 
 _EVERYONE: list[Literal["user", "assistant"]] = ["user", "assistant"]
 
@@ -92,7 +94,7 @@ def _thread(thread: Thread) -> Resource:
     return Resource(
         uri=thread_uri(thread.id),
         name=thread.id,
-        title=" ".join(thread.title.split()),
+        title=one_line(thread.title, MAX_NAME),
         mime_type=MARKDOWN,
         annotations=Annotations(audience=_EVERYONE, priority=0.3, last_modified=thread.last_active_at),
     )
