@@ -25,14 +25,34 @@ QUESTIONS = {
         / Bạn biết gì về tôi? / ماذا تعرف عني؟ / מה אתה יודע עליי? / मैं कौन हूँ?
         / तुम मेरे बारे में क्या जानते हो? / 你对我了解多少？ / 我是谁？ / 私について何を知っていますか？
         / 私は誰ですか？ / 나는 누구야? / 나에 대해 무엇을 알고 있어? / ฉันคือใคร
-        / คุณรู้อะไรเกี่ยวกับฉันบ้าง
+        / คุณรู้อะไรเกี่ยวกับฉันบ้าง / ฉันเป็นใคร / เล่าเรื่องของฉันให้ฟังหน่อย
+        / Kim jestem? / Co o mnie wiesz? / Opowiedz mi coś o mnie. / Czy wiesz, kim jestem?
+        / Vem är jag? / Vad vet du om mig? / Berätta något om mig. / Känner du mig?
+        / Kdo jsem? / Co o mně víš? / Řekni mi něco o mně. / Co si o mně pamatuješ?
+        / Хто я? / Що ти знаєш про мене? / Розкажи мені про мене. / Hvem er jeg?
+        / Hvad ved du om mig? / Fortæl mig noget om mig selv. / Hva vet du om meg?
+        / Fortell meg om meg selv. / Kuka minä olen? / Mitä tiedät minusta? / Kerro jotain minusta.
+        / Ki vagyok én? / Mit tudsz rólam? / Mesélj rólam! / Cine sunt eu? / Ce știi despre mine?
+        / Spune-mi ceva despre mine. / Siapa saya? / Apa yang kamu ketahui tentang saya?
+        / Ceritakan tentang diri saya. / Apa yang Anda tahu tentang saya? / 我是誰？
+        / 你知道我的哪些事？ / 告訴我關於我自己的事 / 介绍一下我 / 내가 누구야? / 나에 대해 말해줘
+        / 私のこと知ってる？ / 私について教えてください / Kendim hakkında bana bilgi ver
+        / Benim hakkımda ne biliyorsun? / أخبرني عن نفسي / من أنا؟ / ספר לי על עצמי / מי אני?
+        / मेरे बारे में बताओ / Πες μου κάτι για μένα. / Расскажи мне обо мне. / Kể về tôi
+        / Parlami di me / Fale sobre mim / Vertel me iets over mezelf / Háblame de mí
+        / Parle-moi de moi / Erzähl mir etwas über mich selbst
     """,
     "name": """
         What's my name? / what is my full name / What am I called? / Do you know my name?
         / Wie heiße ich? / Weißt du meinen Namen? / Comment je m'appelle ? / Quel est mon nom ?
         / ¿Cómo me llamo? / Come mi chiamo? / Qual é o meu nome? / Hoe heet ik? / Как меня зовут?
         / Adım ne? / ما اسمي؟ / מה השם שלי? / मेरा नाम क्या है? / 我叫什么名字？ / 私の名前は何ですか
-        / 내 이름이 뭐야? / ฉันชื่ออะไร
+        / 내 이름이 뭐야? / ฉันชื่ออะไร / Jak się nazywam? / Jak mam na imię? / Vad heter jag?
+        / Vad är mitt namn? / Jak se jmenuji? / Jaké je moje jméno? / Як мене звати? / Яке моє ім'я?
+        / Hvad hedder jeg? / Hva heter jeg? / Hva er navnet mitt? / Mikä minun nimeni on?
+        / Mikä on nimeni? / Mi a nevem? / Hogy hívnak engem? / Cum mă numesc? / Cum mă cheamă?
+        / Care este numele meu? / Siapa nama saya? / 我叫什麼名字？ / 私の名前は？ / ما هو اسمي؟
+        / איך קוראים לי? / Πώς με λένε; / Tên tôi là gì? / İsmim ne? / Wat is mijn naam?
     """,
 }
 
@@ -58,6 +78,19 @@ STATED = [
     "ユーザーの名前はトムです。",
     "사용자의 이름은 톰이다.",
     "ผู้ใช้ชื่อทอม",
+    "Użytkownik nazywa się Tom.",
+    "Mam na imię Tom.",
+    "Användaren heter Tom.",
+    "Jag heter Tom.",
+    "Uživatel se jmenuje Tom.",
+    "Користувача звати Том.",
+    "Brugeren hedder Tom.",
+    "Brukeren heter Tom.",
+    "Käyttäjän nimi on Tom.",
+    "A felhasználó neve Tom.",
+    "Utilizatorul se numește Tom.",
+    "Pengguna bernama Tom.",
+    "Nama saya Tom.",
 ]
 """The user's name, in the languages of the questions."""
 
@@ -85,6 +118,34 @@ def test_a_question_about_the_user_is_known(asked: str, query: str) -> None:
         "Qui est mon médecin ?",
         "我的狗叫什么",
         "私の犬の名前は",
+        "Kim jesteś?",
+        "Jak masz na imię?",
+        "Jak się nazywa mój pies?",
+        "Vem är du?",
+        "Vad heter min hund?",
+        "Berätta för mig allt",
+        "Kdo jsi?",
+        "Jak se jmenuje můj pes?",
+        "Як звати мого собаку?",
+        "Розкажи мені все",
+        "Hvad hedder du?",
+        "Hva heter katten min?",
+        "Mikä koirani nimi on?",
+        "Ki vagy?",
+        "Hogy hívják a kutyámat?",
+        "Cine ești?",
+        "Cum se numește câinele meu?",
+        "Siapa kamu?",
+        "Ben",
+        "Mia",
+        "Meg",
+        "EU",
+        "MIT",
+        "RAM",
+        "Kuka on Mina?",
+        "Siapa nama anjing saya?",
+        "Fortæl mig alt",
+        "ספר לי הכל",
         "Who",
         "?",
     ],
@@ -113,6 +174,18 @@ def test_a_statement_of_the_name_is_known_in_each_language(content: str) -> None
         ("I live in Kiel.", None, None, 0.5),
         ("I live in Kiel.", "Anna", None, 0.0),
         ("The user's dog is called Rex.", None, None, 0.8),
+        ("Likes tea.", "Ben", None, 0.0),
+        ("Likes tea.", "Mia", None, 0.0),
+        ("Likes tea.", "Mina", None, 0.0),
+        ("Has 27 members.", "EU", None, 0.0),
+        ("Ben likes tea.", None, None, 0.0),
+        ("Mit dem Bus kommt Tom.", None, None, 0.0),
+        ("Tom bruger te.", None, None, 0.0),
+        ("Ben çay seviyorum.", None, None, 0.5),
+        ("Jag bor i Kiel.", None, None, 0.5),
+        ("Użytkownik mieszka w Kilonii.", None, None, 0.8),
+        ("Uživatel bydlí v Kielu.", None, None, 0.8),
+        ("Lives in Kiel.", "użytkownik", None, 0.8),
         ("Tea is green.", None, None, 0.0),
     ],
 )
