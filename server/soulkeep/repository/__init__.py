@@ -104,6 +104,10 @@ class Repository:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""
         return self._database.transaction(durable=durable)
 
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Let all that is read inside be of one moment, however other processes write meanwhile."""
+        return self._database.snapshot()
+
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction; waits for one of another thread to end."""

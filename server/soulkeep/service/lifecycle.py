@@ -107,8 +107,9 @@ class Lifecycle:
 
     def find_memory(self, memory_id: int) -> Memory | None:
         """Return the memory that an id leads to, as `get_memory` does; None where it is gone."""
-        latest = self._repository.changes.latest_ids([memory_id])[memory_id]
-        return self._repository.memories.list_by_ids([latest]).get(latest)
+        with self._repository.snapshot():
+            latest = self._repository.changes.latest_ids([memory_id])[memory_id]
+            return self._repository.memories.list_by_ids([latest]).get(latest)
 
     def history(self, memory_id: int) -> list[Past]:
         """Return what a memory was before its changes, and what it replaced, latest first.
@@ -178,8 +179,9 @@ class Lifecycle:
 
     def _gone(self, memory_ids: Sequence[int]) -> dict[int, int]:
         """Return for each id that of the newest version if it is gone too, else the id itself."""
-        led = self._repository.changes.latest_ids(memory_ids)
-        there = self._repository.memories.list_by_ids(list(led.values()))
+        with self._repository.snapshot():
+            led = self._repository.changes.latest_ids(memory_ids)
+            there = self._repository.memories.list_by_ids(list(led.values()))
         return {asked: asked if led[asked] in there else led[asked] for asked in memory_ids}
 
     def _in_trash(self, memory_id: int) -> ChangedRow:

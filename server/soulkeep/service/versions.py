@@ -14,13 +14,14 @@ def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[i
         MemoryForgottenError: What it leads to is in the trash.
         MemoryNotFoundError: There is none with this id, and none came in its place.
     """
-    led = repository.changes.latest_ids(memory_ids)
-    found = repository.memories.list_by_ids(list(led.values()))
-    for asked, memory_id in led.items():
-        if memory_id not in found:
-            if repository.changes.rows_about("memories", str(memory_id)):
-                raise MemoryForgottenError(memory_id)
-            raise MemoryNotFoundError(asked)
+    with repository.snapshot():
+        led = repository.changes.latest_ids(memory_ids)
+        found = repository.memories.list_by_ids(list(led.values()))
+        for asked, memory_id in led.items():
+            if memory_id not in found:
+                if repository.changes.rows_about("memories", str(memory_id)):
+                    raise MemoryForgottenError(memory_id)
+                raise MemoryNotFoundError(asked)
     return {asked: found[memory_id] for asked, memory_id in led.items()}
 
 
