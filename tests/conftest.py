@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import runpy
+import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -93,11 +94,22 @@ def clock() -> TickingClock:
     return TickingClock()
 
 
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home as it is made, closed again."""
+    path = tmp_path_factory.mktemp("new") / "home"
+    open_home(path, embedder="none", clock=TickingClock()).close()
+    return path
+
+
 @pytest.fixture
-def make_home(tmp_path: Path, clock: TickingClock) -> Iterator[Callable[..., Home]]:
+def make_home(new_home: Path, tmp_path: Path, clock: TickingClock) -> Iterator[Callable[..., Home]]:
+    """Open a home that holds nothing yet: a copy, as to make one takes far longer."""
     opened: list[Home] = []
 
     def make(name: str = "home", embedder: str = "auto") -> Home:
+        if not (tmp_path / name).exists():
+            shutil.copytree(new_home, tmp_path / name)
         opened.append(open_home(tmp_path / name, embedder=embedder, clock=clock))  # type: ignore[arg-type]
         return opened[-1]
 

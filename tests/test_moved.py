@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -205,9 +206,9 @@ def test_another_store_is_not_taken_for_this_one(
     home: Home, make_home: Callable[..., Home], tmp_path: Path
 ) -> None:
     keep(home, "Mine.")
-    other = make_home("other", embedder="none")
-    keep(other, "Yours.")
-    foreign = copied(other, tmp_path / "foreign.db")
+    with closing(open_home(tmp_path / "other", embedder="none")) as other:
+        keep(other, "Yours.")
+        foreign = copied(other, tmp_path / "foreign.db")
     before = foreign.read_bytes()
     home.repository.path.rename(tmp_path / "mine.db")
     foreign.replace(home.repository.path)

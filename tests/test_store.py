@@ -138,7 +138,7 @@ def test_a_file_in_the_place_of_the_home_is_refused_and_left_alone(tmp_path: Pat
     with pytest.raises(StoreNotWritableError):
         Repository(tmp_path / "home" / "soulkeep.db")
 
-    _assert_refused(tmp_path / "home", "SOULKEEP_HOME")
+    _assert_refused(tmp_path / "home", "set --home to")
     assert (tmp_path / "home").read_text(encoding="utf-8") == "mine"
 
 
