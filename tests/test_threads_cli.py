@@ -48,10 +48,10 @@ def thread(kept: Home) -> str:
 def test_threads_are_listed_for_people_and_programs(run: Run, thread: str) -> None:
     code, out, _ = run("list")
     assert code == 0
-    assert re.fullmatch(rf"ID +ACTIVE +TITLE\n{thread} +\d{{4}}-\d\d-\d\d +Harbour�\[31m\n", out)
+    assert re.fullmatch(rf"ID +ACTIVE +TITLE\n{thread} +\d{{4}}-\d\d-\d\d +Harbour\[31m\n", out)
 
     (listed,) = json.loads(run("list", "--json")[1])["threads"]
-    assert (listed["id"], listed["title"], listed["archived"]) == (thread, "Harbour\x1b[31m", False)
+    assert (listed["id"], listed["title"], listed["archived"]) == (thread, "Harbour[31m", False)
     assert "\x1b" not in run("list", "--json")[1]
     assert run("list", "--archived")[1] == "There are no archived threads.\n"
 

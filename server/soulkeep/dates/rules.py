@@ -249,7 +249,8 @@ def _days_alone() -> _Sources:
     return (
         (counted.day_and_month, rf"\b(?:vom|am|zwischen dem) {_DAY}\.?{to}{last}\.{month}\.(?!\w)"),
         (counted.day_and_month, rf"{on}{_DAY}\.{month}\.(?P<short>\d\d)?(?!\w|\.\d)"),
-        (counted.day_and_month, rf"^\W*{_DAY}\.{month}\.(?P<short>\d\d)?(?=\W*$)"),
+        (counted.day_and_month, rf"^\W*{_DAY}\.{month}\.(?=\W*$)"),
+        (counted.day_and_month, rf"^\W*(?=\d\d\.\d\d\.){_DAY}\.{month}\.(?P<short>\d\d)(?=\W*$)"),
         (counted.day_and_month, rf"^(?=\d\d\.\d\d)\W*{_DAY}\.{month}\.(?!\w)"),
         (counted.day_and_month, rf"(?P<lead>[\d|]\.? ?(?:und|bis|-) ?){_DAY}\.{month}\.(?!\w)"),
         (counted.day_and_month, rf"\bam {_DAY}\.{month}{_FOLLOWS}"),
