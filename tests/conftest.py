@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import os
 import runpy
 import shutil
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client import ClientRequestContext
+from mcp.server.mcpserver.resources import ResourceTemplate
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
@@ -43,20 +46,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="write tests/golden/ anew")
 
 
-def _make_each_tool_once() -> None:
-    """Keep the tools that the SDK makes of our functions: their schemas take most of a test's time."""
-    made: dict[Callable[..., Any], Tool] = {}
-    make = Tool.from_function
+def _make_once(kind: type[Tool] | type[ResourceTemplate]) -> None:
+    """Keep what the SDK makes of our functions: their schemas take most of a test's time."""
+    made: dict[Callable[..., Any], Any] = {}
+    make = kind.from_function
 
-    def make_once(function: Callable[..., Any], **options: Any) -> Tool:
+    def make_once(function: Callable[..., Any], **options: Any) -> Any:
         if function not in made:
             made[function] = make(function, **options)
         return made[function]
 
-    Tool.from_function = make_once  # type: ignore[method-assign, assignment]
+    kind.from_function = make_once  # type: ignore[method-assign, assignment]
 
 
-_make_each_tool_once()
+def _check_each_schema_once() -> None:
+    """Keep clients from checking again that the schema of an answer is one."""
+    check = Draft202012Validator.check_schema
+    checked: set[str] = set()
+
+    def check_once(schema: Any) -> None:
+        if (text := json.dumps(schema)) not in checked:
+            check(schema)
+            checked.add(text)
+
+    Draft202012Validator.check_schema = check_once
+
+
+_make_once(Tool)
+_make_once(ResourceTemplate)
+_check_each_schema_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
