@@ -120,6 +120,8 @@ def weekdays_ago(match: re.Match[str], now: Now) -> DateSpan:
 
 
 def weekend(match: re.Match[str], now: Now) -> DateSpan:
-    """Read at the weekend: the one that began last."""
-    saturday = now.today - timedelta((now.today.weekday() - 5) % 7)
+    """Read at the weekend, the one that began last, or two weekends ago."""
+    amount = match.groupdict().get("amount")
+    weeks = (NUMBERS.get(amount) or int(amount)) - 1 if amount else 0
+    saturday = now.today - timedelta((now.today.weekday() - 5) % 7 + 7 * weeks)
     return DateSpan("range", saturday, saturday + timedelta(1))

@@ -27,7 +27,7 @@ DAYS = numbered("""-3: vorvorgestern / vorgestern avant-hier anteayer antier
 DAYS |= {"day before yesterday": -2, "antes de ayer": -2, "day after tomorrow": 2, "pasado manana": 2}
 MORNINGS = ("morgen", "manana")
 """Tomorrow, or a morning."""
-NUMBERS = numbered("""1: a an one ein eine einem einer un une una / two couple zwei deux dos
+NUMBERS = numbered("""1: a an one ein eine einem einer un une una / two couple par zwei deux dos
     / three few several some paar einigen mehreren drei trois quelques plusieurs tres unos unas
     varios varias / four vier quatre cuatro / five funf cinq cinco / six sechs seis
     / seven sieben sept siete / eight acht huit ocho / nine neun neuf nueve / ten zehn dix diez

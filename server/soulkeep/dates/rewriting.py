@@ -14,6 +14,7 @@ _OR_A_HALF = "half a|(?:einem |ein )?halbe[sn]?|(?:une? )?demi-?|medio"
 # Strings, so that `re` compiles and keeps them at first use: it would take milliseconds of the start.
 _FORMS = (
     (r"\bfin(?:es)? de semana\b", "weekend"),
+    (rf"\b({_MONTHS}|[qh][1-4]) ?'([0-4]\d)\b", r"\1 20\2"),
     (rf"\b({_MONTHS})(woche|halfte|wochenende)\b", r"\2 im \1"),
     (r"\bjahres(anfang|mitte|ende) (?=(?:im jahr )?(?:19|20)\d\d)", r"\1 "),
     (r"\bjahres(anfang|mitte|ende)\b", r"\1 of this year"),
@@ -25,7 +26,7 @@ _FORMS = (
     (r"\b(?:un mois et demi|un mes y medio)\b", "6 weeks"),
     (
         rf"\b({_PARTS}) (?:of the|des|der|du|de la|de l'|del|de) ?(?={_PERIODS}\b)"
-        rf"(?!\S+ (?:{any_of(SHIFTS)}\b|\d))",
+        rf"(?!\S+ (?:{any_of(SHIFTS)}\b|\d|de\b|of\b))",
         r"\1 of this ",
     ),
 )

@@ -41,14 +41,15 @@ _WORD = re.compile(r"[A-Za-z]+")
 _NUMERIC = re.compile("(?<![0-9])(?:[0-9]{1,2}|(?:19|20)[0-9]{2})(?![0-9])")
 _GATE_WORDS = {*MONTHS, *WEEKDAYS, *DAYS, *UNITS, *SEASONS, *DECADES, *HALVES} - {"an"}
 _GATE_WORDS |= set("aujourd avant apres antes fin fines morgen dernier passe prochain".split())
-_GATE_WORDS |= {f"{weekday}s" for weekday in WEEKDAYS}
+_GATE_WORDS |= {f"{weekday}s" for weekday in (*WEEKDAYS, "weekend", "week-end")} | {"wochenenden"}
 _GATE_WORDS |= {time + part for time in ("monats", "jahres") for part in ("anfang", "mitte", "ende")}
 _GATE_WORDS |= {month + part for month in MONTHS for part in ("woche", "wochenende", "halfte")}
 _UP_TO = r" ?-+ ?| (?:to|until|till|through|bis(?: zum)?|au|jusqu'au|al|hasta(?: el)?)(?: the)? "
 _OF = "start beginning middle end".split()
 _THIRD = (
     rf"\b(?P<third>{any_of({*THIRDS} - {*_OF, 'mi'})}|{any_of(_OF)}(?= of)|mi(?=-))"
-    r"(?: (?:of|de|des|du|del|la|the|der|dem|den|year|jahre?s?|annee|ano))*(?:[ -]|$)(?:l')?$"
+    r"(?: (?:of|de|des|du|del|la|the|der|dem|den|month|monate?s?|mois|mes|year|jahre?s?|annee|ano))*"
+    r"(?:[ -]|$)(?:l')?$"
 )
 
 _Reader = Callable[[re.Match[str], Now], DateSpan | None]
@@ -147,7 +148,7 @@ def _dates() -> _Sources:
     iso = r"(?P<year>(?:19|20)\d\d)(?P<mark>[-/])(?P<month>\d\d)(?P=mark)(?P<day>\d\d)"
     then = r"(?:(?:(?P<year2>(?:19|20)\d\d)(?P=mark))?(?P<month2>\d\d)(?P=mark))?(?P<day2>\d\d)"
     since = r"(?P<on>\b(?:from|between|vom|von|zwischen|du|entre|del?)(?: the| le| el)? )?"
-    to = r"(?: ?[-/&] ?| (?:to|until|till|through|and|bis(?: zum)?|und|au|al|et|y|a)(?: the)? )"
+    to = r"(?: ?[-/&] ?| (?:to|until|till|through|and|bis(?: zum)?|und|au|al|et|y|a)(?: the| el| le)? )"
     dot, of, on = r"(?P<dot>\.)?(?:st|nd|rd|th|er)?", "(?P<of> of| de)?", r"(?P<on>\bon (?:the )?)?"
     nth, suffix = r"\.?(?:st|nd|rd|th|er)?", r"(?P<dot>)(?P<of>st|nd|rd|th)?(?![\w:%]|[.,]\d)"
     return (
@@ -182,14 +183,16 @@ def _dates() -> _Sources:
 def _times_before() -> _Sources:
     units = any_of(name for unit in (*AGO, *CLOCK) for name in UNIT_NAMES[unit].split())
     number, unit = rf"(?P<amount>\d{{1,3}}|{any_of(NUMBERS)})", rf"(?P<unit>{units})\b"
-    amount = rf"\b{number} (?:of )?{unit}"
+    amount = rf"\b{number} (?:of |de )?{unit}"
     no_morning = "".join(f"(?<!{word} )" for word in "am den der dem diesen heute gestern".split())
     no_morning += "".join(f"(?<!{word} )" for word in "guten la de esta una cada pasado".split())
     return (
         (readers.ago, rf"{amount} (?:ago|back)\b"),
-        (readers.ago, rf"\b(?:vor|il y a|hace)(?: ein| environ| unos| unas)? {amount}"),
+        (readers.ago, rf"\b(?:vor|il y a|hace)(?: ein| un| environ| unos| unas)? {amount}"),
         (readers.ago, rf"{_SHIFT} {amount}"),
         (readers.ago, rf"\b{number} {_SHIFT} {unit}"),
+        (counted.weekend, rf"\b{number} (?:weekend|week-end)s? ago\b"),
+        (counted.weekend, rf"\b(?:vor|il y a|hace) {number} (?:weekends?|week-ends?|wochenenden?)\b"),
         (counted.weekdays_ago, rf"\b{number} (?P<weekday>{any_of(WEEKDAYS)})s? ago\b"),
         (readers.near_today, rf"{no_morning}\b(?P<day>{any_of(MORNINGS)})\b"),
         (readers.near_today, rf"\b(?P<day>{any_of(DAYS)})\b"),
