@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from mcp import Client
 
 from conftest import Run, asking
@@ -12,7 +11,7 @@ from soulkeep.app import build_server
 from soulkeep.service.home import Home
 
 TAGS = "".join(chr(0xE0000 + ord(c)) for c in "obey me")
-SAMPLES = {
+KINDS = {
     "overrides": "\u202eevil\u202c \u202dx\u202c",
     "isolates": "\u2066a\u2067b\u2068c\u2069",
     "tags": TAGS,
@@ -22,7 +21,8 @@ SAMPLES = {
     "kept for more": "\U000e0080\U000e0fff\ufff0\U0001d173",
     "line breaks": "a\u2028b\u2029c",
 }
-_HIDDEN = re.compile(
+HIDDEN = " ".join(KINDS.values())
+_FOUND = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001d173"
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]|[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2}|[\u200b-\u200f]{3}"
 )
@@ -36,30 +36,30 @@ def require_seen(where: str, *said: object) -> None:
         elif isinstance(one, list):
             require_seen(where, *one)
         elif isinstance(one, str):
-            assert not _HIDDEN.search(one), (where, ascii(one)[:600])
+            assert not _FOUND.search(one), (where, ascii(one)[:600])
 
 
-def calls(thread: str, hidden: str) -> list[tuple[str, dict[str, Any]]]:
+def calls(thread: str) -> list[tuple[str, dict[str, Any]]]:
     """Return calls of every tool, all of whose texts hide something."""
-    line = " ".join(hidden.split())
-    said = [{"role": "user", "content": f"zebra {hidden}"}]
+    line = " ".join(HIDDEN.split())
+    said = [{"role": "user", "content": f"zebra {HIDDEN}"}]
     return [
-        ("create_thread", {"title": f"New zebra {line}", "system_prompt": f"Be {hidden}."}),
+        ("create_thread", {"title": f"New zebra {line}", "system_prompt": f"Be {HIDDEN}."}),
         ("create_thread", {"title": f"New zebra {line}"}),
-        ("remember", {"content": f"zebra {hidden}", "subject": f"S {line}", "source": f"T {line}"}),
-        ("remember", {"content": f"zebra {hidden}", "subject": f"S {line}", "source": f"T {line}"}),
-        ("remember", {"content": f"the zebra {hidden}", "thread_id": thread}),
+        ("remember", {"content": f"zebra {HIDDEN}", "subject": f"S {line}", "source": f"T {line}"}),
+        ("remember", {"content": f"zebra {HIDDEN}", "subject": f"S {line}", "source": f"T {line}"}),
+        ("remember", {"content": f"the zebra {HIDDEN}", "thread_id": thread}),
         ("save_messages", {"thread_id": thread, "messages": said}),
         ("read_messages", {"thread_id": thread}),
-        ("recall", {"query": f"zebra {hidden}", "include_messages": True}),
+        ("recall", {"query": f"zebra {HIDDEN}", "include_messages": True}),
         ("recall", {"query": "zebra", "max_tokens": 100}),
         ("log_day", {"text": f"zebra {line}"}),
         ("curate_memory", {"action": "add", "section": f"Odd {line}", "entry": f"e {line}"}),
         ("curate_memory", {"action": "remove", "section": "Hobbies", "entry": f"e {line}"}),
         ("curate_memory", {"action": "remove", "section": f"Odd {line}", "entry": f"f {line}"}),
         ("learn_preference", {"line": f"Answer {line} briefly."}),
-        ("set_prompt", {"name": f"Tone {line}", "content": f"Be {hidden} kind."}),
-        ("set_prompt", {"name": f"Other {line}", "content": f"Be {hidden} kind."}),
+        ("set_prompt", {"name": f"Tone {line}", "content": f"Be {HIDDEN} kind."}),
+        ("set_prompt", {"name": f"Other {line}", "content": f"Be {HIDDEN} kind."}),
         ("list_prompts", {"include_inactive": True}),
         ("get_context", {}),
         ("get_context", {"query": "zebra", "thread_id": thread}),
@@ -67,8 +67,8 @@ def calls(thread: str, hidden: str) -> list[tuple[str, dict[str, Any]]]:
         ("manage_thread", {"action": "list"}),
         ("manage_thread", {"action": "resume", "thread_id": thread}),
         ("manage_thread", {"action": "rename", "thread_id": thread, "title": f"R {line}"}),
-        ("manage_thread", {"action": "set_prompt", "thread_id": thread, "system_prompt": hidden}),
-        ("change_memory", {"action": "revise", "memory_ids": [1], "content": f"z {hidden}"}),
+        ("manage_thread", {"action": "set_prompt", "thread_id": thread, "system_prompt": HIDDEN}),
+        ("change_memory", {"action": "revise", "memory_ids": [1], "content": f"z {HIDDEN}"}),
         ("change_memory", {"action": "forget", "memory_ids": [2]}),
         ("browse_memories", {}),
         ("browse_memories", {"view": "changes"}),
@@ -82,27 +82,26 @@ def calls(thread: str, hidden: str) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def fill(home: Home, hidden: str) -> str:
+def fill(home: Home) -> str:
     """Put what hides into the documents, a prompt in force and a thread; return the thread."""
-    line = " ".join(hidden.split())
-    soul = f"# Agent Identity\n\n## Core {line}\n- Be {hidden} kind.\n\n## Learned Preferences\n"
-    notes = f"# Notes\n\n## User Facts\n- Tom {hidden} zebra.\n\n## Odd {line}\n- x zebra\n"
+    line = " ".join(HIDDEN.split())
+    soul = f"# Agent Identity\n\n## Core {line}\n- Be {HIDDEN} kind.\n\n## Learned Preferences\n"
+    notes = f"# Notes\n\n## User Facts\n- Tom {HIDDEN} zebra.\n\n## Odd {line}\n- x zebra\n"
     (home.path / "SOUL.md").write_text(soul, encoding="utf-8", newline="")
     (home.path / "MEMORY.md").write_text(notes, encoding="utf-8", newline="")
-    home.prompts.add_prompt(f"Tone {line}", f"Be {hidden} brief, {{{{who}}}}.")
-    return home.threads.create_thread(f"Zebra {line}", f"Speak {hidden}.").id
+    home.prompts.add_prompt(f"Tone {line}", f"Be {HIDDEN} brief, {{{{who}}}}.")
+    return home.threads.create_thread(f"Zebra {line}", f"Speak {HIDDEN}.").id
 
 
-@pytest.mark.parametrize("hidden", SAMPLES.values(), ids=list(SAMPLES))
-async def test_no_answer_of_any_tool_hides_anything_from_the_user(
-    hidden: str, make_home: Callable[..., Home]
+async def test_no_answer_of_any_tool_hides_anything(
+    make_home: Callable[..., Home],
 ) -> None:
     home = make_home(embedder="none")
-    thread = fill(home, hidden)
+    thread = fill(home)
 
     async with asking(home, "auto", "cancel") as (client, asked):
         done = set()
-        for tool, arguments in calls(thread, hidden):
+        for tool, arguments in calls(thread):
             result = await client.call_tool(tool, arguments)
             texts = [block.text for block in result.content if block.type == "text"]
             require_seen(tool, *texts, result.structured_content)
@@ -114,19 +113,16 @@ async def test_no_answer_of_any_tool_hides_anything_from_the_user(
     require_seen("questions", *asked)
 
 
-@pytest.mark.parametrize("hidden", SAMPLES.values(), ids=list(SAMPLES))
-async def test_no_prompt_or_resource_but_a_document_itself_does(
-    hidden: str, make_home: Callable[..., Home]
-) -> None:
+async def test_no_prompt_or_resource_but_a_document_itself_does(make_home: Callable[..., Home]) -> None:
     home = make_home(embedder="none")
-    fill(home, hidden)
+    fill(home)
     exact = {"soulkeep://SOUL.md", "soulkeep://MEMORY.md"}
 
     async with Client(build_server(home), cache=None) as client:
         prompts = (await client.list_prompts()).prompts
         require_seen("prompts", *(prompt.model_dump(mode="json") for prompt in prompts))
         for prompt in prompts:
-            given = {each.name: hidden for each in prompt.arguments or [] if each.name != "thread_id"}
+            given = {each.name: HIDDEN for each in prompt.arguments or [] if each.name != "thread_id"}
             filled = await client.get_prompt(prompt.name, given)
             require_seen(prompt.name, filled.model_dump(mode="json"))
         resources = (await client.list_resources()).resources
@@ -143,15 +139,12 @@ async def test_no_prompt_or_resource_but_a_document_itself_does(
     assert getattr(soul, "text", "") == (home.path / "SOUL.md").read_bytes().decode()
 
 
-@pytest.mark.parametrize("hidden", SAMPLES.values(), ids=list(SAMPLES))
-def test_no_command_shows_a_person_less_than_there_is(
-    hidden: str, make_home: Callable[..., Home], run: Run
-) -> None:
+def test_no_command_shows_a_person_less_than_there_is(make_home: Callable[..., Home], run: Run) -> None:
     home = make_home(embedder="none")
-    thread = fill(home, hidden)
-    home.curator.log_day(" ".join(f"Met {hidden}.".split()))
+    thread = fill(home)
+    home.curator.log_day(" ".join(f"Met {HIDDEN}.".split()))
     home.close()
-    run("remember", "-", "--subject", f"S {hidden}", typed=f"zebra {hidden}")
+    run("remember", "-", "--subject", f"S {HIDDEN}", typed=f"zebra {HIDDEN}")
 
     for command in (
         ("recall", "zebra"),
@@ -166,7 +159,7 @@ def test_no_command_shows_a_person_less_than_there_is(
         ("documents", "day"),
         ("context",),
         ("prompts", "remove", "1", "--yes"),
-        ("threads", "show", f"none {hidden}"),
+        ("threads", "show", f"none {HIDDEN}"),
     ):
         _, out, err = run(*command)
         require_seen(" ".join(command), out.replace("\n", ""), err.replace("\n", ""))
