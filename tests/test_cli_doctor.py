@@ -178,6 +178,48 @@ def test_a_home_that_can_only_be_read_is_examined_as_far_as_it_can_be(
 
 
 @unix
+def test_a_home_that_can_only_be_read_is_read_by_hand_and_not_written(
+    run: Run, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
+    run("documents", "log", "Fed the cat.")
+    (memory,) = json.loads(run("memories", "list", "--json")[1])["memories"]
+    text = memory["content"]
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
+
+    with as_nobody(kept):
+        read = {
+            command: run(*command)
+            for command in (
+                ("recall", text),
+                ("memories", "list"),
+                ("memories", "show", "1"),
+                ("threads", "list"),
+                ("prompts", "list"),
+                ("documents", "show", "MEMORY.md"),
+                ("documents", "day"),
+                ("changes",),
+                ("trash",),
+                ("log",),
+                ("stats",),
+                ("context",),
+            )
+        }
+        written = [
+            run("remember", "More."),
+            run("memories", "forget", "1", "--yes"),
+            run("undo", "--yes"),
+        ]
+
+    assert {command: answer[0] for command, answer in read.items()} == dict.fromkeys(read, 0)
+    for command in (("recall", text), ("memories", "list"), ("memories", "show", "1"), ("context",)):
+        assert text in read[command][1]
+    for code, _, err in written:
+        assert (code, "cannot be opened for writing" in err) == (1, True)
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
+
+
+@unix
 def test_a_disk_without_any_room_is_examined_and_named(
     run: Run, kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from soulkeep.cli.options import (
     before_option,
     current_days,
     home_option,
+    home_to_read,
     json_option,
     limit_option,
     opened_home,
@@ -37,7 +38,7 @@ _SHOWN_CHANGES = 50
 @home_option
 def changes(limit: int, before: int | None, since: str | None, *, as_json: bool) -> None:
     """List what was changed, latest first; `undo` takes it back."""
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.changes.summarize(home.changes.list_changes(limit, before, since))
     if as_json:
         print_json(changes_shape(found))
@@ -56,7 +57,7 @@ def changes(limit: int, before: int | None, since: str | None, *, as_json: bool)
 @home_option
 def trash(limit: int, before: int | None, *, as_json: bool) -> None:
     """List the memories that can be brought back, the latest first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         gone = home.lifecycle.list_trash(limit, before)
         whens = {past.change_id: home.repository.changes.get_change(past.change_id) for past in gone}
     if as_json:

@@ -3,7 +3,7 @@
 import click
 
 from soulkeep.cli.commands import Command
-from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.options import home_option, home_to_read, json_option
 from soulkeep.cli.terminal import report
 
 
@@ -17,7 +17,7 @@ def context(thread_id: str | None, query: str | None, max_tokens: int | None, *,
     """Print what agents get at the start of a conversation, for hooks and scripts."""
     from soulkeep.answers.notes import ContextAnswer
 
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)
     view = ContextAnswer.of(found)
     report(as_json, view.as_data() | {"text": view.as_text()}, view.as_text())

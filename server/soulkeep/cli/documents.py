@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from soulkeep.cli.commands import Group
-from soulkeep.cli.options import home_option, json_option, opened_home
+from soulkeep.cli.options import home_option, home_to_read, json_option, opened_home
 from soulkeep.cli.tables import print_table
 from soulkeep.cli.terminal import one_line, print_document, print_json, read_text, report, say, size_text
 from soulkeep.documents import DOCUMENTS, DocumentName
@@ -31,7 +31,7 @@ def documents() -> None:
 @home_option
 def show(name: DocumentName, version: str | None, *, as_json: bool) -> None:
     """Print a document."""
-    with opened_home() as home:
+    with home_to_read() as home:
         text = home.documents.read_version(name, version) if version else home.documents.read(name)
     if as_json:
         print_json({"name": name, "text": text})
@@ -110,7 +110,7 @@ def log(text: str, *, as_json: bool) -> None:
 @home_option
 def day(date: datetime | None, *, as_json: bool) -> None:
     """Print the log of a DATE such as 2026-11-24; without one, today's."""
-    with opened_home() as home:
+    with home_to_read() as home:
         wanted = home.documents.today() if date is None else date.date()
         text = home.documents.read_daily(wanted)
         days = home.documents.list_daily()
@@ -129,7 +129,7 @@ def day(date: datetime | None, *, as_json: bool) -> None:
 @home_option
 def history(name: DocumentName, *, as_json: bool) -> None:
     """List the versions kept of a document, newest first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         versions = home.documents.list_versions(name)
     if as_json:
         print_json({"versions": [asdict(version) for version in versions]})

@@ -12,6 +12,7 @@ from soulkeep.cli.options import (
     current_days,
     current_settings,
     home_option,
+    home_to_read,
     json_option,
     limit_option,
     opened_home,
@@ -51,7 +52,7 @@ def memories() -> None:
 @home_option
 def list_(*, as_json: bool, limit: int, **filters: Any) -> None:
     """List memories, the latest kept first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.lifecycle.list_memories(limit=limit, **filters)
     if as_json:
         print_json(memories_shape(found))
@@ -69,7 +70,7 @@ def list_(*, as_json: bool, limit: int, **filters: Any) -> None:
 @home_option
 def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     """Show memories in full."""
-    with opened_home() as home:
+    with home_to_read() as home:
         found = [home.lifecycle.get_memory(memory_id) for memory_id in memory_ids]
     if as_json:
         print_json(memories_shape(found))
@@ -90,7 +91,7 @@ def history(memory_id: int, *, as_json: bool) -> None:
 
     The id of any of them will do; the memories that it replaced are listed too.
     """
-    with opened_home() as home:
+    with home_to_read() as home:
         pasts, now = home.lifecycle.history(memory_id), home.lifecycle.find_memory(memory_id)
     if as_json:
         document = {"now": now._asdict() if now else None, "past": [past_shape(p) for p in pasts]}

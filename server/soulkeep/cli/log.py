@@ -8,9 +8,9 @@ from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
     current_days,
     home_option,
+    home_to_read,
     json_option,
     limit_option,
-    opened_home,
     since_option,
 )
 from soulkeep.cli.tables import print_bars, print_days, print_facts, print_table
@@ -33,7 +33,7 @@ def log(limit: int, since: str | None, agent: str | None, event: str | None, *, 
 
     The log holds ids and sizes, never what was said.
     """
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.statistics.list_log(limit, since=since, agent=agent, event=event)
     if as_json:
         print_json({"log": [asdict(entry) for entry in found]})
@@ -50,7 +50,7 @@ def log(limit: int, since: str | None, agent: str | None, event: str | None, *, 
 @home_option
 def stats(*, as_json: bool) -> None:
     """Chart what is kept and recalled, and what it costs."""
-    with opened_home() as home:
+    with home_to_read() as home:
         figures = home.statistics.figures()
     if as_json:
         print_json(asdict(figures))

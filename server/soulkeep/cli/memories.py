@@ -11,6 +11,7 @@ from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
     current_days,
     home_option,
+    home_to_read,
     json_option,
     limit_option,
     opened_home,
@@ -91,7 +92,7 @@ def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields
 @home_option
 def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters: Any) -> None:
     """Bring back the memories that fit QUERY, best first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.memories.recall(query, limit=limit, **filters)
         view = RecallAnswer.of(found, home.days, query_terms(query), max_tokens)
     if as_json:

@@ -1,7 +1,7 @@
 """Options that several commands take."""
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from soulkeep.cli.commands import HOME, WrongSetting
 from soulkeep.days import Days
+from soulkeep.errors import StoreError, StoreNotWritableError
 from soulkeep.models import MEMORY_TYPES
 from soulkeep.settings import Settings
 
@@ -109,3 +110,17 @@ def opened_home(*, read_only: bool = False) -> "Iterator[Home]":
         yield home
         if home.announcement:  # after an error, that is the one line
             click.echo(f"soulkeep: {home.announcement}", err=True)
+
+
+@contextmanager
+def home_to_read() -> "Iterator[Home]":
+    """Open the home as `opened_home` does, or only to be read where it cannot be written."""
+    with ExitStack() as stack:
+        try:
+            home = stack.enter_context(opened_home())
+        except StoreNotWritableError as refused:
+            try:
+                home = stack.enter_context(opened_home(read_only=True))
+            except StoreError:
+                raise refused from None
+        yield home

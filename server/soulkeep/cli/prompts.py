@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 
 from soulkeep.cli.commands import Group
-from soulkeep.cli.options import home_option, json_option, opened_home, yes_option
+from soulkeep.cli.options import home_option, home_to_read, json_option, opened_home, yes_option
 from soulkeep.cli.terminal import confirm, one_line, print_json, read_text, report, say
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.offers import offer_prompts
@@ -23,7 +23,7 @@ def prompts() -> None:
 @home_option
 def list_(*, as_json: bool) -> None:
     """List all prompts, highest priority first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.prompts.list_prompts(include_inactive=True)
     if as_json:
         names = {offer.prompt.id: offer.name for offer in offer_prompts(found)}

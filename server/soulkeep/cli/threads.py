@@ -10,7 +10,14 @@ from pydantic import TypeAdapter
 
 from soulkeep.answers.lifecycle import line_text
 from soulkeep.cli.commands import Group
-from soulkeep.cli.options import current_days, home_option, json_option, opened_home, yes_option
+from soulkeep.cli.options import (
+    current_days,
+    home_option,
+    home_to_read,
+    json_option,
+    opened_home,
+    yes_option,
+)
 from soulkeep.cli.shapes import digest_shape, page_shape
 from soulkeep.cli.tables import print_table
 from soulkeep.cli.terminal import (
@@ -61,7 +68,7 @@ def create(title: str, system_prompt: str | None, *, as_json: bool) -> None:
 @home_option
 def list_(limit: int, *, archived: bool, as_json: bool) -> None:
     """List threads, latest activity first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         found = home.threads.list_threads(limit, archived)
     if as_json:
         print_json({"threads": [asdict(thread) for thread in found]})
@@ -79,7 +86,7 @@ def list_(limit: int, *, archived: bool, as_json: bool) -> None:
 @home_option
 def show(thread_id: str, messages: int, *, as_json: bool) -> None:
     """Show a thread: its prompt, its memories, decisions first, and its last messages."""
-    with opened_home() as home:
+    with home_to_read() as home:
         digest = home.threads.resume(thread_id, messages)
     if as_json:
         print_json(digest_shape(digest))
@@ -97,7 +104,7 @@ def show(thread_id: str, messages: int, *, as_json: bool) -> None:
 @home_option
 def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -> None:
     """Print the last messages of a thread, oldest first."""
-    with opened_home() as home:
+    with home_to_read() as home:
         page = home.messages.list_messages(thread_id, limit, before)
     if as_json:
         print_json(page_shape(page))
