@@ -26,7 +26,10 @@ _ALWAYS = (
 # One after another they can carry a hidden text, as no script has them.
 _SELECTORS = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _JOINERS = "\xad\u034f\u061c\u115f\u1160\u200b-\u200f"
-_HIDDEN = re.compile(f"(?:[{_ALWAYS}]|[{_SELECTORS}]{{2,}}|[{_SELECTORS}{_JOINERS}]{{3,}})+")
+# England, Scotland and Wales: the only flags of emoji that are spelt in tags.
+_FLAGS = "|".join("".join(chr(0xE0000 + ord(c)) for c in name) for name in ("gbeng", "gbsct", "gbwls"))
+_FLAG = f"\U0001f3f4(?:{_FLAGS})\U000e007f"
+_HIDDEN = re.compile(f"({_FLAG})|(?:[{_ALWAYS}]|[{_SELECTORS}]{{2,}}|[{_SELECTORS}{_JOINERS}]{{3,}})+")
 _SIGN = "\N{REPLACEMENT CHARACTER}"
 
 _OURS = str.maketrans({"·": "-", "|": "/", '"': "'"})
@@ -36,7 +39,7 @@ def visible(text: str) -> str:
     """Return a text with line feeds for all line breaks and a sign for each run of hidden characters."""
     if text.isascii() and text.isprintable():
         return text
-    return _HIDDEN.sub(_SIGN, _LINE_BREAK.sub("\n", text))
+    return _HIDDEN.sub(lambda found: found[1] or _SIGN, _LINE_BREAK.sub("\n", text))
 
 
 def fenced(text: str) -> str:
