@@ -1,5 +1,8 @@
 """The arithmetic that both encoders share, on rows of float32."""
 
+from dataclasses import dataclass
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +17,36 @@ _BLOCKS = (384, 256, 192, 128, 64, 32)
 _EPSILON = np.float32(1e-12)
 
 
-def multiply(rows: Floats, weights: Floats, out: Floats) -> Floats:
-    """Write `rows @ weights` into `out`, in blocks of columns where few rows make that quicker."""
-    count, height = rows.shape
-    width = weights.shape[1]
-    block = next(
-        (size for size in _BLOCKS if not width % size and count * height * size <= _SMALL), width
-    )
-    np.matmul(rows, _blocks(weights, block), out=_blocks(out, block))
-    return out
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A layer's int8 weights by input and output, side by side, with scale and bias of each output.
+
+    They are widened to float32 as they are used, which is quicker than to read them four times as wide.
+    """
+
+    weights: tuple[NDArray[np.int8], ...]
+    scale: Floats
+    bias: Floats
+
+    def apply(self, rows: Floats, out: Floats, room: Floats) -> Floats:
+        """Write `rows @ weights * scale + bias` into `out`; `room` has a float for each weight."""
+        height, width = rows.shape[1], self.scale.shape[1]
+        wide = room[: height * width].reshape(height, width)
+        parts = wide.reshape(height, len(self.weights), -1)
+        for number, part in enumerate(self.weights):
+            np.copyto(parts[:, number], part)
+        block = _block(len(rows), height, width)
+        np.matmul(rows, _blocks(wide, block), out=_blocks(out, block))
+        out *= self.scale
+        out += self.bias
+        return out
+
+
+@cache
+def _block(count: int, height: int, width: int) -> int:
+    """Return how many columns a block has; all of them, where blocks are of no use."""
+    sizes = (size for size in (width, *_BLOCKS) if not width % size and count * height * size <= _SMALL)
+    return next(sizes, width)
 
 
 def _blocks(matrix: Floats, size: int) -> Floats:

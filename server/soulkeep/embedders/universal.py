@@ -5,6 +5,7 @@ form: three branches look at 2, 3 and 5 tokens in a row; the sum of what they se
 through a small network.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from soulkeep.embedders.layers import Floats, multiply, normalise_layer, unit_rows
+from soulkeep.embedders.layers import Floats, Linear, normalise_layer, unit_rows
 from soulkeep.embedders.packages import verified_file
 from soulkeep.embedders.universal_weights import (
     CHUNK_ROWS,
@@ -32,7 +33,7 @@ DIMENSIONS = 512
 VOCABULARY = "resources/sp.model"
 VOCABULARY_SHA256 = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9"
 
-_BRANCH = 256
+_BRANCH, _FEATURES = 256, 1_280
 _BEFORE = {2: 0, 3: 1, 5: 2}
 """How many tokens before its own each branch looks at."""
 
@@ -55,16 +56,29 @@ class UniversalEncoder:
 
     def __init__(self, cache: Path) -> None:
         self._tokenizer = load_tokenizer()
-        self._weights = load_weights(cache)
+        weights = load_weights(cache)
+        self._table, self._floats, self._linear = weights.table, weights.floats, weights.linear
+        parts = [self._linear[f"proj{order}"] for order in ORDERS]
+        self._projection = Linear(
+            tuple(part.weights[0] for part in parts),
+            np.hstack([part.scale for part in parts]),
+            self._joined("proj_b"),
+        )
+        self._gain, self._shift = self._joined("ln_g"), self._joined("ln_b")
+        self._lock = threading.Lock()
+        self._room = np.empty(_FEATURES * DIMENSIONS, np.float32)
+
+    def _joined(self, name: str) -> Floats:
+        return np.concatenate([self._floats[f"{name}{order}"] for order in ORDERS])
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text's tokens, with the marks of its begin and end."""
-        ids: list[list[int]] = self._tokenizer.encode(list(texts), add_bos=True, add_eos=True)
-        return ids
+        # A list of them would be shared out among threads, and starting those takes longer.
+        return [self._tokenizer.encode(text, add_bos=True, add_eos=True) for text in texts]
 
     def encode(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """Return the vectors of texts by the ids of their tokens, one a row."""
-        sums = np.empty((len(tokens), 5 * _BRANCH), np.float32)
+        sums = np.empty((len(tokens), _FEATURES), np.float32)
         for places in _batches(tokens):
             if len(tokens[places[0]]) > _WINDOW:
                 sums[places[0]] = self._long_sum(tokens[places[0]])
@@ -72,10 +86,11 @@ class UniversalEncoder:
             lengths = [len(tokens[place]) for place in places]
             features = self._features(np.concatenate([tokens[place] for place in places]), lengths)
             sums[places] = np.add.reduceat(features, np.cumsum([0, *lengths[:-1]]), axis=0)
-        return self._head(sums, np.array([len(some) for some in tokens], np.float32)[:, None])
+        with self._lock:
+            return self._head(sums, np.array([len(some) for some in tokens], np.float32)[:, None])
 
     def _long_sum(self, tokens: Sequence[int]) -> Floats:
-        total = np.zeros(5 * _BRANCH, np.float32)
+        total = np.zeros(_FEATURES, np.float32)
         for begin in range(0, len(tokens), _WINDOW):
             first = max(0, begin - _HALO)
             seen = np.array(tokens[first : begin + _WINDOW + _HALO])
@@ -85,41 +100,51 @@ class UniversalEncoder:
 
     def _features(self, ids: NDArray[np.intp], lengths: Sequence[int]) -> Floats:
         """Return what each token means between its neighbours; texts do not see each other."""
-        weights, count = self._weights, len(ids)
-        features = np.empty((count, 5 * _BRANCH), np.float32)
-        embedded = features[:, :DIMENSIONS]
+        features = np.empty((len(ids), _FEATURES), np.float32)
+        embedded, seen = features[:, :DIMENSIONS], _neighbours(lengths)
         chunks = ids % CHUNKS
-        embedded[...] = weights["table"][chunks * CHUNK_ROWS + ids // CHUNKS]
-        embedded *= weights["scale"][chunks, None]
-        embedded += weights["lo"][chunks, None]
-        projected = multiply(embedded, weights["projection"], np.empty((count, 3 * _BRANCH), np.float32))
-        projected += weights["projection_bias"]
-        normalise_layer(projected, weights["projection_gain"], weights["projection_shift"])
-        seen = _neighbours(lengths)
-        # The last row stays zero: it stands for what is before and behind a text.
-        padded = np.zeros((count + 1, _BRANCH), np.float32)
-        for branch, order in enumerate(ORDERS):
-            own = seen[:, 2 - _BEFORE[order] :][:, :order]
-            padded[:count] = projected[:, branch * _BRANCH :][:, :_BRANCH]
-            for step in ("1", "2"):
-                padded[:count] += self._convolved(padded[own], f"{step}_{order}")
-            features[:, DIMENSIONS + branch * _BRANCH :][:, :_BRANCH] = padded[:count]
-        return normalise_layer(features, weights["ln_g"], weights["ln_b"])
+        embedded[...] = self._table[chunks * CHUNK_ROWS + ids // CHUNKS]
+        embedded *= self._floats["scale"][chunks, None]
+        embedded += self._floats["lo"][chunks, None]
+        with self._lock:
+            projected = self._apply(self._projection, embedded)
+            normalise_layer(projected, self._gain, self._shift)
+            for branch, order in enumerate(ORDERS):
+                own = projected[:, branch * _BRANCH :][:, :_BRANCH]
+                looked_at = seen[:, 2 - _BEFORE[order] :][:, :order]
+                features[:, DIMENSIONS + branch * _BRANCH :][:, :_BRANCH] = self._convolved(
+                    own, looked_at, order
+                )
+        return normalise_layer(features, self._floats["ln_g"], self._floats["ln_b"])
 
-    def _convolved(self, neighbours: Floats, name: str) -> Floats:
-        rows = neighbours.reshape(len(neighbours), -1)
-        out = multiply(rows, self._weights[f"w{name}"], np.empty((len(rows), _BRANCH), np.float32))
-        out += self._weights[f"b{name}"]
-        return np.maximum(out, 0, out=out)
+    def _convolved(self, own: Floats, looked_at: NDArray[np.intp], order: int) -> Floats:
+        """Add to each row what it and its neighbours say together, twice."""
+        # The last row stays zero: it stands for what is before and behind a text.
+        padded = np.zeros((len(own) + 1, _BRANCH), np.float32)
+        padded[:-1] = own
+        for step in (1, 2):
+            rows = padded[looked_at].reshape(len(own), -1)
+            said = self._apply(self._linear[f"w{step}_{order}"], rows)
+            said += self._floats[f"b{step}_{order}"]
+            padded[:-1] += np.maximum(said, 0, out=said)
+        return padded[:-1]
 
     def _head(self, sums: Floats, lengths: Floats) -> Floats:
         """Return the vectors of texts from the sums of their features."""
-        weights = self._weights
-        pooled = (sums @ weights["cnn_W"] + lengths * weights["cnn_b"]) / np.sqrt(lengths)
-        first = np.maximum(pooled @ weights["d0"], 0)
-        second = np.maximum(pooled @ weights["p1"] + first @ weights["d1"], 0)
-        third = np.maximum(second @ weights["d2"], 0)
-        return unit_rows(np.tanh(second @ weights["p3"] + third @ weights["d3"]))
+
+        def through(rows: Floats, name: str) -> Floats:
+            return self._apply(self._linear[name], rows)
+
+        pooled = through(sums, "cnn_W")
+        pooled += lengths * self._floats["cnn_b"]
+        pooled /= np.sqrt(lengths)
+        first = np.maximum(through(pooled, "d0"), 0)
+        second = np.maximum(through(pooled, "p1") + through(first, "d1"), 0)
+        third = np.maximum(through(second, "d2"), 0)
+        return unit_rows(np.tanh(through(second, "p3") + through(third, "d3")))
+
+    def _apply(self, linear: Linear, rows: Floats) -> Floats:
+        return linear.apply(rows, np.empty((len(rows), linear.scale.shape[1]), np.float32), self._room)
 
 
 def load_tokenizer() -> "SentencePieceProcessor":

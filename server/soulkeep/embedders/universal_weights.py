@@ -1,16 +1,16 @@
 """The weights of the multilingual encoder, laid out so that all processes can share them.
 
-Their package has them compressed, which only a private copy of 79 MB for each process could undo. So
+Their package has them compressed, which only a private copy of 69 MB for each process could undo. So
 they are laid out once, in a file in the user's cache folder that every process maps.
 """
 
-import contextlib
 import hashlib
 import io
 import math
 import mmap
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from soulkeep.embedders.layers import Floats, Linear
 from soulkeep.embedders.packages import digest_of, verified_file
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.progress import tell
@@ -35,36 +36,46 @@ CHUNKS, CHUNK_ROWS, WIDTH = 17, 7_530, 512
 """The rows of the vocabulary's table lie in chunks, each with a range of its own: row r is in chunk
 r mod 17 at r // 17."""
 
-_BRANCH = 256
-_SHAPES: dict[str, tuple[int, ...]] = {
-    "projection": (WIDTH, 3 * _BRANCH),
-    "projection_bias": (3 * _BRANCH,),
-    "projection_gain": (3 * _BRANCH,),
-    "projection_shift": (3 * _BRANCH,),
-    **{f"{step}_{order}": (order * _BRANCH, _BRANCH) for step in ("w1", "w2") for order in ORDERS},
+_BRANCH, _FEATURES = 256, 1_280
+_FLOATS: dict[str, tuple[int, ...]] = {
+    **{f"proj_b{order}": (_BRANCH,) for order in ORDERS},
+    **{f"ln_g{order}": (_BRANCH,) for order in ORDERS},
+    **{f"ln_b{order}": (_BRANCH,) for order in ORDERS},
     **{f"{step}_{order}": (_BRANCH,) for step in ("b1", "b2") for order in ORDERS},
-    "ln_g": (1280,),
-    "ln_b": (1280,),
-    "cnn_W": (1280, 512),
-    "cnn_b": (512,),
-    "d0": (512, 320),
-    "d1": (320, 320),
-    "p1": (512, 320),
-    "d2": (320, 512),
-    "p3": (320, 512),
-    "d3": (512, 512),
+    "ln_g": (_FEATURES,),
+    "ln_b": (_FEATURES,),
+    "cnn_b": (WIDTH,),
     "scale": (CHUNKS,),
     "lo": (CHUNKS,),
 }
-"""The float32 arrays in the order in which they are laid out; the table of bytes comes behind them."""
+_MATRICES: dict[str, tuple[int, int]] = {
+    **{f"proj{order}": (WIDTH, _BRANCH) for order in ORDERS},
+    **{f"{step}_{order}": (order * _BRANCH, _BRANCH) for step in ("w1", "w2") for order in ORDERS},
+    "cnn_W": (_FEATURES, WIDTH),
+    "d0": (WIDTH, 320),
+    "d1": (320, 320),
+    "p1": (WIDTH, 320),
+    "d2": (320, WIDTH),
+    "p3": (320, WIDTH),
+    "d3": (WIDTH, WIDTH),
+}
+"""What the package has as float32, in the order in which it is laid out: the matrices as int8, of which
+they were made, with the scale of each before them; the table of bytes comes behind them."""
 
-LAID_OUT_SHA256 = "6181b9cd8b3bd4d7e4eaeb8e039915ed4f1ec95d0697b7c27a2757e2d10fff39"
+LAID_OUT_SHA256 = "ff6bd63fdcd799928e61581454d99e88ee2970db483d44901126bab137220a27"
 """Of the file as it is laid out here, which is the same on every machine."""
 
 _WAIT = 60.0
 """Seconds to wait for another process that lays the weights out, which takes it one or two."""
 
-Weights = dict[str, NDArray[Any]]
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The encoder's arrays by the names that they have in the package."""
+
+    floats: dict[str, Floats]
+    linear: dict[str, Linear]
+    table: NDArray[np.uint8]
 
 
 def load_weights(folder: Path) -> Weights:
@@ -108,10 +119,8 @@ def _lay_out(file: Path) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _write(out: BinaryIO) -> None:
@@ -130,25 +139,31 @@ def _write(out: BinaryIO) -> None:
 
 def _blocks(archive: Any) -> Iterator[bytes]:
     """Yield the bytes of every array, in order; one at a time, as all together are large."""
-    joined = {"projection": "proj", "projection_bias": "proj_b", "projection_gain": "ln_g"}
-    joined["projection_shift"] = "ln_b"
-    for name, shape in _SHAPES.items():
-        if name in joined:
-            parts = [archive[f"{joined[name]}{order}"] for order in ORDERS]
-            array = np.concatenate(parts, axis=-1)
-        else:
-            array = archive[name]
-        yield array.reshape(shape).astype("<f4").tobytes()
+    for name, shape in _FLOATS.items():
+        yield archive[name].reshape(shape).astype("<f4").tobytes()
+    matrices = {name: archive[name].reshape(shape) for name, shape in _MATRICES.items()}
+    scales = [np.abs(matrix).max() / np.float32(127) for matrix in matrices.values()]
+    yield np.array(scales, "<f4").tobytes()
+    for matrix, scale in zip(matrices.values(), scales, strict=True):
+        yield np.rint(matrix / scale).astype(np.int8).tobytes()
     for number in range(1, CHUNKS + 1):
-        yield archive[f"q{number}"].reshape(CHUNK_ROWS, WIDTH).astype("u1").tobytes()
+        yield archive[f"q{number}"].reshape(CHUNK_ROWS, WIDTH).astype(np.uint8).tobytes()
 
 
 def _views(data: Any) -> Weights:
     """Return the arrays in the bytes of the file as it is laid out."""
-    weights: Weights = {}
     at = 0
-    for name, shape in _SHAPES.items():
-        weights[name] = np.frombuffer(data, "<f4", math.prod(shape), at).reshape(shape)
-        at += weights[name].nbytes
-    weights["table"] = np.frombuffer(data, np.uint8, -1, at).reshape(CHUNKS * CHUNK_ROWS, WIDTH)
-    return weights
+
+    def view(kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        nonlocal at
+        array: NDArray[Any] = np.frombuffer(data, kind, math.prod(shape), at).reshape(shape)
+        at += array.nbytes
+        return array
+
+    floats = {name: view("<f4", shape) for name, shape in _FLOATS.items()}
+    scales = view("<f4", (len(_MATRICES),))
+    linear = {
+        name: Linear((view("i1", shape),), np.full((1, shape[1]), scale), np.zeros(1, np.float32))
+        for (name, shape), scale in zip(_MATRICES.items(), scales, strict=True)
+    }
+    return Weights(floats, linear, view("u1", (CHUNKS * CHUNK_ROWS, WIDTH)))
