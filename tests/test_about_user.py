@@ -329,6 +329,8 @@ def test_a_memory_that_is_named_comes_first_in_its_newest_version(
         return match.memory.content, match.relevance
 
     assert first(f"memory #{tea}") == ("Tea is green.", 1)
+    both = home.memories.recall(f"memories {tea} and {coffee}").matches[:2]
+    assert {match.memory.id for match in both} == {tea, coffee}
     assert first(f"What does memory #{coffee} say?") == ("Coffee is black.", 1)
     home.memories.remember([NewMemory("Tea is brown.")], replaces=[tea])
     assert first(f"memory #{tea}") == ("Tea is brown.", 1)
