@@ -10,9 +10,9 @@ SoulkeepError
 ├── UnknownArgumentError
 ├── StoreError            StoreBusyError · StoreNotWritableError · StoreFullError · OwnerGoneError ·
 │                         PurgeUnfinishedError · NotAStoreError · StoreGoneError ·
-│                         StoreReplacedError · StoreCorruptError · SchemaTooNewError ·
-│                         EmbedderMismatchError · BackupDamagedError · BackupsBusyError ·
-│                         NotMigratedError
+│                         StoreReplacedError · StoreOverwrittenError · StoreCorruptError ·
+│                         SchemaTooNewError · EmbedderMismatchError · BackupDamagedError ·
+│                         BackupsBusyError · NotMigratedError
 ├── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
 └── DocumentError         HomeGoneError · DocumentChangedError · DocumentTooLongError
 
@@ -55,6 +55,7 @@ from soulkeep.errors.stores import (
     StoreFullError,
     StoreGoneError,
     StoreNotWritableError,
+    StoreOverwrittenError,
     StoreReplacedError,
 )
 from soulkeep.errors.texts import (
@@ -109,6 +110,7 @@ __all__ = [
     "StoreFullError",
     "StoreGoneError",
     "StoreNotWritableError",
+    "StoreOverwrittenError",
     "StoreReplacedError",
     "ThreadNotFoundError",
     "UndoConflictError",

@@ -110,6 +110,22 @@ class StoreReplacedError(StoreError):
         )
 
 
+class StoreOverwrittenError(StoreError):
+    """Something else was written into the file while it was open; `log` is kept beside it."""
+
+    def __init__(self, path: Path, found: str, log: Path | None, backup: str | None) -> None:
+        self.found = found
+        self.log = log
+        self.backup = backup
+        keep = f"leave {log}, which holds the latest changes, beside it, and " if log else ""
+        restore = f"run `soulkeep restore {backup}`" if backup else "put the former file or a copy back"
+        super().__init__(
+            path,
+            f"something else was written over the store, it is {found} now, and nothing was changed",
+            f"{keep}{restore}, or move all of it away to begin anew",
+        )
+
+
 class StoreCorruptError(StoreError):
     """SQLite cannot read the file."""
 

@@ -11,7 +11,15 @@ from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptE
 from soulkeep.progress import tell
 from soulkeep.repository.checks import SOURCES
 from soulkeep.repository.connection import BUSY_TIMEOUT_S, Database
-from soulkeep.repository.files import APPLICATION_ID, create_file, store_identity
+from soulkeep.repository.files import create_file, set_aside_foreign_log, store_identity
+from soulkeep.repository.header import (
+    APPLICATION_ID,
+    Header,
+    log_of,
+    overwritten,
+    size_of,
+    stored_header,
+)
 from soulkeep.repository.refusals import translated
 from soulkeep.repository.schema import STEPS
 
@@ -168,7 +176,17 @@ def replacing(store: Path, copy: Path) -> Iterator[None]:
             target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
+def holds_database(store: Path) -> bool:
+    """Whether there is a file that begins as a store does; a log that is not its own is set aside."""
+    if not store.exists() or not isinstance(stored_header(store), Header):
+        return False
+    set_aside_foreign_log(store)
+    return True
+
+
 def _opened(path: Path) -> apsw.Connection:
+    if not size_of(path) and size_of(log_of(path)):
+        raise overwritten(path, "empty")  # SQLite would delete the log
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
     return connection

@@ -14,6 +14,7 @@ from soulkeep.errors import (
     HALF_A_PAIR,
     IdTooLargeError,
     InvalidInputError,
+    StoreError,
     StoreFullError,
     StoreGoneError,
 )
@@ -22,8 +23,10 @@ from soulkeep.repository.files import (
     create_file,
     recognise,
     require_same_store,
+    set_aside_foreign_log,
     store_identity,
 )
+from soulkeep.repository.main_file import MainFile
 from soulkeep.repository.readers import open_to_read
 from soulkeep.repository.refusals import is_for_want_of_room, translated
 
@@ -60,6 +63,7 @@ class Database:
         self._known: tuple[str | None, int] = (None, 0)
         create_file(path)
         recognise(path)
+        set_aside_foreign_log(path)
         with translated(path):
             self._open()
 
@@ -74,6 +78,7 @@ class Database:
             load_vectors(self._connection)
         self._is_open = True
         self._files = OpenFiles(self.path)
+        self._main = MainFile(self.path, self._connection, self._known[0])
 
     def _open_to_write(self) -> None:
         with ExitStack() as on_failure:
@@ -86,6 +91,7 @@ class Database:
         """Note which store this is, so that only a copy of it can come in its place."""
         with self._lock, translated(self.path):
             self._known = store_identity(self._connection)
+            self._main.store_id = self._known[0]
 
     def _ready(self, *, to_write: bool = False) -> apsw.Connection:
         """Return the connection, opened anew where another file has come in the store's place.
@@ -95,12 +101,13 @@ class Database:
         Raises:
             StoreGoneError: There is no file; what is written would be lost with the one that is open.
             StoreFullError: It is to be written, and the disk is still full.
+            StoreOverwrittenError: Something else was written into the file.
             StoreError: What stands there is no copy of this store.
         """
         if self.only_reads and self._is_open and self._files.store_stands:
             return self._ready_where_full(to_write=to_write)
         if self._is_open and not self._connection.in_transaction and not self._stands(to_write=to_write):
-            self._leave()
+            self._follow(to_write=to_write)
         if not self._is_open and not self._is_closed:
             require_same_store(self.path, self._known)
             self._open()
@@ -110,8 +117,9 @@ class Database:
     def _ready_where_full(self, *, to_write: bool) -> apsw.Connection:
         """Return a connection that only reads, or one that writes where there is room again."""
         if not self._connection.in_transaction and (to_write or self._files.were_written):
-            self._is_open = False
-            self._connection.close()
+            self._let_go()
+            recognise(self.path)
+            set_aside_foreign_log(self.path)
             self._open()
             self.generation += 1
         if to_write and self.only_reads:
@@ -119,29 +127,54 @@ class Database:
         return self._connection
 
     def _stands(self, *, to_write: bool) -> bool:
-        return self._files.store_stands and (self._files.log_stands or not to_write)
+        return self._main.is_untouched and (self._files.log_stands or not to_write)
 
-    def _leave(self) -> None:
-        """Let go of a file that is no longer at the path, complete where it is now."""
+    def _follow(self, *, to_write: bool) -> None:
+        """Take note of a checkpoint, or let go of a file that is no longer the one that was open."""
+        if not self._files.store_stands:
+            self._leave(has_log=self._main.is_plausible)
+        elif self._files.has_other_log:
+            self._leave(has_log=True)
+        elif not self._main.holds_the_store():
+            self._leave(has_log=False)
+        elif to_write and not self._files.log_stands:
+            self._leave(has_log=True)
+
+    def _keep_up(self) -> None:
+        if not (self.only_reads or self._connection.in_transaction):
+            self._main.keep_up()
+
+    def _leave(self, *, has_log: bool) -> None:
+        """Let go of the file, once it has taken in its log; one that is not its own is kept aside."""
         connection, files = self._connection, self._files
         # Closing would remove the log at the path by its name, whosever that is by now.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        if not (files.store_stands and files.has_other_log):
+        if not has_log:
+            files.set_log_aside()
+        elif not (files.store_stands and files.has_other_log):
             with suppress(apsw.Error):
                 in_log, in_file = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
                 if in_log == in_file and not files.store_stands:
                     files.remove_log()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._is_open = False
-        connection.close()
+        self._connection.close()
+        self._main.close()
 
     def _require_files(self) -> None:
         """Refuse to commit what would be lost with a file that nobody can reach any more.
 
         Raises:
             StoreGoneError: The store or its log was moved or deleted a moment ago.
+            StoreOverwrittenError: Something else was written into the store a moment ago.
         """
-        if not self._stands(to_write=True):
+        if self._stands(to_write=True):
+            return
+        if not (self._files.store_stands and self._files.log_stands):
             raise StoreGoneError(self.path)
+        self._main.require_plausible()
 
     def _configure(self) -> None:
         connection = self._connection
@@ -216,6 +249,7 @@ class Database:
         """
         with self._lock, translated(self.path):
             connection = self._ready()
+            self._keep_up()
             return self.generation, connection.pragma("data_version"), connection.total_changes()
 
     @property
@@ -236,6 +270,7 @@ class Database:
             StoreFullError: The disk is full.
             StoreGoneError: The store was moved or deleted.
             StoreReplacedError: Another store stands in its place.
+            StoreOverwrittenError: Something else was written into the store.
         """
         with self._lock, translated(self.path):
             self._ready(to_write=True)
@@ -247,6 +282,7 @@ class Database:
                 yield
                 self._require_files()
                 self._connection.execute("COMMIT")
+                self._keep_up()
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -299,10 +335,20 @@ class Database:
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         with self._lock:
-            if self._is_open and not self._stands(to_write=True):
-                self._leave()
-            self._is_open, self._is_closed = False, True
-            self._connection.close()
+            self._is_closed = True
+            if not self._is_open:
+                return
+            try:
+                with translated(self.path):
+                    if not self._stands(to_write=True):
+                        self._follow(to_write=True)
+            except StoreError:  # what is in the log may be all that is left
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                if self._main.is_another_store:
+                    self._files.set_log_aside()
+            finally:
+                if self._is_open:
+                    self._let_go()
 
 
 def load_vectors(connection: apsw.Connection) -> None:

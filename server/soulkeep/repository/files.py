@@ -1,6 +1,7 @@
 """The store's file on the disk: made, recognised, and whether it is still the one that is open."""
 
 import os
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from soulkeep.errors import (
     StoreNotWritableError,
     StoreReplacedError,
 )
-
-APPLICATION_ID = 0x534B4550
-"""Marks the file as ours in SQLite's header: "SKEP" in ASCII."""
-
-_HEADER = b"SQLite format 3\0"
+from soulkeep.repository.header import (
+    BACKUPS_FOLDER,
+    HEADER_SIZE,
+    Header,
+    log_of,
+    overwritten,
+    parse_header,
+    size_of,
+    stored_header,
+)
 
 _Identity = tuple[int, int] | None
 
@@ -57,6 +63,11 @@ class OpenFiles:
         status = [Path(path).stat() for path in (self._path, self._log_path) if os.path.lexists(path)]
         return [(each.st_mtime_ns, each.st_size) for each in status]
 
+    def set_log_aside(self) -> None:
+        """Keep the log that is open where SQLite does not apply it to what came in the store's place."""
+        if self.log_stands and size_of(log_of(Path(self._path))):
+            set_log_aside(Path(self._path))
+
     def remove_log(self) -> None:
         """Remove the log that is open; SQLite would apply it to whatever comes in the store's place."""
         if self.log_stands:
@@ -92,18 +103,53 @@ def create_file(path: Path) -> None:
 def recognise(path: Path) -> None:
     """Refuse a file that is not ours before SQLite touches it.
 
-    The fields are those of https://www.sqlite.org/fileformat.html#the_database_header. A new store
-    whose first transaction is still in the write-ahead log has one page and no application id.
+    Raises:
+        NotAStoreError: It is something else.
+        StoreOverwrittenError: It is empty and has a log, which SQLite would delete.
     """
+    log_size = size_of(log_of(path))
     with path.open("rb") as file:
-        header = file.read(100)
-    if not header:
+        found = parse_header(file.read(HEADER_SIZE))
+    if found == "empty":
+        if log_size:
+            raise overwritten(path, found)
+    elif isinstance(found, str):
+        raise NotAStoreError(path, found)
+
+
+def set_aside_foreign_log(path: Path) -> None:
+    """Set the log aside that a store has beside it which was made without one, as backups are.
+
+    SQLite would write what is in it into the store.
+    """
+    seen = _identity(str(log_of(path)), None)  # before the header: who makes a store makes that first
+    if seen is None or not size_of(log_of(path)):
         return
-    if len(header) < 100 or not header.startswith(_HEADER):
-        raise NotAStoreError(path, "no SQLite database")
-    pages, application_id = (int.from_bytes(header[at : at + 4]) for at in (28, 68))
-    if application_id != APPLICATION_ID and (application_id or pages > 1):
-        raise NotAStoreError(path, "another program's SQLite database")
+    found = stored_header(path)
+    if (
+        isinstance(found, Header)
+        and not found.in_wal_mode
+        and seen == _identity(str(log_of(path)), None)
+    ):
+        set_log_aside(path)
+
+
+def set_log_aside(store: Path) -> None:
+    """Move the log of what was in a store before to a folder among the backups, where it is kept.
+
+    Raises:
+        StoreNotWritableError: It cannot be moved.
+    """
+    backups, number = store.parent / BACKUPS_FOLDER, 1
+    while (folder := backups / f"log-of-overwritten-store-{number}").exists():
+        number += 1
+    log = log_of(store)
+    try:
+        make_folder(folder, parents=True)
+        shutil.move(log, folder / log.name)
+    except OSError as error:
+        raise StoreNotWritableError(log, error.strerror or "refused") from error
+    Path(f"{store}-shm").unlink(missing_ok=True)
 
 
 def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
@@ -123,6 +169,7 @@ def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
         raise StoreGoneError(path) from None
     except OSError as error:
         raise StoreNotWritableError(path, error.strerror or "refused") from error
+    set_aside_foreign_log(path)
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
         if store_identity(connection) != known:
             raise StoreReplacedError(path)

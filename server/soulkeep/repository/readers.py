@@ -5,6 +5,8 @@ from pathlib import Path
 
 import apsw
 
+from soulkeep.repository.header import Header, log_of, size_of, stored_header
+
 
 def open_to_read(path: Path) -> apsw.Connection:
     """Open a store's file without writing into it or its folder.
@@ -12,8 +14,9 @@ def open_to_read(path: Path) -> apsw.Connection:
     Raises:
         apsw.Error: SQLite cannot read it without.
     """
-    # Without anything in a log nobody has written, and SQLite need not make one to read the file.
-    if not size_of(path.with_name(f"{path.name}-wal")):
+    # Without anything in its log nobody has written, and SQLite need not make one to read the file.
+    header = stored_header(path)
+    if not (isinstance(header, Header) and header.in_wal_mode and size_of(log_of(path))):
         return _open(path, "mode=ro&immutable=1")
     try:
         return _open(path, "mode=ro")
@@ -35,11 +38,3 @@ def _open(path: Path, how: str, *pragmas: str) -> apsw.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema")  # what cannot be read fails here
         on_failure.pop_all()
     return connection
-
-
-def size_of(path: Path) -> int:
-    """Return how many bytes a file has; 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

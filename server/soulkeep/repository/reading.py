@@ -39,6 +39,9 @@ class ReadOnlyDatabase(Database):
     def _ready(self, *, to_write: bool = False) -> apsw.Connection:
         return self._connection
 
+    def _keep_up(self) -> None:
+        """Nothing of this file changes."""
+
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """Refuse to write.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from soulkeep.errors import NotAStoreError, SchemaTooNewError
 from soulkeep.repository.connection import Database
-from soulkeep.repository.files import APPLICATION_ID
+from soulkeep.repository.header import APPLICATION_ID
 
 THREADS = """
 CREATE TABLE threads (

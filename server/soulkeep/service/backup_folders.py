@@ -16,7 +16,6 @@ from soulkeep.documents.files import write_new
 from soulkeep.errors import BackupDamagedError, BackupsBusyError, StoreError
 from soulkeep.records import Backup
 
-FOLDER = "backups"
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 60.0
 

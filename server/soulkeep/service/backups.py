@@ -23,9 +23,9 @@ from soulkeep.models import Clock, timestamp
 from soulkeep.progress import tell
 from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
-from soulkeep.repository.backups import examine, fit, replacing, seal, snapshot
+from soulkeep.repository.backups import examine, fit, holds_database, replacing, seal, snapshot
+from soulkeep.repository.header import BACKUPS_FOLDER
 from soulkeep.service.backup_folders import (
-    FOLDER,
     MANIFEST,
     copy_file,
     copy_folder,
@@ -59,7 +59,7 @@ class Backups:
     """Makes, lists and restores the backups of one home; needs no open store."""
 
     def __init__(self, store: Path, documents: Documents, clock: Clock, keep: int) -> None:
-        self.folder = documents.home / FOLDER
+        self.folder = documents.home / BACKUPS_FOLDER
         self._store = store
         self._documents = documents
         self._clock = clock
@@ -215,14 +215,17 @@ class Backups:
         backup = self.find(wanted)
         with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
             copy = self._stage(backup, stage / "backup")
+            has_store = holds_database(self._store)
+            damaged = None if has_store else self._begin_anew()
+            fit(copy, self._store)
             with (
                 locked(self._documents.home),
                 closing(Repository(copy, days=self._days)) as staged,
                 ExitStack() as undo,
             ):
                 with replacing(self._store, copy):
-                    restored = self._keep_present(backup)
-                    self._continue(staged, backup)
+                    restored = self._keep_present(backup, damaged)
+                    self._continue(staged, backup, has_former=has_store)
                     self._replace_documents(copy.parent, restored, undo)
                 undo.pop_all()
             self._drop_surplus(backup.id)
@@ -280,7 +283,7 @@ class Backups:
                 (self.folder / backup.id).rename(path / backup.id)
 
     def _stage(self, backup: Backup, path: Path) -> Path:
-        """Return a verified copy of a backup's store that fits into the place of the present one."""
+        """Return a verified copy of a backup's store."""
         original, copy = self.folder / backup.id, path / self._store.name
         tell("Checking the backup")
         verify_files(original)
@@ -289,12 +292,20 @@ class Backups:
             raise BackupDamagedError(original, "its counts are not those of its manifest")
         tell("Copying the backup")
         copy_folder(original, path)
-        if not self._store.exists():
-            Repository(self._store).close()
-        fit(copy, self._store)
         return copy
 
-    def _keep_present(self, backup: Backup) -> Restored:
+    def _begin_anew(self) -> tuple[Path, tuple[str, ...]] | None:
+        """Begin a store where there is none, or something else, which is kept; return where, if so."""
+        files = [self._store.with_name(self._store.name + suffix) for suffix in ("-wal", "-shm", "")]
+        kept = self._keep_damaged() if any(file.exists() for file in files) else None
+        for file in files:
+            file.unlink(missing_ok=True)
+        Repository(self._store).close()
+        return kept
+
+    def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
+        if damaged:
+            return Restored(backup, None, *damaged)
         label = "before-restore"
         try:
             former, kept = self._make(label, automatic=True, lock=nullcontext())
@@ -315,9 +326,10 @@ class Backups:
             now = timestamp(self._clock())
             return put_in_place(path, self.folder, now, "damaged"), tuple(left_out)
 
-    def _continue(self, staged: Repository, backup: Backup) -> None:
-        """Let the restored store go on where the present one ends, and remember the restore."""
-        staged.continue_ids_of(self._store)
+    def _continue(self, staged: Repository, backup: Backup, *, has_former: bool) -> None:
+        """Let the restored store go on where the former one ends, and remember the restore."""
+        if has_former:
+            staged.continue_ids_of(self._store)
         sessions = Sessions(staged, self._clock)
         with staged.transaction():
             sessions.audit(sessions.current(), "store.restored", {"backup": backup.id})

@@ -11,7 +11,7 @@ from soulkeep.documents import DOCUMENTS
 from soulkeep.models import Clock, timestamp
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository import Repository
-from soulkeep.service.backup_folders import FOLDER
+from soulkeep.repository.header import BACKUPS_FOLDER
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
 
@@ -102,7 +102,7 @@ def _sizes(store: Path) -> dict[str, int]:
 
 def _kind(first: str, store: str) -> str | None:
     """Return what a file belongs to whose path in the home begins so; None for what is the user's."""
-    if first == FOLDER or first.startswith(f"{store}."):
+    if first == BACKUPS_FOLDER or first.startswith(f"{store}."):
         return "backups"
     if first.startswith(store):
         return "store"
