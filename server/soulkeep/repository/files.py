@@ -1,5 +1,6 @@
 """The store's file on the disk: made, recognised, and whether it is still the one that is open."""
 
+import logging
 import os
 import shutil
 from contextlib import closing
@@ -19,11 +20,14 @@ from soulkeep.repository.header import (
     HEADER_SIZE,
     Header,
     log_of,
+    newest_backup,
     overwritten,
     parse_header,
     size_of,
     stored_header,
 )
+
+_log = logging.getLogger(__name__)
 
 _Identity = tuple[int, int] | None
 
@@ -105,15 +109,15 @@ def recognise(path: Path) -> None:
 
     Raises:
         NotAStoreError: It is something else.
-        StoreOverwrittenError: It is empty and has a log, which SQLite would delete.
+        StoreOverwrittenError: So it is, and there is a log or a backup of a store that was there.
     """
     log_size = size_of(log_of(path))
     with path.open("rb") as file:
         found = parse_header(file.read(HEADER_SIZE))
-    if found == "empty":
-        if log_size:
-            raise overwritten(path, found)
-    elif isinstance(found, str):
+    # SQLite would delete the log of an empty file.
+    if isinstance(found, str) and (log_size or (found != "empty" and newest_backup(path))):
+        raise overwritten(path, found)
+    if isinstance(found, str) and found != "empty":
         raise NotAStoreError(path, found)
 
 
@@ -150,6 +154,11 @@ def set_log_aside(store: Path) -> None:
     except OSError as error:
         raise StoreNotWritableError(log, error.strerror or "refused") from error
     Path(f"{store}-shm").unlink(missing_ok=True)
+    _log.warning(
+        "%s was written over; changes of the former store that were not in its file yet are kept in %s",
+        store,
+        folder,
+    )
 
 
 def require_same_store(path: Path, known: tuple[str | None, int]) -> None:

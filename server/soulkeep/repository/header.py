@@ -93,12 +93,13 @@ def log_of(store: Path) -> Path:
     return store.with_name(f"{store.name}-wal")
 
 
+def newest_backup(store: Path) -> str | None:
+    """Return the id of the newest backup beside a store; their names begin with their dates."""
+    manifests = (store.parent / BACKUPS_FOLDER).glob("[!.]*/manifest.json")
+    return max((path.parent.name for path in manifests), default=None)
+
+
 def overwritten(store: Path, found: str) -> StoreOverwrittenError:
     """Return the error that says what is in a store's place, and what there is to bring it back."""
-    backups = sorted(
-        path.parent.name for path in (store.parent / BACKUPS_FOLDER).glob("[!.]*/manifest.json")
-    )
     log = log_of(store)
-    return StoreOverwrittenError(
-        store, found, log if size_of(log) else None, backups[-1] if backups else None
-    )
+    return StoreOverwrittenError(store, found, log if size_of(log) else None, newest_backup(store))

@@ -4,6 +4,7 @@ SQLite itself does not notice: it goes on with the pages that it has read and th
 """
 
 import os
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from soulkeep.repository.header import Header, log_of, opened_raw, overwritten, 
 _Stamp = tuple[int, ...] | None
 
 _ANOTHER_STORE = "another store"
+
+_CHECKPOINT_LOOKS, _CHECKPOINT_LOOK_S = 10, 0.03
+"""How often and in which steps a checkpoint is waited for, before all of the file is read."""
 
 
 class MainFile:
@@ -80,7 +84,7 @@ class MainFile:
             return True
         if stamp != self._refused:
             header = read_header(self._file)
-            if self._was_checkpointed(header) or self._is_continued(header):
+            if self._is_explained(header) or self._is_continued(header):
                 self._note(stamp)
                 return True
             self._found = self._describe()
@@ -127,6 +131,16 @@ class MainFile:
         if isinstance(seen, str) or isinstance(now, str) or not now.in_wal_mode:
             return False
         return now.change_counter >= seen.change_counter and now.page_size == seen.page_size
+
+    def _is_explained(self, header: bytes) -> bool:
+        """Whether there was a checkpoint; waits for one of another process that may be at work."""
+        looks = _CHECKPOINT_LOOKS if self._follows(header) else 0
+        while not self._was_checkpointed(read_header(self._file)):
+            if not looks:
+                return False
+            looks -= 1
+            time.sleep(_CHECKPOINT_LOOK_S)
+        return True
 
     def _was_checkpointed(self, header: bytes) -> bool:
         """Whether the log tells of a checkpoint since then, and the file is as one leaves it."""
