@@ -648,7 +648,7 @@ def test_check_finds_vectors_in_a_store_whose_memories_should_have_none(home: Ho
 def test_a_file_on_which_opening_fails_half_way_is_not_kept_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soulkeep.repository.connection._vec_library", lambda: str(tmp_path / "no"))
+    monkeypatch.setattr("soulkeep.repository.extension._vec_library", lambda: str(tmp_path / "no"))
 
     with pytest.raises(StoreError):
         Database(tmp_path / "soulkeep.db")

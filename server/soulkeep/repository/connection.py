@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from soulkeep.errors import (
     StoreFullError,
     StoreGoneError,
 )
+from soulkeep.repository.extension import load_vectors
 from soulkeep.repository.files import (
     OpenFiles,
     create_file,
@@ -170,8 +170,6 @@ class Database:
             StoreGoneError: The store or its log was moved or deleted a moment ago.
             StoreOverwrittenError: Something else was written into the store a moment ago.
         """
-        if self._stands(to_write=True):
-            return
         if not (self._files.store_stands and self._files.log_stands):
             raise StoreGoneError(self.path)
         self._main.require_plausible()
@@ -349,18 +347,3 @@ class Database:
             finally:
                 if self._is_open:
                     self._let_go()
-
-
-def load_vectors(connection: apsw.Connection) -> None:
-    """Load sqlite-vec into a connection."""
-    connection.enable_load_extension(True)
-    connection.load_extension(_vec_library())
-    connection.enable_load_extension(False)
-
-
-def _vec_library() -> str:
-    # Importing sqlite_vec would import numpy, so its library is loaded by path.
-    spec = find_spec("sqlite_vec")
-    if spec is None or spec.origin is None:
-        raise ImportError("the package sqlite-vec is not installed")
-    return str(Path(spec.origin).with_name("vec0"))

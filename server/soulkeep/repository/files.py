@@ -27,6 +27,9 @@ from soulkeep.repository.header import (
     stored_header,
 )
 
+_LOOK_TIMEOUT_MS = 5_000
+"""While another process makes a copy its own, nobody else can read it."""
+
 _log = logging.getLogger(__name__)
 
 _Identity = tuple[int, int] | None
@@ -180,6 +183,7 @@ def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
         raise StoreNotWritableError(path, error.strerror or "refused") from error
     set_aside_foreign_log(path)
     with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.set_busy_timeout(_LOOK_TIMEOUT_MS)
         if store_identity(connection) != known:
             raise StoreReplacedError(path)
 

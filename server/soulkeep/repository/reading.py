@@ -8,7 +8,8 @@ from pathlib import Path
 import apsw
 
 from soulkeep.errors import StoreGoneError, StoreNotWritableError
-from soulkeep.repository.connection import Database, load_vectors
+from soulkeep.repository.connection import Database
+from soulkeep.repository.extension import load_vectors
 from soulkeep.repository.files import recognise
 from soulkeep.repository.readers import open_to_read
 from soulkeep.repository.refusals import translated
