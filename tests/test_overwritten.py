@@ -178,15 +178,15 @@ def test_a_file_that_loses_its_end_is_refused(homes: tuple[Home, Home], store: P
             keep(home, "Into nowhere.")
 
 
-def _foreign(make_home: Callable[..., Home], *, sealed: bool) -> bytes:
+def foreign_store(path: Path, *, sealed: bool) -> bytes:
     """The bytes of another store, as a backup of it or its live file has them."""
-    other = make_home("other", embedder="none")
-    keep(other, "Yours.")
-    if sealed:
-        backup = other.backups.make("copy")
-        return read(other.backups.folder / backup.id / STORE_NAME)
-    after_emptying_the_log(other.repository.path)
-    return read(other.repository.path)
+    with closing(open_home(path, embedder="none")) as other:
+        keep(other, "Yours.")
+        if sealed:
+            backup = other.backups.make("copy")
+            return read(other.backups.folder / backup.id / STORE_NAME)
+        after_emptying_the_log(other.repository.path)
+        return read(other.repository.path)
 
 
 @STATES
@@ -195,6 +195,7 @@ def test_another_store_is_refused_and_neither_takes_in_what_is_the_others(
     homes: tuple[Home, Home],
     store: Path,
     make_home: Callable[..., Home],
+    tmp_path: Path,
     state: Callable[[Path], None],
     *,
     sealed: bool,
@@ -204,7 +205,7 @@ def test_another_store_is_refused_and_neither_takes_in_what_is_the_others(
     state(store)
     keep(one, "After the checkpoint.")
     assert contents(one) == contents(other)
-    foreign, former = _foreign(make_home, sealed=sealed), read(store)
+    foreign, former = foreign_store(tmp_path / "other", sealed=sealed), read(store)
     overwrite(store, foreign)
 
     for home in homes:
