@@ -136,13 +136,19 @@ def test_vectors_of_two_embedders_never_meet(make_home: MakeHome) -> None:
     keep(home, "The ferry returns at noon.")
     receipt = home.memories.remember([NewMemory("A ferry sank.")])[0]
 
-    assert home.memories.recall("ferry").mode == "lexical"
-    assert [s.similarity for s in receipt.similar or ()] == [None] * len(receipt.similar or ())
-    assert vectors(home) == {1}
+    assert home.memories.recall("ferry").mode == "hybrid"
+    assert all(s.similarity is not None for s in receipt.similar or ())
+    assert home.repository.vectors.recorded_embedder() == WordLlama.identity
     home.indexes.reindex()
-    assert vectors(home) == {1, 2, 3}
+    receipt = home.memories.remember([NewMemory("A ferry burned.")])[0]
+    assert all(s.similarity is not None for s in receipt.similar or ())
     assert home.repository.vectors.recorded_embedder() == "later:256:unit"
-    assert make_home().memories.recall("ferry").mode == "lexical"
+    assert vectors(home) == {1, 2, 3, 4}
+    other = make_home()
+    receipt = other.memories.remember([NewMemory("A ferry was found.")])[0]
+    assert other.memories.recall("ferry").mode == "lexical"
+    assert [s.similarity for s in receipt.similar or ()] == [None] * len(receipt.similar or ())
+    assert vectors(home) == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(("begun", "served"), [("none", "auto"), ("auto", "none")])

@@ -12,7 +12,7 @@ from soulkeep.errors import (
     MemoryNotFoundError,
     ThreadNotFoundError,
 )
-from soulkeep.models import Memory, NewMemory
+from soulkeep.models import Memory, NewMemory, Vector
 from soulkeep.repository.vectors import padded
 from soulkeep.service.home import Home
 from soulkeep.service.receipts import Receipt
@@ -184,8 +184,8 @@ def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
     table = home.repository.vectors
     original = table.add_vectors
 
-    def failing(memory_ids: list[int], embeddings: list[bytes | None]) -> None:
-        original(memory_ids[:2], embeddings[:2])
+    def failing(memory_ids: list[int], vectors: list[Vector | None]) -> None:
+        original(memory_ids[:2], vectors[:2])
         raise OSError
 
     monkeypatch.setattr(table, "add_vectors", failing)

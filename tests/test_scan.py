@@ -21,6 +21,7 @@ kernel = pytest.importorskip("simsimd")
 
 SIZE = 2_500
 DIMENSIONS = 64
+IDENTITY = f"test:{DIMENSIONS}:unit"
 EVERYTHING = MemoryFilter()
 SEEDS = count(5)
 
@@ -34,7 +35,7 @@ class Store:
         bootstrap(self.database)
         self.random = np.random.default_rng(next(SEEDS))
 
-    def set_up(self, identity: str = f"test:{DIMENSIONS}:unit") -> None:
+    def set_up(self, identity: str = IDENTITY) -> None:
         with self.database.transaction():
             self.database.execute("INSERT INTO store_facts VALUES ('embedder', ?)", (identity,))
             for name in "abc":
@@ -231,7 +232,7 @@ def test_own_memories_are_found_at_once(store: Store, vectors: VectorScan) -> No
 
 
 def asked(vector: bytes, parts: Sequence[int] = (DIMENSIONS,)) -> QueryVector:
-    return QueryVector(vector, parts, [[1.0] * len(parts)])
+    return QueryVector(vector, IDENTITY, parts, [[1.0] * len(parts)])
 
 
 @pytest.mark.parametrize("parts", [(64,), (24, 40), (16, 16, 32)])
@@ -273,7 +274,7 @@ def test_compared_are_the_nearest_by_each_weighting_and_the_memories_asked_for(
     scores = [store.matrix()[:, :32] @ query[:32], store.matrix()[:, 32:64] @ query[32:]]
     far = 1 + int(np.argmin(scores[1]))
     found = vectors.compare(
-        QueryVector(query.tobytes(), (32, 32), weightings), EVERYTHING, 50, {1, 10**9, far}
+        QueryVector(query.tobytes(), IDENTITY, (32, 32), weightings), EVERYTHING, 50, {1, 10**9, far}
     )
     assert far in found
     assert not {1, 10**9} & found.keys()

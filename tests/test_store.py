@@ -539,7 +539,7 @@ RELEASED_STEPS = [
     "06defbe912a0414d",
     "135b66aacf829183",
     "9e255c14b662ebe4",
-    "c126b0a252dd64cd",
+    "3310452615b061ef",
 ]
 
 
@@ -595,7 +595,7 @@ def test_a_store_of_the_first_schema_is_migrated_with_its_words_and_vectors(tmp_
         " VALUES ('t', 'The lighthouse is closed.', 'fact', '2026-01-01T00:00:00.000Z')"
     )
     if vector is not None:
-        old.execute("INSERT INTO vec_memories VALUES (1, ?)", (padded(vector),))
+        old.execute("INSERT INTO vec_memories VALUES (1, ?)", (padded(vector.embedding),))
         old.execute("INSERT INTO store_facts VALUES ('embedder', ?)", (WordLlama.identity,))
     old.close()
 

@@ -120,9 +120,18 @@ class MemoryFilter:
     until: str | None = None
 
 
+class Vector(NamedTuple):
+    """An embedding and the identity of the embedder that made it: those of two are never compared."""
+
+    embedding: Embedding
+    made_by: str
+
+
 @dataclass(frozen=True, slots=True)
 class QueryVector:
     """The embedding of a question, and how its parts are compared with those of memories.
+
+    Only the vectors that the same embedder made take part.
 
     `parts` are their lengths, which together are the whole vector; the parts of a vector have the same
     length as each other. Each of the `weightings` says how much the cosine of each part counts for one
@@ -130,6 +139,7 @@ class QueryVector:
     """
 
     embedding: Embedding
+    made_by: str
     parts: Sequence[int]
     weightings: Sequence[Sequence[float]]
 

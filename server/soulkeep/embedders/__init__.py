@@ -86,6 +86,13 @@ def in_context(own: Embedding, previous: Embedding) -> Embedding:
     return turned
 
 
+def embedder_of(identity: str) -> Embedder | None:
+    """Return the embedder that made vectors of this identity, not yet loaded; None if it is not here."""
+    from soulkeep.embedders.wordllama import WordLlama
+
+    return WordLlama() if identity == WordLlama.identity and find_spec("wordllama") else None
+
+
 def choose_embedder(name: EmbedderName) -> Embedder | None:
     """Return the embedder that the setting names, not yet loaded; None means search by words alone.
 

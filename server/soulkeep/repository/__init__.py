@@ -17,6 +17,7 @@ from soulkeep.repository.frequencies import WordFrequencies
 from soulkeep.repository.ledger import Ledger
 from soulkeep.repository.memories import MemoryTable
 from soulkeep.repository.messages import MessageTable
+from soulkeep.repository.next_vectors import NextVectors
 from soulkeep.repository.prompts import PromptTable
 from soulkeep.repository.reading import ReadOnlyDatabase
 from soulkeep.repository.rewriting import remove_leftover
@@ -57,6 +58,7 @@ class Repository:
             on_failure.callback(self._database.close)
             self.vectors = VectorTable(self._database)
             self.memories = MemoryTable(self._database, self.vectors, days)
+            self.next_vectors = NextVectors(self._database, self.memories, self.vectors)
             self.scan = VectorScan(self._database, self.vectors)
             self.frequencies = WordFrequencies(self._database)
             self.ledger = Ledger(self._database, days)

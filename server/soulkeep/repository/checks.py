@@ -93,6 +93,7 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
             *_foreign_keys(database),
             *_vectors(database, vectors_expected),
             *_lost_vectors(database),
+            *_next_vectors(database),
             *_erasure(database),
         ]
         for index in _FULL_TEXTS:
@@ -183,6 +184,15 @@ def _lost_vectors(database: Database) -> list[Fault]:
         if lost
         else []
     )
+
+
+def _next_vectors(database: Database) -> list[Fault]:
+    """Find vectors of the embedder that the store moves to without a memory."""
+    orphaned = database.execute(
+        "SELECT count(*) FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
+    )[0][0]
+    detail = f"{counted(orphaned, 'vector')} to come {agreeing(orphaned, 'has', 'have')} no memory"
+    return [Fault("vectors", detail, _REINDEX)] if orphaned else []
 
 
 def _held(size: int, validity: bytes, rowids: bytes) -> dict[int, int]:

@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 from soulkeep.days import Days
 from soulkeep.errors import MemoryNotFoundError
-from soulkeep.models import MEMORY_TYPES, Embedding, Memory, MemoryFilter, NewMemory
+from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
 from soulkeep.repository.conditions import WHEN, conditions
 from soulkeep.repository.connection import Database
 from soulkeep.repository.full_text import fts_day, fts_term, fts_text
@@ -32,7 +32,7 @@ class MemoryTable:
     def add_memories(
         self,
         memories: Sequence[NewMemory],
-        embeddings: Sequence[Embedding | None],
+        vectors: Sequence[Vector | None],
         created_at: str,
     ) -> list[int]:
         """Insert memories and their vectors; call inside a transaction. Return their ids.
@@ -65,7 +65,7 @@ class MemoryTable:
             (memory_id, m.content, m.subject, m.occurred_at or m.created_at or created_at)
             for memory_id, m in zip(ids, memories, strict=True)
         )
-        self._vectors.add_vectors(ids, embeddings)
+        self._vectors.add_vectors(ids, vectors)
         return ids
 
     def delete_memories(self, memory_ids: Sequence[int]) -> None:
@@ -307,7 +307,7 @@ class MemoryTable:
         )
         return [Memory._make(row) for row in rows]
 
-    def add_to_indexes(self, memories: Sequence[Memory], embeddings: Sequence[Embedding | None]) -> None:
+    def add_to_indexes(self, memories: Sequence[Memory], vectors: Sequence[Vector | None]) -> None:
         """Index memories that another program added, perhaps with vectors; inside a transaction."""
         self._index((m.id, m.content, m.subject, m.occurred_at) for m in memories)
         known = self._database.execute(
@@ -315,8 +315,8 @@ class MemoryTable:
             (json.dumps([memory.id for memory in memories]),),
         )
         new = {
-            memory.id: embedding
-            for memory, embedding in zip(memories, embeddings, strict=True)
+            memory.id: vector
+            for memory, vector in zip(memories, vectors, strict=True)
             if (memory.id,) not in known
         }
         self._vectors.add_vectors(list(new), list(new.values()))

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 
 from soulkeep.repository.connection import Database
-from soulkeep.repository.schema import MESSAGES_FTS, VEC_MEMORIES, WORDS_FTS
+from soulkeep.repository.schema import (
+    MESSAGES_FTS,
+    NEXT_VECTORS,
+    NEXT_VECTORS_BY_ID,
+    VEC_MEMORIES,
+    WORDS_FTS,
+)
 
 _FULL_TEXT_PARTS = ("config", "data", "docsize", "idx")
 
@@ -19,6 +25,8 @@ def recreate_indexes(database: Database) -> None:
     """Make the search indexes anew and empty, and SQLite's own from their tables; in a transaction."""
     for table, (statement, parts) in _SEARCH_INDEXES.items():
         _drop_index(database, table, parts)
+        database.execute(statement)
+    for statement in ("DROP TABLE IF EXISTS next_vectors", NEXT_VECTORS, NEXT_VECTORS_BY_ID):
         database.execute(statement)
     database.execute("REINDEX")
 

@@ -114,7 +114,8 @@ class VectorScan:
     ) -> dict[int, tuple[float, ...]]:
         """Return the cosines (-1..1) of each part, by id, to about 0.003.
 
-        They are those of the nearest `depth` memories by each weighting, and of those in `also`.
+        They are those of the nearest `depth` memories by each weighting, and of those in `also`: none
+        where the vectors are another embedder's by now.
 
         Raises:
             StoreError: The store cannot be read.
@@ -122,8 +123,10 @@ class VectorScan:
         """
         padded(query.embedding)
         with self._lock:
-            if (codes := self._usable(allowed)) is not None:
-                return codes.compare(query, allowed, depth, list(also))
+            codes = self._usable(allowed)
+            if codes is not None:
+                fits = self._seen.embedder == query.made_by
+                return codes.compare(query, allowed, depth, list(also)) if fits else {}
         near = {i for i, _ in self._table.nearest(query.embedding, allowed, depth)}
         return self._table.compare(query.embedding, query.parts, list(near.union(also)))
 

@@ -2,8 +2,8 @@
 
 Canonical tables hold what the user said: threads, memories, global_prompts, prompt_consents,
 sessions, messages, usage_records, audit_log, changes, former_ids. Derived ones (vec_memories,
-memories_fts, messages_fts) can be rebuilt from them; store_facts, memory_changes, pending_vectors
-and document_states speak of the derived ones.
+memories_fts, messages_fts) can be rebuilt from them; store_facts, memory_changes, pending_vectors,
+next_vectors and document_states speak of the derived ones.
 
 A step never changes once it is released; a new schema is a new step at the end of `STEPS`.
 """
@@ -236,7 +236,7 @@ MESSAGE_WORDS = (MESSAGES_FTS,)
 
 # Step 6: an id that tells a copy of this store from another store; who set the texts of prompts, and
 # whether the user agreed to them; memories that were kept while the embedder of the store was not in
-# use.
+# use; vectors of the embedder that the store moves to, as long as not all are there.
 
 STORE_ID = "INSERT INTO store_facts (name, value) VALUES ('store_id', lower(hex(randomblob(16))))"
 
@@ -253,6 +253,14 @@ CREATE TABLE prompt_consents (
 THREADS_BY_ACTIVITY = "CREATE INDEX threads_by_activity ON threads (last_active_at)"
 
 PENDING_VECTORS = "CREATE TABLE pending_vectors (memory_id INTEGER PRIMARY KEY)"
+
+NEXT_VECTORS = (
+    "CREATE TABLE IF NOT EXISTS next_vectors"
+    " (memory_id INTEGER PRIMARY KEY, content_embedding BLOB NOT NULL)"
+)
+
+# To count them without reading them.
+NEXT_VECTORS_BY_ID = "CREATE INDEX IF NOT EXISTS next_vectors_by_id ON next_vectors (memory_id)"
 
 CHANGED_ROWS_BY_REPLACEMENT = """
 CREATE INDEX changed_rows_by_replacement ON changed_rows (replaced_by) WHERE replaced_by IS NOT NULL"""
@@ -286,6 +294,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
         PENDING_VECTORS,
         CHANGED_ROWS_BY_REPLACEMENT,
         FORMER_IDS,
+        NEXT_VECTORS,
+        NEXT_VECTORS_BY_ID,
     ),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""

@@ -7,9 +7,10 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderMismatchError
-from soulkeep.models import Embedding, MemoryFilter
+from soulkeep.models import Embedding, MemoryFilter, Vector
 from soulkeep.repository.conditions import conditions
 from soulkeep.repository.connection import Database
+from soulkeep.repository.schema import VEC_MEMORIES
 
 DIMENSIONS = 1536
 """The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
@@ -27,24 +28,29 @@ class VectorTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
+    def add_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
         """Insert the vectors of memories that have none; inside a transaction.
 
-        Those without one, where others have theirs, wait for the embedder of the others.
+        The first ones say whose vectors the store holds. Those without one of that embedder, where
+        others have theirs, wait for it.
 
         Raises:
             DimensionMismatchError: An embedding is wider than the store.
             EmbedderError: An embedding is not a unit vector.
         """
+        for made_by in dict.fromkeys(vector.made_by for vector in vectors if vector is not None):
+            self.claim_embedder(made_by)
+        recorded = self.recorded_embedder()
+        fitting = {
+            memory_id: vector.embedding
+            for memory_id, vector in zip(memory_ids, vectors, strict=True)
+            if vector is not None and vector.made_by == recorded
+        }
         self._database.execute_many(
             "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
-            (
-                (memory_id, padded(embedding))
-                for memory_id, embedding in zip(memory_ids, embeddings, strict=True)
-                if embedding is not None
-            ),
+            ((memory_id, padded(embedding)) for memory_id, embedding in fitting.items()),
         )
-        missing = [i for i, one in zip(memory_ids, embeddings, strict=True) if one is None]
+        missing = [memory_id for memory_id in memory_ids if memory_id not in fitting]
         if missing and self.has_vectors:
             self._database.execute_many(
                 "INSERT OR IGNORE INTO pending_vectors (memory_id) VALUES (?)", ((i,) for i in missing)
@@ -55,10 +61,10 @@ class VectorTable:
         rows = self._database.execute("SELECT memory_id FROM pending_vectors LIMIT ?", (limit,))
         return [row[0] for row in rows]
 
-    def add_pending(self, embeddings: Mapping[int, Embedding | None], waiting: Sequence[int]) -> None:
+    def add_pending(self, vectors: Mapping[int, Vector | None], waiting: Sequence[int]) -> None:
         """Give memories that waited their vectors; who is gone waits no more; inside a transaction."""
-        self.replace_vectors(list(embeddings), list(embeddings.values()))
         self._forget_pending(waiting)
+        self.replace_vectors(list(vectors), list(vectors.values()))
 
     def _forget_pending(self, memory_ids: Sequence[int]) -> None:
         self._database.execute_many(
@@ -108,12 +114,15 @@ class VectorTable:
             "DELETE FROM vec_memories WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
         )
         self._forget_pending(memory_ids)
+        self._database.execute_many(
+            "DELETE FROM next_vectors WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
+        )
         self.note_changes(memory_ids)
 
-    def replace_vectors(self, memory_ids: Sequence[int], embeddings: Sequence[Embedding | None]) -> None:
+    def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
         """Put other vectors in the place of those of these memories; inside a transaction."""
         self.delete_vectors(memory_ids)
-        self.add_vectors(memory_ids, embeddings)
+        self.add_vectors(memory_ids, vectors)
 
     def note_changes(self, memory_ids: Sequence[int]) -> None:
         """Tell processes that hold copies of vectors which ones are to be read again.
@@ -153,19 +162,17 @@ class VectorTable:
         if recorded not in (None, identity):
             raise EmbedderMismatchError(self._database.path, str(recorded), identity)
 
-    def claim_embedder(self, identity: str) -> bool:
-        """Record whose vectors the store holds, on the first memory; inside a transaction.
-
-        Return whether they are this embedder's: another one's must not stand beside them.
-        """
+    def claim_embedder(self, identity: str) -> None:
+        """Record whose vectors the store holds, on the first memory; inside a transaction."""
         self._database.execute(
             "INSERT OR IGNORE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
-        return self.recorded_embedder() == identity
 
     def reset_vectors(self, identity: str) -> None:
         """Delete every vector and record another embedder; inside a transaction."""
-        self._database.execute("DELETE FROM vec_memories")
+        # To make the table anew is quicker than to delete each vector, and leaves no gaps.
+        self._database.execute("DROP TABLE vec_memories")
+        self._database.execute(VEC_MEMORIES)
         self._database.execute("DELETE FROM pending_vectors")
         self._database.execute("DELETE FROM memory_changes")
         self._database.execute("INSERT INTO memory_changes (memory_id) SELECT id FROM memories")
@@ -176,10 +183,26 @@ class VectorTable:
 
 
 def padded(embedding: Embedding) -> bytes:
-    """Pad a unit vector with zeros to the width of vec_memories: 1536 float32, little-endian.
+    """Check a vector, and pad it with zeros to the width of vec_memories: 1536 float32, little-endian.
 
     Raises:
         DimensionMismatchError: It is wider than that.
+        EmbedderError: It is not a unit vector.
+    """
+    require_unit(embedding)
+    return widened(embedding)
+
+
+def widened(embedding: Embedding) -> bytes:
+    """Pad a vector that was checked with zeros to the width of vec_memories."""
+    return embedding.ljust(4 * DIMENSIONS, b"\0")
+
+
+def require_unit(embedding: Embedding) -> None:
+    """Check that vec_memories can hold a vector.
+
+    Raises:
+        DimensionMismatchError: It is too wide.
         EmbedderError: Its length is not 1. A zero vector would come first in every search, and one
             with NaN nowhere, without an error from sqlite-vec.
     """
@@ -192,4 +215,3 @@ def padded(embedding: Embedding) -> bytes:
         raise EmbedderError(
             f"An embedding has length {norm}, not 1; report this as a fault of its embedder."
         )
-    return embedding + bytes(4 * (DIMENSIONS - dimensions))

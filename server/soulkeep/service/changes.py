@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
 from soulkeep.errors import InvalidInputError, UndoConflictError
-from soulkeep.models import Change, ChangedRow, Embedding, Image, Memory, RowKind, Session
+from soulkeep.models import Change, ChangedRow, Image, Memory, RowKind, Session, Vector
 from soulkeep.repository.changes import digest
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
@@ -232,12 +232,12 @@ class Changes(ChangeLog):
         ]
         return recorder
 
-    def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Embedding | None]:
+    def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Vector | None]:
         """Embed memories as they will stand in the store."""
         _, vectors = self._indexes.embed_stored(memories, session)
         return vectors
 
-    def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[str, Embedding | None]:
+    def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[str, Vector | None]:
         """Embed the memories that come back, before the store is locked."""
         back = [row for row in rows if row.kind == "memories" and row.before is not None]
         if not back:
@@ -246,7 +246,7 @@ class Changes(ChangeLog):
         return {digest(row.before) or "": vector for row, vector in zip(back, vectors, strict=True)}
 
     def _put_back(
-        self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[str, Embedding | None]
+        self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[str, Vector | None]
     ) -> None:
         if row.kind == "documents":
             return  # the files are written after all rows

@@ -210,9 +210,9 @@ class DocumentIndex:
         """Write the entries that came and went; those of a long document in several transactions."""
         part = f"part {secrets.token_hex(8)}"
         for page, is_last in _pages(added):
-            embeddings: Vectors = ()
+            vectors: Vectors = ()
             if page:
-                embeddings = self._indexes.embed_new(page, self._sessions.current())[1]
+                vectors = self._indexes.embed_new(page, self._sessions.current())[1]
             with self._repository.without_waiting(), self._repository.transaction(durable=False):
                 # Another process may have done it meanwhile, perhaps for a newer text. Where the state
                 # is the known one, so are the entries: it holds the digest of what they are from.
@@ -220,10 +220,9 @@ class DocumentIndex:
                     return
                 self._repository.memories.delete_memories(gone)
                 if page:
-                    if not self._repository.vectors.claim_embedder(self._indexes.embedder_identity):
-                        embeddings = [None] * len(page)
+                    self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
                     now = timestamp(self._clock())
-                    self._repository.memories.add_memories(page, embeddings, now)
+                    self._repository.memories.add_memories(page, vectors, now)
                 known = reading.state if is_last else part
                 self._repository.documents.put_state(reading.name, known)
             gone = ()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import mul
 
-from soulkeep.embedders import NO_EMBEDDER, Embedder, in_context
+from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
 from soulkeep.errors import EmbedderMismatchError, StoreBusyError, StoreFullError
 from soulkeep.models import (
     Clock,
@@ -16,6 +16,7 @@ from soulkeep.models import (
     QueryVector,
     Session,
     Usage,
+    Vector,
     timestamp,
 )
 from soulkeep.progress import tell
@@ -40,7 +41,7 @@ _TEXTS = 100
 Neighbours = dict[int, tuple[int | None, int | None]]
 """For a memory's id, those of the memories before and after it in its thread."""
 
-Vectors = Sequence[Embedding | None]
+Vectors = Sequence[Vector | None]
 
 
 class Indexes:
@@ -51,24 +52,37 @@ class Indexes:
     ) -> None:
         """Index a store with an embedder; without one a new store has no vectors."""
         self._configured = embedder
+        self._former: tuple[str, Embedder | None] = (NO_EMBEDDER, None)
         self._repository = repository
         self._sessions = sessions
         self._clock = clock
 
     @property
     def embedder_identity(self) -> str:
-        """The identity of the embedder in use; `none:0:none` without one."""
+        """The identity of the embedder that is set; `none:0:none` without one."""
         return self._configured.identity if self._configured else NO_EMBEDDER
 
     @property
     def embedder(self) -> Embedder | None:
-        """The embedder in use, if the store's vectors are its own; None means search by words alone."""
+        """The embedder that made the store's vectors; None means search by words alone.
+
+        It is the one that is set, or until all have new vectors the former one, if it can be had.
+        """
         recorded = self._repository.vectors.recorded_embedder()
-        return self._configured if recorded in (None, self.embedder_identity) else None
+        if self._configured is None or recorded in (None, self._configured.identity):
+            self._former = (NO_EMBEDDER, None)
+            return self._configured
+        if self._former[0] != recorded:
+            self._former = (recorded, embedder_of(recorded))
+        return self._former[1]
+
+    def is_serving(self, embedder: Embedder) -> bool:
+        """Whether the store's vectors are still, or again, this embedder's."""
+        return self._repository.vectors.recorded_embedder() in (None, embedder.identity)
 
     @property
     def advice(self) -> str:
-        """Why an embedder that could be used is not, and what the user does about it; often nothing."""
+        """Why vectors that are there cannot be used, and what the user does about it; often nothing."""
         try:
             self.require_embedder()
         except EmbedderMismatchError as error:
@@ -81,38 +95,44 @@ class Indexes:
         return self._repository.vectors.recorded_embedder() not in (None, NO_EMBEDDER)
 
     def require_embedder(self) -> None:
-        """Check that the store's vectors are those of the embedder in use.
+        """Check that the embedder of the store's vectors can be had.
 
         Raises:
-            EmbedderMismatchError: They are another's.
+            EmbedderMismatchError: It cannot, and another one or none is set.
         """
-        self._repository.vectors.require_embedder(self.embedder_identity)
+        if self.embedder is None:
+            self._repository.vectors.require_embedder(self.embedder_identity)
 
-    def embed_query(self, query: str, session: Session) -> QueryVector | None:
+    def embed_query(self, query: str, embedder: Embedder | None, session: Session) -> QueryVector | None:
         """Embed a question; None without an embedder, which is recorded too.
 
         Raises:
             EmbedderError: The question cannot be embedded.
         """
-        embedder = self.embedder
         if embedder is None:
             self._sessions.record_usage(session, Usage("none", 0), flush=False)
             return None
         embedded = embedder.embed_query(query)
-        self._sessions.record_usage(session, Usage(self.embedder_identity, embedded.tokens), flush=False)
+        self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
         (vector,) = embedded.embeddings
-        return QueryVector(vector, embedder.parts, embedder.weightings(query))
+        return QueryVector(vector, embedder.identity, embedder.parts, embedder.weightings(query))
 
     def similarities(
-        self, memory: NewMemory, embedding: Embedding, others: Sequence[int]
+        self, memory: NewMemory, vector: Vector, others: Sequence[int]
     ) -> dict[int, float | None]:
-        """Return how alike a memory and each of the others are, -1 to 1: the weighed mean of parts."""
+        """Return how alike a memory and each of the others are, -1 to 1: the weighed mean of parts.
+
+        Unset where the store's vectors are another embedder's by now.
+        """
         embedder = self.embedder
-        if embedder is None:
+        if embedder is None or embedder.identity != vector.made_by:
             return dict.fromkeys(others)
         rows = self._repository.memories.list_by_ids(others)
+        compared = self._repository.vectors.compare(vector.embedding, embedder.parts, others)
+        if not self.is_serving(embedder):
+            return dict.fromkeys(others)
         found: dict[int, float | None] = {}
-        for i, cosines in self._repository.vectors.compare(embedding, embedder.parts, others).items():
+        for i, cosines in compared.items():
             if i in rows:
                 weighting = embedder.weighting(memory.content, rows[i].content)
                 found[i] = sum(map(mul, weighting, cosines)) / sum(weighting)
@@ -124,7 +144,7 @@ class Indexes:
         Raises:
             EmbedderError: A text cannot be embedded.
         """
-        return self._embed_in_context(self._new_in_context(memories), session)
+        return self._embed_in_context(self._new_in_context(memories), self.embedder, session)
 
     def embed_stored(self, memories: Sequence[Memory], session: Session) -> tuple[Vectors, Vectors]:
         """Embed memories as they are or were in the store: alone, and turned as `embed_new` does.
@@ -132,7 +152,15 @@ class Indexes:
         Raises:
             EmbedderError: A text cannot be embedded.
         """
-        return self._embed_in_context(self._stored_in_context(memories), session)
+        return self._embed_in_context(self._stored_in_context(memories), self.embedder, session)
+
+    def embed_anew(self, memories: Sequence[Memory], session: Session) -> Vectors:
+        """Embed stored memories with the embedder that is set, whichever made the store's vectors.
+
+        Raises:
+            EmbedderError: A text cannot be embedded.
+        """
+        return self._embed_in_context(self._stored_in_context(memories), self._configured, session)[1]
 
     def catch_up(self) -> None:
         """Index what another program added to the store, unless another process is writing.
@@ -143,30 +171,24 @@ class Indexes:
         """
         table = self._repository.memories
         while missing := table.unindexed(_PAGE):
-            _, embeddings = self._embed_in_context(
-                self._stored_in_context(missing), self._sessions.current()
-            )
+            _, vectors = self.embed_stored(missing, self._sessions.current())
             try:
                 with self._repository.without_waiting(), self._repository.transaction():
-                    table.add_to_indexes(missing, embeddings)
+                    table.add_to_indexes(missing, vectors)
             except StoreBusyError:
                 return
         self._embed_pending()
 
     def _embed_pending(self) -> None:
         """Embed what was kept while another embedder than that of the store, or none, was in use."""
-        vectors, table = self._repository.vectors, self._repository.memories
-        while (waiting := vectors.list_pending(_PAGE)) and self.embedder:
-            memories = list(table.list_by_ids(waiting).values())
-            _, embeddings = self._embed_in_context(
-                self._stored_in_context(memories), self._sessions.current()
-            )
-            found = dict(zip((memory.id for memory in memories), embeddings, strict=True))
+        table = self._repository.vectors
+        while (waiting := table.list_pending(_PAGE)) and self.embedder:
+            memories = list(self._repository.memories.list_by_ids(waiting).values())
+            _, vectors = self.embed_stored(memories, self._sessions.current())
+            found = dict(zip((memory.id for memory in memories), vectors, strict=True))
             try:
                 with self._repository.without_waiting(), self._repository.transaction():
-                    if self.embedder is None:
-                        return
-                    vectors.add_pending(found, waiting)
+                    table.add_pending(found, waiting)
             except StoreBusyError:
                 return
 
@@ -176,7 +198,7 @@ class Indexes:
         *,
         recreate: bool = False,
     ) -> int:
-        """Build both search indexes anew with the embedder in use; return how many memories they hold.
+        """Build both search indexes anew with the embedder that is set; return how many they hold.
 
         With `recreate` even their tables are made anew, in case they are damaged.
 
@@ -192,10 +214,11 @@ class Indexes:
             if recreate:
                 self._repository.recreate_indexes()
             self._repository.vectors.reset_vectors(self.embedder_identity)
+            self._repository.next_vectors.discard()
             every, done = table.count(), 0
             for page in table.pages(_PAGE) if self._configured else ():
-                _, embeddings = self._embed_in_context(self._stored_in_context(page), session)
-                self._repository.vectors.add_vectors([memory.id for memory in page], embeddings)
+                vectors = self.embed_anew(page, session)
+                self._repository.vectors.add_vectors([memory.id for memory in page], vectors)
                 done += len(page)
                 tell("Embedding all memories", done / every)
             self._repository.rebuild_full_text()
@@ -261,16 +284,18 @@ class Indexes:
         return texts
 
     def _embed_in_context(
-        self, texts: Sequence[tuple[str, str | None]], session: Session
+        self, texts: Sequence[tuple[str, str | None]], embedder: Embedder | None, session: Session
     ) -> tuple[Vectors, Vectors]:
-        if self.embedder is None:
+        if embedder is None:
             return [None] * len(texts), [None] * len(texts)
         wanted = list(dict.fromkeys(text for pair in texts for text in pair if text is not None))
-        known = self._embedded(wanted, self.embedder, session)
-        alone = [known[own] for own, _ in texts]
+        known = self._embedded(wanted, embedder, session)
+        alone = [Vector(known[own], embedder.identity) for own, _ in texts]
         turned = [
-            known[own] if before is None else in_context(known[own], known[before])
-            for own, before in texts
+            vector
+            if before is None
+            else Vector(in_context(vector.embedding, known[before]), embedder.identity)
+            for vector, (_, before) in zip(alone, texts, strict=True)
         ]
         return alone, turned
 

@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import Clock, Embedding, Memory, MemoryFilter, NewMemory, Session, timestamp
+from soulkeep.models import Clock, Memory, MemoryFilter, NewMemory, Session, Vector, timestamp
 from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.change_recorder import ChangeRecorder
@@ -86,7 +86,7 @@ class Keeper:
     ) -> list[Receipt] | None:
         """Keep memories; None where what they replace is not any more what it was."""
         self._indexes.catch_up()
-        alone, embeddings = self._indexes.embed_new(memories, session)
+        alone, vectors = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
         replaced = {memory.id: memory for memory in old.values()}
         action, leaving = "memory.replaced" if old else "memory.stored", (len(replaced), 0)
@@ -94,10 +94,9 @@ class Keeper:
             if self._replaced(list(old)) != old:
                 return None
             self._repository.threads.require_threads(_thread_ids(memories))
-            if not self._repository.vectors.claim_embedder(self._indexes.embedder_identity):
-                embeddings = [None] * len(memories)
+            self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0], recorder)
-            kept = self._add(memories, embeddings, session)
+            kept = self._add(memories, vectors, session)
             recorder.add("memories", (memory_id for memory_id, stored in kept if stored))
             recorder.replace(gone, kept[0][0])
             now = timestamp(self._clock())
@@ -149,7 +148,7 @@ class Keeper:
         return gone
 
     def _add(
-        self, memories: Sequence[NewMemory], embeddings: Vectors, session: Session
+        self, memories: Sequence[NewMemory], vectors: Vectors, session: Session
     ) -> list[tuple[int, bool]]:
         """Add what is new; return for each memory the id that it has now, and whether it is new."""
         table = self._repository.memories
@@ -161,7 +160,7 @@ class Keeper:
         now = timestamp(self._clock())
         places = list(first.values())
         ids = table.add_memories(
-            [memories[place] for place in places], [embeddings[place] for place in places], now
+            [memories[place] for place in places], [vectors[place] for place in places], now
         )
         added = dict(zip(places, ids, strict=True))
         details = [_details(memory_id, memories[place]) for place, memory_id in added.items()]
@@ -172,21 +171,21 @@ class Keeper:
         ]
 
     def _similar(
-        self, memories: Sequence[NewMemory], embeddings: Vectors
+        self, memories: Sequence[NewMemory], vectors: Vectors
     ) -> Sequence[tuple[Similar, ...] | None]:
         if len(memories) > LOOKED_UP:
             return [None] * len(memories)
-        return [self._similar_to(*pair) for pair in zip(memories, embeddings, strict=True)]
+        return [self._similar_to(*pair) for pair in zip(memories, vectors, strict=True)]
 
-    def _similar_to(self, memory: NewMemory, embedding: Embedding | None) -> tuple[Similar, ...]:
+    def _similar_to(self, memory: NewMemory, vector: Vector | None) -> tuple[Similar, ...]:
         allowed = MemoryFilter(thread_id=memory.thread_id)
-        if embedding is None:
+        if vector is None:
             terms = query_terms(memory.content[:MAX_QUERY])
             matching = self._repository.memories.matching(terms, allowed, SIMILAR)
             similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
         else:
-            near = self._repository.scan.nearest(embedding, allowed, SIMILAR)
-            similarities = self._indexes.similarities(memory, embedding, [i for i, _ in near])
+            near = self._repository.scan.nearest(vector.embedding, allowed, SIMILAR)
+            similarities = self._indexes.similarities(memory, vector, [i for i, _ in near])
         rows = self._repository.memories.list_by_ids(list(similarities))
         found = (Similar(rows[i], similarity) for i, similarity in similarities.items() if i in rows)
         return tuple(sorted(found, key=lambda one: -(one.similarity or 0)))

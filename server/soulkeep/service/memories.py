@@ -135,10 +135,9 @@ class Memories:
         require_range("limit", limit, 1, MAX_LIMIT)
         allowed = parse_filter(thread_id, memory_type, since, until, self._days)
         self._get_ready(thread_id)
-        embedder = self._indexes.embedder
         question, terms = self._read(query)
         found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
-        cosines = self._cosines(query, allowed, found, limit, session)
+        embedder, cosines = self._compared(query, allowed, found, limit, session)
         candidates = self._candidates(query, embedder, found, cosines)
         matches = rank(
             question,
@@ -153,8 +152,7 @@ class Memories:
         said = self._said(query, allowed) if include_messages else ()
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         mode: Mode = "hybrid" if embedder else "lexical"
-        advice = "" if embedder else self._indexes.advice
-        return Recall(tuple(matches), mode, said, advice, tuple(self.remarks()))
+        return Recall(tuple(matches), mode, said, self._indexes.advice, tuple(self.remarks()))
 
     def remarks(self) -> list[str]:
         """Return what an answer may lack now, in sentences."""
@@ -203,21 +201,24 @@ class Memories:
         self._changes.drop_expired()
         self._entries.catch_up()
 
-    def _cosines(
+    def _compared(
         self,
         query: str,
         allowed: MemoryFilter,
         also: Collection[int],
         limit: int,
         session: Session,
-    ) -> Mapping[int, Sequence[float]]:
-        """Return the cosines of the memories nearest to the query, and of those in `also`."""
-        vector = self._indexes.embed_query(query, session)
-        if vector is None:
-            return {}
-        cosines = self._repository.scan.compare(vector, allowed, max(limit, VECTOR_CANDIDATES), also)
-        # Another process may have embedded all anew meanwhile: those vectors do not compare.
-        return cosines if self._indexes.embedder else {}
+    ) -> tuple[Embedder | None, Mapping[int, Sequence[float]]]:
+        """Return the cosines of the memories nearest to the query and of those in `also`, and whose."""
+        while True:
+            embedder = self._indexes.embedder
+            vector = self._indexes.embed_query(query, embedder, session)
+            if embedder is None or vector is None:
+                return None, {}
+            cosines = self._repository.scan.compare(vector, allowed, max(limit, VECTOR_CANDIDATES), also)
+            # All may have been embedded anew meanwhile: those vectors do not compare.
+            if self._indexes.is_serving(embedder):
+                return embedder, cosines
 
     def _candidates(
         self,
