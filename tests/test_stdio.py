@@ -14,8 +14,15 @@ import pytest
 from mcp import Client
 
 from soulkeep.app import open_home
+from soulkeep.service.home import Home
 from soulkeep.transport import Exchange, parse_line
-from wire import COMMAND, MODERN, Wire
+from wire import COMMAND, MODERN, Wire, served
+
+HANDSHAKE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"elicitation": {}},
+    "clientInfo": {"name": "prober", "version": "1"},
+}
 
 
 @pytest.fixture
@@ -36,6 +43,23 @@ def wire(start: Callable[..., Wire]) -> Wire:
     return start()
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
+    """One server after a handshake, which nothing that is sent to it may end or fill."""
+    server = Wire(tmp_path_factory.mktemp("lasting") / "home")
+    server.request("initialize", HANDSHAKE)
+    server.send("notifications/initialized")
+    yield server
+    ended = server.finish()
+    server.kill()
+    assert ended == ("", "", 0)
+
+
+def request(request_id: Any, method: str, params: dict[str, Any] | None = None) -> str:
+    fields = {} if params is None else {"params": params}
+    return json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, **fields})
+
+
 @pytest.mark.embedder
 async def test_the_installed_command_keeps_and_recalls_in_both_eras(process_client: Client) -> None:
     kept = await process_client.call_tool(
@@ -50,18 +74,13 @@ async def test_the_installed_command_keeps_and_recalls_in_both_eras(process_clie
     assert "# Agent Identity" in str(soul.contents[0])
 
 
-def test_nothing_but_json_rpc_is_on_stdout_and_nothing_on_stderr(wire: Wire) -> None:
-    wire.initialize()
+def test_the_handshake_names_the_server_and_nothing_but_json_rpc_comes_out(wire: Wire) -> None:
+    result = wire.initialize()["result"]
     wire.call("remember", content="One line in, one line out.")
     wire.call("recall", query="line")
     wire.call("recall", query="")
 
     assert wire.finish() == ("", "", 0)
-
-
-def test_the_handshake_names_the_server_and_its_instructions(wire: Wire) -> None:
-    result = wire.initialize()["result"]
-
     assert result["serverInfo"]["name"] == "soulkeep"
     assert result["serverInfo"]["version"] == "0.1.0"
     assert {"tools", "resources"} <= set(result["capabilities"])
@@ -76,32 +95,31 @@ def test_without_a_command_the_server_serves(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
 
 
-def test_a_modern_connection_is_served_and_leaves_one_session(wire: Wire, tmp_path: Path) -> None:
+def test_a_modern_connection_stays_modern_and_leaves_one_session(wire: Wire, tmp_path: Path) -> None:
     discovered = wire.request("server/discover", {"_meta": MODERN})["result"]
     for _ in range(2):
         wire.request("tools/call", {"name": "recall", "arguments": {"query": "x"}, "_meta": MODERN})
+    listed = wire.request("tools/list", {"_meta": MODERN})["result"]
+    refused = wire.request("initialize", HANDSHAKE)
     assert wire.finish() == ("", "", 0)
 
     assert discovered["supportedVersions"] == ["2026-07-28"]
+    assert listed["resultType"] == "complete"
+    assert refused["error"]["code"] == -32022
     file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
     assert list(file.execute("SELECT agent_id FROM sessions WHERE agent_id != 'soulkeep'")) == [
         ("wire",)
     ]
 
 
-def test_a_probe_that_only_asks_for_the_protocol_leaves_no_session(wire: Wire, tmp_path: Path) -> None:
-    wire.request("server/discover", {"_meta": MODERN})
-    wire.finish()
+def test_a_probe_that_only_asks_for_the_protocol_leaves_no_session(home: Home, tmp_path: Path) -> None:
+    assert served(home, [request(1, "server/discover", {"_meta": MODERN})])
+    home.close()
 
     file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
     assert list(file.execute("SELECT count(*) FROM sessions WHERE agent_id != 'soulkeep'")) == [(0,)]
 
 
-HANDSHAKE = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {"elicitation": {}},
-    "clientInfo": {"name": "prober", "version": "1"},
-}
 UNKNOWN = {**MODERN, "io.modelcontextprotocol/protocolVersion": "2031-01-01"}
 PROBES: dict[str, list[dict[str, Any]]] = {
     "one": [MODERN],
@@ -113,17 +131,35 @@ PROBES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("case", PROBES)
-def test_a_client_that_asked_for_the_protocol_may_go_on_with_a_handshake(case: str, wire: Wire) -> None:
-    for number, meta in enumerate(PROBES[case]):
-        wire.send("server/discover", {"_meta": meta}, id=f"probe {number}")
-    # It waits for the answers of several, and of one not even for that.
-    before = [wire.receive() for _ in PROBES[case][1:]]
-    wire.send("initialize", HANDSHAKE, id="handshake")
-    replies = {reply["id"]: reply for reply in (wire.receive(), wire.receive(), *before)}
-    wire.send("notifications/initialized")
+def test_a_client_that_asked_for_the_protocol_may_go_on_with_a_handshake(case: str, home: Home) -> None:
+    probes = PROBES[case]
+    answers = served(
+        home,
+        [
+            *(
+                request(f"probe {n}", "server/discover", {"_meta": meta})
+                for n, meta in enumerate(probes)
+            ),
+            request("handshake", "initialize", HANDSHAKE),
+            json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+            request("call", "tools/call", {"name": "list_prompts", "arguments": {}}),
+        ],
+    )
+    replies = {answer["id"]: answer for answer in answers}
 
-    assert len(replies) == len(PROBES[case]) + 1
+    assert len(answers) == len(replies) == len(probes) + 2
     assert replies["handshake"]["result"]["protocolVersion"] == "2025-11-25"
+    assert replies["call"]["result"]["structuredContent"] == {"prompts": []}
+
+
+def test_a_client_that_waits_for_answers_about_the_protocol_may_go_on_with_a_handshake(
+    wire: Wire,
+) -> None:
+    for number in range(3):
+        wire.request("server/discover", {"_meta": {} if number else MODERN})
+
+    assert wire.request("initialize", HANDSHAKE)["result"]["protocolVersion"] == "2025-11-25"
+    wire.send("notifications/initialized")
     assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
     assert wire.finish() == ("", "", 0)
 
@@ -156,16 +192,6 @@ def test_questions_about_the_protocol_between_the_requests_of_a_handshake_are_an
     ]
 
 
-def test_a_modern_client_that_asked_first_stays_modern(wire: Wire) -> None:
-    wire.request("server/discover", {"_meta": MODERN})
-
-    listed = wire.request("tools/list", {"_meta": MODERN})["result"]
-    refused = wire.request("initialize", HANDSHAKE)
-
-    assert listed["resultType"] == "complete"
-    assert refused["error"]["code"] == -32022
-
-
 ODD_IDS: list[str] = [
     '"\\ud83d"',
     *("[1]", '{"a": 1}', "null", "true", "1.5", "1e400", "-1", '""', '"1"', "[[[]]]"),
@@ -173,45 +199,35 @@ ODD_IDS: list[str] = [
 ]
 
 
-def test_no_odd_id_or_token_ends_the_server(wire: Wire) -> None:
-    wire.initialize()
-    sent = 0
-    for odd in ODD_IDS:
-        for message in (
-            '"method":"notifications/cancelled","params":{"requestId":%s}',
-            '"method":"notifications/progress","params":{"progressToken":%s,"progress":%s}',
-            '"method":"no/such/notification","params":{"_meta":%s}',
-            '"id":%s,"result":{}',
-            '"id":%s,"result":null',
-            '"id":%s,"error":{"code":1,"message":"no"}',
-            '"id":%s,"method":"ping","params":{"_meta":{"progressToken":%s}}',
-        ):
-            wire.send_bytes(b'{"jsonrpc":"2.0",%s}' % message.replace("%s", odd).encode())
-            sent += 1
-
-    assert sent == 7 * len(ODD_IDS)
-    assert _result_of(wire, "ping") == {}
-    out, _, code = wire.finish()
-    assert all(json.loads(line)["jsonrpc"] == "2.0" for line in out.splitlines())
-    assert code == 0
+ODD_LINES = (
+    '"method":"notifications/cancelled","params":{"requestId":%s}',
+    '"method":"notifications/progress","params":{"progressToken":%s,"progress":%s}',
+    '"method":"no/such/notification","params":{"_meta":%s}',
+    '"id":%s,"result":{}',
+    '"id":%s,"result":null',
+    '"id":%s,"error":{"code":1,"message":"no"}',
+    '"id":%s,"method":"ping","params":{"_meta":{"progressToken":%s}}',
+)
 
 
-def test_parameters_that_are_no_object_end_no_server(wire: Wire) -> None:
-    wire.initialize()
+def test_no_odd_id_or_token_ends_the_server(home: Home) -> None:
+    odd_lines = [
+        f'{{"jsonrpc":"2.0",{line.replace("%s", odd)}}}' for odd in ODD_IDS for line in ODD_LINES
+    ]
 
+    answers = served(home, [request(0, "initialize", HANDSHAKE), *odd_lines, request("the one", "ping")])
+
+    assert all(answer["jsonrpc"] == "2.0" for answer in answers)
+    assert [answer["result"] for answer in answers if answer.get("id") == "the one"] == [{}]
+
+
+def test_parameters_that_are_no_object_end_no_server(lasting: Wire) -> None:
     for params in ("[]", '"x"', "1", "[[1]]", "true"):
         for method in ("notifications/cancelled", "notifications/initialized", "no/such/notification"):
             line = f'{{"jsonrpc":"2.0","method":"{method}","params":{params}}}'
-            wire.send_bytes(line.encode())
-            assert wire.receive()["error"]["code"] == -32600
-    _assert_alive_and_empty(wire)
-
-
-def _result_of(wire: Wire, method: str) -> Any:
-    wire.send(method, id="the one")
-    while (reply := wire.receive()).get("id") != "the one":
-        pass
-    return reply["result"]
+            lasting.send_bytes(line.encode())
+            assert lasting.receive()["error"]["code"] == -32600
+    _assert_alive_and_empty(lasting)
 
 
 ODD_ANSWERS = [
@@ -222,34 +238,28 @@ ODD_ANSWERS = [
 ]
 
 
-def test_an_odd_answer_to_a_question_ends_the_call_and_not_the_server(
-    wire: Wire, tmp_path: Path
-) -> None:
-    wire.request("initialize", HANDSHAKE)
-    wire.send("notifications/initialized")
-    soul = (tmp_path / "home" / "SOUL.md").read_bytes()
+def test_an_odd_answer_to_a_question_ends_the_call_and_not_the_server(lasting: Wire) -> None:
+    soul = (lasting.home / "SOUL.md").read_bytes()
 
     for number, odd in enumerate(ODD_ANSWERS):
         call = {"name": "learn_preference", "arguments": {"line": "Odd answers."}}
-        wire.send("tools/call", call, id=f"call {number}")
-        question = wire.receive()
+        lasting.send("tools/call", call, id=f"call {number}")
+        question = lasting.receive()
         assert question["method"] == "elicitation/create"
-        wire.send_bytes(b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (question["id"], odd.encode()))
-        assert wire.receive()["id"] == f"call {number}", odd
+        lasting.send_bytes(b'{"jsonrpc":"2.0","id":%d,"result":%s}' % (question["id"], odd.encode()))
+        assert lasting.receive()["id"] == f"call {number}", odd
 
-    assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
-    assert (tmp_path / "home" / "SOUL.md").read_bytes() == soul
+    assert lasting.call("list_prompts")["structuredContent"] == {"prompts": []}
+    assert (lasting.home / "SOUL.md").read_bytes() == soul
 
 
-def test_requests_under_one_id_are_all_answered_before_the_end(wire: Wire) -> None:
-    wire.initialize()
-    for _ in range(3):
-        wire.send("tools/call", {"name": "list_prompts", "arguments": {}}, id=7)
+def test_requests_under_one_id_are_all_answered_before_the_end(home: Home) -> None:
+    call = request(7, "tools/call", {"name": "list_prompts", "arguments": {}})
 
-    out, err, code = wire.finish()
+    answers = served(home, [request(0, "initialize", HANDSHAKE), call, call, call])
 
-    assert [json.loads(line)["id"] for line in out.splitlines()] == [7, 7, 7]
-    assert (err, code) == ("", 0)
+    assert sorted(answer["id"] for answer in answers) == [0, 7, 7, 7]
+    assert all("result" in answer for answer in answers)
 
 
 DEEP = "[" * 200 + "]" * 200
@@ -290,54 +300,48 @@ REFUSED_WITHOUT_ID = {
 }
 
 
-def test_requests_that_cannot_be_served_are_answered_under_their_id(wire: Wire) -> None:
-    wire.initialize()
-
+def test_requests_that_cannot_be_served_are_answered_under_their_id(lasting: Wire) -> None:
     for case, (line, code, said) in REFUSED_WITH_ID.items():
-        wire.send_bytes(line)
-        reply = wire.receive()
+        lasting.send_bytes(line)
+        reply = lasting.receive()
 
         assert (reply["id"], reply["error"]["code"]) == (7, code), case
         assert said in reply["error"]["message"], case
         assert len(json.dumps(reply)) < 300, case
-    _assert_alive_and_empty(wire)
+    _assert_alive_and_empty(lasting)
 
 
-def test_lines_without_an_id_are_answered_by_a_json_rpc_error(wire: Wire) -> None:
-    wire.initialize()
-
+def test_lines_without_an_id_are_answered_by_a_json_rpc_error(lasting: Wire) -> None:
     for case, (line, code) in REFUSED_WITHOUT_ID.items():
-        wire.send_bytes(line)
-        reply = wire.receive()
+        lasting.send_bytes(line)
+        reply = lasting.receive()
 
         assert (reply["id"], reply["error"]["code"]) == (None, code), case
-    _assert_alive_and_empty(wire)
+    _assert_alive_and_empty(lasting)
 
 
 def _assert_alive_and_empty(wire: Wire) -> None:
     assert wire.call("recall", query="anything")["structuredContent"]["matches"] == []
-    assert wire.finish() == ("", "", 0)
 
 
-def test_a_bad_line_before_the_handshake_is_answered_too(wire: Wire) -> None:
-    wire.send_bytes(b"not json")
+def test_a_bad_line_before_the_handshake_is_answered_too(home: Home) -> None:
+    bad, first = served(home, ["not json", request(1, "initialize", HANDSHAKE)])
 
-    assert wire.receive()["error"]["code"] == -32700
-    assert wire.initialize()["result"]["serverInfo"]["name"] == "soulkeep"
+    assert bad["error"]["code"] == -32700
+    assert first["result"]["serverInfo"]["name"] == "soulkeep"
 
 
-def test_blank_lines_windows_line_ends_and_malformed_calls_are_answered(wire: Wire) -> None:
-    wire.initialize()
-    wire.send_bytes(b"\n  \r")
-    wire.send_bytes(b'{"jsonrpc":"2.0","id":50,"method":"ping"}\r')
+def test_blank_lines_windows_line_ends_and_malformed_calls_are_answered(lasting: Wire) -> None:
+    lasting.send_bytes(b"\n  \r")
+    lasting.send_bytes(b'{"jsonrpc":"2.0","id":50,"method":"ping"}\r')
 
-    assert wire.receive()["id"] == 50
+    assert lasting.receive()["id"] == 50
 
     wrong: list[dict[str, Any]] = [{"name": "recall", "arguments": "query=x"}, {"name": 5}, {}]
     for params in wrong:
-        assert wire.request("tools/call", params)["error"]["code"] == -32602
-    assert wire.request("no/such/method")["error"]["code"] == -32601
-    assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
+        assert lasting.request("tools/call", params)["error"]["code"] == -32602
+    assert lasting.request("no/such/method")["error"]["code"] == -32601
+    assert lasting.call("list_prompts")["structuredContent"] == {"prompts": []}
 
 
 def test_requests_under_way_when_stdin_closes_are_still_answered(tmp_path: Path) -> None:

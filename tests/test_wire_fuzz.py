@@ -1,24 +1,19 @@
 """Whatever a client sends, the server goes on: messages made up at random, through the transport."""
 
-import io
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soulkeep import transport
-from soulkeep.app import build_server, open_home
-from soulkeep.protocol import Notifications, initialization_options
+from soulkeep.app import open_home
 from soulkeep.service.home import Home
-from wire import MODERN
+from wire import MODERN, served
 
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -116,23 +111,6 @@ def kept() -> Iterator[Home]:
         closing(open_home(Path(folder), embedder="none")) as home,
     ):
         yield home
-
-
-def served(home: Home, sent: list[str]) -> list[dict[str, Any]]:
-    """Serve these lines and then the end of stdin; return what was answered."""
-    notifications = Notifications()
-    server = build_server(home, notifications)
-    with pytest.MonkeyPatch.context() as patch:
-        text = "".join(line.encode("ascii", "replace").decode() + "\n" for line in sent)
-        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
-        written = io.BytesIO()
-        stdout = io.TextIOWrapper(written, "utf-8")
-        patch.setattr(sys, "stdout", stdout)
-        patch.setattr(transport, "DRAIN_S", 60.0)
-        options = initialization_options(server)
-        anyio.run(transport.serve_stdio, server, options, anyio.sleep_forever, notifications.close)
-    stdout.flush()
-    return [json.loads(line) for line in written.getvalue().splitlines()]
 
 
 def in_order(*opening: dict[str, Any]) -> list[str]:

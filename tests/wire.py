@@ -1,6 +1,7 @@
-"""A server process and the raw lines to and from it."""
+"""A server and the raw lines to and from it: a process, or in this one."""
 
 import contextlib
+import io
 import json
 import os
 import queue
@@ -9,6 +10,14 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+
+import anyio
+import pytest
+
+from soulkeep import transport
+from soulkeep.app import build_server
+from soulkeep.protocol import Notifications, initialization_options
+from soulkeep.service.home import Home
 
 COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
 STARTUP = Path(__file__).parent / "startup"
@@ -26,6 +35,7 @@ class Wire:
     """`soulkeep serve` as a subprocess, spoken to in lines."""
 
     def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
         self.process = subprocess.Popen(
             [str(COMMAND), "serve", "--home", str(home)],
             stdin=subprocess.PIPE,
@@ -101,3 +111,20 @@ class Wire:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             with contextlib.suppress(BrokenPipeError):
                 pipe and pipe.close()
+
+
+def served(home: Home, sent: list[str]) -> list[dict[str, Any]]:
+    """Serve these lines and then the end of stdin; return what was answered."""
+    notifications = Notifications()
+    server = build_server(home, notifications)
+    with pytest.MonkeyPatch.context() as patch:
+        text = "".join(line.encode("ascii", "replace").decode() + "\n" for line in sent)
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
+        written = io.BytesIO()
+        stdout = io.TextIOWrapper(written, "utf-8")
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(transport, "DRAIN_S", 60.0)
+        options = initialization_options(server)
+        anyio.run(transport.serve_stdio, server, options, anyio.sleep_forever, notifications.close)
+    stdout.flush()
+    return [json.loads(line) for line in written.getvalue().splitlines()]
