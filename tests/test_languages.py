@@ -1,15 +1,17 @@
 """Recall in many languages and scripts, all in one store, and whether the questions are fair."""
 
+import json
 import re
 import unicodedata
 from functools import cache
 
 import pytest
 
-from languages import languages_report, load_languages
+from question_sets import LANGUAGES as DATA
+from question_sets import measure_languages
 from soulkeep.models import EmbedderName
 
-LANGUAGES = load_languages()
+LANGUAGES = json.loads(DATA.read_text(encoding="utf-8"))
 ENOUGH = 0.95
 
 SHARED_BY = 3
@@ -18,7 +20,7 @@ SHARED_BY = 3
 # Written without spaces, or with particles attached: Thai, Hangul, kana and Han.
 UNSPACED = re.compile("[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 
-report = cache(languages_report)
+measured = cache(measure_languages)
 
 
 def folded(text: str) -> str:
@@ -36,8 +38,7 @@ def pieces(text: str) -> set[str]:
 
 
 def recall_at_5(embedder: EmbedderName, language: str) -> float:
-    _, at_5, _ = report(embedder)[language]
-    return at_5
+    return measured(embedder)[language]["@5"]
 
 
 @pytest.mark.embedder

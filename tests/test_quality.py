@@ -1,0 +1,59 @@
+"""What the benchmark of quality counts, and whether its questions are fair."""
+
+import pytest
+
+from meaning import auc
+from question_sets import OTHER, Found, Question, filled_store, load_meaning, ranking_figures
+
+MEANING = load_meaning()
+
+WRONG, RIGHT = Found(False, 0.5), Found(True, 0.5)
+
+
+def test_a_question_counts_from_the_place_of_its_first_right_memory_on() -> None:
+    answers = [[RIGHT, RIGHT], [WRONG, WRONG, RIGHT], [WRONG] * 5 + [RIGHT], [WRONG] * 10]
+
+    figures = ranking_figures(answers)
+
+    assert figures == {
+        "questions": 4,
+        "@1": 1 / 4,
+        "@3": 2 / 4,
+        "@5": 2 / 4,
+        "@10": 3 / 4,
+        "MRR@10": (1 + 1 / 3 + 1 / 6) / 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("known", "unknown", "chance"),
+    [([0.9, 0.8], [0.1], 1.0), ([0.1], [0.9, 0.2], 0.0), ([0.5, 0.7], [0.5, 0.6], 5 / 8)],
+)
+def test_known_exceeds_unknown_by_chance_and_a_tie_counts_half(
+    known: list[float], unknown: list[float], chance: float
+) -> None:
+    assert auc(known, unknown) == chance
+
+
+def test_each_question_has_an_answer_among_the_memories_except_those_on_another_subject() -> None:
+    for question in MEANING.questions:
+        assert question.answers <= MEANING.memories.keys(), question
+        assert bool(question.answers) == (question.kind != OTHER), question
+
+
+def test_no_question_is_asked_twice_and_some_are_on_another_subject() -> None:
+    queries = [question.query for question in MEANING.questions]
+    other = [question for question in MEANING.questions if question.kind == OTHER]
+
+    assert len(set(queries)) == len(queries)
+    assert len(other) >= 60
+
+
+def test_a_store_without_the_answer_has_nothing_right() -> None:
+    memories = {n: MEANING.memories[n] for n in list(MEANING.memories)[:3]}
+    first = next(iter(memories))
+    content = memories[first].content
+
+    with filled_store(memories, "none") as ask:
+        assert ask(Question(content, "same", frozenset({first})))[0].is_right
+        assert not any(found.is_right for found in ask(Question(content, "same", frozenset({-1}))))
