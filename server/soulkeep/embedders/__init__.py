@@ -1,6 +1,7 @@
 """What turns text into vectors, and which of them this process uses."""
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -8,6 +9,10 @@ from typing import Protocol
 
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.models import EmbedderName, Embedding
+
+# Here, as numpy reads it once, when anything first imports it. The products of embedders are small:
+# waking threads for them takes longer than the work, on a busy machine many times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 NO_EMBEDDER = "none:0:none"
 """The identity that a store records when its memories have no vectors."""

@@ -45,8 +45,6 @@ class _Kept(Generic[_Model]):
         with self._lock:
             if self._model is None:
                 tell("Loading the model")
-                # The products here are small: waking other threads for them takes longer than the work.
-                os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
                 self._model = self._load()
             return self._model
 
@@ -60,6 +58,7 @@ class Universal:
     """The multilingual encoder alone: a fifth of the time, and weaker on English in other words."""
 
     identity = f"use-multilingual-v3:{UNIVERSAL_DIMENSIONS}:unit"
+    parts = (UNIVERSAL_DIMENSIONS,)
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the encoder's laid out weights in `cache`, by default the user's cache folder."""
@@ -99,6 +98,7 @@ class Meaning:
     """
 
     identity = f"minilm-l6-v2+use-multilingual-v3:{MINILM_DIMENSIONS + UNIVERSAL_DIMENSIONS}:unit"
+    parts = (MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS)
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the laid out weights of Universal in `cache`, by default the user's cache folder."""

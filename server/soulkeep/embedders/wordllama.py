@@ -6,7 +6,6 @@ a hub for it, so its two files are read here directly and the package itself is 
 
 import itertools
 import math
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache, cached_property, partial
@@ -110,8 +109,6 @@ class _Model:
 
     def __init__(self, folder: Path) -> None:
         tell("Loading the model")
-        # The products here are small: waking other threads for them takes longer than the work.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Nothing this slow may run before the first protocol answer.
         import numpy as np
         from safetensors.numpy import load_file
