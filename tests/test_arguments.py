@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -263,13 +264,21 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 
 
-async def _answer(folder: Path, tool: str, filling: dict[str, Any] | None) -> str:
-    """Call a tool in a new home with its optional arguments left out, or filled like this."""
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a thread and a memory, closed, to be copied."""
+    folder = tmp_path_factory.mktemp("kitchen") / "home"
     with closing(open_home(folder, embedder="none", clock=TickingClock())) as home:
         home.threads.create_thread("Kitchen")
         home.repository._database.execute("UPDATE threads SET id = 'kitchen'")
+        home.memories.remember([NewMemory("The kettle is green.")])
+    return folder
+
+
+async def _answer(folder: Path, tool: str, filling: dict[str, Any] | None) -> str:
+    """Call a tool in a home with its optional arguments left out, or filled like this."""
+    with closing(open_home(folder, embedder="none", clock=TickingClock())) as home:
         async with Client(build_server(home, tools_offered="full"), cache=None) as client:
-            await client.call_tool("remember", {"content": "The kettle is green."})
             (schema,) = [t.input_schema for t in (await client.list_tools()).tools if t.name == tool]
             sent = REQUIRED[tool]
             if filling is not None:
@@ -284,12 +293,13 @@ async def _answer(folder: Path, tool: str, filling: dict[str, Any] | None) -> st
 
 @pytest.mark.parametrize("tool", REQUIRED)
 async def test_an_optional_argument_filled_with_an_empty_value_is_left_out(
-    tool: str, tmp_path: Path
+    tool: str, kitchen: Path, tmp_path: Path
 ) -> None:
-    expected = await _answer(tmp_path / "alone", tool, None)
+    alone, *filled = [shutil.copytree(kitchen, tmp_path / str(n)) for n in range(len(FILLINGS) + 1)]
+    expected = await _answer(alone, tool, None)
 
-    for number, filling in enumerate(FILLINGS):
-        assert await _answer(tmp_path / f"filled{number}", tool, filling) == expected
+    for folder, filling in zip(filled, FILLINGS, strict=True):
+        assert await _answer(folder, tool, filling) == expected
 
 
 WRONG: dict[str, list[Any]] = {
@@ -311,13 +321,13 @@ LEAKS = re.compile(
 
 @pytest.mark.parametrize("tool", REQUIRED)
 async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
-    tool: str, mode: str, home: Home
+    tool: str, home: Home
 ) -> None:
     home.threads.create_thread("Kitchen")
     home.repository._database.execute("UPDATE threads SET id = 'kitchen'")
     home.memories.remember([NewMemory("The kettle is green.")])
     refused = 0
-    async with Client(build_server(home, tools_offered="full"), cache=None, mode=mode) as client:
+    async with Client(build_server(home, tools_offered="full"), cache=None) as client:
         (schema,) = [t.input_schema for t in (await client.list_tools()).tools if t.name == tool]
         await client.call_tool("list_prompts", {})
         for name, rules in schema["properties"].items():
@@ -343,6 +353,7 @@ async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
         *("memory 1", ["memory #1"], "Memory 1, memory 1", "soulkeep://memories/1"),
     ],
 )
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_a_memory_is_changed_however_its_id_is_written(ids: Any, client: Client) -> None:
     await call(client, "remember", content="The kettle is green.")
 
@@ -353,6 +364,7 @@ async def test_a_memory_is_changed_however_its_id_is_written(ids: Any, client: C
 
 
 @pytest.mark.parametrize("ids", ["1 and 2", "1-2", "thread 1", "memory", {"id": 1}, True, "one", 1.5])
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_an_id_that_might_mean_several_things_changes_nothing(ids: Any, client: Client) -> None:
     await call(client, "remember", content="The kettle is green.")
 

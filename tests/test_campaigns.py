@@ -27,7 +27,7 @@ def test_two_servers_writing_at_once_lose_nothing(writes: int, tmp_path: Path) -
     assert result.vectors == result.expected_vectors
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=long)])
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=long)])
 def test_after_kill_9_everything_acknowledged_is_there_and_the_store_is_whole(
     kills: int, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -189,10 +190,7 @@ HOSTILE = '\t"quoted" \\ {json: [1]} 日本語 кухня 😀 | === # /usr/x_y-
 
 @pytest.mark.embedder
 @pytest.mark.parametrize("words", ["Say little. ", "internationalisation ", HOSTILE])
-@pytest.mark.parametrize("limit", [100, 101, 150, 400, 1_500, 4_000, 20_000])
-def test_a_context_takes_no_more_than_its_limit_in_either_channel(
-    limit: int, words: str, home: Home
-) -> None:
+def test_a_context_takes_no_more_than_its_limit_in_either_channel(words: str, home: Home) -> None:
     for number in range(20):
         home.prompts.add_prompt(f"Prompt {number} {words}", words * (number + 1))
     (home.path / "MEMORY.md").write_text(f"- {words * 3}\n" * 300, encoding="utf-8")
@@ -203,7 +201,8 @@ def test_a_context_takes_no_more_than_its_limit_in_either_channel(
     home.memories.remember([NewMemory(f"{n} {words * n}", thread_id=thread) for n in range(1, 60)])
     home.messages.save(thread, [NewMessage("user", f"{n} {words * n}") for n in range(1, 30)])
 
-    for of_thread, query in ((None, None), (None, "little"), (thread, None)):
+    asked = ((None, None), (None, "little"), (thread, None))
+    for limit, (of_thread, query) in product((100, 101, 150, 400, 1_500, 4_000, 20_000), asked):
         context = home.contexts.assemble(
             thread_id=of_thread, query=query, max_tokens=limit, used_tokens=9, window_tokens=10
         )

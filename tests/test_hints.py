@@ -1,6 +1,7 @@
 """What clients read beside names and schemas: what to load first, how long a list lasts, the icon."""
 
 import base64
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from soulkeep import __version__
 from soulkeep.app import build_server
 from soulkeep.protocol import WEBSITE
 from soulkeep.service.home import Home
-from wire import MODERN, Wire
+from wire import HANDSHAKE, MODERN, served
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 FIRST = {"get_context", "recall", "remember"}
@@ -59,15 +60,16 @@ async def test_each_resource_says_whom_it_is_for_and_how_much_it_matters(
 
 
 @pytest.fixture
-def infos(tmp_path: Path) -> list[dict[str, Any]]:
-    """What a server says of itself when asked for the protocol and in a handshake, to one process."""
-    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
-    try:
-        modern = wire.request("server/discover", {"_meta": MODERN})["result"]["_meta"][SERVER_INFO]
-        legacy = wire.initialize()["result"]["serverInfo"]
-    finally:
-        wire.kill()
-    return [modern, legacy]
+def infos(home: Home) -> list[dict[str, Any]]:
+    """What a server says of itself when asked for the protocol and in a handshake, on one connection."""
+    discovered, begun = served(
+        home, [line("server/discover", {"_meta": MODERN}), line("initialize", HANDSHAKE)]
+    )
+    return [discovered["result"]["_meta"][SERVER_INFO], begun["result"]["serverInfo"]]
+
+
+def line(method: str, params: dict[str, Any]) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": method, "method": method, "params": params})
 
 
 def test_a_server_has_an_icon_and_a_website_in_both_eras(infos: list[dict[str, Any]]) -> None:
@@ -83,19 +85,18 @@ def test_a_server_has_an_icon_and_a_website_in_both_eras(infos: list[dict[str, A
         assert len(icon["src"]) < 300
 
 
-def test_results_of_the_modern_era_name_the_server_without_its_icon(tmp_path: Path) -> None:
-    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
-    try:
-        results = [
-            wire.request(method, {"_meta": MODERN, **params})["result"]
+def test_results_of_the_modern_era_name_the_server_without_its_icon(home: Home) -> None:
+    answers = served(
+        home,
+        [
+            line(method, {"_meta": MODERN, **params})
             for method, params in (
                 ("tools/list", {}),
                 ("resources/read", {"uri": "soulkeep://SOUL.md"}),
                 ("tools/call", {"name": "list_prompts", "arguments": {}}),
             )
-        ]
-    finally:
-        wire.kill()
+        ],
+    )
 
     short = {"name": "soulkeep", "version": __version__}
-    assert [result["_meta"][SERVER_INFO] for result in results] == [short] * 3
+    assert [answer["result"]["_meta"][SERVER_INFO] for answer in answers] == [short] * 3

@@ -121,6 +121,7 @@ async def test_a_change_is_undone_alone_and_all_since_a_moment(client: Client, h
         ("remember", {"content": "x", "replaces": [99]}, "no memory 99"),
     ],
 )
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_a_wrong_call_is_told_what_to_do_and_changes_nothing(
     client: Client, home: Home, tool: str, arguments: dict[str, Any], told: str
 ) -> None:

@@ -15,7 +15,7 @@ from soulkeep.app import build_server, open_home
 from soulkeep.models import NewMemory
 from soulkeep.progress import tell, told_to
 from soulkeep.service.home import Home
-from wire import Wire
+from wire import Wire, served
 
 ASKING = {
     "protocolVersion": "2025-11-25",
@@ -113,20 +113,20 @@ async def test_a_first_recall_tells_that_it_loads_and_indexes(home: Home, mode: 
     ],
 )
 def test_a_context_for_a_question_tells_that_documents_are_indexed_first(
-    method: str, arguments: dict[str, Any], tmp_path: Path
+    method: str, arguments: dict[str, Any], make_home: Callable[..., Home]
 ) -> None:
-    with closing(open_home(tmp_path / "home", embedder="none")) as home:
-        text = "# Notes\n\n## Facts\n\n- Slates are grey.\n"
-        (home.path / "MEMORY.md").write_text(text, "utf-8")
-    wire = Wire(tmp_path / "home", SOULKEEP_EMBEDDER="none")
-    try:
-        wire.initialize()
-        wire.send(method, {**arguments, "_meta": {"progressToken": "t"}}, id="asked")
-        answers = [wire.receive()]
-        while answers[-1].get("id") != "asked":
-            answers.append(wire.receive())
-    finally:
-        wire.kill()
+    home = make_home(embedder="none")
+    (home.path / "MEMORY.md").write_text("# Notes\n\n## Facts\n\n- Slates are grey.\n", "utf-8")
+    params = {**arguments, "_meta": {"progressToken": "t"}}
+
+    answers = served(
+        home,
+        [
+            json.dumps({"jsonrpc": "2.0", "id": "begun", "method": "initialize", "params": ASKING}),
+            json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+            json.dumps({"jsonrpc": "2.0", "id": "asked", "method": method, "params": params}),
+        ],
+    )
 
     assert "Slates are grey." in json.dumps(answers[-1]["result"])
     told = [a["params"] for a in answers if a.get("method") == "notifications/progress"]
@@ -146,6 +146,7 @@ async def test_progress_reaches_whoever_asked_for_the_work_and_nobody_else() -> 
     assert heard == ["Counting 0.5"]
 
 
+@pytest.mark.parametrize("process_client", ["auto"], indirect=True)
 async def test_progress_goes_over_the_wire(process_client: Client) -> None:
     assert "Indexing documents" in messages_of(await called(process_client, "recall", query="slates"))
 

@@ -1,6 +1,7 @@
 """`soulkeep doctor --repair`: whatever is derived comes back from what the user said."""
 
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from conftest import Run
+from conftest import Run, TickingClock
 from soulkeep.app import open_home
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import NewMemory, NewMessage
@@ -113,15 +114,22 @@ def test_each_damage_to_what_is_derived_is_found_and_mended(
     assert home.memories.remember([NewMemory("Memory 3.")])[0].stored
 
 
-@pytest.fixture
-def said(make_home: Callable[..., Home]) -> Home:
-    """A home of memories and messages whose words fill several pages."""
-    home = make_home(embedder="none")
+@pytest.fixture(scope="module")
+def lamps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of memories and messages whose words fill several pages, closed, to be copied."""
+    path = tmp_path_factory.mktemp("lamps") / "home"
     texts = [f"Lamp {number} " + " ".join(f"w{number * n}" for n in range(40)) for number in range(150)]
-    home.memories.remember([NewMemory(text) for text in texts])
-    thread = home.threads.create_thread("Lamps")
-    home.messages.save(thread.id, [NewMessage("user", text) for text in texts])
-    return home
+    with closing(open_home(path, embedder="none", clock=TickingClock())) as home:
+        home.memories.remember([NewMemory(text) for text in texts])
+        thread = home.threads.create_thread("Lamps")
+        home.messages.save(thread.id, [NewMessage("user", text) for text in texts])
+    return path
+
+
+@pytest.fixture
+def said(lamps: Path, make_home: Callable[..., Home], home_path: Path) -> Home:
+    shutil.copytree(lamps, home_path)
+    return make_home(embedder="none")
 
 
 @pytest.mark.parametrize("table", ["memories_fts", "messages_fts"])

@@ -16,13 +16,7 @@ from mcp import Client
 from soulkeep.app import open_home
 from soulkeep.service.home import Home
 from soulkeep.transport import Exchange, parse_line
-from wire import COMMAND, MODERN, Wire, served
-
-HANDSHAKE = {
-    "protocolVersion": "2025-11-25",
-    "capabilities": {"elicitation": {}},
-    "clientInfo": {"name": "prober", "version": "1"},
-}
+from wire import COMMAND, HANDSHAKE, MODERN, Wire, served
 
 
 @pytest.fixture

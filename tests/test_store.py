@@ -15,6 +15,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from conftest import Run
 from soulkeep.app import open_backups, open_home
 from soulkeep.documents.files import locked
 from soulkeep.embedders.wordllama import WordLlama
@@ -35,7 +36,6 @@ from soulkeep.repository.connection import Database
 from soulkeep.repository.vectors import padded
 from soulkeep.service.backup_folders import exclusive, verify_files
 from soulkeep.service.home import Home
-from wire import COMMAND
 
 LOCAL = Session("local", "local", "local", "2026-01-01T00:00:00.000Z")
 
@@ -96,49 +96,41 @@ def test_a_file_that_cannot_be_used_is_refused_by_type_and_left_untouched(
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_the_command_ends_with_one_line_on_stderr_and_a_failing_exit_code(
-    case: str, tmp_path: Path
+    case: str, run: Run, tmp_path: Path
 ) -> None:
     REFUSED[case][0](tmp_path / "soulkeep.db")
     before = (tmp_path / "soulkeep.db").read_bytes()
 
-    _assert_refused(tmp_path, "soulkeep.db")
+    _assert_refused(run, tmp_path, "soulkeep.db")
 
     assert (tmp_path / "soulkeep.db").read_bytes() == before
 
 
-def _assert_refused(home: Path, named: str) -> None:
-    result = subprocess.run(
-        [str(COMMAND), "serve", "--home", str(home)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    assert result.returncode == 1
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+def _assert_refused(run: Run, home: Path, named: str) -> None:
+    code, out, err = run("serve", "--home", str(home))
+    assert (code, out) == (1, "")
+    (line,) = err.splitlines()
     assert line.startswith("soulkeep: ")
     assert named in line
 
 
-def test_a_folder_in_the_place_of_the_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_in_the_place_of_the_store_is_refused_and_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "soulkeep.db" / "inside").mkdir(parents=True)
 
     with pytest.raises(NotAStoreError, match="a folder"):
         Repository(tmp_path / "soulkeep.db")
 
-    _assert_refused(tmp_path, "a folder")
+    _assert_refused(run, tmp_path, "a folder")
     assert (tmp_path / "soulkeep.db" / "inside").is_dir()
 
 
-def test_a_file_in_the_place_of_the_home_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_home_is_refused_and_left_alone(run: Run, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("mine", encoding="utf-8")
 
     with pytest.raises(StoreNotWritableError):
         Repository(tmp_path / "home" / "soulkeep.db")
 
-    _assert_refused(tmp_path / "home", "set --home to")
+    _assert_refused(run, tmp_path / "home", "set --home to")
     assert (tmp_path / "home").read_text(encoding="utf-8") == "mine"
 
 
@@ -392,7 +384,7 @@ def _list_of_words_gone(home: Path) -> None:
     ],
 )
 def test_a_store_that_cannot_be_backed_up_is_not_migrated(
-    damage: Callable[[Path], None], remedy: str, tmp_path: Path
+    damage: Callable[[Path], None], remedy: str, run: Run, tmp_path: Path
 ) -> None:
     _old_home(tmp_path)
     damage(tmp_path)
@@ -401,7 +393,7 @@ def test_a_store_that_cannot_be_backed_up_is_not_migrated(
         open_home(tmp_path)
 
     assert refused.value.version == _version(tmp_path) == 1
-    _assert_refused(tmp_path, "could not be backed up")
+    _assert_refused(run, tmp_path, "could not be backed up")
     assert _version(tmp_path) == 1
     assert open_backups(tmp_path).list_backups() == []
     if damage is _file_in_the_way:

@@ -30,6 +30,12 @@ MODERN = {
     "io.modelcontextprotocol/clientInfo": {"name": "wire", "version": "1"},
 }
 
+HANDSHAKE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"elicitation": {}},
+    "clientInfo": {"name": "prober", "version": "1"},
+}
+
 
 class Wire:
     """`soulkeep serve` as a subprocess, spoken to in lines."""
