@@ -277,6 +277,55 @@ def test_where_no_file_can_be_written_the_same_weights_are_held_in_memory(
     assert occupied.read_text() == "not a folder"
 
 
+LOAD = (
+    "import sys\nfrom pathlib import Path\n"
+    "from soulkeep.embedders.meaning import Universal\n"
+    f"found = Universal(Path(sys.argv[1])).embed([{FACT!r}]).embeddings[0]\n"
+    "sys.stdout.buffer.write(found)\n"
+)
+
+
+def test_processes_that_start_together_lay_the_weights_out_once(
+    meaning: Meaning, tmp_path: Path
+) -> None:
+    running = [
+        subprocess.Popen([sys.executable, "-c", LOAD, str(tmp_path)], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+
+    found = [process.communicate(timeout=60)[0] for process in running]
+
+    expected = halves(meaning, FACT)[1][0]
+    for one in found:
+        np.testing.assert_allclose(np.frombuffer(one, "<f4"), expected, atol=1e-6)
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".lock", ".weights"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX")
+def test_a_full_disk_leaves_no_part_of_the_weights_and_costs_memory_alone(
+    meaning: Meaning, tmp_path: Path
+) -> None:
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))\n"
+
+    found = subprocess.run(
+        [sys.executable, "-c", limit + LOAD, str(tmp_path)], capture_output=True, check=True, timeout=60
+    )
+
+    expected = halves(meaning, FACT)[1][0]
+    np.testing.assert_allclose(np.frombuffer(found.stdout, "<f4"), expected, atol=1e-6)
+    assert not [file for file in tmp_path.iterdir() if file.suffix != ".lock"]
+
+
+def test_a_package_that_cannot_be_imported_is_named(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    monkeypatch.delitem(sys.modules, "soulkeep.embedders.universal")
+
+    with pytest.raises(EmbedderUnavailableError, match=r"sentencepiece.*install soulkeep again"):
+        Universal(cache).load()
+
+
 def _package(tmp_path: Path, module: str, name: str, content: bytes | None) -> None:
     file = tmp_path / module / name
     file.parent.mkdir(parents=True)

