@@ -101,14 +101,14 @@ class WordLlama:
 
     @cached_property
     def _model(self) -> "_Model":
-        return _Model(_package_folder())
+        tell("Loading the model")
+        return _model_in(_package_folder())
 
 
 class _Model:
     """The two files of the package in memory, and the vectors of the words met so far."""
 
     def __init__(self, folder: Path) -> None:
-        tell("Loading the model")
         # Nothing this slow may run before the first protocol answer.
         import numpy as np
         from safetensors.numpy import load_file
@@ -157,6 +157,12 @@ class _Model:
             vectors[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
             start += len(group)
         return vectors
+
+
+@cache
+def _model_in(folder: Path) -> _Model:
+    """Return the model of a folder, the same object each time: a process may open several homes."""
+    return _Model(folder)
 
 
 def _unit(vector: "NDArray[np.float32]") -> Embedding:
