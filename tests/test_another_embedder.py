@@ -49,14 +49,13 @@ def test_a_store_with_vectors_serves_by_words_where_there_is_no_embedder(make_ho
         "Takes the ferry.",
     }
     assert recall.mode == "lexical"
-    assert "no embedder is in use now; the user can run `soulkeep reindex`" in recall.advice
-    assert "or start it as before" in recall.advice
+    assert "no embedder is in use now; the user can start it as before" in recall.advice
+    assert "or run `soulkeep reindex`, which deletes them" in recall.advice
     assert vectors(home) == {first}
     assert home.check() == []
     with pytest.raises(EmbedderMismatchError, match="soulkeep reindex") as raised:
         home.indexes.require_embedder()
     assert raised.value.stored.startswith("wordllama")
-    assert raised.value.configured == "none:0:none"
     assert second not in vectors(home)
 
 
@@ -91,9 +90,9 @@ def test_a_store_begun_without_an_embedder_serves_by_words_until_it_is_indexed(
     recall = home.memories.recall("ferry")
 
     assert (recall.mode, len(recall.matches)) == ("lexical", 2)
-    assert "begun without an embedder" in recall.advice
-    assert "`soulkeep reindex`" in recall.advice
-    assert "as before" not in recall.advice
+    assert recall.advice == ""
+    assert "by words alone: 0 of 2 memories have their new vectors" in recall.remarks[0]
+    assert "`soulkeep reindex`" in recall.remarks[0]
     assert vectors(home) == set()
     assert home.check() == []
 

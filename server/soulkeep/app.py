@@ -150,12 +150,15 @@ def serve(settings: Settings) -> None:
             # Imported once the client has its first answer.
             from soulkeep.watching import watch
 
+            home.reembedding.start()
             await watch(home, notifications)
 
         notifications = Notifications(watched=True)
         server = build_server(home, notifications, tools_offered=settings.tools)
         if advice := home.indexes.advice:
             _log.warning("search is by words alone: %s", advice)
+        if announcement := home.reembedding.announcement():
+            _log.warning("%s", announcement)
         gc.freeze()
         gc.enable()
         options = initialization_options(server)

@@ -36,7 +36,9 @@ AGAIN_S = 5.0
 STATS_S = 2.0
 """How long figures are kept back after they were told: every call changes some."""
 
-_UNSEEN = frozenset({RECALLED, "message.stored", "documents.seeded", "store.reindexed"})
+_UNSEEN = frozenset(
+    {RECALLED, "message.stored", "documents.seeded", "store.reindexed", "store.reembedded"}
+)
 """Events after which the context says what it said."""
 
 _log = logging.getLogger(__name__)

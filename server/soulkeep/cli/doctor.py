@@ -75,9 +75,16 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
     rows = home.repository.count_rows() if home else {}
     usage = home.repository.ledger.usage_totals() if home else None
     if as_json:
-        document = {"versions": _versions(home), "paths": _paths(), "rows": rows}
-        used = {"usage": asdict(usage) if usage else None}
-        print_json(document | used | {"faults": [asdict(fault) for fault in faults]})
+        moving = home.reembedding.progress() if home else None
+        document = {
+            "versions": _versions(home),
+            "paths": _paths(),
+            "rows": rows,
+            "usage": asdict(usage) if usage else None,
+            "new_vectors": asdict(moving) if moving else None,
+            "faults": [asdict(fault) for fault in faults],
+        }
+        print_json(document)
         return
     print_facts("Versions", _versions(home))
     print_facts("Paths", _paths())
@@ -87,6 +94,8 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
         if space.is_wasteful:
             empty = counted(space.places - space.taken, "place")
             say(f"  {empty} for vectors empty: `soulkeep compact`")
+        for remark in home.reembedding.remarks():
+            say(f"  {remark}")
         print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
     _print_faults(faults)
     say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")

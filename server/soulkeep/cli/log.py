@@ -65,6 +65,9 @@ def _print_figures(figures: Figures) -> None:
         print_bars("Memories by type", figures.memories_by_type)
     if figures.usage:
         print_facts("Embedders", {usage.model: _usage_text(usage) for usage in figures.usage})
+    if progress := figures.new_vectors:
+        done = f"{progress.made:,} of {counted(progress.memories, 'memory')}"
+        print_facts("New vectors", {progress.embedder: done})
     print_facts("On disk", {name: size_text(size) for name, size in figures.sizes.items()})
     tables = figures.table_sizes or {}
     print_facts("Tables", {name: size_text(size) for name, size in tables.items()})

@@ -152,31 +152,16 @@ class SchemaTooNewError(StoreError):
 
 
 class EmbedderMismatchError(StoreError):
-    """The store's vectors come from another embedder than the one in use."""
+    """The store has the vectors of an embedder, and none is in use."""
 
-    def __init__(self, path: Path, stored: str, configured: str) -> None:
+    def __init__(self, path: Path, stored: str) -> None:
         self.stored = stored
-        self.configured = configured
         super().__init__(
             path,
-            _vectors_of(stored, configured),
-            f"run `soulkeep reindex`, which embeds every memory anew{_or_as_before(stored)}",
+            f"the store's vectors were made by {stored}, and no embedder is in use now",
+            "start it as before (Python version, SOULKEEP_EMBEDDER), or run `soulkeep reindex`, which"
+            " deletes them",
         )
-
-
-def _is_none(embedder: str) -> bool:
-    return embedder.startswith("none:")
-
-
-def _or_as_before(stored: str) -> str:
-    return "" if _is_none(stored) else ", or start it as before (Python version, SOULKEEP_EMBEDDER)"
-
-
-def _vectors_of(stored: str, configured: str) -> str:
-    if _is_none(stored):
-        return f"the store was begun without an embedder, and {configured} is in use now"
-    others = "no embedder is" if _is_none(configured) else f"{configured} is"
-    return f"the store's vectors were made by {stored}, and {others} in use now"
 
 
 class BackupDamagedError(StoreError):

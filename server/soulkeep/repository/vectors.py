@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 
-from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderMismatchError
+from soulkeep.errors import DimensionMismatchError, EmbedderError
 from soulkeep.models import Embedding, MemoryFilter, Vector
 from soulkeep.repository.conditions import conditions
 from soulkeep.repository.connection import Database
@@ -151,16 +151,6 @@ class VectorTable:
         """Whether memories have vectors here: the store was not begun without an embedder."""
         parts = (self.recorded_embedder() or "").rsplit(":", 2)
         return len(parts) == 3 and parts[1] != "0"
-
-    def require_embedder(self, identity: str) -> None:
-        """Check that the vectors are this embedder's.
-
-        Raises:
-            EmbedderMismatchError: They are another's.
-        """
-        recorded = self.recorded_embedder()
-        if recorded not in (None, identity):
-            raise EmbedderMismatchError(self._database.path, str(recorded), identity)
 
     def claim_embedder(self, identity: str) -> None:
         """Record whose vectors the store holds, on the first memory; inside a transaction."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from soulkeep.service.messages import Messages
     from soulkeep.service.prompts import Prompts
     from soulkeep.service.purge import Purges
+    from soulkeep.service.reembedding import Reembedding
     from soulkeep.service.repair import Repairs
     from soulkeep.service.statistics import Statistics
     from soulkeep.service.threads import Threads
@@ -109,6 +110,12 @@ class Home:
         return Indexes(self.repository, self._embedder, self.sessions, self.clock)
 
     @on_first_use
+    def reembedding(self) -> "Reembedding":
+        from soulkeep.service.reembedding import Reembedding
+
+        return Reembedding(self.repository, self.indexes, self.sessions)
+
+    @on_first_use
     def entries(self) -> "DocumentIndex":
         from soulkeep.service.document_index import DocumentIndex
 
@@ -146,6 +153,7 @@ class Home:
             self.repository,
             self.keeper,
             self.indexes,
+            self.reembedding,
             self.entries,
             self.changes,
             self.sessions,
@@ -213,7 +221,7 @@ class Home:
     def statistics(self) -> "Statistics":
         from soulkeep.service.statistics import Statistics
 
-        return Statistics(self.repository, self.clock, self.days)
+        return Statistics(self.repository, self.reembedding, self.clock, self.days)
 
     @on_first_use
     def repairs(self) -> "Repairs":
@@ -235,8 +243,8 @@ class Home:
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""
         with self.lock:
-            entries = self.__dict__.get("entries")
-        if entries is not None:
-            entries.close()
+            busy = [self.__dict__[name] for name in ("entries", "reembedding") if name in self.__dict__]
+        for service in busy:
+            service.close()
         self.sessions.close()
         self.repository.close()

@@ -95,13 +95,14 @@ class Indexes:
         return self._repository.vectors.recorded_embedder() not in (None, NO_EMBEDDER)
 
     def require_embedder(self) -> None:
-        """Check that the embedder of the store's vectors can be had.
+        """Check that a store with vectors is not used without an embedder.
 
         Raises:
-            EmbedderMismatchError: It cannot, and another one or none is set.
+            EmbedderMismatchError: It is.
         """
-        if self.embedder is None:
-            self._repository.vectors.require_embedder(self.embedder_identity)
+        recorded = self._repository.vectors.recorded_embedder()
+        if self._configured is None and recorded is not None and self.vectors_expected:
+            raise EmbedderMismatchError(self._repository.path, recorded)
 
     def embed_query(self, query: str, embedder: Embedder | None, session: Session) -> QueryVector | None:
         """Embed a question; None without an embedder, which is recorded too.

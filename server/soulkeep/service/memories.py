@@ -35,6 +35,7 @@ from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.keeping import Keeper
 from soulkeep.service.receipts import Receipt
+from soulkeep.service.reembedding import Reembedding
 from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,
@@ -62,6 +63,7 @@ class Memories:
         repository: Repository,
         keeper: Keeper,
         indexes: Indexes,
+        reembedding: Reembedding,
         entries: DocumentIndex,
         changes: Changes,
         sessions: Sessions,
@@ -71,6 +73,7 @@ class Memories:
         self._repository = repository
         self._keeper = keeper
         self._indexes = indexes
+        self._reembedding = reembedding
         self._entries = entries
         self._changes = changes
         self._sessions = sessions
@@ -156,7 +159,7 @@ class Memories:
 
     def remarks(self) -> list[str]:
         """Return what an answer may lack now, in sentences."""
-        return self._entries.remarks()
+        return [*self._reembedding.remarks(), *self._entries.remarks()]
 
     def _read(self, query: str) -> tuple[Question, list[str]]:
         """Return what a query asks for, and the words to look up."""

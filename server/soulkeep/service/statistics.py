@@ -12,6 +12,7 @@ from soulkeep.models import Clock, timestamp
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository import Repository
 from soulkeep.repository.header import BACKUPS_FOLDER
+from soulkeep.service.reembedding import Progress, Reembedding
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
 
@@ -28,7 +29,8 @@ class Figures:
     """Counts by day (the last 30, oldest first) and type, uses of models, and sizes in bytes.
 
     `memories_by_day` counts the present memories by when they were kept. `sizes` are of the store, its
-    backups and the documents with their history; `table_sizes` is unset where nobody asked for it.
+    backups and the documents with their history; `table_sizes` is unset where nobody asked for it,
+    `new_vectors` where the store does not move to another embedder.
     """
 
     memories_by_day: Mapping[str, int]
@@ -37,13 +39,17 @@ class Figures:
     usage: tuple[ModelUsage, ...]
     sizes: Mapping[str, int]
     table_sizes: Mapping[str, int] | None
+    new_vectors: Progress | None
 
 
 class Statistics:
     """Reads the log and counts what a store holds."""
 
-    def __init__(self, repository: Repository, clock: Clock, days: Days) -> None:
+    def __init__(
+        self, repository: Repository, reembedding: Reembedding, clock: Clock, days: Days
+    ) -> None:
         self._repository = repository
+        self._reembedding = reembedding
         self._clock = clock
         self._days = days
 
@@ -87,6 +93,7 @@ class Statistics:
             usage=tuple(repository.ledger.usage_by_model()),
             sizes=_sizes(repository.path),
             table_sizes=repository.table_sizes() if tables else None,
+            new_vectors=self._reembedding.progress(),
         )
 
 
