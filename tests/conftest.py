@@ -18,6 +18,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client import ClientRequestContext
+from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.resources import ResourceTemplate
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
@@ -46,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="write tests/golden/ anew")
 
 
-def _make_once(kind: type[Tool] | type[ResourceTemplate]) -> None:
+def _make_once(kind: type[Tool] | type[Prompt] | type[ResourceTemplate]) -> None:
     """Keep what the SDK makes of our functions: their schemas take most of a test's time."""
     made: dict[Callable[..., Any], Any] = {}
     make = kind.from_function
@@ -73,6 +74,7 @@ def _check_each_schema_once() -> None:
 
 
 _make_once(Tool)
+_make_once(Prompt)
 _make_once(ResourceTemplate)
 _check_each_schema_once()
 

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import anyio.to_thread
 from mcp import MCPError
+from mcp.server.mcpserver import Context
 from mcp.types import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -35,22 +36,25 @@ START = "start"
 def register(server: CheckedServer, home: Home) -> None:
     """Add the prompt `start` to a server and offer the home's global prompts beside it."""
     server.user_prompts = UserPrompts(home)
+    server.prompt(name=START, title="Start")(_start)
 
-    @server.prompt(name=START, title="Start")
-    async def start(
-        thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
-        query: Annotated[str, Field(description="What the conversation will be about")] = "",
-    ) -> str:
-        """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
-        from soulkeep.answers.notes import ContextAnswer
 
-        try:
-            context = await anyio.to_thread.run_sync(
-                lambda: home.contexts.assemble(thread_id=given_id(thread_id), query=query or None)
-            )
-        except SoulkeepError as error:
-            raise _refusal(str(error)) from error
-        return ContextAnswer.of(context).as_text()
+async def _start(
+    ctx: Context[Home],
+    thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
+    query: Annotated[str, Field(description="What the conversation will be about")] = "",
+) -> str:
+    """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
+    from soulkeep.answers.notes import ContextAnswer
+
+    home = ctx.request_context.lifespan_context
+    try:
+        context = await anyio.to_thread.run_sync(
+            lambda: home.contexts.assemble(thread_id=given_id(thread_id), query=query or None)
+        )
+    except SoulkeepError as error:
+        raise _refusal(str(error)) from error
+    return ContextAnswer.of(context).as_text()
 
 
 @dataclass(frozen=True, slots=True)
