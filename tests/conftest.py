@@ -80,11 +80,11 @@ _check_each_schema_once()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs the default embedder where its package has no wheel."""
-    if find_spec("wordllama") is None:
+    """Leave out what needs the default embedder where its packages have no wheel."""
+    if find_spec("sentencepiece") is None:
         for item in items:
             if item.get_closest_marker("embedder"):
-                item.add_marker(pytest.mark.skip(reason="wordllama has no wheel for this Python"))
+                item.add_marker(pytest.mark.skip(reason="the embedder has no wheel for this Python"))
 
 
 class TickingClock:
@@ -99,9 +99,13 @@ class TickingClock:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setenv("SOULKEEP_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("SOULKEEP_EMBEDDER", raising=False)
+    # What is marked `embedder` is about the default one; the lighter one does for all else.
+    is_default = request.node.get_closest_marker("embedder") is not None
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "auto" if is_default else "universal")
 
 
 @pytest.fixture
@@ -127,7 +131,8 @@ def make_home(new_home: Path, tmp_path: Path, clock: TickingClock) -> Iterator[C
     """Open a home that holds nothing yet: a copy, as to make one takes far longer."""
     opened: list[Home] = []
 
-    def make(name: str = "home", embedder: str = "auto") -> Home:
+    def make(name: str = "home", embedder: str | None = None) -> Home:
+        embedder = embedder or os.environ["SOULKEEP_EMBEDDER"]
         if not (tmp_path / name).exists():
             shutil.copytree(new_home, tmp_path / name)
         opened.append(open_home(tmp_path / name, embedder=embedder, clock=clock))  # type: ignore[arg-type]
@@ -172,7 +177,9 @@ async def client(home: Home, request: pytest.FixtureRequest) -> AsyncIterator[Cl
 async def process_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
     """A client of the installed command, over stdio, in both eras."""
     server = StdioServerParameters(
-        command=str(COMMAND), args=["serve", "--home", str(tmp_path / "home")], env=OFFLINE
+        command=str(COMMAND),
+        args=["serve", "--home", str(tmp_path / "home")],
+        env=OFFLINE | {"SOULKEEP_EMBEDDER": os.environ["SOULKEEP_EMBEDDER"]},
     )
     async with Client(stdio_client(server), mode=request.param, read_timeout_seconds=30) as connected:
         yield connected

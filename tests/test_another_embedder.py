@@ -55,7 +55,7 @@ def test_a_store_with_vectors_serves_by_words_where_there_is_no_embedder(make_ho
     assert home.check() == []
     with pytest.raises(EmbedderMismatchError, match="soulkeep reindex") as raised:
         home.indexes.require_embedder()
-    assert raised.value.stored.startswith("wordllama")
+    assert raised.value.stored.startswith("minilm")
     assert second not in vectors(home)
 
 

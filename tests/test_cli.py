@@ -129,7 +129,7 @@ def test_doctor_reads_versions_paths_and_counts_and_finds_a_whole_store_in_order
 
     assert code == 0
     assert out.endswith("Everything is in order.\n")
-    for part in ("sqlite-vec", "wordllama", str(home_path), "SOUL.md"):
+    for part in ("sqlite-vec", "use-multilingual-v3", str(home_path), "SOUL.md"):
         assert part in out
     assert {"memories 1", "vectors 1", "threads 0"} <= {
         " ".join(line.split()) for line in out.splitlines()
@@ -152,7 +152,7 @@ def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: 
     assert "FAULT vectors: 1 memory has no vector; run `soulkeep reindex`" in out
     if sys.platform != "win32":
         assert f"chmod go-rwx '{home_path}'" in out
-    assert run("reindex")[1].startswith("Indexed 1 memory with wordllama")
+    assert run("reindex")[1].startswith("Indexed 1 memory with use-multilingual-v3")
     home_path.chmod(0o700)
     assert run("doctor")[0] == 0
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from soulkeep.embedders import choose_embedder
+from soulkeep.embedders.meaning import Meaning, Universal
 from soulkeep.embedders.wordllama import DIMENSIONS, WordLlama
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderUnavailableError
 from soulkeep.repository.vectors import padded
@@ -59,19 +60,21 @@ def test_no_test_has_a_network(host: str) -> None:
 
 @pytest.mark.embedder
 def test_the_setting_chooses_the_embedder(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(choose_embedder("auto"), WordLlama)
+    assert isinstance(choose_embedder("auto"), Meaning)
+    assert isinstance(choose_embedder("universal"), Universal)
     assert isinstance(choose_embedder("wordllama"), WordLlama)
     assert choose_embedder("none") is None
 
 
-def test_where_the_package_has_no_wheel_auto_means_none_and_asking_for_it_is_an_error(
+def test_where_the_packages_have_no_wheel_auto_means_none_and_asking_for_it_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("soulkeep.embedders.find_spec", lambda _: None)
 
     assert choose_embedder("auto") is None
-    with pytest.raises(EmbedderUnavailableError, match="SOULKEEP_EMBEDDER=none"):
-        choose_embedder("wordllama")
+    for name in ("universal", "wordllama"):
+        with pytest.raises(EmbedderUnavailableError, match=r"not installed.*SOULKEEP_EMBEDDER=none"):
+            choose_embedder(name)  # type: ignore[arg-type]
 
 
 @pytest.mark.embedder

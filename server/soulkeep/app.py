@@ -146,12 +146,14 @@ def serve(settings: Settings) -> None:
         from soulkeep.protocol import Notifications, initialization_options
         from soulkeep.transport import serve_stdio
 
-        async def watch_home() -> None:
+        async def work_beside_calls() -> None:
             # Imported once the client has its first answer.
-            from soulkeep.watching import watch
+            from soulkeep.watching import keep_ready, watch
 
             home.reembedding.start()
-            await watch(home, notifications)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(keep_ready, home)
+                await watch(home, notifications)
 
         notifications = Notifications(watched=True)
         server = build_server(home, notifications, tools_offered=settings.tools)
@@ -162,6 +164,6 @@ def serve(settings: Settings) -> None:
         gc.freeze()
         gc.enable()
         options = initialization_options(server)
-        signalled = anyio.run(serve_stdio, server, options, watch_home, notifications.close)
+        signalled = anyio.run(serve_stdio, server, options, work_beside_calls, notifications.close)
     if signalled:
         os._exit(0)

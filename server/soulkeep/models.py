@@ -17,7 +17,7 @@ AnyMemoryType = Literal["any", "fact", "preference", "decision", "summary"]
 MessageRole = Literal["user", "assistant", "system", "tool"]
 MESSAGE_ROLES: tuple[MessageRole, ...] = get_args(MessageRole)
 
-EmbedderName = Literal["auto", "wordllama", "none"]
+EmbedderName = Literal["auto", "universal", "wordllama", "none"]
 
 ToolSet = Literal["default", "full"]
 """The tools that a client is offered: `full` adds those for threads and messages."""

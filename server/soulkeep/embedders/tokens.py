@@ -4,12 +4,17 @@ import hashlib
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from importlib.util import find_spec
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
+from soulkeep.embedders.packages import UNIVERSAL, verified_file
+from soulkeep.errors import EmbedderUnavailableError
+
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from sentencepiece import SentencePieceProcessor
+
+VOCABULARY = "resources/sp.model"
+VOCABULARY_SHA256 = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9"
 
 BYTES_PER_TOKEN = 4
 """The estimate where no tokenizer is installed: English takes a little more, other scripts less."""
@@ -20,10 +25,44 @@ _LINES = 32
 _KEPT = 10_000
 
 
-class TokenCounter:
-    """Counts by Llama's tokenizer, which wordllama brings; other models differ by some percent.
+_loading = threading.Lock()
 
-    Without that package it estimates from the bytes, and `is_exact` is false.
+
+def load_tokenizer() -> "SentencePieceProcessor":
+    """Return the multilingual encoder's tokenizer, the same object each time; it takes 26 MiB.
+
+    Raises:
+        EmbedderUnavailableError: A package is missing or has another file.
+    """
+    with _loading:
+        return _tokenizer()
+
+
+def release_tokenizer() -> None:
+    """Forget the tokenizer; what is counted next loads it again."""
+    with _loading:
+        _tokenizer.cache_clear()
+
+
+@lru_cache(1)
+def _tokenizer() -> "SentencePieceProcessor":
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise EmbedderUnavailableError(
+            "universal",
+            f"the package sentencepiece cannot be used ({error})",
+            "install it again with `pip install --force-reinstall --no-deps sentencepiece`",
+        ) from error
+    return SentencePieceProcessor(
+        model_file=str(verified_file(*UNIVERSAL, VOCABULARY, VOCABULARY_SHA256))
+    )
+
+
+class TokenCounter:
+    """Counts by the multilingual encoder's tokenizer; those of other models differ by some percent.
+
+    Where it cannot be loaded, the count is estimated from the bytes, and `is_exact` is false.
     """
 
     def __init__(self) -> None:
@@ -32,8 +71,12 @@ class TokenCounter:
 
     @cached_property
     def is_exact(self) -> bool:
-        """Whether a tokenizer is installed."""
-        return find_spec("wordllama") is not None and find_spec("tokenizers") is not None
+        """Whether there is a tokenizer that can be used."""
+        try:
+            load_tokenizer()
+        except EmbedderUnavailableError:
+            return False
+        return True
 
     def count(self, text: str) -> int:
         """Return how many tokens a text has; a text counted before costs no more than its digest."""
@@ -43,9 +86,7 @@ class TokenCounter:
             return self._known(text, lambda: sum(self._count_piece(piece) for piece in _pieces(text)))
 
     def _count_piece(self, piece: str) -> int:
-        return self._known(
-            piece, lambda: len(self._tokenizer.encode(piece, add_special_tokens=False).ids)
-        )
+        return self._known(piece, lambda: len(load_tokenizer().encode(piece)))
 
     def _known(self, text: str, count: Callable[[], int]) -> int:
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
@@ -55,12 +96,6 @@ class TokenCounter:
                 self._counts.clear()
             self._counts[digest] = counted
         return self._counts[digest]
-
-    @cached_property
-    def _tokenizer(self) -> "Tokenizer":
-        from soulkeep.embedders.wordllama import load_tokenizer
-
-        return load_tokenizer()
 
 
 def _pieces(text: str) -> Iterator[str]:

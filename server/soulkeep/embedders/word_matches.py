@@ -41,10 +41,14 @@ class WordMatches:
         self._vectors = vectors
         self._unrelated = unrelated
         self._lock = threading.Lock()
-        self.release()
+        self._forget()
 
     def release(self) -> None:
-        """Forget all vectors."""
+        """Give back the memory of the vectors."""
+        with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
         self._rows: dict[str, int] = {}
         self._kept: NDArray[Any] | None = None
         self._filled = _EMPTY + 1
@@ -99,7 +103,7 @@ class WordMatches:
         import numpy as np
 
         if len(self._rows) > MAX_WORDS:
-            self.release()
+            self._forget()
         missing = [word for word in dict.fromkeys(words) if word not in self._rows]
         near = [word for word in missing if not is_exact(word)]
         kept = self._with(near)

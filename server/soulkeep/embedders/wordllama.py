@@ -1,4 +1,4 @@
-"""The default embedder: WordLlama's static token vectors, 256 dimensions, read from its wheel.
+"""An embedder of single words: WordLlama's static token vectors, 256 dimensions, read from its wheel.
 
 The package's own loader looks for its tokenizer in a folder that the wheel does not have and then asks
 a hub for it, so its two files are read here directly and the package itself is never imported.
@@ -88,6 +88,17 @@ class WordLlama:
     def embed_query(self, query: str) -> Embedded:
         """Embed a question as any text; see Embedder."""
         return self.embed([query])
+
+    def load(self) -> None:
+        """Load the model; see Embedder."""
+        self._loaded()
+
+    def release(self) -> None:
+        """Forget the model; see Embedder."""
+        with self._lock:
+            self.__dict__.pop("_model", None)
+            _model_in.cache_clear()
+        self._matches.release()
 
     def strengths(
         self, query: Sequence[str], texts: Sequence[Sequence[str]]

@@ -86,6 +86,20 @@ class VectorScan:
         self._codes: Codes | None = None
         self._seen = _State(None, 0, 0)
 
+    def load(self) -> None:
+        """Make the codes, unless they are there; the first search would have to.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            self._fresh()
+
+    def release(self) -> None:
+        """Give back the memory of the codes; the next search makes them again."""
+        with self._lock:
+            self._codes = None
+
     def nearest(
         self, embedding: Embedding, allowed: MemoryFilter, limit: int
     ) -> list[tuple[int, float]]:

@@ -1,13 +1,19 @@
 """Keeping what is derived from memories in step with them: their embeddings and both search indexes."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import mul
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
-from soulkeep.errors import EmbedderMismatchError, StoreBusyError, StoreFullError
+from soulkeep.errors import (
+    EmbedderMismatchError,
+    EmbedderUnavailableError,
+    StoreBusyError,
+    StoreFullError,
+)
 from soulkeep.models import (
     Clock,
     Embedding,
@@ -28,6 +34,9 @@ NEAR_S = 3600.0
 
 STEPS_AT_ONCE = 10
 """Steps of a compaction that a single call may wait for, some ten milliseconds each."""
+
+IDLE_S = 300.0
+"""After how many seconds without use a model's memory is given back."""
 
 PAUSE_S = 0.005
 """SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
@@ -56,6 +65,8 @@ class Indexes:
         self._repository = repository
         self._sessions = sessions
         self._clock = clock
+        self._problem = ""
+        self._used = math.inf
 
     @property
     def embedder_identity(self) -> str:
@@ -64,10 +75,29 @@ class Indexes:
 
     @property
     def embedder(self) -> Embedder | None:
-        """The embedder that made the store's vectors; None means search by words alone.
+        """The embedder that made the store's vectors, loaded; None means search by words alone.
 
-        It is the one that is set, or until all have new vectors the former one, if it can be had.
+        It is the one that is set, or until all have new vectors the former one, if it can be had. One
+        that cannot be loaded is not tried again: `advice` says why.
         """
+        embedder = self._serving()
+        if embedder is None or self._problem:
+            return None
+        try:
+            embedder.load()
+        except EmbedderUnavailableError as error:
+            self._problem = str(error)
+            return None
+        self._used = time.monotonic()
+        return embedder
+
+    @property
+    def is_by_meaning(self) -> bool:
+        """Whether there is an embedder to search with; asking loads none."""
+        return self._serving() is not None and not self._problem
+
+    def _serving(self) -> Embedder | None:
+        """Return the embedder that made the store's vectors, loaded or not."""
         recorded = self._repository.vectors.recorded_embedder()
         if self._configured is None or recorded in (None, self._configured.identity):
             self._former = (NO_EMBEDDER, None)
@@ -83,11 +113,32 @@ class Indexes:
     @property
     def advice(self) -> str:
         """Why vectors that are there cannot be used, and what the user does about it; often nothing."""
+        if self._problem:
+            return self._problem
         try:
             self.require_embedder()
         except EmbedderMismatchError as error:
             return f"{error.problem[0].upper()}{error.problem[1:]}; the user can {error.remedy}."
         return ""
+
+    def get_ready(self) -> None:
+        """Load what the first search needs, so that it waits for nothing.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        if self.embedder:
+            self._repository.scan.load()
+
+    def rest(self) -> None:
+        """Give back the memory of the model and of the vectors where nothing has used them for long."""
+        if time.monotonic() - self._used < IDLE_S:
+            return
+        self._used = math.inf
+        self._repository.scan.release()
+        for embedder in (self._configured, self._former[1]):
+            if embedder is not None:
+                embedder.release()
 
     @property
     def vectors_expected(self) -> bool:

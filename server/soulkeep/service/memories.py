@@ -149,7 +149,7 @@ class Memories:
                 i: self._words.words_of(m.content, m.subject, self._days.day_of(m.occurred_at))
                 for i, m in candidates.memories.items()
             },
-            embedder.strengths if embedder else exact_strengths,
+            (embedder and embedder.strengths) or exact_strengths,
             limit,
         )
         said = self._said(query, allowed) if include_messages else ()

@@ -67,7 +67,7 @@ class Reembedding:
         if progress is None:
             return []
         done = f"{progress.made:,} of {counted(progress.memories, 'memory')} have their new vectors"
-        if self._indexes.embedder:
+        if self._indexes.is_by_meaning:
             return [f"{done}; the former ones serve until all have."]
         how = "the server makes the others, or the user runs `soulkeep reindex`"
         return [f"Search is by words alone: {done}; {how}."]
@@ -78,7 +78,7 @@ class Reembedding:
         if progress is None:
             return ""
         count = progress.memories - progress.made
-        meanwhile = "uses the former ones" if self._indexes.embedder else "is by words alone"
+        meanwhile = "uses the former ones" if self._indexes.is_by_meaning else "is by words alone"
         get = f"{counted(count, 'memory')} {agreeing(count, 'gets', 'get')} new vectors"
         return f"{get} from {progress.embedder} in the background; until then search {meanwhile}"
 
