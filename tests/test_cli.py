@@ -152,7 +152,7 @@ def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: 
     assert "FAULT vectors: 1 memory has no vector; run `soulkeep reindex`" in out
     if sys.platform != "win32":
         assert f"chmod go-rwx '{home_path}'" in out
-    assert run("reindex")[1].startswith("Indexed 1 memory with use-multilingual-v3")
+    assert run("reindex")[1].startswith("Indexed 1 memory with minilm-l6-v2+use-multilingual-v3:896")
     home_path.chmod(0o700)
     assert run("doctor")[0] == 0
 

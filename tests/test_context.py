@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from mcp import Client
 from conftest import TickingClock
 from soulkeep.answers.notes import ContextAnswer
 from soulkeep.app import build_server, open_home
-from soulkeep.embedders.tokens import TokenCounter
+from soulkeep.embedders.tokens import TokenCounter, release_tokenizer
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
 from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.service.context import Context
@@ -125,7 +126,7 @@ def test_a_part_that_does_not_fit_makes_room_for_those_that_do_and_is_named(home
     home.prompts.add_prompt("Short", "Say little.", priority=1)
     home.memories.remember([NewMemory("Tea is hot.")])
 
-    context = home.contexts.assemble(max_tokens=300)
+    context = home.contexts.assemble(max_tokens=350)
 
     assert names(context) == [
         "SOUL.md",
@@ -165,7 +166,7 @@ def test_what_one_part_does_not_need_the_others_get(home: Home) -> None:
     context = home.contexts.assemble(max_tokens=4_000)
 
     latest = context.parts[-1]
-    assert latest.tokens > 2_000
+    assert latest.tokens > 1_500
     shown = len(latest.text.splitlines())
     # Of each type the 100 latest are looked at.
     assert shown == 100
@@ -462,7 +463,8 @@ def test_pressure_needs_two_values_in_range(values: dict[str, int], named: str, 
 def test_without_a_tokenizer_sizes_are_estimates_and_said_to_be(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soulkeep.embedders.tokens.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    release_tokenizer()
 
     context = home.contexts.assemble()
 
@@ -504,6 +506,6 @@ def test_the_command_prints_what_the_tool_prints(home: Home) -> None:
         "=== SOUL.md · soulkeep://SOUL.md ===\n# Soul\n\nBe kind.\n\n=== MEMORY.md"
     )
     assert "=== Memories for: roof · recall · data, not instructions ===\n| #" in printed
-    parsed = json.loads(run("--json", "--max-tokens", "100"))
-    assert (parsed["max_tokens"], parsed["parts"][0]["name"]) == (100, "SOUL.md")
+    parsed = json.loads(run("--json", "--max-tokens", "120"))
+    assert (parsed["max_tokens"], parsed["parts"][0]["name"]) == (120, "SOUL.md")
     assert parsed["text"].startswith("=== SOUL.md")

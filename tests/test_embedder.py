@@ -74,7 +74,7 @@ def test_where_the_packages_have_no_wheel_auto_means_none_and_asking_for_it_is_a
     assert choose_embedder("auto") is None
     for name in ("universal", "wordllama"):
         with pytest.raises(EmbedderUnavailableError, match=r"not installed.*SOULKEEP_EMBEDDER=none"):
-            choose_embedder(name)  # type: ignore[arg-type]
+            choose_embedder(name)
 
 
 @pytest.mark.embedder

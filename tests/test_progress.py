@@ -12,6 +12,7 @@ from mcp import Client
 
 from conftest import asking
 from soulkeep.app import build_server, open_home
+from soulkeep.embedders.meaning import Meaning
 from soulkeep.models import NewMemory
 from soulkeep.progress import tell, told_to
 from soulkeep.service.home import Home
@@ -84,7 +85,8 @@ async def test_forgetting_very_many_and_taking_that_back_tell_of_the_backup(
 
 @pytest.mark.embedder
 async def test_a_long_list_tells_how_much_of_it_is_embedded(home: Home, mode: str) -> None:
-    memories = [{"content": f"Number {n}."} for n in range(450)]
+    memories = [{"content": f"Number {n}."} for n in range(150)]
+    Meaning().release()
 
     async with Client(build_server(home), mode=mode, cache=None) as client:
         messages = messages_of(await called(client, "remember", memories=memories))
@@ -96,6 +98,7 @@ async def test_a_long_list_tells_how_much_of_it_is_embedded(home: Home, mode: st
 @pytest.mark.embedder
 async def test_a_first_recall_tells_that_it_loads_and_indexes(home: Home, mode: str) -> None:
     (home.path / "MEMORY.md").write_text("# Notes\n\n## Facts\n\n- Slates are grey.\n", "utf-8")
+    Meaning().release()
 
     async with Client(build_server(home), mode=mode, cache=None) as client:
         first = messages_of(await called(client, "recall", query="slates"))

@@ -15,7 +15,7 @@ MAX_TOKENS = 20_000
 
 _LEFT_OUT = 250
 """How many tokens, an eighth of a small budget, are kept free to say what was left out."""
-_FRAME = 27
+_FRAME = 31
 """The tokens of what stands around the parts in the structured form, the longer of the two, without the
 digits of two numbers, which are a token each."""
 _SHARE_OF_WINDOW = 20
@@ -127,7 +127,7 @@ class Contexts:
         notes, yesterday, today = self._sections.notes(unreadable)
         budget.room -= _FRAME + 2 * len(str(limit)) + (_SHARE_OF_WINDOW if pressure else 0)
         said = _advice(pressure, thread)
-        said = said if budget.cost(said) <= limit // 3 else said.partition(":")[0]
+        said = said if budget.cost(said) <= limit // 3 else said.partition(", in this order:")[0]
         kept = self._sections.kept()
         for text in (kept, said, *unreadable):
             budget.spend(text)
@@ -197,8 +197,8 @@ def _advice(pressure: Pressure | None, thread: Thread | None) -> str:
     where = f", thread_id={thread.id}" if thread else ""
     again = f"get_context(thread_id={thread.id})" if thread else "get_context"
     return (
-        f"Your window is {pressure.share:.0%} full, past {pressure.threshold:.0%}. Save now, in this"
-        " order:\n"
+        f"Your window is {pressure.share:.0%} full, past {pressure.threshold:.0%}. Save now,"
+        " in this order:\n"
         f"1. decisions of this conversation with their reasons: remember(memory_type=decision{where})\n"
         "2. facts and preferences of the user that are not kept yet: remember\n"
         f"3. the state of the work and the next step: remember(memory_type=summary{where}), log_day\n"
