@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from soulkeep.about_user import asks_about_user, user_fit
 from soulkeep.errors import SoulkeepError
 from soulkeep.models import Memory, NewMemory
-from soulkeep.ranking import named_ids
+from soulkeep.named_ids import named_ids
 from soulkeep.service.home import Home
 
 QUESTIONS = {

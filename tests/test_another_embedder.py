@@ -137,7 +137,7 @@ def test_vectors_of_two_embedders_never_meet(make_home: MakeHome) -> None:
 
     assert home.memories.recall("ferry").mode == "hybrid"
     assert all(s.similarity is not None for s in receipt.similar or ())
-    assert home.repository.vectors.recorded_embedder() == WordLlama.identity
+    assert home.repository.vectors.recorded_embedder() == "minilm-l6-v2+use-multilingual-v3:896:unit"
     home.indexes.reindex()
     receipt = home.memories.remember([NewMemory("A ferry burned.")])[0]
     assert all(s.similarity is not None for s in receipt.similar or ())

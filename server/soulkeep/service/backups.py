@@ -46,10 +46,8 @@ from soulkeep.service.validation import parse_moment, require_text
 MAX_LABEL = 200
 
 BULK = 100
-"""When so many memories or messages go at once, a backup is made before.
-
-Fewer come back from the trash as easily as they went, and copying the store would take longer than that.
-"""
+"""When so many memories or messages go at once, a backup is made before; fewer come back from the trash as
+easily as they went, and copying the store would take longer than that."""
 
 _FORGETTING = "before forgetting "
 _SERVES_FOR = timedelta(hours=1)
@@ -323,8 +321,8 @@ class Backups:
                 if file.exists():
                     copy_file(file, path / file.name)
                     _verify(path, same=filecmp.cmp(file, path / file.name, shallow=False))
-            now = timestamp(self._clock())
-            return put_in_place(path, self.folder, now, "damaged"), tuple(left_out)
+            kept = put_in_place(path, self.folder, timestamp(self._clock()), "damaged")
+            return kept, tuple(left_out)
 
     def _continue(self, staged: Repository, backup: Backup, *, has_former: bool) -> None:
         """Let the restored store go on where the former one ends, and remember the restore."""

@@ -18,13 +18,13 @@ from soulkeep.models import (
     Session,
     timestamp,
 )
+from soulkeep.named_ids import named_ids
 from soulkeep.ranking import (
     Candidates,
     Question,
     affordable,
     exact_strengths,
     inverse_document_frequency,
-    named_ids,
     query_terms,
     rank,
 )
