@@ -46,8 +46,8 @@ from soulkeep.service.validation import parse_moment, require_text
 MAX_LABEL = 200
 
 BULK = 100
-"""When so many memories or messages go at once, a backup is made before; fewer come back from the trash as
-easily as they went, and copying the store would take longer than that."""
+"""When so many memories or messages go at once, a backup is made before; fewer come back from the trash
+as easily as they went, and copying the store would take longer than that."""
 
 _FORGETTING = "before forgetting "
 _SERVES_FOR = timedelta(hours=1)
