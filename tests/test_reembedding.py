@@ -197,11 +197,11 @@ def test_a_set_that_another_embedder_began_is_made_anew(frozen: Path, make_home:
 def test_going_back_before_all_is_done_leaves_the_former_vectors(
     frozen: Path, make_home: MakeHome
 ) -> None:
-    home = make_home()
+    home = make_home(embedder="wordllama")
     later(home)
     former = vectors(home)
     home.reembedding.step()
-    home = make_home()
+    home = make_home(embedder="wordllama")
 
     assert (home.reembedding.progress(), home.reembedding.announcement()) == (None, "")
     home.reembedding.move()

@@ -408,7 +408,7 @@ class WholeLife(RuleBasedStateMachine):
     # The rest of what can be done at any time.
 
     @rule(
-        verb=st.sampled_from(["indexes.reindex", "indexes.compact", "sessions.flush", "repairs.repair"])
+        verb=st.sampled_from(["indexes.reindex", "repairs.compact", "sessions.flush", "repairs.repair"])
     )
     def keep_house(self, verb: str) -> None:
         self.act(verb)

@@ -144,7 +144,7 @@ def compact(*, as_json: bool) -> None:
     Others can go on using the store meanwhile.
     """
     with opened_home() as home, progress_shown():
-        freed = home.indexes.compact()
+        freed = home.repairs.compact()
     smaller = f"The store is {size_text(freed)} smaller."
     report(as_json, {"freed": freed}, smaller if freed else "There is nothing to give back.")
 

@@ -10,6 +10,7 @@ from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timesta
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.change_recorder import ChangeRecorder
+from soulkeep.service.compaction import compact_some
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import Edits
 from soulkeep.service.indexes import Indexes
@@ -78,7 +79,7 @@ class ChangeLog:
                 locks.enter_context(self._repository.without_waiting())
             yield locks.enter_context(self._in_transaction(action, session))
         if any(leaving):
-            self._indexes.compact_some()
+            compact_some(self._repository)
 
     @contextmanager
     def _in_transaction(self, action: str, session: Session) -> Iterator[ChangeRecorder]:

@@ -8,6 +8,7 @@ from soulkeep.models import Change, ChangedRow, Image, Memory, RowKind, Session,
 from soulkeep.repository.changes import digest
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
+from soulkeep.service.compaction import compact_some
 from soulkeep.service.conflicts import built_upon, held_by, is_as_left
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import row_of
@@ -195,7 +196,7 @@ class Changes(ChangeLog):
             for name, hunks in write().items():
                 recorder.edit(name, hunks)
         if any(leaving):
-            self._indexes.compact_some()
+            compact_some(self._repository)
         return list(changes)
 
     def _rows_in_order(self, change: Change) -> list[ChangedRow]:

@@ -22,10 +22,11 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
+from soulkeep.service.compaction import PAUSE_S
 from soulkeep.service.document_entries import entries_of, keys_of
 from soulkeep.service.document_looks import DocumentLooks, size_of, stamp
 from soulkeep.service.document_reading import MAX_INDEXED, Reading, read_document
-from soulkeep.service.indexes import PAUSE_S, Indexes, Vectors
+from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.sessions import Sessions
 from soulkeep.wording import counted
 from soulkeep.words import same_text

@@ -1,10 +1,8 @@
 """Keeping what is derived from memories in step with them: their embeddings and both search indexes."""
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from operator import mul
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
@@ -12,7 +10,6 @@ from soulkeep.errors import (
     EmbedderMismatchError,
     EmbedderUnavailableError,
     StoreBusyError,
-    StoreFullError,
 )
 from soulkeep.models import (
     Clock,
@@ -27,28 +24,17 @@ from soulkeep.models import (
 )
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
+from soulkeep.service.neighbours import are_near, near
 from soulkeep.service.sessions import Sessions
-
-NEAR_S = 3600.0
-"""Memories of a thread are neighbours when at most an hour lies between them."""
-
-STEPS_AT_ONCE = 10
-"""Steps of a compaction that a single call may wait for, some ten milliseconds each."""
 
 IDLE_S = 300.0
 """After how many seconds without use a model's memory is given back."""
-
-PAUSE_S = 0.005
-"""SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
 
 _PAGE = 100
 """Memories that are embedded and written together: at most some 10 MB of text."""
 
 _TEXTS = 100
 """So many texts are embedded between two reports of progress; the longest take about a second."""
-
-Neighbours = dict[int, tuple[int | None, int | None]]
-"""For a memory's id, those of the memories before and after it in its thread."""
 
 Vectors = Sequence[Vector | None]
 
@@ -279,35 +265,6 @@ class Indexes:
         self._sessions.flush()
         return count
 
-    def compact_some(self) -> None:
-        """Give back a part of the space of deleted vectors, if there is enough of it to be worth while.
-
-        It takes some tenths of a second at most, and nothing while another process writes.
-        """
-        if not self._repository.measure_space().is_wasteful:
-            return
-        try:
-            with self._repository.without_waiting():
-                for _ in itertools.islice(self._repository.compact(), STEPS_AT_ONCE):
-                    pass
-        except (StoreBusyError, StoreFullError):
-            # It comes after a change that was made, and which must not look as if it had failed.
-            return
-
-    def compact(self, pause: Callable[[], None] = lambda: time.sleep(PAUSE_S)) -> int:
-        """Give back the space of deleted vectors; return by how many bytes the store shrank.
-
-        It goes in steps of some milliseconds, with a `pause` after each for other processes to write.
-
-        Raises:
-            StoreError: The store cannot be written; what is done by then stays done.
-        """
-        before = self._repository.pages_size()
-        for _ in self._repository.compact():
-            tell("Giving back the space of deleted vectors")
-            pause()
-        return before - self._repository.pages_size()
-
     def _stored_in_context(self, memories: Sequence[Memory]) -> list[tuple[str, str | None]]:
         """Return for stored memories their own text and that of the one before in the thread."""
         table = self._repository.memories
@@ -331,7 +288,7 @@ class Indexes:
             previous = latest.get(memory.thread_id or "")
             if memory.thread_id is not None:
                 latest[memory.thread_id] = memory
-            close = previous and _are_near(when(previous), when(memory))
+            close = previous and are_near(when(previous), when(memory))
             texts.append((_text(memory), _text(previous) if previous and close else None))
         return texts
 
@@ -364,27 +321,6 @@ class Indexes:
                 tell("Embedding", len(known) / len(texts))
         self._sessions.record_usage(session, Usage(embedder.identity, tokens))
         return known
-
-
-def near(neighbours: Neighbours, memories: Mapping[int, Memory]) -> Neighbours:
-    """Leave only those neighbours that are also near in time; `memories` has all of them by id."""
-
-    def one(i: int, other: int | None) -> int | None:
-        if other is None or i not in memories or other not in memories:
-            return None
-        return other if _are_near(memories[i].occurred_at, memories[other].occurred_at) else None
-
-    return {i: (one(i, before), one(i, after)) for i, (before, after) in neighbours.items()}
-
-
-def _are_near(earlier: str, later: str) -> bool:
-    if earlier == later:
-        return True
-    try:
-        between = datetime.fromisoformat(later) - datetime.fromisoformat(earlier)
-    except (TypeError, ValueError):
-        return False  # another program's row, with a date that is none
-    return abs(between.total_seconds()) <= NEAR_S
 
 
 def _text(memory: NewMemory | Memory) -> str:

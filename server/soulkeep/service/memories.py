@@ -32,8 +32,9 @@ from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import DocumentIndex, repeated_entries
 from soulkeep.service.document_looks import MEMORY
-from soulkeep.service.indexes import Indexes, near
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.keeping import Keeper
+from soulkeep.service.neighbours import near
 from soulkeep.service.receipts import Receipt
 from soulkeep.service.reembedding import Reembedding
 from soulkeep.service.sessions import RECALLED, Sessions

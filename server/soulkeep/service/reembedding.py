@@ -10,7 +10,8 @@ from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderError, StoreBusyError, StoreError
 from soulkeep.models import Memory, Vector
 from soulkeep.repository import Repository
-from soulkeep.service.indexes import PAUSE_S, Indexes
+from soulkeep.service.compaction import PAUSE_S
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.sessions import Sessions
 from soulkeep.wording import agreeing, counted
 

@@ -1,4 +1,4 @@
-"""Mending a store: everything derived is rebuilt from what the user said."""
+"""Mending a store: everything derived is rebuilt from what the user said, and space is given back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from soulkeep.errors import StoreError
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
+from soulkeep.service.compaction import compact
 from soulkeep.service.document_index import DocumentIndex
 from soulkeep.service.indexes import Indexes
 
@@ -46,6 +47,14 @@ class Repairs:
         remedy = "see whether it can be read and is UTF-8, then repair again"
         unreadable = [Fault("document", f"{name} was not read", remedy) for name in unread]
         return Repaired(found, rebuilt | {"documents": documents}, (*self._faults(), *unreadable))
+
+    def compact(self) -> int:
+        """Give back the space of deleted vectors; return by how many bytes the store shrank.
+
+        Raises:
+            StoreError: The store cannot be written; what is done by then stays done.
+        """
+        return compact(self._repository)
 
     def _faults(self) -> tuple[Fault, ...]:
         try:
