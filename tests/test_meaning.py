@@ -317,13 +317,13 @@ def test_a_full_disk_leaves_no_part_of_the_weights_and_costs_memory_alone(
 
 
 def test_a_package_that_cannot_be_imported_is_named(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tokens.release_tokenizer()
     monkeypatch.setitem(sys.modules, "sentencepiece", None)
-    monkeypatch.delitem(sys.modules, "soulkeep.embedders.universal")
 
-    with pytest.raises(EmbedderUnavailableError, match=r"sentencepiece.*install soulkeep again"):
-        Universal(cache).load()
+    with pytest.raises(EmbedderUnavailableError, match=r"sentencepiece.*pip install"):
+        Universal(tmp_path).load()
 
 
 def _package(tmp_path: Path, module: str, name: str, content: bytes | None) -> None:

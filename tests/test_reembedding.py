@@ -210,7 +210,7 @@ def test_going_back_before_all_is_done_leaves_the_former_vectors(
     assert home.indexes.reindex() == 40
     assert made(home) == {}
     home.indexes._configured = WordLlama()
-    again = make_home()
+    again = make_home(embedder="wordllama")
     again.reembedding.move()
     assert vectors(again) == former
 

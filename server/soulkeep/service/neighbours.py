@@ -24,6 +24,7 @@ def near(neighbours: Neighbours, memories: Mapping[int, Memory]) -> Neighbours:
 
 
 def are_near(earlier: str, later: str) -> bool:
+    """Whether at most an hour lies between two moments in ISO 8601."""
     if earlier == later:
         return True
     try:
