@@ -37,36 +37,37 @@ def measure_meaning(embedder: EmbedderName, elsewhere: Sequence[str]) -> tuple[F
     with filled_store(meaning.memories, embedder) as ask:
         kinds = found_by_kind(meaning.questions, ask)
         away = _bests(ask, [Question(query, OTHER) for query in elsewhere])
-    other = [_best(found) for found in kinds[OTHER]]
+    other = [best_relevance(found) for found in kinds[OTHER]]
     answered = {kind: answers for kind, answers in kinds.items() if kind != OTHER}
     answered["all"] = [found for answers in answered.values() for found in answers]
-    known = [_best(found) for found in answered["all"]]
+    known = [best_relevance(found) for found in answered["all"]]
     sure = {
         UNKNOWN: _figure(auc(known, _bests_without_answers(meaning, embedder)), known),
-        RECOGNISED: _figure(_unfit(other), other),
-        FALSE_ALARMS: _figure(_unfit(known), known),
+        RECOGNISED: _figure(unfit_share(other), other),
+        FALSE_ALARMS: _figure(unfit_share(known), known),
     }
     if away:
-        sure["questions about the dialogues, recognised"] = _figure(_unfit(away), away)
+        sure["questions about the dialogues, recognised"] = _figure(unfit_share(away), away)
     for size in SMALL_STORES:
         sure |= _small_stores(meaning, embedder, size)
     sure |= _reliability([match for found in [*answered["all"], *kinds[OTHER]] for match in found])
     return {kind: ranking_figures(answers) for kind, answers in answered.items()}, sure
 
 
-def _best(found: Iterable[Found]) -> float:
+def best_relevance(found: Iterable[Found]) -> float:
+    """Return how sure the service is of the memory it is most sure of; 0 if it found none."""
     return max((match.relevance for match in found), default=0.0)
 
 
 def _bests(ask: Ask, questions: Iterable[Question]) -> list[float]:
-    return [_best(ask(question)) for question in questions]
+    return [best_relevance(ask(question)) for question in questions]
 
 
 def _figure(share: float, of: Sequence[object]) -> dict[str, float]:
     return {"of": len(of), "share": share}
 
 
-def _unfit(bests: Sequence[float]) -> float:
+def unfit_share(bests: Sequence[float]) -> float:
     """Return the share of the questions to which nothing fits, as recall says it."""
     return sum(best < FITS for best in bests) / len(bests)
 
@@ -104,8 +105,8 @@ def _small_stores(meaning: QuestionSet, embedder: EmbedderName, size: int) -> Fi
                 known += _bests(ask, asked[place])
                 unknown += _bests(ask, absent)
     return {
-        f"{FALSE_ALARMS} in stores of {size}": _figure(_unfit(known), known),
-        f"unknown in stores of {size}, recognised": _figure(_unfit(unknown), unknown),
+        f"{FALSE_ALARMS} in stores of {size}": _figure(unfit_share(known), known),
+        f"unknown in stores of {size}, recognised": _figure(unfit_share(unknown), unknown),
     }
 
 

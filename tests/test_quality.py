@@ -2,8 +2,16 @@
 
 import pytest
 
-from meaning import auc
-from question_sets import OTHER, Found, Question, filled_store, load_meaning, ranking_figures
+from meaning import auc, best_relevance, unfit_share
+from question_sets import (
+    OTHER,
+    Found,
+    Question,
+    filled_store,
+    found_by_kind,
+    load_meaning,
+    ranking_figures,
+)
 
 MEANING = load_meaning()
 
@@ -57,3 +65,17 @@ def test_a_store_without_the_answer_has_nothing_right() -> None:
     with filled_store(memories, "none") as ask:
         assert ask(Question(content, "same", frozenset({first})))[0].is_right
         assert not any(found.is_right for found in ask(Question(content, "same", frozenset({-1}))))
+
+
+@pytest.mark.embedder
+def test_short_memories_are_found_by_meaning_and_other_subjects_are_recognised() -> None:
+    with filled_store(MEANING.memories, "auto") as ask:
+        kinds = found_by_kind(MEANING.questions, ask)
+    other = kinds.pop(OTHER)
+    answered = [found for answers in kinds.values() for found in answers]
+
+    for kind, least in {"paraphrase": 0.58, "crosslingual": 0.60}.items():
+        assert ranking_figures(kinds[kind])["@3"] >= least, kind
+    assert ranking_figures(answered)["@3"] >= 0.74
+    assert unfit_share([best_relevance(found) for found in other]) >= 0.50
+    assert unfit_share([best_relevance(found) for found in answered]) <= 0.07
