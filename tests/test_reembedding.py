@@ -6,7 +6,9 @@ import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from conftest import Run
 from soulkeep.app import open_home
 from soulkeep.embedders import Embedded
 from soulkeep.embedders.wordllama import WordLlama
-from soulkeep.errors import EmbedderUnavailableError, SoulkeepError
+from soulkeep.errors import EmbedderUnavailableError, StoreBusyError, UndoConflictError
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 from wire import Wire
 
-pytestmark = pytest.mark.embedder
+pytestmark = [
+    pytest.mark.embedder,
+    pytest.mark.skipif(find_spec("wordllama") is None, reason="wordllama has no wheel for this Python"),
+]
 
 np = pytest.importorskip("numpy")
 
@@ -138,6 +143,46 @@ def test_each_memory_is_embedded_once_and_the_newest_first(frozen: Path, make_ho
     assert vectors(home).keys() == kept(home).keys()
 
 
+def test_a_long_memory_is_embedded_by_itself(frozen: Path, make_home: MakeHome) -> None:
+    home = make_home()
+    later(home)
+    texts = ["The newest, a short one.", "Long. " * 10_000, "Before it."]
+    ids = [r.id for r in home.memories.remember([NewMemory(text) for text in reversed(texts)])]
+
+    sizes = [len(made(home)) for _ in range(3) if home.reembedding.step()]
+
+    assert sizes == [1, 2, 22]
+    assert set(ids) <= made(home).keys()
+
+
+def test_calls_of_other_threads_meet_no_half_of_it(frozen: Path, make_home: MakeHome) -> None:
+    home = make_home()
+    later(home)
+    home.memories.remember([NewMemory(f"Parcel {n} is in shed {n % 7}.") for n in range(300)])
+    question, ended = "What must the children not have at dinner?", threading.Event()
+    (first, *_) = ids_of(home.memories.recall(question))
+
+    def ask() -> list[tuple[str, int]]:
+        seen: list[tuple[str, int]] = []
+        while not ended.is_set():
+            recall = home.memories.recall(question)
+            seen.append((recall.mode, ids_of(recall)[0]))
+            home.memories.remember([NewMemory(f"Kept beside it: {len(seen)} {threading.get_ident()}.")])
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask) for _ in range(3)]
+        home.reembedding.move()
+        ended.set()
+        seen = {answer for future in asking for answer in future.result()}
+
+    assert seen == {("hybrid", first)}
+    home.memories.recall(question)
+    assert home.check() == []
+    assert vectors(home).keys() == kept(home).keys()
+    assert home.repository.vectors.list_pending(10) == []
+
+
 def test_a_step_that_another_writer_holds_up_is_written_later_and_not_embedded_again(
     frozen: Path, make_home: MakeHome
 ) -> None:
@@ -145,7 +190,7 @@ def test_a_step_that_another_writer_holds_up_is_written_later_and_not_embedded_a
     embedder = later(home)
     with closing(apsw.Connection(str(home.repository.path))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
-        with pytest.raises(SoulkeepError, match="another process is writing"):
+        with pytest.raises(StoreBusyError):
             home.reembedding.step()
         count = len(embedder.embedded)
         blocker.execute("ROLLBACK")
@@ -324,17 +369,25 @@ CHANGES: Sequence[Callable[[Home, random.Random], object]] = (
     lambda home, dice: home.lifecycle.revise(_any(home, dice), f"It is {dice.random()} now."),
     lambda home, dice: home.lifecycle.move([_any(home, dice)], None),
     lambda home, dice: home.lifecycle.move([_any(home, dice)], home.threads.create_thread("New").id),
-    lambda home, dice: home.changes.undo(home.changes.list_changes(limit=1)[0].id),
+    lambda home, dice: _undo_the_last(home),
     lambda home, dice: home.curator.add_entry("User Facts", f"Has {dice.random()} pens."),
-    lambda home, dice: home.threads.delete(
-        dice.choice(home.threads.list_threads()).id, memories=dice.choice(["global", "forget"])
-    ),
+    lambda home, dice: _delete_a_thread(home, dice),
 )
 
 
 def _any(home: Home, dice: random.Random) -> int:
     own = [memory.id for memory in home.lifecycle.list_memories(limit=100) if memory.document is None]
     return dice.choice(own)
+
+
+def _undo_the_last(home: Home) -> None:
+    with suppress(UndoConflictError):
+        home.changes.undo(home.changes.list_changes(limit=1)[0].id)
+
+
+def _delete_a_thread(home: Home, dice: random.Random) -> None:
+    if threads := home.threads.list_threads():
+        home.threads.delete(dice.choice(threads).id, memories=dice.choice(["global", "forget"]))
 
 
 @pytest.mark.parametrize(
@@ -440,6 +493,49 @@ def wait_until_moved(wire: Wire) -> Any:
 
 def uses(found: Any) -> int:
     return sum(use["uses"] for use in found["usage"] if use["model"] == IDENTITIES[0])
+
+
+def test_a_home_of_the_last_release_finds_by_meaning_once_the_default_embedder_has_read_it(
+    frozen: Path,
+) -> None:
+    question = "Which food could make me sick?"
+    wire = Wire(frozen, SOULKEEP_EMBEDDER="auto")
+    try:
+        wire.initialize()
+        answer = call(wire, "recall", query=question)["structuredContent"]
+        assert (answer["mode"], len(answer["matches"]) > 1) == ("hybrid", True)
+        wait_until_moved(wire)
+        answer = call(wire, "recall", query=question)["structuredContent"]
+        assert "peanuts" in answer["matches"][0]["content"]
+        assert "remarks" not in answer
+        _, err, code = wire.finish()
+    finally:
+        wire.kill()
+
+    (line,) = err.splitlines()
+    assert "40 memories get new vectors from minilm" in line
+    assert "until then search uses the former ones" in line
+    assert code == 0
+
+
+def test_an_embedder_that_cannot_be_loaded_keeps_no_other_one_from_serving(
+    frozen: Path, make_home: MakeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home()
+    later(home)
+
+    def damaged(self: WordLlama) -> None:
+        if self.identity == IDENTITIES[0]:
+            raise EmbedderUnavailableError("wordllama", "its file is damaged", "install it again")
+
+    monkeypatch.setattr(WordLlama, "load", damaged)
+    recall = home.memories.recall("tram")
+    assert (recall.mode, "its file is damaged" in recall.advice) == ("lexical", True)
+    assert "by words alone: 0 of 40" in recall.remarks[0]
+    home.reembedding.move()
+
+    recall = home.memories.recall("tram")
+    assert (recall.mode, recall.advice, recall.remarks) == ("hybrid", "", ())
 
 
 def test_a_server_moves_its_store_beside_calls_and_says_so_once(

@@ -70,6 +70,9 @@ class NextVectors:
         A memory that was kept a moment ago, and is not in it, waits for its vector.
         """
         self._vectors.reset_vectors(identity)
+        self._database.execute(
+            "DELETE FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
+        )
         for page in self._pages():
             self._database.execute_many(
                 "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
@@ -90,7 +93,7 @@ class NextVectors:
         last = 0
         while page := self._database.execute(
             "SELECT memory_id, content_embedding FROM next_vectors WHERE memory_id > ?"
-            " AND memory_id IN (SELECT id FROM memories) ORDER BY memory_id LIMIT ?",
+            " ORDER BY memory_id LIMIT ?",
             (last, _PAGE),
         ):
             yield page

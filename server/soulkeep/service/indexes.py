@@ -51,7 +51,7 @@ class Indexes:
         self._repository = repository
         self._sessions = sessions
         self._clock = clock
-        self._problem = ""
+        self._problems: dict[str, str] = {}
         self._used = math.inf
 
     @property
@@ -67,12 +67,12 @@ class Indexes:
         that cannot be loaded is not tried again: `advice` says why.
         """
         embedder = self._serving()
-        if embedder is None or self._problem:
+        if embedder is None or embedder.identity in self._problems:
             return None
         try:
             embedder.load()
         except EmbedderUnavailableError as error:
-            self._problem = str(error)
+            self._problems[embedder.identity] = str(error)
             return None
         self._used = time.monotonic()
         return embedder
@@ -80,7 +80,8 @@ class Indexes:
     @property
     def is_by_meaning(self) -> bool:
         """Whether there is an embedder to search with; asking loads none."""
-        return self._serving() is not None and not self._problem
+        embedder = self._serving()
+        return embedder is not None and embedder.identity not in self._problems
 
     def _serving(self) -> Embedder | None:
         """Return the embedder that made the store's vectors, loaded or not."""
@@ -88,9 +89,11 @@ class Indexes:
         if self._configured is None or recorded in (None, self._configured.identity):
             self._former = (NO_EMBEDDER, None)
             return self._configured
-        if self._former[0] != recorded:
-            self._former = (recorded, embedder_of(recorded))
-        return self._former[1]
+        former = self._former
+        if former[0] != recorded:
+            # Another thread may find another embedder recorded a moment later.
+            self._former = former = (recorded, embedder_of(recorded))
+        return former[1]
 
     def is_serving(self, embedder: Embedder) -> bool:
         """Whether the store's vectors are still, or again, this embedder's."""
@@ -99,8 +102,9 @@ class Indexes:
     @property
     def advice(self) -> str:
         """Why vectors that are there cannot be used, and what the user does about it; often nothing."""
-        if self._problem:
-            return self._problem
+        embedder = self._serving()
+        if embedder is not None and embedder.identity in self._problems:
+            return self._problems[embedder.identity]
         try:
             self.require_embedder()
         except EmbedderMismatchError as error:
@@ -198,6 +202,7 @@ class Indexes:
         Raises:
             EmbedderError: A text cannot be embedded.
         """
+        self._used = time.monotonic()
         return self._embed_in_context(self._stored_in_context(memories), self._configured, session)[1]
 
     def catch_up(self) -> None:

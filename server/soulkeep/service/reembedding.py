@@ -1,5 +1,6 @@
 """Moving a store to the embedder that is set, while it goes on serving with the former one's vectors."""
 
+import itertools
 import logging
 import threading
 import time
@@ -16,10 +17,17 @@ from soulkeep.service.sessions import Sessions
 from soulkeep.wording import agreeing, counted
 
 AT_ONCE = 20
-"""Memories that are embedded and written together: a process that is killed loses at most so much."""
+CHARACTERS_AT_ONCE = 5_000
+"""Memories that are embedded and written together, or a longer one alone: some tenths of a second.
+
+A process that is killed loses at most so much.
+"""
 
 LOOK_AGAIN_S = 30.0
 """When a process looks again whether another one is still at it."""
+
+CLOSE_S = 1.0
+"""How long a process that ends waits for what is being embedded, before it gives that up."""
 
 LOCK_NAME = ".vectors.lock"
 
@@ -90,10 +98,10 @@ class Reembedding:
             self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the few memories that it is at."""
+        """End the thread after the few memories that it is at, or without them if they take long."""
         self._closed.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     def step(self) -> bool:
         """Give the next few memories their new vectors, or let these serve if all have them.
@@ -107,6 +115,8 @@ class Reembedding:
         """
         table, identity = self._repository.next_vectors, self._indexes.embedder_identity
         self._made = self._made or self._embed_next(identity)
+        if self._closed.is_set():  # perhaps so long ago that the store is closed as well
+            return False
         with (
             self._repository.without_waiting(),
             self._repository.transaction(durable=not self._made),
@@ -130,7 +140,10 @@ class Reembedding:
         memories = memories or table.list_missing(identity, _NEWEST, AT_ONCE)
         if not memories:
             return {}
-        self._below = min(memory.id for memory in memories)
+        ends = itertools.accumulate(len(memory.content) for memory in memories)
+        fitting = [m for m, end in zip(memories, ends, strict=True) if end <= CHARACTERS_AT_ONCE]
+        memories = fitting or memories[:1]
+        self._below = memories[-1].id
         vectors = self._indexes.embed_anew(memories, self._sessions.current())
         pairs = zip(memories, vectors, strict=True)
         return {memory: vector for memory, vector in pairs if vector is not None}
