@@ -143,6 +143,27 @@ def test_each_memory_is_embedded_once_and_the_newest_first(frozen: Path, make_ho
     assert vectors(home).keys() == kept(home).keys()
 
 
+@pytest.mark.parametrize("embedder", ["none", "wordllama", "universal"])
+def test_an_open_process_follows_when_another_one_lets_the_new_vectors_serve(
+    frozen: Path, make_home: MakeHome, embedder: str
+) -> None:
+    home, other = make_home(embedder="universal"), make_home(embedder=embedder)
+    question = "Are screens allowed at the table?"
+    before = other.memories.recall(question)
+    home.reembedding.move()
+    other.memories.remember([NewMemory("Kept by the other process.")])
+    after = other.memories.recall(question)
+
+    assert before.mode == after.mode == ("lexical" if embedder == "none" else "hybrid")
+    assert after.remarks == ()
+    assert "No screens at the table." in [match.memory.content for match in after.matches]
+    if embedder == "none":
+        assert "use-multilingual-v3" in after.advice
+    home.memories.recall(question)
+    assert vectors(home).keys() == kept(home).keys()
+    assert home.check() == other.check() == []
+
+
 def test_a_long_memory_is_embedded_by_itself(frozen: Path, make_home: MakeHome) -> None:
     home = make_home()
     later(home)
@@ -236,7 +257,12 @@ def test_a_set_that_another_embedder_began_is_made_anew(frozen: Path, make_home:
     other.reembedding.move()
     home.reembedding.move()  # begun from the first embedder: it does not undo the other's work
     assert home.repository.vectors.recorded_embedder() == "third:256:unit"
-    assert home.memories.recall("tram").mode == "lexical"
+    recall = home.memories.recall("tram")
+    assert recall.mode == "lexical"
+    assert (
+        "another SOULKEEP_EMBEDDER, left the store with vectors of third:256:unit" in recall.remarks[0]
+    )
+    assert home.reembedding.progress() is None
 
 
 def test_going_back_before_all_is_done_leaves_the_former_vectors(

@@ -63,9 +63,12 @@ class Reembedding:
         self._closed = threading.Event()
 
     def progress(self) -> Progress | None:
-        """Return how far the store is on its way to the embedder that is set; None if it is there."""
-        identity = self._indexes.embedder_identity
-        if identity == NO_EMBEDDER or self._repository.vectors.recorded_embedder() in (None, identity):
+        """Return how far the store is on its way to the embedder that is set; None if it is on none."""
+        recorded, identity = (
+            self._repository.vectors.recorded_embedder(),
+            self._indexes.embedder_identity,
+        )
+        if identity == NO_EMBEDDER or recorded in (None, identity) or recorded != self._former:
             return None
         made = self._repository.next_vectors.count(identity)
         return Progress(identity, made, self._repository.memories.count())
@@ -74,12 +77,26 @@ class Reembedding:
         """Return what to know of an answer meanwhile, in sentences."""
         progress = self.progress()
         if progress is None:
-            return []
+            return self._remarks_on_others()
         done = f"{progress.made:,} of {counted(progress.memories, 'memory')} have their new vectors"
         if self._indexes.is_by_meaning:
             return [f"{done}; the former ones serve until all have."]
         how = "the server makes the others, or the user runs `soulkeep reindex`"
         return [f"Search is by words alone: {done}; {how}."]
+
+    def _remarks_on_others(self) -> list[str]:
+        """Say why there is nothing to search with: another process, with another setting, moved it."""
+        recorded, identity = (
+            self._repository.vectors.recorded_embedder(),
+            self._indexes.embedder_identity,
+        )
+        if identity == NO_EMBEDDER or recorded in (None, identity) or self._indexes.is_by_meaning:
+            return []
+        left = "without vectors" if recorded == NO_EMBEDDER else f"with vectors of {recorded}"
+        return [
+            f"Search is by words alone: another process, with another SOULKEEP_EMBEDDER, left the store"
+            f" {left}; the user gives all clients the same one."
+        ]
 
     def announcement(self) -> str:
         """Return what a server says of it at its start; nothing where there is nothing to do."""
@@ -121,7 +138,7 @@ class Reembedding:
             self._repository.without_waiting(),
             self._repository.transaction(durable=not self._made),
         ):
-            if not self._is_due():
+            if self.progress() is None:
                 return False
             if self._made:
                 table.add(self._made, identity)
@@ -148,10 +165,6 @@ class Reembedding:
         pairs = zip(memories, vectors, strict=True)
         return {memory: vector for memory, vector in pairs if vector is not None}
 
-    def _is_due(self) -> bool:
-        recorded = self._repository.vectors.recorded_embedder()
-        return recorded == self._former and self.progress() is not None
-
     def move(self) -> None:
         """Make all new vectors and let them serve, a few at a time, so that calls go on beside it.
 
@@ -161,7 +174,7 @@ class Reembedding:
 
         lock = FileLock(self._repository.path.with_name(LOCK_NAME), timeout=0, mode=0o600)
         try:
-            while not self._closed.is_set() and self._is_due():
+            while not self._closed.is_set() and self.progress() is not None:
                 try:
                     with lock:
                         self._make_all()
