@@ -530,6 +530,7 @@ def test_a_home_of_the_last_release_finds_by_meaning_once_the_default_embedder_h
         wire.initialize()
         answer = call(wire, "recall", query=question)["structuredContent"]
         assert (answer["mode"], len(answer["matches"]) > 1) == ("hybrid", True)
+        call(wire, "remember", content="A parcel came while the vectors were made.")
         wait_until_moved(wire)
         answer = call(wire, "recall", query=question)["structuredContent"]
         assert "peanuts" in answer["matches"][0]["content"]
@@ -542,6 +543,12 @@ def test_a_home_of_the_last_release_finds_by_meaning_once_the_default_embedder_h
     assert "40 memories get new vectors from minilm" in line
     assert "until then search uses the former ones" in line
     assert code == 0
+    with closing(open_home(frozen)) as home:
+        home.memories.recall("parcel")
+        assert home.check() == []
+        assert vectors(home).keys() == kept(home).keys()
+        assert len(kept(home)) == 41
+        assert "store.reembedded" in {entry.event for entry in home.statistics.list_log()}
 
 
 def test_an_embedder_that_cannot_be_loaded_keeps_no_other_one_from_serving(
@@ -564,29 +571,6 @@ def test_an_embedder_that_cannot_be_loaded_keeps_no_other_one_from_serving(
     assert (recall.mode, recall.advice, recall.remarks) == ("hybrid", "", ())
 
 
-def test_a_server_moves_its_store_beside_calls_and_says_so_once(
-    frozen: Path, serve: Callable[[], Wire]
-) -> None:
-    wire = serve()
-    answer = call(wire, "recall", query="parcel")
-    assert "Parcel" in answer["content"][0]["text"]
-    call(wire, "remember", content="A parcel came while the vectors were made.")
-    wait_until_moved(wire)
-    answer = call(wire, "recall", query="parcel")
-    assert "hybrid" in json.dumps(answer)
-    assert "new vectors" not in json.dumps(answer)
-    _, err, code = wire.finish()
-
-    assert code == 0
-    (line,) = err.splitlines()
-    assert "200 memories get new vectors from wordllama" in line
-    with closing(open_home(frozen, embedder="wordllama")) as home:
-        home.memories.recall("parcel")
-        assert home.check() == []
-        assert vectors(home).keys() == kept(home).keys()
-        assert "store.reembedded" in {entry.event for entry in home.statistics.list_log()}
-
-
 def test_of_two_servers_on_a_home_one_makes_the_vectors(serve: Callable[[], Wire]) -> None:
     before = uses(figures(first := serve()))
     second = serve()
@@ -597,7 +581,7 @@ def test_of_two_servers_on_a_home_one_makes_the_vectors(serve: Callable[[], Wire
     assert first.finish()[2] == second.finish()[2] == 0
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("kills", [2, pytest.param(60, marks=pytest.mark.campaign)])
 def test_killed_at_any_moment_it_goes_on_where_it_was(
     frozen: Path, serve: Callable[[], Wire], kills: int
 ) -> None:
