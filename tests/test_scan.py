@@ -284,6 +284,43 @@ def test_compared_are_the_nearest_by_each_weighting_and_the_memories_asked_for(
     assert len(found) <= 101
 
 
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        MemoryFilter(since="2026-02-01T00:00:00.000Z", until="2026-02-03T00:00:00.000Z"),
+        MemoryFilter("a", "fact", "2026-01-01T00:00:00.000Z", "2026-01-04T00:00:00.000Z"),
+        MemoryFilter(memory_type="unknown"),
+    ],
+)
+def test_where_few_pass_a_filter_they_are_compared_as_among_all(
+    store: Store, vectors: VectorScan, allowed: MemoryFilter
+) -> None:
+    query, also = asked(store.query(), (24, 40)), {7, SIZE}
+    among_all = vectors.compare(query, EVERYTHING, 1, range(1, SIZE + 1))
+    found = vectors.compare(query, allowed, 10, also)
+    passing = store.exact(query.embedding, allowed, SIZE)
+    best = sorted((i for i, _ in passing), key=lambda i: -sum(among_all[i]))[:10]
+    assert found == {i: pytest.approx(among_all[i], abs=1e-6) for i in {*best, *also}}
+
+
+def test_codes_scanned_whole_are_compared_by_part_and_kept_up_afterwards(
+    store: Store, vectors: VectorScan
+) -> None:
+    loaded = VectorScan(store.database, Refusing(store.database))
+    loaded.load((24, 40))
+    vectors.nearest(store.query(), EVERYTHING, 1)
+    for parts in ((24, 40), (64,), (24, 40)):
+        query = asked(store.query(), parts)
+        everything = range(1, SIZE + 10)
+        expected = loaded.compare(query, EVERYTHING, 5, everything)
+        found = vectors.compare(query, EVERYTHING, 5, everything)
+        assert found == {i: pytest.approx(cosines, abs=1e-6) for i, cosines in expected.items()}
+        store.add(store.unit(3))
+        store.replace(50, store.unit(1)[0])
+        store.delete([SIZE - len(parts)])
+        assert agrees(vectors, store)
+
+
 def test_where_codes_cannot_be_held_the_vectors_themselves_are_compared(
     store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,20 +34,21 @@ class Codes:
     """One int8 code of `dimensions` bytes per vector, in arrays that double when they are full.
 
     A code is the vector divided by its largest component, times 127; its scale undoes that, so that
-    code · code · scale is the cosine, to about 0.003. Rows are in the order of their ids.
+    code · code · scale is the cosine, to about 0.003. Rows are in the order of their ids. Each part of
+    the vectors has an array of its own: it takes three times as long to scan columns of a wider one.
     """
 
-    def __init__(self, dimensions: int) -> None:
-        self.dimensions = dimensions
+    def __init__(self, parts: Sequence[int]) -> None:
+        self.dimensions = sum(parts)
         self.count = 0
+        self._parts = list(parts)
         self._threads: dict[Hashable, int] = {None: 0}
         self._kinds: dict[Hashable, int] = {}
         self._columns: Columns = {name: np.empty(0, kind) for name, kind in _TYPES.items()}
         self._columns["scales"] = np.empty(0, np.float32)
-        self._columns["codes"] = np.empty((0, dimensions), np.int8)
-        self._gathered = np.empty((0, dimensions), np.int8)
+        self._columns |= self._by_part(np.empty((0, self.dimensions), np.int8))
         self._dropped = np.empty(0, np.intp)
-        self._sum = np.zeros(dimensions)
+        self._sum = np.zeros(self.dimensions)
 
     def described(
         self,
@@ -70,11 +71,11 @@ class Codes:
         """
         codes, scales = _quantised(vectors)
         self._sum += scales @ codes
-        rows = {**described, "codes": codes, "scales": scales}
+        rows = {**described, "scales": scales, **self._by_part(codes)}
         places = self._places(described["ids"])
         known = places >= 0
         if known.any():
-            self._sum -= self._columns["scales"][places[known]] @ self._columns["codes"][places[known]]
+            self._sum -= self._total(places[known])
             for name, column in self._columns.items():
                 column[places[known]] = rows[name][known]
             self._note_dropped()
@@ -104,38 +105,32 @@ class Codes:
         for name, column in self._columns.items():
             self._columns[name] = np.empty((capacity, *column.shape[1:]), column.dtype)
             self._columns[name][: self.count] = column[: self.count]
-        self._gathered = np.empty((capacity // _GATHERED + 1, self.dimensions), np.int8)
 
     def drop(self, ids: Sequence[int]) -> None:
         """Forget these rows: they keep their place, and a scale of zero."""
         places = self._places(np.array(ids, np.int64))
         places = np.unique(places[places >= 0])
-        self._sum -= self._columns["scales"][places] @ self._columns["codes"][places]
-        for name in ("codes", "scales"):
+        self._sum -= self._total(places)
+        for name in ("scales", *self._by_part(self._sum)):
             self._columns[name][places] = 0
         self._note_dropped()
 
     def _note_dropped(self) -> None:
         self._dropped = np.flatnonzero(self._column("scales") == 0)
 
+    def arrange(self, parts: Sequence[int]) -> None:
+        """Hold the codes by these parts of the vectors."""
+        if list(parts) == self._parts:
+            return
+        whole = np.hstack([self._columns.pop(name) for name in self._by_part(self._sum)])
+        self._parts = list(parts)
+        self._columns |= {name: part.copy() for name, part in self._by_part(whole).items()}
+
     def best(self, vector: Array, allowed: MemoryFilter, limit: int) -> dict[int, float]:
         """Return up to `limit` ids that pass the filter and their cosines, most alike first."""
-        ids, codes, scales = map(self._column, ("ids", "codes", "scales"))
-        mask, dropped = self._mask(allowed), self._dropped
-        if mask is not None:
-            mask[dropped] = False
-            if np.count_nonzero(mask) <= self.count // _GATHERED:
-                chosen, mask, dropped = np.flatnonzero(mask), None, dropped[:0]
-                ids, scales = ids[chosen], scales[chosen]
-                # `clip` lets numpy write to `out` without a copy of its own.
-                codes = np.take(codes, chosen, axis=0, out=self._gathered[: len(chosen)], mode="clip")
-        if len(ids) == 0:
-            return {}
-        scores = _cosines(vector, codes, scales)
-        if mask is not None:
-            np.copyto(scores, -np.inf, where=~mask)
-        else:
-            scores[dropped] = -np.inf
+        rows, refused = self._rows(allowed)
+        ids, scores = self._column("ids")[rows], self._products(vector, rows).sum(axis=0)
+        scores[refused] = -np.inf
         places = _largest(scores, ids, limit)
         return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
 
@@ -146,35 +141,59 @@ class Codes:
 
         What all memories have in common tells nothing: half of their mean is taken from the question.
         """
-        ids, scales = self._column("ids"), self._column("scales")
-        if not len(ids):
-            return {}
+        self.arrange(query.parts)
         asked = np.frombuffer(query.embedding, "<f4") - CENTRING * self._mean()
-        cosines = self._by_part(asked, query.parts)
-        mask = self._mask(allowed)
-        refused = self._dropped if mask is None else ~mask | (scales == 0)
-        places = self._places(np.array(also, np.int64))
-        chosen = [places[(places >= 0) & (scales[places] > 0)]]
+        rows, refused = self._rows(allowed)
+        ids, cosines = self._column("ids")[rows], self._cosines(asked, rows)
+        chosen = [np.empty(0, np.intp)]
         for weighting in query.weightings:
             scores = np.array(weighting, np.float32) @ cosines
             scores[refused] = -np.inf
             chosen.append(_largest(scores, ids, depth))
-        places = np.unique(np.concatenate(chosen))
-        rows = cosines[:, places].T.tolist()
-        return {i: tuple(row) for i, row in zip(ids[places].tolist(), rows, strict=True)}
+        near = np.unique(np.concatenate(chosen))
+        others = self._places(np.array(also, np.int64))
+        others = others[(others >= 0) & (self._column("scales")[others] > 0)]
+        compared = np.hstack((cosines[:, near], self._cosines(asked, others))).T.tolist()
+        named = [*ids[near].tolist(), *self._column("ids")[others].tolist()]
+        return dict(zip(named, map(tuple, compared), strict=True))
 
-    def _by_part(self, asked: Array, parts: Sequence[int]) -> Array:
-        """Return a row for each part: its products with that part of every code."""
-        products = np.empty((len(parts), self.count), np.float32)
-        begin, codes = 0, self._column("codes")
-        for row, size in zip(products, parts, strict=True):
-            part = asked[begin : begin + size].astype(np.float32)
-            row[:] = _products(part, codes[:, begin : begin + size])
-            # The parts of a unit vector are shorter than it, each by the same.
-            row *= float(np.linalg.norm(part)) * len(parts)
-            begin += size
-        products *= self._column("scales")
+    def _rows(self, allowed: MemoryFilter) -> tuple[slice | Array, Array]:
+        """Return which rows to scan, all or the few that pass a filter, and which of them to refuse."""
+        mask = self._mask(allowed)
+        if mask is None:
+            return slice(self.count), self._dropped
+        mask[self._dropped] = False
+        if np.count_nonzero(mask) > self.count // _GATHERED:
+            return slice(self.count), ~mask
+        return np.flatnonzero(mask), np.empty(0, np.intp)
+
+    def _cosines(self, vector: Array, rows: slice | Array) -> Array:
+        """Return a row for each part: the cosines of that part with that of each of these rows."""
+        # The parts of a unit vector are shorter than it, each by the same.
+        return self._products(vector, rows) * np.float32(len(self._parts))
+
+    def _products(self, vector: Array, rows: slice | Array) -> Array:
+        """Return a row for each part: its share of the product of the vector with each of these rows."""
+        scales = self._column("scales")[rows]
+        products = np.zeros((len(self._parts), len(scales)), np.float32)
+        if len(scales):
+            for product, (name, part) in zip(products, self._by_part(vector).items(), strict=True):
+                product[:] = _products(part, self._column(name)[rows])
+            products *= scales
         return products
+
+    def _total(self, rows: Array) -> Array:
+        """Return the sum of the vectors of these rows."""
+        scales = self._column("scales")[rows]
+        total: Array = np.concatenate(
+            [scales @ self._column(name)[rows] for name in self._by_part(self._sum)]
+        )
+        return total
+
+    def _by_part(self, vectors: Array) -> Columns:
+        """Return views of the parts of vectors, by the names of their columns."""
+        ends = np.cumsum(self._parts)[:-1]
+        return {f"codes {n}": part for n, part in enumerate(np.split(vectors, ends, axis=-1))}
 
     def _mean(self) -> Array:
         """Return the mean of all vectors, drawn to zero where they are few and say little of others."""
@@ -207,21 +226,16 @@ class Codes:
         return functools.reduce(np.logical_and, conditions) if conditions else None
 
 
-def _cosines(vector: Array, codes: Array, scales: Array) -> Array:
-    cosines = _products(vector, codes)
-    cosines *= scales
-    return cosines
-
-
 def _products(vector: Array, codes: Array) -> Array:
-    """Return the products of a vector, at unit length, with codes that are not scaled yet."""
+    """Return the products of a vector with codes that are not scaled yet."""
     (query,), (scale,) = _quantised(vector[np.newaxis, :])
     # Without `out`, with which simsimd 6.5 takes a reference from None at each call: Python 3.11 dies
     # of it after some thousand searches.
     products: Array = np.asarray(
         simsimd.cdist(query[np.newaxis, :], codes, "inner", out_dtype="float32")
     )[0]
-    products *= scale
+    # Codes are those of the direction alone.
+    products *= scale * np.linalg.norm(vector)
     return products
 
 

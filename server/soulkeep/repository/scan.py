@@ -84,15 +84,19 @@ class VectorScan:
         self._table = table
         self._lock = threading.Lock()
         self._codes: Codes | None = None
+        self._parts: Sequence[int] = ()
         self._seen = _State(None, 0, 0)
 
-    def load(self) -> None:
+    def load(self, parts: Sequence[int]) -> None:
         """Make the codes, unless they are there; the first search would have to.
+
+        `parts` are the lengths of the vectors' parts that will be compared.
 
         Raises:
             StoreError: The store cannot be read.
         """
         with self._lock:
+            self._parts = parts
             self._fresh()
 
     def release(self) -> None:
@@ -205,12 +209,13 @@ class VectorScan:
         made = _codes_class()
         if made is None:
             return None
-        codes = made(state.dimensions)
+        parts = self._parts if sum(self._parts) == state.dimensions else [state.dimensions]
+        codes = made(parts)
         try:
             self._load_chunks(codes, state)
         except (StoreError, ValueError):
             # Another version of sqlite-vec may keep its vectors otherwise.
-            codes = made(state.dimensions)
+            codes = made(parts)
             self._append_between(codes, 0, state.last_id)
         return codes
 

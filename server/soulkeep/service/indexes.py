@@ -117,8 +117,8 @@ class Indexes:
         Raises:
             StoreError: The store cannot be read.
         """
-        if self.embedder:
-            self._repository.scan.load()
+        if embedder := self.embedder:
+            self._repository.scan.load(embedder.parts)
 
     def rest(self) -> None:
         """Give back the memory of the model and of the vectors where nothing has used them for long."""
