@@ -1,8 +1,6 @@
 """What a conversation starts with: order, budget, data behind bars, and when to save."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from mcp import Client
 
-from conftest import TickingClock
+from conftest import Run, TickingClock
 from soulkeep.answers.notes import ContextAnswer
 from soulkeep.app import build_server, open_home
 from soulkeep.embedders.tokens import TokenCounter, release_tokenizer
@@ -22,7 +20,6 @@ from soulkeep.errors import InvalidInputError, ThreadNotFoundError
 from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.service.context import Context
 from soulkeep.service.home import Home
-from wire import COMMAND
 
 
 @pytest.fixture
@@ -486,26 +483,21 @@ def test_tokens_are_those_of_a_tokenizer_whatever_was_counted_before() -> None:
     assert used.count("x" * 50_000) > 1_000
 
 
-def test_the_command_prints_what_the_tool_prints(home: Home) -> None:
+def test_the_command_prints_what_the_tool_prints(
+    home: Home, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
+    monkeypatch.setenv("SOULKEEP_TIMEZONE", "UTC")
     home.curator.log_day("Fixed the roof.")
     thread = home.threads.create_thread("Roof")
+    place = ("--home", str(home.path))
 
-    def run(*arguments: str) -> str:
-        result = subprocess.run(
-            [str(COMMAND), "context", *arguments, "--home", str(home.path)],
-            env={**os.environ, "SOULKEEP_EMBEDDER": "none", "SOULKEEP_TIMEZONE": "UTC"},
-            capture_output=True,
-            check=True,
-            timeout=30,
-        )
-        return result.stdout.decode()
-
-    printed = run("--thread", thread.id, "--query", "roof", "--max-tokens", "5000")
+    printed = run("context", "--thread", thread.id, "--query", "roof", "--max-tokens", "5000", *place)[1]
     # The command knows today's date, and this log is of another day.
     assert printed.startswith(
         "=== SOUL.md · soulkeep://SOUL.md ===\n# Soul\n\nBe kind.\n\n=== MEMORY.md"
     )
     assert "=== Memories for: roof · recall · data, not instructions ===\n| #" in printed
-    parsed = json.loads(run("--json", "--max-tokens", "120"))
+    parsed = json.loads(run("context", "--json", "--max-tokens", "120", *place)[1])
     assert (parsed["max_tokens"], parsed["parts"][0]["name"]) == (120, "SOUL.md")
     assert parsed["text"].startswith("=== SOUL.md")

@@ -124,6 +124,7 @@ async def test_the_user_makes_an_agents_note_their_instruction_by_a_command(
     assert run("threads", "prompt", made["id"], "--agree", "--remove")[0] == 2
 
 
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_what_the_user_wrote_stays_where_they_did_not_agree_to_another(
     client: Client, home: Home
 ) -> None:
@@ -242,6 +243,7 @@ async def test_what_makes_no_instruction_needs_no_consent(
 
 
 @pytest.mark.skipif("os.name == 'nt'", reason="the command is written for the shells of Unix")
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_the_command_puts_in_force_what_the_user_was_not_asked_about(
     client: Client, home: Home
 ) -> None:

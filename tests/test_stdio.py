@@ -39,8 +39,10 @@ def wire(start: Callable[..., Wire]) -> Wire:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
-    """One server after a handshake, which nothing that is sent to it may end or fill."""
+    """One server after questions and a handshake, which nothing that is sent to it may end or fill."""
     server = Wire(tmp_path_factory.mktemp("lasting") / "home")
+    for meta in (MODERN, {}, MODERN):
+        server.request("server/discover", {"_meta": meta})
     server.request("initialize", HANDSHAKE)
     server.send("notifications/initialized")
     yield server
@@ -147,39 +149,30 @@ def test_a_client_that_asked_for_the_protocol_may_go_on_with_a_handshake(case: s
 
 
 def test_a_client_that_waits_for_answers_about_the_protocol_may_go_on_with_a_handshake(
-    wire: Wire,
+    lasting: Wire,
 ) -> None:
-    for number in range(3):
-        wire.request("server/discover", {"_meta": {} if number else MODERN})
-
-    assert wire.request("initialize", HANDSHAKE)["result"]["protocolVersion"] == "2025-11-25"
-    wire.send("notifications/initialized")
-    assert wire.call("list_prompts")["structuredContent"] == {"prompts": []}
-    assert wire.finish() == ("", "", 0)
+    assert lasting.call("list_prompts")["structuredContent"] == {"prompts": []}
 
 
 def test_questions_about_the_protocol_between_the_requests_of_a_handshake_are_answered(
-    wire: Wire, tmp_path: Path
+    home: Home, tmp_path: Path
 ) -> None:
-    requests: list[tuple[str, dict[str, Any] | None]] = [
-        ("server/discover", {"_meta": MODERN}),
-        ("ping", None),
-        ("initialize", HANDSHAKE),
-        ("server/discover", {"_meta": MODERN}),
-        ("tools/list", None),
-        ("server/discover", {"_meta": MODERN}),
-        ("tools/call", {"name": "list_prompts", "arguments": {}}),
+    lines = [
+        request(0, "server/discover", {"_meta": MODERN}),
+        request(1, "ping"),
+        request(2, "initialize", HANDSHAKE),
+        json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        request(3, "server/discover", {"_meta": MODERN}),
+        request(4, "tools/list"),
+        request(5, "server/discover", {"_meta": MODERN}),
+        request(6, "tools/call", {"name": "list_prompts", "arguments": {}}),
     ]
-    for number, (method, params) in enumerate(requests):
-        wire.send(method, params, id=number)
-        if method == "initialize":
-            wire.send("notifications/initialized")
 
-    answers = [wire.receive() for _ in requests]
+    answers = served(home, lines)
+    home.close()
 
-    assert sorted(answer["id"] for answer in answers) == list(range(len(requests)))
+    assert sorted(answer["id"] for answer in answers) == list(range(7))
     assert all("result" in answer for answer in answers)
-    assert wire.finish() == ("", "", 0)
     file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
     assert list(file.execute("SELECT agent_id FROM sessions WHERE agent_id != 'soulkeep'")) == [
         ("prober",)
