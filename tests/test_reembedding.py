@@ -320,6 +320,35 @@ def test_without_an_embedder_nothing_is_moved(frozen: Path, make_home: MakeHome)
     assert (vectors(home), made(home)) == (former, {})
 
 
+def test_a_process_that_ends_does_not_wait_for_a_long_embedding(
+    frozen: Path,
+    make_home: MakeHome,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("soulkeep.service.reembedding.CLOSE_S", 0.0)
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(Later):
+        def embed(self, texts: Sequence[str]) -> Embedded:
+            began.set()
+            go_on.wait(20)
+            return super().embed(texts)
+
+    home = make_home()
+    later(home, Slow())
+    home.reembedding.start()
+    assert began.wait(20)
+    home.close()
+    go_on.set()
+    assert home.reembedding._thread
+    home.reembedding._thread.join(20)
+
+    assert not home.reembedding._thread.is_alive()
+    assert caplog.records == []
+    assert made(make_home()) == {}
+
+
 def test_a_broken_embedder_is_said_once_and_the_former_serves_until_it_is_mended(
     frozen: Path, make_home: MakeHome, caplog: pytest.LogCaptureFixture
 ) -> None:

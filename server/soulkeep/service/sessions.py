@@ -46,6 +46,7 @@ class Sessions:
         self._unwritten: deque[_Record] = deque()
         self._until_look = 0
         self._logged = ""
+        self._is_closed = False
 
     def current(self, agent_id: str | None = None) -> Session:
         """Return this process's session for a client, opening it on first use.
@@ -96,7 +97,7 @@ class Sessions:
 
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
-        if not self._unwritten or self._repository.in_transaction:
+        if self._is_closed or not self._unwritten or self._repository.in_transaction:
             return
         try:
             with self._repository.without_waiting():
@@ -130,6 +131,7 @@ class Sessions:
     def close(self) -> None:
         """Write what can be written now and forget the rest: it is not worth a client's wait."""
         self.flush()
+        self._is_closed = True
         self._unwritten.clear()
 
     def _now(self) -> str:
