@@ -23,7 +23,7 @@ def test_recall_tells_a_person_what_fits_how_well_why_and_since_when(run: Run) -
     run("remember", "Bread needs strong flour.", "--expires-at", "2999-01-01")
 
     code, out, _ = run("recall", "what is the cat called", "--limit", "1")
-    assert (code, out.splitlines()[0]) == (0, "#1 fits well: the words cat, called, its meaning")
+    assert (code, out.splitlines()[0]) == (0, "#1 fits well: its meaning, the words cat, called")
     facts = out.splitlines()[1]
     assert facts.startswith("   fact about Miso · 20")
     assert facts.endswith(" · global · from a letter")

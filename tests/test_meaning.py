@@ -202,6 +202,27 @@ def test_related_words_are_nearer_than_others(meaning: Meaning) -> None:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 1, 1, 0, 0, 0], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("text", "is_known"),
+    [
+        ("I live with my grandmother in a village.", True),
+        ("\u0397 γάτα μου φοβάται τις καταιγίδες.", True),
+        ("Con mèo của tôi sợ sấm sét.", True),
+        ("แมวของฉันกลัวฟ้าร้อง", True),
+        ("दीवाली पर हर साल नानी के गाँव जाते हैं।", False),
+        ("ჩემს კატას მისო ჰქვია.", False),
+        ("আমার বিড়ালের নাম মিসো।", False),
+    ],
+)
+def test_what_the_multilingual_encoder_cannot_read_is_like_nothing_to_it(
+    meaning: Meaning, text: str, is_known: bool
+) -> None:
+    universal_half = halves(meaning, text)[1]
+
+    assert bool(universal_half.any()) == is_known
+    assert np.linalg.norm(vectors(meaning, text)) == pytest.approx(1, abs=1e-5)
+
+
 def test_the_multilingual_encoder_alone_is_the_second_part_of_both(
     cache: Path, meaning: Meaning
 ) -> None:

@@ -7,17 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.models import Match, Memory
-from soulkeep.ranking import (
-    FITS,
-    MAX_TERMS,
-    Candidates,
-    Question,
-    exact_strengths,
-    inverse_document_frequency,
-    query_terms,
-    rank,
-    text_words,
-)
+from soulkeep.ranking import CHANCE_BY_WORDS, FITS, Candidates, Question, exact_strengths, rank
+from soulkeep.terms import MAX_TERMS, inverse_document_frequency, query_terms, text_words
 
 
 @pytest.mark.parametrize(
@@ -54,6 +45,7 @@ def ordered(
     bm25: dict[int, float] | None = None,
     semantic: dict[int, float] | None = None,
     stored: int = 1,
+    text: str = "",
     neighbours: dict[int, tuple[int | None, int | None]] | None = None,
 ) -> list[Match]:
     found = Candidates(
@@ -61,9 +53,10 @@ def ordered(
         bm25 or {},
         {m.id: 0.0 for m in memories} if semantic is None else semantic,
         neighbours or {},
+        chance=1.0 if semantic or semantic is None else CHANCE_BY_WORDS,
     )
     words = {m.id: text_words(m.content, m.subject, ("1", "march", "2026")) for m in memories}
-    return rank(Question(weights, stored=stored), found, words, exact_strengths, 10)
+    return rank(Question(weights, stored=stored, text=text), found, words, exact_strengths, 10)
 
 
 def test_a_rare_word_weighs_more_than_a_common_one() -> None:
@@ -75,7 +68,7 @@ def test_a_rare_word_weighs_more_than_a_common_one() -> None:
     assert [match.memory.id for match in matches] == [2, 1]
 
 
-def test_without_vectors_relevance_is_the_share_of_the_question_that_a_memory_covers() -> None:
+def test_without_vectors_relevance_grows_with_the_share_of_the_question_that_a_memory_covers() -> None:
     matches = ordered(
         [memory(1, "tea and milk"), memory(2, "tea"), memory(3, "sand")],
         {"tea": 1.0, "milk": 3.0},
@@ -83,7 +76,43 @@ def test_without_vectors_relevance_is_the_share_of_the_question_that_a_memory_co
         semantic={},
     )
 
-    assert [(m.memory.id, m.relevance) for m in matches] == [(1, 1.0), (2, 0.25), (3, 0.0)]
+    assert [m.memory.id for m in matches] == [1, 2, 3]
+    assert matches[0].relevance > 0.7 > matches[1].relevance > FITS > matches[2].relevance
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "is_lifted"),
+    [
+        ("My spouse is called Joris.", "Joris restores old bicycles.", True),
+        ("The user and Zoë married.", "Zoë restores old bicycles.", True),
+        ("My spouse is called Joris.", "Bicycles are restored by Fenn.", False),
+        ("My spouse is a cook.", "Joris restores old bicycles.", False),
+        # Asked for by name, it needs no lift; and a word at the head of a sentence is no name.
+        ("My spouse is called Anna.", "Anna restores old bicycles.", False),
+        ("Working with my spouse is fun.", "Working on old bicycles.", False),
+    ],
+)
+def test_a_name_in_the_best_match_leads_to_what_else_has_it(
+    best: str, other: str, is_lifted: bool
+) -> None:
+    others = [memory(number, f"Nothing of note on day {number}.") for number in range(3, 29)]
+    matches = ordered(
+        [memory(1, best), memory(2, other), *others],
+        {"spouse": 1.0},
+        semantic={1: 1.0, 2: 0.1} | {m.id: 0.2 for m in others},
+        text="What does the spouse of Anna tinker with?",
+    )
+
+    assert matches[0].memory.id == 1
+    found = next(match for match in matches if match.memory.id in {2, 3, 28})
+    assert (found.memory.id == 2) == is_lifted
+
+
+def test_a_name_that_many_have_lifts_nobody() -> None:
+    many = [memory(number, f"With Joris on day {number}.") for number in range(2, 29)]
+    matches = ordered([memory(1, "My spouse is called Joris."), *many], {"spouse": 1.0})
+
+    assert all("neighbour" not in match.reasons for match in matches)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from soulkeep.identifiers import is_exact
 from soulkeep.models import NewMemory
-from soulkeep.ranking import query_terms
 from soulkeep.service.home import Home
+from soulkeep.terms import query_terms
 from soulkeep.words import TEXT_RULES, fold, same_text, same_title, split_query, split_words
 
 PIECES = st.sampled_from(
@@ -120,6 +120,27 @@ def test_another_number_of_the_same_digits_has_nothing_of_it(home: Home, query: 
     home.memories.remember([NewMemory(other)])
 
     assert [match.relevance for match in home.memories.recall(query).matches] == [0]
+
+
+@pytest.mark.embedder
+@pytest.mark.parametrize(
+    ("query", "answer", "others"),
+    [
+        ("order 100218", "Order 100218 was sent.", ("Order 100821 was sent.", "Order 100812 was lost.")),
+        ("release 3.2.11", "Release 3.2.11 broke the login.", ("Release 3.11.2 broke the login.",)),
+        ("ticket HARB-1042", "Ticket HARB-1042 is open.", ("Ticket HARB-1024 is open.",)),
+    ],
+)
+def test_what_has_another_number_hardly_fits_beside_what_has_the_one_asked_for(
+    home: Home, query: str, answer: str, others: tuple[str, ...]
+) -> None:
+    home.memories.remember([NewMemory(text) for text in (*others, answer)])
+
+    first, *following = home.memories.recall(query).matches
+
+    assert first.memory.content == answer
+    assert first.relevance > 0.9
+    assert all(match.relevance < 0.5 for match in following)
 
 
 @pytest.mark.parametrize(

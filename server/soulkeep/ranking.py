@@ -6,7 +6,8 @@ For a question about the user it is how well the memory fits that. A memory whos
 """
 
 import math
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -17,19 +18,15 @@ from operator import mul
 from soulkeep.about_user import Asked, user_fit
 from soulkeep.dates import DateSpan, date_score, has_time_word, names_day
 from soulkeep.days import Days
+from soulkeep.identifiers import is_exact
 from soulkeep.models import Match, Memory
-from soulkeep.words import STOP_WORDS, split_query, split_words
-
-MAX_TERMS = 64
-"""Words of a query that are looked up; the rest of a longer one is left out."""
-
-MAX_OCCURRENCES = 5_000
-"""Occurrences of words that BM25 reads in a few milliseconds."""
+from soulkeep.words import split_query
 
 # The weights of the score. They were chosen together on dialogues between two people, and the optimum is
 # flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
 BM25 = 0.1
 BM25_LONG = 0.3
+BY_WORDS_ALONE = 2.0
 SUBJECT = 0.45
 DATE = 0.2
 ON_THE_DAY = 0.05
@@ -40,6 +37,8 @@ THREAD_BEST = 3
 PREVIOUS = 0.5
 PREVIOUS_QUESTION = 0.8
 NEXT = 0.3
+NAMESAKE = 0.25
+RARE_NAME = 0.08
 
 # How sure it is that a memory answers: what its vectors and its words say together, against what chance
 # brings up among so many memories. `bench/quality.py` measures how often it is right.
@@ -49,10 +48,13 @@ CHANCE_MOST = 0.7
 EVEN = 0.6
 STEEPNESS = 3.0
 
+CHANCE_BY_WORDS = 0.15
+"""How much less chance brings up in a search by words alone."""
+
 FITS = 1 / (1 + math.exp(STEEPNESS * EVEN))
 """The relevance from which on a memory fits a question: more is not what chance brings up."""
 
-ABOUT_USER = 2.0
+ABOUT_USER = 6.0
 """What a memory scores that fits a question about the user: more than others can."""
 
 NAMED_ID = 10.0
@@ -60,6 +62,9 @@ NAMED_ID = 10.0
 
 SHORT_WORDS, LONG_WORDS = 40, 100
 """From short memories to long ones, in distinct words: long ones need term frequency and length."""
+
+_LETTERS = re.compile(r"[^\W\d_]{3,}")
+_WITHIN = re.compile(r"[\w,] $")
 
 SAME = 0.999
 """From this strength on, of 0 to 1, two words are the same word; floats are not exact."""
@@ -73,7 +78,7 @@ class Question:
     """A query as the ranking needs it: its words with their weights, its dates, and if it asks when.
 
     `ids` are those of memories that it names; `about_user` is what it asks of the user, if it does;
-    `stored` is how many memories there are.
+    `stored` is how many memories there are, `text` the whole of it.
     """
 
     weights: Mapping[str, float]
@@ -82,6 +87,7 @@ class Question:
     ids: Collection[int] = ()
     about_user: Asked | None = None
     stored: int = 1
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class Candidates:
 
     `bm25` is larger for better matches; `semantic` is what the vectors say, weighed by the embedder, and
     about 1 for a memory that says what was asked. A candidate is in one of them or both. `days` tell on
-    which day a memory happened.
+    which day a memory happened, `chance` how much chance brings up beside the default embedder.
     """
 
     memories: Mapping[int, Memory]
@@ -98,42 +104,7 @@ class Candidates:
     semantic: Mapping[int, float]
     neighbours: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     days: Days = field(default_factory=lambda: Days(UTC))
-
-
-def query_terms(query: str) -> list[str]:
-    """Split a query into distinct words without stop words, at most 64.
-
-    A query of nothing but stop words keeps them, so that "The Who" still finds something.
-    """
-    words = list(dict.fromkeys(split_query(query)))
-    return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
-
-
-def inverse_document_frequency(count: int, frequency: int) -> float:
-    """Return ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson and Spärck Jones's weight, positive."""
-    return math.log(1 + (count - frequency + 0.5) / (frequency + 0.5))
-
-
-def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
-    """Return the words to look up among `count` memories: all but the most frequent of a large store.
-
-    The rarest words come first, as long as they occur in at most 5,000 memories together, or in one in
-    fifty; the rarest is always among them. What only the others would find scores low.
-    """
-    room = max(MAX_OCCURRENCES, count // 50)
-    chosen: list[str] = []
-    for term in sorted(frequencies, key=frequencies.__getitem__):
-        room -= frequencies[term]
-        if room < 0 and chosen:
-            break
-        chosen.append(term)
-    return chosen
-
-
-def text_words(content: str, subject: str | None, day: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct words of a memory: its content, its subject and the words of its day."""
-    about = split_words(subject) if subject else ()
-    return tuple(dict.fromkeys((*split_words(content), *about, *day)))
+    chance: float = CHANCE_BY_WORDS
 
 
 def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -144,11 +115,16 @@ def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> lis
 
 @dataclass(frozen=True, slots=True)
 class _Cover:
-    """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours."""
+    """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours.
+
+    `lacking` is the share of numbers, versions and identifiers that it has not: no vector tells 100218
+    from 100821.
+    """
 
     exact: float
     own: float
     whole: float
+    lacking: float = 0.0
 
 
 def rank(
@@ -166,16 +142,18 @@ def rank(
     parts = {i: _parts(i, question, candidates, cover) for i, cover in covers.items()}
     long = _clip((_mean(len(words[i]) for i in parts) - SHORT_WORDS) / (LONG_WORDS - SHORT_WORDS))
     best = max(candidates.bm25.values(), default=0.0) or 1.0
+    weight = (BM25 + BM25_LONG * long) * (1 if candidates.semantic else BY_WORDS_ALONE)
     named = _named_subject(question, candidates, parts)
     for i, part in parts.items():
         if question.about_user and covers[i].own:
             continue
-        part.lexical += (BM25 + BM25_LONG * long) * candidates.bm25.get(i, 0.0) / best
-        part.semantic += candidates.semantic.get(i, 0.0)
+        part.lexical += weight * candidates.bm25.get(i, 0.0) / best
+        part.semantic += candidates.semantic.get(i, 0.0) * (1 - covers[i].lacking)
         if named and (subject := candidates.memories[i].subject):
             part.subject = SUBJECT if _words_of_subject(subject) == named else 0.0
     if not question.about_user:
         _lift_threads(parts, candidates)
+        _lift_namesakes(parts, question, candidates)
     for i in parts.keys() & set(question.ids):
         covers[i], parts[i].lexical = _Cover(1.0, 1.0, 1.0), NAMED_ID
     ordered = sorted(parts, key=lambda i: (-parts[i].score, -i))[:limit]
@@ -198,11 +176,10 @@ def _relevance(i: int, question: Question, candidates: Candidates, cover: _Cover
     """
     if question.about_user or i in question.ids:
         return cover.own
-    if not candidates.semantic:
-        return cover.whole
-    chance = min(CHANCE + CHANCE_GROWTH * math.log(max(question.stored, 1)), CHANCE_MOST)
-    beyond = cover.own + candidates.semantic.get(i, 0.0) - chance
-    return 1 / (1 + math.exp(STEEPNESS * (EVEN - beyond)))
+    chance = min(CHANCE + CHANCE_GROWTH * math.log(question.stored), CHANCE_MOST)
+    told = 1 - cover.lacking
+    beyond = cover.own + told * candidates.semantic.get(i, 0.0) - candidates.chance * chance
+    return told / (1 + math.exp(STEEPNESS * (EVEN - beyond)))
 
 
 @dataclass(slots=True)
@@ -243,6 +220,8 @@ def _coverage(
     matched = dict(zip(ids, rows, strict=True))
     total = sum(question.weights.values()) or 1.0
     weights = [weight / total for weight in question.weights.values()]
+    # The numbers of a date say when, and are not looked for as such.
+    codes = [is_exact(word) and not question.dates for word in question.weights]
     covers = {}
     for i in candidates.bm25.keys() | candidates.semantic.keys():
         own = matched[i]
@@ -251,7 +230,10 @@ def _coverage(
         if beside:
             whole = sum(map(mul, weights, map(max, own, *beside)))
         exact = sum(compress(weights, map(SAME.__le__, own)))
-        covers[i] = _Cover(exact, share, whole)
+        lacking = sum(
+            map(mul, weights, (is_code and not one for is_code, one in zip(codes, own, strict=True)))
+        )
+        covers[i] = _Cover(exact, share, whole, lacking)
     return covers
 
 
@@ -310,6 +292,38 @@ def _lift_threads(parts: Mapping[int, _Parts], candidates: Candidates) -> None:
         lift = THREAD * sum(score for score in best if score > 0) / THREAD_BEST
         for i in ids:
             parts[i].neighbour += lift
+
+
+def _lift_namesakes(parts: Mapping[int, _Parts], question: Question, candidates: Candidates) -> None:
+    """Let the best match lift what has a name with it in common that the question does not have.
+
+    "My husband's hobby" leads to "Joris and the user married", and that to what Joris likes.
+    """
+    first = max(parts, key=lambda i: (parts[i].score, i), default=None)
+    if first is None:
+        return
+    names = {i: _names(memory.content) for i, memory in candidates.memories.items()}
+    certain = set().union(*(certain for _, certain in names.values()))
+    often = Counter(name for every, _ in names.values() for name in every)
+    asked = question.text.casefold()
+    shared = {
+        name
+        for name in names[first][0] & certain
+        if often[name] <= RARE_NAME * len(names) and name.casefold() not in asked
+    }
+    lift = NAMESAKE * max(parts[first].score, 0.0)
+    for i, part in parts.items():
+        if i != first and shared & names[i][0]:
+            part.neighbour += lift
+
+
+@lru_cache(10_000)
+def _names(content: str) -> tuple[frozenset[str], frozenset[str]]:
+    """Return what may be names in a text, by their capitals, and those that stand within a sentence."""
+    words = ((match[0], match.start()) for match in _LETTERS.finditer(content))
+    found = [(word, begin) for word, begin in words if word[0].isupper() and word[1:].islower()]
+    within = (name for name, begin in found if _WITHIN.search(content, max(begin - 2, 0), begin))
+    return frozenset(name for name, _ in found), frozenset(within)
 
 
 def _mean(values: Iterable[int]) -> float:

@@ -22,14 +22,14 @@ from soulkeep.cli.options import (
 from soulkeep.cli.shapes import recall_shape, receipts_shape
 from soulkeep.cli.terminal import print_json, print_quoted, read_text, report, say
 from soulkeep.models import MEMORY_TYPES, Match, NewMemory, Recall
-from soulkeep.ranking import query_terms
 from soulkeep.service.receipts import Receipt
+from soulkeep.terms import query_terms
 from soulkeep.words import split_words
 
 FITS_WELL = 0.5
 """The relevance from which on a memory is said to fit well: more likely than not, it answers."""
 
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.05
 """A reason with a smaller share of the score is not worth a word."""
 
 _REASONS = {

@@ -51,6 +51,11 @@ class Embedder(Protocol):
         """The lengths of a vector's parts, each of which is compared by itself; one, if it has none."""
         ...
 
+    @property
+    def chance(self) -> float:
+        """How much its weighed cosines are by chance, beside those of the default embedder."""
+        ...
+
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return the weightings that a question may be compared by: one for each kind of text."""
         ...

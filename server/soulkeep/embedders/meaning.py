@@ -34,7 +34,7 @@ MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS = 384, 512
 # How much the cosines of both count beside the share of a question that a text covers: chosen together
 # on dialogues, short memories and sixteen languages, and flat there. `bench/quality.py` measures them.
 ENGLISH, OTHERS, MIXED = (1.8, 0.9), (0.45, 3.0), (0.0, 3.0)
-ALONE = (2.0,)
+ALONE = (3.0,)
 
 UNRELATED = 0.3
 """Up to this cosine of MiniLM's vectors two words have nothing to do with each other."""
@@ -77,6 +77,7 @@ class Universal:
 
     identity = f"use-multilingual-v3:{UNIVERSAL_DIMENSIONS}:unit"
     parts = (UNIVERSAL_DIMENSIONS,)
+    chance = 0.78
     strengths = None
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -126,6 +127,7 @@ class Meaning:
 
     identity = f"minilm-l6-v2+use-multilingual-v3:{MINILM_DIMENSIONS + UNIVERSAL_DIMENSIONS}:unit"
     parts = (MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS)
+    chance = 1.0
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the laid out weights of Universal in `cache`, by default the user's cache folder."""
@@ -202,9 +204,13 @@ def _encode_both(
 ) -> "tuple[Floats, int]":
     import numpy as np
 
-    vectors, tokens = _encode_universal(universal, texts)
-    both: Floats = np.hstack((minilm.encode(texts), vectors)) * np.float32(0.5**0.5)
-    return both, tokens
+    from soulkeep.embedders.layers import unit_rows
+
+    tokens = universal.tokens(texts)
+    vectors = universal.encode(tokens)
+    # A script that the model does not know gives all texts in it much the same vector.
+    vectors[[not universal.knows(some) for some in tokens]] = 0
+    return unit_rows(np.hstack((minilm.encode(texts), vectors))), sum(map(len, tokens))
 
 
 def _embedded(texts: Sequence[str], encode: "Callable[[Sequence[str]], tuple[Floats, int]]") -> Embedded:

@@ -46,6 +46,7 @@ class UniversalEncoder:
 
     def __init__(self, cache: Path) -> None:
         self._tokenizer = load_tokenizer()
+        self._unknown: int = self._tokenizer.unk_id()
         weights = load_weights(cache)
         self._table, self._floats, self._linear = weights.table, weights.floats, weights.linear
         parts = [self._linear[f"proj{order}"] for order in ORDERS]
@@ -65,6 +66,13 @@ class UniversalEncoder:
         """Return the ids of each text's tokens, with the marks of its begin and end."""
         # A list of them would be shared out among threads, and starting those takes longer.
         return [self._tokenizer.encode(text, add_bos=True, add_eos=True) for text in texts]
+
+    def knows(self, tokens: Sequence[int]) -> bool:
+        """Whether the model knows the script of a text: fewer than a quarter of its tokens are unknown.
+
+        Of Hindi, Bengali or Georgian nearly every second one is, the others being the spaces.
+        """
+        return 4 * tokens.count(self._unknown) < len(tokens)
 
     def encode(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """Return the vectors of texts by the ids of their tokens, one a row."""

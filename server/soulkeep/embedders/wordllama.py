@@ -59,6 +59,7 @@ class WordLlama:
 
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"
     parts = (DIMENSIONS,)
+    chance = 0.47
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

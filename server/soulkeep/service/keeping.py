@@ -8,7 +8,6 @@ from unicodedata import normalize
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryFilter, NewMemory, Session, Vector, timestamp
-from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
@@ -23,6 +22,7 @@ from soulkeep.service.validation import (
     require_memories,
 )
 from soulkeep.service.versions import newest_versions
+from soulkeep.terms import query_terms
 
 SIMILAR = 3
 """How many existing memories a receipt shows."""

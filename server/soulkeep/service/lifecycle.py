@@ -16,7 +16,6 @@ from soulkeep.models import (
     Session,
     timestamp,
 )
-from soulkeep.ranking import query_terms
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
 from soulkeep.service.keeping import Keeper, Replaced
@@ -32,6 +31,7 @@ from soulkeep.service.validation import (
     require_text,
 )
 from soulkeep.service.versions import earlier_ids, newest_versions
+from soulkeep.terms import query_terms
 
 MAX_PAGE = 1_000
 

@@ -19,15 +19,7 @@ from soulkeep.models import (
     timestamp,
 )
 from soulkeep.named_ids import named_ids
-from soulkeep.ranking import (
-    Candidates,
-    Question,
-    affordable,
-    exact_strengths,
-    inverse_document_frequency,
-    query_terms,
-    rank,
-)
+from soulkeep.ranking import CHANCE_BY_WORDS, Candidates, Question, exact_strengths, rank
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import DocumentIndex, repeated_entries
@@ -47,6 +39,7 @@ from soulkeep.service.validation import (
     require_text,
 )
 from soulkeep.service.word_cache import WordCache
+from soulkeep.terms import affordable, inverse_document_frequency, query_terms
 
 LEXICAL_CANDIDATES = 100
 VECTOR_CANDIDATES = 50
@@ -178,7 +171,8 @@ class Memories:
             if (ids := named_ids(query))
             else (),
             about_user,
-            count,
+            max(count, 1),
+            query,
         )
         return question, affordable(frequencies, count)
 
@@ -250,4 +244,5 @@ class Memories:
             for i, parts in cosines.items()
             if embedder and i in memories
         }
-        return Candidates(memories, bm25, semantic, near(neighbours, memories), self._days)
+        chance = embedder.chance if embedder else CHANCE_BY_WORDS
+        return Candidates(memories, bm25, semantic, near(neighbours, memories), self._days, chance)

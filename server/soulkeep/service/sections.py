@@ -9,7 +9,7 @@ from soulkeep.documents import DocumentName, Documents
 from soulkeep.errors import DocumentError
 from soulkeep.fence import one_line, plain
 from soulkeep.models import Memory, Message, Session, Thread
-from soulkeep.ranking import FITS, query_terms
+from soulkeep.ranking import FITS
 from soulkeep.repository import Repository
 from soulkeep.service.budget import Section
 from soulkeep.service.changes import Changes
@@ -18,6 +18,7 @@ from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.memories import Memories
 from soulkeep.service.threads import WEIGHTIEST
 from soulkeep.service.validation import MAX_LIMIT
+from soulkeep.terms import query_terms
 from soulkeep.wording import counted
 from soulkeep.words import split_words
 

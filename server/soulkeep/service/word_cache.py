@@ -7,7 +7,7 @@ from datetime import date
 from functools import lru_cache
 
 from soulkeep.dates import day_words
-from soulkeep.ranking import text_words
+from soulkeep.terms import text_words
 
 MAX_CHARACTERS = 4_000_000
 """Characters of texts whose words are kept, at some ten bytes each: 20,000 memories of usual length."""

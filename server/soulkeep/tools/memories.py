@@ -16,9 +16,9 @@ from soulkeep.answers.receipts import RememberAnswer
 from soulkeep.calls import FIRST, KEEPS, LARGE, READS, CheckedServer, Id, answer, served
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
-from soulkeep.ranking import query_terms
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
+from soulkeep.terms import query_terms
 
 _Source = Annotated[
     str,
