@@ -1,14 +1,16 @@
 """What grows with use has a bound: rows, records in memory, and the memory that long texts take."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC
 
 import apsw
 import pytest
 
+from soulkeep.days import Days
 from soulkeep.embedders import wordllama
 from soulkeep.embedders.word_matches import MAX_NEAR, MAX_WORDS
 from soulkeep.embedders.wordllama import MAX_CHARACTERS, WordLlama
-from soulkeep.models import NewMemory, NewMessage, Usage
+from soulkeep.models import Memory, NewMemory, NewMessage, Usage
 from soulkeep.repository.vectors import KEPT_CHANGES
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import MAX_WAITING
@@ -159,12 +161,18 @@ def test_the_latest_threads_are_read_in_the_order_of_an_index(home: Home, archiv
 
 
 def test_words_are_kept_up_to_a_number_of_characters() -> None:
-    words = WordCache(most=1_000)
+    words = WordCache(Days(UTC), most=1_000)
+
+    def memory(content: str, subject: str | None = None) -> Memory:
+        return Memory(1, None, content, "fact", None, "", subject, "2026-05-03T10:00:00Z", None, None)
 
     for place in range(50):
-        assert words.words_of(f"{place} green kettles" + " x" * 100, None, None)[0] == str(place)
+        found = words.words_of({7: memory(f"{place} green kettles" + " x" * 100)})
+        assert {str(place), "green", "kettles"} <= {*found[7]}
         assert words.characters <= 1_000
-    assert words.words_of("y" * 5_000, "Tom", None) == words.words_of("y" * 5_000, "Tom", None)
+    long = {1: memory("y" * 5_000, "Tom"), 2: memory("May", "Tom")}
+    assert words.words_of(long) == words.words_of(long)
+    assert {"tom", "2026"} <= {*words.words_of(long)[2]}
     assert words.characters <= 1_000
 
 

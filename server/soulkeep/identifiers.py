@@ -170,6 +170,8 @@ def _are_thousands(numbers: Sequence[Read]) -> bool:
 
 def _read(segment: str) -> Read | None:
     """Read what has no spaces; None if there is nothing in it."""
+    if segment.isascii() and (segment.isdigit() or segment.isalpha()):
+        return _read_one(segment)
     segment = re.sub(_DOTTED_PHONE, r"\1-\2-\3", segment)
     segment = re.sub(_THOUSANDS, _without_thousands, segment)
     segment = re.sub(_DECIMAL_COMMA, r"\1.\2", segment)

@@ -36,6 +36,5 @@ _WORD = re.compile(r"[^\W\d_]+")
 def is_english(text: str) -> bool:
     """Whether a text reads as English: more of its words do than those of other languages."""
     words = _WORD.findall(text.lower())
-    english = sum(word in ENGLISH for word in words)
     other = sum(word in OTHERS or not word.isascii() for word in words)
-    return english > other or not other
+    return not other or sum(word in ENGLISH for word in words) > other

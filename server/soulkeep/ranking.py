@@ -241,11 +241,11 @@ def _neighbour_rows(
     i: int, candidates: Candidates, matched: Mapping[int, Sequence[float]]
 ) -> Iterable[list[float]]:
     before, after = candidates.neighbours.get(i, (None, None))
-    if before is not None:
+    if before is not None and any(matched[before]):
         asked = "?" in candidates.memories[before].content[-40:]
         weight = PREVIOUS_QUESTION if asked else PREVIOUS
         yield [weight * strength for strength in matched[before]]
-    if after is not None:
+    if after is not None and any(matched[after]):
         yield [NEXT * strength for strength in matched[after]]
 
 

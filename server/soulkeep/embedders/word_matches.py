@@ -74,21 +74,18 @@ class WordMatches:
     def _strengths(self, query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         import numpy as np
 
-        words = list(itertools.chain.from_iterable(texts))
-        kept, places = self._places([*query, *words])
-        asked, rows = places[: len(query)], places[len(query) :]
+        kept, places = self._places([*query, *itertools.chain.from_iterable(texts)])
+        asked, words = places[: len(query)], places[len(query) :]
+        rows = np.maximum(words, _EMPTY)
         is_used = np.zeros(self._filled, bool)
         is_used[rows] = True
         used = np.flatnonzero(is_used)
-        cosines = kept[used].astype(np.float32) @ kept[asked].astype(np.float32).T
+        cosines = kept[used].astype(np.float32) @ kept[np.maximum(asked, _EMPTY)].astype(np.float32).T
         turn = np.empty(len(is_used), np.intp)
         turn[used] = np.arange(len(used))
         strong = np.clip((cosines - self._unrelated) / (1 - self._unrelated), 0, 1)[turn[rows]]
         # A word is itself, whether it has a vector or not.
-        asked_words = {word: column for column, word in enumerate(query)}
-        for row, word in enumerate(words):
-            if (column := asked_words.get(word)) is not None:
-                strong[row, column] = 1
+        strong[words[:, np.newaxis] == asked] = 1
         lengths = np.array([len(text) for text in texts])
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
         filled = lengths > 0
@@ -99,19 +96,29 @@ class WordMatches:
         return strengths
 
     def _places(self, words: Sequence[str]) -> "tuple[NDArray[Any], NDArray[Any]]":
-        """Return the vectors that are kept, and which of them is each word's; the empty one has none."""
+        """Return the vectors that are kept, and which of them is each word's: below zero, none is."""
         import numpy as np
 
-        if len(self._rows) > MAX_WORDS:
+        kept, places = self._kept, list(map(self._rows.get, words))
+        if kept is None or None in places:
+            self._make_room()
+            missing = [word for word in dict.fromkeys(words) if word not in self._rows]
+            near = [word for word in missing if not is_exact(word)]
+            kept = self._with(near)
+            # A memory may have many numbers that no other has, and they need no vectors.
+            exact = (word for word in missing if is_exact(word))
+            self._rows |= zip(exact, itertools.count(-1 - len(self._rows), -1))
+            self._rows |= zip(near, itertools.count(self._filled))
+            self._filled += len(near)
+            places = list(map(self._rows.__getitem__, words))
+        return kept, np.array(places)
+
+    def _make_room(self) -> None:
+        """Forget the words met before where there are too many, first those without a vector."""
+        if self._filled > MAX_WORDS:
             self._forget()
-        missing = [word for word in dict.fromkeys(words) if word not in self._rows]
-        near = [word for word in missing if not is_exact(word)]
-        kept = self._with(near)
-        # A memory may have many numbers that no other has, and they need no vectors.
-        self._rows |= dict.fromkeys(missing, _EMPTY)
-        self._rows |= zip(near, itertools.count(self._filled), strict=False)
-        self._filled += len(near)
-        return kept, np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
+        elif len(self._rows) - self._filled > MAX_WORDS:
+            self._rows = {word: place for word, place in self._rows.items() if place > _EMPTY}
 
     def _with(self, words: Sequence[str]) -> "NDArray[Any]":
         """Return the vectors that are kept, those of more words behind them."""
@@ -132,8 +139,10 @@ class WordMatches:
         return kept
 
 
-def _compared(query: Sequence[str], text: Sequence[str]) -> list[str]:
+def _compared(query: Sequence[str], text: Sequence[str]) -> Sequence[str]:
     """Return the words of a text that decide how strong those of a question are in it."""
+    if len(text) <= MAX_NEAR:
+        return text
     words = dict.fromkeys(text)
     near = list(itertools.islice(words, MAX_NEAR))
     return near if len(near) == len(words) else [*near, *(word for word in query if word in words)]

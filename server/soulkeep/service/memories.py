@@ -73,7 +73,7 @@ class Memories:
         self._sessions = sessions
         self._clock = clock
         self._days = days
-        self._words = WordCache()
+        self._words = WordCache(days)
 
     def remember(
         self,
@@ -139,10 +139,7 @@ class Memories:
         matches = rank(
             question,
             candidates,
-            {
-                i: self._words.words_of(m.content, m.subject, self._days.day_of(m.occurred_at))
-                for i, m in candidates.memories.items()
-            },
+            self._words.words_of(candidates.memories),
             (embedder and embedder.strengths) or exact_strengths,
             limit,
         )

@@ -2,43 +2,49 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 
 from soulkeep.dates import day_words
+from soulkeep.days import Days
+from soulkeep.models import Memory
 from soulkeep.terms import text_words
 
 MAX_CHARACTERS = 4_000_000
 """Characters of texts whose words are kept, at some ten bytes each: 20,000 memories of usual length."""
 
-_Key = tuple[str, str | None, date | None]
+_Key = tuple[str, str | None, str]
+"""A memory's content, subject and time."""
 
 
 class WordCache:
     """Words of texts, the latest met, up to a number of characters; threads may share it."""
 
-    def __init__(self, most: int = MAX_CHARACTERS) -> None:
+    def __init__(self, days: Days, most: int = MAX_CHARACTERS) -> None:
         self.characters = 0
+        self._days = days
         self._most = most
         self._words: OrderedDict[_Key, tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def words_of(self, content: str, subject: str | None, day: date | None) -> tuple[str, ...]:
-        """Return the words of a memory's text, subject and day, for ranking."""
-        key = content, subject, day
+    def words_of(self, memories: Mapping[int, Memory]) -> dict[int, tuple[str, ...]]:
+        """Return the words of each memory's text, subject and day, for ranking."""
         with self._lock:
-            if (known := self._words.get(key)) is not None:
-                self._words.move_to_end(key)
-                return known
-        words = text_words(content, subject, _words_of_day(day))
-        with self._lock:
-            if key not in self._words:
-                self.characters += len(content)
-            self._words[key] = words
-            while self.characters > self._most:
-                (gone, *_), _ = self._words.popitem(last=False)
-                self.characters -= len(gone)
+            return {
+                i: self._words_of((m.content, m.subject, m.occurred_at)) for i, m in memories.items()
+            }
+
+    def _words_of(self, key: _Key) -> tuple[str, ...]:
+        if (known := self._words.get(key)) is not None:
+            self._words.move_to_end(key)
+            return known
+        content, subject, moment = key
+        words = self._words[key] = text_words(content, subject, _words_of_day(self._days.day_of(moment)))
+        self.characters += len(content)
+        while self.characters > self._most:
+            (gone, *_), _ = self._words.popitem(last=False)
+            self.characters -= len(gone)
         return words
 
 
