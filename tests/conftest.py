@@ -103,9 +103,9 @@ def _own_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("SOULKEEP_HOME", str(tmp_path / "home"))
-    # What is marked `embedder` is about the default one; the lighter one does for all else.
+    # What is marked `embedder` is about the default one; all else is quicker without.
     is_default = request.node.get_closest_marker("embedder") is not None
-    monkeypatch.setenv("SOULKEEP_EMBEDDER", "auto" if is_default else "universal")
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", "auto" if is_default else "none")
 
 
 @pytest.fixture

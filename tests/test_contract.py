@@ -219,8 +219,9 @@ def test_s7_a_vector_is_the_embedding_padded_with_zeros_under_the_memorys_id(hom
     )
 
     assert len(blob) == 1536 * 4
-    assert any(blob[: 256 * 4])
-    assert not any(blob[256 * 4 :])
+    dimensions = int(home.indexes.embedder_identity.split(":")[1])
+    assert any(blob[4 * dimensions - 4 : 4 * dimensions])
+    assert not any(blob[4 * dimensions :])
 
 
 def test_s8_one_module_holds_the_definition_of_every_table(file: apsw.Connection) -> None:

@@ -58,6 +58,7 @@ def test_a_thread_is_renamed_and_given_a_prompt_that_can_be_taken_away(home: Hom
     assert home.threads.set_prompt(thread.id, None).system_prompt is None
 
 
+@pytest.mark.embedder
 def test_an_archived_thread_is_listed_apart_and_its_memories_are_still_recalled(home: Home) -> None:
     thread = furnished(home)
     other = home.threads.create_thread("Other")

@@ -30,6 +30,13 @@ def without_hidden(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     text = _BREAK.sub(" ", text)
+    # Where one goes, what stood beside it may have lost what it was kept for.
+    while (shown := _without(text)) != text:
+        text = shown
+    return text
+
+
+def _without(text: str) -> str:
     return _HIDDEN.sub(lambda hidden: hidden[1] or _kept(text, hidden.start()), text)
 
 
