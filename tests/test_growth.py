@@ -7,11 +7,13 @@ import apsw
 import pytest
 
 from soulkeep.days import Days
-from soulkeep.embedders import wordllama
+from soulkeep.embedders import choose_embedder, wordllama
+from soulkeep.embedders.meaning import Meaning
 from soulkeep.embedders.word_matches import MAX_NEAR, MAX_WORDS
 from soulkeep.embedders.wordllama import MAX_CHARACTERS, WordLlama
 from soulkeep.models import Memory, NewMemory, NewMessage, Usage
 from soulkeep.repository.vectors import KEPT_CHANGES
+from soulkeep.service import indexes
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import MAX_WAITING
 from soulkeep.service.word_cache import WordCache
@@ -174,6 +176,29 @@ def test_words_are_kept_up_to_a_number_of_characters() -> None:
     assert words.words_of(long) == words.words_of(long)
     assert {"tom", "2026"} <= {*words.words_of(long)[2]}
     assert words.characters <= 1_000
+
+
+@pytest.mark.embedder
+def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [receipt.id for receipt in home.memories.remember([NewMemory("The cat is Miso.")])]
+    home.indexes.get_ready()
+    before = home.memories.recall("How is the pet called?")
+
+    home.indexes.rest()
+    assert home.repository.scan._codes is not None
+    monkeypatch.setattr(indexes, "IDLE_S", 0.0)
+    home.indexes.rest()
+
+    assert home.repository.scan._codes is None
+    embedder = choose_embedder("auto")
+    assert isinstance(embedder, Meaning)
+    assert embedder._minilm._model is embedder._universal._model is None
+    after = home.memories.recall("How is the pet called?")
+    assert [match.memory.id for match in after.matches] == ids
+    assert after.mode == before.mode == "hybrid"
+    assert after.matches == before.matches
 
 
 @pytest.mark.embedder

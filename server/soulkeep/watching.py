@@ -73,7 +73,8 @@ async def keep_ready(home: Home) -> None:
         await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
     while True:
         await anyio.sleep(REST_S)
-        await anyio.to_thread.run_sync(home.indexes.rest)
+        with contextlib.suppress(SoulkeepError):
+            await anyio.to_thread.run_sync(home.indexes.rest)
 
 
 async def _first_look(seen: "_Seen", notifications: Notifications) -> "_Changes":

@@ -24,6 +24,9 @@ question's own."""
 MAX_COMPARED = 8_192
 """Words of texts that are compared at once."""
 
+_FIRST_WORDS = 1_024
+"""Words for whose vectors there is room at first; the room doubles as it is needed."""
+
 _EMPTY = 0
 """The row of words that have no vector."""
 
@@ -129,8 +132,7 @@ class WordMatches:
         vectors = self._vectors(words)
         kept = self._kept
         if kept is None:
-            # Memory that is not written to takes no room, and growing would copy it.
-            kept = np.zeros((2 * MAX_WORDS, vectors.shape[1]), np.float16)
+            kept = np.zeros((_FIRST_WORDS, vectors.shape[1]), np.float16)
         end = self._filled + len(words)
         while end > len(kept):
             kept = np.concatenate((kept, np.zeros_like(kept)))

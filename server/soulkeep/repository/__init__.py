@@ -128,6 +128,15 @@ class Repository:
         """Return what changes whenever the store does, at no cost."""
         return self._database.write_count()
 
+    def release_memory(self) -> None:
+        """Give back the memory of what was read, which the next search reads again.
+
+        Raises:
+            StoreError: The store is gone.
+        """
+        self.scan.release()
+        self._database.execute("PRAGMA shrink_memory")
+
     def count_rows(self) -> dict[str, int]:
         """Count the rows of each table and of both search indexes."""
         return checks.count_rows(self._database)

@@ -121,14 +121,18 @@ class Indexes:
             self._repository.scan.load(embedder.parts)
 
     def rest(self) -> None:
-        """Give back the memory of the model and of the vectors where nothing has used them for long."""
+        """Give back the memory of the model and of the store where nothing has used them for long.
+
+        Raises:
+            StoreError: The store is gone.
+        """
         if time.monotonic() - self._used < IDLE_S:
             return
         self._used = math.inf
-        self._repository.scan.release()
         for embedder in (self._configured, self._former[1]):
             if embedder is not None:
                 embedder.release()
+        self._repository.release_memory()
 
     @property
     def vectors_expected(self) -> bool:
