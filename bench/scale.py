@@ -1,4 +1,7 @@
-"""How the vector half of recall grows with the store, beside a brute-force query of the same store."""
+"""How the vector half of recall grows with the store, beside a brute-force query of the same store.
+
+The store's vectors vary those of a few hundred real texts, as in `filling`; the questions' are real.
+"""
 
 import argparse
 import random
@@ -16,19 +19,21 @@ from typing import Any
 
 import numpy as np
 
+from filling import Filling
 from report import print_machine, print_table
 from soulkeep.embedders import choose_embedder
-from soulkeep.models import Embedding, MemoryFilter
+from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.repository.connection import Database
 from soulkeep.repository.scan import VectorScan
 from soulkeep.repository.schema import bootstrap
 from soulkeep.repository.vectors import VectorTable, padded
 
 LIMIT = 10
+COMPARED = 50
 THREADS = 1_000
 """Memories take turns in so many threads: a thread holds 0.1 % of them."""
 
-DIMENSIONS = 256
+PARTS = (384, 512)
 BATCH = 5_000
 TYPES = ("fact", "preference", "decision", "summary")
 WHO = (
@@ -62,6 +67,7 @@ class Result:
     rows: int
     brute: float
     scan: float
+    compare: float
     recall: float
     load: float
     brute_filtered: float
@@ -71,7 +77,7 @@ class Result:
     @property
     def cells(self) -> list[object]:
         """The row of the table."""
-        times = (self.brute, self.scan, self.brute / self.scan)
+        times = (self.brute, self.scan, self.brute / self.scan, self.compare)
         filtered = (self.brute_filtered, self.scan_filtered)
         return [f"{self.rows:,}", *times, f"{self.recall:.3f}", self.load, *filtered, self.memory]
 
@@ -81,6 +87,7 @@ HEADINGS = [
     "brute ms",
     "scan ms",
     "brute / scan",
+    "by parts ms",
     f"recall@{LIMIT}",
     "load ms",
     "0.1 %: brute ms",
@@ -101,18 +108,26 @@ def question(chance: random.Random) -> str:
     return chance.choice((f"What did {who} do about {what}?", f"Who {why} got {what}?", f"{what} {why}"))
 
 
-def choose_source(*, at_random: bool) -> tuple[str, Embed]:
-    """Return an embedder's identity and function; random unit vectors where there is none."""
+def choose_source(*, at_random: bool) -> tuple[str, Embed, Embed]:
+    """Return an embedder's identity, what makes the store's vectors and what a question's.
+
+    They are random unit vectors where there is no embedder.
+    """
     embedder = None if at_random else choose_embedder("auto")
     if embedder is not None:
-        return embedder.identity, lambda texts: list(embedder.embed(texts).embeddings)
+        filling = Filling()
+        return (
+            embedder.identity,
+            lambda texts: list(filling.embed(texts).embeddings),
+            lambda texts: list(embedder.embed(texts).embeddings),
+        )
     generator = np.random.default_rng(11)
 
     def embed(texts: Sequence[str]) -> list[Embedding]:
-        vectors = generator.standard_normal((len(texts), DIMENSIONS)).astype("<f4")
+        vectors = generator.standard_normal((len(texts), sum(PARTS))).astype("<f4")
         return [(vector / np.linalg.norm(vector)).astype("<f4").tobytes() for vector in vectors]
 
-    return f"random:{DIMENSIONS}:unit", embed
+    return f"random:{sum(PARTS)}:unit", embed, embed
 
 
 def prepare_store(database: Database, identity: str) -> None:
@@ -164,7 +179,13 @@ def own_memory() -> float | None:
     return None
 
 
-def measure(database: Database, rows: int, queries: Sequence[Embedding]) -> Result:
+def by_parts(vectors: VectorScan, identity: str, query: Embedding) -> dict[int, tuple[float, ...]]:
+    """Compare as a recall does: each part of the vectors, weighed in two ways."""
+    asked = QueryVector(query, identity, PARTS, ((1.8, 0.9), (0.0, 3.0)))
+    return vectors.compare(asked, MemoryFilter(), COMPARED, ())
+
+
+def measure(database: Database, identity: str, rows: int, queries: Sequence[Embedding]) -> Result:
     """Time both searches, with and without a filter, and compare what they find.
 
     Raises:
@@ -172,8 +193,7 @@ def measure(database: Database, rows: int, queries: Sequence[Embedding]) -> Resu
     """
     table = VectorTable(database)
     vectors = VectorScan(database, table)
-    # The first search loads the codes.
-    load, _ = timed(partial(vectors.nearest, queries[0], allowed=MemoryFilter(), limit=LIMIT))
+    load, _ = timed(partial(vectors.load, PARTS))
     searches = {
         (name, kind): partial(search, allowed=allowed, limit=LIMIT)
         for name, search in (("brute", table.nearest), ("scan", vectors.nearest))
@@ -184,6 +204,7 @@ def measure(database: Database, rows: int, queries: Sequence[Embedding]) -> Resu
         key: [timed(partial(search, query)) for query in queries] for key, search in searches.items()
     }
     half = {key: median(took for took, _ in runs) for key, runs in timings.items()}
+    compared = median(timed(partial(by_parts, vectors, identity, query))[0] for query in queries)
     answers = {
         key: [{memory_id for memory_id, _ in answer} for _, answer in runs]
         for key, runs in timings.items()
@@ -192,13 +213,14 @@ def measure(database: Database, rows: int, queries: Sequence[Embedding]) -> Resu
         raise RuntimeError("a filtered search missed a memory")
     pairs = zip(answers["brute", "all"], answers["scan", "all"], strict=True)
     found = sum(len(expected & got) for expected, got in pairs)
-    full = (half["brute", "all"], half["scan", "all"], found / (LIMIT * len(queries)), load)
+    times = (half["brute", "all"], half["scan", "all"], compared)
+    full = (*times, found / (LIMIT * len(queries)), load)
     return Result(rows, *full, half["brute", "thread"], half["scan", "thread"], own_memory())
 
 
 def run(folder: Path, sizes: Sequence[int], rounds: int, *, at_random: bool) -> Iterator[Result]:
     """Grow one store through the sizes and measure at each."""
-    identity, embed = choose_source(at_random=at_random)
+    identity, embed, embed_questions = choose_source(at_random=at_random)
     print(f"vectors: {identity}")
     chance = random.Random(3)  # noqa: S311 - repeatable test data
     with closing(Database(folder / "soulkeep.db")) as database:
@@ -208,7 +230,9 @@ def run(folder: Path, sizes: Sequence[int], rounds: int, *, at_random: bool) -> 
             fill(database, filled, size, embed, chance)
             filled = size
             asked = max(5, min(rounds, rounds * 200_000 // size))
-            yield measure(database, size, embed([question(chance) for _ in range(asked)]))
+            yield measure(
+                database, identity, size, embed_questions([question(chance) for _ in range(asked)])
+            )
 
 
 LEFT, TOP, WIDTH, HEIGHT = 90, 60, 560, 300
