@@ -331,39 +331,118 @@ def test_blank_lines_windows_line_ends_and_malformed_calls_are_answered(lasting:
     assert lasting.call("list_prompts")["structuredContent"] == {"prompts": []}
 
 
-def test_requests_under_way_when_stdin_closes_are_still_answered(tmp_path: Path) -> None:
-    requests: list[dict[str, Any]] = [
-        {
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-11-25",
-                "capabilities": {},
-                "clientInfo": {"name": "pipe", "version": "1"},
-            },
-        },
-        {"method": "notifications/initialized"},
-        {
-            "id": 2,
-            "method": "tools/call",
-            "params": {"name": "remember", "arguments": {"content": "Piped."}},
-        },
-        {"id": 3, "method": "tools/call", "params": {"name": "recall", "arguments": {"query": "pipe"}}},
-    ]
-    lines = "".join(json.dumps({"jsonrpc": "2.0", **request}) + "\n" for request in requests)
+OPENING = [
+    request("handshake", "initialize", HANDSHAKE),
+    json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+]
+LAST_REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a write": ("tools/call", {"name": "remember", "arguments": {"content": "Piped."}}),
+    "a search": ("tools/call", {"name": "recall", "arguments": {"query": "pipe"}}),
+    "a question to the user": (
+        "tools/call",
+        {"name": "learn_preference", "arguments": {"line": "Be kind."}},
+    ),
+    "a list": ("resources/list", {}),
+    "a document": ("resources/read", {"uri": "soulkeep://SOUL.md"}),
+    "a prompt": ("prompts/get", {"name": "start"}),
+}
+SUBSCRIPTIONS: dict[str, dict[str, Any]] = {
+    "to nothing": {},
+    "to lists": {"promptsListChanged": True, "resourcesListChanged": True},
+    "to documents": {"resourceSubscriptions": ["soulkeep://SOUL.md", "soulkeep://context"]},
+}
+
+
+@pytest.mark.parametrize("era", ["handshake", "modern"])
+def test_requests_under_way_when_stdin_closes_are_still_answered(era: str, tmp_path: Path) -> None:
+    requests = dict(LAST_REQUESTS)
+    if era == "handshake":
+        requests["a subscription"] = ("resources/subscribe", {"uri": "soulkeep://SOUL.md"})
+    else:
+        requests |= {
+            name: ("subscriptions/listen", {"notifications": asked})
+            for name, asked in SUBSCRIPTIONS.items()
+        }
+    meta = {"_meta": MODERN} if era == "modern" else {}
+    lines = [request(name, method, params | meta) for name, (method, params) in requests.items()]
 
     result = subprocess.run(
         [str(COMMAND), "serve", "--home", str(tmp_path / "home")],
-        input=lines.encode(),
+        input="".join(f"{line}\n" for line in [*(OPENING if not meta else []), *lines]).encode(),
         capture_output=True,
         check=False,
         timeout=30,
     )
 
-    replies = [json.loads(line) for line in result.stdout.splitlines()]
-    assert sorted(reply["id"] for reply in replies) == [1, 2, 3]
-    assert all("result" in reply for reply in replies)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    answered = [answer["id"] for answer in answers if "result" in answer]
+    assert sorted(answered) == sorted([*requests, *(["handshake"] if not meta else [])])
+    assert not any("error" in answer for answer in answers)
     assert (result.stderr, result.returncode) == (b"", 0)
+
+
+@pytest.mark.parametrize("before", [[], [request("probe", "server/discover", {"_meta": MODERN})]])
+def test_subscriptions_that_begin_after_stdin_closed_end_with_a_result(
+    before: list[str], home: Home
+) -> None:
+    subscriptions = [
+        request(name, "subscriptions/listen", {"_meta": MODERN, "notifications": asked})
+        for name, asked in SUBSCRIPTIONS.items()
+    ]
+
+    answers = served(home, [*before, *subscriptions])
+
+    ends = {answer["id"]: answer["result"] for answer in answers if answer.get("id") in SUBSCRIPTIONS}
+    assert ends.keys() == SUBSCRIPTIONS.keys()
+    assert {end["resultType"] for end in ends.values()} == {"complete"}
+    begun = [
+        a["params"] for a in answers if a.get("method") == "notifications/subscriptions/acknowledged"
+    ]
+    assert len(begun) == len(SUBSCRIPTIONS)
+
+
+def test_a_subscription_to_nothing_there_is_refused_though_stdin_closed(home: Home) -> None:
+    asked = {"resourceSubscriptions": ["soulkeep://memories/99"]}
+
+    (answer,) = served(
+        home, [request(1, "subscriptions/listen", {"_meta": MODERN, "notifications": asked})]
+    )
+
+    assert (answer["id"], answer["error"]["code"]) == (1, -32602)
+
+
+QUESTIONS: dict[str, dict[str, Any]] = {
+    "a preference": {"name": "learn_preference", "arguments": {"line": "Be kind."}},
+    "another": {"name": "learn_preference", "arguments": {"line": "Be brief."}},
+    "a prompt": {"name": "set_prompt", "arguments": {"name": "Tone", "content": "Be brief."}},
+}
+
+
+def test_a_user_who_can_no_longer_answer_was_not_asked(home: Home) -> None:
+    answers = served(
+        home, [*OPENING, *(request(name, "tools/call", call) for name, call in QUESTIONS.items())]
+    )
+
+    replies = {answer["id"]: answer["result"] for answer in answers if "result" in answer}
+    assert replies.keys() == {"handshake", *QUESTIONS}
+    for name in QUESTIONS:
+        said = replies[name]["structuredContent"]
+        assert "not asked" in (said.get("state"), said.get("consent")), name
+        assert said["command"], name
+
+
+def test_a_user_who_answered_just_before_stdin_closed_is_heard(wire: Wire, tmp_path: Path) -> None:
+    wire.request("initialize", HANDSHAKE)
+    wire.send("tools/call", QUESTIONS["a preference"], id="call")
+    question = wire.receive()
+    yes = {"action": "accept", "content": {"agree": True}}
+    wire.send_bytes(json.dumps({"jsonrpc": "2.0", "id": question["id"], "result": yes}).encode())
+
+    out, err, code = wire.finish()
+
+    assert json.loads(out)["result"]["structuredContent"]["state"] == "written"
+    assert "Be kind." in (tmp_path / "home" / "SOUL.md").read_text(encoding="utf-8")
+    assert (err, code) == ("", 0)
 
 
 def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
@@ -373,8 +452,8 @@ def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
         b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}'
     )
 
-    exchange._note_request(request)
-    exchange._note_request(cancelled)
+    exchange._note_line(request)
+    exchange._note_line(cancelled)
 
     assert not exchange._waiting
 

@@ -21,6 +21,7 @@ from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp.shared.message import SessionMessage
 from mcp.types import (
+    CONNECTION_CLOSED,
     INVALID_REQUEST,
     PARSE_ERROR,
     PROTOCOL_VERSION_META_KEY,
@@ -128,11 +129,16 @@ class Exchange:
     """The two directions of one connection, and which requests still wait for their reply."""
 
     def __init__(self, lines: BinaryIO, at_end: Callable[[], None] = lambda: None) -> None:
-        """Read `lines`; after the last one `at_end` lets requests end that wait for what is to come."""
+        """Read `lines`; after the last one `at_end` lets requests end that wait for what is to come.
+
+        It is called again after each message to the client: a request may begin to wait only then.
+        """
         self._lines = lines
         self._at_end = at_end
         self._waiting: Counter[RequestId] = Counter()
-        self._settled = anyio.Event()
+        self._asked: set[RequestId] = set()
+        """Requests of ours that the client has not answered."""
+        self._was_sent = anyio.Event()
         self.begun = anyio.Event()
         """The first reply was sent, or the client asked for more than a handshake."""
         self.replies: _Noting
@@ -147,22 +153,25 @@ class Exchange:
             except RefusedError as refused:
                 await self.replies.send(SessionMessage(refused.error))
             else:
-                self._note_request(message)
+                self._note_line(message)
                 is_error = isinstance(message, JSONRPCError)
                 yield message.model_dump_json(exclude_unset=True) if is_error else line.decode()
-        self._at_end()
-        await self._drain()
+        async for answer in self._drain():
+            yield answer
 
     async def _next_line(self) -> bytes:
         # A thread that blocks in a read cannot be interrupted, only left behind.
         return await anyio.to_thread.run_sync(self._lines.readline, abandon_on_cancel=True)
 
-    def _note_request(self, message: JSONRPCMessage) -> None:
+    def _note_line(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest):
             self._waiting[coerce_request_id(message.id)] += 1
             if message.method not in HANDSHAKE:
                 self.begun.set()
-        elif isinstance(message, JSONRPCNotification) and message.method == "notifications/cancelled":
+        elif isinstance(message, JSONRPCResponse | JSONRPCError):
+            if message.id is not None:
+                self._asked.discard(coerce_request_id(message.id))
+        elif message.method == "notifications/cancelled":
             # A cancelled request is never answered.
             self._settle(cancelled_request_id_from_params(message.params))
 
@@ -171,20 +180,28 @@ class Exchange:
             self._waiting[key] -= 1
             if not self._waiting[key]:
                 del self._waiting[key]
-        if not self._waiting:
-            self._settled.set()
-            self._settled = anyio.Event()
 
-    def note_reply(self, message: SessionMessage) -> None:
+    def note_sent(self, message: SessionMessage) -> None:
         """Take note of a message to the client."""
         if isinstance(message.message, JSONRPCResponse | JSONRPCError):
             self._settle(message.message.id)
             self.begun.set()
+        elif isinstance(message.message, JSONRPCRequest):
+            self._asked.add(message.message.id)
+        self._was_sent.set()
+        self._was_sent = anyio.Event()
 
-    async def _drain(self) -> None:
-        with anyio.move_on_after(DRAIN_S):
-            while self._waiting:
-                await self._settled.wait()
+    async def _drain(self) -> AsyncIterator[str]:
+        """Let requests under way end; yield the answers that the client no longer gives to theirs."""
+        until = anyio.current_time() + DRAIN_S
+        while self._waiting and anyio.current_time() < until:
+            if self._asked:
+                error = ErrorData(code=CONNECTION_CLOSED, message="The client closed stdin.")
+                yield JSONRPCError(jsonrpc="2.0", id=self._asked.pop(), error=error).model_dump_json()
+                continue
+            self._at_end()
+            with anyio.move_on_after(until - anyio.current_time()):
+                await self._was_sent.wait()
 
 
 class _Noting:
@@ -199,7 +216,7 @@ class _Noting:
 
     async def send(self, item: SessionMessage, /) -> None:
         await self._replies.send(item)
-        self._exchange.note_reply(item)
+        self._exchange.note_sent(item)
 
     async def aclose(self) -> None:
         await self._replies.aclose()
