@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.models import Match, Memory
-from soulkeep.ranking import CHANCE_BY_WORDS, FITS, Candidates, Question, exact_strengths, rank
+from soulkeep.ranking import FITS, Candidates, Question, exact_strengths, rank
 from soulkeep.terms import MAX_TERMS, inverse_document_frequency, query_terms, text_words
 
 
@@ -53,7 +53,7 @@ def ordered(
         bm25 or {},
         {m.id: 0.0 for m in memories} if semantic is None else semantic,
         neighbours or {},
-        chance=1.0 if semantic or semantic is None else CHANCE_BY_WORDS,
+        chance={m.id: 1.0 for m in memories} if semantic or semantic is None else {},
     )
     words = {m.id: text_words(m.content, m.subject, ("1", "march", "2026")) for m in memories}
     return rank(Question(weights, stored=stored, text=text), found, words, exact_strengths, 10)

@@ -26,7 +26,7 @@ from soulkeep.words import split_query
 # flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
 BM25 = 0.1
 BM25_LONG = 0.3
-BY_WORDS_ALONE = 2.0
+BY_WORDS_ALONE = 4.0
 SUBJECT = 0.45
 DATE = 0.2
 ON_THE_DAY = 0.05
@@ -96,7 +96,8 @@ class Candidates:
 
     `bm25` is larger for better matches; `semantic` is what the vectors say, weighed by the embedder, and
     about 1 for a memory that says what was asked. A candidate is in one of them or both. `days` tell on
-    which day a memory happened, `chance` how much chance brings up beside the default embedder.
+    which day a memory happened, `chance` how much of the semantic chance brings up
+    beside what CHANCE says.
     """
 
     memories: Mapping[int, Memory]
@@ -104,7 +105,7 @@ class Candidates:
     semantic: Mapping[int, float]
     neighbours: Mapping[int, tuple[int | None, int | None]] = field(default_factory=dict)
     days: Days = field(default_factory=lambda: Days(UTC))
-    chance: float = CHANCE_BY_WORDS
+    chance: Mapping[int, float] = field(default_factory=dict)
 
 
 def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -178,7 +179,8 @@ def _relevance(i: int, question: Question, candidates: Candidates, cover: _Cover
         return cover.own
     chance = min(CHANCE + CHANCE_GROWTH * math.log(question.stored), CHANCE_MOST)
     told = 1 - cover.lacking
-    beyond = cover.own + told * candidates.semantic.get(i, 0.0) - candidates.chance * chance
+    chance *= candidates.chance.get(i, CHANCE_BY_WORDS)
+    beyond = cover.own + told * candidates.semantic.get(i, 0.0) - chance
     return told / (1 + math.exp(STEEPNESS * (EVEN - beyond)))
 
 

@@ -26,9 +26,6 @@ little to make neighbours look alike. `bench/quality.py` measures it."""
 Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
 """For each text, how well its words match each word of a question: 1 the same, 0 unrelated."""
 
-Weighting = Sequence[float]
-"""How much the cosine of each part of two vectors counts."""
-
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
@@ -36,6 +33,17 @@ class Embedded:
 
     embeddings: tuple[Embedding, ...]
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """How much the cosine of each part of two vectors counts, for texts of one kind.
+
+    `chance` is how much of their sum chance brings up, beside what `ranking.CHANCE` says.
+    """
+
+    parts: tuple[float, ...]
+    chance: float
 
 
 class Embedder(Protocol):
@@ -49,11 +57,6 @@ class Embedder(Protocol):
     @property
     def parts(self) -> Sequence[int]:
         """The lengths of a vector's parts, each of which is compared by itself; one, if it has none."""
-        ...
-
-    @property
-    def chance(self) -> float:
-        """How much its weighed cosines are by chance, beside those of the default embedder."""
         ...
 
     def weightings(self, query: str) -> Sequence[Weighting]:

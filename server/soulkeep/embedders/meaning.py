@@ -33,8 +33,10 @@ MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS = 384, 512
 
 # How much the cosines of both count beside the share of a question that a text covers: chosen together
 # on dialogues, short memories and sixteen languages, and flat there. `bench/quality.py` measures them.
-ENGLISH, OTHERS, MIXED = (1.8, 0.9), (0.45, 3.0), (0.0, 3.0)
-ALONE = (3.0,)
+ENGLISH = Weighting((1.8, 0.9), chance=1.12)
+OTHERS = Weighting((0.45, 3.0), chance=0.86)
+MIXED = Weighting((0.0, 3.0), chance=0.9)
+ALONE = Weighting((3.0,), chance=0.78)
 
 UNRELATED = 0.3
 """Up to this cosine of MiniLM's vectors two words have nothing to do with each other."""
@@ -77,7 +79,6 @@ class Universal:
 
     identity = f"use-multilingual-v3:{UNIVERSAL_DIMENSIONS}:unit"
     parts = (UNIVERSAL_DIMENSIONS,)
-    chance = 0.78
     strengths = None
 
     def __init__(self, cache: Path | None = None) -> None:
@@ -127,7 +128,6 @@ class Meaning:
 
     identity = f"minilm-l6-v2+use-multilingual-v3:{MINILM_DIMENSIONS + UNIVERSAL_DIMENSIONS}:unit"
     parts = (MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS)
-    chance = 1.0
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the laid out weights of Universal in `cache`, by default the user's cache folder."""

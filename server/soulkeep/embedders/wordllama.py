@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DIMENSIONS = 256
 
-WEIGHTING = (0.8,)
+WEIGHTING = Weighting((0.8,), chance=0.47)
 """How much a cosine counts beside the share of a question that a text covers (`bench/quality.py`)."""
 
 SMOOTHING = 1e-3
@@ -59,7 +59,6 @@ class WordLlama:
 
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"
     parts = (DIMENSIONS,)
-    chance = 0.47
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -161,7 +161,8 @@ class Indexes:
         embedded = embedder.embed_query(query)
         self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
         (vector,) = embedded.embeddings
-        return QueryVector(vector, embedder.identity, embedder.parts, embedder.weightings(query))
+        weightings = [weighting.parts for weighting in embedder.weightings(query)]
+        return QueryVector(vector, embedder.identity, embedder.parts, weightings)
 
     def similarities(
         self, memory: NewMemory, vector: Vector, others: Sequence[int]
@@ -180,7 +181,7 @@ class Indexes:
         found: dict[int, float | None] = {}
         for i, cosines in compared.items():
             if i in rows:
-                weighting = embedder.weighting(memory.content, rows[i].content)
+                weighting = embedder.weighting(memory.content, rows[i].content).parts
                 found[i] = sum(map(mul, weighting, cosines)) / sum(weighting)
         return found
 

@@ -19,7 +19,7 @@ from soulkeep.models import (
     timestamp,
 )
 from soulkeep.named_ids import named_ids
-from soulkeep.ranking import CHANCE_BY_WORDS, Candidates, Question, exact_strengths, rank
+from soulkeep.ranking import Candidates, Question, exact_strengths, rank
 from soulkeep.repository import Repository
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import DocumentIndex, repeated_entries
@@ -236,10 +236,15 @@ class Memories:
             del memories[i]
         # Another process may have taken away what was found a moment ago.
         bm25 = {i: score for i, score in bm25.items() if i in memories}
-        semantic = {
-            i: sum(map(mul, embedder.weighting(query, memories[i].content), parts))
-            for i, parts in cosines.items()
+        weightings = {
+            i: embedder.weighting(query, memories[i].content)
+            for i in cosines
             if embedder and i in memories
         }
-        chance = embedder.chance if embedder else CHANCE_BY_WORDS
+        semantic = {
+            i: sum(map(mul, weightings[i].parts, parts))
+            for i, parts in cosines.items()
+            if i in weightings
+        }
+        chance = {i: weighting.chance for i, weighting in weightings.items()}
         return Candidates(memories, bm25, semantic, near(neighbours, memories), self._days, chance)
