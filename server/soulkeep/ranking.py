@@ -223,7 +223,11 @@ def _coverage(
     total = sum(question.weights.values()) or 1.0
     weights = [weight / total for weight in question.weights.values()]
     # The numbers of a date say when, and are not looked for as such.
-    codes = [is_exact(word) and not question.dates for word in question.weights]
+    codes = [
+        (weights[place], place)
+        for place, word in enumerate(question.weights)
+        if is_exact(word) and not question.dates
+    ]
     covers = {}
     for i in candidates.bm25.keys() | candidates.semantic.keys():
         own = matched[i]
@@ -232,9 +236,7 @@ def _coverage(
         if beside:
             whole = sum(map(mul, weights, map(max, own, *beside)))
         exact = sum(compress(weights, map(SAME.__le__, own)))
-        lacking = sum(
-            map(mul, weights, (is_code and not one for is_code, one in zip(codes, own, strict=True)))
-        )
+        lacking = sum(weight for weight, place in codes if not own[place])
         covers[i] = _Cover(exact, share, whole, lacking)
     return covers
 
@@ -304,18 +306,16 @@ def _lift_namesakes(parts: Mapping[int, _Parts], question: Question, candidates:
     first = max(parts, key=lambda i: (parts[i].score, i), default=None)
     if first is None:
         return
-    names = {i: _names(memory.content) for i, memory in candidates.memories.items()}
+    memories, asked = candidates.memories, question.text.casefold()
+    own = {name for name in _names(memories[first].content)[0] if name.casefold() not in asked}
+    # Only texts that hold one of these names are read for theirs.
+    names = {i: _names(m.content) for i, m in memories.items() if any(name in m.content for name in own)}
     certain = set().union(*(certain for _, certain in names.values()))
     often = Counter(name for every, _ in names.values() for name in every)
-    asked = question.text.casefold()
-    shared = {
-        name
-        for name in names[first][0] & certain
-        if often[name] <= RARE_NAME * len(names) and name.casefold() not in asked
-    }
+    shared = {name for name in own & certain if often[name] <= RARE_NAME * len(memories)}
     lift = NAMESAKE * max(parts[first].score, 0.0)
     for i, part in parts.items():
-        if i != first and shared & names[i][0]:
+        if i != first and i in names and shared & names[i][0]:
             part.neighbour += lift
 
 
