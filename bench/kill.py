@@ -13,6 +13,7 @@ from threading import Timer
 from report import print_machine, print_table
 from server_process import Message, ServerProcess, soulkeep_command, stored_id
 from soulkeep.app import open_home
+from soulkeep.models import EmbedderName
 
 BURST = 300
 """More calls than a server answers before it is killed."""
@@ -44,14 +45,14 @@ class Campaign:
         return not (self.lost or self.faults)
 
 
-def kill_campaign(home: Path, kills: int, seed: int, burst: int = BURST) -> Campaign:
+def kill_campaign(home: Path, kills: int, seed: int, embedder: EmbedderName = "auto") -> Campaign:
     """Kill a server on one home `kills` times, at random moments, and inspect the store each time.
 
     Args:
         home: The home, kept from kill to kill.
         kills: How many servers are started and killed.
         seed: Decides the moments and the texts.
-        burst: How many writes are sent to each server without waiting for replies.
+        embedder: What the servers turn texts into vectors with.
 
     Raises:
         NoReplyError: A server does not start on what the last kill left.
@@ -59,10 +60,11 @@ def kill_campaign(home: Path, kills: int, seed: int, burst: int = BURST) -> Camp
     chance = random.Random(seed)  # noqa: S311 - repeatable moments
     campaign = Campaign()
     for number in range(kills):
-        texts = [_text(chance, f"{number}.{index}") for index in range(burst)]
+        texts = [_text(chance, f"{number}.{index}") for index in range(BURST)]
         warm_up = texts[:1] if number % COLD_EVERY else []
-        _kill_once(home, warm_up, texts[len(warm_up) :], chance.uniform(*MOMENT_S), campaign)
-        _inspect(home, campaign)
+        server = ServerProcess(soulkeep_command(home), embedder)
+        _kill_once(server, warm_up, texts[len(warm_up) :], chance.uniform(*MOMENT_S), campaign)
+        _inspect(home, embedder, campaign)
     return campaign
 
 
@@ -73,11 +75,11 @@ def _text(chance: random.Random, label: str) -> str:
 
 
 def _kill_once(
-    home: Path, warm_up: list[str], texts: list[str], moment_s: float, campaign: Campaign
+    server: ServerProcess, warm_up: list[str], texts: list[str], moment_s: float, campaign: Campaign
 ) -> None:
     requests: dict[int, str] = {}
     campaign.sent.update(warm_up, texts)
-    with ServerProcess(soulkeep_command(home)) as server:
+    with server:
         server.initialize()
         for text in warm_up:
             requests[request := server.call("remember", content=text)] = text
@@ -107,8 +109,8 @@ def _take(reply: Message, text: str, campaign: Campaign) -> None:
         campaign.acknowledged[memory_id] = text
 
 
-def _inspect(home: Path, campaign: Campaign) -> None:
-    with closing(open_home(home)) as opened:
+def _inspect(home: Path, embedder: EmbedderName, campaign: Campaign) -> None:
+    with closing(open_home(home, embedder=embedder)) as opened:
         faults = opened.check()
         pages = opened.repository.memories.pages(1000)
         stored = {memory.id: memory.content for memory in chain.from_iterable(pages)}

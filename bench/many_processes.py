@@ -13,6 +13,7 @@ from time import perf_counter
 from report import print_machine, print_table
 from server_process import Message, NoReplyError, ServerProcess, soulkeep_command, stored_id
 from soulkeep.app import open_home
+from soulkeep.models import EmbedderName
 
 IN_FLIGHT = 4
 """How many calls a client has under way at a time."""
@@ -56,22 +57,23 @@ class Writes:
         return complete and not (self.errors or self.faults or self.stderr_lines)
 
 
-def start_together(folder: Path, rounds: int, processes: int) -> Starts:
+def start_together(folder: Path, rounds: int, processes: int, embedder: EmbedderName = "auto") -> Starts:
     """Start `processes` servers at once on a brand-new home inside `folder`, `rounds` times."""
     starts = Starts()
     for number in range(rounds):
         home = folder / f"home-{number}"
-        _start_round(home, processes, starts)
-        with closing(open_home(home)) as opened:
+        _start_round(home, processes, embedder, starts)
+        with closing(open_home(home, embedder=embedder)) as opened:
             starts.faults += [f"{fault.name}: {fault.detail}" for fault in opened.check()]
         missing = {"SOUL.md", "MEMORY.md"} - {path.name for path in home.iterdir()}
         starts.faults += [f"{name} is missing" for name in sorted(missing)]
     return starts
 
 
-def _start_round(home: Path, processes: int, starts: Starts) -> None:
+def _start_round(home: Path, processes: int, embedder: EmbedderName, starts: Starts) -> None:
+    command = soulkeep_command(home)
     with ExitStack() as running:
-        fleet = [running.enter_context(ServerProcess(soulkeep_command(home))) for _ in range(processes)]
+        fleet = [running.enter_context(ServerProcess(command, embedder)) for _ in range(processes)]
         with ThreadPoolExecutor(processes) as clients:
             starts.failures += filter(None, clients.map(_failure_to_start, fleet))
     starts.started += processes

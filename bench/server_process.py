@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
+from soulkeep.models import EmbedderName
+
 PROTOCOL_VERSION = "2025-11-25"
 REPLY_S = 60.0
 EXIT_S = 20.0
@@ -39,9 +41,10 @@ def soulkeep_command(home: Path) -> list[str]:
 class ServerProcess:
     """A running server. Use it from one thread; the replies are read in another."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Start `command`; settings of soulkeep's in the environment do not reach it."""
+    def __init__(self, command: Sequence[str], embedder: EmbedderName = "auto") -> None:
+        """Start `command`; of soulkeep's settings in the environment none but `embedder` reaches it."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SOULKEEP_")}
+        environment["SOULKEEP_EMBEDDER"] = embedder
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self.process = subprocess.Popen(
             command,

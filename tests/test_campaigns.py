@@ -6,13 +6,14 @@ import pytest
 
 from kill import kill_campaign
 from many_processes import start_together, write_together
+from soulkeep.models import EmbedderName
 
 long = pytest.mark.campaign
 
 
 @pytest.mark.parametrize("rounds", [1, pytest.param(30, marks=long)])
 def test_six_servers_start_at_once_on_one_new_store(rounds: int, tmp_path: Path) -> None:
-    starts = start_together(tmp_path, rounds=rounds, processes=6)
+    starts = start_together(tmp_path, rounds=rounds, processes=6, embedder="none")
 
     assert (starts.failures, starts.stderr_lines, starts.faults) == ([], [], [])
     assert starts.started == 6 * rounds
@@ -27,11 +28,13 @@ def test_two_servers_writing_at_once_lose_nothing(writes: int, tmp_path: Path) -
     assert result.vectors == result.expected_vectors
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=long)])
+@pytest.mark.parametrize(
+    ("kills", "embedder"), [(4, "none"), pytest.param(50, "auto", marks=[long, pytest.mark.embedder])]
+)
 def test_after_kill_9_everything_acknowledged_is_there_and_the_store_is_whole(
-    kills: int, tmp_path: Path
+    kills: int, embedder: EmbedderName, tmp_path: Path
 ) -> None:
-    campaign = kill_campaign(tmp_path / "home", kills=kills, seed=7)
+    campaign = kill_campaign(tmp_path / "home", kills=kills, seed=7, embedder=embedder)
 
     assert campaign.correct, campaign
     assert campaign.acknowledged

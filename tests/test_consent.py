@@ -192,7 +192,9 @@ async def test_the_user_may_be_away_for_hours(home: Home, monkeypatch: pytest.Mo
 @pytest.mark.skipif(sys.platform == "win32", reason="the server is stopped by closing its input")
 async def test_the_user_is_asked_over_stdio(mode: str, tmp_path: Path) -> None:
     server = StdioServerParameters(
-        command=str(COMMAND), args=["serve", "--home", str(tmp_path / "home")], env=OFFLINE
+        command=str(COMMAND),
+        args=["serve", "--home", str(tmp_path / "home")],
+        env={"SOULKEEP_EMBEDDER": "none", **OFFLINE},
     )
     agreed = {"agree": True}
     answers = iter([("accept", agreed), ("decline", None), ("cancel", None)])

@@ -40,7 +40,7 @@ def wire(start: Callable[..., Wire]) -> Wire:
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
     """One server after questions and a handshake, which nothing that is sent to it may end or fill."""
-    server = Wire(tmp_path_factory.mktemp("lasting") / "home")
+    server = Wire(tmp_path_factory.mktemp("lasting") / "home", SOULKEEP_EMBEDDER="none")
     for meta in (MODERN, {}, MODERN):
         server.request("server/discover", {"_meta": meta})
     server.request("initialize", HANDSHAKE)

@@ -476,8 +476,9 @@ def _two_processes() -> tuple["Elsewhere", ...]:
 @pytest.fixture(autouse=True, scope="module")
 def _end_processes() -> Iterator[None]:
     yield
-    for actor in _two_processes():
-        actor.end()
+    if _two_processes.cache_info().currsize:
+        for actor in _two_processes():
+            actor.end()
 
 
 TestWholeLife = WholeLife.TestCase
