@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -505,14 +507,22 @@ def test_a_misspelt_setting_is_one_line_on_stderr_and_makes_nothing(
 
 
 @pytest.mark.embedder
-def test_the_first_answer_comes_before_anything_slow_is_loaded(wire: Wire) -> None:
-    wire.initialize()
+def test_the_first_answer_comes_before_anything_slow_is_loaded(tmp_path: Path) -> None:
+    call = {"name": "remember", "arguments": {"content": "Now it is needed."}}
 
-    maps = Path(f"/proc/{wire.process.pid}/maps")
-    if maps.exists():
-        loaded = maps.read_text(encoding="utf-8")
-        assert "numpy" not in loaded
-        assert "sentencepiece" not in loaded
-        wire.call("recall", query="now it is needed")
-        assert "sentencepiece" in maps.read_text(encoding="utf-8")
-    assert wire.finish() == ("", "", 0)
+    result = subprocess.run(
+        [str(COMMAND), "serve", "--home", str(tmp_path / "home")],
+        input="".join(f"{line}\n" for line in [*OPENING, request("call", "tools/call", call)]).encode(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=True,
+        timeout=60,
+        # Python writes a line after each import, into the same pipe as the answers.
+        env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"},
+    )
+
+    handshake, answer = result.stdout.index(b'"serverInfo"'), result.stdout.index(b'"structuredContent"')
+    for package in (b"numpy", b"sentencepiece"):
+        loaded = re.search(rb"\| *" + package + rb"\s*\n", result.stdout)
+        assert loaded
+        assert handshake < loaded.start() < answer, package
