@@ -109,9 +109,12 @@ def test_a_forgotten_memory_is_out_of_recall_and_comes_back_as_it_was(home: Home
 
 
 @pytest.mark.embedder
-def test_forgetting_very_much_gives_back_the_space_of_the_vectors(home: Home) -> None:
+def test_forgetting_very_much_gives_back_the_space_of_the_vectors(
+    make_home: Callable[..., Home],
+) -> None:
+    home = make_home(embedder="universal")
     for begin in range(0, 5_000, 1_000):
-        home.memories.remember([NewMemory(f"Note {begin + n} of many.") for n in range(1_000)])
+        home.memories.remember([NewMemory(f"Note {begin + n}.") for n in range(1_000)])
     gone = [n for n in range(1, 5_001) if n % 5]
 
     for begin in range(0, len(gone), 1_000):
