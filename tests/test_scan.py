@@ -249,7 +249,10 @@ def test_parts_are_compared_by_codes_as_their_vectors_are(
         np.split(np.frombuffer(query, "<f4"), ends), np.split(matrix, ends, axis=1), count()
     ):
         exact = part @ own * len(parts)
-        assert max(abs(found[i + 1][place] - exact[i]) for i in range(SIZE)) < (1 + len(parts)) * scan.CODE_ERROR
+        assert (
+            max(abs(found[i + 1][place] - exact[i]) for i in range(SIZE))
+            < (1 + len(parts)) * scan.CODE_ERROR
+        )
 
 
 def test_what_all_vectors_share_says_nothing_of_any(opened: Callable[[], Store]) -> None:
