@@ -67,12 +67,10 @@ def settled(server: ServerProcess, has_settled: Callable[[float], bool]) -> floa
 
 
 def measure_one(home: Path, texts: Texts) -> Iterator[float]:
-    """Yield the resident MiB of a server at its first answers, loaded, in use, idle, and used again."""
+    """Yield the resident MiB of a server at its first answer, in use, idle, and used again."""
     with ServerProcess([sys.executable, "-c", QUICK_TO_REST, str(home)]) as server:
         server.initialize()
-        server.reply(server.request("tools/list"))
-        first = resident_mib(server.process.pid) or 0.0
-        yield first
+        yield resident_mib(server.process.pid) or 0.0
         use(server, texts)
         used = resident_mib(server.process.pid) or 0.0
         yield used

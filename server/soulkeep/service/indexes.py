@@ -129,10 +129,13 @@ class Indexes:
         if time.monotonic() - self._used < IDLE_S:
             return
         self._used = math.inf
-        for embedder in (self._configured, self._former[1]):
-            if embedder is not None:
-                embedder.release()
-        self._repository.release_memory()
+        try:
+            self._repository.release_memory()
+        finally:
+            # Last, as an embedder also lets the system have what others gave back.
+            for embedder in (self._configured, self._former[1]):
+                if embedder is not None:
+                    embedder.release()
 
     @property
     def vectors_expected(self) -> bool:
