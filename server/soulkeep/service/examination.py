@@ -10,7 +10,7 @@ from pathlib import Path
 
 from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.documents.files import locate
-from soulkeep.errors import DocumentError, EmbedderMismatchError, StoreError
+from soulkeep.errors import DocumentError, EmbedderMismatchError, EmbedderUnavailableError, StoreError
 from soulkeep.models import Fault
 from soulkeep.service.document_reading import MAX_INDEXED, list_too_long
 from soulkeep.service.indexes import Indexes
@@ -26,11 +26,14 @@ def fault_of(error: StoreError | DocumentError) -> Fault:
 
 
 def embedder_faults(indexes: Indexes) -> list[Fault]:
-    """Return a fault where the store's vectors are not those of the embedder in use."""
+    """Return a fault where the embedder cannot be loaded, or none is used with a store of vectors."""
     try:
         indexes.require_embedder()
+        indexes.load_embedder()
     except EmbedderMismatchError as error:
         return [Fault("embedder", error.problem, error.remedy)]
+    except EmbedderUnavailableError as error:
+        return [Fault("embedder", f"{error.name} is not available: {error.reason}", error.remedy)]
     return []
 
 

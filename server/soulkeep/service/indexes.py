@@ -152,6 +152,15 @@ class Indexes:
         if self._configured is None and recorded is not None and self.vectors_expected:
             raise EmbedderMismatchError(self._repository.path, recorded)
 
+    def load_embedder(self) -> None:
+        """Load the embedder that is set, if there is one.
+
+        Raises:
+            EmbedderUnavailableError: It cannot be loaded.
+        """
+        if self._configured is not None:
+            self._configured.load()
+
     def embed_query(self, query: str, embedder: Embedder | None, session: Session) -> QueryVector | None:
         """Embed a question; None without an embedder, which is recorded too.
 
