@@ -153,7 +153,8 @@ class Codes:
         near = np.unique(np.concatenate(chosen))
         others = self._places(np.array(also, np.int64))
         others = others[(others >= 0) & (self._column("scales")[others] > 0)]
-        compared = np.hstack((cosines[:, near], self._cosines(asked, others))).T.tolist()
+        beside = cosines[:, others] if isinstance(rows, slice) else self._cosines(asked, others)
+        compared = np.hstack((cosines[:, near], beside)).T.tolist()
         named = [*ids[near].tolist(), *self._column("ids")[others].tolist()]
         return dict(zip(named, map(tuple, compared), strict=True))
 
