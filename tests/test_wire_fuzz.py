@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mcp.types import CONNECTION_CLOSED
 
 from soulkeep.app import open_home
 from soulkeep.service.home import Home
@@ -28,6 +29,15 @@ INITIALIZE = {
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 LAST = {"jsonrpc": "2.0", "id": "last", "method": "tools/call"}
 RECALL = {"name": "recall", "arguments": {"query": "anything"}}
+SUBSCRIPTION = {
+    "method": "subscriptions/listen",
+    "params": {"_meta": MODERN, "notifications": {"resourceSubscriptions": ["soulkeep://SOUL.md"]}},
+}
+QUESTION = {
+    "method": "tools/call",
+    "params": {"name": "learn_preference", "arguments": {"line": "Be kind."}},
+}
+"""What waits for the client, whose stdin is closed by then."""
 METHODS = [
     "initialize",
     "server/discover",
@@ -124,6 +134,8 @@ def test_no_message_ends_the_server_or_keeps_the_next_from_its_answer(
 ) -> None:
     opening = {"handshake": in_order(INITIALIZE, INITIALIZED)}.get(era, [])
     last = json.dumps({**LAST, "params": RECALL | ({"_meta": MODERN} if era == "modern" else {})})
+    waiting = QUESTION if era == "handshake" else SUBSCRIPTION
+    end = json.dumps({"jsonrpc": "2.0", "id": "end", **waiting})
 
     @settings(
         max_examples=examples,
@@ -134,9 +146,11 @@ def test_no_message_ends_the_server_or_keeps_the_next_from_its_answer(
     )
     @given(st.lists(lines, min_size=1, max_size=8))
     def check(sent: list[str]) -> None:
-        answers = served(kept, [*opening, *sent, last])
+        answers = served(kept, [*opening, *sent, last, end])
 
         assert all(answer["jsonrpc"] == "2.0" for answer in answers)
-        assert "last" in [answer.get("id") for answer in answers]
+        assert {"last", "end"} <= {answer.get("id") for answer in answers}
+        codes = [answer["error"]["code"] for answer in answers if "error" in answer]
+        assert CONNECTION_CLOSED not in codes
 
     check()
