@@ -149,8 +149,8 @@ class Indexes:
             EmbedderMismatchError: It is.
         """
         recorded = self._repository.vectors.recorded_embedder()
-        if self._configured is None and recorded is not None and self.vectors_expected:
-            raise EmbedderMismatchError(self._repository.path, recorded)
+        if self._configured is None and recorded not in (None, NO_EMBEDDER):
+            raise EmbedderMismatchError(self._repository.path, str(recorded))
 
     def load_embedder(self) -> None:
         """Load the embedder that is set, if there is one.
@@ -172,9 +172,8 @@ class Indexes:
             return None
         embedded = embedder.embed_query(query)
         self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
-        (vector,) = embedded.embeddings
         weightings = [weighting.parts for weighting in embedder.weightings(query)]
-        return QueryVector(vector, embedder.identity, embedder.parts, weightings)
+        return QueryVector(embedded.embeddings[0], embedder.identity, embedder.parts, weightings)
 
     def similarities(
         self, memory: NewMemory, vector: Vector, others: Sequence[int]
