@@ -42,6 +42,24 @@ os.environ.update(OFFLINE)
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
+ROOM = 2 * 1024**3
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one process more than there are cores: many tests wait for a server or for the disk."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the files of tests into memory where there is room: each waits for the disk many times."""
+    is_asked = config.option.basetemp is not None or hasattr(config, "workerinput")
+    if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that writes the answers of the tools in `golden/` anew."""
     parser.addoption("--write-golden", action="store_true", help="write tests/golden/ anew")

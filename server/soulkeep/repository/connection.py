@@ -49,6 +49,8 @@ class Database:
     only_reads = False
     """Whether the disk was full when the file was opened."""
 
+    _patience_ms = BUSY_TIMEOUT_S * 1000
+
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, making it and its folder if they are missing.
 
@@ -176,7 +178,7 @@ class Database:
 
     def _configure(self) -> None:
         connection = self._connection
-        connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+        connection.set_busy_timeout(self._patience_ms)
         load_vectors(connection)
         self._use_wal()
         for pragma in (
@@ -197,9 +199,8 @@ class Database:
         deadline = time.monotonic() + BUSY_TIMEOUT_S
         while self._connection.pragma("journal_mode") != "wal":
             try:
-                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: with large pages
-                # and the map of pages that auto_vacuum keeps it is reached in few steps, without the
-                # whole store becoming resident through memory mapping.
+                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
+                # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
                 self._connection.pragma("page_size", 16384)
                 self._connection.pragma("auto_vacuum", "INCREMENTAL")
                 self._connection.pragma("journal_mode", "wal")
@@ -236,7 +237,7 @@ class Database:
 
     @property
     def last_row_id(self) -> int:
-        """The id that the last INSERT of this connection was given."""
+        """The id of this connection's last INSERT."""
         return self._connection.last_insert_rowid()
 
     def write_count(self) -> tuple[int, ...]:
@@ -288,8 +289,7 @@ class Database:
     def _begin(self) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-        except apsw.BusyError:
-            # Passed over for all that time: one more turn before the caller has to care.
+        except apsw.BusyError:  # passed over for all that time: one more turn
             self._connection.execute("BEGIN IMMEDIATE")
 
     @contextmanager
@@ -310,12 +310,14 @@ class Database:
     def without_waiting(self) -> Iterator[None]:
         """Let a held write lock raise StoreBusyError at once inside the block."""
         with self._lock, translated(self.path):
-            self._ready().set_busy_timeout(0)
+            before, self._patience_ms = self._patience_ms, 0  # of one opened anew meanwhile too
             try:
+                self._ready().set_busy_timeout(0)
                 yield
             finally:
+                self._patience_ms = before
                 if self._is_open:
-                    self._connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+                    self._connection.set_busy_timeout(self._patience_ms)
 
     def empty_log(self) -> bool:
         """Write the log back into the file and empty it; False while another process reads it.
