@@ -46,10 +46,9 @@ class Database:
     """
 
     _is_open = _is_closed = False
+    _patience_ms = BUSY_TIMEOUT_S * 1000
     only_reads = False
     """Whether the disk was full when the file was opened."""
-
-    _patience_ms = BUSY_TIMEOUT_S * 1000
 
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, making it and its folder if they are missing.
