@@ -41,8 +41,8 @@ from soulkeep.service.validation import (
 from soulkeep.service.word_cache import WordCache
 from soulkeep.terms import affordable, inverse_document_frequency, query_terms
 
-LEXICAL_CANDIDATES = 100
-VECTOR_CANDIDATES = 50
+LEXICAL_CANDIDATES = 60
+VECTOR_CANDIDATES = 40
 """How many candidates each half of the search hands to the ranking; never fewer than the limit."""
 
 MESSAGES = 5
