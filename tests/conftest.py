@@ -121,9 +121,11 @@ def _own_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("SOULKEEP_HOME", str(tmp_path / "home"))
-    # What is marked `embedder` is about the default one; all else is quicker without.
-    is_default = request.node.get_closest_marker("embedder") is not None
-    monkeypatch.setenv("SOULKEEP_EMBEDDER", "auto" if is_default else "none")
+    # What is marked `embedder` is about the default one, or the one that it names; all else is quicker
+    # without.
+    marker = request.node.get_closest_marker("embedder")
+    name = "none" if marker is None else next(iter(marker.args), "auto")
+    monkeypatch.setenv("SOULKEEP_EMBEDDER", name)
 
 
 @pytest.fixture

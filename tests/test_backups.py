@@ -220,7 +220,7 @@ def test_who_has_the_store_open_finds_what_was_restored_and_nothing_else(
     assert other.memories.recall("cow Berta").matches[0].memory.id == new
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_copies_of_vectors_are_loaded_anew_also_where_ids_and_changes_look_the_same(
     make_home: Callable[..., Home],
 ) -> None:

@@ -300,7 +300,7 @@ def test_a_memory_promoted_from_one_thread_is_known_in_all(home: Home) -> None:
     assert [m.document for m in found(home, "Lisbon", thread_id=garden.id)] == ["MEMORY.md"]
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_entries_are_found_by_meaning_too(make_home: Callable[..., Home]) -> None:
     home = make_home("other")
     home.curator.add_entry("User Facts", "Salary arrives on the last working day of each month.")

@@ -176,7 +176,7 @@ def test_a_copy_that_is_put_in_place_is_opened_and_nothing_of_the_former_one_sho
     assert contents_of(home.repository.path) == ["The lighthouse is closed.", "The harbour too."]
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_vectors_of_the_former_file_are_forgotten(
     make_home: Callable[..., Home], tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ def files_with(folder: Path, *words: bytes) -> list[str]:
     )
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_no_file_of_the_home_holds_what_was_purged(make_home: Callable[..., Home]) -> None:
     home = make_home()
     others = fill(home)
@@ -263,7 +263,7 @@ def test_others_write_on_while_one_purges(home: Home) -> None:
     assert home.check() == []
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_another_process_finds_what_was_purged_no_more(make_home: Callable[..., Home]) -> None:
     home, other = make_home(), make_home()
     memory_id = keep(home, SECRET)

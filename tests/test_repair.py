@@ -16,7 +16,7 @@ from soulkeep.models import NewMemory, NewMessage
 from soulkeep.progress import told_to
 from soulkeep.service.home import Home
 
-pytestmark = pytest.mark.embedder
+pytestmark = pytest.mark.embedder("universal")
 
 DAMAGES = {
     "a vector is missing": "DELETE FROM vec_memories WHERE memory_id = 1",

@@ -314,7 +314,7 @@ def _version(path: Path) -> int:
         return int(store.pragma("user_version"))
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path) -> None:
     home = open_home(tmp_path)
     home.memories.remember([NewMemory("Older than the migration.")])
@@ -554,7 +554,7 @@ def test_a_write_lock_that_is_never_released_is_a_typed_error(
     assert home.threads.create_thread("Free again").title == "Free again"
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Home) -> None:
     home.memories.remember([NewMemory(f"Memory {number}.") for number in range(3)])
     database = home.repository._database
