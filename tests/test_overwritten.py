@@ -261,10 +261,10 @@ def test_an_older_copy_of_the_store_is_opened_and_what_it_lacks_is_kept_aside(
 
 
 def until_free(server: Wire, content: str) -> dict[str, Any]:
-    """Keep a memory, again while the store is another process's for a moment."""
-    for _ in range(5):
+    """Keep a memory, again where it was refused: other servers may be taking the copy in just then."""
+    for _ in range(10):
         answer = server.call("remember", content=content)
-        if "again" not in str(answer) or not answer.get("isError"):
+        if not answer.get("isError"):
             break
     return answer
 
@@ -292,7 +292,7 @@ def test_an_older_copy_is_opened_by_all_servers(tmp_path: Path, *, live: bool) -
         for server in servers:
             server.kill()
 
-    assert not any(answer.get("isError") for answer in after)
+    assert [answer for answer in after if answer.get("isError")] == []
     assert codes == [0, 0]
     with closing(open_home(tmp_path / "home", embedder="none")) as home:
         expected = {"In the backup 0.", "In the backup 1.", "After 0.", "After 1."}
