@@ -129,6 +129,9 @@ def test_another_number_of_the_same_digits_has_nothing_of_it(home: Home, query: 
         ("order 100218", "Order 100218 was sent.", ("Order 100821 was sent.", "Order 100812 was lost.")),
         ("release 3.2.11", "Release 3.2.11 broke the login.", ("Release 3.11.2 broke the login.",)),
         ("ticket HARB-1042", "Ticket HARB-1042 is open.", ("Ticket HARB-1024 is open.",)),
+        # A date beside it changes nothing of that.
+        ("order 100218 in May 2026", "Order 100218 was sent.", ("Order 100821 was sent.",)),
+        ("order 100218 last week", "Order 100218 was sent.", ("Order 100821 was sent.",)),
     ],
 )
 def test_what_has_another_number_hardly_fits_beside_what_has_the_one_asked_for(
@@ -141,6 +144,18 @@ def test_what_has_another_number_hardly_fits_beside_what_has_the_one_asked_for(
     assert first.memory.content == answer
     assert first.relevance > 0.9
     assert all(match.relevance < 0.5 for match in following)
+
+
+@pytest.mark.embedder
+def test_a_number_that_counts_is_not_missed(home: Home) -> None:
+    home.memories.remember([NewMemory("The user is allergic to peanuts and shellfish.")])
+
+    plain, counted = (
+        home.memories.recall(query).matches[0].relevance
+        for query in ("Which foods make me sick?", "Which 2 foods make me sick?")
+    )
+
+    assert counted > 0.8 * plain
 
 
 @pytest.mark.parametrize(

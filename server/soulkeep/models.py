@@ -127,6 +127,10 @@ class Vector(NamedTuple):
     made_by: str
 
 
+Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
+"""For each text, how well its words match each word of a question: 1 the same, 0 unrelated."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueryVector:
     """The embedding of a question, and how its parts are compared with those of memories.

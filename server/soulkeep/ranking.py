@@ -1,14 +1,15 @@
 """From candidates to an ordered answer: pure functions, no store, no model.
 
 The score of a memory is the share of the question that its words cover, each word weighing by its rarity
-in this store, plus what BM25, the vectors, the subject, the date and the neighbours in its thread say.
+in this store, plus what BM25, the vectors, the subject, the date, the neighbours in its thread and a
+name in common with the best match say.
 For a question about the user it is how well the memory fits that. A memory whose id is named is first.
 """
 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from functools import lru_cache
@@ -19,14 +20,16 @@ from soulkeep.about_user import Asked, user_fit
 from soulkeep.dates import DateSpan, date_score, has_time_word, names_day
 from soulkeep.days import Days
 from soulkeep.identifiers import is_exact
-from soulkeep.models import Match, Memory
+from soulkeep.models import Match, Memory, Strengths
 from soulkeep.words import split_query
 
-# The weights of the score. They were chosen together on dialogues between two people, and the optimum is
-# flat: one alone, half or half as much again, changes little. `bench/quality.py` measures them.
+# The weights of the score, chosen together on dialogues, short memories and sixteen languages. The
+# optimum is flat: one alone, half or half as much again, changes little (`bench/quality.py`).
 BM25 = 0.1
 BM25_LONG = 0.3
 BY_WORDS_ALONE = 4.0
+"""How many times as much BM25 counts where there are no vectors."""
+
 SUBJECT = 0.45
 DATE = 0.2
 ON_THE_DAY = 0.05
@@ -38,10 +41,17 @@ PREVIOUS = 0.5
 PREVIOUS_QUESTION = 0.8
 NEXT = 0.3
 NAMESAKE = 0.25
-RARE_NAME = 0.08
+"""The share of the best score that lifts what has a name in common with the best match."""
 
-# How sure it is that a memory answers: what its vectors and its words say together, against what chance
-# brings up among so many memories. `bench/quality.py` measures how often it is right.
+RARE_NAME = 0.08
+"""A name that more than this share of the candidates have leads nowhere."""
+
+OTHER_CODE = 0.6
+"""What is lost at least of what the vectors say where a memory has none of the question's numbers."""
+
+# How sure it is that a memory answers: what its vectors and words say together, against what chance
+# brings up among n memories: CHANCE + CHANCE_GROWTH ln n, at most CHANCE_MOST. EVEN beyond, it is as
+# likely as not, on a logistic curve (`bench/quality.py` measures how often it is right).
 CHANCE = 0.27
 CHANCE_GROWTH = 0.064
 CHANCE_MOST = 0.7
@@ -49,7 +59,7 @@ EVEN = 0.6
 STEEPNESS = 3.0
 
 CHANCE_BY_WORDS = 0.15
-"""How much less chance brings up in a search by words alone."""
+"""The part of it that chance brings up where there are no vectors."""
 
 FITS = 1 / (1 + math.exp(STEEPNESS * EVEN))
 """The relevance from which on a memory fits a question: more is not what chance brings up."""
@@ -63,14 +73,17 @@ NAMED_ID = 10.0
 SHORT_WORDS, LONG_WORDS = 40, 100
 """From short memories to long ones, in distinct words: long ones need term frequency and length."""
 
+_COUNT = re.compile("[0-9]{1,2}")
+"""A number that counts, as in "my 3 cats", rather than names something."""
+
+_OF_DATE = re.compile("[0-9]{1,4}|(?:19|20)[0-9]{6}|[qhw][0-9]{1,2}")
+"""A number that says when, in a question with a date."""
+
 _LETTERS = re.compile(r"[^\W\d_]{3,}")
 _WITHIN = re.compile(r"[\w,] $")
 
 SAME = 0.999
 """From this strength on, of 0 to 1, two words are the same word; floats are not exact."""
-
-Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
-"""For each text, how well it has each query word: 1 for the word itself, down to 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +107,9 @@ class Question:
 class Candidates:
     """What the store found: memories by id (neighbours too), scores by id, and who stands beside whom.
 
-    `bm25` is larger for better matches; `semantic` is what the vectors say, weighed by the embedder, and
-    about 1 for a memory that says what was asked. A candidate is in one of them or both. `days` tell on
-    which day a memory happened, `chance` how much of the semantic chance brings up
-    beside what CHANCE says.
+    `bm25` is larger for better matches; `semantic` is the sum of cosines that the embedder weighs, about
+    0.5 to 2.7 for what answers. A candidate is in one of them or both. `days` tell on which day a memory
+    happened, `chance` by what to multiply CHANCE, for the embedder and the languages.
     """
 
     memories: Mapping[int, Memory]
@@ -118,8 +130,8 @@ def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> lis
 class _Cover:
     """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours.
 
-    `lacking` is the share of numbers, versions and identifiers that it has not: no vector tells 100218
-    from 100821.
+    `lacking` is how little to trust its vectors (0..1), as it lacks numbers, versions and identifiers of
+    the question: no vector tells 100218 from 100821.
     """
 
     exact: float
@@ -222,12 +234,12 @@ def _coverage(
     matched = dict(zip(ids, rows, strict=True))
     total = sum(question.weights.values()) or 1.0
     weights = [weight / total for weight in question.weights.values()]
-    # The numbers of a date say when, and are not looked for as such.
     codes = [
         (weights[place], place)
         for place, word in enumerate(question.weights)
-        if is_exact(word) and not question.dates
+        if is_exact(word) and not (_OF_DATE if question.dates else _COUNT).fullmatch(word)
     ]
+    all_codes = sum(weight for weight, _ in codes)
     covers = {}
     for i in candidates.bm25.keys() | candidates.semantic.keys():
         own = matched[i]
@@ -236,7 +248,8 @@ def _coverage(
         if beside:
             whole = sum(map(mul, weights, map(max, own, *beside)))
         exact = sum(compress(weights, map(SAME.__le__, own)))
-        lacking = sum(weight for weight, place in codes if not own[place])
+        missed = sum(weight for weight, place in codes if not own[place])
+        lacking = max(missed, OTHER_CODE * missed / all_codes) if missed else 0.0
         covers[i] = _Cover(exact, share, whole, lacking)
     return covers
 

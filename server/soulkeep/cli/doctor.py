@@ -16,7 +16,7 @@ from soulkeep.cli.options import current_settings, home_option, json_option, ope
 from soulkeep.cli.tables import print_facts
 from soulkeep.cli.terminal import print_json, progress_shown, report, say, size_text
 from soulkeep.documents import Documents
-from soulkeep.embedders import NO_EMBEDDER
+from soulkeep.embedders import NO_EMBEDDER, missing_packages
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
 from soulkeep.models import Fault
 from soulkeep.service.examination import embedder_faults, fault_of, home_faults
@@ -157,8 +157,11 @@ def _versions(home: Home | None) -> dict[str, str]:
     }
     if home is None:
         return versions
-    lexical = home.indexes.embedder_identity == NO_EMBEDDER
-    embedder = "none: searching by words alone" if lexical else home.indexes.embedder_identity
+    embedder = home.indexes.embedder_identity
+    if embedder == NO_EMBEDDER:
+        missing = missing_packages() if current_settings().embedder == "auto" else []
+        why = f", for want of {', '.join(missing)}" if missing else ""
+        embedder = f"none: searching by words alone{why}"
     return {**versions, **home.repository.versions(), "embedder": embedder}
 
 

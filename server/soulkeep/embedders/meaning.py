@@ -123,7 +123,8 @@ class Universal:
 class Meaning:
     """Both encoders: x = [MiniLM | Universal] / sqrt(2), where each part is a vector of length one.
 
-    So a cosine of two vectors is the mean of the encoders' cosines.
+    So a cosine of two vectors is the mean of the encoders' cosines. A text in a script that Universal
+    cannot read has MiniLM's vector alone, at length one.
     """
 
     identity = f"minilm-l6-v2+use-multilingual-v3:{MINILM_DIMENSIONS + UNIVERSAL_DIMENSIONS}:unit"
@@ -165,7 +166,7 @@ class Meaning:
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; a blank one has the vector of no words.
 
-        Tokens are counted by the multilingual tokenizer, which knows all languages.
+        Tokens are counted by the multilingual tokenizer, which knows the encoder's 16 languages.
 
         Raises:
             EmbedderUnavailableError: A package is missing or has another file.
