@@ -16,7 +16,7 @@ from question_sets import (
     ranking_figures,
 )
 from soulkeep.models import EmbedderName
-from soulkeep.ranking import FITS
+from soulkeep.search.ranking import FITS
 
 FOLDS = 5
 SMALL_STORES = (2, 5, 10, 30, 100)

@@ -15,7 +15,7 @@ from speed import Texts, fill
 
 QUICK_TO_REST = """\
 import sys
-from soulkeep import watching
+from soulkeep.mcp_server import watching
 from soulkeep.cli import main
 from soulkeep.service import indexes
 

@@ -23,10 +23,10 @@ from filling import Filling
 from report import print_machine, print_table
 from soulkeep.embedders import choose_embedder
 from soulkeep.models import Embedding, MemoryFilter, QueryVector
-from soulkeep.repository.connection import Database
-from soulkeep.repository.scan import VectorScan
-from soulkeep.repository.schema import bootstrap
-from soulkeep.repository.vectors import VectorTable, padded
+from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.scan import VectorScan
+from soulkeep.repository.sqlite.schema import bootstrap
+from soulkeep.repository.sqlite.vectors import VectorTable, padded
 
 LIMIT = 10
 COMPARED = 50

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.about_user import asks_about_user, user_fit
 from soulkeep.errors import SoulkeepError
 from soulkeep.models import Memory, NewMemory
-from soulkeep.named_ids import named_ids
+from soulkeep.search.about_user import asks_about_user, user_fit
+from soulkeep.search.named_ids import named_ids
 from soulkeep.service.home import Home
 
 QUESTIONS = {

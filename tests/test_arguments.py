@@ -12,8 +12,8 @@ from mcp import Client
 
 from conftest import TickingClock
 from soulkeep.app import build_server, open_home
-from soulkeep.arguments import closest, read_arguments
 from soulkeep.errors import InvalidInputError, UnknownArgumentError
+from soulkeep.mcp_server.arguments import closest, read_arguments
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 from test_tools import call, refusal

@@ -33,8 +33,8 @@ from soulkeep.errors import (
 from soulkeep.models import NewMemory, Options
 from soulkeep.progress import told_to
 from soulkeep.records import Backup
-from soulkeep.repository import schema
-from soulkeep.repository.connection import Database
+from soulkeep.repository.sqlite import schema
+from soulkeep.repository.sqlite.connection import Database
 from soulkeep.service.backup_folders import surplus, verify_files, write_manifest
 from soulkeep.service.home import Home
 
@@ -384,7 +384,7 @@ def test_a_restore_does_not_begin_while_another_process_keeps_the_write_lock(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = home.backups.make("try")
-    monkeypatch.setattr("soulkeep.repository.backups.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.backups.BUSY_TIMEOUT_S", 0)
     with closing(apsw.Connection(str(home.repository.path))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from soulkeep.models import MemoryFilter
-from soulkeep.repository.compaction import compact, measure_space
-from soulkeep.repository.connection import Database
-from soulkeep.repository.scan import VectorScan
-from soulkeep.repository.schema import bootstrap
-from soulkeep.repository.vectors import VectorTable, padded
+from soulkeep.repository.sqlite.compaction import compact, measure_space
+from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.scan import VectorScan
+from soulkeep.repository.sqlite.schema import bootstrap
+from soulkeep.repository.sqlite.vectors import VectorTable, padded
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("simsimd")

@@ -15,8 +15,8 @@ from mcp.client.session import ElicitationFnT
 from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, ErrorData
 
 from conftest import TickingClock, asking
-from soulkeep import consent
 from soulkeep.app import build_server
+from soulkeep.mcp_server import consent
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 from wire import COMMAND, MODERN, OFFLINE, Wire

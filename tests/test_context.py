@@ -13,10 +13,10 @@ import pytest
 from mcp import Client
 
 from conftest import Run, TickingClock
-from soulkeep.answers.notes import ContextAnswer
 from soulkeep.app import build_server, open_home
 from soulkeep.embedders.tokens import TokenCounter, release_tokenizer
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
+from soulkeep.mcp_server.answers.notes import ContextAnswer
 from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.service.context import Context
 from soulkeep.service.home import Home

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.dates import DateSpan, asks_when, date_score, day_words, find_dates, has_time_word
 from soulkeep.models import NewMemory
+from soulkeep.search.dates import DateSpan, asks_when, date_score, day_words, find_dates, has_time_word
+from soulkeep.search.words import split_query
 from soulkeep.service.home import Home
-from soulkeep.words import split_query
 
 NOW = datetime(2023, 6, 14, 15, tzinfo=UTC)
 """A Wednesday."""

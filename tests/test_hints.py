@@ -12,7 +12,7 @@ from mcp import Client
 
 from soulkeep import __version__
 from soulkeep.app import build_server
-from soulkeep.protocol import WEBSITE
+from soulkeep.mcp_server.protocol import WEBSITE
 from soulkeep.service.home import Home
 from wire import HANDSHAKE, MODERN, served
 

@@ -13,8 +13,8 @@ from mcp import Client, MCPError
 from conftest import Run, asking
 from soulkeep.app import build_server
 from soulkeep.models import Session
-from soulkeep.repository import schema
-from soulkeep.repository.connection import Database
+from soulkeep.repository.sqlite import schema
+from soulkeep.repository.sqlite.connection import Database
 from soulkeep.service.home import Home
 from wire import COMMAND
 

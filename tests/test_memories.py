@@ -13,7 +13,7 @@ from soulkeep.errors import (
     ThreadNotFoundError,
 )
 from soulkeep.models import Memory, NewMemory, Vector
-from soulkeep.repository.vectors import padded
+from soulkeep.repository.sqlite.vectors import padded
 from soulkeep.service.home import Home
 from soulkeep.service.receipts import Receipt
 

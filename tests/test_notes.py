@@ -13,8 +13,8 @@ from mcp import Client, MCPError
 from mcp.types import INVALID_PARAMS
 
 from conftest import Action, asking
-from soulkeep.answers.notes import ContextAnswer
 from soulkeep.app import build_server, open_home
+from soulkeep.mcp_server.answers.notes import ContextAnswer
 from soulkeep.models import NewMemory, Options
 from soulkeep.service.home import Home
 from wire import COMMAND

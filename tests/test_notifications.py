@@ -20,11 +20,11 @@ from mcp.types import (
 )
 
 from soulkeep.app import build_server, open_home
+from soulkeep.mcp_server.protocol import Notifications
+from soulkeep.mcp_server.resources import state_of
+from soulkeep.mcp_server.watching import _Changes, _Seen, watch
 from soulkeep.models import NewMemory, NewMessage, PromptOffer
-from soulkeep.protocol import Notifications
-from soulkeep.resources import state_of
 from soulkeep.service.home import Home
-from soulkeep.watching import _Changes, _Seen, watch
 from wire import COMMAND, HANDSHAKE, MODERN, OFFLINE, Wire, served
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")

@@ -10,8 +10,8 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, Resource
 
+from soulkeep.mcp_server.protocol import PAGE
 from soulkeep.models import NewMemory, Thread
-from soulkeep.protocol import PAGE
 from soulkeep.service.home import Home
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from soulkeep.models import MEMORY_TYPES, MemoryFilter, QueryVector
-from soulkeep.repository import codes, scan
-from soulkeep.repository.connection import Database
-from soulkeep.repository.scan import VectorScan
-from soulkeep.repository.schema import bootstrap
-from soulkeep.repository.vectors import VectorTable, padded
+from soulkeep.repository.sqlite import codes, scan
+from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.scan import VectorScan
+from soulkeep.repository.sqlite.schema import bootstrap
+from soulkeep.repository.sqlite.vectors import VectorTable, padded
 
 np = pytest.importorskip("numpy")
 kernel = pytest.importorskip("simsimd")
@@ -447,7 +447,7 @@ def test_without_the_kernel_the_answers_are_the_same(
 ) -> None:
     query = store.query()
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delitem(sys.modules, "soulkeep.repository.codes", raising=False)
+    monkeypatch.delitem(sys.modules, "soulkeep.repository.sqlite.codes", raising=False)
     plain = VectorScan(store.database, VectorTable(store.database))
     for allowed in (EVERYTHING, MemoryFilter("a"), MemoryFilter(memory_type="fact")):
         assert plain.nearest(query, allowed, 10) == store.exact(query, allowed, 10)
@@ -498,5 +498,6 @@ def test_threads_search_side_by_side_while_another_writes(store: Store, vectors:
 
 
 def test_importing_the_scan_imports_neither_numpy_nor_the_kernel() -> None:
-    code = "import soulkeep.repository.scan, sys; sys.exit(bool({'numpy', 'simsimd'} & {*sys.modules}))"
+    loaded = "sys.exit(bool({'numpy', 'simsimd'} & {*sys.modules}))"
+    code = f"import soulkeep.repository.sqlite.scan, sys; {loaded}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from soulkeep.answers import command
+from soulkeep.mcp_server.answers import command
 from soulkeep.shells import command_line
 
 

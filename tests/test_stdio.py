@@ -16,8 +16,8 @@ import pytest
 from mcp import Client
 
 from soulkeep.app import open_home
+from soulkeep.mcp_server.transport import Exchange, parse_line
 from soulkeep.service.home import Home
-from soulkeep.transport import Exchange, parse_line
 from wire import COMMAND, HANDSHAKE, MODERN, Wire, served
 
 

@@ -30,10 +30,11 @@ from soulkeep.errors import (
     StoreNotWritableError,
 )
 from soulkeep.models import NewMemory, Session
-from soulkeep.repository import Repository, schema
-from soulkeep.repository.backups import replacing
-from soulkeep.repository.connection import Database
-from soulkeep.repository.vectors import padded
+from soulkeep.repository import Repository
+from soulkeep.repository.sqlite import schema
+from soulkeep.repository.sqlite.backups import replacing
+from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.vectors import padded
 from soulkeep.service.backup_folders import exclusive, verify_files
 from soulkeep.service.home import Home
 
@@ -505,7 +506,7 @@ def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever
     _old_home(tmp_path)
     backups, store = open_backups(tmp_path), tmp_path / "soulkeep.db"
     kept = backups.folder / backups.make("try").id / "soulkeep.db"
-    monkeypatch.setattr("soulkeep.repository.backups.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.backups.BUSY_TIMEOUT_S", 0)
     began = threading.Event()
 
     def migrating(version: int) -> None:
@@ -640,7 +641,9 @@ def test_check_finds_vectors_in_a_store_whose_memories_should_have_none(home: Ho
 def test_a_file_on_which_opening_fails_half_way_is_not_kept_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soulkeep.repository.extension._vec_library", lambda: str(tmp_path / "no"))
+    monkeypatch.setattr(
+        "soulkeep.repository.sqlite.extension._vec_library", lambda: str(tmp_path / "no")
+    )
 
     with pytest.raises(StoreError):
         Database(tmp_path / "soulkeep.db")

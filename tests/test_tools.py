@@ -7,9 +7,9 @@ import pytest
 from mcp import Client, MCPError
 
 from soulkeep.app import build_server
+from soulkeep.mcp_server.tools import DEFAULT_TOOLS
 from soulkeep.models import ToolSet
 from soulkeep.service.home import Home
-from soulkeep.tools import DEFAULT_TOOLS
 
 NAMES = [
     "remember",

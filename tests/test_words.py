@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.identifiers import is_exact
 from soulkeep.models import NewMemory
+from soulkeep.search.identifiers import is_exact
+from soulkeep.search.terms import query_terms
+from soulkeep.search.words import TEXT_RULES, fold, same_text, same_title, split_query, split_words
 from soulkeep.service.home import Home
-from soulkeep.terms import query_terms
-from soulkeep.words import TEXT_RULES, fold, same_text, same_title, split_query, split_words
 
 PIECES = st.sampled_from(
     """C C++ C# .NET F# A* node.js 12,500 12.500 1,5 500 3.2.11 v2.0 HARB-1042 HARB1042 GPT-4o 5km 15%
@@ -308,7 +308,7 @@ def test_a_store_that_cannot_be_written_while_it_is_opened_still_serves(
     home.memories.remember([NewMemory("C# costs 12,500.")])
     home.close()
     _as_by_older_rules(home_path)
-    monkeypatch.setattr("soulkeep.repository.connection.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.connection.BUSY_TIMEOUT_S", 0)
     store = apsw.Connection(str(home_path / "soulkeep.db"))
     store.execute("BEGIN IMMEDIATE")
     try:

@@ -14,9 +14,9 @@ from typing import Any
 import anyio
 import pytest
 
-from soulkeep import transport
 from soulkeep.app import build_server
-from soulkeep.protocol import Notifications, initialization_options
+from soulkeep.mcp_server import transport
+from soulkeep.mcp_server.protocol import Notifications, initialization_options
 from soulkeep.service.home import Home
 
 COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")

@@ -19,8 +19,8 @@ from soulkeep.service.sessions import Sessions
 from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
-    from soulkeep.calls import CheckedServer
-    from soulkeep.protocol import Notifications
+    from soulkeep.mcp_server.calls import CheckedServer
+    from soulkeep.mcp_server.protocol import Notifications
     from soulkeep.service.backups import Backups
 
 STORE_NAME = "soulkeep.db"
@@ -86,9 +86,10 @@ def build_server(
     home: Home, notifications: "Notifications | None" = None, *, tools_offered: ToolSet = "full"
 ) -> "CheckedServer":
     """Build an MCP server over a home, which notifies its client; the caller closes the home."""
-    from soulkeep import __version__, completions, prompts, protocol, resources, tools
-    from soulkeep.calls import CheckedServer, open_session, read_answers
-    from soulkeep.workers import tell_progress
+    from soulkeep import __version__
+    from soulkeep.mcp_server import completions, prompts, protocol, resources, tools
+    from soulkeep.mcp_server.calls import CheckedServer, open_session, read_answers
+    from soulkeep.mcp_server.workers import tell_progress
 
     notifications = notifications or protocol.Notifications()
     home.serve()
@@ -143,12 +144,12 @@ def serve(settings: Settings) -> None:
     with closing(opened) as home:
         import anyio
 
-        from soulkeep.protocol import Notifications, initialization_options
-        from soulkeep.transport import serve_stdio
+        from soulkeep.mcp_server.protocol import Notifications, initialization_options
+        from soulkeep.mcp_server.transport import serve_stdio
 
         async def work_beside_calls() -> None:
             # Imported once the client has its first answer.
-            from soulkeep.watching import keep_ready, watch
+            from soulkeep.mcp_server.watching import keep_ready, watch
 
             home.reembedding.start()
             async with anyio.create_task_group() as tasks:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from soulkeep.answers.lifecycle import cleared_text, did_text
 from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
     before_option,
@@ -20,6 +19,7 @@ from soulkeep.cli.options import (
 from soulkeep.cli.shapes import changes_shape, past_shape
 from soulkeep.cli.tables import print_table
 from soulkeep.cli.terminal import confirm, print_json, report, say
+from soulkeep.mcp_server.answers.lifecycle import cleared_text, did_text
 from soulkeep.models import Change
 from soulkeep.service.changes import MAX_LISTED
 from soulkeep.service.home import Home

@@ -15,7 +15,7 @@ from soulkeep.cli.terminal import report
 @home_option
 def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
     """Print what agents get at the start of a conversation, for hooks and scripts."""
-    from soulkeep.answers.notes import ContextAnswer
+    from soulkeep.mcp_server.answers.notes import ContextAnswer
 
     with home_to_read() as home:
         found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)

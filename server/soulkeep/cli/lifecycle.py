@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from soulkeep.answers.lifecycle import ChangedAnswer, newer_text, notes_of
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import (
     before_option,
@@ -24,6 +23,7 @@ from soulkeep.cli.options import (
 from soulkeep.cli.shapes import changed_shape, memories_shape, past_shape, receipts_shape
 from soulkeep.cli.tables import print_facts, print_table
 from soulkeep.cli.terminal import confirm, one_line, print_json, read_text, report, say
+from soulkeep.mcp_server.answers.lifecycle import ChangedAnswer, newer_text, notes_of
 from soulkeep.models import Memory
 from soulkeep.service.lifecycle import MAX_PAGE
 from soulkeep.wording import counted

@@ -16,7 +16,7 @@ from soulkeep.cli.options import (
 from soulkeep.cli.tables import print_bars, print_days, print_facts, print_table
 from soulkeep.cli.terminal import print_json, say, size_text
 from soulkeep.records import LogEntry, ModelUsage
-from soulkeep.repository.ledger import MODEL_USED
+from soulkeep.repository.sqlite.ledger import MODEL_USED
 from soulkeep.service.statistics import MAX_LOG, Figures
 from soulkeep.wording import counted
 

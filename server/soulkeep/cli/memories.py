@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from soulkeep.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer
-from soulkeep.answers.receipts import RememberAnswer
 from soulkeep.cli.commands import Command
 from soulkeep.cli.options import (
     current_days,
@@ -21,10 +19,12 @@ from soulkeep.cli.options import (
 )
 from soulkeep.cli.shapes import recall_shape, receipts_shape
 from soulkeep.cli.terminal import print_json, print_quoted, read_text, report, say
+from soulkeep.mcp_server.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer
+from soulkeep.mcp_server.answers.receipts import RememberAnswer
 from soulkeep.models import MEMORY_TYPES, Match, NewMemory, Recall
+from soulkeep.search.terms import query_terms
+from soulkeep.search.words import split_words
 from soulkeep.service.receipts import Receipt
-from soulkeep.terms import query_terms
-from soulkeep.words import split_words
 
 FITS_WELL = 0.5
 """The relevance from which on a memory is said to fit well: more likely than not, it answers."""

@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.answers.lifecycle import became_text
 from soulkeep.cli.commands import Command
 from soulkeep.cli.options import current_days, home_option, json_option, opened_home, yes_option
 from soulkeep.cli.tables import print_table
 from soulkeep.cli.terminal import confirm, print_json, progress_shown, say
+from soulkeep.mcp_server.answers.lifecycle import became_text
 from soulkeep.service.home import Home
 from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.wording import counted

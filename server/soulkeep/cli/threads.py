@@ -8,7 +8,6 @@ from typing import TextIO
 import click
 from pydantic import TypeAdapter
 
-from soulkeep.answers.lifecycle import line_text
 from soulkeep.cli.commands import Group
 from soulkeep.cli.options import (
     current_days,
@@ -31,6 +30,7 @@ from soulkeep.cli.terminal import (
     say,
 )
 from soulkeep.errors import InvalidInputError
+from soulkeep.mcp_server.answers.lifecycle import line_text
 from soulkeep.models import Message, NewMessage, Thread
 from soulkeep.service.messages import Saved
 from soulkeep.service.threads import FATES, Deleted, Digest

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from soulkeep.documents.blocks import Block, is_blank, list_blocks, parse, split_lines
 from soulkeep.documents.markers import CODE, entry_text, lead_of, plain_title, unmarked
 from soulkeep.errors import EntryNotFoundError, InvalidInputError, SectionNotFoundError
-from soulkeep.words import same_text, same_title, split_words
+from soulkeep.search.words import same_text, same_title, split_words
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from unicodedata import category
 
 from soulkeep.documents.blocks import parse, split_lines
-from soulkeep.words import same_title
+from soulkeep.search.words import same_title
 
 CODE = 4
 """Spaces that make what follows them a block of code."""

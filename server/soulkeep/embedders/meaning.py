@@ -20,8 +20,8 @@ from soulkeep.embedders import Embedded, Weighting
 from soulkeep.embedders.tokens import release_tokenizer
 from soulkeep.embedders.word_matches import WordMatches
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.language import is_english
 from soulkeep.progress import tell
+from soulkeep.search.language import is_english
 
 if TYPE_CHECKING:
     from soulkeep.embedders.layers import Floats

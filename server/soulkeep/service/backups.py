@@ -23,8 +23,8 @@ from soulkeep.models import Clock, timestamp
 from soulkeep.progress import tell
 from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
-from soulkeep.repository.backups import examine, fit, holds_database, replacing, seal, snapshot
-from soulkeep.repository.header import BACKUPS_FOLDER
+from soulkeep.repository.sqlite.backups import examine, fit, holds_database, replacing, seal, snapshot
+from soulkeep.repository.sqlite.header import BACKUPS_FOLDER
 from soulkeep.service.backup_folders import (
     MANIFEST,
     copy_file,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from soulkeep.documents import Hunk
 from soulkeep.models import ChangedRow, Image, TableName
 from soulkeep.repository import Repository
-from soulkeep.repository.changes import digest
+from soulkeep.repository.sqlite.changes import digest
 from soulkeep.service.edits import row_of
 from soulkeep.service.receipts import LineChange
 

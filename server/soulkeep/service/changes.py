@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 
 from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import Change, ChangedRow, Image, Memory, RowKind, Session, Vector
-from soulkeep.repository.changes import digest
+from soulkeep.repository.sqlite.changes import digest
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.compaction import compact_some

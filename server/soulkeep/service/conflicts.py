@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from soulkeep.errors import UndoConflictError
 from soulkeep.models import Change, ChangedRow, Image, RowKind
 from soulkeep.repository import Repository
-from soulkeep.repository.changes import digest
+from soulkeep.repository.sqlite.changes import digest
 from soulkeep.service.change_recorder import ADDED
 
 _Key = tuple[RowKind, str]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soulkeep.models import Memory, NewMemory, timestamp
+from soulkeep.search.words import same_title
 from soulkeep.service.document_looks import MEMORY
-from soulkeep.words import same_title
 
 if TYPE_CHECKING:
     from soulkeep.documents.markdown import Outline

@@ -22,6 +22,7 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
+from soulkeep.search.words import same_text
 from soulkeep.service.compaction import PAUSE_S
 from soulkeep.service.document_entries import entries_of, keys_of
 from soulkeep.service.document_looks import DocumentLooks, size_of, stamp
@@ -29,7 +30,6 @@ from soulkeep.service.document_reading import MAX_INDEXED, Reading, read_documen
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.sessions import Sessions
 from soulkeep.wording import counted
-from soulkeep.words import same_text
 
 if TYPE_CHECKING:
     from soulkeep.service.passages import Passages

@@ -17,6 +17,7 @@ from soulkeep.models import (
     timestamp,
 )
 from soulkeep.repository import Repository
+from soulkeep.search.terms import query_terms
 from soulkeep.service.changes import Changes
 from soulkeep.service.keeping import Keeper, Replaced
 from soulkeep.service.receipts import Changed, Receipt
@@ -31,7 +32,6 @@ from soulkeep.service.validation import (
     require_text,
 )
 from soulkeep.service.versions import earlier_ids, newest_versions
-from soulkeep.terms import query_terms
 
 MAX_PAGE = 1_000
 

@@ -3,8 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from operator import mul
 
-from soulkeep.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
-from soulkeep.dates import asks_when, find_dates
 from soulkeep.days import Days
 from soulkeep.embedders import Embedder
 from soulkeep.errors import InvalidInputError
@@ -18,9 +16,12 @@ from soulkeep.models import (
     Session,
     timestamp,
 )
-from soulkeep.named_ids import named_ids
-from soulkeep.ranking import Candidates, Question, exact_strengths, rank
 from soulkeep.repository import Repository
+from soulkeep.search.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
+from soulkeep.search.dates import asks_when, find_dates
+from soulkeep.search.named_ids import named_ids
+from soulkeep.search.ranking import Candidates, Question, exact_strengths, rank
+from soulkeep.search.terms import affordable, inverse_document_frequency, query_terms
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import DocumentIndex, repeated_entries
 from soulkeep.service.document_looks import MEMORY
@@ -39,7 +40,6 @@ from soulkeep.service.validation import (
     require_text,
 )
 from soulkeep.service.word_cache import WordCache
-from soulkeep.terms import affordable, inverse_document_frequency, query_terms
 
 LEXICAL_CANDIDATES = 60
 VECTOR_CANDIDATES = 40

@@ -8,7 +8,8 @@ from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.labels import without_hidden
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
-from soulkeep.repository.consents import agreed_text
+from soulkeep.repository.sqlite.consents import agreed_text
+from soulkeep.search.words import same_title
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.offers import fingerprint, offer_prompts
@@ -20,7 +21,6 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
-from soulkeep.words import same_title
 
 
 class Prompts:

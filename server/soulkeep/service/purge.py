@@ -20,6 +20,7 @@ from soulkeep.errors import (
 from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
+from soulkeep.search.words import same_text
 from soulkeep.service.backups import Backups
 from soulkeep.service.document_index import linked_id, promoted_text, without_link
 from soulkeep.service.document_looks import MEMORY
@@ -27,7 +28,6 @@ from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
 from soulkeep.service.versions import earlier_ids
-from soulkeep.words import same_text
 
 _OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"
 

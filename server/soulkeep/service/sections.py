@@ -9,8 +9,10 @@ from soulkeep.documents import DocumentName, Documents
 from soulkeep.errors import DocumentError
 from soulkeep.fence import one_line, plain
 from soulkeep.models import Memory, Message, Session, Thread
-from soulkeep.ranking import FITS
 from soulkeep.repository import Repository
+from soulkeep.search.ranking import FITS
+from soulkeep.search.terms import query_terms
+from soulkeep.search.words import split_words
 from soulkeep.service.budget import Section
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import has_promoted
@@ -18,9 +20,7 @@ from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.memories import Memories
 from soulkeep.service.threads import WEIGHTIEST
 from soulkeep.service.validation import MAX_LIMIT
-from soulkeep.terms import query_terms
 from soulkeep.wording import counted
-from soulkeep.words import split_words
 
 FITTING = 10
 """How many memories are offered as the best for the question, however little they fit."""

@@ -11,7 +11,7 @@ from soulkeep.documents import DOCUMENTS
 from soulkeep.models import Clock, timestamp
 from soulkeep.records import LogEntry, ModelUsage
 from soulkeep.repository import Repository
-from soulkeep.repository.header import BACKUPS_FOLDER
+from soulkeep.repository.sqlite.header import BACKUPS_FOLDER
 from soulkeep.service.reembedding import Progress, Reembedding
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 
-from soulkeep.dates import day_words
 from soulkeep.days import Days
 from soulkeep.models import Memory
-from soulkeep.terms import text_words
+from soulkeep.search.dates import day_words
+from soulkeep.search.terms import text_words
 
 MAX_CHARACTERS = 4_000_000
 """Characters of texts whose words are kept, at some ten bytes each: 20,000 memories of usual length."""

@@ -1,0 +1,1 @@
+"""The MCP server: what a client sees of a home, over stdin and stdout."""

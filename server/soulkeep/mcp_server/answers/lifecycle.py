@@ -1,0 +1,340 @@
+"""What is answered by the tools that browse, change and purge memories, and by undo."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+from pydantic import SerializeAsAny
+
+from soulkeep.days import Days
+from soulkeep.fence import DATA, NOTE, fenced, one_line, plain
+from soulkeep.mcp_server.answers import BOUND, Count, Item, Items, Prose, View, fit_items, runs
+from soulkeep.models import Memory
+from soulkeep.service.lifecycle import Past
+from soulkeep.service.purge import Purged
+from soulkeep.service.receipts import Changed, LineChange, Receipt
+from soulkeep.service.summaries import ChangeSummary
+
+PurgeState = Literal["erased", "declined", "not asked"]
+
+_ROW = 100
+"""How many characters of each text that a change concerned are shown."""
+
+_SHOWN = 20
+"""How many of the memories or changes in a receipt are told apart; the others are counted."""
+
+
+class MemoryItem(Item):
+    """A memory, or a former version of one, which went by the change `until_change`."""
+
+    id: int
+    date: str
+    kind: str
+    thread_id: str | None = None
+    expires_at: str | None = None
+    until_change: int | None = None
+    replaced_by: int | None = None
+    content: str
+
+    @classmethod
+    def of(cls, memory: Memory, days: Days, past: Past | None = None) -> "MemoryItem":
+        """Build the item from a memory, and of a former version from what is known of its end."""
+        return cls(
+            id=memory.id,
+            date=plain(days.minute_text(memory.occurred_at)),
+            kind=plain(memory.memory_type),
+            thread_id=memory.thread_id and plain(memory.thread_id),
+            expires_at=memory.expires_at and plain(days.minute_text(memory.expires_at)),
+            until_change=past.change_id if past else None,
+            replaced_by=past.replaced_by if past else None,
+            content=one_line(memory.content, BOUND),
+        )
+
+    def as_text(self) -> str:
+        """Return the item in one line behind a bar."""
+        facts = [f"#{self.id} {self.date} {self.kind}"]
+        facts += [f"in thread {self.thread_id}"] if self.thread_id else []
+        facts += [f"expires {self.expires_at}"] if self.expires_at else []
+        facts += [f"until change {self.until_change}"] if self.until_change else []
+        facts += [f"replaced by #{self.replaced_by}"] if self.replaced_by else []
+        return fenced(f"{', '.join(facts)}: {self.content}")
+
+
+class ChangeItem(Item):
+    """A change, and what it did to which memories, threads, prompts, messages and documents."""
+
+    change_id: int
+    date: str
+    action: str
+    by: str
+    undone_by: int | None = None
+    content: str
+
+    @classmethod
+    def of(cls, summary: ChangeSummary, days: Days) -> "ChangeItem":
+        """Build the item from what a change did."""
+        change = summary.change
+        return cls(
+            change_id=change.id,
+            date=days.minute_text(change.made_at),
+            action=plain(change.action),
+            by=plain(change.agent_id),
+            undone_by=change.undone_by,
+            content=did_text(summary),
+        )
+
+    def as_text(self) -> str:
+        """Return the item in one line behind a bar."""
+        undone = f", undone by change {self.undone_by}" if self.undone_by else ""
+        line = f"change {self.change_id} {self.date} {self.action} by {self.by}{undone}: {self.content}"
+        return fenced(line)
+
+
+def did_text(summary: ChangeSummary) -> str:
+    """Say in one line what a change did: `#12 "The cat is called Miso." added; and 4 more`."""
+    did = [f'{row.name} "{plain(row.text, _ROW)}" {row.done}' for row in summary.rows]
+    more = summary.count - len(summary.rows)
+    return "; ".join([*did, *([f"and {more:,} more"] if more else [])])
+
+
+def newer_text(older: int, newest: int) -> str:
+    """Say which memory an older id led to."""
+    return f"#{older} is now #{newest}."
+
+
+def became_text(older: int, newest: int) -> str:
+    """Say which memory an older id led to, where that one is gone now."""
+    return f"#{older} had become #{newest}."
+
+
+def line_text(change: LineChange) -> str:
+    """Say what became of a line of MEMORY.md that a memory was promoted to."""
+    where = f" in {plain(change.section)}" if change.section else ""
+    became = {
+        "changed": "was changed with it",
+        "removed": "went with it",
+        "kept": "stays: it was edited by hand since",
+        "back": "is back too",
+        "missing": "has no place any more: promote it again",
+    }
+    return f"The line of #{change.memory_id} in MEMORY.md{where} {became[change.outcome]}."
+
+
+def cleared_text(memory_id: int) -> str:
+    """Say that a memory came back without its expiry."""
+    return f"The time of #{memory_id} had passed, so it has no expiry now; revise it to set one."
+
+
+class BrowseAnswer(View):
+    """A page; `next` is what `below` takes for the following one.
+
+    `cut` says, where a text ends in an ellipsis, how to get all of it.
+    """
+
+    note: Prose = ""
+    view: str
+    items: Items[SerializeAsAny[Item]]
+    cut: Prose = ""
+    next: int | None = None
+
+    @classmethod
+    def of_memories(cls, memories: Sequence[Memory], limit: int, days: Days) -> Self:
+        """Build a page of memories."""
+        items = [MemoryItem.of(memory, days) for memory in memories]
+        whole = "read soulkeep://memories/ID for all of it"
+        return cls._page("memories", items, [m.id for m in memories], limit, whole)
+
+    @classmethod
+    def of_past(
+        cls, view: str, past: Sequence[Past], limit: int, days: Days, now: Memory | None = None
+    ) -> Self:
+        """Build a page of former versions, perhaps with the present version before them."""
+        items = [MemoryItem.of(now, days)] if now else []
+        items += [MemoryItem.of(one.memory, days, one) for one in past]
+        # The present version belongs to the first page only, whose cursor is above all changes.
+        cursors = [*([past[0].change_id + 1] if now and past else []), *(p.change_id for p in past)]
+        whole = "ask for it alone, with limit=1, for more of it"
+        return cls._page(view, items, cursors, limit + bool(now), whole)
+
+    @classmethod
+    def of_changes(cls, changes: Sequence[ChangeSummary], limit: int, days: Days) -> Self:
+        """Build a page of changes."""
+        items = [ChangeItem.of(summary, days) for summary in changes]
+        return cls._page("changes", items, [s.change.id for s in changes], limit, "")
+
+    @classmethod
+    def _page(
+        cls, view: str, items: Sequence[Item], cursors: Sequence[int], limit: int, whole: str
+    ) -> Self:
+        shown = fit_items(items)
+        is_cut = any(item != all_of_it for item, all_of_it in zip(shown, items, strict=False))
+        has_more = len(shown) < len(items) or len(items) == limit
+        return cls(
+            note=NOTE if items else "",
+            view=view,
+            items=tuple(shown),
+            cut=f"A text that ends in … goes on: {whole}." if is_cut else "",
+            next=cursors[len(shown) - 1] if shown and has_more else None,
+        )
+
+    def as_text(self) -> str:
+        """List a page as dated data behind bars."""
+        if not self.items:
+            return f"Nothing to list: {self.view}."
+        lines = [f"{self.view.capitalize()}, latest first. {self.note}"]
+        lines += [item.as_text() for item in self.items]
+        lines += [self.cut] if self.cut else []
+        lines += [f"More with below={self.next}."] if self.next is not None else []
+        return "\n".join(lines)
+
+
+class ChangedAnswer(View):
+    """The memories as they are now, or were when they were forgotten; `ids` are all of them, as runs.
+
+    `notes` say which older ids led to newer ones, and what became of lines of MEMORY.md and of expiries.
+    The change `change_id` can be undone; there is none where nothing changed.
+    """
+
+    note: Prose
+    action: Prose
+    ids: str
+    change_id: Count = 0
+    notes: Items[str] = ()
+    memories: Items[MemoryItem]
+
+    @classmethod
+    def of(cls, action: str, changed: Changed, days: Days) -> "ChangedAnswer":
+        """Build the answer from memories, of which the first are shown by their beginnings."""
+        items = [MemoryItem.of(memory, days) for memory in changed.memories[:_SHOWN]]
+        lines = [item.with_content(one_line(item.content)) for item in items]
+        return cls(
+            note=NOTE,
+            action=action,
+            ids=runs([memory.id for memory in changed.memories]),
+            change_id=changed.change_id,
+            notes=notes_of(changed),
+            memories=tuple(lines),
+        )
+
+    @classmethod
+    def of_revision(cls, asked: int, receipt: Receipt, memory: Memory, days: Days) -> "ChangedAnswer":
+        """Build the answer from the receipt of a revision, and the memory as it is now."""
+        item = MemoryItem.of(memory, days)
+        led = {older: receipt.id for older in (asked, *receipt.replaced) if older != receipt.id}
+        cleared = (receipt.id,) if receipt.expiry_cleared else ()
+        known = [] if receipt.stored else [f"#{receipt.id} says exactly this already."]
+        return cls(
+            note=NOTE,
+            action="revise",
+            ids=str(receipt.id),
+            change_id=receipt.change_id,
+            notes=(*_notes(led, receipt.lines, cleared), *known),
+            memories=(item.with_content(one_line(item.content)),),
+        )
+
+    def as_text(self) -> str:
+        """Say what was done to which memories, and how to take it back."""
+        if self.change_id:
+            done = {"revise": "Revised", "forget": "Forgot", "restore": "Restored", "move": "Moved"}
+            ids = "#" + self.ids.replace(",", ", #")
+            first = f"{done[self.action]} {ids} by change {self.change_id}."
+        else:
+            first = "Nothing was changed."
+        back = " Restore them with action=restore." if self.action == "forget" else ""
+        shown = f"The first {_SHOWN}" if len(self.memories) == _SHOWN else "In short"
+        head = " ".join([first + back, *self.notes, f"{shown} ({DATA}):"])
+        return "\n".join([head, *(memory.as_text() for memory in self.memories)])
+
+
+def notes_of(changed: Changed) -> tuple[str, ...]:
+    """Say what else is to be known of a change of memories, in a sentence each."""
+    return _notes(changed.newer, changed.lines, changed.expiry_cleared)
+
+
+def _notes(
+    newer: Mapping[int, int], lines: Sequence[LineChange], cleared: Sequence[int]
+) -> tuple[str, ...]:
+    return (
+        *(newer_text(*pair) for pair in list(newer.items())[:_SHOWN]),
+        *map(line_text, lines[:_SHOWN]),
+        *map(cleared_text, cleared[:_SHOWN]),
+    )
+
+
+class UndoneAnswer(View):
+    """The first of the changes that were taken back, latest first, with what they had done.
+
+    Undoing the change `by` does them again.
+    """
+
+    note: Prose = ""
+    by: int | None = None
+    undone: Items[ChangeItem] = ()
+    more: Count = 0
+    notes: Items[str] = ()
+
+    @classmethod
+    def of(
+        cls, summaries: Sequence[ChangeSummary], count: int, cleared: Sequence[int], days: Days
+    ) -> "UndoneAnswer":
+        """Build the answer from the first changes that were taken back, of `count`."""
+        items = [ChangeItem.of(summary, days) for summary in summaries]
+        by = summaries[0].change.undone_by if summaries else None
+        # What the changes were before is said by the answer itself.
+        shown = tuple(item.model_copy(update={"undone_by": None}) for item in items)
+        return cls(
+            note=NOTE if shown else "",
+            by=by,
+            undone=shown,
+            more=count - len(shown),
+            notes=tuple(map(cleared_text, cleared[:_SHOWN])),
+        )
+
+    def as_text(self) -> str:
+        """Say which changes were taken back."""
+        if not self.undone:
+            return "There was nothing to undo."
+        more = f" (and {self.more:,} before them)" if self.more else ""
+        again = (f"Undoing change {self.by} does it again.",) if self.by else ()
+        head = " ".join([f"Undone{more}.", *again, *self.notes, self.note])
+        return "\n".join([head, *(item.as_text() for item in self.undone)])
+
+
+class PurgedAnswer(View):
+    """What became of a purge; `kept_in` names where the text may still stand, `notes` older ids.
+
+    `command` is what is left to the user: the purge where nobody was asked, else the end of it.
+    """
+
+    state: PurgeState
+    memory_ids: Items[int] = ()
+    notes: Items[str] = ()
+    kept_in: Items[str] = ()
+    more_places: Count = 0
+    command: str = ""
+
+    @classmethod
+    def of(cls, purged: Purged, command: str) -> "PurgedAnswer":
+        """Build the answer from a purge, and the command that ends one which is not final."""
+        return cls(
+            state="erased",
+            memory_ids=purged.memory_ids,
+            notes=tuple(became_text(*pair) for pair in list(purged.newer.items())[:_SHOWN]),
+            kept_in=tuple(map(plain, purged.kept_in[:_SHOWN])),
+            more_places=max(len(purged.kept_in) - _SHOWN, 0),
+            command="" if purged.is_final else command,
+        )
+
+    def as_text(self) -> str:
+        """Say what is gone for good and where it may still stand, or how the user does it."""
+        if self.state == "declined":
+            return "The user did not agree; nothing was erased. Do not propose it again."
+        if self.state == "not asked":
+            return f"The user was not asked, so nothing was erased. They do it with:\n{self.command}"
+        ids = "#" + runs(self.memory_ids).replace(",", ", #")
+        more = f" and {self.more_places} more" if self.more_places else ""
+        kept = f" It may still stand in: {', '.join(self.kept_in)}{more}." if self.kept_in else ""
+        again = (
+            f" Other processes were reading; the user ends it: {self.command}" if self.command else ""
+        )
+        notes = "".join(f" {note}" for note in self.notes)
+        return f"Erased for good: {ids}.{notes}{kept}{again}"

@@ -1,0 +1,233 @@
+"""What is answered about threads."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+from soulkeep.days import Days
+from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, under_heading, visible
+from soulkeep.mcp_server.answers import BOUND, Item, Items, Prose, View, command, cut, fit_items, weight
+from soulkeep.mcp_server.answers.lifecycle import line_text
+from soulkeep.mcp_server.answers.messages import MessageAnswer
+from soulkeep.models import ConsentState, Thread
+from soulkeep.service.sections import unagreed_note
+from soulkeep.service.threads import Deleted, Digest, Started
+from soulkeep.wording import counted
+
+_SHOWN = 500
+"""How many characters of a message or memory a digest shows."""
+_SHOWN_PROMPT = 4_000
+"""How many characters of a prompt a command for the user holds."""
+_SHOWN_TITLE = 80
+_SHOWN_NAMESAKES = 5
+_SHOWN_LINES = 20
+
+_AnItem = TypeVar("_AnItem", bound=Item)
+
+_DONE = {
+    "list": "Threads, latest activity first",
+    "resume": "Go on with this thread",
+    "rename": "Renamed",
+    "set_prompt": "Prompt set",
+    "remove_prompt": "Prompt removed",
+    "archive": "Archived",
+    "unarchive": "Unarchived",
+    "delete": "Deleted",
+}
+
+
+class ThreadLine(View):
+    """A thread of a list; soulkeep://threads/ID has a long title whole."""
+
+    id: str
+    last_active_at: str
+    archived: bool = False
+    title: str
+
+    @classmethod
+    def of(cls, thread: Thread, days: Days) -> "ThreadLine":
+        """Build the line from a thread."""
+        return cls(
+            id=plain(thread.id),
+            last_active_at=plain(days.date_text(thread.last_active_at)),
+            archived=thread.archived,
+            title=plain(thread.title, _SHOWN_TITLE),
+        )
+
+    def as_text(self) -> str:
+        """Return a thread's id, activity and title in one line behind a bar."""
+        state = " · archived" if self.archived else ""
+        return fenced(f"{self.id} · {self.last_active_at}{state} · {self.title}")
+
+
+class MemoryLine(Item):
+    """A memory of a digest, in one line."""
+
+    id: int
+    memory_type: str
+    content: str
+
+    def as_text(self) -> str:
+        """Return the memory in one line behind a bar."""
+        return fenced(f"#{self.id} {self.memory_type}: {self.content}")
+
+
+class ManagedAnswer(View):
+    """The threads that were listed, or the one that was meant; change_id undoes its deletion.
+
+    `prompt` says what became of a prompt that was to be set. The `system_prompt` is the user's
+    instruction; what they did not agree to is a `note_not_agreed_to`, `prompt_by` an agent.
+    """
+
+    note: Prose = ""
+    action: str
+    threads: Items[ThreadLine]
+    prompt: str = ""
+    system_prompt: str = ""
+    note_not_agreed_to: str = ""
+    prompt_by: str = ""
+    memories: Items[MemoryLine] = ()
+    messages: Items[MessageAnswer] = ()
+    cut: Prose = ""
+    became: str = ""
+    change_id: int | None = None
+
+    @classmethod
+    def of(cls, action: str, threads: Sequence[Thread], days: Days, prompt: str = "") -> Self:
+        """Build the answer from threads, and what is to be said about a prompt."""
+        lines = tuple(ThreadLine.of(thread, days) for thread in threads)
+        return cls(
+            note=f"Titles are {DATA}." if lines else "", action=action, threads=lines, prompt=prompt
+        )
+
+    @classmethod
+    def of_digest(cls, digest: Digest, days: Days) -> Self:
+        """Build the answer from a digest, of whose texts as much is shown as finds room."""
+        answer, thread = cls.of("resume", [digest.thread], days), digest.thread
+        prompt = visible(thread.system_prompt or "")
+        shown = cut(prompt, BOUND // 4)
+        memories = [
+            MemoryLine(id=m.id, memory_type=plain(m.memory_type), content=one_line(m.content, BOUND))
+            for m in digest.memories
+        ]
+        remembered = fit_items([_shortened(memory) for memory in memories], BOUND // 3)
+        latest_first = [MessageAnswer.of(message, days) for message in reversed(digest.messages)]
+        rest = BOUND - weight(shown) - sum(line.weight() for line in remembered)
+        said = fit_items([_shortened(message) for message in latest_first], rest)
+        is_cut = (shown, remembered, said) != (prompt, memories, latest_first)
+        whole = f"soulkeep://threads/{thread.id}, soulkeep://memories/ID, read_messages"
+        more = f"A text that ends in … and what is missing is whole in: {whole}."
+        return answer.model_copy(
+            update={
+                "note": NOTE,
+                "system_prompt": shown if thread.is_agreed else "",
+                "note_not_agreed_to": "" if thread.is_agreed else shown,
+                "prompt_by": "" if thread.is_agreed else plain(thread.prompt_by or "an agent"),
+                "memories": tuple(remembered),
+                "messages": tuple(reversed(said)),
+                "cut": more if is_cut else "",
+            }
+        )
+
+    @classmethod
+    def of_deleted(cls, deleted: Deleted, days: Days) -> Self:
+        """Build the answer from a deletion."""
+        fate = "became global" if deleted.fate == "global" else "went to the trash"
+        memories, messages = len(deleted.memory_ids), deleted.message_count
+        became = f"{counted(messages, 'message')} went with it; {counted(memories, 'memory')} {fate}."
+        became = " ".join([became, *map(line_text, deleted.lines[:_SHOWN_LINES])])
+        answer = cls.of("delete", [deleted.thread], days)
+        return answer.model_copy(update={"became": became, "change_id": deleted.change_id})
+
+    def as_text(self) -> str:
+        """Say what was done or found: the user's prompt as an instruction, all else as data."""
+        if not self.threads:
+            return "There are no such threads."
+        lines = [
+            f"{_DONE[self.action]}; titles are {DATA}:",
+            *(thread.as_text() for thread in self.threads),
+        ]
+        lines += [said for said in (self.became, self.prompt) if said]
+        if self.change_id is not None:
+            lines.append(f"To have it all back: `soulkeep undo {self.change_id}`.")
+        if self.note_not_agreed_to:
+            lines += [f"{unagreed_note(self.prompt_by)} ({DATA}):", fenced(self.note_not_agreed_to)]
+        if self.system_prompt:
+            lines += ["Its prompt:", under_heading(self.system_prompt)]
+        if self.memories:
+            lines += [f"Its memories, decisions first ({DATA}):", *(m.as_text() for m in self.memories)]
+        if self.messages:
+            lines += [f"Its last messages ({DATA}):", *(m.as_text() for m in self.messages)]
+        return "\n".join([*lines, self.cut] if self.cut else lines)
+
+
+class StartedAnswer(View):
+    """The thread to work in, whether it `is_new`, how to go on, and what became of its prompt.
+
+    `namesakes` are others of the same title.
+    """
+
+    note: Prose
+    id: str
+    title: str
+    is_new: bool
+    archived: bool = False
+    last_active_at: str = ""
+    next: Prose
+    prompt: Prose = ""
+    namesakes: Items[ThreadLine] = ()
+
+    @classmethod
+    def of(cls, started: Started, days: Days, prompt: str = "") -> "StartedAnswer":
+        """Build the answer from a thread, and what is to be said about its prompt."""
+        thread = started.thread
+        go_on = f"Created thread {thread.id}. Pass thread_id={thread.id} to remember and recall."
+        if not started.is_new:
+            go_on = (
+                f"Nothing was created: there is a thread of this title. Go on with it, first by"
+                f" get_context(thread_id={thread.id}). Another one of the title needs new=true."
+            )
+        return cls(
+            note=f"Titles are {DATA}.",
+            id=thread.id,
+            title=plain(thread.title),
+            is_new=started.is_new,
+            archived=thread.archived,
+            last_active_at="" if started.is_new else days.minute_text(thread.last_active_at),
+            next=go_on,
+            prompt=prompt,
+            namesakes=tuple(ThreadLine.of(t, days) for t in started.namesakes[:_SHOWN_NAMESAKES]),
+        )
+
+    def as_text(self) -> str:
+        """Say which thread it is and how to go on with it."""
+        state = ", archived" if self.archived else ""
+        used = "" if self.is_new else f", last used at {self.last_active_at}{state}"
+        lines = [self.next, f"Its title{used} ({DATA}):", fenced(self.title)]
+        lines += [self.prompt] if self.prompt else []
+        if self.namesakes:
+            lines.append(f"Others of this title ({DATA}):")
+            lines += [namesake.as_text() for namesake in self.namesakes]
+        return "\n".join(lines)
+
+
+def _shortened(item: _AnItem) -> _AnItem:
+    text = item.content
+    return item if len(text) <= _SHOWN else item.with_content(text[: _SHOWN - 1] + "…")
+
+
+def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -> str:
+    """Say whether a prompt is the user's instruction now, and else how they make it that."""
+    if thread.system_prompt == prompt and thread.is_agreed:
+        return "Its prompt is the user's instruction."
+    asked = "did not agree to" if state == "declined" else "was not asked about"
+    stays = "it is kept as your own note on the thread, not as an instruction"
+    how = command(home, ["threads", "prompt", "--agree"], thread.id)
+    if thread.system_prompt != prompt:
+        stays = "the one that they agreed to stays"
+        shown = prompt if len(prompt) <= _SHOWN_PROMPT else "-"
+        how = command(home, ["threads", "prompt"], thread.id, shown)
+    first = f"The user {asked} the prompt: {stays}."
+    if state == "declined":
+        return f"{first} Do not propose it again."
+    return f"{first} They make it their instruction with:\n{how}"

@@ -1,0 +1,288 @@
+"""From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from inspect import cleandoc
+from types import MappingProxyType
+from typing import Annotated, Any, Protocol, TypeVar
+
+import anyio.to_thread
+from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.types import (
+    CallToolResult,
+    ElicitResult,
+    GetPromptResult,
+    InputRequiredResult,
+    Prompt,
+    TextContent,
+    Tool,
+    ToolAnnotations,
+)
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from soulkeep.errors import HALF_A_PAIR, SoulkeepError, excerpt
+from soulkeep.mcp_server.answers import View
+from soulkeep.mcp_server.arguments import read_arguments
+from soulkeep.mcp_server.schemas import compact, outline
+from soulkeep.models import Session
+from soulkeep.service.home import Home
+from soulkeep.service.validation import MAX_ID
+
+# Hints that are left out have their defaults in the protocol: not only reading, not idempotent.
+READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+ADDS = ToolAnnotations(destructive_hint=False, open_world_hint=False)
+KEEPS = ToolAnnotations(destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+CHANGES = ToolAnnotations(destructive_hint=True, open_world_hint=False)
+SETS = ToolAnnotations(destructive_hint=True, idempotent_hint=True, open_world_hint=False)
+
+FIRST = {"anthropic/alwaysLoad": True}
+"""On tools that a conversation begins with: Claude Code has others looked for before they are used."""
+
+LARGE = {"anthropic/maxResultSizeChars": 100_000}
+"""On tools that can be asked for long answers, which Claude Code would put into a file instead."""
+
+Id = Annotated[int, Field(ge=0, le=MAX_ID)]
+"""An id of a row, or a place in a list of such; 0 stands for none."""
+
+_Result = TypeVar("_Result")
+
+# A tool call opens it by itself.
+_OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
+_SHOWN_PROBLEMS = 3
+_SHOWN_NAMES = 5
+_PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
+_RULES = {
+    "missing": "is missing",
+    "string_type": "must be text",
+    "string_unicode": HALF_A_PAIR,
+    "string_too_long": "may have at most {max_length:,} characters; shorten or split it",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "int_from_float": "must be a whole number",
+    "finite_number": "must be a whole number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than_equal": "must be at least {ge:,}",
+    "less_than_equal": "must be at most {le:,}",
+    "literal_error": "must be one of {expected}",
+    "list_type": "must be a list",
+    "too_long": "may hold at most {max_length:,} items; give several lists",
+    "model_type": "must be an object with the fields that the tool's schema names",
+}
+"""What a caller is told, by the kinds of pydantic's errors."""
+
+
+async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
+    """Give each client connection its row in sessions: SDK middleware.
+
+    A modern connection has no handshake, so its first real request opens the session. A process that
+    a client starts only to probe the protocol leaves no row of that client.
+    """
+    if ctx.method in _OPENS_SESSION:
+        agent_id = _agent_id(ctx)
+        await anyio.to_thread.run_sync(ctx.lifespan_context.sessions.current, agent_id)
+    return await call_next(ctx)
+
+
+async def read_answers(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
+    """Let an answer that is none to our question count as cancelled: SDK middleware.
+
+    The SDK would refuse the whole call for it.
+    """
+    answers = (ctx.params or {}).get("inputResponses")
+    if ctx.method == "tools/call" and answers is not None:
+        given = answers if isinstance(answers, dict) else {}
+        read = {name: _read_answer(value) for name, value in given.items()}
+        ctx = replace(ctx, params={**(ctx.params or {}), "inputResponses": read})
+    return await call_next(ctx)
+
+
+def _read_answer(value: object) -> object:
+    try:
+        ElicitResult.model_validate(value)
+    except ValidationError:
+        return {"action": "cancel"}
+    return value
+
+
+def _agent_id(ctx: ServerRequestContext[Home, Any]) -> str:
+    client = ctx.session.client_params
+    return client.client_info.name if client else ""
+
+
+async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -> _Result:
+    """Do `work` for a tool call, in a worker thread, with the home and the caller's session.
+
+    Raises:
+        ToolError: The service refused, in its own words, which reach the model. Any other error is a
+            fault of ours and reaches only the log.
+    """
+    home, agent_id = ctx.request_context.lifespan_context, _agent_id(ctx.request_context)
+    try:
+        return await anyio.to_thread.run_sync(lambda: work(home, home.sessions.current(agent_id)))
+    except SoulkeepError as error:
+        raise ToolError(str(error)) from error
+
+
+def answer(view: View, meta: dict[str, Any] | None = None) -> CallToolResult:
+    """Give a view in both channels: clients hand a model the text, or the structured content alone.
+
+    `meta` is for programs: no client hands it to a model.
+    """
+    return CallToolResult(
+        content=[TextContent(type="text", text=view.as_text())],
+        structured_content=view.as_data(),
+        _meta=meta,
+    )
+
+
+class PromptSource(Protocol):
+    """Prompts that may be others at each request, beside those that a server is built with."""
+
+    async def list_prompts(self) -> list[Prompt]:
+        """Return what there is now."""
+        ...
+
+    async def get_prompt(
+        self, name: str, arguments: Mapping[str, str], built_in: Sequence[Prompt]
+    ) -> GetPromptResult | None:
+        """Fill in a prompt, or return None for one of `built_in` after a look at its arguments."""
+        ...
+
+
+class CheckedServer(MCPServer[Home]):
+    """An MCPServer that names every wrong argument, without repeating what was in it.
+
+    The SDK drops unknown arguments silently and describes the others in pydantic's words, values
+    included.
+    """
+
+    user_prompts: PromptSource | None = None
+    add_tools: Callable[[], None] | None = None
+    """Adds the tools when a request first needs them: their schemas would hold up the first answer."""
+    offered: Collection[str] | None = None
+    """The names of the tools that are offered, where not all of them are."""
+    _known: Mapping[str, dict[str, Any]] = MappingProxyType({})
+
+    def add_tool(self, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Add a tool, unless it is not among those that are offered."""
+        if self.offered is None or fn.__name__ in self.offered:
+            super().add_tool(fn, *args, **options)
+
+    def _complete(self) -> None:
+        add_tools, self.add_tools = self.add_tools, None
+        if add_tools is not None:
+            add_tools()
+
+    async def list_tools(self) -> list[Tool]:
+        """Return the tools with compact schemas and descriptions."""
+        self._complete()
+        tools = await super().list_tools()
+        for tool in tools:
+            tool.description = cleandoc(tool.description or "")
+            tool.input_schema = compact(tool.input_schema)
+            tool.output_schema = outline(tool.output_schema or {})
+        return tools
+
+    async def list_prompts(self) -> list[Prompt]:
+        """Return the server's own prompts, then the user's."""
+        built_in = await super().list_prompts()
+        return built_in + await self.user_prompts.list_prompts() if self.user_prompts else built_in
+
+    async def get_prompt(
+        self,
+        name: str,
+        arguments: dict[str, Any] | None = None,
+        context: Context[Home, Any] | None = None,
+    ) -> GetPromptResult | InputRequiredResult:
+        """Fill in a prompt: one of the user's, or one of the server's own."""
+        built_in = await super().list_prompts()
+        if self.user_prompts and (
+            filled := await self.user_prompts.get_prompt(name, arguments or {}, built_in)
+        ):
+            return filled
+        return await super().get_prompt(name, arguments, context)
+
+    async def _schemas(self) -> Mapping[str, dict[str, Any]]:
+        """Return the schema of each tool's arguments; a server's tools stay what they are."""
+        if not self._known:
+            self._complete()
+            self._known = {tool.name: tool.input_schema for tool in await super().list_tools()}
+        return self._known
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Home, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool with what its caller means by `arguments`; the answer names what it ignored."""
+        known = await self._schemas()
+        if name not in known:
+            raise ToolError(f"There is no tool {excerpt(name)}; there are {', '.join(known)}.")
+        try:
+            sent = read_arguments(name, known[name], arguments)
+        except SoulkeepError as error:
+            raise ToolError(str(error)) from error
+        try:
+            result = await super().call_tool(name, sent.arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            raise ToolError(_refusal(name, error) + _ignored_text(name, sent.ignored)) from error
+        return _naming(name, sent.ignored, result)
+
+
+def _naming(
+    tool: str, ignored: Sequence[str], result: CallToolResult | InputRequiredResult
+) -> CallToolResult | InputRequiredResult:
+    """Name what was ignored in both channels of an answer."""
+    if ignored and isinstance(result, CallToolResult):
+        (block,) = [block for block in result.content if isinstance(block, TextContent)]
+        block.text += _ignored_text(tool, ignored)
+        result.structured_content = {**(result.structured_content or {}), "ignored": _shown(ignored)}
+    return result
+
+
+def _ignored_text(tool: str, ignored: Sequence[str]) -> str:
+    if not ignored:
+        return ""
+    return f"\nIgnored, since {tool} has no such argument: {', '.join(_shown(ignored))}."
+
+
+def _shown(ignored: Sequence[str]) -> list[str]:
+    """Return the first names, quoted where they could be anything; they are the caller's."""
+    shown = [name if _PLAIN.fullmatch(name) else excerpt(name) for name in ignored[:_SHOWN_NAMES]]
+    more = len(ignored) - len(shown)
+    return [*shown, f"{more} more"] if more else shown
+
+
+def _refusal(tool: str, error: ToolError) -> str:
+    """Say in plain words why a tool was not run."""
+    if isinstance(error.__cause__, ValidationError):
+        return _explained(tool, error.__cause__)
+    return str(error)
+
+
+def _explained(tool: str, error: ValidationError) -> str:
+    problems = error.errors(include_url=False, include_input=False)
+    shown = "; ".join(
+        f"`{'.'.join(_place(part) for part in problem['loc'])}`: {_rule(problem)}"
+        for problem in problems[:_SHOWN_PROBLEMS]
+    )
+    more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
+    return f"{tool} was not run: {shown}{more}. Nothing was done; correct this and call again."
+
+
+def _place(part: int | str) -> str:
+    return str(part) if isinstance(part, int) or part.isidentifier() else excerpt(part)
+
+
+def _rule(problem: ErrorDetails) -> str:
+    """Say what rule a value breaks, whatever pydantic calls it."""
+    rule = _RULES.get(problem["type"], "is not what this argument takes; see the tool's schema")
+    return rule.format_map(problem.get("ctx", {}))

@@ -1,0 +1,241 @@
+"""The resources: documents as they are on the disk, the context, threads and single memories."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date
+from functools import partial
+from typing import TypeVar
+
+import anyio.to_thread
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.types import Annotations
+
+from soulkeep.documents import DocumentName
+from soulkeep.errors import MemoryForgottenError, NotFoundError, SoulkeepError, excerpt
+from soulkeep.fence import DATA, fenced, one_line, plain, visible
+from soulkeep.mcp_server.calls import CheckedServer
+from soulkeep.models import Memory, Thread
+from soulkeep.service.home import Home
+
+CONTEXT_URI = "soulkeep://context"
+STATS_URI = "soulkeep://stats"
+MARKDOWN = "text/markdown"
+_RECENT = 50
+_LONGEST_TITLE = 200
+_SHOWN = 1_000
+"""How many characters of a memory a thread shows; its own resource has it whole."""
+_SCHEME = "soulkeep://"
+_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
+
+_Result = TypeVar("_Result")
+
+TITLES: dict[DocumentName, tuple[str, str]] = {
+    "SOUL.md": (
+        "Agent identity",
+        "Who the agent is: values, style, learned preferences, boundaries.",
+    ),
+    "MEMORY.md": (
+        "Long-term memory",
+        "Curated notes: facts, project context, preferences, decisions.",
+    ),
+}
+
+
+def document_uri(name: DocumentName) -> str:
+    """Return the address of SOUL.md or MEMORY.md."""
+    return f"soulkeep://{name}"
+
+
+def log_uri(day: date) -> str:
+    """Return the address of a day's log."""
+    return f"soulkeep://daily/{day.isoformat()}"
+
+
+def thread_uri(thread_id: str) -> str:
+    """Return the address of a thread."""
+    return f"soulkeep://threads/{thread_id}"
+
+
+def register(server: CheckedServer, home: Home) -> None:
+    """Add the resources to a server; `listing` lists those that come and go."""
+    for name, (title, description) in TITLES.items():
+        server.resource(
+            document_uri(name), name=name, title=title, description=description, mime_type=MARKDOWN
+        )(partial(_served, partial(home.documents.read, name)))
+    server.resource(
+        CONTEXT_URI,
+        name="context",
+        title="Context",
+        description="What a conversation starts with; the tool get_context takes a thread and a budget.",
+        mime_type=MARKDOWN,
+        annotations=Annotations(audience=["assistant"], priority=0.9),
+    )(partial(_served, lambda: _context_text(home)))
+    server.resource(
+        STATS_URI,
+        name="stats",
+        title="Statistics",
+        description="Memories and recalls by day, types, tokens and cost of embedders, sizes on disk.",
+        mime_type="application/json",
+        annotations=Annotations(audience=["user"], priority=0.1),
+    )(partial(_served, lambda: _stats_text(home)))
+    _register_templates(server)
+
+
+def _context_text(home: Home) -> str:
+    # Imported when it is read: nothing of it is needed for the first answer.
+    from soulkeep.mcp_server.answers.notes import ContextAnswer
+
+    return ContextAnswer.of(home.contexts.assemble()).as_text()
+
+
+def _stats_text(home: Home) -> str:
+    # Without the sizes of tables, for which the whole store would be read.
+    return json.dumps(asdict(home.statistics.figures(tables=False)))
+
+
+def _register_templates(server: CheckedServer) -> None:
+    server.resource(
+        "soulkeep://daily/{date}",
+        name="daily log",
+        title="Daily log",
+        description="The log of a day, by its date: 2026-11-22.",
+        mime_type=MARKDOWN,
+    )(_read_log)
+    server.resource(
+        "soulkeep://threads/{thread_id}",
+        name="thread",
+        title="Thread",
+        description="A thread's title, prompt and latest memories.",
+        mime_type=MARKDOWN,
+    )(_read_thread)
+    server.resource(
+        "soulkeep://memories/{memory_id}",
+        name="memory",
+        title="Memory",
+        description="One memory in full, by the id that recall shows.",
+        mime_type="text/plain",
+    )(_read_memory)
+
+
+async def _served(work: Callable[[], _Result]) -> _Result:
+    try:
+        return await anyio.to_thread.run_sync(work)
+    except NotFoundError as error:
+        raise ResourceNotFoundError(str(error)) from error
+    except SoulkeepError as error:
+        raise ResourceError(str(error)) from error
+
+
+async def _read_memory(memory_id: str, ctx: Context[Home]) -> str:
+    home = ctx.request_context.lifespan_context
+    return await _served(lambda: _memory_text(home, memory_id))
+
+
+async def _read_log(date: str, ctx: Context[Home]) -> str:
+    home = ctx.request_context.lifespan_context
+    return await _served(lambda: _log_text(home, date))
+
+
+async def _read_thread(thread_id: str, ctx: Context[Home]) -> str:
+    home = ctx.request_context.lifespan_context
+    return await _served(lambda: _thread_text(home, home.repository.threads.get_thread(thread_id)))
+
+
+def _memory_text(home: Home, memory_id: str) -> str:
+    memory = _memory(home, memory_id)
+    if str(memory.id) == memory_id:
+        return visible(memory.content)
+    heading = f"#{memory_id} was replaced by #{memory.id}, which says:"
+    return f"{heading}\n\n{fenced(memory.content)}"
+
+
+def _memory(home: Home, memory_id: str) -> Memory:
+    # With all that Python takes for a number, one memory would have many addresses.
+    if not _WHOLE_NUMBER.fullmatch(memory_id):
+        problem = f"{excerpt(memory_id)} is no id of a memory"
+        raise NotFoundError(problem, "use a number that recall shows")
+    return home.lifecycle.get_memory(int(memory_id))
+
+
+def _log_text(home: Home, day: str) -> str:
+    text = home.documents.read_daily(_day(day))
+    if text is None:
+        raise NotFoundError(f"There is no log of {day}", "the tool log_day starts today's")
+    return text
+
+
+def _day(text: str) -> date:
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = None
+    if day is None or day.isoformat() != text:
+        raise NotFoundError(f"{excerpt(text)} is no date", "write it like 2026-11-22")
+    return day
+
+
+def _thread_text(home: Home, thread: Thread) -> str:
+    state = "archived" if thread.archived else "active"
+    lines = [
+        f"# {plain(thread.title, _LONGEST_TITLE)}",
+        "",
+        f"{thread.id}, {state} {thread.last_active_at}",
+    ]
+    if thread.system_prompt and thread.is_agreed:
+        lines += ["", "## Its prompt", "", visible(thread.system_prompt)]
+    elif thread.system_prompt:
+        from soulkeep.service.sections import unagreed_note
+
+        note = plain(unagreed_note(thread.prompt_by))
+        lines += ["", f"## {note} ({DATA})", "", fenced(thread.system_prompt)]
+    if latest := home.repository.memories.list_of_thread(thread.id, _RECENT):
+        lines += ["", f"## Latest memories ({DATA})", ""]
+        dated = [(memory, home.days.date_text(memory.occurred_at)) for memory in latest]
+        lines += [fenced(f"#{m.id} {day} {one_line(m.content, _SHOWN)}") for m, day in dated]
+    return "\n".join(lines)
+
+
+def state_of(home: Home, uri: str) -> str:
+    """Return a text that changes whenever the resource with this address does; "" where a file tells.
+
+    A log may still be to come, and a thread or memory gone: that is a state too.
+
+    Raises:
+        NotFoundError: There is no such resource, and was none.
+        StoreError: The store cannot be read.
+    """
+    if uri == STATS_URI:
+        return _stats_text(home)
+    if uri == CONTEXT_URI or uri in map(document_uri, TITLES):
+        return ""
+    kind, _, key = uri.removeprefix(_SCHEME).partition("/")
+    if uri.startswith(_SCHEME) and kind in _STATES:
+        return _STATES[kind](home, key)
+    remedy = "resources/list and resources/templates/list name what there is"
+    raise NotFoundError(f"There is no resource {excerpt(uri)}", remedy)
+
+
+def _memory_state(home: Home, memory_id: str) -> str:
+    try:
+        return repr(_memory(home, memory_id))
+    except MemoryForgottenError as error:
+        return str(error)
+
+
+def _thread_state(home: Home, thread_id: str) -> str:
+    return _thread_text(home, home.repository.threads.get_thread(thread_id))
+
+
+def _log_state(_: Home, day: str) -> str:
+    _day(day)
+    return ""
+
+
+_STATES: dict[str, Callable[[Home, str], str]] = {
+    "daily": _log_state,
+    "threads": _thread_state,
+    "memories": _memory_state,
+}

@@ -1,0 +1,300 @@
+"""Serving over stdin and stdout; with `protocol` the only module that touches the SDK's private parts.
+
+Added to what the SDK does: an answer to every line, SIGINT and SIGTERM that end the process cleanly,
+replies still under way when stdin closes, and a handshake after a question about the protocol.
+"""
+
+import json
+import re
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any, BinaryIO, cast
+
+import anyio
+import anyio.to_thread
+from mcp.server import MCPServer, Server
+from mcp.server.models import InitializationOptions
+from mcp.server.stdio import stdio_server
+from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
+from mcp.shared.message import SessionMessage
+from mcp.types import (
+    CONNECTION_CLOSED,
+    INVALID_REQUEST,
+    PARSE_ERROR,
+    PROTOCOL_VERSION_META_KEY,
+    ErrorData,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    JSONRPCRequest,
+    JSONRPCResponse,
+    RequestId,
+    jsonrpc_message_adapter,
+)
+from pydantic import ValidationError
+
+from soulkeep.mcp_server.protocol import HANDSHAKE
+
+DRAIN_S = 5.0
+"""How long requests under way may go on after stdin closed."""
+
+# An unterminated string runs to the end, so that no text is scanned twice.
+_TOKEN = re.compile(r'"(?:[^"\\]+|\\.)*+(?:"|\Z)|-?\d[\d.eE+-]*|[{}\[\]:,]', re.DOTALL)
+_PLAIN_ID = re.compile(r'-?\d{1,18}|"[^"\\]*"')
+
+
+class RefusedError(Exception):
+    """A line that the SDK would drop without an answer; `error` is the answer to it."""
+
+    def __init__(self, code: int, message: str, text: str) -> None:
+        self.error = JSONRPCError(
+            jsonrpc="2.0", id=_request_id(text), error=ErrorData(code=code, message=message)
+        )
+        super().__init__(message)
+
+
+def parse_line(line: bytes) -> JSONRPCMessage:
+    """Return the message that a line holds; for a malformed answer to a request of ours, an error.
+
+    Raises:
+        RefusedError: The line holds none that can be served. Its error carries the request's id where
+            one can be made out, else null.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        text = line.decode(errors="replace")
+        raise RefusedError(PARSE_ERROR, "The message is not UTF-8; send UTF-8.", text) from None
+    try:
+        message = jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValidationError:
+        code, problem = _diagnosis(text)
+        if (answered := _answered_id(text)) is not None:
+            # Whoever waits for the answer would otherwise do so for good.
+            return JSONRPCError(jsonrpc="2.0", id=answered, error=ErrorData(code=code, message=problem))
+        raise RefusedError(code, problem, text) from None
+    if isinstance(message, JSONRPCNotification) and "id" in json.loads(text):
+        rule = "An id must be a string or a whole number; leave it out of a notification."
+        raise RefusedError(INVALID_REQUEST, rule, text)
+    return message
+
+
+def _diagnosis(text: str) -> tuple[int, str]:
+    """Say why pydantic's parser, which stops at its first problem, took offence."""
+    try:
+        message = json.loads(text)
+        json.dumps(message, ensure_ascii=False).encode()
+        jsonrpc_message_adapter.validate_python(message, by_name=False)
+    except RecursionError:
+        return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
+    except UnicodeEncodeError:
+        return PARSE_ERROR, "The message holds half of a surrogate pair; send whole Unicode characters."
+    except ValidationError:
+        return INVALID_REQUEST, (
+            "The message is no JSON-RPC 2.0 request; send jsonrpc, id, method and params, one a line."
+        )
+    except ValueError:
+        return PARSE_ERROR, "The message is not JSON; send one JSON-RPC message a line."
+    return PARSE_ERROR, "The message is nested too deeply; send flatter arguments."
+
+
+def _answered_id(text: str) -> int | None:
+    """Return the id of the request that a malformed message means to answer, if it means to."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(message, dict) and "method" not in message and message.keys() & {"result", "error"}:
+        # Our own requests are numbered.
+        return number if type(number := message.get("id")) is int else None
+    return None
+
+
+def _request_id(text: str) -> RequestId | None:
+    """Find the value of the outermost "id", even in a text that no parser takes."""
+    depth, before = 0, ["", ""]
+    for match in _TOKEN.finditer(text):
+        part = match[0]
+        if depth == 1 and before == ['"id"', ":"] and part not in "{}[]:,":
+            return json.loads(part) if _PLAIN_ID.fullmatch(part) else None
+        depth += (part in "{[") - (part in "}]")
+        before = [before[1], part]
+    return None
+
+
+class Exchange:
+    """The two directions of one connection, and which requests still wait for their reply."""
+
+    def __init__(self, lines: BinaryIO, at_end: Callable[[], None] = lambda: None) -> None:
+        """Read `lines`; after the last one `at_end` lets requests end that wait for what is to come.
+
+        It is called again after each message to the client: a request may begin to wait only then.
+        """
+        self._lines = lines
+        self._at_end = at_end
+        self._waiting: Counter[RequestId] = Counter()
+        self._asked: set[RequestId] = set()
+        """Requests of ours that the client has not answered."""
+        self._was_sent = anyio.Event()
+        self.begun = anyio.Event()
+        """The first reply was sent, or the client asked for more than a handshake."""
+        self.replies: _Noting
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """Yield the lines that the SDK can serve; answer the others here."""
+        while line := await self._next_line():
+            if not line.strip():
+                continue
+            try:
+                message = parse_line(line)
+            except RefusedError as refused:
+                await self.replies.send(SessionMessage(refused.error))
+            else:
+                self._note_line(message)
+                is_error = isinstance(message, JSONRPCError)
+                yield message.model_dump_json(exclude_unset=True) if is_error else line.decode()
+        async for answer in self._drain():
+            yield answer
+
+    async def _next_line(self) -> bytes:
+        # A thread that blocks in a read cannot be interrupted, only left behind.
+        return await anyio.to_thread.run_sync(self._lines.readline, abandon_on_cancel=True)
+
+    def _note_line(self, message: JSONRPCMessage) -> None:
+        if isinstance(message, JSONRPCRequest):
+            self._waiting[coerce_request_id(message.id)] += 1
+            if message.method not in HANDSHAKE:
+                self.begun.set()
+        elif isinstance(message, JSONRPCResponse | JSONRPCError):
+            if message.id is not None:
+                self._asked.discard(coerce_request_id(message.id))
+        elif message.method == "notifications/cancelled":
+            # A cancelled request is never answered.
+            self._settle(cancelled_request_id_from_params(message.params))
+
+    def _settle(self, request_id: RequestId | None) -> None:
+        if request_id is not None and (key := coerce_request_id(request_id)) in self._waiting:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    def note_sent(self, message: SessionMessage) -> None:
+        """Take note of a message to the client."""
+        if isinstance(message.message, JSONRPCResponse | JSONRPCError):
+            self._settle(message.message.id)
+            self.begun.set()
+        elif isinstance(message.message, JSONRPCRequest):
+            self._asked.add(message.message.id)
+        self._was_sent.set()
+        self._was_sent = anyio.Event()
+
+    async def _drain(self) -> AsyncIterator[str]:
+        """Let requests under way end; yield the answers that the client no longer gives to theirs."""
+        until = anyio.current_time() + DRAIN_S
+        while self._waiting and anyio.current_time() < until:
+            if self._asked:
+                error = ErrorData(code=CONNECTION_CLOSED, message="The client closed stdin.")
+                yield JSONRPCError(jsonrpc="2.0", id=self._asked.pop(), error=error).model_dump_json()
+                continue
+            self._at_end()
+            with anyio.move_on_after(until - anyio.current_time()):
+                await self._was_sent.wait()
+
+
+class _Noting:
+    """A write stream that tells an exchange of every message before it passes it on."""
+
+    def __init__(self, replies: Any, exchange: Exchange) -> None:
+        self._replies = replies
+        self._exchange = exchange
+
+    def clone(self) -> "_Noting":
+        return _Noting(self._replies.clone(), self._exchange)
+
+    async def send(self, item: SessionMessage, /) -> None:
+        await self._replies.send(item)
+        self._exchange.note_sent(item)
+
+    async def aclose(self) -> None:
+        await self._replies.aclose()
+
+    async def __aenter__(self) -> "_Noting":
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+
+async def _serve_both_eras(
+    server: Server[Any],
+    messages: AsyncIterable[SessionMessage | Exception],
+    replies: _Noting,
+    options: InitializationOptions,
+) -> None:
+    """Serve a connection whose first request, other than `server/discover`, decides its era.
+
+    To the SDK a `server/discover` decides too, so those have a loop of their own: a client that gets no
+    answer in time goes on with a handshake, and one that gets it may do so as well.
+    """
+    streams = [anyio.create_memory_object_stream[SessionMessage | Exception]() for _ in range(2)]
+    (to_probes, probes), (to_requests, requests) = streams
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run, probes, replies.clone(), options)
+        tasks.start_soon(server.run, requests, replies, options)
+        async with to_probes, to_requests:
+            async for message in messages:
+                await (to_probes if _is_probe(message) else to_requests).send(message)
+
+
+def _is_probe(item: SessionMessage | Exception) -> bool:
+    """Whether a message asks which versions of the protocol there are, in the form of the modern era."""
+    message = item.message if isinstance(item, SessionMessage) else None
+    if not isinstance(message, JSONRPCRequest) or message.method != "server/discover":
+        return False
+    meta = (message.params or {}).get("_meta")
+    return isinstance(meta, dict) and PROTOCOL_VERSION_META_KEY in meta
+
+
+async def serve_stdio(
+    server: MCPServer[Any],
+    options: InitializationOptions,
+    meanwhile: Callable[[], Awaitable[None]],
+    at_end: Callable[[], None] = lambda: None,
+) -> bool:
+    """Serve one client until it closes stdin or a signal comes; do `meanwhile` once it has begun.
+
+    That is from the first reply on, or the first request that is no handshake. Once stdin is closed,
+    `at_end` lets requests end that wait for what is to come. Return whether a signal ended it: then a
+    thread may still block on stdin, and the process has to be left with `os._exit`.
+    """
+    low = server._lowlevel_server
+    exchange = Exchange(sys.stdin.buffer, at_end)
+    signalled = False
+
+    async def once_begun() -> None:
+        await exchange.begun.wait()
+        await meanwhile()
+
+    async def end_on_signal(scope: anyio.CancelScope) -> None:
+        nonlocal signalled
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                signalled = True
+                scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as tasks:
+            if sys.platform != "win32":
+                tasks.start_soon(end_on_signal, tasks.cancel_scope)
+            tasks.start_soon(once_begun)
+            async with stdio_server(stdin=cast(Any, exchange)) as (read, write), read:
+                exchange.replies = _Noting(write, exchange)
+                await _serve_both_eras(low, read, exchange.replies, options)
+            tasks.cancel_scope.cancel()
+    except* BrokenPipeError:
+        # The client went away with replies still to come; nobody is left to tell.
+        pass
+    return signalled

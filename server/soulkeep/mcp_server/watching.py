@@ -1,0 +1,282 @@
+"""Noticing what changes behind the server's back: documents, and prompts and threads in the store."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path, PurePath
+
+import anyio
+import anyio.to_thread
+
+from soulkeep.documents import DOCUMENTS
+from soulkeep.errors import NotFoundError, SoulkeepError
+from soulkeep.mcp_server.protocol import Notifications
+from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
+from soulkeep.models import GlobalPrompt
+from soulkeep.service.document_looks import stamp
+from soulkeep.service.home import Home
+from soulkeep.service.offers import fingerprint
+from soulkeep.service.sessions import RECALLED
+
+DEBOUNCE_MS = 300
+"""How long changes are collected before they are told: an editor makes several at once."""
+
+STEP_MS = 50
+"""How long it takes at most to notice a change, or the end of the server."""
+
+LOOK_MS = 1_000
+"""How often files are looked at anyway: for what came before the watching, or from another machine."""
+
+AGAIN_S = 5.0
+"""When watching is tried again after it failed."""
+
+STATS_S = 2.0
+"""How long figures are kept back after they were told: every call changes some."""
+
+REST_S = 30.0
+"""How often is looked whether the model's memory can be given back."""
+
+_UNSEEN = frozenset(
+    {RECALLED, "message.stored", "documents.seeded", "store.reindexed", "store.reembedded"}
+)
+"""Events after which the context says what it said."""
+
+_log = logging.getLogger(__name__)
+
+
+async def watch(home: Home, notifications: Notifications) -> None:
+    """Tell the client of changes until cancelled.
+
+    Where the system cannot watch, the log says so once: nothing else depends on it.
+    """
+    seen, said = _Seen(home, notifications.states), ""
+    while True:
+        try:
+            await _tell(home, notifications, await _first_look(seen, notifications))
+            await _watch_files(home, notifications, seen)
+        except* (OSError, RuntimeError, SoulkeepError) as errors:
+            problem = str(errors.exceptions[0])
+            if problem != said:
+                _log.warning("changes of files are not noticed: %s", problem)
+            said = problem
+        await anyio.sleep(AGAIN_S)
+
+
+async def keep_ready(home: Home) -> None:
+    """Load what a search needs before anybody asks, and give its memory back after long disuse."""
+    # Whoever searches hears of an error; a server that ends does not wait for the loading.
+    with contextlib.suppress(SoulkeepError):
+        await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
+    while True:
+        await anyio.sleep(REST_S)
+        with contextlib.suppress(SoulkeepError):
+            await anyio.to_thread.run_sync(home.indexes.rest)
+
+
+async def _first_look(seen: "_Seen", notifications: Notifications) -> "_Changes":
+    try:
+        return await anyio.to_thread.run_sync(seen.look, frozenset())
+    finally:
+        notifications.ready.set()
+
+
+async def _watch_files(home: Home, notifications: Notifications, seen: "_Seen") -> None:
+    # Imported here, as nothing may slow the first answer.
+    from watchfiles import awatch
+
+    # Some systems tell the real path of what changed, whatever they were asked to watch.
+    root = home.path.resolve()
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_set_when_cancelled, stop)
+        async for changes in awatch(
+            root,
+            watch_filter=_Relevant(root),
+            debounce=DEBOUNCE_MS,
+            step=STEP_MS,
+            stop_event=stop,
+            rust_timeout=LOOK_MS,
+            yield_on_timeout=True,
+        ):
+            names = [Path(path).relative_to(root).as_posix() for _, path in changes]
+            await _tell(home, notifications, await anyio.to_thread.run_sync(seen.look, names))
+
+
+async def _set_when_cancelled(stop: anyio.Event) -> None:
+    # The thread that waits for changes does not notice a cancellation.
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stop.set()
+
+
+class _Relevant:
+    """Lets through documents, daily logs and writes to the store."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, _: object, path: str) -> bool:
+        changed = Path(path)
+        if changed.parent == self._root:
+            return changed.name in DOCUMENTS or changed.name.endswith((".db", ".db-wal"))
+        return changed.parent == self._root / "daily" and _day(changed) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What became different between two looks; files by their names in the home."""
+
+    files: frozenset[str] = frozenset()
+    updated: frozenset[str] = frozenset()
+    """Addresses of other resources."""
+    offers: bool = False
+    listed: bool = False
+    """Whether there are other resources than before."""
+
+
+class _Seen:
+    """What was last told of the files and of the store.
+
+    A write to the store is looked into by what it added to the logs of events and changes, so a look
+    costs the same however much the store holds. `states` are those of the resources subscribed to.
+    """
+
+    def __init__(self, home: Home, states: dict[str, str] | None = None) -> None:
+        self._home = home
+        self._states = {} if states is None else states
+        self._stamps: dict[str, str | None] = {}
+        self._writes: tuple[int, ...] | None = None
+        self._last_event = 0
+        self._last_change = 0
+        self._outline = ""
+        self._offers = ""
+        self._prompts: list[GlobalPrompt] = []
+        self._are_figures_due = False
+        self._figures_told = -STATS_S
+
+    def look(self, names: Iterable[str]) -> _Changes:
+        """Return what changed since the last look, in files of these names and those there are now.
+
+        The first look finds nothing changed.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        changes, before = self._look_at_files(names), self._writes
+        writes = self._home.repository.write_count()
+        if writes != before:
+            events, other_threads = self._new_in_logs()
+            changes = self._look_at_events(changes, events, other_threads=other_threads)
+            if events != {RECALLED}:  # the most frequent, of which no resource shows anything
+                changes = self._look_at_states(changes)
+            self._writes = writes
+        self._are_figures_due |= writes != before or bool(changes.files)
+        return _Changes() if before is None else self._look_at_figures(changes)
+
+    def _look_at_files(self, names: Iterable[str]) -> _Changes:
+        today = self._home.documents.daily_path(self._home.documents.today())
+        looked_at = {*names, *DOCUMENTS, today.relative_to(self._home.path).as_posix()}
+        now = {name: stamp(self._home.path / name) for name in looked_at if not _is_store(name)}
+        # The log of another day was not looked at before it changed, so it may be new.
+        before = {name: self._stamps.get(name) for name in now}
+        changed = {name for name in now if now[name] != before[name]}
+        self._stamps |= now
+        listed = any(None in (now[name], before[name]) for name in changed)
+        context = {CONTEXT_URI} if changed else ()
+        return _Changes(files=frozenset(changed), updated=frozenset(context), listed=listed)
+
+    def _new_in_logs(self) -> tuple[set[str], bool]:
+        """Return the events since the last look, and whether other threads are there than then."""
+        repository = self._home.repository
+        # The last ones first: what is added meanwhile is better told twice than never.
+        last_event, last_change = repository.ledger.last_event(), repository.changes.last_id()
+        if self._writes is None:
+            self._last_event, self._last_change = last_event, last_change
+        events = repository.ledger.events_after(self._last_event)
+        other_threads = repository.changes.lists_threads_anew(self._last_change)
+        self._last_event, self._last_change = last_event, last_change
+        return events, other_threads
+
+    def _look_at_events(
+        self, changes: _Changes, events: AbstractSet[str], *, other_threads: bool
+    ) -> _Changes:
+        offers, prompts = self._look_at_prompts(events)
+        context = {CONTEXT_URI} if prompts or events - _UNSEEN else set()
+        return replace(
+            changes,
+            updated=changes.updated | context,
+            offers=offers,
+            listed=changes.listed or other_threads or "store.restored" in events,
+        )
+
+    def _look_at_prompts(self, events: AbstractSet[str]) -> tuple[bool, bool]:
+        """Return whether other prompts are offered, and whether they say something else."""
+        outline = self._home.repository.prompts.outline()
+        told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
+        if outline == self._outline and not told:
+            return False, False
+        self._outline = outline
+        offers = self._home.prompts.list_offers()
+        seen, prompts = fingerprint(offers), [offer.prompt for offer in offers]
+        different = seen != self._offers, prompts != self._prompts
+        self._offers, self._prompts = seen, prompts
+        return different
+
+    def _look_at_states(self, changes: _Changes) -> _Changes:
+        different = {uri for uri in list(self._states) if uri != STATS_URI and self._is_different(uri)}
+        return replace(changes, updated=changes.updated | different)
+
+    def _look_at_figures(self, changes: _Changes) -> _Changes:
+        now = time.monotonic()
+        if not self._are_figures_due or now - self._figures_told < STATS_S:
+            return changes
+        self._are_figures_due = False
+        if STATS_URI not in self._states or not self._is_different(STATS_URI):
+            return changes
+        self._figures_told = now
+        return replace(changes, updated=changes.updated | {STATS_URI})
+
+    def _is_different(self, uri: str) -> bool:
+        try:
+            state = state_of(self._home, uri)
+        except NotFoundError as error:
+            state = str(error)
+        is_different = self._states.get(uri) not in (None, state)
+        # Another thread may have ended the subscription meanwhile.
+        if uri in self._states:
+            self._states[uri] = state
+        return is_different
+
+
+async def _tell(home: Home, notifications: Notifications, changes: _Changes) -> None:
+    if changes.files:
+        home.entries.note_change(changes.files)
+    for uri in sorted({*map(_uri, changes.files), *changes.updated}):
+        await notifications.resource_updated(uri)
+    if changes.offers:
+        await notifications.prompts_changed()
+    if changes.listed:
+        await notifications.resources_changed()
+
+
+def _is_store(name: str) -> bool:
+    return not name.endswith(".md")
+
+
+def _uri(name: str) -> str:
+    day = _day(PurePath(name))
+    return f"soulkeep://{name}" if day is None else log_uri(day)
+
+
+def _day(path: PurePath) -> date | None:
+    if path.suffix != ".md":
+        return None
+    try:
+        return date.fromisoformat(path.stem)
+    except ValueError:
+        return None

@@ -1,0 +1,225 @@
+"""Copying a store as it is at one moment, and putting a copy in its place, while others use it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
+from soulkeep.progress import tell
+from soulkeep.repository.sqlite.checks import SOURCES
+from soulkeep.repository.sqlite.connection import BUSY_TIMEOUT_S, Database
+from soulkeep.repository.sqlite.files import create_file, set_aside_foreign_log, store_identity
+from soulkeep.repository.sqlite.header import (
+    APPLICATION_ID,
+    Header,
+    log_of,
+    overwritten,
+    size_of,
+    stored_header,
+)
+from soulkeep.repository.sqlite.refusals import translated
+from soulkeep.repository.sqlite.schema import STEPS
+
+CHANGES_SKIPPED = 2**32
+"""By how much a restore moves the number of the last changed vector.
+
+Copies of vectors in other processes are loaded anew, whatever those saw until then.
+"""
+
+_PAGES_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A store as it is at one moment, however others go on writing, with its counts of rows."""
+
+    connection: apsw.Connection
+    counts: Mapping[str, int]
+
+    def copy_to(self, path: Path) -> None:
+        """Write it to a new file, which is complete without any other beside it.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
+        create_file(path)
+        with translated(path), closing(apsw.Connection(str(path))) as copy:
+            with copy.backup("main", self.connection, "main") as backup:
+                while not backup.done:
+                    backup.step(_PAGES_AT_ONCE)
+                    tell("Copying the store", 1 - backup.remaining / max(backup.page_count, 1))
+            copy.pragma("journal_mode", "delete")
+
+
+def seal(path: Path) -> None:
+    """Make a store complete without any other file beside it; nobody else may have it open.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    with translated(path), closing(_opened(path)) as connection:
+        connection.pragma("journal_mode", "delete")
+
+
+@contextmanager
+def snapshot(path: Path) -> Iterator[Snapshot]:
+    """Hold on to the present state of a store during the block; others can write meanwhile.
+
+    It is what is committed, also where the caller is inside a transaction.
+
+    Raises:
+        StoreCorruptError: It is damaged.
+        StoreError: It cannot be read.
+    """
+    with translated(path), closing(_opened(path)) as connection:
+        connection.execute("BEGIN")
+        # The first look is the moment: until the end of the transaction nothing newer is seen.
+        try:
+            counts = _counts(connection)
+        except apsw.SQLError as error:  # one of its tables is gone
+            raise StoreCorruptError(path, str(error)) from error
+        yield Snapshot(connection, counts)
+
+
+def examine(path: Path) -> tuple[int, dict[str, int]]:
+    """Return the schema version and the counts of rows of a copy, having read all of it.
+
+    Raises:
+        BackupDamagedError: It is not whole, or no store.
+        SchemaTooNewError: A later soulkeep wrote it.
+    """
+    try:
+        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
+            version, ours = copy.pragma("user_version"), copy.pragma("application_id") == APPLICATION_ID
+            if ours and version > len(STEPS):
+                raise SchemaTooNewError(path, version, len(STEPS))
+            faults = [row[0] for row in copy.execute("PRAGMA integrity_check(3)")]
+            if not ours or faults != ["ok"]:
+                raise BackupDamagedError(path, "; ".join(faults) if ours else "it is no store")
+            return version, _counts(copy)
+    except apsw.Error as error:
+        raise BackupDamagedError(path, str(error)) from error
+
+
+def fit(copy: Path, store: Path) -> None:
+    """Give a copy the pages of the store whose place it is to take.
+
+    A store in WAL mode takes no other size, and who has it open relies on its map of pages, or on there
+    being none.
+
+    Raises:
+        StoreError: Either cannot be read, or the copy not written.
+    """
+    fitting = copy.with_name(f".{copy.name}.part")
+    with translated(store):
+        wanted = _layout(store)
+    with translated(copy), closing(_opened(copy)) as connection:
+        if wanted != (connection.pragma("page_size"), connection.pragma("auto_vacuum")):
+            connection.pragma("page_size", wanted[0])
+            connection.pragma("auto_vacuum", wanted[1])
+            # Not in its own place, for which SQLite takes the system's folder for temporary files.
+            create_file(fitting)
+            connection.execute("VACUUM INTO ?", (str(fitting),))
+    if fitting.exists():
+        fitting.replace(copy)
+
+
+def continue_ids_of(copy: Database, store: Path) -> None:
+    """Let a copy go on with ids where the store ends whose place it is to take, and be the same store.
+
+    An id is never given to a second memory, and no other process takes its copies of vectors for those
+    of the restored store. Keep others from writing the store meanwhile.
+
+    Raises:
+        StoreError: The copy cannot be written.
+    """
+    last, store_id = _sequences(store), _store_id(store)
+    with copy.transaction():
+        if store_id is not None:
+            copy.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
+        for name, number in copy.execute("SELECT name, seq FROM sqlite_sequence"):
+            last[name] = max(number, last.get(name, 0))
+        copy.execute("DELETE FROM sqlite_sequence")
+        rows = [(name, number) for name, number in last.items() if name != "memory_changes"]
+        copy.execute_many("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", rows)
+        change = last.get("memory_changes", 0) + CHANGES_SKIPPED
+        copy.execute("INSERT INTO memory_changes (seq, memory_id) VALUES (?, 0)", (change,))
+
+
+@contextmanager
+def replacing(store: Path, copy: Path) -> Iterator[None]:
+    """Keep others from writing a store during the block, then put what a copy holds in its place.
+
+    It happens at once, also for those who have the store open. When an error leaves the block, the store
+    stays as it was.
+
+    Raises:
+        StoreBusyError: Another process kept the write lock.
+        StoreError: The store cannot be written, or the copy not read.
+    """
+    with (
+        translated(store),
+        closing(_opened(copy)) as source,
+        closing(_opened(store)) as target,
+    ):
+        target.pragma("fullfsync", 1)  # with synchronous = FULL, which is the default
+        with target.backup("main", source, "main") as backup:
+            backup.step(1)  # takes the write lock, which SQLite keeps until the backup is finished
+            yield
+            # What the block changed in the copy makes SQLite begin it anew, under the same lock.
+            backup.step()
+        target.set_busy_timeout(0)
+        with suppress(apsw.BusyError):
+            target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def holds_database(store: Path) -> bool:
+    """Whether there is a file that begins as a store does; a log that is not its own is set aside."""
+    if not store.exists() or not isinstance(stored_header(store), Header):
+        return False
+    set_aside_foreign_log(store)
+    return True
+
+
+def _opened(path: Path) -> apsw.Connection:
+    if not size_of(path) and size_of(log_of(path)):
+        raise overwritten(path, "empty")  # SQLite would delete the log
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+    return connection
+
+
+def _layout(store: Path) -> tuple[int, int]:
+    """Return the size of pages and the mode of auto_vacuum."""
+    try:
+        with closing(_opened(store)) as connection:
+            return connection.pragma("page_size"), connection.pragma("auto_vacuum")
+    except apsw.CorruptError:
+        # https://www.sqlite.org/fileformat.html#the_database_header
+        with store.open("rb") as file:
+            header = file.read(100)
+    size, root, incremental = (int.from_bytes(header[a:b]) for a, b in ((16, 18), (52, 56), (64, 68)))
+    return 65536 if size == 1 else size, (2 if incremental else 1) if root else 0
+
+
+def _counts(connection: apsw.Connection) -> dict[str, int]:
+    return {
+        name: int(connection.execute(f"SELECT count(*) FROM {source}").get)
+        for name, source in SOURCES.items()
+    }
+
+
+def _sequences(store: Path) -> dict[str, int]:
+    # Of a damaged store nobody can know.
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        return dict(list(connection.execute("SELECT name, seq FROM sqlite_sequence")))
+    return {}
+
+
+def _store_id(store: Path) -> str | None:
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        return store_identity(connection)[0]
+    return None

@@ -1,0 +1,270 @@
+"""Proof that a store is whole: SQLite's own checks, and every derived row against its memory."""
+
+import struct
+from contextlib import suppress
+from typing import NamedTuple
+
+from soulkeep.errors import StoreCorruptError
+from soulkeep.models import Fault
+from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.erasure import backups_to_purge, is_pending
+from soulkeep.repository.sqlite.full_text import fts_text
+from soulkeep.repository.sqlite.ledger import THREAD_KEY
+from soulkeep.repository.sqlite.vectors import DIMENSIONS
+from soulkeep.wording import agreeing, counted
+
+TABLES = (
+    "threads",
+    "memories",
+    "global_prompts",
+    "sessions",
+    "messages",
+    "usage_records",
+    "audit_log",
+)
+
+SOURCES = {table: table for table in TABLES} | {
+    # The shadow tables are what the virtual ones are made of, and are counted without reading vectors.
+    "vectors": "vec_memories_rowids",
+    "full-text entries": "memories_fts_docsize",
+}
+
+_REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from the memories"
+_RESTORE = "run `soulkeep restore` with a backup that `soulkeep backups` lists"
+_REPAIR = "run `soulkeep doctor --repair`"
+
+_SAMPLE = 20
+_SHORT = 500
+"""Of so many texts of up to so many characters, spread over all, every word is looked up."""
+
+
+class _FullText(NamedTuple):
+    """A full-text index, and SQL for the id and text of each row that it should hold."""
+
+    fault: str
+    table: str
+    texts: str
+    source: str
+    noun: str
+
+
+_FULL_TEXTS = (
+    _FullText(
+        fault="full text",
+        table="memories_fts",
+        texts="SELECT id, content FROM memories",
+        source="memories",
+        noun="memory",
+    ),
+    _FullText(
+        fault="full text of messages",
+        table="messages_fts",
+        texts="SELECT m.id, m.content FROM sessions AS s JOIN messages AS m ON m.session_id = s.id"
+        f" WHERE s.session_key GLOB '{THREAD_KEY}*'",
+        source="messages",
+        noun="message",
+    ),
+)
+
+
+def count_rows(database: Database) -> dict[str, int]:
+    """Count the rows of each canonical table, of the vectors and of the full-text index."""
+    return {
+        name: database.execute(f"SELECT count(*) FROM {source}")[0][0]
+        for name, source in SOURCES.items()
+    }
+
+
+def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
+    """Return everything that is wrong with the store; an empty list means it is whole.
+
+    Exactly one vector (none, where the store's embedder makes none) and one full-text entry belong to
+    each memory, and one full-text entry to each message of a thread.
+    """
+    with database.snapshot():
+        for index in _FULL_TEXTS:
+            # A look makes FTS5 forget what it read before others wrote; its own check does not, and
+            # would take their words for damage. What is damaged, that check says better.
+            with suppress(StoreCorruptError):
+                database.execute(f"SELECT rowid FROM {index.table} LIMIT 1")
+        malformed = [row[0] for row in database.execute("PRAGMA integrity_check(3)") if row != ("ok",)]
+        faults = [
+            *_integrity(malformed),
+            *_foreign_keys(database),
+            *_vectors(database, vectors_expected),
+            *_lost_vectors(database),
+            *_next_vectors(database),
+            *_erasure(database),
+        ]
+        for index in _FULL_TEXTS:
+            faults += _entries(database, index)
+            # What SQLite found to be malformed already is not read again.
+            if not any(index.table in found for found in malformed):
+                faults += _words(database, index)
+    return faults
+
+
+def _integrity(malformed: list[str]) -> list[Fault]:
+    derived = ("vec_memories", *(index.table for index in _FULL_TEXTS))
+    return [
+        Fault("integrity", found, _REPAIR if any(table in found for table in derived) else _RESTORE)
+        for found in malformed
+    ]
+
+
+def _erasure(database: Database) -> list[Fault]:
+    places = ["the free pages of the file"] if is_pending(database) else []
+    places += [f"backup {name}" for name in sorted(backups_to_purge(database))]
+    detail = f"what was purged is out of all searches and still in {', '.join(places)}"
+    return [Fault("purge", detail, "run `soulkeep purge`")] if places else []
+
+
+def _foreign_keys(database: Database) -> list[Fault]:
+    rows = database.execute('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY 1')
+    return [
+        Fault(
+            "foreign keys",
+            f"{counted(count, 'row')} of {table} {refers} to rows that are gone",
+            _RESTORE,
+        )
+        for table, count in rows
+        for refers in [agreeing(count, "refers", "refer")]
+    ]
+
+
+def _vectors(database: Database, expected: bool) -> list[Fault]:
+    missing, orphaned = database.execute(
+        "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT rowid FROM vec_memories_rowids)"
+        " AND id NOT IN (SELECT memory_id FROM pending_vectors)),"
+        " (SELECT count(*) FROM vec_memories_rowids WHERE rowid NOT IN (SELECT id FROM memories))"
+    )[0]
+    faults = []
+    if missing and expected:
+        faults.append(
+            Fault(
+                "vectors",
+                f"{counted(missing, 'memory')} {agreeing(missing, 'has', 'have')} no vector",
+                _REINDEX,
+            )
+        )
+    if not expected and (surplus := count_rows(database)["vectors"]):
+        faults.append(
+            Fault(
+                "vectors",
+                f"{counted(surplus, 'vector')} {agreeing(surplus)} of no known embedder",
+                _REINDEX,
+            )
+        )
+    elif orphaned:
+        faults.append(
+            Fault(
+                "vectors",
+                f"{counted(orphaned, 'vector')} {agreeing(orphaned, 'has', 'have')} no memory",
+                _REINDEX,
+            )
+        )
+    return faults
+
+
+def _lost_vectors(database: Database) -> list[Fault]:
+    """Find vectors that are listed, and whose chunk is gone, misshapen or has another in their place."""
+    chunks = database.execute(
+        "SELECT c.chunk_id, c.size, c.validity, c.rowids FROM vec_memories_chunks AS c"
+        " JOIN vec_memories_vector_chunks00 AS v ON v.rowid = c.chunk_id"
+        " WHERE typeof(c.validity) = 'blob' AND length(c.validity) = c.size / 8"
+        " AND typeof(c.rowids) = 'blob' AND length(c.rowids) = c.size * 8"
+        " AND typeof(v.vectors) = 'blob' AND length(v.vectors) = c.size * ?",
+        (DIMENSIONS * 4,),
+    )
+    held = {chunk_id: _held(*parts) for chunk_id, *parts in chunks}
+    places = database.execute("SELECT rowid, chunk_id, chunk_offset FROM vec_memories_rowids")
+    lost = sum(held.get(chunk_id, {}).get(offset) != rowid for rowid, chunk_id, offset in places)
+    return (
+        [Fault("vectors", f"{counted(lost, 'vector')} {agreeing(lost)} listed and lost", _REPAIR)]
+        if lost
+        else []
+    )
+
+
+def _next_vectors(database: Database) -> list[Fault]:
+    """Find vectors of the embedder that the store moves to without a memory."""
+    orphaned = database.execute(
+        "SELECT count(*) FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
+    )[0][0]
+    detail = f"{counted(orphaned, 'vector')} to come {agreeing(orphaned, 'has', 'have')} no memory"
+    return [Fault("vectors", detail, _REINDEX)] if orphaned else []
+
+
+def _held(size: int, validity: bytes, rowids: bytes) -> dict[int, int]:
+    """Return whose vector is at which offset of a chunk, as sqlite-vec writes it."""
+    taken = int.from_bytes(validity, "little")
+    return {
+        offset: rowid
+        for offset, rowid in enumerate(struct.unpack(f"<{size}q", rowids))
+        if taken >> offset & 1
+    }
+
+
+def _entries(database: Database, index: _FullText) -> list[Fault]:
+    missing, orphaned = database.execute(
+        f"SELECT (SELECT count(*) FROM ({index.texts}) WHERE id NOT IN"
+        f" (SELECT id FROM {index.table}_docsize)),"
+        f" (SELECT count(*) FROM {index.table}_docsize WHERE id NOT IN (SELECT id FROM {index.source}))"
+    )[0]
+    if missing or orphaned:
+        texts = f"{counted(missing, index.noun)} {agreeing(missing)} not indexed"
+        entries = f"{counted(orphaned, 'entry')} {agreeing(orphaned, 'has', 'have')} no {index.noun}"
+        detail = f"{texts}, {entries}"
+        return [Fault(index.fault, detail, _REINDEX)]
+    return []
+
+
+def _words(database: Database, index: _FullText) -> list[Fault]:
+    """Find what FTS5's own check passes over: wrong sizes, and words that a search cannot reach."""
+    if not _sizes_agree(database, index.table):
+        return [Fault(index.fault, "the sizes of its entries do not add up", _REPAIR)]
+    try:
+        lost = sum(not _is_found(database, index.table, *text) for text in _sample(database, index))
+    except StoreCorruptError as error:
+        return [Fault(index.fault, error.detail, _REPAIR)]
+    texts = counted(_SAMPLE, index.noun)
+    detail = f"of {texts} looked up, {lost} {agreeing(lost)} not found by their words"
+    return [Fault(index.fault, detail, _REPAIR)] if lost else []
+
+
+def _sizes_agree(database: Database, table: str) -> bool:
+    """Whether the numbers of words of the entries add up to the totals that FTS5 keeps."""
+    sizes = [_varints(row[0]) for row in database.execute(f"SELECT sz FROM {table}_docsize")]
+    totals = database.execute(f"SELECT block FROM {table}_data WHERE id = 1")
+    added = [len(sizes), *map(sum, zip(*sizes, strict=False))]
+    return not sizes or added == _varints(totals[0][0] if totals else None)
+
+
+def _varints(blob: object) -> list[int]:
+    """Return the numbers that FTS5 wrote: seven bits a byte, the highest first."""
+    numbers, number = [], 0
+    for byte in blob if isinstance(blob, bytes) else b"":
+        number = number << 7 | byte & 127
+        if byte < 128:
+            numbers.append(number)
+            number = 0
+    return numbers
+
+
+def _sample(database: Database, index: _FullText) -> list[tuple[int, str]]:
+    """Return the ids and texts of some short entries that have words, spread over all."""
+    rows = database.execute(
+        "SELECT id, content FROM (SELECT t.id, t.content, row_number() OVER (ORDER BY t.id) AS place,"
+        f" count(*) OVER () AS entries FROM ({index.texts}) AS t JOIN {index.table}_docsize AS d"
+        " ON d.id = t.id WHERE length(t.content) <= :short AND substr(d.sz, 1, 1) <> x'00')"
+        " WHERE place % max(1, entries / :sample) = 0 LIMIT :sample",
+        {"short": _SHORT, "sample": _SAMPLE},
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def _is_found(database: Database, table: str, entry: int, text: str) -> bool:
+    # Words side by side all have to be there; one in which FTS5 knows no letters is passed over.
+    words = " ".join(f'"{word}"' for word in dict.fromkeys(fts_text(text).split())) or '""'
+    found = f"SELECT 1 FROM {table} WHERE {table} MATCH ? AND rowid = ?"
+    return bool(database.execute(found, (words, entry)))

@@ -1,0 +1,350 @@
+"""The one connection to the store's file: opening it, its statements and its transactions."""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from soulkeep.errors import (
+    HALF_A_PAIR,
+    IdTooLargeError,
+    InvalidInputError,
+    StoreError,
+    StoreFullError,
+    StoreGoneError,
+)
+from soulkeep.repository.sqlite.extension import load_vectors
+from soulkeep.repository.sqlite.files import (
+    OpenFiles,
+    create_file,
+    recognise,
+    require_same_store,
+    set_aside_foreign_log,
+    store_identity,
+)
+from soulkeep.repository.sqlite.main_file import MainFile
+from soulkeep.repository.sqlite.readers import open_to_read
+from soulkeep.repository.sqlite.refusals import is_for_want_of_room, translated
+
+BUSY_TIMEOUT_S = 10
+"""SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
+
+
+Row = tuple[Any, ...]
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Database:
+    """One SQLite connection with sqlite-vec, shared by the threads of this process.
+
+    A lock serialises the threads; several processes work on one file side by side through WAL. On a full
+    disk it only reads, until there is room again.
+    """
+
+    _is_open = _is_closed = False
+    _patience_ms = BUSY_TIMEOUT_S * 1000
+    only_reads = False
+    """Whether the disk was full when the file was opened."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`, making it and its folder if they are missing.
+
+        Raises:
+            NotAStoreError: The path holds something else, which is left untouched.
+            StoreNotWritableError: The file cannot be opened for writing.
+            StoreError: SQLite refuses for another reason.
+        """
+        self.path = path
+        self.generation = 0
+        self._lock = threading.RLock()
+        self._known: tuple[str | None, int] = (None, 0)
+        create_file(path)
+        recognise(path)
+        set_aside_foreign_log(path)
+        with translated(path):
+            self._open()
+
+    def _open(self) -> None:
+        try:
+            self._open_to_write()
+            self.only_reads = False
+        except apsw.Error as error:
+            if not is_for_want_of_room(error, self.path):
+                raise
+            self._connection, self.only_reads = open_to_read(self.path), True
+            load_vectors(self._connection)
+        self._is_open = True
+        self._files = OpenFiles(self.path)
+        self._main = MainFile(self.path, self._connection, self._known[0])
+
+    def _open_to_write(self) -> None:
+        with ExitStack() as on_failure:
+            self._connection = apsw.Connection(str(self.path))
+            on_failure.callback(self._connection.close)
+            self._configure()
+            on_failure.pop_all()
+
+    def note_identity(self) -> None:
+        """Note which store this is, so that only a copy of it can come in its place."""
+        with self._lock, translated(self.path):
+            self._known = store_identity(self._connection)
+            self._main.store_id = self._known[0]
+
+    def _ready(self, *, to_write: bool = False) -> apsw.Connection:
+        """Return the connection, opened anew where another file has come in the store's place.
+
+        Reading does without the log's name: what it held stays with the connection.
+
+        Raises:
+            StoreGoneError: There is no file; what is written would be lost with the one that is open.
+            StoreFullError: It is to be written, and the disk is still full.
+            StoreOverwrittenError: Something else was written into the file.
+            StoreError: What stands there is no copy of this store.
+        """
+        if self.only_reads and self._is_open and self._files.store_stands:
+            return self._ready_where_full(to_write=to_write)
+        if self._is_open and not self._connection.in_transaction and not self._stands(to_write=to_write):
+            self._follow(to_write=to_write)
+        if not self._is_open and not self._is_closed:
+            require_same_store(self.path, self._known)
+            self._open()
+            self.generation += 1
+        return self._connection
+
+    def _ready_where_full(self, *, to_write: bool) -> apsw.Connection:
+        """Return a connection that only reads, or one that writes where there is room again."""
+        if not self._connection.in_transaction and (to_write or self._files.were_written):
+            self._let_go()
+            recognise(self.path)
+            set_aside_foreign_log(self.path)
+            self._open()
+            self.generation += 1
+        if to_write and self.only_reads:
+            raise StoreFullError(self.path)
+        return self._connection
+
+    def _stands(self, *, to_write: bool) -> bool:
+        return self._main.is_untouched and (self._files.log_stands or not to_write)
+
+    def _follow(self, *, to_write: bool) -> None:
+        """Take note of a checkpoint, or let go of a file that is no longer the one that was open."""
+        if not self._files.store_stands:
+            self._leave(has_log=self._main.is_plausible)
+        elif self._files.has_other_log:
+            self._leave(has_log=True)
+        elif not self._main.holds_the_store():
+            self._leave(has_log=False)
+        elif to_write and not self._files.log_stands:
+            self._leave(has_log=True)
+
+    def _keep_up(self) -> None:
+        if not (self.only_reads or self._connection.in_transaction):
+            self._main.keep_up()
+
+    def _leave(self, *, has_log: bool) -> None:
+        """Let go of the file, once it has taken in its log; one that is not its own is kept aside."""
+        connection, files = self._connection, self._files
+        # Closing would remove the log at the path by its name, whosever that is by now.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        if not has_log:
+            files.set_log_aside()
+        elif not (files.store_stands and files.has_other_log):
+            with suppress(apsw.Error):
+                in_log, in_file = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if in_log == in_file and not files.store_stands:
+                    files.remove_log()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._is_open = False
+        self._connection.close()
+        self._main.close()
+
+    def _require_files(self) -> None:
+        """Refuse to commit what would be lost with a file that nobody can reach any more.
+
+        Raises:
+            StoreGoneError: The store or its log was moved or deleted a moment ago.
+            StoreOverwrittenError: Something else was written into the store a moment ago.
+        """
+        if not (self._files.store_stands and self._files.log_stands):
+            raise StoreGoneError(self.path)
+        self._main.require_plausible()
+
+    def _configure(self) -> None:
+        connection = self._connection
+        connection.set_busy_timeout(self._patience_ms)
+        load_vectors(connection)
+        self._use_wal()
+        for pragma in (
+            "synchronous = NORMAL",
+            "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
+            "foreign_keys = ON",
+            "cache_size = -16384",  # 16 MiB
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        if not connection.pragma("auto_vacuum"):
+            # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
+            connection.pragma("mmap_size", 2**31 - 2**16)
+        self._durable = False
+        connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
+
+    def _use_wal(self) -> None:
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while self._connection.pragma("journal_mode") != "wal":
+            try:
+                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
+                # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
+                self._connection.pragma("page_size", 16384)
+                self._connection.pragma("auto_vacuum", "INCREMENTAL")
+                self._connection.pragma("journal_mode", "wal")
+            except apsw.BusyError:
+                # SQLite does not wait here by itself when several processes make the file at once.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement and return its rows.
+
+        Raises:
+            StoreError: SQLite could not do it.
+            IdTooLargeError: A number among the parameters is one that no row can have.
+            InvalidInputError: A text among them is none that UTF-8 can hold.
+        """
+        with self._lock, translated(self.path):
+            try:
+                return list(self._ready().execute(sql, parameters))
+            except OverflowError as error:
+                raise IdTooLargeError from error
+            except UnicodeEncodeError as error:
+                raise InvalidInputError("text", HALF_A_PAIR) from error
+
+    def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
+        """Run one statement with each of `rows` and return what it returned for all of them.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, translated(self.path):
+            return list(self._ready().executemany(sql, rows))
+
+    @property
+    def last_row_id(self) -> int:
+        """The id of this connection's last INSERT."""
+        return self._connection.last_insert_rowid()
+
+    def write_count(self) -> tuple[int, ...]:
+        """Return what changes with each commit of others, each row changed here, each opening anew.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, translated(self.path):
+            connection = self._ready()
+            self._keep_up()
+            return self.generation, connection.pragma("data_version"), connection.total_changes()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is inside a transaction; waits for one of another thread to end."""
+        with self._lock:
+            return self._is_open and self._connection.in_transaction
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Do everything inside as one write: all of it, or nothing when an error leaves the block.
+
+        A durable commit is on the disk when the block ends; one that is not survives the end of the
+        process, but the last few may be lost with the power.
+
+        Raises:
+            StoreBusyError: Another process kept the write lock.
+            StoreFullError: The disk is full.
+            StoreGoneError: The store was moved or deleted.
+            StoreReplacedError: Another store stands in its place.
+            StoreOverwrittenError: Something else was written into the store.
+        """
+        with self._lock, translated(self.path):
+            self._ready(to_write=True)
+            if durable != self._durable:
+                self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            self._begin()
+            try:
+                yield
+                self._require_files()
+                self._connection.execute("COMMIT")
+                self._keep_up()
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _begin(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except apsw.BusyError:  # passed over for all that time: one more turn
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that is read inside be of one moment, however other processes write meanwhile."""
+        with self._lock, translated(self.path):
+            if self._ready().in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def without_waiting(self) -> Iterator[None]:
+        """Let a held write lock raise StoreBusyError at once inside the block."""
+        with self._lock, translated(self.path):
+            before, self._patience_ms = self._patience_ms, 0  # of one opened anew meanwhile too
+            try:
+                self._ready().set_busy_timeout(0)
+                yield
+            finally:
+                self._patience_ms = before
+                if self._is_open:
+                    self._connection.set_busy_timeout(self._patience_ms)
+
+    def empty_log(self) -> bool:
+        """Write the log back into the file and empty it; False while another process reads it.
+
+        Raises:
+            StoreError: SQLite could not do it.
+        """
+        with self._lock, translated(self.path):
+            try:
+                self._ready().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+            return True
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        with self._lock:
+            self._is_closed = True
+            if not self._is_open:
+                return
+            try:
+                with translated(self.path):
+                    if not self._stands(to_write=True):
+                        self._follow(to_write=True)
+            except StoreError:  # what is in the log may be all that is left
+                self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                if self._main.is_another_store:
+                    self._files.set_log_aside()
+            finally:
+                if self._is_open:
+                    self._let_go()

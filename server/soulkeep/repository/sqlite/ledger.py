@@ -1,0 +1,178 @@
+"""Who was connected, what was said, what it cost and what changed: sessions, messages, usage, audit."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from soulkeep.days import Days
+from soulkeep.models import Session, Usage
+from soulkeep.records import LogEntry, ModelUsage
+from soulkeep.repository.sqlite.connection import Database
+
+UNKNOWN_MODEL = "unknown"
+"""A client does not say which language model it runs."""
+
+THREAD_KEY = "thread:"
+"""With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
+its messages belong to."""
+
+MODEL_USED = "model.used"
+"""The event as which a usage record stands in the log."""
+
+_LOG = f"""
+SELECT * FROM (
+  SELECT timestamp, ifnull(source_app, '') AS agent, event, details FROM audit_log
+  WHERE timestamp >= :since AND ifnull(:agent, source_app) IS source_app
+  AND (:event IS NULL OR event = :event OR event LIKE :event || '.%') ORDER BY id DESC LIMIT :limit
+) UNION ALL SELECT * FROM (
+  SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_object('input_tokens', u.input_tokens,
+    'output_tokens', u.output_tokens, 'cost', u.cost, 'model', u.model)
+  FROM usage_records AS u JOIN sessions AS s ON s.id = u.session_id
+  WHERE u.timestamp >= :since AND ifnull(:agent, s.agent_id) = s.agent_id
+  AND (:event IS NULL OR :event IN ('model', '{MODEL_USED}')) ORDER BY u.id DESC LIMIT :limit
+) ORDER BY 1 DESC LIMIT :limit"""
+
+
+class Ledger:
+    """Rows of sessions, messages, usage_records and audit_log; writes go inside a transaction."""
+
+    def __init__(self, database: Database, days: Days) -> None:
+        self._database = database
+        self._days = days
+
+    def touch_session(self, session: Session, now: str) -> None:
+        """Record that a session is active, inserting it when it is new."""
+        self._database.execute(
+            "INSERT INTO sessions (id, session_key, agent_id, model, created_at, last_active_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (session_key) DO UPDATE SET last_active_at = excluded.last_active_at",
+            (session.id, session.key, session.agent_id, UNKNOWN_MODEL, session.created_at, now),
+        )
+
+    def add_message(
+        self, session_id: str, role: str, content: str, now: str, token_count: int | None = None
+    ) -> int:
+        """Insert a message of a session. Return its id."""
+        self._database.execute(
+            "INSERT INTO messages (session_id, role, content, created_at, token_count)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (session_id, role, content, now, token_count),
+        )
+        return self._database.last_row_id
+
+    def add_usage(self, session_id: str, usage: Usage, now: str) -> None:
+        """Insert one use of a model."""
+        self._database.execute(
+            "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens,"
+            " total_tokens, cost, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                session_id,
+                usage.model,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.input_tokens + usage.output_tokens,
+                usage.cost,
+                now,
+            ),
+        )
+
+    def usage_totals(self) -> Usage:
+        """Return the sums over all usage records, with the model `all`."""
+        rows = self._database.execute(
+            "SELECT 'all', ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0),"
+            " ifnull(sum(cost), 0.0) FROM usage_records"
+        )
+        return Usage(*rows[0])
+
+    def usage_by_model(self) -> list[ModelUsage]:
+        """Return the sums for each model, the most used first."""
+        rows = self._database.execute(
+            "SELECT model, count(*), sum(input_tokens), sum(output_tokens), sum(cost)"
+            " FROM usage_records GROUP BY model ORDER BY count(*) DESC, model"
+        )
+        return [ModelUsage(*row) for row in rows]
+
+    def last_event(self) -> int:
+        """Return the id of the last audited event; 0 where there is none."""
+        return int(self._database.execute("SELECT ifnull(max(id), 0) FROM audit_log")[0][0])
+
+    def events_after(self, event_id: int) -> set[str]:
+        """Return the names of the events that were audited after one."""
+        rows = self._database.execute("SELECT DISTINCT event FROM audit_log WHERE id > ?", (event_id,))
+        return {row[0] for row in rows}
+
+    def count_events(self, event: str, since: str) -> dict[str, int]:
+        """Return by day how often an event was audited since a timestamp."""
+        rows = self._database.execute(
+            "SELECT substr(timestamp, 1, 16) || 'Z', count(*) FROM audit_log"
+            " WHERE event = ? AND timestamp >= ? GROUP BY 1",
+            (event, since),
+        )
+        return self._days.sums(rows)
+
+    def erased_at(self, memory_id: int) -> str | None:
+        """Return when a memory was purged, if the log still knows."""
+        rows = self._database.execute(
+            "SELECT max(timestamp) FROM audit_log WHERE event = 'memory.purged'"
+            " AND EXISTS (SELECT 1 FROM json_each(details, '$.memory_ids') WHERE value = ?)",
+            (memory_id,),
+        )
+        return None if rows[0][0] is None else str(rows[0][0])
+
+    def list_log(self, limit: int, since: str, agent: str | None, event: str | None) -> list[LogEntry]:
+        """Return up to `limit` audited events and uses of models since a timestamp, newest first.
+
+        `event` is a whole name, or what stands before its dot.
+        """
+        values = {"limit": limit, "since": since, "agent": agent, "event": event}
+        rows = self._database.execute(_LOG, values)
+        return [LogEntry(at, who, what, _details(text)) for at, who, what, text in rows]
+
+    def drop_old(self, kept: int) -> None:
+        """Keep the latest `kept` uses of models, audited events and sessions; inside a transaction.
+
+        Of older uses the sums stay, as one record a model; of older sessions those that something else
+        belongs to, and the conversations of threads, whose messages may come back.
+        """
+        self._database.execute(
+            "DELETE FROM audit_log WHERE id <= (SELECT max(id) FROM audit_log) - ?", (kept,)
+        )
+        self._add_up_usage(kept)
+        self._database.execute(
+            "DELETE FROM sessions WHERE rowid <= (SELECT max(rowid) FROM sessions) - ?"
+            f" AND session_key NOT GLOB '{THREAD_KEY}*'"
+            " AND NOT EXISTS (SELECT 1 FROM messages WHERE session_id = sessions.id)"
+            " AND NOT EXISTS (SELECT 1 FROM usage_records WHERE session_id = sessions.id)",
+            (kept,),
+        )
+
+    def _add_up_usage(self, kept: int) -> None:
+        rows = self._database.execute("SELECT max(id) - ?, min(id) FROM usage_records", (kept,))
+        last, first = rows[0]
+        if first is None or first > last:
+            return
+        self._database.execute(
+            "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens, total_tokens,"
+            " cost, timestamp) SELECT min(session_id), model, sum(input_tokens), sum(output_tokens),"
+            " sum(total_tokens), sum(cost), max(timestamp) FROM usage_records"
+            " WHERE id <= ? GROUP BY model",
+            (last,),
+        )
+        self._database.execute("DELETE FROM usage_records WHERE id <= ?", (last,))
+
+    def add_audit(
+        self, event: str, source_app: str, details: Sequence[Mapping[str, Any]], now: str
+    ) -> None:
+        """Insert changes of one kind; `details` hold ids and sizes, never what the user wrote."""
+        self._database.execute_many(
+            "INSERT INTO audit_log (timestamp, event, source_app, details) VALUES (?, ?, ?, ?)",
+            ((now, event, source_app, json.dumps(detail)) for detail in details),
+        )
+
+
+def _details(text: str | None) -> Mapping[str, Any]:
+    try:
+        details = json.loads(text or "{}")
+    except ValueError:
+        details = text  # another program's row
+    return details if isinstance(details, dict) else {"details": details}

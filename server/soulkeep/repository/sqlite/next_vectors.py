@@ -1,0 +1,104 @@
+"""The vectors of the embedder that a store moves to, beside those that serve until all are there."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from soulkeep.models import Memory, Vector
+from soulkeep.repository.sqlite.connection import Database, Row
+from soulkeep.repository.sqlite.memories import MemoryTable
+from soulkeep.repository.sqlite.vectors import VectorTable, require_unit, widened
+
+_PAGE = 1_000
+
+
+class NextVectors:
+    """Rows of next_vectors: one set, of one embedder, which a fact in the store names."""
+
+    def __init__(self, database: Database, memories: MemoryTable, vectors: VectorTable) -> None:
+        self._database = database
+        self._memories = memories
+        self._vectors = vectors
+
+    def count(self, identity: str) -> int:
+        """Return how many memories have a vector of this embedder in the set."""
+        if self._made_by() != identity:
+            return 0
+        return int(self._database.execute("SELECT count(*) FROM next_vectors")[0][0])
+
+    def list_missing(self, identity: str, below: int, limit: int) -> list[Memory]:
+        """Return up to `limit` memories with ids `below` that have no vector of this embedder yet.
+
+        The newest come first: they are asked for most.
+        """
+        missing = "AND m.id NOT IN (SELECT memory_id FROM next_vectors)"
+        rows = self._database.execute(
+            f"SELECT m.id FROM memories AS m WHERE m.id < ?"
+            f" {missing if self._made_by() == identity else ''} ORDER BY m.id DESC LIMIT ?",
+            (below, limit),
+        )
+        return list(self._memories.list_by_ids([row[0] for row in rows]).values())
+
+    def add(self, vectors: Mapping[Memory, Vector], identity: str) -> None:
+        """Add vectors of memories that are still what was embedded; inside a transaction.
+
+        A set that another embedder began is deleted.
+
+        Raises:
+            DimensionMismatchError: An embedding is wider than the store.
+            EmbedderError: An embedding is not a unit vector.
+        """
+        for vector in vectors.values():
+            require_unit(vector.embedding)
+        if self._made_by() != identity:
+            self.discard()
+            self._database.execute(
+                "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('next_embedder', ?)",
+                (identity,),
+            )
+        now = self._memories.list_by_ids([memory.id for memory in vectors])
+        self._database.execute_many(
+            "INSERT OR REPLACE INTO next_vectors (memory_id, content_embedding) VALUES (?, ?)",
+            (
+                (memory.id, vector.embedding)
+                for memory, vector in vectors.items()
+                if now.get(memory.id) == memory
+            ),
+        )
+
+    def take_over(self, identity: str) -> None:
+        """Let the set serve in the place of all other vectors; inside a transaction.
+
+        A memory that was kept a moment ago, and is not in it, waits for its vector.
+        """
+        self._vectors.reset_vectors(identity)
+        self._database.execute(
+            "DELETE FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
+        )
+        for page in self._pages():
+            self._database.execute_many(
+                "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
+                ((memory_id, widened(embedding)) for memory_id, embedding in page),
+            )
+        self._database.execute(
+            "INSERT INTO pending_vectors (memory_id)"
+            " SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM next_vectors)"
+        )
+        self.discard()
+
+    def discard(self) -> None:
+        """Delete the set, whosever it is; inside a transaction."""
+        self._database.execute("DELETE FROM next_vectors")
+        self._database.execute("DELETE FROM store_facts WHERE name = 'next_embedder'")
+
+    def _pages(self) -> Iterator[Sequence[Row]]:
+        last = 0
+        while page := self._database.execute(
+            "SELECT memory_id, content_embedding FROM next_vectors WHERE memory_id > ?"
+            " ORDER BY memory_id LIMIT ?",
+            (last, _PAGE),
+        ):
+            yield page
+            last = page[-1][0]
+
+    def _made_by(self) -> str | None:
+        rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'next_embedder'")
+        return str(rows[0][0]) if rows else None

@@ -1,0 +1,333 @@
+"""The nearest memories by a scan of int8 codes in process memory, measured exactly in the store.
+
+`vec_memories` stays the only vectors on disk. A scan of it reads 6 KiB a row; this one reads a byte for
+each dimension, and only its best candidates are measured on the vectors themselves.
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from soulkeep.errors import StoreError
+from soulkeep.models import Embedding, MemoryFilter, QueryVector
+from soulkeep.progress import tell
+from soulkeep.repository.sqlite.connection import Database, Row
+from soulkeep.repository.sqlite.schema import OCCURRED_AT
+from soulkeep.repository.sqlite.vectors import DIMENSIONS, KEPT_CHANGES, VectorTable, padded
+
+if TYPE_CHECKING:
+    from soulkeep.repository.sqlite.codes import Array, Codes, Columns
+
+MAXIMUM_ROWS = 2_000_000
+"""Above, the codes would take more than about half a gigabyte of each process."""
+
+MAXIMUM_DIMENSIONS = 1_024
+"""How many of a vector's first dimensions are scanned; models with more put the telling ones first."""
+
+CODE_ERROR = 0.005
+"""By how much the cosine of codes may differ from that of their vectors.
+
+Rounding to steps of peak / 127 errs by a standard deviation of 0.0008 for 256 dimensions with peaks of
+0.25 on both sides: this is six of them.
+"""
+
+OVERSAMPLING = 8
+"""At most so many times the limit are measured, where that many are too close for the codes to order."""
+
+RELOAD_CHANGES = KEPT_CHANGES
+"""Where more vectors were deleted or replaced, all are loaded anew."""
+
+_PAGE = 1_000
+_METADATA_PAGE = 20_000
+_FILTERS = {"thread_id", "memory_type", "since", "until"}
+
+_METADATA = (
+    "m.id, m.thread_id, m.memory_type,"
+    f" ifnull(CAST(round(unixepoch({OCCURRED_AT}, 'subsec') * 1000) AS INTEGER), 0) AS moment"
+)
+_WITH_VECTOR = "CROSS JOIN vec_memories AS v ON v.memory_id = m.id"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _State:
+    """What shows that vectors were added, deleted or replaced, by whichever connection."""
+
+    embedder: str | None
+    last_id: int
+    last_change: int
+    generation: int = 0
+
+    @property
+    def named_dimensions(self) -> int:
+        """How many dimensions the vectors have; 0 if the embedder's identity does not say."""
+        parts = (self.embedder or "").rsplit(":", 2)
+        return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
+
+    @property
+    def dimensions(self) -> int:
+        """How many dimensions to scan."""
+        return min(self.named_dimensions, MAXIMUM_DIMENSIONS)
+
+
+class VectorScan:
+    """Finds the nearest memories; the threads of this process share it.
+
+    Call it outside transactions: it must not see what may be rolled back, and a thread that waits for
+    it must not hold the store.
+    """
+
+    def __init__(self, database: Database, table: VectorTable) -> None:
+        """Scan for `database`; `table` answers where scanning is impossible or no gain."""
+        self._database = database
+        self._table = table
+        self._lock = threading.Lock()
+        self._codes: Codes | None = None
+        self._parts: Sequence[int] = ()
+        self._seen = _State(None, 0, 0)
+
+    def load(self, parts: Sequence[int]) -> None:
+        """Make the codes, unless they are there; the first search would have to.
+
+        `parts` are the lengths of the vectors' parts that will be compared.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            self._parts = parts
+            self._fresh()
+
+    def release(self) -> None:
+        """Give back the memory of the codes; the next search makes them again."""
+        with self._lock:
+            self._codes = None
+
+    def nearest(
+        self, embedding: Embedding, allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return up to `limit` (at most 4096) pairs of id and cosine distance (0..2), nearest first.
+
+        Equals are in the order of their ids. Filters apply before the limit.
+
+        Raises:
+            StoreError: The store cannot be read.
+            EmbedderError: The embedding is not a unit vector.
+        """
+        vector = padded(embedding)
+        with self._lock:
+            codes = self._usable(allowed)
+            found = (
+                None
+                if codes is None
+                else codes.best(_scanned(vector, codes), allowed, limit * OVERSAMPLING)
+            )
+        if found is None:
+            return self._table.nearest(embedding, allowed, limit)
+        return self._measured(vector, self._contenders(found, limit), limit)
+
+    def compare(
+        self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosines (-1..1) of each part, by id, to about 0.003.
+
+        They are those of the nearest `depth` memories by each weighting, and of those in `also`: none
+        where the vectors are another embedder's by now.
+
+        Raises:
+            StoreError: The store cannot be read.
+            EmbedderError: The embedding is not a unit vector.
+        """
+        padded(query.embedding)
+        with self._lock:
+            codes = self._usable(allowed)
+            if codes is not None:
+                fits = self._seen.embedder == query.made_by
+                return codes.compare(query, allowed, depth, list(also)) if fits else {}
+        near = {i for i, _ in self._table.nearest(query.embedding, allowed, depth)}
+        return self._table.compare(query.embedding, query.parts, list(near.union(also)))
+
+    def _usable(self, allowed: MemoryFilter) -> "Codes | None":
+        codes = self._fresh()
+        return codes if _known(allowed) else None
+
+    def _contenders(self, found: Mapping[int, float], limit: int) -> list[int]:
+        """Return which of the memories, most alike first, may be among the nearest `limit`."""
+        if len(found) <= limit or self._seen.dimensions < self._seen.named_dimensions:
+            return list(found)
+        threshold = list(found.values())[limit - 1] - 2 * CODE_ERROR
+        return [memory_id for memory_id, cosine in found.items() if cosine >= threshold]
+
+    def _measured(self, vector: bytes, candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
+        rows = self._database.execute(
+            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector) AS distance"
+            # Without CROSS the planner may read the whole of vec_memories first.
+            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
+            " WHERE v.memory_id = wanted.value ORDER BY distance, v.memory_id LIMIT :limit",
+            # Neighbours on disk one after another.
+            {"vector": vector, "ids": json.dumps(sorted(candidates)), "limit": limit},
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def _fresh(self) -> "Codes | None":
+        """Return the codes as the store is now; None where the exact search has to serve."""
+        state = self._look()
+        known, self._codes = self._codes, None  # so that an error half way leaves nothing half done
+        if not self._worthwhile(state):
+            return None
+        if known is None or self._outdated(state):
+            known = self._loaded(state)
+        elif state != self._seen:
+            self._catch_up(known, state)
+        self._codes, self._seen = known, state
+        return known
+
+    def _look(self) -> _State:
+        # Read in one statement, thus from one moment: what comes later shows in the next look.
+        embedder, last_id, last_change = self._database.execute(
+            "SELECT (SELECT value FROM store_facts WHERE name = 'embedder'),"
+            " (SELECT max(rowid) FROM vec_memories_rowids), (SELECT max(seq) FROM memory_changes)"
+        )[0]
+        return _State(embedder, last_id or 0, last_change or 0, self._database.generation)
+
+    def _worthwhile(self, state: _State) -> bool:
+        if not state.last_id or not state.dimensions or _codes_class() is None:
+            return False
+        if state.last_id <= MAXIMUM_ROWS:
+            return True
+        rows = self._database.execute("SELECT count(*) FROM vec_memories_rowids")[0][0]
+        return int(rows) <= MAXIMUM_ROWS
+
+    def _outdated(self, state: _State) -> bool:
+        changes = state.last_change - self._seen.last_change
+        if state.generation != self._seen.generation:  # another file
+            return True
+        return state.embedder != self._seen.embedder or not 0 <= changes <= RELOAD_CHANGES
+
+    def _loaded(self, state: _State) -> "Codes | None":
+        made = _codes_class()
+        if made is None:
+            return None
+        parts = self._parts if sum(self._parts) == state.dimensions else [state.dimensions]
+        codes = made(parts)
+        try:
+            self._load_chunks(codes, state)
+        except (StoreError, ValueError):
+            # Another version of sqlite-vec may keep its vectors otherwise.
+            codes = made(parts)
+            self._append_between(codes, 0, state.last_id)
+        return codes
+
+    def _load_chunks(self, codes: "Codes", state: _State) -> None:
+        import numpy as np
+
+        memories = self._described_memories(codes, state.last_id)
+        codes.reserve(len(memories["ids"]))
+        for ids, vectors in self._chunks():
+            tell("Loading vectors")
+            places = np.searchsorted(memories["ids"], ids)
+            places[places == len(memories["ids"])] = 0
+            known = memories["ids"][places] == ids
+            described = {name: column[places[known]] for name, column in memories.items()}
+            codes.put(described, vectors[np.flatnonzero(known), : codes.dimensions])
+
+    def _described_memories(self, codes: "Codes", last_id: int) -> "Columns":
+        import numpy as np
+
+        pages, after = [codes.described([], [], [], [])], -1
+        while True:
+            # As four texts: a hundred thousand rows as Python tuples would take three times as long.
+            texts = self._database.execute(
+                "SELECT json_group_array(id), json_group_array(thread_id),"
+                " json_group_array(memory_type), json_group_array(moment) FROM"
+                f" (SELECT {_METADATA} FROM memories AS m WHERE m.id > ? AND m.id <= ?"
+                " ORDER BY m.id LIMIT ?)",
+                (after, last_id, _METADATA_PAGE),
+            )[0]
+            ids, threads, kinds, moments = map(json.loads, texts)
+            if not ids:
+                break
+            pages.append(codes.described(ids, threads, kinds, moments))
+            after = ids[-1]
+        described = {name: np.concatenate([page[name] for page in pages]) for name in pages[0]}
+        if not len(described["ids"]):
+            raise ValueError("no memories")
+        return described
+
+    def _chunks(self) -> "Iterator[tuple[Array, Array]]":
+        """Yield ids and vectors from the tables that vec_memories is made of, some 6 MB at a time."""
+        import numpy as np
+
+        after = -1
+        while rows := self._database.execute(
+            "SELECT c.chunk_id, c.size, c.validity, c.rowids, v.vectors FROM vec_memories_chunks AS c"
+            " CROSS JOIN vec_memories_vector_chunks00 AS v ON v.rowid = c.chunk_id"
+            " WHERE c.chunk_id > ? ORDER BY c.chunk_id LIMIT 1",
+            (after,),
+        ):
+            after, size, validity, ids, vectors = rows[0]
+            if (8 * len(validity), len(ids), len(vectors)) != (size, 8 * size, 4 * DIMENSIONS * size):
+                raise ValueError("chunks of another shape")
+            valid = np.unpackbits(np.frombuffer(validity, np.uint8), bitorder="little").astype(bool)
+            every = np.frombuffer(ids, "<i8")
+            # Vectors are left where they are: only the dimensions to scan are worth a copy.
+            yield np.where(valid, every, -1), _floats(vectors).reshape(size, DIMENSIONS)
+
+    def _catch_up(self, codes: "Codes", state: _State) -> None:
+        rows = self._database.execute(
+            "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?",
+            (self._seen.last_change, state.last_change),
+        )
+        if rows:
+            changed = [row[0] for row in rows]
+            codes.drop(changed)
+            replaced = self._database.execute(
+                f"SELECT {_METADATA}, v.content_embedding FROM json_each(?) AS wanted"
+                f" CROSS JOIN memories AS m ON m.id = wanted.value {_WITH_VECTOR} WHERE m.id <= ?",
+                (json.dumps(changed), self._seen.last_id),
+            )
+            _put(codes, replaced)
+        self._append_between(codes, self._seen.last_id, state.last_id)
+
+    def _append_between(self, codes: "Codes", after: int, last_id: int) -> None:
+        while rows := self._database.execute(
+            f"SELECT {_METADATA}, v.content_embedding FROM memories AS m {_WITH_VECTOR}"
+            " WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
+            (after, last_id, _PAGE),
+        ):
+            _put(codes, rows)
+            after = rows[-1][0]
+
+
+def _codes_class() -> "type[Codes] | None":
+    # Nothing as slow as numpy may be imported before the first protocol answer.
+    try:
+        from soulkeep.repository.sqlite.codes import Codes
+    except ImportError:
+        return None
+    return Codes
+
+
+def _put(codes: "Codes", rows: Sequence[Row]) -> None:
+    if rows:
+        vectors = _floats(b"".join(row[-1] for row in rows)).reshape(len(rows), -1)
+        codes.put(
+            codes.described(*zip(*(row[:-1] for row in rows), strict=True)),
+            vectors[:, : codes.dimensions],
+        )
+
+
+def _scanned(vector: bytes, codes: "Codes") -> "Array":
+    return _floats(vector)[: codes.dimensions]
+
+
+def _floats(vectors: bytes) -> "Array":
+    import numpy as np
+
+    return np.frombuffer(vectors, "<f4")
+
+
+def _known(allowed: MemoryFilter) -> bool:
+    fields = {field.name for field in dataclasses.fields(allowed)}
+    return all(getattr(allowed, name) is None for name in fields - _FILTERS)

@@ -1,0 +1,1 @@
+"""How memories are found: words, dates and ranking, as pure functions."""

@@ -1,0 +1,264 @@
+"""From what a pattern of `rules` found to the days that it means, or None where it is no date."""
+
+import re
+from datetime import date, datetime, timedelta
+from typing import NamedTuple
+
+from soulkeep.search.dates import periods
+from soulkeep.search.dates.names import (
+    BESIDE,
+    BESIDE_YEAR,
+    DAYS,
+    DECADES,
+    HALVES,
+    LAST,
+    MONTHS,
+    NUMBERS,
+    ORDINALS,
+    SEASONS,
+    SHIFTS,
+    UNITS,
+    WEEKDAYS,
+)
+from soulkeep.search.dates.spans import DateSpan, around, clipped, whole
+
+AGO = {
+    "day": (1, 0, 0),
+    "week": (7, 0, 3),
+    "fortnight": (14, 0, 3),
+    "month": (0, 1, 10),
+    "year": (0, 12, 0),
+    "decade": (0, 120, 0),
+}
+"""Of a unit its days, its months, and by how many days "three of them ago" may be off."""
+CLOCK = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
+
+# A string, so that `re` compiles and keeps it at first use: it would take milliseconds of the start.
+_FRENCH = r"^hier\W*$|\b(?:j|ai|as|je|tu|il|elle|nous|vous|qu|que|qui|quoi|est|le|la|les|soir)\b"
+
+
+class Now(NamedTuple):
+    """When a question is asked, by the user's clocks, and whether in the southern hemisphere."""
+
+    moment: datetime
+    southern: bool
+
+    @property
+    def today(self) -> date:
+        """The day on which it is asked."""
+        return self.moment.date()
+
+
+def numeric(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2023-03-31, 31.3.2023 or 31/03/2023."""
+    day, month = int(match["day"]), int(match["month"])
+    if match.start("day") < match.start("month") and match["mark"] != ".":
+        if day <= 12 and month <= 12 and day != month:
+            return None  # 03/04/2023: day and month, or month and day
+        day, month = max(day, month), min(day, month)
+    return around(date(int(match["year"]), month, day))
+
+
+def iso_range(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2026-07-25/26, 2026-07-25/08-02 or two whole dates."""
+    first = date(int(match["year"]), int(match["month"]), int(match["day"]))
+    year, month = int(match["year2"] or first.year), int(match["month2"] or first.month)
+    last = date(year, month, int(match["day2"]))
+    return DateSpan("range", first, last) if first <= last else None
+
+
+def numeric_days(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 25.-26.07.2026 or 25-26/07/2026."""
+    year, month = int(match["year"]), int(match["month"])
+    first, last = date(year, month, int(match["day"])), date(year, month, int(match["day2"]))
+    return DateSpan("range", first, last) if first < last else None
+
+
+def numeric_month(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2026-07 or 07/2026."""
+    number = int(match["month"])
+    return whole(int(match["year"]), number) if 1 <= number <= 12 else None
+
+
+def month_day(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 3 March or March 3rd, perhaps with a year."""
+    name, day, month = match["month"], int(match["day"]), MONTHS[match["month"]]
+    if match["year"]:
+        return around(date(int(match["year"]), month, day))
+    if match["dot"] and name in {"may", "march"}:
+        return None  # "3. May I ask"
+    return None if _may_be_verb(match) else latest(month, day, month, day, now.today)
+
+
+def days(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 25-26 July or July 25 to 26, perhaps with a year."""
+    month, first, last = MONTHS[match["month"]], int(match["day"]), int(match["day2"])
+    if first >= last or (_may_be_verb(match) and not match["year"]):
+        return None
+    if match["year"]:
+        year = int(match["year"])
+        return DateSpan("range", date(year, month, first), date(year, month, last))
+    return latest(month, first, month, last, now.today)
+
+
+def _may_be_verb(match: re.Match[str]) -> bool:
+    return match["month"] in {"may_", "march_", "mayo"} and not (match["on"] or match["of"])
+
+
+def latest(month: int, day: int, last_month: int, last_day: int, today: date) -> DateSpan | None:
+    """Return the latest such days that have begun; the last month may be one of the next year."""
+    for year in range(today.year, today.year - 9, -1):
+        first = clipped(year, month, day)
+        if first.day == day and first <= today:
+            last = clipped(year + (last_month < month), last_month, last_day)
+            return DateSpan("range" if last > first else "day", first, last, year_stated=False)
+    return None
+
+
+def months(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read March to May, perhaps with a year, which is that of the last month."""
+    names = match["month"], match["month2"]
+    if any(name.endswith("_") for name in names):
+        return None
+    first, last = (MONTHS[name] for name in names)
+    if match["year"]:
+        year = int(match["year"])
+        return DateSpan("range", date(year - (last < first), first, 1), clipped(year, last, 31))
+    return latest(first, 1, last, 31, now.today)
+
+
+def ago(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read three weeks ago, or the last three weeks."""
+    word, unit, today = match["amount"], UNITS[match["unit"]], now.today
+    amount = NUMBERS.get(word) or int(word)
+    if unit in CLOCK:
+        first = (now.moment - CLOCK[unit] * amount).date()
+        return DateSpan("range", first, today) if match.groupdict().get("shift") else around(first)
+    days, months, margin = AGO[unit]
+    then = clipped(today.year, today.month - months * amount, today.day) - timedelta(days * amount)
+    if shift := match.groupdict().get("shift"):
+        return DateSpan("range", then, today) if SHIFTS[shift] < 0 else None
+    if unit == "decade":
+        return DateSpan("range", date(then.year - 2, 1, 1), date(then.year + 2, 12, 31))
+    return whole(then.year) if unit == "year" else around(then, margin)
+
+
+def near_today(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read yesterday and its neighbours."""
+    if match["day"] == "hier" and not re.search(_FRENCH, match.string):
+        return None  # German: here
+    return around(now.today + timedelta(DAYS.get(match["day"], 1)))
+
+
+def ordinal(name: str) -> int:
+    """Read first, 1st, 1. or erste as 1, and last as -1."""
+    return -1 if name in LAST else ORDINALS.get(name) or int(re.findall("[0-9]+", name)[0])
+
+
+def part_of_year(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read Q3, the last quarter of 2025, H1 2025."""
+    unit, year = match["unit"] or match["sign"], match["year"] or match["year2"]
+    count = 2 if unit in {"h", *HALVES} else 4
+    number = ordinal(match["nth"] or match["number"])
+    if number < 0:
+        number = count if year or match["shift"] else 0
+    is_vague = unit in {"h", "half"} and not (year or match["shift"])  # the second half of a match
+    if is_vague or not 1 <= number <= count:
+        return None
+    if year or match["shift"]:
+        stated = int(year) if year else now.today.year + SHIFTS[match["shift"]]
+        return periods.quarter(number, stated, count=count)
+    begun = periods.quarter(number, now.today.year, count=count, year_stated=False)
+    return begun if begun.first <= now.today else begun.moved(-1)
+
+
+def season(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read last summer, this winter, spring 2024, in autumn."""
+    number, shift = SEASONS[match["season"]], SHIFTS.get(match["shift"] or match["after"] or "")
+    if match["year"]:
+        return periods.season(number, int(match["year"]), southern=now.southern)
+    years = range(now.today.year - 4, now.today.year + 4)
+    known = [periods.season(number, year, southern=now.southern) for year in years]
+    past = [span for span in known if span.last < now.today]
+    if shift is None:
+        begun = [span for span in known if span.first <= now.today][-1]
+        return DateSpan("range", begun.first, begun.last, year_stated=False) if match["before"] else None
+    if shift == 0:
+        # In November this winter is the coming one, and in March the last.
+        return min(known, key=lambda span: max(span.first - now.today, now.today - span.last))
+    return past[shift] if shift < 0 else [span for span in known if span.first > now.today][shift - 1]
+
+
+def decade(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read the 90s, the nineties, 1990s, 90er."""
+    groups, said = match.groupdict(), match["decade"]
+    is_sure = any(groups.get(name) for name in ("the", "quote", "before"))
+    digits = re.search("([0-9])0", said.removeprefix(match["century"] or ""))
+    if digits is None:
+        word = said.removesuffix("jahren").removesuffix("jahre").removesuffix("n")
+        return periods.decade(DECADES[word], None, now.today) if is_sure else None
+    if not (match["century"] or is_sure or "er" in said):
+        return None  # 30s are half a minute
+    century = int(match["century"]) if match["century"] else None
+    return periods.decade(int(digits[1]), century, now.today)
+
+
+def years(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2020-2022."""
+    first, last = int(match["year"]), int(match["year2"])
+    return DateSpan("range", date(first, 1, 1), date(last, 12, 31)) if first < last else None
+
+
+def shifted(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read last week, this Friday, the month before last."""
+    groups, word = match.groupdict(), match["target"]
+    shift = SHIFTS[groups["shift"]] if groups.get("shift") else None
+    if groups.get("habit"):
+        return None
+    if word in WEEKDAYS:
+        return around(now.today + timedelta(_days_to(WEEKDAYS[word], shift, now.today)))
+    return _shifted_unit(UNITS[word], shift or 0, now.today)
+
+
+def _days_to(weekday: int, shift: int | None, today: date) -> int:
+    ahead = (weekday - today.weekday()) % 7
+    if shift is None:
+        return (ahead - 7) % -7
+    if shift == 0:
+        return weekday - today.weekday()
+    return ahead + 7 * shift if shift < 0 else (ahead or 7) + 7 * (shift - 1)
+
+
+def _shifted_unit(unit: str, shift: int, today: date) -> DateSpan | None:
+    monday = today + timedelta(7 * shift - today.weekday())
+    if unit in {"week", "weekend"}:
+        return DateSpan("range", monday + timedelta(5 * (unit == "weekend")), monday + timedelta(6))
+    if unit == "fortnight":
+        return DateSpan("range", today - timedelta(14), today) if shift < 0 else None
+    if unit == "quarter":
+        return periods.quarter((today.month - 1) // 3 + 1 + shift, today.year)
+    if unit == "month":
+        then = clipped(today.year, today.month + shift, 1)
+        return whole(then.year, then.month)
+    if unit == "year":
+        return whole(today.year + shift)
+    return around(today + timedelta(shift)) if unit == "part" and shift <= 0 else None
+
+
+def month(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read in May, last May, May 2023."""
+    name, number = match["month"], MONTHS[match["month"]]
+    if match["year"]:
+        return whole(int(match["year"]), number)
+    beside = {match["before"], match["shift"]}
+    if name in BESIDE and beside.isdisjoint(BESIDE[name]):
+        return None
+    shift = next((SHIFTS[word] for word in (match["shift"], match["before"]) if word in SHIFTS), None)
+    is_ahead = number > now.today.month
+    years = {None: -is_ahead, -2: -is_ahead - 1, -1: -is_ahead, 0: 0, 1: not is_ahead, 2: 2 - is_ahead}
+    return whole(now.today.year + years[shift], number, year_stated=shift is not None)
+
+
+def year(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read in 2022."""
+    return whole(int(match["year"])) if match["before"] in BESIDE_YEAR else None
