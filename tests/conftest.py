@@ -26,7 +26,7 @@ from mcp.types import ElicitRequestParams, ElicitResult
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
 from soulkeep.service.home import Home
-from wire import COMMAND, OFFLINE, STARTUP
+from wire import COMMAND, OFFLINE, STARTUP, USER_CACHE
 
 Run = Callable[..., tuple[int, str, str]]
 """Runs the command line in this process; returns its exit code, stdout and stderr."""
@@ -38,6 +38,10 @@ gc.set_threshold(100_000, 50, 100)
 # For this process and for those that inherit its environment.
 runpy.run_path(str(STARTUP / "sitecustomize.py"))
 os.environ.update(OFFLINE)
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    # Compiled once elsewhere, rather than by each of more than a hundred processes.
+    os.environ["PYTHONPYCACHEPREFIX"] = str(USER_CACHE / "bytecode")
+    sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 # The suite runs a process on each core; numpy reads this as it is imported.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 

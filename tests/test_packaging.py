@@ -66,7 +66,7 @@ def test_a_wheel_seeds_the_documents_that_it_carries(wheel: Path, tmp_path: Path
         f"soulkeep.app.open_home({str(home)!r}).close()"
     )
 
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path)
+    subprocess.run([sys.executable, "-B", "-c", code], check=True, timeout=60, cwd=tmp_path)
 
     for name in DOCUMENTS:
         assert (home / name).read_bytes() == (ROOT / "memory_files" / name).read_bytes()

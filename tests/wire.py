@@ -21,9 +21,10 @@ from soulkeep.service.home import Home
 
 COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
 STARTUP = Path(__file__).parent / "startup"
+USER_CACHE = Path(__file__).parent.parent / ".pytest_cache" / "user"
 OFFLINE = {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(STARTUP), os.environ.get("PYTHONPATH")])),
-    "XDG_CACHE_HOME": str(Path(__file__).parent.parent / ".pytest_cache" / "user"),
+    "XDG_CACHE_HOME": str(USER_CACHE),
 }
 """The environment in which a Python that a test starts has no network and none of the user's cache."""
 
