@@ -39,6 +39,7 @@ from soulkeep.service.backup_folders import surplus, verify_files, write_manifes
 from soulkeep.service.home import Home
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+KILLS = pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.campaign)])
 
 
 def _keep(home: Home, *texts: str) -> list[int]:
@@ -586,11 +587,12 @@ while True:
 
 
 @needs_kill
-def test_kill_9_during_a_backup_leaves_none_that_is_half(tmp_path: Path) -> None:
+@KILLS
+def test_kill_9_during_a_backup_leaves_none_that_is_half(kills: int, tmp_path: Path) -> None:
     home = open_home(tmp_path / "home", embedder="none")
     _keep(home, *(f"Memory {number} " + "maple " * 500 for number in range(300)))
     chance = random.Random(3)  # noqa: S311 - repeatable
-    for _ in range(6):
+    for _ in range(kills):
         process = _start(BACKING_UP, home.path)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
@@ -623,7 +625,8 @@ for number in range(1000):
 
 
 @needs_kill
-def test_kill_9_during_a_restore_leaves_one_store_or_the_other(tmp_path: Path) -> None:
+@KILLS
+def test_kill_9_during_a_restore_leaves_one_store_or_the_other(kills: int, tmp_path: Path) -> None:
     home = open_home(tmp_path / "home", embedder="none")
     _keep(home, *(f"few {number}" for number in range(10)))
     few = home.backups.make("few", on_demand=True)
@@ -631,7 +634,7 @@ def test_kill_9_during_a_restore_leaves_one_store_or_the_other(tmp_path: Path) -
     many = home.backups.make("many", on_demand=True)
     home.close()
     chance = random.Random(4)  # noqa: S311 - repeatable
-    for _ in range(6):
+    for _ in range(kills):
         process = _start(RESTORING, home.path, few.id, many.id)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"

@@ -179,7 +179,7 @@ def test_a_long_memory_is_embedded_by_itself(frozen: Path, make_home: MakeHome) 
 def test_calls_of_other_threads_meet_no_half_of_it(frozen: Path, make_home: MakeHome) -> None:
     home = make_home()
     later(home)
-    home.memories.remember([NewMemory(f"Parcel {n} is in shed {n % 7}.") for n in range(300)])
+    home.memories.remember([NewMemory(f"Parcel {n} is in shed {n % 7}.") for n in range(100)])
     question, ended = "What must the children not have at dinner?", threading.Event()
     (first, *_) = ids_of(home.memories.recall(question))
 

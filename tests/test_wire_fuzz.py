@@ -127,7 +127,7 @@ def in_order(*opening: dict[str, Any]) -> list[str]:
     return [json.dumps(message) for message in opening]
 
 
-@pytest.mark.parametrize("examples", [40, pytest.param(2_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("examples", [20, pytest.param(2_000, marks=pytest.mark.campaign)])
 @pytest.mark.parametrize("era", ["handshake", "modern", "neither"])
 def test_no_message_ends_the_server_or_keeps_the_next_from_its_answer(
     era: str, examples: int, kept: Home
