@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from soulkeep.errors import SoulkeepError
 from soulkeep.models import Memory, NewMemory
-from soulkeep.search.about_user import asks_about_user, user_fit
-from soulkeep.search.named_ids import named_ids
+from soulkeep.search.questions import asks_about_user, named_ids, user_fit
 from soulkeep.service.home import Home
 
 QUESTIONS = {

@@ -30,9 +30,8 @@ from soulkeep.errors import (
     StoreBusyError,
     StoreCorruptError,
 )
-from soulkeep.models import NewMemory, Options
+from soulkeep.models import Backup, NewMemory, Options
 from soulkeep.progress import told_to
-from soulkeep.records import Backup
 from soulkeep.repository.sqlite import schema
 from soulkeep.repository.sqlite.connection import Database
 from soulkeep.service.backup_folders import surplus, verify_files, write_manifest

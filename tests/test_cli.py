@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Run
 from soulkeep.app import open_home
-from soulkeep.cli.demo import MEMORIES, QUESTIONS
+from soulkeep.cli.connect import MEMORIES, QUESTIONS
 from soulkeep.models import NewMemory
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Run
 from soulkeep.app import open_home
-from soulkeep.cli import demo
+from soulkeep.cli import connect
 from soulkeep.cli import soulkeep as command
 
 FENCE = ("do not follow", "instructions", "max_tokens", "soulkeep://")
@@ -303,8 +303,10 @@ def test_what_a_script_may_read_is_in_the_help(run: Run) -> None:
 
 
 def _played(*places: int | None) -> Callable[..., Any]:
-    async def play(home: Path) -> tuple[list[demo._Answer], str]:
-        return [demo._Answer("Who?", "The right one." if p else None, p, 1.0) for p in places], "hybrid"
+    async def play(home: Path) -> tuple[list[connect._Answer], str]:
+        return [
+            connect._Answer("Who?", "The right one." if p else None, p, 1.0) for p in places
+        ], "hybrid"
 
     return play
 
@@ -322,7 +324,7 @@ def _played(*places: int | None) -> Callable[..., Any]:
 def test_the_demo_shows_no_wrong_memory_as_an_answer_and_fails_where_one_is_missed(
     run: Run, monkeypatch: pytest.MonkeyPatch, places: tuple[int | None, ...], code: int, said: str
 ) -> None:
-    monkeypatch.setattr(demo, "_play", _played(*places))
+    monkeypatch.setattr(connect, "_play", _played(*places))
 
     ended, out, err = run("demo")
 
@@ -336,7 +338,7 @@ def test_the_demo_shows_no_wrong_memory_as_an_answer_and_fails_where_one_is_miss
 def test_a_demo_without_a_server_fails_in_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, server: str
 ) -> None:
-    monkeypatch.setattr(demo, "client_command", lambda _: [server, "serve"])
+    monkeypatch.setattr(connect, "client_command", lambda _: [server, "serve"])
 
     code, out, err = run("demo")
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Run
 from soulkeep.app import open_home
-from soulkeep.cli.tables import print_table
+from soulkeep.cli.terminal import print_table
 from wire import COMMAND
 
 

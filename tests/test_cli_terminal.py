@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Run
 from soulkeep.cli import soulkeep as command
-from soulkeep.cli.tables import print_facts, print_table
+from soulkeep.cli.terminal import print_facts, print_table
 from wire import COMMAND
 
 if sys.platform == "win32":

@@ -544,7 +544,7 @@ def test_what_begins_with_a_mark_but_heads_nothing_stays_an_entry(home: Home, te
 
 
 def test_a_title_of_nothing_but_marks_is_still_a_title() -> None:
-    from soulkeep.documents.markers import plain_title
+    from soulkeep.documents.blocks import plain_title
 
     assert [plain_title(title) for title in ("\U0001f3af", ":", "**", "C++", "Q&A", "Café", "_")] == [
         "\U0001f3af",

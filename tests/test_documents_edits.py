@@ -10,7 +10,7 @@ import pytest
 
 from conftest import TickingClock
 from soulkeep.documents import Documents
-from soulkeep.documents.history import MAX_VERSIONS
+from soulkeep.documents.files import MAX_VERSIONS
 from soulkeep.documents.markdown import add_entry, remove_entry
 from soulkeep.errors import (
     DocumentChangedError,

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.documents.blocks import split_lines
-from soulkeep.documents.daily import list_daily_entries, log_addition, log_title
 from soulkeep.documents.markdown import (
     add_entry,
     as_item,
     date_footer,
+    list_daily_entries,
     list_entries,
     list_sections,
+    log_addition,
+    log_title,
     remove_entry,
     replace_entry,
 )

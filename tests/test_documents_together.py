@@ -17,8 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from conftest import TickingClock
 from soulkeep.documents import Documents
-from soulkeep.documents.daily import list_daily_entries
-from soulkeep.documents.markdown import add_entry, list_entries, remove_entry
+from soulkeep.documents.markdown import add_entry, list_daily_entries, list_entries, remove_entry
 from soulkeep.errors import DocumentError, SectionNotFoundError
 
 long = pytest.mark.campaign

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.labels import in_one_form, without_hidden
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
+from soulkeep.wording import in_one_form, without_hidden
 
 HIDDEN = [
     "\u200b",

@@ -21,9 +21,9 @@ from mcp.types import (
 
 from conftest import asking
 from soulkeep.models import GlobalPrompt, NewMemory
-from soulkeep.placeholders import fill_placeholders, list_placeholders
 from soulkeep.service.home import Home
 from soulkeep.service.offers import RESERVED_NAMES, offer_prompts
+from soulkeep.wording import fill_placeholders, list_placeholders
 
 
 async def offered(client: Client) -> dict[str, Prompt]:

@@ -14,10 +14,10 @@ from conftest import TickingClock
 from soulkeep.app import open_home
 from soulkeep.cli.terminal import printable
 from soulkeep.errors import InvalidInputError, excerpt
-from soulkeep.labels import without_hidden
 from soulkeep.mcp_server.transport import RefusedError, parse_line
 from soulkeep.models import MEMORY_TYPES, NewMemory
 from soulkeep.service.home import Home
+from soulkeep.wording import without_hidden
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=200)
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.models import Match, Memory
+from soulkeep.search.questions import MAX_TERMS, inverse_document_frequency, query_terms, text_words
 from soulkeep.search.ranking import FITS, Candidates, Question, exact_strengths, rank
-from soulkeep.search.terms import MAX_TERMS, inverse_document_frequency, query_terms, text_words
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from soulkeep.mcp_server.answers import command
-from soulkeep.shells import command_line
+from soulkeep.wording import command_line
 
 
 @pytest.mark.parametrize(

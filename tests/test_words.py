@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.models import NewMemory
-from soulkeep.search.identifiers import is_exact
-from soulkeep.search.terms import query_terms
-from soulkeep.search.words import TEXT_RULES, fold, same_text, same_title, split_query, split_words
+from soulkeep.search.questions import query_terms
+from soulkeep.search.words import (
+    TEXT_RULES,
+    fold,
+    is_exact,
+    same_text,
+    same_title,
+    split_query,
+    split_words,
+)
 from soulkeep.service.home import Home
 
 PIECES = st.sampled_from(

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from soulkeep import __version__
-from soulkeep.cli.commands import LazyGroup
-from soulkeep.cli.options import current_settings, home_option
+from soulkeep.cli.commands import LazyGroup, current_settings, home_option
 from soulkeep.cli.terminal import is_plain, say
 
 LAST_STREAM = 2
@@ -19,33 +18,33 @@ LAST_STREAM = 2
 _MODULES = {
     "Connect an agent": {
         "serve": "",
-        "demo": "soulkeep.cli.demo",
-        "context": "soulkeep.cli.context",
+        "demo": "soulkeep.cli.connect",
+        "context": "soulkeep.cli.connect",
     },
     "Memories": {
         "remember": "soulkeep.cli.memories",
         "recall": "soulkeep.cli.memories",
-        "memories": "soulkeep.cli.lifecycle",
+        "memories": "soulkeep.cli.memories",
         "trash": "soulkeep.cli.changes",
         "changes": "soulkeep.cli.changes",
         "undo": "soulkeep.cli.changes",
-        "purge": "soulkeep.cli.purge",
+        "purge": "soulkeep.cli.changes",
     },
     "Documents, prompts and threads": {
         "documents": "soulkeep.cli.documents",
-        "prompts": "soulkeep.cli.prompts",
+        "prompts": "soulkeep.cli.documents",
         "threads": "soulkeep.cli.threads",
     },
     "Upkeep": {
-        "doctor": "soulkeep.cli.doctor",
-        "backup": "soulkeep.cli.backups",
-        "backups": "soulkeep.cli.backups",
-        "restore": "soulkeep.cli.backups",
-        "log": "soulkeep.cli.log",
-        "stats": "soulkeep.cli.log",
-        "reindex": "soulkeep.cli.doctor",
-        "compact": "soulkeep.cli.doctor",
-        "completion": "soulkeep.cli.completion",
+        "doctor": "soulkeep.cli.upkeep",
+        "backup": "soulkeep.cli.upkeep",
+        "backups": "soulkeep.cli.upkeep",
+        "restore": "soulkeep.cli.upkeep",
+        "log": "soulkeep.cli.upkeep",
+        "stats": "soulkeep.cli.upkeep",
+        "reindex": "soulkeep.cli.upkeep",
+        "compact": "soulkeep.cli.upkeep",
+        "completion": "soulkeep.cli.upkeep",
     },
 }
 

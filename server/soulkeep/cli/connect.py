@@ -1,15 +1,31 @@
-"""How a client is told to start soulkeep, and what a person who starts it at a terminal reads."""
+"""Connecting an agent: what to paste into its client, what its model is told, and a demonstration."""
 
 import json
+import os
 import sys
+import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import click
 
-from soulkeep.cli.tables import print_facts
-from soulkeep.cli.terminal import say
+from soulkeep.cli.commands import (
+    Command,
+    Refused,
+    current_settings,
+    home_option,
+    home_to_read,
+    json_option,
+)
+from soulkeep.cli.terminal import print_facts, report, say
 from soulkeep.settings import Settings
-from soulkeep.shells import command_line
+from soulkeep.wording import command_line, counted
+
+if TYPE_CHECKING:
+    from mcp import Client
 
 _FOR = (
     "soulkeep is a long-term memory for AI agents. Your agent's program (Claude Desktop, Claude Code,"
@@ -55,3 +71,175 @@ def print_welcome(settings: Settings) -> None:
     say("Claude Code takes a command instead:\n")
     click.echo(f"  claude mcp add --scope user soulkeep -- {command}\n")
     print_facts("By hand you can try it and look after what it keeps:", _BY_HAND)
+
+
+@click.command(cls=Command)
+@click.option("--thread", "thread_id", help="The thread that is continued.")
+@click.option("--query", help="What the conversation will be about.")
+@click.option("--max-tokens", type=int, help="How long it may be; unset, SOULKEEP_CONTEXT_TOKENS.")
+@json_option
+@home_option
+def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
+    """Print what agents get at the start of a conversation, for hooks and scripts."""
+    from soulkeep.mcp_server.answers.notes import ContextAnswer
+
+    with home_to_read() as home:
+        found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)
+    view = ContextAnswer.of(found)
+    report(as_json, view.as_data() | {"text": view.as_text()}, view.as_text())
+
+
+GLOBAL, KITCHEN, TRIP = "global", "Kitchen renovation", "Birthday trip to Lisbon"
+
+MEMORIES = (
+    (KITCHEN, "decision", "The oven will be electric, because gas lines are forbidden in our building."),
+    (KITCHEN, "decision", "Marble worktops stain, so the counters will be oak."),
+    (KITCHEN, "fact", "Carlos the plumber starts on the third of March."),
+    (KITCHEN, "fact", "Tiles cost 2,400 euros including delivery."),
+    (KITCHEN, "preference", "The cabinets should be painted dark green."),
+    (KITCHEN, "summary", "Week one: the old floor is out and all sockets are moved."),
+    (KITCHEN, "fact", "The refrigerator must be at least 70 cm wide."),
+    (TRIP, "fact", "We fly to Lisbon on the ninth of May and come back a week later."),
+    (TRIP, "fact", "The apartment near the river sleeps six."),
+    (TRIP, "fact", "Grandma cannot climb stairs, so every restaurant has to be at street level."),
+    (TRIP, "decision", "Museums on weekdays only, the queues are shorter."),
+    (TRIP, "fact", "Anna is bringing her violin for the birthday evening."),
+    (TRIP, "decision", "Renting a car was rejected; trains and trams are enough."),
+    (GLOBAL, "fact", "The user is allergic to peanuts."),
+    (GLOBAL, "fact", "The user's daughter Lena plays football on Saturdays."),
+    (GLOBAL, "fact", "Their dog, a beagle called Biscuit, is afraid of thunder."),
+    (GLOBAL, "fact", "The user works as a nurse on night shifts."),
+    (GLOBAL, "preference", "Prefers short answers with bullet points."),
+    (GLOBAL, "preference", "Never schedule meetings before ten in the morning."),
+    (GLOBAL, "preference", "Python code is formatted with four spaces, never tabs."),
+    (GLOBAL, "fact", "The backup disk is encrypted and kept at the office."),
+    (GLOBAL, "fact", "The family speaks German at home."),
+    (GLOBAL, "fact", "Salary arrives on the last working day of each month."),
+    (GLOBAL, "fact", "Learning the piano again after twenty years."),
+)
+"""Thread, type and content of each memory."""
+
+QUESTIONS = (
+    (GLOBAL, "Which pet lives with us, and what scares it?", "beagle"),
+    (GLOBAL, "Which food could make me sick?", "peanuts"),
+    (GLOBAL, "When do I get paid?", "Salary"),
+    (GLOBAL, "What is my job?", "nurse"),
+    (GLOBAL, "Indentation style for source files", "four spaces"),
+    (KITCHEN, "Fridge size", "refrigerator"),
+    (KITCHEN, "Price, ceramic wall covering", "Tiles"),
+    (KITCHEN, "Kitchen surface material", "Marble"),
+    (TRIP, "What instrument at this music party?", "violin"),
+    (TRIP, "Public transport instead of driving", "trains"),
+)
+"""Where it is asked, the question, and a word of the memory that answers it.
+
+No question shares a word with its answer.
+"""
+
+
+_PLACES = {1: "first", 2: "second", 3: "third"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was recalled for a question; `place` is where in it the right memory stands, from 1."""
+
+    question: str
+    content: str | None
+    place: int | None
+    milliseconds: float
+
+
+@click.command(cls=Command)
+def demo() -> None:
+    """Watch memories being kept and brought back by meaning, in a temporary folder."""
+    current_settings()  # what is wrong in them is said here, not by the server
+    answers, mode = _played()
+    for answer in answers:
+        say(f"  ? {answer.question}", bold=True)
+        say(f"    {_told(answer)}")
+    first = sum(answer.place == 1 for answer in answers)
+    middle = sorted(answer.milliseconds for answer in answers)[len(answers) // 2]
+    say(f"\n{first} of {len(answers)} answers came first; median {middle:.1f} ms, {mode} search.")
+    if mode == "lexical":
+        say(
+            "Without an embedder a memory is found by its words alone, so each was asked for by one of"
+            " them; `soulkeep doctor` says which embedder is in use."
+        )
+    say("\nNothing was kept and nothing left this machine. To use soulkeep, add this to your client:")
+    click.echo(client_block())
+    if missed := sum(answer.place is None for answer in answers):
+        raise Refused(f"{counted(missed, 'answer')} not found.")
+
+
+def _played() -> tuple[list[_Answer], str]:
+    """Play the demo in a temporary folder.
+
+    Raises:
+        Refused: The server cannot be started, or does not do what it is asked.
+    """
+    from mcp import MCPError
+
+    problem: BaseException | None = None
+    try:
+        with tempfile.TemporaryDirectory(prefix="soulkeep-demo-") as folder:
+            return anyio.run(_play, Path(folder))
+    except* (OSError, MCPError, Refused) as group:
+        problem = group
+        while isinstance(problem, BaseExceptionGroup):
+            problem = problem.exceptions[0]
+    raise Refused(f"the demo failed: {problem}")
+
+
+def _told(answer: _Answer) -> str:
+    taken = f"{answer.milliseconds:.1f} ms"
+    if answer.place is None:
+        return f"not found ({taken})"
+    return f"{answer.content}  (came {_PLACES.get(answer.place, f'at place {answer.place}')}, {taken})"
+
+
+async def _play(home: Path) -> tuple[list[_Answer], str]:
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    command, *arguments = client_command(home)
+    # The SDK hands on only some of the environment.
+    chosen = {name: value for name, value in os.environ.items() if name.startswith("SOULKEEP_")}
+    server = StdioServerParameters(command=command, args=arguments, env=chosen)
+    started = time.perf_counter()
+    async with Client(stdio_client(server)) as client:
+        say(f"A server started over stdio in {time.perf_counter() - started:.2f} s.")
+        threads = {GLOBAL: ""}
+        for title in (KITCHEN, TRIP):
+            threads[title] = (await _call(client, "create_thread", title=title))["id"]
+        kept = [
+            {"content": content, "memory_type": memory_type, "thread_id": threads[title]}
+            for title, memory_type, content in MEMORIES
+        ]
+        stored = (await _call(client, "remember", memories=kept))["stored"]
+        # The first search loads the embedder, which is once per process and not what is timed here.
+        mode = (await _call(client, "recall", query="warm up"))["mode"]
+        by_words = mode == "lexical"
+        how = "by one of their words" if by_words else "in other words"
+        say(f"{stored} memories kept, in two threads and globally. Asked for {how}:\n")
+        return [
+            await _ask(client, threads[title], word if by_words else question, word)
+            for title, question, word in QUESTIONS
+        ], mode
+
+
+async def _ask(client: "Client", thread_id: str, question: str, word: str) -> _Answer:
+    started = time.perf_counter()
+    found = await _call(client, "recall", query=question, thread_id=thread_id)
+    elapsed = (time.perf_counter() - started) * 1000
+    contents = [match["content"] for match in found["matches"]]
+    place = next((i for i, content in enumerate(contents, start=1) if word in content), None)
+    return _Answer(question, contents[place - 1] if place else None, place, elapsed)
+
+
+async def _call(client: "Client", tool: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool(tool, arguments)
+    if result.is_error or result.structured_content is None:
+        said = " ".join(getattr(part, "text", "") for part in result.content)
+        raise Refused(f"{tool} answered: {said}")
+    structured: dict[str, Any] = result.structured_content
+    return structured

@@ -1,13 +1,16 @@
-"""`soulkeep remember` and `soulkeep recall`: the tools by hand."""
+"""`soulkeep remember`, `recall` and `memories`: what is kept, found, looked at and changed."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from soulkeep.cli.commands import Command
-from soulkeep.cli.options import (
+from soulkeep.cli.commands import (
+    Command,
+    Group,
+    before_option,
     current_days,
+    current_settings,
     home_option,
     home_to_read,
     json_option,
@@ -16,15 +19,29 @@ from soulkeep.cli.options import (
     since_option,
     type_option,
     until_option,
+    yes_option,
 )
-from soulkeep.cli.shapes import recall_shape, receipts_shape
-from soulkeep.cli.terminal import print_json, print_quoted, read_text, report, say
+from soulkeep.cli.shapes import changed_shape, memories_shape, past_shape, recall_shape, receipts_shape
+from soulkeep.cli.terminal import (
+    confirm,
+    one_line,
+    print_facts,
+    print_json,
+    print_quoted,
+    print_table,
+    read_text,
+    report,
+    say,
+)
+from soulkeep.mcp_server.answers.lifecycle import ChangedAnswer, newer_text, notes_of
 from soulkeep.mcp_server.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer
 from soulkeep.mcp_server.answers.receipts import RememberAnswer
-from soulkeep.models import MEMORY_TYPES, Match, NewMemory, Recall
-from soulkeep.search.terms import query_terms
+from soulkeep.models import MEMORY_TYPES, Match, Memory, NewMemory, Recall
+from soulkeep.search.questions import query_terms
 from soulkeep.search.words import split_words
+from soulkeep.service.lifecycle import MAX_PAGE
 from soulkeep.service.receipts import Receipt
+from soulkeep.wording import counted
 
 FITS_WELL = 0.5
 """The relevance from which on a memory is said to fit well: more likely than not, it answers."""
@@ -156,3 +173,189 @@ def _facts(shown: MatchAnswer) -> str:
         f"in part, whole by `soulkeep memories show {shown.id}`" if shown.whole_at else "",
     ]
     return " · ".join(fact for fact in facts if fact)
+
+
+_HEADINGS = ("ID", "DATE", "TYPE", "THREAD", "ABOUT", "FROM", "TEXT")
+
+_ids_argument = click.argument("memory_ids", type=int, nargs=-1, required=True, metavar="ID...")
+_id_argument = click.argument("memory_id", type=int, metavar="ID")
+
+
+@click.group(cls=Group)
+def memories() -> None:
+    """List, show, revise, move, forget and restore memories."""
+
+
+@memories.command("list")
+@limit_option(50, MAX_PAGE)
+@before_option("below")
+@click.option("--thread", "thread_id", help="Only this thread's memories and the global ones.")
+@type_option
+@click.option("--subject", help="Only what is about exactly this.")
+@click.option("--source", help="Only what comes from exactly this.")
+@since_option
+@until_option
+@json_option
+@home_option
+def list_(*, as_json: bool, limit: int, **filters: Any) -> None:
+    """List memories, the latest kept first."""
+    with home_to_read() as home:
+        found = home.lifecycle.list_memories(limit=limit, **filters)
+    if as_json:
+        print_json(memories_shape(found))
+    elif not found:
+        say("No memories match. `soulkeep remember TEXT` keeps one.")
+    else:
+        print_table(_HEADINGS, [_cells(memory) for memory in found])
+        if len(found) == limit:
+            say(f"There may be more: add --below {found[-1].id} for the next page.")
+
+
+@memories.command()
+@_ids_argument
+@json_option
+@home_option
+def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Show memories in full."""
+    with home_to_read() as home:
+        found = [home.lifecycle.get_memory(memory_id) for memory_id in memory_ids]
+    if as_json:
+        print_json(memories_shape(found))
+        return
+    for place, (asked, memory) in enumerate(zip(memory_ids, found, strict=True)):
+        click.echo("\n" * bool(place), nl=False)
+        if asked != memory.id:
+            say(newer_text(asked, memory.id))
+        _print_memory(memory)
+
+
+@memories.command()
+@_id_argument
+@json_option
+@home_option
+def history(memory_id: int, *, as_json: bool) -> None:
+    """Show all versions of a memory, latest first.
+
+    The id of any of them will do; the memories that it replaced are listed too.
+    """
+    with home_to_read() as home:
+        pasts, now = home.lifecycle.history(memory_id), home.lifecycle.find_memory(memory_id)
+    if as_json:
+        document = {"now": now._asdict() if now else None, "past": [past_shape(p) for p in pasts]}
+        print_json(document)
+        return
+    rows = [("now", *_short(now)) if now else ("now", "", "", "", "It is in the trash or gone.")]
+    rows += [(f"until change {past.change_id}", *_short(past.memory)) for past in pasts]
+    print_table(("", "ID", "DATE", "TYPE", "TEXT"), rows)
+
+
+@memories.command()
+@_id_argument
+@click.argument("content", required=False)
+@type_option
+@click.option("--source", help="Where it comes from.")
+@click.option("--subject", help="Who or what it is about.")
+@click.option("--occurred-at", metavar="DATE", help="When it happened, a date or time.")
+@click.option(
+    "--expires-at",
+    metavar="DATE",
+    help="Until when it holds: the end of a date, or a time; `never` for no end.",
+)
+@json_option
+@home_option
+def revise(memory_id: int, content: str | None, *, as_json: bool, **fields: Any) -> None:
+    """Put CONTENT or other facts in the place of a memory's; a single - reads it from stdin.
+
+    What is not given stays. The old version goes to the trash and stays in the history.
+    """
+    text = None if content is None else read_text(content)
+    with opened_home() as home:
+        receipt = home.lifecycle.revise(memory_id, text, **fields)
+        memory = home.lifecycle.get_memory(receipt.id)
+        notes = ChangedAnswer.of_revision(memory_id, receipt, memory, home.days).notes
+    undo = f"`soulkeep undo {receipt.change_id}` takes that back."
+    report(as_json, receipts_shape([receipt]), *notes, undo if receipt.change_id else "Nothing changed.")
+
+
+@memories.command()
+@_ids_argument
+@yes_option
+@json_option
+@home_option
+def forget(memory_ids: tuple[int, ...], *, yes: bool, as_json: bool) -> None:
+    """Move memories to the trash; `restore` brings them back."""
+    with opened_home() as home:
+        if not yes:
+            found = [home.lifecycle.get_memory(memory_id) for memory_id in memory_ids]
+            print_table(_HEADINGS, [_cells(memory) for memory in found])
+            confirm(f"Move {counted(len(found), 'memory')} to the trash?")
+        changed = home.lifecycle.forget(memory_ids)
+    gone = changed.memories
+    ids = " ".join(str(memory.id) for memory in gone)
+    days = current_settings().retention_days
+    kept = f"for {counted(days, 'day')}" if days else "at any time"
+    report(
+        as_json,
+        changed_shape(changed),
+        *notes_of(changed),
+        f"Moved {counted(len(gone), 'memory')} to the trash.",
+        f"`soulkeep memories restore {ids}` takes that back {kept}.",
+    )
+
+
+@memories.command()
+@_ids_argument
+@json_option
+@home_option
+def restore(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
+    """Bring memories back that `soulkeep trash` lists."""
+    with opened_home() as home:
+        changed = home.lifecycle.restore(memory_ids)
+    lines = [f"Restored #{m.id}: {one_line(m.content)}" for m in changed.memories]
+    report(as_json, changed_shape(changed), *lines, *notes_of(changed))
+
+
+@memories.command()
+@_ids_argument
+@click.option("--thread", "thread_id", help="The thread to move them to.")
+@click.option("--global", "to_all", is_flag=True, help="Make them global instead.")
+@json_option
+@home_option
+def move(memory_ids: tuple[int, ...], thread_id: str | None, *, to_all: bool, as_json: bool) -> None:
+    """Move memories to a thread, or make them global."""
+    if to_all == (thread_id is not None):
+        raise click.UsageError("Give either --thread or --global.")
+    with opened_home() as home:
+        changed = home.lifecycle.move(memory_ids, thread_id)
+    if as_json:
+        print_json(changed_shape(changed))
+        return
+    print_table(_HEADINGS, [_cells(memory) for memory in changed.memories])
+    for note in notes_of(changed):
+        say(note)
+
+
+def _cells(memory: Memory) -> Sequence[object]:
+    thread = memory.thread_id or "global"
+    date, kind = current_days().date_text(memory.occurred_at), memory.memory_type
+    return memory.id, date, kind, thread, memory.subject, memory.source, memory.content
+
+
+def _short(memory: Memory) -> tuple[object, ...]:
+    return memory.id, current_days().date_text(memory.occurred_at), memory.memory_type, memory.content
+
+
+def _print_memory(memory: Memory) -> None:
+    minute = current_days().minute_text
+    facts = {
+        "type": memory.memory_type,
+        "thread": memory.thread_id or "global",
+        "about": memory.subject,
+        "from": memory.source,
+        "happened": minute(memory.occurred_at),
+        "kept": minute(memory.created_at),
+        "expires": memory.expires_at and minute(memory.expires_at),
+        "entry of": memory.document,
+    }
+    print_facts(f"Memory #{memory.id}", {name: value for name, value in facts.items() if value})
+    say(memory.content)

@@ -8,8 +8,8 @@ from typing import TextIO
 import click
 from pydantic import TypeAdapter
 
-from soulkeep.cli.commands import Group
-from soulkeep.cli.options import (
+from soulkeep.cli.commands import (
+    Group,
     current_days,
     home_option,
     home_to_read,
@@ -18,13 +18,13 @@ from soulkeep.cli.options import (
     yes_option,
 )
 from soulkeep.cli.shapes import digest_shape, page_shape
-from soulkeep.cli.tables import print_table
 from soulkeep.cli.terminal import (
     confirm,
     cut,
     one_line,
     print_json,
     print_quoted,
+    print_table,
     read_text,
     report,
     say,

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from soulkeep.disk import make_folder, sync_folder
-from soulkeep.documents import history
-from soulkeep.documents.files import append, decode, locate, locked, read, rewrite, unwritten, write_new
-from soulkeep.documents.history import Version
+from soulkeep.documents import files
+from soulkeep.documents.files import (
+    Version,
+    append,
+    decode,
+    locate,
+    locked,
+    read,
+    rewrite,
+    seed,
+    unwritten,
+    write_new,
+)
 from soulkeep.documents.hunks import Hunk, added_at_end
-from soulkeep.documents.seeding import seed
 from soulkeep.errors import (
     HALF_A_PAIR,
     DocumentChangedError,
@@ -110,9 +119,8 @@ class Documents:
             InvalidInputError: The text is blank, nested too deeply, or none that a file can hold.
             DocumentError: The log cannot be read or written.
         """
-        from soulkeep.documents.daily import log_addition, log_title
-        from soulkeep.documents.markdown import as_item
-        from soulkeep.documents.markers import list_sent
+        from soulkeep.documents.blocks import list_sent
+        from soulkeep.documents.markdown import as_item, log_addition, log_title
 
         entries = list_sent(_encoded(text).decode())
         item = [line for entry in entries for line in as_item(entry, argument="text")]
@@ -160,7 +168,7 @@ class Documents:
 
     def list_versions(self, name: DocumentName) -> list[Version]:
         """Return the former texts of a document, newest first."""
-        return history.list_versions(self._history(name))
+        return files.list_versions(self._history(name))
 
     def read_version(self, name: DocumentName, version: str) -> str:
         """Return a former text of a document.
@@ -201,7 +209,7 @@ class Documents:
                 return content
 
         with _writing(self._history(name)), locked(self.home):
-            return history.rewrite_versions(self._history(name), changed)
+            return files.rewrite_versions(self._history(name), changed)
 
     def drop_history(self) -> int:
         """Remove all former texts of all documents; return how many there were.
@@ -212,7 +220,7 @@ class Documents:
         count = 0
         for name in DOCUMENTS:
             with _writing(self._history(name)), locked(self.home):
-                count += history.drop_versions(self._history(name))
+                count += files.drop_versions(self._history(name))
         return count
 
     def drop_leftovers(self) -> None:
@@ -273,7 +281,7 @@ class Documents:
     def _keeping(self, path: Path) -> Callable[[bytes], None]:
         if path.name not in DOCUMENTS:
             return lambda _: None
-        return lambda content: history.keep_version(_history_of(path), content, self._clock())
+        return lambda content: files.keep_version(_history_of(path), content, self._clock())
 
     def _now(self) -> datetime:
         return self._clock().astimezone(self.timezone)

@@ -1,4 +1,4 @@
-"""Reading and writing files that their user may be editing in this very moment."""
+"""Files that their user may be editing in this very moment, with their former texts and originals."""
 
 import errno
 import os
@@ -6,11 +6,14 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import as_file, files
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from soulkeep.disk import sync_folder
+from soulkeep.disk import make_folder, sync_folder
 from soulkeep.errors import DocumentError, HomeGoneError
 
 LOCK_NAME = ".documents.lock"
@@ -288,3 +291,134 @@ def _append_whole(descriptor: int, content: bytes) -> None:
     except OSError:
         os.ftruncate(descriptor, before)
         raise
+
+
+MAX_VERSIONS = 50
+
+_PART = ".unfinished.part"
+_FORM = "%Y-%m-%dT%H-%M-%S.%f"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A text that a document once had: its UTC timestamp as a file name can hold it, and its bytes."""
+
+    id: str
+    size: int
+
+
+def list_versions(folder: Path) -> list[Version]:
+    """Return the versions in a folder, newest first; files of other names are left out."""
+    named = ((_moment(path.stem), path) for path in folder.glob("*.md"))
+    found = sorted((moment, path) for moment, path in named if moment is not None)
+    versions = []
+    for _, path in reversed(found):
+        with suppress(FileNotFoundError):  # dropped by another process meanwhile
+            versions.append(Version(path.stem, path.stat().st_size))
+    return versions
+
+
+def keep_version(folder: Path, content: bytes, now: datetime) -> None:
+    """Keep a text as the newest version and drop the oldest beyond the bound.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    for place in (folder.parent, folder):
+        make_folder(place)
+    versions = list_versions(folder)
+    newest = _moment(versions[0].id) if versions else None
+    moment = now.astimezone(UTC)
+    if newest is not None and moment <= newest:
+        moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
+    part = folder / _PART
+    part.unlink(missing_ok=True)
+    write_new(part, content)
+    part.replace(folder / f"{_id(moment)}.md")
+    for version in versions[MAX_VERSIONS - 1 :]:
+        (folder / f"{version.id}.md").unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def rewrite_versions(folder: Path, change: Callable[[bytes], bytes]) -> int:
+    """Put what `change` makes of each version in its place; return how many it made another of.
+
+    Raises:
+        OSError: The file system refuses; versions done by then stay done.
+    """
+    count = 0
+    for version in list_versions(folder):
+        path = folder / f"{version.id}.md"
+        content = path.read_bytes()
+        if (new := change(content)) != content:
+            part = folder / _PART
+            part.unlink(missing_ok=True)
+            write_new(part, new)
+            part.replace(path)
+            count += 1
+    sync_folder(folder)
+    return count
+
+
+def drop_versions(folder: Path) -> int:
+    """Remove all versions and return how many there were.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    versions = list_versions(folder)
+    for version in versions:
+        (folder / f"{version.id}.md").unlink(missing_ok=True)
+    (folder / _PART).unlink(missing_ok=True)
+    sync_folder(folder)
+    return len(versions)
+
+
+def _id(moment: datetime) -> str:
+    # Colons cannot be in file names everywhere.
+    return f"{moment.strftime(_FORM)[:-3]}Z"
+
+
+def _moment(name: str) -> datetime | None:
+    try:
+        return datetime.strptime(name, f"{_FORM}Z").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def seed(target: Path) -> bool:
+    """Copy the shipped original of this name unless anything is there; return whether it was copied.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    if os.path.lexists(target):
+        return False
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    unfinished.unlink(missing_ok=True)
+    try:
+        write_new(unfinished, _original(target.name))
+        is_copied = _put_in_place(unfinished, target)
+        sync_folder(target.parent)
+        return is_copied
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _put_in_place(unfinished: Path, target: Path) -> bool:
+    try:
+        # A link fails where a rename would replace what another process just put there.
+        os.link(unfinished, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        # FAT and some network shares have no links; a moment ago nothing was there.
+        unfinished.replace(target)
+    return True
+
+
+def _original(name: str) -> bytes:
+    with suppress(FileNotFoundError), as_file(files("soulkeep") / "memory_files" / name) as shipped:
+        return shipped.read_bytes()
+    # An editable install has no copy inside the package: the originals are in the checkout.
+    return (Path(__file__).parents[3] / "memory_files" / name).read_bytes()

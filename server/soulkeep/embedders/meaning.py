@@ -21,7 +21,7 @@ from soulkeep.embedders.tokens import release_tokenizer
 from soulkeep.embedders.word_matches import WordMatches
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.progress import tell
-from soulkeep.search.language import is_english
+from soulkeep.search.words import is_english
 
 if TYPE_CHECKING:
     from soulkeep.embedders.layers import Floats

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from soulkeep.search.identifiers import is_exact
+from soulkeep.search.words import is_exact
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -24,9 +24,9 @@ from soulkeep.fence import one_line, visible
 from soulkeep.mcp_server.arguments import given_id
 from soulkeep.mcp_server.calls import CheckedServer
 from soulkeep.models import PromptOffer
-from soulkeep.placeholders import fill_placeholders
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME
+from soulkeep.wording import fill_placeholders
 
 _Result = TypeVar("_Result")
 

@@ -18,10 +18,10 @@ from operator import mul
 
 from soulkeep.days import Days
 from soulkeep.models import Match, Memory, Strengths
-from soulkeep.search.about_user import Asked, user_fit
-from soulkeep.search.dates import DateSpan, date_score, has_time_word, names_day
-from soulkeep.search.identifiers import is_exact
-from soulkeep.search.words import split_query
+from soulkeep.search.dates import has_time_word
+from soulkeep.search.dates.spans import DateSpan, date_score, names_day
+from soulkeep.search.questions import Asked, user_fit
+from soulkeep.search.words import is_exact, split_query
 
 # The weights of the score, chosen together on dialogues, short memories and sixteen languages. The
 # optimum is flat: one alone, half or half as much again, changes little (`bench/quality.py`).

@@ -14,7 +14,7 @@ from soulkeep.disk import make_folder, sync_file, sync_folder
 from soulkeep.documents import Documents
 from soulkeep.documents.files import write_new
 from soulkeep.errors import BackupDamagedError, BackupsBusyError, StoreError
-from soulkeep.records import Backup
+from soulkeep.models import Backup
 
 MANIFEST = "manifest.json"
 LOCK_TIMEOUT_S = 60.0

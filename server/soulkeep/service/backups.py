@@ -19,9 +19,8 @@ from soulkeep.errors import (
     StoreCorruptError,
     StoreError,
 )
-from soulkeep.models import Clock, timestamp
+from soulkeep.models import Backup, Clock, Restored, timestamp
 from soulkeep.progress import tell
-from soulkeep.records import Backup, Restored
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite.backups import examine, fit, holds_database, replacing, seal, snapshot
 from soulkeep.repository.sqlite.header import BACKUPS_FOLDER

@@ -137,8 +137,8 @@ class Curator:
             EntryNotFoundError: The section has no such entry, or several.
             DocumentError: MEMORY.md cannot be read or written.
         """
+        from soulkeep.documents.blocks import list_sent
         from soulkeep.documents.markdown import replace_entry
-        from soulkeep.documents.markers import list_sent
 
         _require(section, entry)
         _require(section, new_entry, "new_entry")
@@ -221,7 +221,7 @@ class Curator:
         Raises:
             InvalidInputError: The line is blank, has several lines, or is too long.
         """
-        from soulkeep.documents.markers import unmarked
+        from soulkeep.documents.blocks import unmarked
 
         require_text("line", line, 500)
         if len(line.splitlines()) != 1:
@@ -304,8 +304,8 @@ def _within_bounds(path: Path, change: TextEdit) -> TextEdit:
 
 
 def _added(text: str, section: str, sent: str) -> str:
+    from soulkeep.documents.blocks import list_sent
     from soulkeep.documents.markdown import add_entry
-    from soulkeep.documents.markers import list_sent
 
     for entry in list_sent(sent, section):
         text = add_entry(text, section, entry)

@@ -27,7 +27,7 @@ Key = tuple[str, str, str | None, str | None]
 
 def entries_of(name: str, text: str, zone: tzinfo | None, passages: "Passages") -> list[NewMemory]:
     """Return the entries of a document; `passages` has those of MEMORY.md as it was read before."""
-    from soulkeep.documents.daily import list_daily_entries
+    from soulkeep.documents.markdown import list_daily_entries
 
     if name == MEMORY:
         entries = passages.list_entries(text)
@@ -62,7 +62,7 @@ def day_of_log(name: str) -> date:
 def _memory(
     name: str, heading: str, text: str, occurred_at: str | None, outline: "Outline"
 ) -> NewMemory:
-    from soulkeep.documents.markers import plain_title
+    from soulkeep.documents.blocks import plain_title
 
     titles = [same_title(plain_title(title)) for _, title in outline]
     types = [_SECTION_TYPES[title] for title in titles if title in _SECTION_TYPES]

@@ -274,7 +274,7 @@ def without_link(entry: str) -> str:
 
 def promoted_text(content: str, section: str) -> str:
     """Return what a memory's text is in a section: without a mark of its own, unless it is a list."""
-    from soulkeep.documents.markers import list_sent
+    from soulkeep.documents.blocks import list_sent
 
     sent = list_sent(content, section)
     return sent[0] if len(sent) == 1 else content

@@ -9,7 +9,7 @@ from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryFilter, NewMemory, Session, Vector, timestamp
 from soulkeep.repository import Repository
-from soulkeep.search.terms import query_terms
+from soulkeep.search.questions import query_terms
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.indexes import Indexes, Vectors

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
-from soulkeep.labels import without_hidden
 from soulkeep.models import (
     ChangedRow,
     Clock,
@@ -17,7 +16,7 @@ from soulkeep.models import (
     timestamp,
 )
 from soulkeep.repository import Repository
-from soulkeep.search.terms import query_terms
+from soulkeep.search.questions import query_terms
 from soulkeep.service.changes import Changes
 from soulkeep.service.keeping import Keeper, Replaced
 from soulkeep.service.receipts import Changed, Receipt
@@ -32,6 +31,7 @@ from soulkeep.service.validation import (
     require_text,
 )
 from soulkeep.service.versions import earlier_ids, newest_versions
+from soulkeep.wording import without_hidden
 
 MAX_PAGE = 1_000
 

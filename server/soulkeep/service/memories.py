@@ -17,11 +17,19 @@ from soulkeep.models import (
     timestamp,
 )
 from soulkeep.repository import Repository
-from soulkeep.search.about_user import MEANING, USER_FACTS, asks_about_user, subject_terms, user_terms
 from soulkeep.search.dates import asks_when, find_dates
-from soulkeep.search.named_ids import named_ids
+from soulkeep.search.questions import (
+    MEANING,
+    USER_FACTS,
+    affordable,
+    asks_about_user,
+    inverse_document_frequency,
+    named_ids,
+    query_terms,
+    subject_terms,
+    user_terms,
+)
 from soulkeep.search.ranking import Candidates, Question, exact_strengths, rank
-from soulkeep.search.terms import affordable, inverse_document_frequency, query_terms
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import DocumentIndex, repeated_entries
 from soulkeep.service.document_looks import MEMORY

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from soulkeep.models import GlobalPrompt, PromptOffer
-from soulkeep.placeholders import list_placeholders
+from soulkeep.wording import list_placeholders
 
 RESERVED_NAMES = frozenset({"start"})
 """The names of prompts that are part of the server."""

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
-from soulkeep.labels import without_hidden
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite.consents import agreed_text
@@ -21,6 +20,7 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
+from soulkeep.wording import without_hidden
 
 
 class Prompts:

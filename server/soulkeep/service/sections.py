@@ -10,8 +10,8 @@ from soulkeep.errors import DocumentError
 from soulkeep.fence import one_line, plain
 from soulkeep.models import Memory, Message, Session, Thread
 from soulkeep.repository import Repository
+from soulkeep.search.questions import query_terms
 from soulkeep.search.ranking import FITS
-from soulkeep.search.terms import query_terms
 from soulkeep.search.words import split_words
 from soulkeep.service.budget import Section
 from soulkeep.service.changes import Changes

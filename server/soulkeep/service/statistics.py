@@ -8,8 +8,7 @@ from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.documents import DOCUMENTS
-from soulkeep.models import Clock, timestamp
-from soulkeep.records import LogEntry, ModelUsage
+from soulkeep.models import Clock, LogEntry, ModelUsage, timestamp
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite.header import BACKUPS_FOLDER
 from soulkeep.service.reembedding import Progress, Reembedding

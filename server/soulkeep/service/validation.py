@@ -6,7 +6,6 @@ from datetime import datetime
 
 from soulkeep.days import Days
 from soulkeep.errors import HALF_A_PAIR, InvalidInputError
-from soulkeep.labels import without_hidden
 from soulkeep.models import (
     MEMORY_TYPES,
     MESSAGE_ROLES,
@@ -15,6 +14,7 @@ from soulkeep.models import (
     NewMessage,
     timestamp,
 )
+from soulkeep.wording import without_hidden
 
 MAX_ID = 2**63 - 1
 """The largest id that SQLite can give a row."""

@@ -9,7 +9,7 @@ from functools import lru_cache
 from soulkeep.days import Days
 from soulkeep.models import Memory
 from soulkeep.search.dates import day_words
-from soulkeep.search.terms import text_words
+from soulkeep.search.questions import text_words
 
 MAX_CHARACTERS = 4_000_000
 """Characters of texts whose words are kept, at some ten bytes each: 20,000 memories of usual length."""

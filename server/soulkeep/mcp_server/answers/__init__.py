@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
 from soulkeep.fence import fenced, visible
-from soulkeep.shells import command_line
+from soulkeep.wording import command_line
 
 _Item = TypeVar("_Item")
 _AnItem = TypeVar("_AnItem", bound="Item")

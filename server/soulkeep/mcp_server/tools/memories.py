@@ -16,7 +16,7 @@ from soulkeep.mcp_server.answers.memories import (
 from soulkeep.mcp_server.answers.receipts import RememberAnswer
 from soulkeep.mcp_server.calls import FIRST, KEEPS, LARGE, READS, CheckedServer, Id, answer, served
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
-from soulkeep.search.terms import query_terms
+from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
 

@@ -4,8 +4,7 @@ from datetime import date
 from functools import lru_cache
 
 from soulkeep.search.dates import day_words
-from soulkeep.search.identifiers import SIGNS
-from soulkeep.search.words import is_single_unspaced, split_words
+from soulkeep.search.words import SIGNS, is_single_unspaced, split_words
 
 # FTS5 cuts words at signs, and takes characters for private use for letters; no word has those.
 _AS_LETTERS = {ord(sign): 0xE000 + ord(sign) for sign in SIGNS}

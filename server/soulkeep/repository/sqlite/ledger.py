@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from soulkeep.days import Days
-from soulkeep.models import Session, Usage
-from soulkeep.records import LogEntry, ModelUsage
+from soulkeep.models import LogEntry, ModelUsage, Session, Usage
 from soulkeep.repository.sqlite.connection import Database
 
 UNKNOWN_MODEL = "unknown"

@@ -1,10 +1,11 @@
-"""From what a pattern of `rules` found to the days that it means, or None where it is no date."""
+"""From what a pattern found to the days that it means, or None where it is no date."""
 
 import re
+from calendar import monthrange
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
-from soulkeep.search.dates import periods
+from soulkeep.search.dates import spans
 from soulkeep.search.dates.names import (
     BESIDE,
     BESIDE_YEAR,
@@ -167,8 +168,8 @@ def part_of_year(match: re.Match[str], now: Now) -> DateSpan | None:
         return None
     if year or match["shift"]:
         stated = int(year) if year else now.today.year + SHIFTS[match["shift"]]
-        return periods.quarter(number, stated, count=count)
-    begun = periods.quarter(number, now.today.year, count=count, year_stated=False)
+        return spans.quarter(number, stated, count=count)
+    begun = spans.quarter(number, now.today.year, count=count, year_stated=False)
     return begun if begun.first <= now.today else begun.moved(-1)
 
 
@@ -176,9 +177,9 @@ def season(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read last summer, this winter, spring 2024, in autumn."""
     number, shift = SEASONS[match["season"]], SHIFTS.get(match["shift"] or match["after"] or "")
     if match["year"]:
-        return periods.season(number, int(match["year"]), southern=now.southern)
+        return spans.season(number, int(match["year"]), southern=now.southern)
     years = range(now.today.year - 4, now.today.year + 4)
-    known = [periods.season(number, year, southern=now.southern) for year in years]
+    known = [spans.season(number, year, southern=now.southern) for year in years]
     past = [span for span in known if span.last < now.today]
     if shift is None:
         begun = [span for span in known if span.first <= now.today][-1]
@@ -196,11 +197,11 @@ def decade(match: re.Match[str], now: Now) -> DateSpan | None:
     digits = re.search("([0-9])0", said.removeprefix(match["century"] or ""))
     if digits is None:
         word = said.removesuffix("jahren").removesuffix("jahre").removesuffix("n")
-        return periods.decade(DECADES[word], None, now.today) if is_sure else None
+        return spans.decade(DECADES[word], None, now.today) if is_sure else None
     if not (match["century"] or is_sure or "er" in said):
         return None  # 30s are half a minute
     century = int(match["century"]) if match["century"] else None
-    return periods.decade(int(digits[1]), century, now.today)
+    return spans.decade(int(digits[1]), century, now.today)
 
 
 def years(match: re.Match[str], now: Now) -> DateSpan | None:
@@ -236,7 +237,7 @@ def _shifted_unit(unit: str, shift: int, today: date) -> DateSpan | None:
     if unit == "fortnight":
         return DateSpan("range", today - timedelta(14), today) if shift < 0 else None
     if unit == "quarter":
-        return periods.quarter((today.month - 1) // 3 + 1 + shift, today.year)
+        return spans.quarter((today.month - 1) // 3 + 1 + shift, today.year)
     if unit == "month":
         then = clipped(today.year, today.month + shift, 1)
         return whole(then.year, then.month)
@@ -262,3 +263,121 @@ def month(match: re.Match[str], now: Now) -> DateSpan | None:
 def year(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read in 2022."""
     return whole(int(match["year"])) if match["before"] in BESIDE_YEAR else None
+
+
+def week(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2026-W12, KW 12, the third week of 2025: weeks as ISO 8601 counts them."""
+    groups = match.groupdict()
+    number, day = ordinal(match["week"]), groups.get("day")
+    last = int(groups.get("week2") or number)
+    if groups.get("year"):
+        year = int(match["year"])
+        if number < 0:
+            number = last = date(year, 12, 28).isocalendar().week
+        if day:
+            return around(date.fromisocalendar(year, number, int(day)))
+        return _weeks(year, number, last)
+    span = _weeks(now.today.year, number, last, year_stated=False)
+    if span and span.first > now.today:
+        span = _weeks(now.today.year - 1, number, last, year_stated=False)
+    return span
+
+
+def _weeks(year: int, first: int, last: int, *, year_stated: bool = True) -> DateSpan | None:
+    monday, sunday = date.fromisocalendar(year, first, 1), date.fromisocalendar(year, last, 7)
+    return DateSpan("range", monday, sunday, year_stated) if monday < sunday else None
+
+
+def of_month(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read the third week of March, the last Friday of May 2025, the 24th of last month."""
+    groups = match.groupdict()
+    first, stated = _month(groups, now)
+    days = _days_of_month(ordinal(match["nth"]), groups.get("what") or "day", first)
+    if days is None:
+        return None
+    begin, end = (first + timedelta(day - 1) for day in days)
+    return DateSpan("range" if end > begin else "day", begin, end, stated)
+
+
+def _month(groups: dict[str, str | None], now: Now) -> tuple[date, bool]:
+    """Return the first day of the month that is named, and whether its year is."""
+    name, today = groups.get("month"), now.today
+    if name is None:
+        shift = SHIFTS[groups.get("shift") or groups.get("shift2") or "this"]
+        return clipped(today.year, today.month + shift, 1), True
+    if year := groups.get("year"):
+        return date(int(year), MONTHS[name], 1), True
+    return date(today.year - (MONTHS[name] > today.month), MONTHS[name], 1), False
+
+
+def _days_of_month(number: int, what: str, first: date) -> tuple[int, int] | None:
+    """Return the first and the last day of the month that are meant."""
+    length = monthrange(first.year, first.month)[1]
+    unit = "weekday" if what in WEEKDAYS else UNITS.get(what)
+    if unit in ("weekday", "weekend"):
+        weekday = WEEKDAYS.get(what, 5)
+        begins = list(range(1 + (weekday - first.weekday()) % 7, length + 1, 7))
+        size = 1 if unit == "weekday" else 2
+    elif unit == "week":
+        begins, size = [*range(1, length + 1, 7)], 7
+        if number < 0:
+            return length - 6, length
+    elif unit == "day":
+        begins, size = [*range(1, length + 1)], 1
+    else:
+        begins, size = [1, 16], 15 if number == 1 else 16
+    if number == 0 or number > len(begins):
+        return None
+    begin = begins[number if number < 0 else number - 1]
+    return begin, min(begin + size - 1, length)
+
+
+def day_and_month(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 24.12., 24.12.25 or 24/12."""
+    groups = match.groupdict()
+    day, month, short = int(match["day"]), int(match["month"]), groups.get("short")
+    if "either" in groups:
+        if max(day, month) <= 12 or (day, month) == (24, 7):
+            return None  # 3/4: day and month, or month and day; 24/7 is always
+        day, month = max(day, month), min(day, month)
+    last_day = int(groups.get("day2") or day)
+    if short:
+        year = 2000 + int(short)
+        year -= 100 * (year > now.today.year + 1)
+        return around(date(year, month, day))
+    return latest(month, day, month, last_day, now.today) if 1 <= month <= 12 and day else None
+
+
+def day_alone(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read the 24th, or the 20th to the 24th: those that began last."""
+    day, last = int(match["day"]), int(match.groupdict().get("day2") or match["day"])
+    if not 1 <= day <= last <= 31:
+        return None
+    for back in range(3):
+        first = clipped(now.today.year, now.today.month - back, day)
+        if first.day == day and first <= now.today:
+            end = clipped(first.year, first.month, last)
+            return DateSpan("range" if end > first else "day", first, end)
+    return None
+
+
+def weekday_of_week(match: re.Match[str], now: Now) -> DateSpan:
+    """Read Monday last week."""
+    shift = SHIFTS[match["shift"] or match["shift2"]]
+    monday = now.today + timedelta(7 * shift - now.today.weekday())
+    return around(monday + timedelta(WEEKDAYS[match["weekday"]]))
+
+
+def weekdays_ago(match: re.Match[str], now: Now) -> DateSpan:
+    """Read two Mondays ago."""
+    back = (now.today.weekday() - WEEKDAYS[match["weekday"]] - 1) % 7 + 1
+    weeks = (NUMBERS.get(match["amount"]) or int(match["amount"])) - 1
+    return around(now.today - timedelta(back + 7 * weeks))
+
+
+def weekend(match: re.Match[str], now: Now) -> DateSpan:
+    """Read at the weekend, the one that began last, or two weekends ago."""
+    amount = match.groupdict().get("amount")
+    weeks = (NUMBERS.get(amount) or int(amount)) - 1 if amount else 0
+    saturday = now.today - timedelta((now.today.weekday() - 5) % 7 + 7 * weeks)
+    return DateSpan("range", saturday, saturday + timedelta(1))

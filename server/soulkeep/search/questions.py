@@ -1,16 +1,101 @@
-"""Questions about the user ("who am I?") and memories that answer them: lists of words, by language.
+"""What a question asks for: its words, the ids that it names, and whether it is about the user.
 
-Such a question has no word that says what is looked for, so it is known by having no others than those
-of `_ASKING`, one of `_SELF` among them. Its answers are known by what a memory says first.
+A question about the user ("who am I?") has no word that says what is looked for, so it is known by
+having no others than those of `_ASKING`, one of `_SELF` among them. Its answers are known by what a
+memory says first.
 """
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Literal
 
 from soulkeep.models import Memory
-from soulkeep.search.words import fold, is_single_unspaced, split_query
+from soulkeep.search.words import STOP_WORDS, fold, is_single_unspaced, split_query, split_words
+
+MAX_TERMS = 64
+"""Words of a query that are looked up; the rest of a longer one is left out."""
+
+MAX_OCCURRENCES = 5_000
+"""Occurrences of words that BM25 reads in a few milliseconds."""
+
+
+def query_terms(query: str) -> list[str]:
+    """Split a query into distinct words without stop words, at most 64.
+
+    A query of nothing but stop words keeps them, so that "The Who" still finds something.
+    """
+    words = list(dict.fromkeys(split_query(query)))
+    return ([word for word in words if word not in STOP_WORDS] or words)[:MAX_TERMS]
+
+
+def inverse_document_frequency(count: int, frequency: int) -> float:
+    """Return ln(1 + (N - n + 0.5) / (n + 0.5)), Robertson and Spärck Jones's weight, positive."""
+    return math.log(1 + (count - frequency + 0.5) / (frequency + 0.5))
+
+
+def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
+    """Return the words to look up among `count` memories: all but the most frequent of a large store.
+
+    The rarest words come first, as long as they occur in at most 5,000 memories together, or in one in
+    fifty; the rarest is always among them. What only the others would find scores low.
+    """
+    room = max(MAX_OCCURRENCES, count // 50)
+    chosen: list[str] = []
+    for term in sorted(frequencies, key=frequencies.__getitem__):
+        room -= frequencies[term]
+        if room < 0 and chosen:
+            break
+        chosen.append(term)
+    return chosen
+
+
+def text_words(content: str, subject: str | None, day: Sequence[str]) -> tuple[str, ...]:
+    """Return the distinct words of a memory: its content, its subject and the words of its day."""
+    about = split_words(subject) if subject else ()
+    return tuple(dict.fromkeys((*split_words(content), *about, *day)))
+
+
+MAX_NAMED = 100
+"""Memories that one question names; of a longer range the first."""
+
+_MEMORY = (
+    r"\b(?:memory|memories|erinnerung(?:en)?|souvenirs?|recuerdos?|ricord[io]|mem[oó]rias?"
+    r"|herinnering(?:en)?)\b"
+)
+_NUMBER = r"\b(?:no|nos|nr|n|numbers?|nummern?|numéros?|números?|ids?)\b[ .:°º]*"
+_TO = r"(?: ?[-\u2010-\u2015] ?| (?:to|through|bis|à|a|al|tot) )"
+_AND = rf"(?:{_TO}|(?: ?[,;&/+])? ?\b(?:and|or|und|oder|et|ou|y|o|e|en|of) (?:also |auch )?| ?[,;&/+] ?)"
+_AFTER = (
+    r"(?=\W*$| ?[?!;:,)&/]| ?[-\u2010-\u2015] ?#?[0-9]|\.(?![0-9])| (?:says?|said|means?|tells?"
+    r"|is|are|was|were|about|have|has|hold|holds|contain|contains|again|please|together|sagt|sagen|ist|sind"
+    r"|steht|stehen|bitte|dit|disent|est|sont|dice|dicen|es|son|por|and|or|to|und|oder|bis|et|ou|y|o)\b)"
+)
+_BEFORE = (
+    r"\b(?:is|was|are|were|about|show|me|of|in|does|do|did|say|compare|between|with|from|forget|revise"
+    r"|delete|update|open|read|get|give|explain|see|list|ist|sind|war|zeige?|mir|sagt|von|zu|est|sont|de"
+    r"|montre|dit|et|es|son|muestra|dice) "
+)
+_IDS = (
+    rf"(?:(?:{_MEMORY} *(?:{_NUMBER})?|{_BEFORE}|^\W*?)#|{_MEMORY} *{_NUMBER}|^\W*{_MEMORY} "
+    rf"|{_MEMORY} (?=[0-9]+(?:{_AND}#?[0-9]+)*{_AFTER}))"
+    rf"(?P<ids>[0-9]{{1,18}}\b(?:{_AND}(?:(?:{_NUMBER})?#[0-9]{{1,18}}\b|[0-9]{{1,18}}\b{_AFTER}))*)"
+)
+"""Ids as answers write them. "Issue #4" is another's, and the memory of a laptop has 16 gigabytes."""
+
+
+def named_ids(query: str) -> list[int]:
+    """Return the ids of memories that a query names: "memory #2", "#9, #11 and #13", "memories 4-6"."""
+    if not re.search("[0-9]", query):
+        return []
+    named: dict[int, None] = {}
+    for match in re.finditer(_IDS, query, re.IGNORECASE):
+        for first, last in re.findall(rf"([0-9]+)(?:{_TO}#?([0-9]+))?", match["ids"], re.IGNORECASE):
+            end = min(int(last or first), int(first) + MAX_NAMED - 1)
+            named |= dict.fromkeys(range(int(first), end + 1) or (int(first), int(last)))
+    return list(named)[:MAX_NAMED]
+
 
 Asked = Literal["name", "facts"]
 """Whether a question is for the user's name, or for whatever is known of the user."""

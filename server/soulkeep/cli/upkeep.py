@@ -1,0 +1,371 @@
+"""Looking after a home: its health, its copies, what happened in it, and completion in a shell."""
+
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from importlib.metadata import version
+
+import click
+from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
+
+from soulkeep import __version__
+from soulkeep.app import STORE_NAME
+from soulkeep.cli.commands import (
+    Command,
+    current_days,
+    current_settings,
+    home_option,
+    home_to_read,
+    json_option,
+    limit_option,
+    opened_home,
+    since_option,
+    yes_option,
+)
+from soulkeep.cli.terminal import (
+    confirm,
+    print_bars,
+    print_days,
+    print_facts,
+    print_json,
+    print_table,
+    progress_shown,
+    report,
+    say,
+    size_text,
+)
+from soulkeep.documents import Documents
+from soulkeep.embedders import NO_EMBEDDER, missing_packages
+from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
+from soulkeep.models import Backup, Fault, LogEntry, ModelUsage
+from soulkeep.repository.sqlite.ledger import MODEL_USED
+from soulkeep.service.backups import Backups
+from soulkeep.service.examination import embedder_faults, fault_of, home_faults
+from soulkeep.service.home import Home
+from soulkeep.service.statistics import MAX_LOG, Figures
+from soulkeep.wording import counted
+
+
+@click.command(cls=Command)
+@click.option(
+    "--repair", is_flag=True, help="Rebuild all that is derived from the memories and the documents."
+)
+@json_option
+@home_option
+def doctor(*, repair: bool, as_json: bool) -> None:
+    """Check the store, the documents and the disk, and say what to do about each fault.
+
+    Versions, paths and counts are shown too. Where nothing can be written it says what it can read.
+    """
+    if repair:
+        with opened_home() as home:
+            sys.exit(_repair(home, as_json))
+    with ExitStack() as stack:
+        opened, kept_from = _opened(stack)
+        faults = list(dict.fromkeys([*kept_from, *_faults(opened)]))
+        _report(opened, faults, as_json=as_json)
+    sys.exit(1 if faults else 0)
+
+
+def _opened(stack: ExitStack) -> tuple[Home | None, list[Fault]]:
+    """Open the home as far as that can be done, and say what kept it from being opened to write."""
+    try:
+        return stack.enter_context(opened_home()), []
+    except (StoreError, DocumentError) as error:
+        faults = [fault_of(error)]
+        if isinstance(error, StoreNotWritableError | StoreFullError | DocumentError):
+            with suppress(StoreError):
+                return stack.enter_context(opened_home(read_only=True)), faults
+    return None, faults
+
+
+def _faults(home: Home | None) -> list[Fault]:
+    if home is None:
+        settings = current_settings()
+        documents = Documents(settings.home, timezone=settings.options.timezone)
+        return home_faults(documents, settings.home / STORE_NAME)
+    around = home_faults(home.documents, home.repository.path)
+    if home.repository.only_reads:
+        around = [fault_of(StoreFullError(home.repository.path)), *around]
+    try:
+        return [*home.check(), *embedder_faults(home.indexes), *around]
+    except StoreError as error:
+        return [fault_of(error), *around]
+
+
+def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:
+    rows = home.repository.count_rows() if home else {}
+    usage = home.repository.ledger.usage_totals() if home else None
+    if as_json:
+        moving = home.reembedding.progress() if home else None
+        document = {
+            "versions": _versions(home),
+            "paths": _paths(),
+            "rows": rows,
+            "usage": asdict(usage) if usage else None,
+            "new_vectors": asdict(moving) if moving else None,
+            "faults": [asdict(fault) for fault in faults],
+        }
+        print_json(document)
+        return
+    print_facts("Versions", _versions(home))
+    print_facts("Paths", _paths())
+    if home and usage:
+        print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
+        space = home.repository.measure_space()
+        if space.is_wasteful:
+            empty = counted(space.places - space.taken, "place")
+            say(f"  {empty} for vectors empty: `soulkeep compact`")
+        for remark in home.reembedding.remarks():
+            say(f"  {remark}")
+        print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
+    _print_faults(faults)
+    say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
+
+
+def _repair(home: Home, as_json: bool) -> int:
+    with progress_shown():
+        repaired = home.repairs.repair()
+    if as_json:
+        print_json(asdict(repaired))
+        return 1 if repaired.left else 0
+    say("Found:" if repaired.found else "Found no fault; everything was rebuilt all the same.")
+    for fault in repaired.found:
+        say(f"  {fault.name}: {fault.detail}")
+    print_facts("Rebuilt", {name: f"{count:,}" for name, count in repaired.rebuilt.items()})
+    _print_faults(repaired.left)
+    left = len(repaired.left)
+    say(f"{counted(left, 'fault')} could not be mended." if left else "Everything is in order.")
+    return 1 if left else 0
+
+
+def _print_faults(faults: Sequence[Fault]) -> None:
+    for fault in faults:
+        say(f"FAULT {fault.name}: {fault.detail}; {fault.remedy}.")
+
+
+@click.command(cls=Command)
+@json_option
+@home_option
+def reindex(*, as_json: bool) -> None:
+    """Build the search indexes anew with the embedder in use."""
+    with opened_home() as home:
+        with progress_shown():
+            indexed = home.indexes.reindex()
+        identity = home.indexes.embedder_identity
+    document = {"indexed": indexed, "embedder": identity}
+    report(as_json, document, f"Indexed {counted(indexed, 'memory')} with {identity}.")
+
+
+@click.command(cls=Command)
+@json_option
+@home_option
+def compact(*, as_json: bool) -> None:
+    """Give back the space of deleted vectors.
+
+    Others can go on using the store meanwhile.
+    """
+    with opened_home() as home, progress_shown():
+        freed = home.repairs.compact()
+    smaller = f"The store is {size_text(freed)} smaller."
+    report(as_json, {"freed": freed}, smaller if freed else "There is nothing to give back.")
+
+
+def _versions(home: Home | None) -> dict[str, str]:
+    versions = {
+        "soulkeep": __version__,
+        "Python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{name: version(name) for name in ("mcp", "apsw")},
+    }
+    if home is None:
+        return versions
+    embedder = home.indexes.embedder_identity
+    if embedder == NO_EMBEDDER:
+        missing = missing_packages() if current_settings().embedder == "auto" else []
+        why = f", for want of {', '.join(missing)}" if missing else ""
+        embedder = f"none: searching by words alone{why}"
+    return {**versions, **home.repository.versions(), "embedder": embedder}
+
+
+def _paths() -> dict[str, str]:
+    home = current_settings().home
+    store, size, documents = home / STORE_NAME, "", ""
+    with suppress(OSError):
+        documents = ", ".join(sorted(path.name for path in home.glob("*.md")))
+        size = f" ({size_text(store.stat().st_size)})"
+    return {
+        "home": str(home),
+        "store": f"{store}{size}",
+        "documents": documents,
+        "command": sys.argv[0],
+    }
+
+
+@click.command(cls=Command)
+@click.option("--label", default="on demand", show_default=True, help="Why the backup is made.")
+@json_option
+@home_option
+def backup(label: str, *, as_json: bool) -> None:
+    """Back up the store and the documents together; others may use them meanwhile."""
+    with opened_home() as home, progress_shown():
+        made = home.backups.make(label, on_demand=True)
+    report(as_json, asdict(made), f"Made {made.id}: {_contents(made)}")
+    _warn_of("Left out, since they cannot be read", made.left_out)
+
+
+@click.command(cls=Command)
+@json_option
+@home_option
+def backups(*, as_json: bool) -> None:
+    """List the backups, newest first."""
+    found = _opened_backups().list_backups()
+    if as_json:
+        print_json({"backups": [asdict(made) for made in found]})
+    elif found:
+        print_table(("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), [_row(made) for made in found])
+    else:
+        say("There are no backups; `soulkeep backup` makes one.")
+
+
+@click.command(cls=Command)
+@click.argument("wanted", metavar="ID|MOMENT")
+@yes_option
+@json_option
+@home_option
+def restore(wanted: str, *, yes: bool, as_json: bool) -> None:
+    """Set the store and the documents back to a backup; what they hold now is backed up first.
+
+    A moment such as 2026-11-20 or 2026-11-20T12:00 takes the latest backup not after it.
+    """
+    kept = _opened_backups()
+    chosen = kept.find(wanted)
+    if not yes:
+        confirm(f"Replace the store and the documents by {chosen.id} ({_contents(chosen)})?")
+    with progress_shown():
+        restored = kept.restore(chosen.id)
+    former = (
+        f"The store was damaged; its files are kept in {restored.kept}"
+        if restored.former is None
+        else f"To undo: soulkeep restore {restored.former.id}"
+    )
+    document = asdict(restored) | {"kept": str(restored.kept)}
+    report(as_json, document, f"Restored {chosen.id}: {_contents(chosen)}", former)
+    _warn_of("Left as they are", {*restored.left, *chosen.left_out})
+
+
+def _opened_backups() -> Backups:
+    from soulkeep.app import open_backups
+
+    settings = current_settings()
+    return open_backups(settings.home, options=settings.options)
+
+
+def _row(made: Backup) -> tuple[str, ...]:
+    why = f"{made.label} (automatic)" if made.automatic else made.label
+    moment = current_days().minute_text(made.made_at)
+    return made.id, size_text(made.size), moment, f"{made.counts['memories']:,}", why
+
+
+def _contents(made: Backup) -> str:
+    return f"{counted(made.counts['memories'], 'memory')}, {size_text(made.size)}"
+
+
+def _warn_of(what: str, names: Iterable[str]) -> None:
+    if listed := ", ".join(sorted(names)):
+        say(f"{what}: {listed}", err=True)
+
+
+@click.command(cls=Command)
+@limit_option(50, MAX_LOG)
+@since_option
+@click.option("--agent", help="Only what this client did; `soulkeep` is the command line.")
+@click.option("--event", help="Only this event, such as memory.stored, or all of `memory`.")
+@json_option
+@home_option
+def log(limit: int, since: str | None, agent: str | None, event: str | None, *, as_json: bool) -> None:
+    """List who did what, newest first.
+
+    The log holds ids and sizes, never what was said.
+    """
+    with home_to_read() as home:
+        found = home.statistics.list_log(limit, since=since, agent=agent, event=event)
+    if as_json:
+        print_json({"log": [asdict(entry) for entry in found]})
+    elif not found:
+        say("Nothing in the log matches.")
+    else:
+        minute = current_days().minute_text
+        rows = [(minute(entry.at), entry.agent_id, entry.event, _details(entry)) for entry in found]
+        print_table(("WHEN", "WHO", "EVENT", "DETAILS"), rows)
+
+
+@click.command(cls=Command)
+@json_option
+@home_option
+def stats(*, as_json: bool) -> None:
+    """Chart what is kept and recalled, and what it costs."""
+    with home_to_read() as home:
+        figures = home.statistics.figures()
+    if as_json:
+        print_json(asdict(figures))
+    else:
+        _print_figures(figures)
+
+
+def _print_figures(figures: Figures) -> None:
+    print_days("Memories kept", figures.memories_by_day)
+    print_days("Recalls", figures.recalls_by_day)
+    if figures.memories_by_type:
+        print_bars("Memories by type", figures.memories_by_type)
+    if figures.usage:
+        print_facts("Embedders", {usage.model: _usage_text(usage) for usage in figures.usage})
+    if progress := figures.new_vectors:
+        done = f"{progress.made:,} of {counted(progress.memories, 'memory')}"
+        print_facts("New vectors", {progress.embedder: done})
+    print_facts("On disk", {name: size_text(size) for name, size in figures.sizes.items()})
+    tables = figures.table_sizes or {}
+    print_facts("Tables", {name: size_text(size) for name, size in tables.items()})
+
+
+def _usage_text(usage: ModelUsage) -> str:
+    tokens = usage.input_tokens + usage.output_tokens
+    return f"{counted(usage.uses, 'use')}, {counted(tokens, 'token')}, ${usage.cost:.2f}"
+
+
+def _details(entry: LogEntry) -> str:
+    # A model on this machine costs nothing and answers nothing, which is not worth a column.
+    shown = {
+        k: v for k, v in entry.details.items() if v is not None and (v or entry.event != MODEL_USED)
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items())
+
+
+_SHELLS: dict[str, type[ShellComplete]] = {
+    "bash": BashComplete,
+    "zsh": ZshComplete,
+    "fish": FishComplete,
+}
+
+
+_HELP = """Print what makes a SHELL complete commands and options.
+
+\b
+In bash, put into ~/.bashrc:
+  eval "$(soulkeep completion bash)"
+In zsh, put into ~/.zshrc:
+  eval "$(soulkeep completion zsh)"
+In fish, run once:
+  soulkeep completion fish > \\
+    ~/.config/fish/completions/soulkeep.fish
+"""
+
+
+@click.command(cls=Command, help=_HELP)
+@click.argument("shell", type=click.Choice(list(_SHELLS)))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the script for a shell."""
+    complete = _SHELLS[shell](context.find_root().command, {}, "soulkeep", "_SOULKEEP_COMPLETE")
+    click.echo(complete.source())

@@ -1,0 +1,497 @@
+"""Every error that soulkeep raises on purpose.
+
+SoulkeepError
+├── NotFoundError         ThreadNotFoundError · MemoryNotFoundError (MemoryForgottenError ·
+│                         MemoryErasedError) · ChangeNotFoundError · IdTooLargeError ·
+│                         PromptNotFoundError · PromptNameNotFoundError · SectionNotFoundError ·
+│                         EntryNotFoundError · VersionNotFoundError · BackupNotFoundError
+├── UndoConflictError
+├── InvalidInputError
+├── UnknownArgumentError
+├── PathError
+│   ├── StoreError        StoreBusyError · StoreNotWritableError · StoreFullError · OwnerGoneError ·
+│   │                     PurgeUnfinishedError · NotAStoreError · StoreGoneError ·
+│   │                     StoreReplacedError · StoreOverwrittenError · StoreCorruptError ·
+│   │                     SchemaTooNewError · EmbedderMismatchError · BackupDamagedError ·
+│   │                     BackupsBusyError · NotMigratedError
+│   └── DocumentError     HomeGoneError · DocumentChangedError · DocumentTooLongError
+└── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
+
+Each message is one line: what happened, then what to do next. The values in it are attributes too, so
+no caller has to read the text.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+HALF_A_PAIR = "holds half of a surrogate pair; give whole Unicode characters"
+"""The rule that a text breaks which no UTF-8 file can hold."""
+_EXCERPT_CHARACTERS = 40
+# Fillers and variation selectors: they show as nothing, and Python takes them for printable.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+TITLES = 20
+
+
+def excerpt(value: str) -> str:
+    """Quote at most 40 characters of `value`; what does not show, and lone surrogates, are escaped."""
+    if len(value) > _EXCERPT_CHARACTERS:
+        value = value[:_EXCERPT_CHARACTERS] + "…"
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        return ascii(value)
+    return _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], repr(value))
+
+
+def row_name(kind: str, key: str) -> str:
+    """Name a row of a table, or a document, in a form that nothing else shares: #12 is a memory."""
+    if kind == "memories":
+        return f"#{key}"
+    nouns = {"threads": "thread ", "global_prompts": "prompt ", "messages": "message "}
+    return f"{nouns.get(kind, '')}{key}"
+
+
+class SoulkeepError(Exception):
+    """Anything that soulkeep reports to its caller in a sentence."""
+
+
+class NotFoundError(SoulkeepError):
+    """The caller named something that is not in the store; `remedy` says how to find what is."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}; {remedy}.")
+
+
+class ThreadNotFoundError(NotFoundError):
+    """No thread has this id."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(
+            f"There is no thread {excerpt(thread_id)}",
+            "create one with create_thread, or leave thread_id out to use global memories",
+        )
+
+
+class MemoryNotFoundError(NotFoundError):
+    """No memory has this id, or none does `in_trash`."""
+
+    def __init__(self, memory_id: int, *, in_trash: bool = False) -> None:
+        self.memory_id = memory_id
+        where = " in the trash" if in_trash else ""
+        remedy = "look at what is there" if in_trash else "use an id that recall returned"
+        super().__init__(f"There is no memory {memory_id}{where}", remedy)
+
+
+class MemoryForgottenError(MemoryNotFoundError):
+    """The memory is in the trash."""
+
+    def __init__(self, memory_id: int) -> None:
+        self.memory_id = memory_id
+        problem = f"Memory #{memory_id} is in the trash"
+        NotFoundError.__init__(self, problem, "restore it to use it again")
+
+
+class MemoryErasedError(MemoryNotFoundError):
+    """The memory was purged, at a moment that the log still knows."""
+
+    def __init__(self, memory_id: int, erased_at: str) -> None:
+        self.memory_id = memory_id
+        self.erased_at = erased_at
+        problem = f"Memory #{memory_id} was erased for good at {erased_at}"
+        NotFoundError.__init__(self, problem, "there is nothing left to do")
+
+
+class ChangeNotFoundError(NotFoundError):
+    """No change has this id, or it is older than what is kept."""
+
+    def __init__(self, change_id: int) -> None:
+        self.change_id = change_id
+        super().__init__(f"There is no change {change_id} that is still kept", "list the changes first")
+
+
+class IdTooLargeError(NotFoundError):
+    """An id, or the place of a page, is a number that no row can have."""
+
+    def __init__(self) -> None:
+        super().__init__("No id is as large as that", "use one that was shown before")
+
+
+class PromptNotFoundError(NotFoundError):
+    """No global prompt has this id."""
+
+    def __init__(self, prompt_id: int) -> None:
+        self.prompt_id = prompt_id
+        super().__init__(
+            f"There is no global prompt {prompt_id}", "`soulkeep prompts list` shows their ids"
+        )
+
+
+class PromptNameNotFoundError(NotFoundError):
+    """No global prompt has this name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"There is no global prompt named {excerpt(name)}",
+            "take a name that list_prompts shows with include_inactive, or send content to create it",
+        )
+
+
+class SectionNotFoundError(NotFoundError):
+    """No section of a document has this title."""
+
+    def __init__(self, section: str, sections: Sequence[str]) -> None:
+        self.section = section
+        self.sections = tuple(sections)
+        there = ", ".join(excerpt(title) for title in self.sections[:TITLES]) or "none"
+        more = f" and {len(self.sections) - TITLES} more" if len(self.sections) > TITLES else ""
+        super().__init__(
+            f"There is no section {excerpt(section)}", f"name one of those there are: {there}{more}"
+        )
+
+
+class EntryNotFoundError(NotFoundError):
+    """No entry of a section says this, or `count` of them do."""
+
+    def __init__(self, section: str, entry: str, near: Sequence[str], count: int) -> None:
+        self.section = section
+        self.entry = entry
+        self.near = tuple(near)
+        self.count = count
+        where = f"{excerpt(entry)} in the section {excerpt(section)}"
+        if count:
+            super().__init__(f"There are {count} entries {where}", "tell them apart by hand first")
+        elif self.near:
+            there = ", ".join(excerpt(text) for text in self.near)
+            super().__init__(
+                f"There is no entry {where}", f"give the whole text of one, such as {there}"
+            )
+        else:
+            remedy = "read the document and give the text of one"
+            super().__init__(f"There is no entry {where}", remedy)
+
+
+class VersionNotFoundError(NotFoundError):
+    """No version of this name is kept of a document."""
+
+    def __init__(self, document: str, version: str) -> None:
+        self.document = document
+        self.version = version
+        super().__init__(
+            f"There is no version {excerpt(version)} of {document}",
+            f"`soulkeep documents history {document}` shows what is kept",
+        )
+
+
+class BackupNotFoundError(NotFoundError):
+    """No backup has this id, or none is as old as this moment."""
+
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+        super().__init__(
+            f"There is no backup {excerpt(wanted)} and none from before such a moment",
+            "`soulkeep backups` lists what there is",
+        )
+
+
+class UndoConflictError(SoulkeepError):
+    """What a change did was changed again, so it cannot be taken back alone.
+
+    `first` are the later changes to be undone before, in this order; without any, no change that is kept
+    explains it. `text` is what a document no longer says as it was written, `held_by` the kinds and keys
+    of rows that belong to what would go, or without which nothing can come back.
+    """
+
+    def __init__(
+        self,
+        change_id: int,
+        kind: str,
+        key: str,
+        *,
+        text: str = "",
+        first: Sequence[int] = (),
+        held_by: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.change_id = change_id
+        self.kind = kind
+        self.key = key
+        self.text = text
+        self.first = tuple(first)
+        self.held_by = tuple(held_by)
+        what = f"what it did in {key}" if kind == "documents" else row_name(kind, key)
+        if self.first:
+            more = f" and {rest:,} before them" if (rest := len(self.first) - TITLES) > 0 else ""
+            order = ", then ".join(map(str, self.first[:TITLES]))
+            remedy = f"undo the later changes first: change {order}{more}"
+        elif kind == "documents":
+            there = f"put {excerpt(text)} back where it stood and undo again" if text else "read it"
+            remedy = f"it was edited by hand, so {there}, or edit it by hand"
+        else:
+            remedy = "no change that is kept did that, so look at what is there and change it by hand"
+        super().__init__(
+            f"Change {change_id} cannot be undone: {what} was changed or is used since; {remedy}."
+        )
+
+
+class InvalidInputError(SoulkeepError):
+    """An argument breaks a rule; `argument` names it, `rule` says what to send instead."""
+
+    def __init__(self, argument: str, rule: str) -> None:
+        self.argument = argument
+        self.rule = rule
+        super().__init__(f"`{argument}` {rule}.")
+
+
+class UnknownArgumentError(SoulkeepError):
+    """A tool has no argument of this name, but one of which it is a misspelt or shortened form."""
+
+    def __init__(self, tool: str, argument: str, close: str, known: Sequence[str]) -> None:
+        self.tool = tool
+        self.argument = argument
+        self.close = close
+        self.known = tuple(known)
+        super().__init__(
+            f"{tool} has no argument {excerpt(argument)}; did you mean `{close}`? "
+            f"It takes {', '.join(known)}. Nothing was done."
+        )
+
+
+class PathError(SoulkeepError):
+    """Something is wrong with a file or folder; what always says the same says it in its class."""
+
+    problem = ""
+    remedy = ""
+
+    def __init__(self, path: Path, problem: str = "", remedy: str = "") -> None:
+        self.path = path
+        self.problem = problem or self.problem
+        self.remedy = remedy or self.remedy
+        super().__init__(f"{path}: {self.problem}; {self.remedy}.")
+
+
+class StoreError(PathError):
+    """The store's file cannot serve the request."""
+
+
+class StoreBusyError(StoreError):
+    """Another process held the write lock longer than the busy timeout."""
+
+    problem = "another process is writing and did not finish in time"
+    remedy = "try again in a moment"
+
+
+class StoreNotWritableError(StoreError):
+    """The file or its folder cannot be opened for writing."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            path,
+            f"the store cannot be opened for writing ({detail})",
+            "make the folder writable for you, or set SOULKEEP_HOME to one that is",
+        )
+
+
+class StoreFullError(StoreError):
+    """The disk is full; the transaction was rolled back."""
+
+    problem = "the disk is full and nothing was written"
+    remedy = "free some space and retry"
+
+
+class OwnerGoneError(StoreError):
+    """What was to be written belongs to a thread or session that is not there any more."""
+
+    problem = "the thread that this belongs to was deleted meanwhile, and nothing was written"
+    remedy = "list the threads, then try again with one that is there"
+
+
+class PurgeUnfinishedError(StoreError):
+    """A purge got as far as `done` says; `kept_in` names what may still hold the text.
+
+    Where it is `marked` in the store, it goes on by itself when asked to.
+    """
+
+    def __init__(self, done: str, kept_in: Sequence[str], error: StoreError, *, marked: bool) -> None:
+        self.done = done
+        self.kept_in = tuple(kept_in)
+        problem, remedy = error.problem, error.remedy
+        if isinstance(error, StoreFullError):
+            problem, remedy = "the disk is full", "free some space"
+        elif isinstance(error, BackupDamagedError):
+            remedy = "delete its folder if you cannot mend it"
+        super().__init__(
+            error.path,
+            f"{problem}; {done}, and the text may still stand in {', '.join(self.kept_in)}",
+            f"{remedy}, then {'run `soulkeep purge`, which goes on' if marked else 'purge it again'}",
+        )
+
+
+class NotAStoreError(StoreError):
+    """The path holds something that soulkeep did not make."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        self.found = found
+        super().__init__(
+            path,
+            f"this is {found}, not a soulkeep store, and was left as it is",
+            "move it away, or set SOULKEEP_HOME to another folder",
+        )
+
+
+class StoreGoneError(StoreError):
+    """The file was moved or deleted while it was open."""
+
+    problem = "the store was moved or deleted while soulkeep had it open, and nothing was written"
+    remedy = "put it back, or restart soulkeep (in your client) to begin a new one"
+
+
+class StoreReplacedError(StoreError):
+    """Another store was put in the place of the one that was open."""
+
+    problem = "another store was put in place of the one that soulkeep had open, and nothing was written"
+    remedy = "put the former one or a copy of it back, or restart soulkeep (in your client) to use it"
+
+
+class StoreOverwrittenError(StoreError):
+    """Something else was written into the file while it was open; `log` is kept beside it."""
+
+    def __init__(self, path: Path, found: str, log: Path | None, backup: str | None) -> None:
+        self.found = found
+        self.log = log
+        self.backup = backup
+        keep = f"leave {log}, which holds the latest changes, beside it, and " if log else ""
+        restore = f"run `soulkeep restore {backup}`" if backup else "put the former file or a copy back"
+        super().__init__(
+            path,
+            f"something else was written over the store, it is {found} now, and nothing was changed",
+            f"{keep}{restore}, or move all of it away to begin anew",
+        )
+
+
+class StoreCorruptError(StoreError):
+    """SQLite cannot read the file."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            path,
+            f"the store is damaged ({detail})",
+            "run `soulkeep doctor --repair`, or `soulkeep restore` with one of `soulkeep backups`",
+        )
+
+
+class SchemaTooNewError(StoreError):
+    """A later soulkeep wrote the file."""
+
+    def __init__(self, path: Path, found: int, supported: int) -> None:
+        self.found = found
+        self.supported = supported
+        super().__init__(
+            path,
+            f"the store has schema version {found} and this soulkeep knows {supported}",
+            "upgrade soulkeep",
+        )
+
+
+class EmbedderMismatchError(StoreError):
+    """The store has the vectors of an embedder, and none is in use."""
+
+    def __init__(self, path: Path, stored: str) -> None:
+        self.stored = stored
+        super().__init__(
+            path,
+            f"the store's vectors were made by {stored}, and no embedder is in use now",
+            "start it as before (Python version, SOULKEEP_EMBEDDER), or run `soulkeep reindex`, which"
+            " deletes them",
+        )
+
+
+class BackupDamagedError(StoreError):
+    """A backup is not what was written."""
+
+    def __init__(self, path: Path, detail: str) -> None:
+        self.detail = detail
+        super().__init__(
+            path,
+            f"the backup is damaged ({detail})",
+            "take another one that `soulkeep backups` lists; the home was left as it is",
+        )
+
+
+class BackupsBusyError(StoreError):
+    """Another process is making or restoring a backup of this home."""
+
+    problem = "another process is making or restoring a backup"
+    remedy = "try again in a moment"
+
+
+class NotMigratedError(StoreError):
+    """A store of an older schema stays as it is, since no backup of it could be made."""
+
+    def __init__(self, path: Path, version: int, reason: str, remedy: str) -> None:
+        self.version = version
+        self.reason = reason
+        problem = f"it stays at schema version {version}, since it could not be backed up ({reason})"
+        super().__init__(path, problem, remedy)
+
+
+class EmbedderError(SoulkeepError):
+    """A text could not be embedded."""
+
+
+class EmbedderUnavailableError(EmbedderError):
+    """The configured embedder cannot be used here."""
+
+    def __init__(self, name: str, reason: str, remedy: str) -> None:
+        self.name = name
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(f"The embedder {name} is not available: {reason}; {remedy}.")
+
+
+class DimensionMismatchError(EmbedderError):
+    """A vector has a length that the store cannot hold."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        self.expected = expected
+        self.got = got
+        super().__init__(
+            f"An embedding has {got} dimensions and the store holds up to {expected}; "
+            "choose another embedder with SOULKEEP_EMBEDDER."
+        )
+
+
+class DocumentError(PathError):
+    """SOUL.md, MEMORY.md or a daily log cannot be read, seeded or written."""
+
+
+class HomeGoneError(DocumentError):
+    """The folder of the documents was moved or deleted while it was in use."""
+
+    problem = "the folder was moved or deleted while soulkeep used it, and nothing was written"
+    remedy = "put it back, or restart soulkeep (in your client) to begin a new one"
+
+
+class DocumentChangedError(DocumentError):
+    """The place that an edit was meant for went away while the edit was made."""
+
+    problem = "it was changed by hand meanwhile and has no place for this edit any more"
+    remedy = "read it again and decide anew"
+
+
+class DocumentTooLongError(DocumentError):
+    """A document is longer than one that is edited at the place of an entry."""
+
+    def __init__(self, path: Path, size: int, most: int) -> None:
+        self.size = size
+        self.most = most
+        super().__init__(
+            path,
+            f"it has {size / 1e6:,.1f} million characters and may have {most / 1e6:g} to be edited here",
+            "edit it by hand, or move what is old into a file of its own",
+        )
