@@ -99,7 +99,7 @@ class SqliteRepository:
                 self.documents.forget_states()
 
     def _text_rules(self) -> int:
-        rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'text_rules'")
+        rows = self._database.query("SELECT value FROM store_facts WHERE name = 'text_rules'")
         return int(rows[0][0]) if rows else 1
 
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
@@ -155,7 +155,7 @@ class SqliteRepository:
 
     def pages_size(self) -> int:
         """Return how many bytes the pages of the store take, its write-ahead log not counted."""
-        pages, size = self._database.execute(
+        pages, size = self._database.query(
             "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
         )[0]
         return int(pages) * int(size)
@@ -195,7 +195,7 @@ class SqliteRepository:
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""
-        sqlite, vec, schema = self._database.execute(
+        sqlite, vec, schema = self._database.query(
             "SELECT sqlite_version(), vec_version(), (SELECT user_version FROM pragma_user_version)"
         )[0]
         return {"SQLite": sqlite, "sqlite-vec": vec, "schema": str(schema)}

@@ -30,7 +30,7 @@ class ChangeTable:
     def image(self, kind: TableName, key: str) -> Image | None:
         """Return a row as it is, by its columns; None where there is none."""
         columns = self._columns_of(kind)
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {', '.join(columns)} FROM {kind} WHERE {_KEYS[kind]} = ?", (_typed(kind, key),)
         )
         return dict(zip(columns, rows[0], strict=True)) if rows else None
@@ -85,14 +85,14 @@ class ChangeTable:
         Raises:
             ChangeNotFoundError: There is none with this id, or it is no longer kept.
         """
-        rows = self._database.execute(f"SELECT {_COLUMNS} FROM changes WHERE id = ?", (change_id,))
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM changes WHERE id = ?", (change_id,))
         if not rows:
             raise ChangeNotFoundError(change_id)
         return Change(*rows[0])
 
     def list_changes(self, limit: int, before: int | None = None, since: str = "") -> list[Change]:
         """Return up to `limit` changes with ids below `before`, made since a moment, latest first."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS} FROM changes WHERE id < ? AND made_at >= ? ORDER BY id DESC LIMIT ?",
             (2**62 if before is None else before, since, limit),
         )
@@ -100,11 +100,11 @@ class ChangeTable:
 
     def last_id(self) -> int:
         """Return the id of the last change; 0 where there is none."""
-        return int(self._database.execute("SELECT ifnull(max(id), 0) FROM changes")[0][0])
+        return int(self._database.query("SELECT ifnull(max(id), 0) FROM changes")[0][0])
 
     def lists_threads_anew(self, after: int) -> bool:
         """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT 1 FROM changed_rows AS r LEFT JOIN threads AS t ON t.id = r.key"
             " WHERE r.change_id > ? AND r.kind = 'threads' AND (r.before IS NULL OR t.id IS NULL"
             " OR t.title IS NOT r.before ->> 'title' OR t.archived IS NOT r.before ->> 'archived')"
@@ -132,7 +132,7 @@ class ChangeTable:
 
     def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
         """Return how many rows each of these changes touched."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT change_id, count(*) FROM changed_rows"
             " WHERE change_id IN (SELECT value FROM json_each(?)) GROUP BY 1",
             (json.dumps(list(change_ids)),),
@@ -147,7 +147,7 @@ class ChangeTable:
     def _rows(
         self, where: str, *values: object, order: str = "change_id, kind, key", limit: int = -1
     ) -> list[ChangedRow]:
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT change_id, kind, key, before, after, replaced_by FROM changed_rows"
             f" WHERE {where} ORDER BY {order} LIMIT ?",
             (*values, limit),
@@ -161,7 +161,7 @@ class ChangeTable:
         """Return for each id the last that came in its place, one after another; or the id itself."""
         latest = {memory_id: memory_id for memory_id in memory_ids}
         # What the log says last of a memory counts: 0 where that is not that another took its place.
-        rows = self._database.execute(
+        rows = self._database.query(
             "WITH RECURSIVE chain (asked, id, step) AS (SELECT value, value, 0 FROM json_each(?)"
             " UNION ALL SELECT asked, ifnull((SELECT iif(r.after IS NULL, ifnull(r.replaced_by, 0), 0)"
             " FROM changed_rows AS r WHERE r.kind = 'memories' AND r.key = CAST(chain.id AS TEXT)"
@@ -176,7 +176,7 @@ class ChangeTable:
 
     def replaced_by(self, memory_ids: Iterable[int]) -> set[int]:
         """Return the ids of the memories that one of these replaced."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT DISTINCT key FROM changed_rows"
             " WHERE replaced_by IN (SELECT value FROM json_each(?))",
             (json.dumps(sorted(memory_ids)),),
@@ -188,7 +188,7 @@ class ChangeTable:
 
         An undo counts where there is nothing else: to take it back would bring back what it undid.
         """
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT DISTINCT (SELECT coalesce(max(r.change_id) FILTER (WHERE c.action != 'undo'),"
             " max(r.change_id)) FROM changed_rows AS r"
             " JOIN changes AS c ON c.id = r.change_id WHERE c.undone_by IS NULL"
@@ -208,7 +208,7 @@ class ChangeTable:
 
     def undone_by(self, change_id: int) -> list[int]:
         """Return the ids of the changes that a change undid."""
-        rows = self._database.execute("SELECT id FROM changes WHERE undone_by = ?", (change_id,))
+        rows = self._database.query("SELECT id FROM changes WHERE undone_by = ?", (change_id,))
         return [row[0] for row in rows]
 
     def list_trash(self, limit: int, before: int | None = None) -> list[ChangedRow]:
@@ -228,7 +228,7 @@ class ChangeTable:
 
     def find_saying(self, texts: Sequence[str]) -> list[tuple[str, str]]:
         """Return kind and key of the rows that once held one of the texts, as the log has them."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT DISTINCT r.kind, r.key FROM json_each(?) AS said CROSS JOIN changed_rows AS r"
             " ON instr(ifnull(r.before ->> 'content', r.before ->> 'system_prompt'), said.value)"
             " ORDER BY r.kind, r.key",
@@ -278,7 +278,7 @@ class ChangeTable:
 
     def _columns_of(self, kind: TableName) -> list[str]:
         if kind not in self._columns:
-            rows = self._database.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (kind,))
+            rows = self._database.query("SELECT name FROM pragma_table_info(?) ORDER BY cid", (kind,))
             self._columns[kind] = [row[0] for row in rows]
         return self._columns[kind]
 

@@ -70,8 +70,7 @@ _FULL_TEXTS = (
 def count_rows(database: Database) -> dict[str, int]:
     """Count the rows of each canonical table, of the vectors and of the full-text index."""
     return {
-        name: database.execute(f"SELECT count(*) FROM {source}")[0][0]
-        for name, source in SOURCES.items()
+        name: database.query(f"SELECT count(*) FROM {source}")[0][0] for name, source in SOURCES.items()
     }
 
 
@@ -86,8 +85,8 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
             # A look makes FTS5 forget what it read before others wrote; its own check does not, and
             # would take their words for damage. What is damaged, that check says better.
             with suppress(StoreCorruptError):
-                database.execute(f"SELECT rowid FROM {index.table} LIMIT 1")
-        malformed = [row[0] for row in database.execute("PRAGMA integrity_check(3)") if row != ("ok",)]
+                database.query(f"SELECT rowid FROM {index.table} LIMIT 1")
+        malformed = [row[0] for row in database.query("PRAGMA integrity_check(3)") if row != ("ok",)]
         faults = [
             *_integrity(malformed),
             *_foreign_keys(database),
@@ -120,7 +119,7 @@ def _erasure(database: Database) -> list[Fault]:
 
 
 def _foreign_keys(database: Database) -> list[Fault]:
-    rows = database.execute('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY 1')
+    rows = database.query('SELECT "table", count(*) FROM pragma_foreign_key_check GROUP BY 1')
     return [
         Fault(
             "foreign keys",
@@ -133,7 +132,7 @@ def _foreign_keys(database: Database) -> list[Fault]:
 
 
 def _vectors(database: Database, expected: bool) -> list[Fault]:
-    missing, orphaned = database.execute(
+    missing, orphaned = database.query(
         "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT rowid FROM vec_memories_rowids)"
         " AND id NOT IN (SELECT memory_id FROM pending_vectors)),"
         " (SELECT count(*) FROM vec_memories_rowids WHERE rowid NOT IN (SELECT id FROM memories))"
@@ -168,7 +167,7 @@ def _vectors(database: Database, expected: bool) -> list[Fault]:
 
 def _lost_vectors(database: Database) -> list[Fault]:
     """Find vectors that are listed, and whose chunk is gone, misshapen or has another in their place."""
-    chunks = database.execute(
+    chunks = database.query(
         "SELECT c.chunk_id, c.size, c.validity, c.rowids FROM vec_memories_chunks AS c"
         " JOIN vec_memories_vector_chunks00 AS v ON v.rowid = c.chunk_id"
         " WHERE typeof(c.validity) = 'blob' AND length(c.validity) = c.size / 8"
@@ -177,7 +176,7 @@ def _lost_vectors(database: Database) -> list[Fault]:
         (DIMENSIONS * 4,),
     )
     held = {chunk_id: _held(*parts) for chunk_id, *parts in chunks}
-    places = database.execute("SELECT rowid, chunk_id, chunk_offset FROM vec_memories_rowids")
+    places = database.query("SELECT rowid, chunk_id, chunk_offset FROM vec_memories_rowids")
     lost = sum(held.get(chunk_id, {}).get(offset) != rowid for rowid, chunk_id, offset in places)
     return (
         [Fault("vectors", f"{counted(lost, 'vector')} {agreeing(lost)} listed and lost", _REPAIR)]
@@ -188,7 +187,7 @@ def _lost_vectors(database: Database) -> list[Fault]:
 
 def _next_vectors(database: Database) -> list[Fault]:
     """Find vectors of the embedder that the store moves to without a memory."""
-    orphaned = database.execute(
+    orphaned = database.query(
         "SELECT count(*) FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
     )[0][0]
     detail = f"{counted(orphaned, 'vector')} to come {agreeing(orphaned, 'has', 'have')} no memory"
@@ -206,7 +205,7 @@ def _held(size: int, validity: bytes, rowids: bytes) -> dict[int, int]:
 
 
 def _entries(database: Database, index: _FullText) -> list[Fault]:
-    missing, orphaned = database.execute(
+    missing, orphaned = database.query(
         f"SELECT (SELECT count(*) FROM ({index.texts}) WHERE id NOT IN"
         f" (SELECT id FROM {index.table}_docsize)),"
         f" (SELECT count(*) FROM {index.table}_docsize WHERE id NOT IN (SELECT id FROM {index.source}))"
@@ -234,8 +233,8 @@ def _words(database: Database, index: _FullText) -> list[Fault]:
 
 def _sizes_agree(database: Database, table: str) -> bool:
     """Whether the numbers of words of the entries add up to the totals that FTS5 keeps."""
-    sizes = [_varints(row[0]) for row in database.execute(f"SELECT sz FROM {table}_docsize")]
-    totals = database.execute(f"SELECT block FROM {table}_data WHERE id = 1")
+    sizes = [_varints(row[0]) for row in database.query(f"SELECT sz FROM {table}_docsize")]
+    totals = database.query(f"SELECT block FROM {table}_data WHERE id = 1")
     added = [len(sizes), *map(sum, zip(*sizes, strict=False))]
     return not sizes or added == _varints(totals[0][0] if totals else None)
 
@@ -253,7 +252,7 @@ def _varints(blob: object) -> list[int]:
 
 def _sample(database: Database, index: _FullText) -> list[tuple[int, str]]:
     """Return the ids and texts of some short entries that have words, spread over all."""
-    rows = database.execute(
+    rows = database.query(
         "SELECT id, content FROM (SELECT t.id, t.content, row_number() OVER (ORDER BY t.id) AS place,"
         f" count(*) OVER () AS entries FROM ({index.texts}) AS t JOIN {index.table}_docsize AS d"
         " ON d.id = t.id WHERE length(t.content) <= :short AND substr(d.sz, 1, 1) <> x'00')"
@@ -267,4 +266,4 @@ def _is_found(database: Database, table: str, entry: int, text: str) -> bool:
     # Words side by side all have to be there; one in which FTS5 knows no letters is passed over.
     words = " ".join(f'"{word}"' for word in dict.fromkeys(fts_text(text).split())) or '""'
     found = f"SELECT 1 FROM {table} WHERE {table} MATCH ? AND rowid = ?"
-    return bool(database.execute(found, (words, entry)))
+    return bool(database.query(found, (words, entry)))

@@ -36,7 +36,7 @@ class VectorSpace:
 
 def measure_space(database: Database) -> VectorSpace:
     """Count the places for vectors and the vectors."""
-    places, taken = database.execute(
+    places, taken = database.query(
         "SELECT (SELECT ifnull(sum(size), 0) FROM vec_memories_chunks),"
         " (SELECT count(*) FROM vec_memories_rowids)"
     )[0]
@@ -45,7 +45,7 @@ def measure_space(database: Database) -> VectorSpace:
 
 def table_sizes(database: Database) -> dict[str, int]:
     """Return how many bytes each table takes with its indexes, largest first; reads the whole store."""
-    rows = database.execute(
+    rows = database.query(
         "SELECT CASE WHEN s.tbl_name LIKE 'vec_memories%' THEN 'vec_memories'"
         " WHEN s.tbl_name LIKE 'memories_fts%' THEN 'memories_fts'"
         " WHEN s.tbl_name LIKE 'messages_fts%' THEN 'messages_fts' ELSE s.tbl_name END, sum(d.pgsize)"
@@ -68,7 +68,7 @@ def compact(database: Database) -> Iterator[int]:
 
 
 def _sparse_chunks(database: Database) -> list[int]:
-    rows = database.execute(
+    rows = database.query(
         "SELECT c.chunk_id FROM vec_memories_chunks AS c"
         " LEFT JOIN (SELECT chunk_id, count(*) AS taken FROM vec_memories_rowids GROUP BY chunk_id) AS r"
         " ON r.chunk_id = c.chunk_id"
@@ -81,13 +81,13 @@ def _sparse_chunks(database: Database) -> list[int]:
 
 def _move_some(database: Database, chunk: int) -> int:
     with database.transaction(durable=False):
-        ids = database.execute(
+        ids = database.query(
             "SELECT rowid FROM vec_memories_rowids WHERE chunk_id = ? LIMIT ?", (chunk, _MOVED_AT_ONCE)
         )
         if not ids:
             return 0
         wanted = json.dumps([row[0] for row in ids])
-        vectors = database.execute(
+        vectors = database.query(
             "SELECT v.memory_id, v.content_embedding FROM json_each(?) AS wanted"
             " CROSS JOIN vec_memories AS v WHERE v.memory_id = wanted.value",
             (wanted,),

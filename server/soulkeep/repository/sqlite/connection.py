@@ -210,7 +210,7 @@ class Database:
                 time.sleep(0.01)
 
     def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run one statement and return its rows.
+        """Run one statement, which may write, and return its rows.
 
         Raises:
             StoreError: SQLite could not do it.
@@ -224,6 +224,16 @@ class Database:
                 raise IdTooLargeError from error
             except UnicodeEncodeError as error:
                 raise InvalidInputError("text", HALF_A_PAIR) from error
+
+    def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement that only reads, and return its rows.
+
+        Raises:
+            StoreError: SQLite could not do it.
+            IdTooLargeError: A number among the parameters is one that no row can have.
+            InvalidInputError: A text among them is none that UTF-8 can hold.
+        """
+        return self.execute(sql, parameters)
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
         """Run one statement with each of `rows` and return what it returned for all of them.

@@ -33,7 +33,7 @@ class ConsentTable:
 
     def is_agreed(self, kind: PromptKind, key: str | int, text: str) -> bool:
         """Whether the user agreed to a text, or wrote it by hand."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT json_group_object(digest, json_array(set_by, is_agreed)) FROM prompt_consents"
             " WHERE kind = ? AND key = ?",
             (kind, str(key)),
@@ -46,7 +46,7 @@ class ConsentTable:
         The user agreed to a text if `users_agent`, the command line, set it each time.
         """
         authors = self._authors()
-        for kind, key, text in self._database.execute(
+        for kind, key, text in self._database.query(
             "SELECT * FROM (SELECT 'threads' AS kind, id AS key, system_prompt AS text FROM threads"
             " UNION ALL SELECT 'global_prompts', CAST(id AS TEXT), name || char(10) || content"
             " FROM global_prompts) AS p WHERE text IS NOT NULL"
@@ -61,7 +61,7 @@ class ConsentTable:
         """Return for each prompt who set its text, as the log tells it, in order."""
         created: dict[tuple[str, str], list[str]] = {}
         authors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT event, ifnull(source_app, ''), details FROM audit_log"
             " WHERE event IN (SELECT value FROM json_each(?)) AND json_valid(details) ORDER BY id",
             (json.dumps(_EVENTS),),

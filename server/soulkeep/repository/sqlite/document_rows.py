@@ -17,7 +17,7 @@ class DocumentTable:
 
     def list_entries(self, name: str) -> list[Memory]:
         """Return the memories that are entries of a document."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.document = ? ORDER BY m.id", (name,)
         )
         return [Memory._make(row) for row in rows]
@@ -25,8 +25,8 @@ class DocumentTable:
     def states(self, names: Sequence[str] | None = None) -> dict[str, str]:
         """Return for each indexed document, or those of these names, the state of its file then."""
         if names is None:
-            return dict(self._database.execute("SELECT name, state FROM document_states"))
-        rows = self._database.execute(
+            return dict(self._database.query("SELECT name, state FROM document_states"))
+        rows = self._database.query(
             "SELECT name, state FROM json_each(?) AS wanted"
             " CROSS JOIN document_states ON name = wanted.value",
             (json.dumps(list(names)),),
@@ -35,7 +35,7 @@ class DocumentTable:
 
     def names(self) -> set[str]:
         """Return the documents that are indexed, or that memories are said to be entries of."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT name FROM document_states"
             " UNION SELECT document FROM memories WHERE document IS NOT NULL"
         )
@@ -47,7 +47,7 @@ class DocumentTable:
         In any case, and with any signs in the place of its spaces, at its end too.
         """
         where, values = conditions(allowed)
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT m.id FROM memories AS m WHERE m.document = :document AND m.source LIKE :source"
             f"{where} ORDER BY m.id DESC LIMIT :limit",
             {**values, "document": document, "source": f"{source.replace(' ', '%')}%", "limit": limit},

@@ -61,7 +61,7 @@ def erase(database: Database) -> bool:
 
 
 def _get(database: Database, name: str) -> str | None:
-    rows = database.execute("SELECT value FROM store_facts WHERE name = ?", (name,))
+    rows = database.query("SELECT value FROM store_facts WHERE name = ?", (name,))
     return str(rows[0][0]) if rows else None
 
 

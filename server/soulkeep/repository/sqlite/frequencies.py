@@ -45,7 +45,7 @@ class WordFrequencies:
             }
 
     def _writes(self) -> int:
-        last_id, last_change = self._database.execute(
+        last_id, last_change = self._database.query(
             "SELECT (SELECT max(id) FROM memories_fts_docsize), (SELECT max(seq) FROM memory_changes)"
         )[0]
         return int(last_id or 0) + int(last_change or 0)
@@ -58,8 +58,8 @@ class WordFrequencies:
         return kept
 
     def _count(self) -> int:
-        return int(self._database.execute("SELECT count(*) FROM memories_fts_docsize")[0][0])
+        return int(self._database.query("SELECT count(*) FROM memories_fts_docsize")[0][0])
 
     def _frequency(self, term: str) -> int:
         count = "SELECT count(*) FROM memories_fts WHERE memories_fts MATCH ?"
-        return int(self._database.execute(count, (fts_term(term),))[0][0])
+        return int(self._database.query(count, (fts_term(term),))[0][0])

@@ -77,7 +77,7 @@ class Ledger:
 
     def usage_totals(self) -> Usage:
         """Return the sums over all usage records, with the model `all`."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT 'all', ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0),"
             " ifnull(sum(cost), 0.0) FROM usage_records"
         )
@@ -85,7 +85,7 @@ class Ledger:
 
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, the most used first."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT model, count(*), sum(input_tokens), sum(output_tokens), sum(cost)"
             " FROM usage_records GROUP BY model ORDER BY count(*) DESC, model"
         )
@@ -93,16 +93,16 @@ class Ledger:
 
     def last_event(self) -> int:
         """Return the id of the last audited event; 0 where there is none."""
-        return int(self._database.execute("SELECT ifnull(max(id), 0) FROM audit_log")[0][0])
+        return int(self._database.query("SELECT ifnull(max(id), 0) FROM audit_log")[0][0])
 
     def events_after(self, event_id: int) -> set[str]:
         """Return the names of the events that were audited after one."""
-        rows = self._database.execute("SELECT DISTINCT event FROM audit_log WHERE id > ?", (event_id,))
+        rows = self._database.query("SELECT DISTINCT event FROM audit_log WHERE id > ?", (event_id,))
         return {row[0] for row in rows}
 
     def count_events(self, event: str, since: str) -> dict[str, int]:
         """Return by day how often an event was audited since a timestamp."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT substr(timestamp, 1, 16) || 'Z', count(*) FROM audit_log"
             " WHERE event = ? AND timestamp >= ? GROUP BY 1",
             (event, since),
@@ -111,7 +111,7 @@ class Ledger:
 
     def erased_at(self, memory_id: int) -> str | None:
         """Return when a memory was purged, if the log still knows."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT max(timestamp) FROM audit_log WHERE event = 'memory.purged'"
             " AND EXISTS (SELECT 1 FROM json_each(details, '$.memory_ids') WHERE value = ?)",
             (memory_id,),
@@ -124,7 +124,7 @@ class Ledger:
         `event` is a whole name, or what stands before its dot.
         """
         values = {"limit": limit, "since": since, "agent": agent, "event": event}
-        rows = self._database.execute(_LOG, values)
+        rows = self._database.query(_LOG, values)
         return [LogEntry(at, who, what, _details(text)) for at, who, what, text in rows]
 
     def drop_old(self, kept: int) -> None:
@@ -146,7 +146,7 @@ class Ledger:
         )
 
     def _add_up_usage(self, kept: int) -> None:
-        rows = self._database.execute("SELECT max(id) - ?, min(id) FROM usage_records", (kept,))
+        rows = self._database.query("SELECT max(id) - ?, min(id) FROM usage_records", (kept,))
         last, first = rows[0]
         if first is None or first > last:
             return

@@ -89,7 +89,7 @@ class MemoryTable:
 
     def list_by_ids(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
         """Return the memories that exist among these ids, by id."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {COLUMNS} FROM json_each(?) AS wanted"
             " CROSS JOIN memories AS m ON m.id = wanted.value",
             (json.dumps(list(memory_ids)),),
@@ -100,7 +100,7 @@ class MemoryTable:
         self, thread_id: str, limit: int = -1, memory_type: str | None = None
     ) -> list[Memory]:
         """Return a thread's latest memories, newest first; perhaps of one type only, perhaps all."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.thread_id = :thread"
             " AND (:type IS NULL OR m.memory_type = :type)"
             f" ORDER BY {WHEN} DESC, m.id DESC LIMIT :limit",
@@ -110,7 +110,7 @@ class MemoryTable:
 
     def latest_global(self, limit: int) -> list[Memory]:
         """Return of each type up to `limit` of the latest memories of no thread and no document."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {COLUMNS} FROM json_each(?) AS wanted JOIN memories AS m ON m.id IN"
             f" (SELECT m.id FROM memories AS m WHERE m.memory_type = wanted.value"
             f" AND m.thread_id IS NULL AND m.document IS NULL ORDER BY {WHEN} DESC, m.id DESC LIMIT ?)",
@@ -127,7 +127,7 @@ class MemoryTable:
 
     def list_expired(self, now: str, limit: int) -> list[int]:
         """Return the ids of up to `limit` memories whose time has passed."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT id FROM memories WHERE expires_at <= ? LIMIT ?", (now, limit)
         )
         return [row[0] for row in rows]
@@ -143,7 +143,7 @@ class MemoryTable:
         for name, value in columns.items():
             where += f" AND m.{name} IN (SELECT value FROM json_each(:is_{name}))"
             values[f"is_{name}"] = json.dumps(_forms(value))
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.document IS NULL AND m.id < :below{where}"
             " ORDER BY m.id DESC LIMIT :limit",
             {**values, "below": 2**62 if below is None else below, "limit": limit},
@@ -152,11 +152,11 @@ class MemoryTable:
 
     def count(self) -> int:
         """Return how many memories there are, entries of documents among them."""
-        return int(self._database.execute("SELECT count(*) FROM memories")[0][0])
+        return int(self._database.query("SELECT count(*) FROM memories")[0][0])
 
     def count_by_type(self) -> dict[str, int]:
         """Return how many memories of each type there are, entries of documents not counted."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT memory_type, count(*) FROM memories WHERE document IS NULL"
             " GROUP BY 1 ORDER BY 2 DESC, 1"
         )
@@ -164,7 +164,7 @@ class MemoryTable:
 
     def count_by_day(self, since: str) -> dict[str, int]:
         """Return by day how many memories are there of those kept since a timestamp, without entries."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT substr(created_at, 1, 16) || 'Z', count(*) FROM memories"
             " WHERE document IS NULL AND created_at >= ? GROUP BY 1",
             (since,),
@@ -192,7 +192,7 @@ class MemoryTable:
             for place, m in enumerate(memories)
             for form in _forms(m.content)
         ]
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT w.value ->> 0, min(m.id) FROM json_each(?) AS w CROSS JOIN memories AS m"
             " ON substr(m.content, 1, 64) = w.value ->> 1 AND length(m.content) = w.value ->> 2"
             " WHERE m.content = w.value ->> 3 AND m.memory_type = w.value ->> 4"
@@ -206,7 +206,7 @@ class MemoryTable:
 
     def find_saying(self, texts: Sequence[str]) -> list[int]:
         """Return the ids of the memories, but for entries of documents, that hold one of the texts."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT DISTINCT m.id FROM json_each(?) AS said"
             " CROSS JOIN memories AS m ON instr(m.content, said.value)"
             " WHERE m.document IS NULL ORDER BY m.id",
@@ -242,7 +242,7 @@ class MemoryTable:
         where, values = conditions(allowed)
         filtered = " CROSS JOIN memories AS m ON m.id = f.rowid" if where else ""
         within = "subject : " if in_subject else ""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT f.rowid, -f.rank FROM memories_fts AS f{filtered}"
             f" WHERE memories_fts MATCH :terms{where} ORDER BY f.rank, f.rowid LIMIT :limit",
             {**values, "terms": f"{within}({' OR '.join(map(fts_term, terms))})", "limit": limit},
@@ -252,7 +252,7 @@ class MemoryTable:
     def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
         """Return those of these ids whose memories are there and pass the filter."""
         where, values = conditions(allowed)
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT m.id FROM json_each(:ids) AS wanted"
             f" CROSS JOIN memories AS m ON m.id = wanted.value WHERE TRUE{where}",
             {**values, "ids": json.dumps(list(memory_ids))},
@@ -264,7 +264,7 @@ class MemoryTable:
 
         The order is by date, then id.
         """
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT m.id, {_neighbour('<', 'max', 'DESC')}, {_neighbour('>', 'min', 'ASC')}"
             " FROM json_each(:ids) AS wanted CROSS JOIN memories AS m ON m.id = wanted.value"
             " WHERE m.thread_id IS NOT NULL",
@@ -274,7 +274,7 @@ class MemoryTable:
 
     def latest_in_threads(self, until: Mapping[str, str]) -> dict[str, Memory]:
         """Return for threads, by id, the last memory that is not after a timestamp, if any."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT w.key, (SELECT m.id FROM memories AS m WHERE m.thread_id = w.key"
             f" AND {WHEN} <= w.value ORDER BY {WHEN} DESC, m.id DESC LIMIT 1) FROM json_each(?) AS w",
             (json.dumps(dict(until)),),
@@ -292,7 +292,7 @@ class MemoryTable:
     def pages(self, size: int) -> Iterator[list[Memory]]:
         """Yield all memories in lists of up to `size`, oldest id first."""
         last = 0
-        while page := self._database.execute(
+        while page := self._database.query(
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.id > ? ORDER BY m.id LIMIT ?", (last, size)
         ):
             yield [Memory._make(row) for row in page]
@@ -300,7 +300,7 @@ class MemoryTable:
 
     def unindexed(self, limit: int) -> list[Memory]:
         """Return up to `limit` memories that another program added after the last indexed one."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {COLUMNS} FROM memories AS m"
             " WHERE m.id > ifnull((SELECT max(id) FROM memories_fts_docsize), 0) ORDER BY m.id LIMIT ?",
             (limit,),
@@ -310,7 +310,7 @@ class MemoryTable:
     def add_to_indexes(self, memories: Sequence[Memory], vectors: Sequence[Vector | None]) -> None:
         """Index memories that another program added, perhaps with vectors; inside a transaction."""
         self._index((m.id, m.content, m.subject, m.occurred_at) for m in memories)
-        known = self._database.execute(
+        known = self._database.query(
             "SELECT rowid FROM vec_memories_rowids WHERE rowid IN (SELECT value FROM json_each(?))",
             (json.dumps([memory.id for memory in memories]),),
         )

@@ -42,7 +42,7 @@ class MessageTable:
         """Return the id of a thread's conversation, made on first use, which is active now."""
         key = f"{THREAD_KEY}{thread_id}"
         self._ledger.touch_session(Session(secrets.token_hex(8), key, agent_id, now), now)
-        rows = self._database.execute("SELECT id FROM sessions WHERE session_key = ?", (key,))
+        rows = self._database.query("SELECT id FROM sessions WHERE session_key = ?", (key,))
         return str(rows[0][0])
 
     def delete_messages(self, message_ids: Iterable[int]) -> None:
@@ -53,7 +53,7 @@ class MessageTable:
 
     def list_of_thread(self, thread_id: str, limit: int, before: int | None = None) -> list[Message]:
         """Return the last `limit` messages of a thread, with ids below `before`, oldest first."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS} FROM {_OF_THREAD} AND m.id < :before ORDER BY m.id DESC LIMIT :limit",
             {**_key(thread_id), "before": 2**62 if before is None else before, "limit": limit},
         )
@@ -61,7 +61,7 @@ class MessageTable:
 
     def list_from(self, thread_id: str, first: int, limit: int) -> list[Message]:
         """Return up to `limit` messages of a thread from the id `first` on, oldest first."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS} FROM {_OF_THREAD} AND m.id >= :first ORDER BY m.id LIMIT :limit",
             {**_key(thread_id), "first": first, "limit": limit},
         )
@@ -69,7 +69,7 @@ class MessageTable:
 
     def find_same(self, thread_id: str, message: NewMessage) -> list[int]:
         """Return the ids of a thread's messages of this role, content and date."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT m.id FROM {_OF_THREAD} AND m.role = :role AND m.created_at = :created_at"
             " AND m.content = :content ORDER BY m.id",
             {
@@ -83,14 +83,12 @@ class MessageTable:
 
     def thread_of(self, conversation_id: str) -> str:
         """Return the id of the thread, there or not, that a conversation belongs to."""
-        rows = self._database.execute(
-            "SELECT session_key FROM sessions WHERE id = ?", (conversation_id,)
-        )
+        rows = self._database.query("SELECT session_key FROM sessions WHERE id = ?", (conversation_id,))
         return str(rows[0][0]).removeprefix(THREAD_KEY) if rows else ""
 
     def ids_of_thread(self, thread_id: str) -> list[int]:
         """Return the ids of all messages of a thread, oldest first."""
-        rows = self._database.execute(f"SELECT m.id FROM {_OF_THREAD} ORDER BY m.id", _key(thread_id))
+        rows = self._database.query(f"SELECT m.id FROM {_OF_THREAD} ORDER BY m.id", _key(thread_id))
         return [row[0] for row in rows]
 
     def matching(self, terms: Sequence[str], allowed: MemoryFilter, limit: int) -> list[MessageMatch]:
@@ -101,7 +99,7 @@ class MessageTable:
         if not terms:
             return []
         where, values = _conditions(allowed)
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS}, substr(s.session_key, {len(THREAD_KEY) + 1}), -f.rank"
             " FROM messages_fts AS f CROSS JOIN messages AS m ON m.id = f.rowid"
             " CROSS JOIN sessions AS s ON s.id = m.session_id"
@@ -112,7 +110,7 @@ class MessageTable:
 
     def threads_saying(self, texts: Sequence[str]) -> list[str]:
         """Return the ids of the threads in whose messages one of the texts stands."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT DISTINCT substr(s.session_key, {len(THREAD_KEY) + 1})"
             " FROM json_each(?) AS said CROSS JOIN messages AS m ON instr(m.content, said.value)"
             " JOIN sessions AS s ON s.id = m.session_id ORDER BY 1",
@@ -128,7 +126,7 @@ class MessageTable:
         """Build the full-text index anew from the messages of threads; inside a transaction."""
         self._database.execute("DELETE FROM messages_fts")
         last = 0
-        while page := self._database.execute(
+        while page := self._database.query(
             "SELECT m.id, m.content FROM messages AS m JOIN sessions AS s ON s.id = m.session_id"
             f" WHERE s.session_key GLOB '{THREAD_KEY}*' AND m.id > ? ORDER BY m.id LIMIT ?",
             (last, _PAGE),

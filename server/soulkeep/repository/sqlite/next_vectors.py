@@ -22,7 +22,7 @@ class NextVectors:
         """Return how many memories have a vector of this embedder in the set."""
         if self._made_by() != identity:
             return 0
-        return int(self._database.execute("SELECT count(*) FROM next_vectors")[0][0])
+        return int(self._database.query("SELECT count(*) FROM next_vectors")[0][0])
 
     def list_missing(self, identity: str, below: int, limit: int) -> list[Memory]:
         """Return up to `limit` memories with ids `below` that have no vector of this embedder yet.
@@ -30,7 +30,7 @@ class NextVectors:
         The newest come first: they are asked for most.
         """
         missing = "AND m.id NOT IN (SELECT memory_id FROM next_vectors)"
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT m.id FROM memories AS m WHERE m.id < ?"
             f" {missing if self._made_by() == identity else ''} ORDER BY m.id DESC LIMIT ?",
             (below, limit),
@@ -91,7 +91,7 @@ class NextVectors:
 
     def _pages(self) -> Iterator[Sequence[Row]]:
         last = 0
-        while page := self._database.execute(
+        while page := self._database.query(
             "SELECT memory_id, content_embedding FROM next_vectors WHERE memory_id > ?"
             " ORDER BY memory_id LIMIT ?",
             (last, _PAGE),
@@ -100,5 +100,5 @@ class NextVectors:
             last = page[-1][0]
 
     def _made_by(self) -> str | None:
-        rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'next_embedder'")
+        rows = self._database.query("SELECT value FROM store_facts WHERE name = 'next_embedder'")
         return str(rows[0][0]) if rows else None

@@ -40,14 +40,14 @@ class PromptTable:
 
     def outline(self) -> str:
         """Return a text that changes with the sizes of prompts, made without reading what they say."""
-        (sizes,) = self._database.execute(
+        (sizes,) = self._database.query(
             "SELECT group_concat(id || ' ' || priority || ' ' || is_active"
             " || ' ' || octet_length(name) || ' ' || octet_length(content)) FROM global_prompts"
         )[0]
         return sizes or ""
 
     def _list(self, condition: str, value: int) -> list[GlobalPrompt]:
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT id, name, content, is_active, priority, created_at,"
             f" {origins('global_prompts')} FROM global_prompts"
             f" WHERE {condition} ORDER BY priority DESC, id",

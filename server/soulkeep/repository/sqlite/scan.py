@@ -160,7 +160,7 @@ class VectorScan:
         return [memory_id for memory_id, cosine in found.items() if cosine >= threshold]
 
     def _measured(self, vector: bytes, candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector) AS distance"
             # Without CROSS the planner may read the whole of vec_memories first.
             " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
@@ -185,7 +185,7 @@ class VectorScan:
 
     def _look(self) -> _State:
         # Read in one statement, thus from one moment: what comes later shows in the next look.
-        embedder, last_id, last_change = self._database.execute(
+        embedder, last_id, last_change = self._database.query(
             "SELECT (SELECT value FROM store_facts WHERE name = 'embedder'),"
             " (SELECT max(rowid) FROM vec_memories_rowids), (SELECT max(seq) FROM memory_changes)"
         )[0]
@@ -196,7 +196,7 @@ class VectorScan:
             return False
         if state.last_id <= MAXIMUM_ROWS:
             return True
-        rows = self._database.execute("SELECT count(*) FROM vec_memories_rowids")[0][0]
+        rows = self._database.query("SELECT count(*) FROM vec_memories_rowids")[0][0]
         return int(rows) <= MAXIMUM_ROWS
 
     def _outdated(self, state: _State) -> bool:
@@ -238,7 +238,7 @@ class VectorScan:
         pages, after = [codes.described([], [], [], [])], -1
         while True:
             # As four texts: a hundred thousand rows as Python tuples would take three times as long.
-            texts = self._database.execute(
+            texts = self._database.query(
                 "SELECT json_group_array(id), json_group_array(thread_id),"
                 " json_group_array(memory_type), json_group_array(moment) FROM"
                 f" (SELECT {_METADATA} FROM memories AS m WHERE m.id > ? AND m.id <= ?"
@@ -260,7 +260,7 @@ class VectorScan:
         import numpy as np
 
         after = -1
-        while rows := self._database.execute(
+        while rows := self._database.query(
             "SELECT c.chunk_id, c.size, c.validity, c.rowids, v.vectors FROM vec_memories_chunks AS c"
             " CROSS JOIN vec_memories_vector_chunks00 AS v ON v.rowid = c.chunk_id"
             " WHERE c.chunk_id > ? ORDER BY c.chunk_id LIMIT 1",
@@ -275,14 +275,14 @@ class VectorScan:
             yield np.where(valid, every, -1), _floats(vectors).reshape(size, DIMENSIONS)
 
     def _catch_up(self, codes: "Codes", state: _State) -> None:
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?",
             (self._seen.last_change, state.last_change),
         )
         if rows:
             changed = [row[0] for row in rows]
             codes.drop(changed)
-            replaced = self._database.execute(
+            replaced = self._database.query(
                 f"SELECT {_METADATA}, v.content_embedding FROM json_each(?) AS wanted"
                 f" CROSS JOIN memories AS m ON m.id = wanted.value {_WITH_VECTOR} WHERE m.id <= ?",
                 (json.dumps(changed), self._seen.last_id),
@@ -291,7 +291,7 @@ class VectorScan:
         self._append_between(codes, self._seen.last_id, state.last_id)
 
     def _append_between(self, codes: "Codes", after: int, last_id: int) -> None:
-        while rows := self._database.execute(
+        while rows := self._database.query(
             f"SELECT {_METADATA}, v.content_embedding FROM memories AS m {_WITH_VECTOR}"
             " WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
             (after, last_id, _PAGE),

@@ -42,7 +42,7 @@ class ThreadTable:
         Raises:
             ThreadNotFoundError: There is none with this id.
         """
-        rows = self._database.execute(f"SELECT {_COLUMNS} FROM threads WHERE id = ?", (thread_id,))
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM threads WHERE id = ?", (thread_id,))
         if not rows:
             raise ThreadNotFoundError(thread_id)
         return _thread(rows[0])
@@ -52,7 +52,7 @@ class ThreadTable:
     ) -> list[Thread]:
         """Return up to `limit` of the threads that `find_threads` finds, in its order."""
         ids = self.find_threads(archived, containing, limit)
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
             " ORDER BY wanted.key",
             (json.dumps(ids),),
@@ -68,7 +68,7 @@ class ThreadTable:
         No more than `limit` are returned where that is 0 or more.
         """
         sought = same_title(containing)
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT id, title FROM threads WHERE :archived IS NULL OR (archived IS TRUE) = :archived"
             " ORDER BY last_active_at DESC, rowid DESC LIMIT :limit",
             # SQLite folds the case of ASCII only, so all are read where a text is looked for.
@@ -83,20 +83,20 @@ class ThreadTable:
 
     def list_latest(self, limit: int) -> list[Thread]:
         """Return up to `limit` threads, archived ones too, latest activity first."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS} FROM threads ORDER BY last_active_at DESC, rowid DESC LIMIT ?", (limit,)
         )
         return [_thread(row) for row in rows]
 
     def count(self) -> tuple[int, int]:
         """Return how many threads are active and how many archived."""
-        rows = self._database.execute("SELECT count(*), total(archived IS TRUE) FROM threads")
+        rows = self._database.query("SELECT count(*), total(archived IS TRUE) FROM threads")
         count, archived = rows[0]
         return count - int(archived), int(archived)
 
     def find_titled(self, title: str) -> list[str]:
         """Return the ids of the threads whose titles read the same: active ones first, then latest."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT id, title FROM threads ORDER BY archived IS TRUE, last_active_at DESC, rowid DESC"
         )
         sought = same_title(title)
@@ -107,7 +107,7 @@ class ThreadTable:
 
         Only those whose place is below `before`: a place stays what it is when others are made or used.
         """
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT rowid, {_COLUMNS} FROM threads WHERE archived IS NOT TRUE AND rowid < ?"
             " ORDER BY rowid DESC LIMIT ?",
             (2**62 if before is None else before, limit),
@@ -131,7 +131,7 @@ class ThreadTable:
         Raises:
             ThreadNotFoundError: One does not.
         """
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT w.value FROM json_each(?) AS w"
             " WHERE w.value NOT IN (SELECT id FROM threads) LIMIT 1",
             (json.dumps(list(thread_ids)),),

@@ -58,7 +58,7 @@ class VectorTable:
 
     def list_pending(self, limit: int) -> list[int]:
         """Return the ids of up to `limit` memories that wait for their vectors."""
-        rows = self._database.execute("SELECT memory_id FROM pending_vectors LIMIT ?", (limit,))
+        rows = self._database.query("SELECT memory_id FROM pending_vectors LIMIT ?", (limit,))
         return [row[0] for row in rows]
 
     def add_pending(self, vectors: Mapping[int, Vector | None], waiting: Sequence[int]) -> None:
@@ -78,7 +78,7 @@ class VectorTable:
         where, values = conditions(allowed)
         # Only IN is applied by vec0 before it takes the nearest; other conditions come too late.
         within = f" AND memory_id IN (SELECT m.id FROM memories AS m WHERE TRUE{where})" if where else ""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT memory_id, distance FROM vec_memories"
             f" WHERE content_embedding MATCH :vector AND k = :limit{within}"
             " ORDER BY distance",
@@ -92,7 +92,7 @@ class VectorTable:
         """Return the cosine (-1..1) of each part, for each of these memories that has a vector."""
         import numpy as np
 
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT v.memory_id, v.content_embedding FROM json_each(?) AS wanted"
             " CROSS JOIN vec_memories AS v WHERE v.memory_id = wanted.value",
             (json.dumps(sorted(memory_ids)),),
@@ -143,7 +143,7 @@ class VectorTable:
 
     def recorded_embedder(self) -> str | None:
         """Return the identity of the embedder that made the vectors; None before the first memory."""
-        rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'embedder'")
+        rows = self._database.query("SELECT value FROM store_facts WHERE name = 'embedder'")
         return str(rows[0][0]) if rows else None
 
     @property
