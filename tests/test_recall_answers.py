@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from mcp import Client
 
-from soulkeep.mcp_server.answers import weight
-from soulkeep.mcp_server.answers.excerpts import excerpt, split_sentences
+from soulkeep.mcp_server.answers import excerpt, split_sentences, weight
 from soulkeep.service.home import Home
 from test_tools import call
 

@@ -87,9 +87,8 @@ def build_server(
 ) -> "CheckedServer":
     """Build an MCP server over a home, which notifies its client; the caller closes the home."""
     from soulkeep import __version__
-    from soulkeep.mcp_server import completions, prompts, protocol, resources, tools
-    from soulkeep.mcp_server.calls import CheckedServer, open_session, read_answers
-    from soulkeep.mcp_server.workers import tell_progress
+    from soulkeep.mcp_server import prompts, protocol, resources, tools
+    from soulkeep.mcp_server.calls import CheckedServer, open_session, read_answers, tell_progress
 
     notifications = notifications or protocol.Notifications()
     home.serve()
@@ -124,7 +123,7 @@ def build_server(
     server.add_tools = partial(tools.register, server, tools_offered)
     resources.register(server, home)
     prompts.register(server, home)
-    completions.register(server, home)
+    prompts.register_completions(server, home)
     protocol.complete(server, notifications)
     return server
 

@@ -34,8 +34,12 @@ from soulkeep.cli.terminal import (
     say,
 )
 from soulkeep.mcp_server.answers.lifecycle import ChangedAnswer, newer_text, notes_of
-from soulkeep.mcp_server.answers.memories import DEFAULT_TOKENS, MatchAnswer, RecallAnswer
-from soulkeep.mcp_server.answers.receipts import RememberAnswer
+from soulkeep.mcp_server.answers.memories import (
+    DEFAULT_TOKENS,
+    MatchAnswer,
+    RecallAnswer,
+    RememberAnswer,
+)
 from soulkeep.models import MEMORY_TYPES, Match, Memory, NewMemory, Recall
 from soulkeep.search.questions import query_terms
 from soulkeep.search.words import split_words

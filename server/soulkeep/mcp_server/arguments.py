@@ -1,4 +1,4 @@
-"""What callers send as arguments, read as it is meant: pure functions over a tool's JSON schema.
+"""What callers send as arguments, read as it is meant, and the schemas that say it: pure functions.
 
 Models and the programs that carry their calls fill what they leave out with null, "", 0, [] or "null",
 send numbers, lists and objects as text, one item where a list is asked for, and arguments of their own.
@@ -37,6 +37,12 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _MISSPELT = 0.8
 """From this share of common letters on a name is a misspelt one: clients' own, such as `session_id`
 beside `section`, stay below it."""
+
+# What pydantic writes into schemas and no model needs: what breaks these rules is refused in words.
+_DROPPED = frozenset({"title", "maxLength", "maxItems", "minimum", "maximum", "additionalProperties"})
+_UNSAID: tuple[object, ...] = ("", None, [], 0, "any")
+"""Defaults that stand for nothing given, False among them."""
+
 
 _Schema = Mapping[str, Any]
 
@@ -240,3 +246,50 @@ def _likeness(one: list[str], other: list[str]) -> float:
         return 0.0
     letters = ["".join(word for word in words if word != "id") for words in (one, other)]
     return SequenceMatcher(None, letters[0], letters[1]).ratio()
+
+
+def compact(schema: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what pydantic adds to a schema and a model has to read with every request.
+
+    Definitions are put where they are used: clients that check answers follow references slowly.
+    """
+    definitions = schema.get("$defs", {})
+
+    def shortened(part: Any) -> Any:
+        if isinstance(part, list):
+            return [shortened(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return shortened(definitions[part["$ref"].removeprefix("#/$defs/")])
+        # Under "properties" the keys are names of fields, and one of those may well be `title`.
+        return {
+            key: {name: shortened(field) for name, field in value.items()}
+            if key == "properties"
+            else shortened(value)
+            for key, value in part.items()
+            if key != "$defs"
+            and not (key in _DROPPED and not isinstance(value, dict))
+            and not (key == "default" and value in _UNSAID)
+        }
+
+    compacted: dict[str, Any] = shortened(schema)
+    return compacted
+
+
+def outline(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the names of an answer's fields with their types, and no more: a client sees the rest.
+
+    Nothing is required, for what is empty is left out of an answer; so nothing is null either.
+    """
+    return {
+        "type": "object",
+        "properties": {name: _typed(field) for name, field in schema["properties"].items()},
+    }
+
+
+def _typed(field: dict[str, Any]) -> dict[str, Any]:
+    given = field["anyOf"][0] if "anyOf" in field else field
+    return (
+        {"type": "object"} if "$ref" in given else {k: given[k] for k in ("type", "enum") if k in given}
+    )

@@ -1,12 +1,17 @@
-"""From a protocol call to a service call: whose it is, the worker thread it runs in, its errors."""
+"""From a protocol call to a service call: whose it is, its worker thread, its progress, its errors."""
 
 import re
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from inspect import cleandoc
 from types import MappingProxyType
 from typing import Annotated, Any, Protocol, TypeVar
 
+import anyio
+import anyio.from_thread
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
@@ -27,9 +32,9 @@ from pydantic_core import ErrorDetails
 
 from soulkeep.errors import HALF_A_PAIR, SoulkeepError, excerpt
 from soulkeep.mcp_server.answers import View
-from soulkeep.mcp_server.arguments import read_arguments
-from soulkeep.mcp_server.schemas import compact, outline
+from soulkeep.mcp_server.arguments import compact, outline, read_arguments
 from soulkeep.models import Session
+from soulkeep.progress import told_to
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_ID
 
@@ -48,6 +53,10 @@ LARGE = {"anthropic/maxResultSizeChars": 100_000}
 
 Id = Annotated[int, Field(ge=0, le=MAX_ID)]
 """An id of a row, or a place in a list of such; 0 stands for none."""
+
+REPORT_S = 0.5
+"""How long one and the same work goes on between two reports, and how long a client may hold one up."""
+
 
 _Result = TypeVar("_Result")
 
@@ -286,3 +295,35 @@ def _rule(problem: ErrorDetails) -> str:
     """Say what rule a value breaks, whatever pydantic calls it."""
     rule = _RULES.get(problem["type"], "is not what this argument takes; see the tool's schema")
     return rule.format_map(problem.get("ctx", {}))
+
+
+async def tell_progress(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """Tell the progress of worker threads to a request that asks for it: SDK middleware."""
+    with told_to(_Reporter(ctx).report):
+        return await call_next(ctx)
+
+
+class _Reporter:
+    """Sends what a worker thread says of its progress, but not too often."""
+
+    def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
+        self._session = ctx.session
+        self._doing = ""
+        self._sent_at = 0.0
+        self._count = 0
+
+    def report(self, doing: str, share: float | None) -> None:
+        """Send a notification, unless the same was said a moment ago."""
+        now = time.monotonic()
+        if doing == self._doing and now - self._sent_at < REPORT_S:
+            return
+        self._doing, self._sent_at = doing, now
+        # How much is still to come is unknown, so only the count grows.
+        self._count += 1
+        # The work goes on when its request is cancelled, but nobody waits for it any more.
+        with suppress(CancelledError):
+            anyio.from_thread.run(self._send, doing if share is None else f"{doing}: {share:.0%}")
+
+    async def _send(self, message: str) -> None:
+        with anyio.move_on_after(REPORT_S):
+            await self._session.report_progress(self._count, None, message)

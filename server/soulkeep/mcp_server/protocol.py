@@ -39,8 +39,7 @@ from mcp.types import (
 
 from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError
 from soulkeep.mcp_server.calls import CheckedServer
-from soulkeep.mcp_server.listing import list_page
-from soulkeep.mcp_server.resources import state_of
+from soulkeep.mcp_server.resources import list_page, state_of
 from soulkeep.service.home import Home
 
 PAGE = 100

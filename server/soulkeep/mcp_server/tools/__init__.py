@@ -43,8 +43,8 @@ DEFAULT_TOOLS = frozenset(
 def register(server: CheckedServer, offered: ToolSet) -> None:
     """Add the tools that are offered to a server."""
     # With what they answer they take longer to import than all that the first reply needs of us.
-    from soulkeep.mcp_server.tools import lifecycle, memories, notes, prompts, threads
+    from soulkeep.mcp_server.tools import memories, notes
 
     server.offered = DEFAULT_TOOLS if offered == "default" else None
-    for module in (memories, lifecycle, threads, notes, prompts):
-        module.register(server)
+    memories.register(server)
+    notes.register(server)

@@ -1,23 +1,47 @@
-"""The tools that keep memories and bring them back."""
+"""The tools for memories: keeping, recalling, looking through and changing them, undoing changes."""
 
+import logging
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import anyio
 from mcp.server.mcpserver import Context
-from mcp.types import CallToolResult
+from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field
 
 from soulkeep.errors import InvalidInputError
+from soulkeep.fence import one_line
+from soulkeep.mcp_server.answers import command
+from soulkeep.mcp_server.answers.lifecycle import (
+    BrowseAnswer,
+    ChangedAnswer,
+    PurgedAnswer,
+    UndoneAnswer,
+)
 from soulkeep.mcp_server.answers.memories import (
     DEFAULT_TOKENS,
     RecallAnswer,
+    RememberAnswer,
     scores,
 )
-from soulkeep.mcp_server.answers.receipts import RememberAnswer
-from soulkeep.mcp_server.calls import FIRST, KEEPS, LARGE, READS, CheckedServer, Id, answer, served
+from soulkeep.mcp_server.calls import (
+    CHANGES,
+    FIRST,
+    KEEPS,
+    LARGE,
+    READS,
+    CheckedServer,
+    Id,
+    answer,
+    served,
+)
+from soulkeep.mcp_server.consent import Consent, ask
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
+from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
 
 _Source = Annotated[
@@ -63,6 +87,10 @@ def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
     server.add_tool(remember, title="Remember", annotations=KEEPS, meta=FIRST)
     server.add_tool(recall, title="Recall", annotations=READS, meta=FIRST | LARGE)
+    server.add_tool(browse_memories, title="Browse memories", annotations=READS, meta=LARGE)
+    server.add_tool(change_memory, title="Change memories", annotations=CHANGES)
+    server.add_tool(undo, title="Undo", annotations=CHANGES)
+    server.add_tool(purge, title="Purge", annotations=CHANGES)
 
 
 async def remember(
@@ -151,3 +179,213 @@ async def recall(
         return RecallAnswer.of(found, home.days, query_terms(query), max_tokens), scores(found)
 
     return answer(*await served(ctx, recalled))
+
+
+View = Literal["memories", "history", "trash", "changes"]
+SPARED = ("SOUL.md",)
+"""No tool writes it unasked, not even to take something back."""
+
+Action = Literal["revise", "forget", "restore", "move"]
+
+_SHOWN = 20
+"""How many versions the user is shown who is asked whether they may be erased."""
+
+_log = logging.getLogger(__name__)
+
+_Text = Annotated[str, Field(max_length=MAX_NAME)]
+
+
+async def browse_memories(
+    ctx: Context[Home],
+    view: View = "memories",
+    memory_id: Annotated[Id, Field(description="Whose history")] = 0,
+    thread_id: _Text = "",
+    memory_type: AnyMemoryType = "any",
+    subject: _Text = "",
+    source: _Text = "",
+    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO")] = "",
+    until: _Text = "",
+    limit: Annotated[int, Field(ge=1, le=200)] = 20,
+    below: Annotated[Id, Field(description="`next` of a page")] = 0,
+) -> Annotated[CallToolResult, BrowseAnswer]:
+    """Look through memories, the history of one, the trash or all changes, latest first.
+
+    Use it to find what to correct or forget; recall answers questions.
+    """
+    found = await served(
+        ctx,
+        lambda home, _: _browsed(
+            home,
+            view,
+            memory_id,
+            limit,
+            below or None,
+            {
+                "thread_id": thread_id or None,
+                "memory_type": None if memory_type == "any" else memory_type,
+                "subject": subject or None,
+                "source": source or None,
+                "since": since or None,
+                "until": until or None,
+            },
+        ),
+    )
+    return answer(found)
+
+
+def _browsed(
+    home: Home,
+    view: View,
+    memory_id: int,
+    limit: int,
+    below: int | None,
+    filters: dict[str, str | None],
+) -> BrowseAnswer:
+    if view == "memories":
+        return BrowseAnswer.of_memories(
+            home.lifecycle.list_memories(limit=limit, below=below, **filters), limit, home.days
+        )
+    for name, value in filters.items():
+        if value is not None and (view, name) != ("changes", "since"):
+            raise InvalidInputError(name, f"goes with view=memories, not with {view}")
+    if view == "history":
+        past = home.lifecycle.history(memory_id)
+        page = [one for one in past if below is None or one.change_id < below][:limit]
+        now = home.lifecycle.find_memory(memory_id) if below is None else None
+        return BrowseAnswer.of_past(view, page, limit, home.days, now)
+    if view == "trash":
+        return BrowseAnswer.of_past(view, home.lifecycle.list_trash(limit, below), limit, home.days)
+    changes = home.changes.list_changes(limit, below, filters["since"])
+    return BrowseAnswer.of_changes(home.changes.summarize(changes), limit, home.days)
+
+
+async def change_memory(
+    ctx: Context[Home],
+    action: Action,
+    memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
+    content: Annotated[
+        str, Field(max_length=MAX_CONTENT, description="For revise, as what follows")
+    ] = "",
+    memory_type: AnyMemoryType = "any",
+    source: _Text = "",
+    subject: _Text = "",
+    occurred_at: str = "",
+    expires_at: Annotated[str, Field(description='ISO or "never"')] = "",
+    thread_id: Annotated[str, Field(max_length=MAX_NAME, description="For move; empty: global")] = "",
+) -> Annotated[CallToolResult, ChangedAnswer]:
+    """Revise, forget, restore from the trash, or move memories.
+
+    Use it when something is wrong, over or private; it can be undone. Not for entries of documents.
+    """
+    fields = {
+        "content": content,
+        "memory_type": "" if memory_type == "any" else memory_type,
+        "source": source,
+        "subject": subject,
+        "occurred_at": occurred_at,
+        "expires_at": expires_at,
+    }
+    given = {name: value for name, value in fields.items() if value}
+    return answer(
+        await served(
+            ctx, lambda home, session: _changed(home, session, action, memory_ids, given, thread_id)
+        )
+    )
+
+
+def _changed(
+    home: Home,
+    session: Session,
+    action: Action,
+    memory_ids: list[int],
+    fields: dict[str, Any],
+    thread_id: str,
+) -> ChangedAnswer:
+    for name in fields if action != "revise" else ():
+        raise InvalidInputError(name, "goes with action=revise")
+    if thread_id and action != "move":
+        raise InvalidInputError("thread_id", "goes with action=move")
+    if action == "revise":
+        if len(memory_ids) != 1:
+            raise InvalidInputError("memory_ids", "must hold one id to revise")
+        receipt = home.lifecycle.revise(memory_ids[0], **fields, session=session)
+        memory = home.lifecycle.get_memory(receipt.id)
+        return ChangedAnswer.of_revision(memory_ids[0], receipt, memory, home.days)
+    if action == "forget":
+        changed = home.lifecycle.forget(memory_ids, session)
+    elif action == "move":
+        changed = home.lifecycle.move(memory_ids, thread_id or None, session)
+    else:
+        changed = home.lifecycle.restore(memory_ids, session)
+    return ChangedAnswer.of(action, changed, home.days)
+
+
+async def undo(
+    ctx: Context[Home],
+    change_id: Annotated[Id, Field(description="From browse_memories")] = 0,
+    since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
+) -> Annotated[CallToolResult, UndoneAnswer]:
+    """Take back a change of memories, threads, prompts, documents, or all since a moment the user names.
+
+    An undo can be undone too.
+    """
+    return answer(await served(ctx, lambda home, session: _undone(home, session, change_id, since)))
+
+
+def _undone(home: Home, session: Session, change_id: int, since: str) -> UndoneAnswer:
+    if bool(change_id) == bool(since):
+        raise InvalidInputError("change_id", "or `since` must be given, and not both")
+    if since:
+        undone = home.changes.undo_since(since, session, spare=SPARED)
+    else:
+        undone = home.changes.undo(change_id, session, spare=SPARED)
+    first = [home.changes.get_change(change.id) for change in undone[:_SHOWN]]
+    cleared = home.changes.without_expiry(first)
+    return UndoneAnswer.of(home.changes.summarize(first), len(undone), cleared, home.days)
+
+
+class PurgeConsent(Consent):
+    """What the user is asked before memories are erased."""
+
+    agree: bool = Field(description="Erase them for good?")
+    backups: bool = Field(default=False, description="Out of all backups too?")
+
+
+def _purge_question(plan: PurgePlan) -> str:
+    listed = "\n".join(f"- #{m.id} {one_line(m.content, 200)}" for m in plan.versions[:_SHOWN])
+    more = f"\n- and {rest:,} more" if (rest := len(plan.versions) - _SHOWN) > 0 else ""
+    return f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
+
+
+async def purge(
+    ctx: Context[Home],
+    memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
+) -> Annotated[CallToolResult, PurgedAnswer] | InputRequiredResult:
+    """Erase memories from every file, without a way back; the user is asked.
+
+    Use it only where forgetting is not enough.
+    """
+    plan = await served(ctx, lambda home, _: home.purges.plan(memory_ids))
+    reply = await ask(ctx, _purge_question(plan), PurgeConsent)
+    if isinstance(reply, InputRequiredResult):
+        return reply
+    if reply.state == "declined":
+        return answer(PurgedAnswer(state=reply.state))
+    if reply.state == "not asked":
+        return answer(PurgedAnswer(state=reply.state, command=_purge_command(ctx, memory_ids)))
+    backups = reply.form is not None and reply.form.backups
+    purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, backups))
+    if anyio.current_effective_deadline() == -math.inf:
+        # Nobody hears the answer; a purge is not stopped half way.
+        _log.warning("a purge was ended though its request was cancelled; `soulkeep log` lists it")
+    return answer(PurgedAnswer.of(purged, _purge_command(ctx)))
+
+
+def _purge_command(ctx: Context[Home], memory_ids: Sequence[int] = ()) -> str:
+    home = ctx.request_context.lifespan_context
+    return command(home.path, ["purge"], *map(str, memory_ids))
+
+
+def _purged(home: Home, session: Session, memory_ids: list[int], backups: bool) -> Purged:
+    chosen = [backup.id for backup in home.backups.list_backups()] if backups else []
+    return home.purges.purge(memory_ids, chosen, session)
