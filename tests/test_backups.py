@@ -33,7 +33,7 @@ from soulkeep.errors import (
 from soulkeep.models import Backup, NewMemory, Options
 from soulkeep.progress import told_to
 from soulkeep.repository.sqlite import schema
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.service.backup_folders import surplus, verify_files, write_manifest
 from soulkeep.service.home import Home
 

@@ -6,7 +6,7 @@ import pytest
 
 from soulkeep.models import MemoryFilter
 from soulkeep.repository.sqlite.compaction import compact, measure_space
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import bootstrap
 from soulkeep.repository.sqlite.vectors import VectorTable, padded

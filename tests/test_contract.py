@@ -8,7 +8,7 @@ import pytest
 
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.repository.sqlite import schema
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.service.home import Home
 
 VEC_DDL = (

@@ -14,7 +14,7 @@ from conftest import Run, asking
 from soulkeep.app import build_server
 from soulkeep.models import Session
 from soulkeep.repository.sqlite import schema
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.service.home import Home
 from wire import COMMAND
 

@@ -80,7 +80,7 @@ def damage(home: Home, statement: str) -> None:
     home.close()
     with closing(apsw.Connection(str(home.repository.path))) as file:
         # As another program with sqlite-vec would, or as a fault of the disk.
-        from soulkeep.repository.sqlite.extension import _vec_library
+        from soulkeep.repository.sqlite.connections import _vec_library
 
         file.enable_load_extension(True)
         file.load_extension(_vec_library())

@@ -11,7 +11,7 @@ import pytest
 
 from soulkeep.models import MEMORY_TYPES, MemoryFilter, QueryVector
 from soulkeep.repository.sqlite import codes, scan
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import bootstrap
 from soulkeep.repository.sqlite.vectors import VectorTable, padded

@@ -33,7 +33,7 @@ from soulkeep.models import NewMemory, Session
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite import schema
 from soulkeep.repository.sqlite.backups import replacing
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.vectors import padded
 from soulkeep.service.backup_folders import exclusive, verify_files
 from soulkeep.service.home import Home
@@ -642,7 +642,7 @@ def test_a_file_on_which_opening_fails_half_way_is_not_kept_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "soulkeep.repository.sqlite.extension._vec_library", lambda: str(tmp_path / "no")
+        "soulkeep.repository.sqlite.connections._vec_library", lambda: str(tmp_path / "no")
     )
 
     with pytest.raises(StoreError):

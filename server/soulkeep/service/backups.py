@@ -23,7 +23,7 @@ from soulkeep.models import Backup, Clock, Restored, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite.backups import examine, fit, holds_database, replacing, seal, snapshot
-from soulkeep.repository.sqlite.header import BACKUPS_FOLDER
+from soulkeep.repository.sqlite.files import BACKUPS_FOLDER
 from soulkeep.service.backup_folders import (
     MANIFEST,
     copy_file,

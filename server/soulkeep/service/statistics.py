@@ -10,7 +10,7 @@ from soulkeep.days import Days
 from soulkeep.documents import DOCUMENTS
 from soulkeep.models import Clock, LogEntry, ModelUsage, timestamp
 from soulkeep.repository import Repository
-from soulkeep.repository.sqlite.header import BACKUPS_FOLDER
+from soulkeep.repository.sqlite.files import BACKUPS_FOLDER
 from soulkeep.service.reembedding import Progress, Reembedding
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text

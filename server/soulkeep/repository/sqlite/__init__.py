@@ -10,8 +10,8 @@ from soulkeep.models import LOCAL_AGENT, Fault
 from soulkeep.repository.sqlite import backups, checks, compaction, erasure, recreation
 from soulkeep.repository.sqlite.changes import ChangeTable
 from soulkeep.repository.sqlite.compaction import VectorSpace
-from soulkeep.repository.sqlite.connection import Database
 from soulkeep.repository.sqlite.consents import ConsentTable
+from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
 from soulkeep.repository.sqlite.document_rows import DocumentTable
 from soulkeep.repository.sqlite.frequencies import WordFrequencies
 from soulkeep.repository.sqlite.ledger import Ledger
@@ -19,7 +19,6 @@ from soulkeep.repository.sqlite.memories import MemoryTable
 from soulkeep.repository.sqlite.messages import MessageTable
 from soulkeep.repository.sqlite.next_vectors import NextVectors
 from soulkeep.repository.sqlite.prompts import PromptTable
-from soulkeep.repository.sqlite.reading import ReadOnlyDatabase
 from soulkeep.repository.sqlite.rewriting import remove_leftover
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import Migrating, bootstrap

@@ -10,17 +10,19 @@ import apsw
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
 from soulkeep.progress import tell
 from soulkeep.repository.sqlite.checks import SOURCES
-from soulkeep.repository.sqlite.connection import BUSY_TIMEOUT_S, Database
-from soulkeep.repository.sqlite.files import create_file, set_aside_foreign_log, store_identity
-from soulkeep.repository.sqlite.header import (
+from soulkeep.repository.sqlite.connections import translated
+from soulkeep.repository.sqlite.database import BUSY_TIMEOUT_S, Database
+from soulkeep.repository.sqlite.files import (
     APPLICATION_ID,
     Header,
+    create_file,
     log_of,
     overwritten,
+    set_aside_foreign_log,
     size_of,
+    store_identity,
     stored_header,
 )
-from soulkeep.repository.sqlite.refusals import translated
 from soulkeep.repository.sqlite.schema import STEPS
 
 CHANGES_SKIPPED = 2**32

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from soulkeep.errors import ChangeNotFoundError
 from soulkeep.models import Change, ChangedRow, Image, Session, TableName
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 
 _KEYS: dict[TableName, str] = {
     "memories": "id",

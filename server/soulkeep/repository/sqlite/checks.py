@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from soulkeep.errors import StoreCorruptError
 from soulkeep.models import Fault
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.erasure import backups_to_purge, is_pending
 from soulkeep.repository.sqlite.full_text import fts_text
 from soulkeep.repository.sqlite.ledger import THREAD_KEY

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 
 SPARSE = 0.75
 """Chunks that are filled up to this share are emptied."""

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from typing import Literal
 
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 
 PromptKind = Literal["threads", "global_prompts"]
 """The tables that hold prompts."""

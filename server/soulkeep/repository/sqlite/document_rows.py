@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from soulkeep.models import Memory, MemoryFilter
 from soulkeep.repository.sqlite.conditions import conditions
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.memories import COLUMNS
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from soulkeep.progress import tell
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.rewriting import rewrite
 
 _PENDING = "erasure_pending"

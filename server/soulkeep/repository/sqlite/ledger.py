@@ -6,7 +6,7 @@ from typing import Any
 
 from soulkeep.days import Days
 from soulkeep.models import LogEntry, ModelUsage, Session, Usage
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 
 UNKNOWN_MODEL = "unknown"
 """A client does not say which language model it runs."""

@@ -8,7 +8,7 @@ from soulkeep.days import Days
 from soulkeep.errors import MemoryNotFoundError
 from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
 from soulkeep.repository.sqlite.conditions import WHEN, conditions
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.full_text import fts_day, fts_term, fts_text
 from soulkeep.repository.sqlite.vectors import VectorTable
 

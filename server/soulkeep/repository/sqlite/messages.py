@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterable, Sequence
 
 from soulkeep.models import MemoryFilter, Message, MessageMatch, NewMessage, Session
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.full_text import fts_term, fts_text
 from soulkeep.repository.sqlite.ledger import THREAD_KEY, Ledger
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from soulkeep.models import Memory, Vector
-from soulkeep.repository.sqlite.connection import Database, Row
+from soulkeep.repository.sqlite.database import Database, Row
 from soulkeep.repository.sqlite.memories import MemoryTable
 from soulkeep.repository.sqlite.vectors import VectorTable, require_unit, widened
 

@@ -2,8 +2,8 @@
 
 from soulkeep.errors import PromptNotFoundError
 from soulkeep.models import GlobalPrompt
-from soulkeep.repository.sqlite.connection import Database
 from soulkeep.repository.sqlite.consents import agreed_text, origin_of, origins
+from soulkeep.repository.sqlite.database import Database
 
 
 class PromptTable:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from soulkeep.repository.sqlite.connection import Database
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.schema import (
     MESSAGES_FTS,
     NEXT_VECTORS,

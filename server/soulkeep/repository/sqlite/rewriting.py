@@ -14,8 +14,8 @@ import apsw
 
 from soulkeep.errors import StoreBusyError
 from soulkeep.progress import tell
-from soulkeep.repository.sqlite.connection import BUSY_TIMEOUT_S, Database
-from soulkeep.repository.sqlite.refusals import translated
+from soulkeep.repository.sqlite.connections import translated
+from soulkeep.repository.sqlite.database import BUSY_TIMEOUT_S, Database
 
 _ATTEMPTS = 10
 _STEPS_BETWEEN_REPORTS = 20_000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from soulkeep.errors import StoreError
 from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.progress import tell
-from soulkeep.repository.sqlite.connection import Database, Row
+from soulkeep.repository.sqlite.database import Database, Row
 from soulkeep.repository.sqlite.schema import OCCURRED_AT
 from soulkeep.repository.sqlite.vectors import DIMENSIONS, KEPT_CHANGES, VectorTable, padded
 

@@ -11,8 +11,8 @@ A step never changes once it is released; a new schema is a new step at the end 
 from collections.abc import Callable
 
 from soulkeep.errors import NotAStoreError, SchemaTooNewError
-from soulkeep.repository.sqlite.connection import Database
-from soulkeep.repository.sqlite.header import APPLICATION_ID
+from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.files import APPLICATION_ID
 
 THREADS = """
 CREATE TABLE threads (

@@ -6,8 +6,8 @@ from itertools import islice
 
 from soulkeep.errors import ThreadNotFoundError
 from soulkeep.models import Thread
-from soulkeep.repository.sqlite.connection import Database, Row
 from soulkeep.repository.sqlite.consents import origin_of, origins
+from soulkeep.repository.sqlite.database import Database, Row
 from soulkeep.search.words import same_title
 
 _COLUMNS = (

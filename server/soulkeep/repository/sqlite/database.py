@@ -16,9 +16,16 @@ from soulkeep.errors import (
     StoreError,
     StoreFullError,
     StoreGoneError,
+    StoreNotWritableError,
 )
-from soulkeep.repository.sqlite.extension import load_vectors
+from soulkeep.repository.sqlite.connections import (
+    is_for_want_of_room,
+    load_vectors,
+    open_to_read,
+    translated,
+)
 from soulkeep.repository.sqlite.files import (
+    MainFile,
     OpenFiles,
     create_file,
     recognise,
@@ -26,9 +33,6 @@ from soulkeep.repository.sqlite.files import (
     set_aside_foreign_log,
     store_identity,
 )
-from soulkeep.repository.sqlite.main_file import MainFile
-from soulkeep.repository.sqlite.readers import open_to_read
-from soulkeep.repository.sqlite.refusals import is_for_want_of_room, translated
 
 BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
@@ -358,3 +362,46 @@ class Database:
             finally:
                 if self._is_open:
                     self._let_go()
+
+
+class ReadOnlyDatabase(Database):
+    """A connection that changes nothing, neither the file nor the folder that it is in."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file at `path`.
+
+        Raises:
+            StoreGoneError: There is none that can be read.
+            NotAStoreError: It is none of soulkeep's.
+            StoreError: SQLite cannot read it.
+        """
+        self.path = path
+        self.generation = 0
+        self._lock = threading.RLock()
+        try:
+            recognise(path)
+        except OSError as error:
+            raise StoreGoneError(path) from error
+        with translated(path):
+            self._connection = open_to_read(path)
+            load_vectors(self._connection)
+
+    def _ready(self, *, to_write: bool = False) -> apsw.Connection:
+        return self._connection
+
+    def _keep_up(self) -> None:
+        """Nothing of this file changes."""
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Refuse to write.
+
+        Raises:
+            StoreNotWritableError: In any case.
+        """
+        raise StoreNotWritableError(self.path, "it was opened to be read")
+        yield
+
+    def close(self) -> None:
+        """Close the connection; closing it again does nothing."""
+        self._connection.close()
