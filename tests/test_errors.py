@@ -1,13 +1,19 @@
 import re
+from types import ModuleType
+
+import pytest
 
 from soulkeep import errors
-from soulkeep.errors import SoulkeepError
+from soulkeep.embedders import endpoint_errors
+from soulkeep.errors import EmbedderError, SoulkeepError
 
 
-def _names(kind: type[SoulkeepError]) -> list[str]:
-    return [name for sub in kind.__subclasses__() for name in (sub.__name__, *_names(sub))]
+def _names(kind: type[SoulkeepError], module: str) -> list[str]:
+    subs = [sub for sub in kind.__subclasses__() if sub.__module__ == module]
+    return [name for sub in subs for name in (sub.__name__, *_names(sub, module))]
 
 
-def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
-    drawn = re.findall(r"\w+Error", (errors.__doc__ or "").partition("\n\n")[2])
-    assert drawn == ["SoulkeepError", *_names(SoulkeepError)]
+@pytest.mark.parametrize(("module", "root"), [(errors, SoulkeepError), (endpoint_errors, EmbedderError)])
+def test_the_tree_of_errors_is_drawn_as_it_is(module: ModuleType, root: type[SoulkeepError]) -> None:
+    drawn = re.findall(r"\w+Error", (module.__doc__ or "").partition("\n\n")[2])
+    assert drawn == [root.__name__, *_names(root, module.__name__)]

@@ -25,6 +25,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from soulkeep.wording import row_name
+
 HALF_A_PAIR = "holds half of a surrogate pair; give whole Unicode characters"
 """The rule that a text breaks which no UTF-8 file can hold."""
 _EXCERPT_CHARACTERS = 40
@@ -42,14 +44,6 @@ def excerpt(value: str) -> str:
     if any("\ud800" <= c <= "\udfff" for c in value):
         return ascii(value)
     return _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], repr(value))
-
-
-def row_name(kind: str, key: str) -> str:
-    """Name a row of a table, or a document, in a form that nothing else shares: #12 is a memory."""
-    if kind == "memories":
-        return f"#{key}"
-    nouns = {"threads": "thread ", "global_prompts": "prompt ", "messages": "message "}
-    return f"{nouns.get(kind, '')}{key}"
 
 
 class SoulkeepError(Exception):
@@ -441,7 +435,15 @@ class NotMigratedError(StoreError):
 
 
 class EmbedderError(SoulkeepError):
-    """A text could not be embedded."""
+    """A text could not be embedded.
+
+    Where it `is_temporary`, trying again may help with nothing changed, after `retry_after_s` seconds if
+    that is known. Where one text of several is at fault, `position` is its place among them.
+    """
+
+    is_temporary = False
+    retry_after_s: float | None = None
+    position: int | None = None
 
 
 class EmbedderUnavailableError(EmbedderError):

@@ -28,6 +28,14 @@ def agreeing(count: int, one: str = "is", many: str = "are") -> str:
     return one if count == 1 else many
 
 
+def row_name(kind: str, key: str) -> str:
+    """Name a row of a table, or a document, in a form that nothing else shares: #12 is a memory."""
+    if kind == "memories":
+        return f"#{key}"
+    nouns = {"threads": "thread ", "global_prompts": "prompt ", "messages": "message "}
+    return f"{nouns.get(kind, '')}{key}"
+
+
 _BREAK = re.compile("[\t-\r\x1c-\x1f\x85\u2028\u2029]+")
 _FLAG = "\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{1,6}\U000e007f"
 """The flag of a region, which is spelt in tags."""

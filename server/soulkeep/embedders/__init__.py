@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.models import EmbedderName, Embedding, Strengths
@@ -43,7 +43,10 @@ class Weighting:
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors of one fixed length."""
+    """Turns texts into unit vectors of one fixed length.
+
+    One that compares single words by meaning too has `strengths` (`ComparesWords`).
+    """
 
     @property
     def identity(self) -> str:
@@ -80,8 +83,18 @@ class Embedder(Protocol):
         ...
 
     @property
-    def strengths(self) -> Strengths | None:
-        """What compares single words by meaning; without it they are compared by equality."""
+    def is_quick(self) -> bool:
+        """Whether a short text takes some milliseconds: up to 20 are embedded while a caller waits."""
+        ...
+
+    @property
+    def is_local(self) -> bool:
+        """Whether texts stay on this machine and cost nothing: only then a store is moved unasked."""
+        ...
+
+    @property
+    def price(self) -> float | None:
+        """US dollars for a million tokens, 0 for what runs on this machine; None where it is unknown."""
         ...
 
     def load(self) -> None:
@@ -95,6 +108,26 @@ class Embedder(Protocol):
     def release(self) -> None:
         """Give back the memory that the model takes; what is embedded next loads it again."""
         ...
+
+
+@runtime_checkable
+class ComparesWords(Protocol):
+    """An embedder that also knows how near single words are; without it, words are compared as such."""
+
+    @property
+    def strengths(self) -> Strengths:
+        """What compares the words of a question with those of texts."""
+        ...
+
+
+def strengths_of(embedder: Embedder | None) -> Strengths | None:
+    """Return what an embedder compares single words by; None if it has nothing for that."""
+    return embedder.strengths if isinstance(embedder, ComparesWords) else None
+
+
+def cost_of(embedder: Embedder, tokens: int) -> float | None:
+    """Return what it costs to embed so many tokens, in US dollars; None where that is unknown."""
+    return None if embedder.price is None else tokens * embedder.price / 1_000_000
 
 
 def in_context(own: Embedding, previous: Embedding) -> Embedding:

@@ -79,7 +79,8 @@ class Universal:
 
     identity = f"use-multilingual-v3:{UNIVERSAL_DIMENSIONS}:unit"
     parts = (UNIVERSAL_DIMENSIONS,)
-    strengths = None
+    is_quick = is_local = True
+    price = 0.0
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the encoder's laid out weights in `cache`, by default the user's cache folder."""
@@ -129,6 +130,8 @@ class Meaning:
 
     identity = f"minilm-l6-v2+use-multilingual-v3:{MINILM_DIMENSIONS + UNIVERSAL_DIMENSIONS}:unit"
     parts = (MINILM_DIMENSIONS, UNIVERSAL_DIMENSIONS)
+    is_quick = is_local = True
+    price = 0.0
 
     def __init__(self, cache: Path | None = None) -> None:
         """Keep the laid out weights of Universal in `cache`, by default the user's cache folder."""

@@ -59,6 +59,8 @@ class WordLlama:
 
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"
     parts = (DIMENSIONS,)
+    is_quick = is_local = True
+    price = 0.0
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from operator import mul
 
 from soulkeep.days import Days
-from soulkeep.embedders import Embedder
+from soulkeep.embedders import Embedder, strengths_of
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import (
     Clock,
@@ -148,7 +148,7 @@ class Memories:
             question,
             candidates,
             self._words.words_of(candidates.memories),
-            (embedder and embedder.strengths) or exact_strengths,
+            strengths_of(embedder) or exact_strengths,
             limit,
         )
         said = self._said(query, allowed) if include_messages else ()

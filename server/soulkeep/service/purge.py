@@ -15,7 +15,6 @@ from soulkeep.errors import (
     MemoryNotFoundError,
     PurgeUnfinishedError,
     StoreError,
-    row_name,
 )
 from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.progress import tell
@@ -28,6 +27,7 @@ from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
 from soulkeep.service.versions import earlier_ids
+from soulkeep.wording import row_name
 
 _OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"
 

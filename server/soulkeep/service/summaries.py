@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soulkeep.errors import row_name
 from soulkeep.models import Change, ChangedRow, RowKind
 from soulkeep.repository import Repository
 from soulkeep.service.edits import hunks_of
+from soulkeep.wording import row_name
 
 ROWS = 3
 """How many rows of a change are told apart; the others are counted."""
