@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.documents.hunks import Hunk, added_at_end, find_hunks
+from soulkeep.documents.hunks import Hunk, find_hunks, hunk_at
 
 TEXT = "# M\n\n## Facts\n- one\n- two\n\n## Plans\n- one\n- three\n"
 
@@ -147,7 +147,8 @@ def test_a_text_whose_line_ends_were_all_changed_keeps_the_new_ones(end: str) ->
 
 
 def test_a_last_line_end_that_a_hand_took_away_stays_away() -> None:
-    edit = added_at_end("# M\n", "\n## 12:00\n\n- one\n")
+    text, added = "# M\n", "\n## 12:00\n\n- one\n"
+    edit = hunk_at(text + added, len(text), "", added)
 
     taken = edit.take_back("# M\n\n## 12:00\n\n- one")
 

@@ -17,7 +17,6 @@ from soulkeep.documents.markdown import (
     list_entries,
     list_sections,
     log_addition,
-    log_title,
     remove_entry,
     replace_entry,
 )
@@ -277,7 +276,7 @@ def test_a_replaced_entry_becomes_the_new_one_and_a_removed_one_is_gone(
 
 @given(entries=st.lists(texts, min_size=1, max_size=5))
 def test_what_was_logged_comes_back_to_the_letter_with_its_time(entries: list[str]) -> None:
-    text = log_title(DAY)
+    text = f"# {DAY.isoformat()}\n"
     kept = []
     for number, entry in enumerate(entries):
         try:

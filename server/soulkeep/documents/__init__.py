@@ -2,26 +2,29 @@
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import date, datetime, tzinfo
+from contextlib import suppress
+from datetime import date, tzinfo
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from soulkeep.disk import make_folder, sync_folder
-from soulkeep.documents import files
 from soulkeep.documents.files import (
+    PART,
     Version,
     append,
     decode,
+    keep_version,
+    list_versions,
     locate,
     locked,
+    put_version,
     read,
     rewrite,
     seed,
-    unwritten,
     write_new,
+    writing,
 )
-from soulkeep.documents.hunks import Hunk, added_at_end
+from soulkeep.documents.hunks import Hunk, hunk_at
 from soulkeep.errors import (
     HALF_A_PAIR,
     DocumentChangedError,
@@ -106,11 +109,24 @@ class Documents:
             InvalidInputError: The new text is none that a file can hold.
         """
         path = self.daily_path(name) if isinstance(name, date) else self._seeded(name)
-        return _Edit(path, change, self._keeping(path)).write(self.home)
+        texts: list[str] = []
+
+        def changed(content: bytes) -> bytes:
+            text = decode(path, content)
+            try:
+                texts.append(change(text))
+            except NotFoundError as error:
+                if not texts:
+                    raise
+                raise DocumentChangedError(path) from error
+            return _encoded(texts[-1])
+
+        with writing(path), locked(self.home):
+            return rewrite(locate(self.home, path), changed, self._keeping(path)).decode()
 
     def today(self) -> date:
         """Return the user's day."""
-        return self._now().date()
+        return self._clock().astimezone(self.timezone).date()
 
     def append_daily(self, text: str) -> Logged:
         """Append an entry to the log of today; a list becomes an entry an item.
@@ -120,24 +136,25 @@ class Documents:
             DocumentError: The log cannot be read or written.
         """
         from soulkeep.documents.blocks import list_sent
-        from soulkeep.documents.markdown import as_item, log_addition, log_title
+        from soulkeep.documents.markdown import as_item, log_addition
 
         entries = list_sent(_encoded(text).decode())
         item = [line for entry in entries for line in as_item(entry, argument="text")]
-        now = self._now()
+        now = self._clock().astimezone(self.timezone)
         day, at = now.date(), f"{now:%H:%M}"
         path = self.daily_path(day)
         hunks: list[Hunk] = []
 
-        def addition(former: bytes) -> bytes:
-            title = "" if former else log_title(day)
+        def added(former: bytes) -> bytes:
+            title = "" if former else f"# {day.isoformat()}\n"
             text = decode(path, former) + title
-            hunks.append(added_at_end(text, log_addition(text, at, item)))
+            addition = log_addition(text, at, item)
+            hunks.append(hunk_at(text + addition, len(text), "", addition))
             return (title + hunks[-1].added).encode()
 
-        with _writing(path), locked(self.home):
+        with writing(path), locked(self.home):
             make_folder(path.parent)
-            append(locate(self.home, path), addition)
+            append(locate(self.home, path), added)
         return Logged(day, at, hunks[-1])
 
     def read_daily(self, day: date) -> str | None:
@@ -156,11 +173,15 @@ class Documents:
         folder = self.home / "daily"
         if not folder.is_dir():
             return []
+        days = []
         # There may be thousands, and they are asked for often: no path is made of each.
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries]
-        days = (_day(name.removesuffix(".md")) for name in names if name.endswith(".md"))
-        return sorted(day for day in days if day is not None)
+            for entry in entries:
+                with suppress(ValueError):
+                    day = date.fromisoformat(entry.name[:10])
+                    if entry.name == f"{day}.md":
+                        days.append(day)
+        return sorted(days)
 
     def daily_path(self, day: date) -> Path:
         """Return where the log of a day is, or would be."""
@@ -168,7 +189,7 @@ class Documents:
 
     def list_versions(self, name: DocumentName) -> list[Version]:
         """Return the former texts of a document, newest first."""
-        return files.list_versions(self._history(name))
+        return list_versions(self._history(name))
 
     def read_version(self, name: DocumentName, version: str) -> str:
         """Return a former text of a document.
@@ -201,15 +222,17 @@ class Documents:
         Raises:
             DocumentError: One cannot be read or written.
         """
-
-        def changed(content: bytes) -> bytes:
-            try:
-                return change(content.decode()).encode()
-            except UnicodeDecodeError:
-                return content
-
-        with _writing(self._history(name)), locked(self.home):
-            return files.rewrite_versions(self._history(name), changed)
+        count, folder = 0, self._history(name)
+        with writing(folder), locked(self.home):
+            for version in list_versions(folder):
+                path = folder / f"{version.id}.md"
+                with suppress(UnicodeDecodeError):
+                    former = path.read_bytes()
+                    if (new := change(former.decode()).encode()) != former:
+                        put_version(path, new)
+                        count += 1
+            sync_folder(folder)
+        return count
 
     def drop_history(self) -> int:
         """Remove all former texts of all documents; return how many there were.
@@ -219,8 +242,13 @@ class Documents:
         """
         count = 0
         for name in DOCUMENTS:
-            with _writing(self._history(name)), locked(self.home):
-                count += files.drop_versions(self._history(name))
+            folder = self._history(name)
+            with writing(folder), locked(self.home):
+                versions = list_versions(folder)
+                for kept in [*(f"{version.id}.md" for version in versions), PART]:
+                    (folder / kept).unlink(missing_ok=True)
+                sync_folder(folder)
+            count += len(versions)
         return count
 
     def drop_leftovers(self) -> None:
@@ -229,10 +257,10 @@ class Documents:
         Raises:
             DocumentError: One cannot be removed.
         """
-        with _writing(self.home), locked(self.home):
+        with writing(self.home), locked(self.home):
             parts = [path.with_name(f".{path.name}.part") for path in map(self.home.joinpath, DOCUMENTS)]
             parts += self.home.glob("daily/.????-??-??.md.part")
-            parts += self.home.glob("history/*/.unfinished.part")
+            parts += self.home.glob(f"history/*/{PART}")
             for part in parts:
                 part.unlink(missing_ok=True)
 
@@ -262,7 +290,7 @@ class Documents:
         """
         for name in sorted({*new, *former} - {*leave}):
             path, content = self.home / name, new.get(name)
-            with _writing(path):
+            with writing(path):
                 if content is not None:
                     self._put(path, content, former.get(name))
                 elif name not in DOCUMENTS and os.path.lexists(path) and read(path) == former[name]:
@@ -281,13 +309,10 @@ class Documents:
     def _keeping(self, path: Path) -> Callable[[bytes], None]:
         if path.name not in DOCUMENTS:
             return lambda _: None
-        return lambda content: files.keep_version(_history_of(path), content, self._clock())
+        return lambda content: keep_version(self._history(path.name), content, self._clock())
 
-    def _now(self) -> datetime:
-        return self._clock().astimezone(self.timezone)
-
-    def _history(self, name: DocumentName) -> Path:
-        return _history_of(self.home / name)
+    def _history(self, name: str) -> Path:
+        return self.home / "history" / name
 
     def _seeded(self, name: DocumentName) -> Path:
         path = self.home / name
@@ -296,53 +321,8 @@ class Documents:
         return path
 
 
-class _Edit:
-    """One edit of a document, made as often as the user is quicker."""
-
-    def __init__(self, path: Path, change: TextEdit, keep: Callable[[bytes], None]) -> None:
-        self._path = path
-        self._change = change
-        self._keep = keep
-        self._text: str | None = None
-
-    def write(self, home: Path) -> str:
-        with _writing(self._path), locked(home):
-            return rewrite(locate(home, self._path), self._changed, self._keep).decode()
-
-    def _changed(self, content: bytes) -> bytes:
-        text = decode(self._path, content)
-        try:
-            self._text = self._change(text)
-        except NotFoundError as error:
-            if self._text is None:
-                raise
-            raise DocumentChangedError(self._path) from error
-        return _encoded(self._text)
-
-
-def _history_of(path: Path) -> Path:
-    return path.parent / "history" / path.name
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise unwritten(path, error) from error
-
-
 def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        rule = HALF_A_PAIR
-        raise InvalidInputError("text", rule) from error
-
-
-def _day(name: str) -> date | None:
-    try:
-        day = date.fromisoformat(name)
-    except ValueError:
-        return None
-    return day if day.isoformat() == name else None
+        raise InvalidInputError("text", HALF_A_PAIR) from error

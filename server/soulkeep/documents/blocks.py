@@ -63,22 +63,18 @@ def is_blank(line: str) -> bool:
     return not line.strip(" \t\r\n")
 
 
-@lru_cache(maxsize=2)
-def list_blocks(text: str) -> tuple[Block, ...]:
-    """Return the blocks of a document; asking again for the same text is free."""
-    return parse(text)
-
-
 def parse(text: str) -> tuple[Block, ...]:
     """Return the blocks of a text that is asked for once."""
     lines = split_lines(text)
     head = front_matter_lines(lines)
     blocks = [Block("front_matter", 0, head)] if head else []
-    body = _TIGHT.sub(_spaced, "".join(lines[head:]).removeprefix(_BOM))
+    body = _TIGHT.sub(r"\g<0> ", "".join(lines[head:]).removeprefix(_BOM))
     for token in _parser().parse("\n" * head + body):
         if token.map is None or token.level > 1:
             continue
-        first, last = _span(token.map, lines)
+        first, last = token.map
+        while last > first + 1 and is_blank(lines[last - 1]):  # the parser counts them to some blocks
+            last -= 1
         if token.level == 0:
             blocks.append(Block(token.type.removesuffix("_open"), first, last))
         if token.type == "heading_open":
@@ -90,8 +86,8 @@ def parse(text: str) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _spaced(marks: re.Match[str]) -> str:
-    return f"{marks[0]} "
+list_blocks = lru_cache(maxsize=2)(parse)
+"""Returns the blocks of a document; asking again for the same text is free."""
 
 
 def front_matter_lines(lines: Sequence[str]) -> int:
@@ -106,14 +102,6 @@ def front_matter_lines(lines: Sequence[str]) -> int:
         if not form.match(line):
             return 0
     return 0
-
-
-def _span(lines_of: Sequence[int], lines: Sequence[str]) -> tuple[int, int]:
-    """Leave out the blank lines at the end of a block, which the parser counts to some."""
-    first, last = lines_of
-    while last > first + 1 and is_blank(lines[last - 1]):
-        last -= 1
-    return first, last
 
 
 @cache
@@ -149,6 +137,8 @@ _AROUND = (
     r"^#{1,6}((?:[*_`]+)?[^\W\d_].*)$",
 )
 """Marks of Markdown around all of a title; strings, so that they are compiled at first use."""
+_OF_EMOJI = "\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff\u200d\u20e3\ufe0f"
+"""What emoji are coloured, joined and varied with."""
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}|[012]?\d:[0-5]\d")
 
 
@@ -173,19 +163,10 @@ def plain_title(title: str) -> str:
         for mark in _AROUND:
             plain = re.sub(mark, r"\1", plain).strip()
         plain = plain.removesuffix(":").removesuffix("\uff1a").strip()
-    bare = _without_symbols(plain)
-    return bare or plain or title
-
-
-def _without_symbols(title: str) -> str:
-    """Leave out the emoji that stand before a title or after it."""
-    kept = [at for at, sign in enumerate(title) if not (sign.isspace() or _is_of_emoji(sign))]
-    return title[kept[0] : kept[-1] + 1] if kept else ""
-
-
-def _is_of_emoji(sign: str) -> bool:
-    joins_or_colours = "\U0001f3fb" <= sign <= "\U0001f3ff" or sign in "\u200d\u20e3\ufe0f"
-    return joins_or_colours or category(sign) == "So"
+    shown = [sign.isspace() or sign in _OF_EMOJI or category(sign) == "So" for sign in plain]
+    if all(shown):
+        return plain or title
+    return plain[shown.index(False) : len(plain) - shown[::-1].index(False)]
 
 
 def list_sent(text: str, section: str = "") -> list[str]:

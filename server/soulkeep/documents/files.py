@@ -5,13 +5,11 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import as_file, files
+from importlib import resources
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from soulkeep.disk import make_folder, sync_folder
 from soulkeep.errors import DocumentError, HomeGoneError
@@ -33,10 +31,18 @@ _SETTLE_S = 1.0
 """For how long an editor that rewrites a file may take between two looks."""
 
 
-def unwritten(path: Path, error: OSError) -> DocumentError:
-    """Return the error for a document that the system would not write."""
-    remedy = "free some space and retry" if error.errno in _NO_ROOM else LEAVE
-    return DocumentError(path, f"it cannot be written ({error.strerror})", remedy)
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write a document in the block.
+
+    Raises:
+        DocumentError: The system would not do it.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "free some space and retry" if error.errno in _NO_ROOM else LEAVE
+        raise DocumentError(path, f"it cannot be written ({error.strerror})", remedy) from error
 
 
 @contextmanager
@@ -94,7 +100,7 @@ def read(path: Path) -> bytes:
         DocumentError: It is none, or cannot be read.
     """
     try:
-        with OpenSnapshot(path) as snapshot:
+        with closing(OpenSnapshot(path)) as snapshot:
             return snapshot.content
     except OSError as error:
         raise DocumentError(path, f"it cannot be read ({error.strerror})", LEAVE) from error
@@ -126,7 +132,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes], keep: Callable[[bytes]
         OSError: The file system refuses.
     """
     for _ in range(_ATTEMPTS):
-        with suppress(FileNotFoundError), OpenSnapshot(path) as snapshot:
+        with suppress(FileNotFoundError), closing(OpenSnapshot(path)) as snapshot:
             content = snapshot.settled()
             new = change(content)
             if new == content:
@@ -145,7 +151,7 @@ def rewrite(path: Path, change: Callable[[bytes], bytes], keep: Callable[[bytes]
 def _put_back(path: Path, ours: bytes, late: bytes, keep: Callable[[bytes], None]) -> None:
     """Put what an editor wrote into the file that we just replaced in the place of ours."""
     keep(late)
-    with OpenSnapshot(path) as snapshot:
+    with closing(OpenSnapshot(path)) as snapshot:
         # Anything else in this place is newer and written by hand too.
         if snapshot.content != ours or not snapshot.replace(late):
             return
@@ -173,14 +179,7 @@ class OpenSnapshot:
             raise DocumentError(path, "it cannot be read (it is no regular file)", LEAVE)
         self._file = os.fdopen(descriptor, "rb", buffering=0)
         self.content = self._file.read()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._file.close()
+        self.close = self._file.close
 
     def settled(self) -> bytes:
         """Return the content; where there is none, give an editor that just truncated it some time."""
@@ -195,6 +194,7 @@ class OpenSnapshot:
 
         Raises:
             DocumentError: The file is read-only.
+            FileNotFoundError: It is gone.
             OSError: The file system refuses.
         """
         if not self._status.st_mode & 0o222:
@@ -204,7 +204,7 @@ class OpenSnapshot:
         part.unlink(missing_ok=True)
         try:
             write_new(part, content, like=self._status)
-            if not self._stands():
+            if not os.path.samestat(self.path.stat(), self._status) or self._look() != self.content:
                 return False
             if os.name == "nt":
                 self._file.close()  # there an open file cannot be replaced
@@ -228,13 +228,6 @@ class OpenSnapshot:
     def _look(self) -> bytes:
         self._file.seek(0)
         return self._file.read()
-
-    def _stands(self) -> bool:
-        try:
-            now = self.path.stat()
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(now, self._status) and self._look() == self.content
 
 
 def write_new(path: Path, content: bytes, like: os.stat_result | None = None) -> None:
@@ -295,7 +288,9 @@ def _append_whole(descriptor: int, content: bytes) -> None:
 
 MAX_VERSIONS = 50
 
-_PART = ".unfinished.part"
+PART = ".unfinished.part"
+"""The name of a version that is being written."""
+
 _FORM = "%Y-%m-%dT%H-%M-%S.%f"
 
 
@@ -331,52 +326,23 @@ def keep_version(folder: Path, content: bytes, now: datetime) -> None:
     moment = now.astimezone(UTC)
     if newest is not None and moment <= newest:
         moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
-    part = folder / _PART
-    part.unlink(missing_ok=True)
-    write_new(part, content)
-    part.replace(folder / f"{_id(moment)}.md")
+    # Colons cannot be in file names everywhere.
+    put_version(folder / f"{moment.strftime(_FORM)[:-3]}Z.md", content)
     for version in versions[MAX_VERSIONS - 1 :]:
         (folder / f"{version.id}.md").unlink(missing_ok=True)
     sync_folder(folder)
 
 
-def rewrite_versions(folder: Path, change: Callable[[bytes], bytes]) -> int:
-    """Put what `change` makes of each version in its place; return how many it made another of.
-
-    Raises:
-        OSError: The file system refuses; versions done by then stay done.
-    """
-    count = 0
-    for version in list_versions(folder):
-        path = folder / f"{version.id}.md"
-        content = path.read_bytes()
-        if (new := change(content)) != content:
-            part = folder / _PART
-            part.unlink(missing_ok=True)
-            write_new(part, new)
-            part.replace(path)
-            count += 1
-    sync_folder(folder)
-    return count
-
-
-def drop_versions(folder: Path) -> int:
-    """Remove all versions and return how many there were.
+def put_version(path: Path, content: bytes) -> None:
+    """Put a text in the place of a version, whole or not at all.
 
     Raises:
         OSError: The file system refuses.
     """
-    versions = list_versions(folder)
-    for version in versions:
-        (folder / f"{version.id}.md").unlink(missing_ok=True)
-    (folder / _PART).unlink(missing_ok=True)
-    sync_folder(folder)
-    return len(versions)
-
-
-def _id(moment: datetime) -> str:
-    # Colons cannot be in file names everywhere.
-    return f"{moment.strftime(_FORM)[:-3]}Z"
+    part = path.with_name(PART)
+    part.unlink(missing_ok=True)
+    write_new(part, content)
+    part.replace(path)
 
 
 def _moment(name: str) -> datetime | None:
@@ -394,10 +360,14 @@ def seed(target: Path) -> bool:
     """
     if os.path.lexists(target):
         return False
+    original = resources.files("soulkeep") / "memory_files" / target.name
+    if not original.is_file():
+        # An editable install has no copy inside the package: the originals are in the checkout.
+        original = Path(__file__).parents[3] / "memory_files" / target.name
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     unfinished.unlink(missing_ok=True)
     try:
-        write_new(unfinished, _original(target.name))
+        write_new(unfinished, original.read_bytes())
         is_copied = _put_in_place(unfinished, target)
         sync_folder(target.parent)
         return is_copied
@@ -415,10 +385,3 @@ def _put_in_place(unfinished: Path, target: Path) -> bool:
         # FAT and some network shares have no links; a moment ago nothing was there.
         unfinished.replace(target)
     return True
-
-
-def _original(name: str) -> bytes:
-    with suppress(FileNotFoundError), as_file(files("soulkeep") / "memory_files" / name) as shipped:
-        return shipped.read_bytes()
-    # An editable install has no copy inside the package: the originals are in the checkout.
-    return (Path(__file__).parents[3] / "memory_files" / name).read_bytes()

@@ -35,7 +35,9 @@ class Hunk:
         Nothing else changes. What stands several times is taken where its neighbours are the same, else
         nearest to where it was, counted from the beginning or the end.
         """
-        if self._is_untouched(text):
+        stood = text.startswith(self.above + self.added + self.below, self.start - len(self.above))
+        stop = self.start + len(self.added)
+        if stood and len(text) == stop + self.rest and _is_edge(text, self.start, stop):
             return self._taken_back(text, self.start)
         # A hand may have taken the very last line end away; for what is found that makes no difference.
         end = "" if text.endswith(("\r", "\n")) else (_LINE_END.findall(text) or ["\n"])[-1]
@@ -48,12 +50,7 @@ class Hunk:
 
     def _taken_back(self, text: str, place: int) -> "tuple[str, Hunk]":
         new = text[:place] + self.removed + text[place + len(self.added) :]
-        return new, _hunk(new, place, self.added, self.removed)
-
-    def _is_untouched(self, text: str) -> bool:
-        end = self.start + len(self.added)
-        stands = text.startswith(self.above + self.added + self.below, self.start - len(self.above))
-        return stands and len(text) == end + self.rest and _is_edge(text, self.start, end)
+        return new, hunk_at(new, place, self.added, self.removed)
 
     def _find(self, text: str) -> int | None:
         for above, below in ((self.above, self.below), (self.above, ""), ("", self.below)):
@@ -89,15 +86,11 @@ def find_hunks(before: str, after: str) -> list[Hunk]:
     while not (_is_edge(before, len(before) - rest) and _is_edge(after, len(after) - rest)):
         rest -= 1
     removed, added = (text[start : len(text) - rest] for text in (before, after))
-    return [_hunk(after, start, removed, added)]
+    return [hunk_at(after, start, removed, added)]
 
 
-def added_at_end(text: str, addition: str) -> Hunk:
-    """Return the hunk of an addition at the end of a text."""
-    return _hunk(text + addition, len(text), "", addition)
-
-
-def _hunk(text: str, start: int, removed: str, added: str) -> Hunk:
+def hunk_at(text: str, start: int, removed: str, added: str) -> Hunk:
+    """Return the hunk of an edit that made a text: it put `added` where `removed` was, at `start`."""
     end = start + len(added)
     above, below, copies = _above(text, start), _below(text, end), len(_places(text, added))
     return Hunk(removed, added, above, below, start, len(text) - end, copies)

@@ -110,10 +110,8 @@ def add_entry(text: str, section: str, entry: str) -> str:
         SectionNotFoundError: No section has this title.
         InvalidInputError: The entry is blank or nested too deeply.
     """
-    found = _sections(text, section)[0]
-    lines = split_lines(text)
-    inside = [block for block in list_blocks(text) if found.first <= block.first < found.last]
-    first, last, lead = _place(found, _body(inside, lines), lines)
+    found = _section(text, section)
+    first, last, lead = _place(found, list_blocks(text), split_lines(text))
     return _splice(text, first, last, as_item(entry, lead))
 
 
@@ -169,7 +167,7 @@ def date_footer(text: str, date: str) -> str:
     if "Last updated:" not in text:
         return text
     lines = split_lines(text)
-    footers = [block.first for block in list_blocks(text) if _is_footer(block, lines)]
+    footers = [block.first for block in list_blocks(text) if _is_line(block, lines, _FOOTER)]
     if not footers:
         return text
     line = lines[footers[-1]]
@@ -203,77 +201,61 @@ def as_item(entry: str, lead: str = _LEAD, argument: str = "entry") -> list[str]
     return item
 
 
-def _sections(text: str, title: str) -> list[Section]:
-    """Return the sections of this title; where there are none, those that say it with other marks."""
+def _section(text: str, title: str) -> Section:
+    """Return the first section of this title; without one, the first that says it with other marks."""
     sections = list_sections(text)
-    if found := [section for section in sections if _same_title(section.title, title)]:
-        return found
-    if plain := same_title(plain_title(title)):
+    wanted, plain = same_title(title), same_title(plain_title(title))
+    found = [section for section in sections if same_title(section.title) == wanted]
+    if plain and not found:
         found = [section for section in sections if same_title(plain_title(section.title)) == plain]
-    if found:
-        return found
-    raise SectionNotFoundError(title, [section.title for section in sections])
-
-
-def _same_title(one: str, other: str) -> bool:
-    return same_title(one) == same_title(other)
-
-
-def _find_entry(text: str, section: str, old: str) -> Entry:
-    title = _sections(text, section)[0].title
-    entries = [entry for entry in list_entries(text) if _same_title(entry.heading, title)]
-    found: list[Entry] = []
-    for meant in (old, unmarked(old)):
-        found = found or [entry for entry in entries if same_text(entry.text) == same_text(meant)]
-    if len(found) != 1:
-        near = [] if found else _near([entry.text for entry in entries], old)
-        raise EntryNotFoundError(section, old, near, count=len(found))
+    if not found:
+        raise SectionNotFoundError(title, [section.title for section in sections])
     return found[0]
 
 
-def _near(texts: Sequence[str], wanted: str) -> list[str]:
-    words = set(split_words(wanted))
-    shared = [(len(words.intersection(split_words(text))), text) for text in texts]
-    best = sorted((pair for pair in shared if pair[0]), key=lambda pair: -pair[0])
-    return [text for _, text in best[:_NEAR]]
+def _find_entry(text: str, section: str, old: str) -> Entry:
+    title = same_title(_section(text, section).title)
+    entries = [entry for entry in list_entries(text) if same_title(entry.heading) == title]
+    found: list[Entry] = []
+    for meant in (old, unmarked(old)):
+        found = found or [entry for entry in entries if same_text(entry.text) == same_text(meant)]
+    if len(found) == 1:
+        return found[0]
+    words = set(split_words(old))
+    shared = {entry.text: len(words.intersection(split_words(entry.text))) for entry in entries}
+    near = sorted(filter(shared.get, shared), key=shared.__getitem__, reverse=True)[:_NEAR]
+    raise EntryNotFoundError(section, old, [] if found else near, count=len(found))
 
 
-def _body(blocks: Sequence[Block], lines: Sequence[str]) -> list[Block]:
-    """Leave out the rule and the footer that end a document, so that entries come before them."""
-    body = list(blocks)
-    while body and (body[-1].kind == "hr" or _is_footer(body[-1], lines)):
-        body.pop()
-    return body
-
-
-def _place(section: Section, body: Sequence[Block], lines: Sequence[str]) -> tuple[int, int, str]:
+def _place(section: Section, blocks: Sequence[Block], lines: Sequence[str]) -> tuple[int, int, str]:
     """Return the lines that a new item replaces, mostly none, and what it begins with."""
-    lists = [block for block in body if block.kind == "bullet_list"]
-    if lists:
+    body = [block for block in blocks if section.first <= block.first < section.last]
+    # Entries come before the rule and the footer that end a document.
+    while body and (body[-1].kind == "hr" or _is_line(body[-1], lines, _FOOTER)):
+        body.pop()
+    if not body:
+        return section.first, section.first, _LEAD
+    if lists := [block for block in body if block.kind == "bullet_list"]:
         at = lists[-1].last
         return at, at, lead_of(lines[lists[-1].items[-1][0]]) or _LEAD
-    return *_gap(section, body, lines), _LEAD
-
-
-def _gap(section: Section, body: Sequence[Block], lines: Sequence[str]) -> tuple[int, int]:
-    """Return the lines that the first item of a section's list replaces, mostly none."""
-    if not body:
-        return section.first, section.first
-    is_empty = all(_is_no_entry(block, lines, opening=block is body[0]) for block in body)
-    if is_empty and _is_placeholder(body[0], lines):
-        return body[0].first, body[0].last
-    end = body[-1]
+    first, end = body[0], body[-1]
+    is_empty = all(_is_no_entry(block, lines, opening=block is first) for block in body)
+    if is_empty and _is_line(first, lines, _PLACEHOLDER):
+        return first.first, first.last, _LEAD
     # A fence or comment that nobody closed reaches to the end and would swallow what follows it.
     is_open = end.kind in ("fence", "html_block") and all(map(is_blank, lines[end.last :]))
-    return (end.first, end.first) if is_open else (end.last, end.last)
+    at = end.first if is_open else end.last
+    return at, at, _LEAD
 
 
 def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:
     """Put lines in the place of others, apart from what they would flow into."""
-    lines, newline, blocks = split_lines(text), _newline(text), list_blocks(text)
+    lines, blocks = split_lines(text), list_blocks(text)
     before = first > 0 and not is_blank(lines[first - 1])
     after = last < len(lines) and not is_blank(lines[last])
-    apart_before = before and not _joins_before(blocks, first)
+    # An item may follow a heading or another item directly.
+    follows = any(block.last == first and (block.items or block.kind == "heading") for block in blocks)
+    apart_before = before and not follows and not _is_between_items(blocks, first)
     apart_after = after and not _is_between_items(blocks, last)
     if _would_swallow(blocks, lines, first, last, new):
         put = [*[""] * apart_before, *new, *_APART[: 3 if after else 2]]
@@ -282,7 +264,14 @@ def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:
     else:
         put = [""] * (before and after and (apart_before or apart_after))
         first -= first > 0 and not before and not after
-    return _joined(lines[:first], [line + newline for line in put], lines[last:], text)
+    newline = max(("\n", "\r\n", "\r"), key=_LINE_END.findall(text).count)
+    above, below = lines[:first], lines[last:]
+    if above and not above[-1].endswith(("\r", "\n")):
+        above[-1] += newline
+    lines = [*above, *(line + newline for line in put), *below]
+    if lines and not below and not text.endswith(("\r", "\n")):
+        lines[-1] = lines[-1].rstrip("\r\n")
+    return "".join(lines)
 
 
 def _would_swallow(
@@ -301,42 +290,12 @@ def _is_between_items(blocks: Sequence[Block], line: int) -> bool:
     return any(block.first < line < block.last and block.items for block in blocks)
 
 
-def _joins_before(blocks: Sequence[Block], line: int) -> bool:
-    """Whether an item may follow the line before directly: a heading, or another item."""
-    return _is_between_items(blocks, line) or any(
-        block.last == line and (block.items or block.kind == "heading") for block in blocks
-    )
-
-
-def _joined(before: list[str], put: list[str], after: list[str], former: str) -> str:
-    if before and not before[-1].endswith(("\r", "\n")):
-        before[-1] += _newline(former)
-    lines = [*before, *put, *after]
-    if lines and not after and not former.endswith(("\r", "\n")):
-        lines[-1] = lines[-1].rstrip("\r\n")
-    return "".join(lines)
-
-
-def _newline(text: str) -> str:
-    pairs = text.count("\r\n")
-    counts = {"\n": text.count("\n") - pairs, "\r\n": pairs, "\r": text.count("\r") - pairs}
-    return max(counts, key=counts.__getitem__)
-
-
 def _is_no_entry(block: Block, lines: Sequence[str], *, opening: bool) -> bool:
     if block.kind == "html_block":
         raw = "".join(lines[block.first : block.last]).strip()
         return raw.startswith("<!--") and raw.find("-->") in (-1, len(raw) - 3)
-    placeholder = opening and _is_placeholder(block, lines)
-    return block.kind in ("hr", "front_matter") or placeholder or _is_footer(block, lines)
-
-
-def _is_placeholder(block: Block, lines: Sequence[str]) -> bool:
-    return _is_line(block, lines, _PLACEHOLDER)
-
-
-def _is_footer(block: Block, lines: Sequence[str]) -> bool:
-    return _is_line(block, lines, _FOOTER)
+    placeholder = opening and _is_line(block, lines, _PLACEHOLDER)
+    return block.kind in ("hr", "front_matter") or placeholder or _is_line(block, lines, _FOOTER)
 
 
 def _is_line(block: Block, lines: Sequence[str], form: re.Pattern[str]) -> bool:
@@ -346,11 +305,6 @@ def _is_line(block: Block, lines: Sequence[str], form: re.Pattern[str]) -> bool:
 
 _HEADER = re.compile(r"##[ \t]+([01]?\d|2[0-3]):([0-5]\d)(?!\d)[ \t]*(.*)")
 _HEADER_LEVEL = 2
-
-
-def log_title(day: date) -> str:
-    """Return the line that a log begins with."""
-    return f"# {day.isoformat()}\n"
 
 
 def log_addition(former: str, at: str, item: Sequence[str]) -> str:
