@@ -154,8 +154,8 @@ class RecallAnswer(View):
         )
         room = max_tokens * BYTES_PER_TOKEN - answer.weight()
         third = room // 3 if recall.messages else 0
-        matches = _spend(recall, terms, days, room - third)
-        room -= sum(match.weight() for match in matches)
+        matches, taken = _spend(recall, terms, days, room - third)
+        room -= taken
         missing = ids[len(matches) :]
         share = room // max(len(recall.messages), 1)
         return answer.model_copy(
@@ -203,11 +203,14 @@ def scores(recall: Recall) -> dict[str, Any]:
     return {"soulkeep/scores": listed}
 
 
-def _spend(recall: Recall, terms: Sequence[str], days: Days, room: int) -> list[MatchAnswer]:
-    """Return the matches that find room, each with what of it is shown."""
+def _spend(recall: Recall, terms: Sequence[str], days: Days, room: int) -> tuple[list[MatchAnswer], int]:
+    """Return the matches that find room, each with what of it is shown, and what they take of it."""
     found = [MatchAnswer.of(match, days) for match in recall.matches]
-    bare = [match.cut((), 0).weight() for match in found]
     wholes = [match.weight() if len(match.content) < room else room + 1 for match in found]
+    if sum(wholes) <= room:
+        return found, sum(wholes)
+    before = room
+    bare = [match.cut((), 0).weight() for match in found]
     lines = [min(whole, base + _LINE_BYTES) for whole, base in zip(wholes, bare, strict=True)]
     shown: list[MatchAnswer] = []
     for place, match in enumerate(found):
@@ -222,7 +225,7 @@ def _spend(recall: Recall, terms: Sequence[str], days: Days, room: int) -> list[
         least = max(share - bare[place], _LEAST_BYTES)
         shown.append(match if is_whole else match.cut(terms, least))
         room -= shown[-1].weight()
-    return shown
+    return shown, before - room
 
 
 def _said(
