@@ -10,7 +10,7 @@ import click
 
 from soulkeep import __version__
 from soulkeep.cli.commands import LazyGroup, current_settings, home_option
-from soulkeep.cli.terminal import is_plain, say
+from soulkeep.cli.terminal import say
 
 LAST_STREAM = 2
 """The number of stderr; 0 and 1 are stdin and stdout."""
@@ -69,7 +69,7 @@ def soulkeep(context: click.Context) -> None:
     (memories, threads, backups ...), and the same thing has the same names in all commands. What is
     refused is one line on stderr.
     """
-    if is_plain():
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":  # https://no-color.org
         context.color = False
     if context.invoked_subcommand is None:
         if sys.stdin.isatty():

@@ -1,6 +1,6 @@
 """`soulkeep changes`, `undo`, `trash` and `purge`: taking back what was changed, or erasing it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
@@ -23,7 +23,7 @@ from soulkeep.mcp_server.answers.lifecycle import became_text, cleared_text, did
 from soulkeep.models import Change
 from soulkeep.service.changes import MAX_LISTED
 from soulkeep.service.home import Home
-from soulkeep.service.lifecycle import MAX_PAGE, Past
+from soulkeep.service.lifecycle import MAX_PAGE
 from soulkeep.service.purge import Purged, PurgePlan
 from soulkeep.service.summaries import ChangeSummary
 from soulkeep.wording import counted
@@ -67,18 +67,14 @@ def trash(limit: int, before: int | None, *, as_json: bool) -> None:
     elif not gone:
         say("The trash is empty.")
     else:
-        _print_trash(gone, whens)
-
-
-def _print_trash(gone: Sequence[Past], whens: Mapping[int, Change]) -> None:
-    minute = current_days().minute_text
-    rows = [
-        (past.memory.id, minute(when.made_at), when.action, past.replaced_by, past.memory.content)
-        for past in gone
-        for when in [whens[past.change_id]]
-    ]
-    print_table(("ID", "GONE", "BY", "REPLACED BY", "TEXT"), rows)
-    say("`soulkeep memories restore ID` brings one back.")
+        minute = current_days().minute_text
+        rows = [
+            (past.memory.id, minute(when.made_at), when.action, past.replaced_by, past.memory.content)
+            for past in gone
+            for when in [whens[past.change_id]]
+        ]
+        print_table(("ID", "GONE", "BY", "REPLACED BY", "TEXT"), rows)
+        say("`soulkeep memories restore ID` brings one back.")
 
 
 @click.command(cls=Command)
@@ -179,12 +175,12 @@ def purge(
     if trash and (memory_ids or backups or all_backups):
         raise click.UsageError("Give either memories or --trash, which leaves backups as they are.")
     with opened_home() as home:
-        chosen = _chosen(home, backups, every=all_backups)
-        if trash:
-            _confirm("Erase all that was deleted or changed, and all former texts?", yes=yes)
-        elif memory_ids:
-            _show(home.purges.plan(memory_ids, chosen), chosen, quiet=yes)
-            _confirm("Erase all of this for good?", yes=yes)
+        chosen = [made.id for made in home.backups.list_backups()] if all_backups else backups
+        if trash and not yes:
+            confirm("Erase all that was deleted or changed, and all former texts? There is no way back.")
+        elif memory_ids and not yes:
+            _print_plan(home.purges.plan(memory_ids, chosen), chosen)
+            confirm("Erase all of this for good? There is no way back.")
         with progress_shown():
             if memory_ids:
                 purged: Purged | None = home.purges.purge(memory_ids, chosen)
@@ -195,23 +191,12 @@ def purge(
     _report(purged, as_json=as_json)
 
 
-def _chosen(home: Home, backups: Sequence[str], *, every: bool) -> list[str]:
-    return [backup.id for backup in home.backups.list_backups()] if every else list(backups)
-
-
-def _show(plan: PurgePlan, backups: Sequence[str], *, quiet: bool) -> None:
-    if quiet:
-        return
+def _print_plan(plan: PurgePlan, backups: Sequence[str]) -> None:
     day = current_days().date_text
     rows = [(m.id, day(m.occurred_at), m.memory_type, m.content) for m in plan.versions]
     print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
     if backups:
         say(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")
-
-
-def _confirm(question: str, *, yes: bool) -> None:
-    if not yes:
-        confirm(f"{question} There is no way back.")
 
 
 def _report(purged: Purged | None, *, as_json: bool) -> None:

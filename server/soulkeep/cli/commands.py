@@ -64,7 +64,12 @@ class WrongSetting(Refused):
 def in_shell(error: SoulkeepError, context: click.Context) -> str:
     """Return what an error says, with the options and commands that a person at a shell has."""
     if isinstance(error, InvalidInputError):
-        return _ARGUMENT.sub(lambda found: _as_typed(found[1], context), str(error))
+        typed = {"stdin": "stdin"}
+        for parameter in context.command.params:
+            is_option = isinstance(parameter, click.Option)
+            metavar = parameter.make_metavar(context).strip("[].")
+            typed[parameter.name or ""] = max(parameter.opts, key=len) if is_option else metavar
+        return _ARGUMENT.sub(lambda found: typed.get(found[1], found[0]), str(error))
     if isinstance(error, NotFoundError):
         remedy = _REMEDIES.get(type(error))
         return f"{error.problem}; {remedy.format_map(vars(error)) if remedy else error.remedy}."
@@ -73,19 +78,10 @@ def in_shell(error: SoulkeepError, context: click.Context) -> str:
     return str(error)
 
 
-def _as_typed(argument: str, context: click.Context) -> str:
-    for parameter in context.command.params:
-        if parameter.name == argument:
-            if isinstance(parameter, click.Option):
-                return max(parameter.opts, key=len)
-            return parameter.make_metavar(context).strip("[].")
-    return argument if argument == "stdin" else f"`{argument}`"
-
-
 class _Formatter(click.HelpFormatter):
     """Help as wide as the terminal is; click's own needs 50 columns."""
 
-    def __init__(self) -> None:
+    def __init__(self, **_: Any) -> None:
         wide = min(shutil.get_terminal_size().columns, _WIDEST)
         super().__init__(width=max(wide - 2, _NARROWEST))
 
@@ -95,8 +91,7 @@ class _Formatter(click.HelpFormatter):
 
 
 class _Context(click.Context):
-    def make_formatter(self) -> click.HelpFormatter:
-        return _Formatter()
+    formatter_class = _Formatter
 
 
 class Command(click.Command):
@@ -123,13 +118,14 @@ class Group(click.Group):
     command_class = Command
     group_class = type
 
-    def sections(self) -> Mapping[str, Collection[str]]:
-        """Return the names of the commands under the titles of their sections."""
-        return {"Commands": self.commands}
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sections: Mapping[str, Collection[str]] = {"Commands": self.commands}
+        """The names of the commands under the titles of their sections."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, as a shell completes them."""
-        return sorted(name for names in self.sections().values() for name in names)
+        return sorted(name for names in self.sections.values() for name in names)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -149,10 +145,12 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of the help; click would cut each description to one line."""
-        for title, names in self.sections().items():
+        for title, names in self.sections.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                formatter.write_dl([(name, _described(command)) for name, command in commands])
+                formatter.write_dl(
+                    [(name, found.get_short_help_str(limit=1_000)) for name, found in commands if found]
+                )
 
 
 class LazyGroup(Group):
@@ -161,11 +159,7 @@ class LazyGroup(Group):
     def __init__(self, *args: Any, modules: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
         """Take, for each section, the module of each command; "" for those of the group itself."""
         super().__init__(*args, **kwargs)
-        self._modules = modules
-
-    def sections(self) -> Mapping[str, Collection[str]]:
-        """Return the names of the commands under the titles of their sections."""
-        return self._modules
+        self.sections = self._modules = modules
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, imported if need be."""
@@ -174,10 +168,6 @@ class LazyGroup(Group):
                 command: click.Command = getattr(import_module(module), cmd_name)
                 return command
         return super().get_command(ctx, cmd_name)
-
-
-def _described(command: click.Command | None) -> str:
-    return command.get_short_help_str(limit=1_000) if command else ""
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

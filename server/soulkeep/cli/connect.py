@@ -157,7 +157,12 @@ def demo() -> None:
     answers, mode = _played()
     for answer in answers:
         say(f"  ? {answer.question}", bold=True)
-        say(f"    {_told(answer)}")
+        taken = f"{answer.milliseconds:.1f} ms"
+        if answer.place is None:
+            say(f"    not found ({taken})")
+        else:
+            came = _PLACES.get(answer.place, f"at place {answer.place}")
+            say(f"    {answer.content}  (came {came}, {taken})")
     first = sum(answer.place == 1 for answer in answers)
     middle = sorted(answer.milliseconds for answer in answers)[len(answers) // 2]
     say(f"\n{first} of {len(answers)} answers came first; median {middle:.1f} ms, {mode} search.")
@@ -189,13 +194,6 @@ def _played() -> tuple[list[_Answer], str]:
         while isinstance(problem, BaseExceptionGroup):
             problem = problem.exceptions[0]
     raise Refused(f"the demo failed: {problem}")
-
-
-def _told(answer: _Answer) -> str:
-    taken = f"{answer.milliseconds:.1f} ms"
-    if answer.place is None:
-        return f"not found ({taken})"
-    return f"{answer.content}  (came {_PLACES.get(answer.place, f'at place {answer.place}')}, {taken})"
 
 
 async def _play(home: Path) -> tuple[list[_Answer], str]:

@@ -44,7 +44,6 @@ from soulkeep.models import MEMORY_TYPES, Match, Memory, NewMemory, Recall
 from soulkeep.search.questions import query_terms
 from soulkeep.search.words import split_words
 from soulkeep.service.lifecycle import MAX_PAGE
-from soulkeep.service.receipts import Receipt
 from soulkeep.wording import counted
 
 FITS_WELL = 0.5
@@ -91,7 +90,10 @@ def remember(content: str, replaces: tuple[int, ...], *, as_json: bool, **fields
     memory = NewMemory(text, **fields)
     with opened_home() as home:
         receipts = home.memories.remember([memory], replaces=replaces)
-    report(as_json, receipts_shape(receipts), *_receipt_lines(receipts[0], memory))
+    (answer,) = RememberAnswer.of(receipts, [memory], current_days()).receipts
+    similar = [f"| {close.as_text()}" for close in answer.similar]
+    heading = ["Similar memories that are kept already:"] if similar else []
+    report(as_json, receipts_shape(receipts), answer.first(), *answer.notes, *heading, *similar)
 
 
 @click.command(cls=Command)
@@ -122,21 +124,15 @@ def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters:
         _print_recall(query, found, view)
 
 
-def _receipt_lines(receipt: Receipt, memory: NewMemory) -> list[str]:
-    (answer,) = RememberAnswer.of([receipt], [memory], current_days()).receipts
-    notes = list(answer.notes)
-    similar = [f"| {close.as_text()}" for close in answer.similar]
-    heading = ["Similar memories that are kept already:"] if similar else []
-    return [answer.first(), *notes, *heading, *similar]
-
-
 def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:
     """Tell a person what fits, best first: how well, why, since when, about whom, and its text."""
     if view.nothing_fits:
         say("Nothing known fits. The nearest memories:" if view.matches else "Nothing known fits.")
     words = query_terms(query)
     for match, shown in zip(found.matches, view.matches, strict=False):
-        say(f"#{shown.id} {_fit(shown)}: {_reasons(match, words)}", bold=True)
+        fit = "well" if shown.relevance >= FITS_WELL else "in part"
+        fits = "hardly fits" if shown.hardly_fits else f"fits {fit}"
+        say(f"#{shown.id} {fits}: {_reasons(match, words)}", bold=True)
         say(f"   {_facts(shown)}")
         print_quoted(shown.content)
     if view.not_shown:
@@ -150,12 +146,6 @@ def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:
         say(remark)
     if view.mode == "lexical":
         say("Searched by words alone; `soulkeep doctor` says why.")
-
-
-def _fit(shown: MatchAnswer) -> str:
-    if shown.hardly_fits:
-        return "hardly fits"
-    return "fits well" if shown.relevance >= FITS_WELL else "fits in part"
 
 
 def _reasons(match: Match, words: Sequence[str]) -> str:
@@ -226,11 +216,23 @@ def show(memory_ids: tuple[int, ...], *, as_json: bool) -> None:
     if as_json:
         print_json(memories_shape(found))
         return
+    minute = current_days().minute_text
     for place, (asked, memory) in enumerate(zip(memory_ids, found, strict=True)):
         click.echo("\n" * bool(place), nl=False)
         if asked != memory.id:
             say(newer_text(asked, memory.id))
-        _print_memory(memory)
+        facts = {
+            "type": memory.memory_type,
+            "thread": memory.thread_id or "global",
+            "about": memory.subject,
+            "from": memory.source,
+            "happened": minute(memory.occurred_at),
+            "kept": minute(memory.created_at),
+            "expires": memory.expires_at and minute(memory.expires_at),
+            "entry of": memory.document,
+        }
+        print_facts(f"Memory #{memory.id}", {name: value for name, value in facts.items() if value})
+        say(memory.content)
 
 
 @memories.command()
@@ -248,8 +250,14 @@ def history(memory_id: int, *, as_json: bool) -> None:
         document = {"now": now._asdict() if now else None, "past": [past_shape(p) for p in pasts]}
         print_json(document)
         return
-    rows = [("now", *_short(now)) if now else ("now", "", "", "", "It is in the trash or gone.")]
-    rows += [(f"until change {past.change_id}", *_short(past.memory)) for past in pasts]
+    date = current_days().date_text
+    versions = [("now", now), *((f"until change {past.change_id}", past.memory) for past in pasts)]
+    rows = [
+        (when, version.id, date(version.occurred_at), version.memory_type, version.content)
+        if version
+        else (when, "", "", "", "It is in the trash or gone.")
+        for when, version in versions
+    ]
     print_table(("", "ID", "DATE", "TYPE", "TEXT"), rows)
 
 
@@ -343,23 +351,3 @@ def _cells(memory: Memory) -> Sequence[object]:
     thread = memory.thread_id or "global"
     date, kind = current_days().date_text(memory.occurred_at), memory.memory_type
     return memory.id, date, kind, thread, memory.subject, memory.source, memory.content
-
-
-def _short(memory: Memory) -> tuple[object, ...]:
-    return memory.id, current_days().date_text(memory.occurred_at), memory.memory_type, memory.content
-
-
-def _print_memory(memory: Memory) -> None:
-    minute = current_days().minute_text
-    facts = {
-        "type": memory.memory_type,
-        "thread": memory.thread_id or "global",
-        "about": memory.subject,
-        "from": memory.source,
-        "happened": minute(memory.occurred_at),
-        "kept": minute(memory.created_at),
-        "expires": memory.expires_at and minute(memory.expires_at),
-        "entry of": memory.document,
-    }
-    print_facts(f"Memory #{memory.id}", {name: value for name, value in facts.items() if value})
-    say(memory.content)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from soulkeep.models import Match, Memory, Message, MessageMatch, Recall
+from soulkeep.models import Memory, Message, Recall
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.messages import Page
 from soulkeep.service.receipts import Changed, Receipt
@@ -30,29 +30,40 @@ def past_shape(past: Past) -> Shape:
 
 def receipts_shape(receipts: Sequence[Receipt]) -> Shape:
     """Return what became of memories that were to be kept."""
-    return {
-        "receipts": [asdict(receipt) | {"similar": _similar_shapes(receipt)} for receipt in receipts]
-    }
+    shapes = [asdict(receipt) for receipt in receipts]
+    for shape, receipt in zip(shapes, receipts, strict=True):
+        if receipt.similar is not None:  # None where nobody looked
+            similar = receipt.similar
+            shape["similar"] = [one.memory._asdict() | {"similarity": one.similarity} for one in similar]
+    return {"receipts": shapes}
 
 
 def recall_shape(recall: Recall) -> Shape:
     """Return what was recalled, best first."""
     return {
-        "matches": [_match_shape(match) for match in recall.matches],
+        "matches": [
+            match.memory._asdict()
+            | {"score": match.score, "relevance": match.relevance, "reasons": dict(match.reasons)}
+            for match in recall.matches
+        ],
         "mode": recall.mode,
-        "messages": [_said_shape(match) for match in recall.messages],
+        "messages": [
+            _message_shape(match.message) | {"thread_id": match.thread_id, "score": match.score}
+            for match in recall.messages
+        ],
         "remarks": recall.remarks,
     }
 
 
 def changes_shape(summaries: Sequence[ChangeSummary]) -> Shape:
     """Return changes with what each did to its first rows, and how many it touched."""
-    return {"changes": [_change_shape(summary) for summary in summaries]}
-
-
-def _change_shape(summary: ChangeSummary) -> Shape:
-    did = [asdict(row) | {"name": row.name} for row in summary.rows]
-    return asdict(summary.change) | {"rows": summary.count, "did": did}
+    return {
+        "changes": [
+            asdict(summary.change)
+            | {"rows": summary.count, "did": [asdict(row) | {"name": row.name} for row in summary.rows]}
+            for summary in summaries
+        ]
+    }
 
 
 def changed_shape(changed: Changed) -> Shape:
@@ -74,21 +85,6 @@ def digest_shape(digest: Digest) -> Shape:
 def page_shape(page: Page) -> Shape:
     """Return messages, and whether there are older ones."""
     return {"messages": [_message_shape(m) for m in page.messages], "has_more": page.has_more}
-
-
-def _similar_shapes(receipt: Receipt) -> list[Shape] | None:
-    if receipt.similar is None:
-        return None
-    return [similar.memory._asdict() | {"similarity": similar.similarity} for similar in receipt.similar]
-
-
-def _match_shape(match: Match) -> Shape:
-    found = {"score": match.score, "relevance": match.relevance, "reasons": dict(match.reasons)}
-    return match.memory._asdict() | found
-
-
-def _said_shape(match: MessageMatch) -> Shape:
-    return _message_shape(match.message) | {"thread_id": match.thread_id, "score": match.score}
 
 
 def _message_shape(message: Message) -> Shape:

@@ -6,7 +6,6 @@ Text that others wrote can neither drive the terminal nor hide in it; columns ar
 import codecs
 import io
 import json
-import os
 import re
 import shutil
 import sys
@@ -58,11 +57,6 @@ def _in_other_words(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(LOSSY, _in_other_words)
 
 
-def is_plain() -> bool:
-    """Whether the user asked for no bold and no colours (https://no-color.org), or has none."""
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-
-
 def columns() -> int | None:
     """Return how wide the terminal is, or None where the output is a file or a pipe."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -81,8 +75,14 @@ def one_line(text: str) -> str:
 
 def say(text: str, *, bold: bool = False, err: bool = False) -> None:
     """Print a text, made printable; on a terminal, what is wider is broken between words."""
-    room = columns()
-    lines = [part for line in printable(text).split("\n") for part in _broken(line, room)]
+    lines, room = [], columns()
+    for line in printable(text).split("\n"):
+        if room is None or width(line) <= room:
+            lines.append(line)
+            continue
+        start = _START.match(line)
+        lead = start[0] if start and len(start[0]) <= room // 2 else ""
+        lines += [lead + part for part in wrapped(line[len(lead) :], room - len(lead))]
     click.secho("\n".join(lines), bold=bold or None, err=err)
 
 
@@ -218,14 +218,6 @@ def can_show(signs: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _broken(line: str, room: int | None) -> list[str]:
-    if room is None or width(line) <= room:
-        return [line]
-    start = _START.match(line)
-    lead = start[0] if start and len(start[0]) <= room // 2 else ""
-    return [lead + part for part in wrapped(line[len(lead) :], room - len(lead))]
 
 
 def _character_width(character: str) -> int:

@@ -32,8 +32,7 @@ from soulkeep.cli.terminal import (
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.answers.lifecycle import line_text
 from soulkeep.models import Message, NewMessage, Thread
-from soulkeep.service.messages import Saved
-from soulkeep.service.threads import FATES, Deleted, Digest
+from soulkeep.service.threads import FATES
 from soulkeep.wording import counted
 
 _SHOWN = 500
@@ -90,8 +89,20 @@ def show(thread_id: str, messages: int, *, as_json: bool) -> None:
         digest = home.threads.resume(thread_id, messages)
     if as_json:
         print_json(digest_shape(digest))
-    else:
-        _print_digest(digest)
+        return
+    thread = digest.thread
+    say(f"Thread {_line(thread)}", bold=True)
+    if thread.system_prompt:
+        say("Its prompt:", bold=True)
+        say(thread.system_prompt)
+    if digest.memories:
+        say("Its memories, decisions first:", bold=True)
+        for memory in digest.memories:
+            content = cut(one_line(memory.content), _SHOWN)
+            say(f"| #{memory.id} {memory.memory_type}: {content}")
+    if digest.messages:
+        say("Its last messages:", bold=True)
+        _print_messages(digest.messages)
 
 
 @threads.command()
@@ -133,7 +144,12 @@ def save(thread_id: str, file: TextIO, *, as_json: bool) -> None:
         raise InvalidInputError("file", rule) from error
     with opened_home() as home:
         saved = home.messages.save(thread_id, new)
-    report(as_json, {"messages": [asdict(one) for one in saved]}, _saved_text(saved))
+    ids = [one.id for one in saved if one.stored]
+    span = f"id {ids[0]}" if len(ids) == 1 else f"ids {ids[0]} to {ids[-1]}" if ids else ""
+    stored = f"Stored {counted(len(ids), 'message')} ({span})." if ids else ""
+    known = len(saved) - len(ids)
+    there = f"Not stored: the first {known:,}, which the thread has already." if known else ""
+    report(as_json, {"messages": [asdict(one) for one in saved]}, f"{stored} {there}".strip())
 
 
 @threads.command()
@@ -206,8 +222,16 @@ def delete(thread_id: str, memories: str, *, yes: bool, as_json: bool) -> None:
         confirm(f"Delete thread {thread_id}? `soulkeep threads archive` would keep it.")
     with opened_home() as home:
         deleted = home.threads.delete(thread_id, memories)
-    document = asdict(deleted.thread) | {"change_id": deleted.change_id}
-    report(as_json, document, *_deleted_lines(deleted))
+    became = "became global" if deleted.fate == "global" else "went to the trash"
+    report(
+        as_json,
+        asdict(deleted.thread) | {"change_id": deleted.change_id},
+        f"Deleted thread {_line(deleted.thread)}",
+        f"{counted(deleted.message_count, 'message')} went with it;"
+        f" {counted(len(deleted.memory_ids), 'memory')} {became}."
+        f" To have it all back: `soulkeep undo {deleted.change_id}`.",
+        *map(line_text, deleted.lines),
+    )
 
 
 def _line(thread: Thread) -> str:
@@ -216,44 +240,8 @@ def _line(thread: Thread) -> str:
     return f"{thread.id} · {active}{state} · {one_line(thread.title)}"
 
 
-def _print_digest(digest: Digest) -> None:
-    thread = digest.thread
-    say(f"Thread {_line(thread)}", bold=True)
-    if thread.system_prompt:
-        say("Its prompt:", bold=True)
-        say(thread.system_prompt)
-    if digest.memories:
-        say("Its memories, decisions first:", bold=True)
-        for memory in digest.memories:
-            content = cut(one_line(memory.content), _SHOWN)
-            say(f"| #{memory.id} {memory.memory_type}: {content}")
-    if digest.messages:
-        say("Its last messages:", bold=True)
-        _print_messages(digest.messages)
-
-
 def _print_messages(shown: Sequence[Message]) -> None:
     minute = current_days().minute_text
     for message in shown:
         say(f"{message.id} · {minute(message.created_at)} · {one_line(message.role)}", bold=True)
         print_quoted(message.content)
-
-
-def _saved_text(saved: Sequence[Saved]) -> str:
-    ids = [one.id for one in saved if one.stored]
-    span = f"id {ids[0]}" if len(ids) == 1 else f"ids {ids[0]} to {ids[-1]}" if ids else ""
-    stored = f"Stored {counted(len(ids), 'message')} ({span})." if ids else ""
-    known = len(saved) - len(ids)
-    there = f"Not stored: the first {known:,}, which the thread has already." if known else ""
-    return f"{stored} {there}".strip()
-
-
-def _deleted_lines(deleted: Deleted) -> Sequence[str]:
-    became = "became global" if deleted.fate == "global" else "went to the trash"
-    return (
-        f"Deleted thread {_line(deleted.thread)}",
-        f"{counted(deleted.message_count, 'message')} went with it;"
-        f" {counted(len(deleted.memory_ids), 'memory')} {became}."
-        f" To have it all back: `soulkeep undo {deleted.change_id}`.",
-        *map(line_text, deleted.lines),
-    )

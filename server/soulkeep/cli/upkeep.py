@@ -39,12 +39,12 @@ from soulkeep.cli.terminal import (
 from soulkeep.documents import Documents
 from soulkeep.embedders import NO_EMBEDDER, missing_packages
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
-from soulkeep.models import Backup, Fault, LogEntry, ModelUsage
+from soulkeep.models import Backup, Fault, LogEntry
 from soulkeep.repository.sqlite.ledger import MODEL_USED
 from soulkeep.service.backups import Backups
 from soulkeep.service.examination import embedder_faults, fault_of, home_faults
 from soulkeep.service.home import Home
-from soulkeep.service.statistics import MAX_LOG, Figures
+from soulkeep.service.statistics import MAX_LOG
 from soulkeep.wording import counted
 
 
@@ -224,7 +224,18 @@ def backups(*, as_json: bool) -> None:
     if as_json:
         print_json({"backups": [asdict(made) for made in found]})
     elif found:
-        print_table(("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), [_row(made) for made in found])
+        minute = current_days().minute_text
+        rows = [
+            (
+                made.id,
+                size_text(made.size),
+                minute(made.made_at),
+                f"{made.counts['memories']:,}",
+                f"{made.label} (automatic)" if made.automatic else made.label,
+            )
+            for made in found
+        ]
+        print_table(("ID", "SIZE", "MADE AT", "MEMORIES", "WHY"), rows)
     else:
         say("There are no backups; `soulkeep backup` makes one.")
 
@@ -260,12 +271,6 @@ def _opened_backups() -> Backups:
 
     settings = current_settings()
     return open_backups(settings.home, options=settings.options)
-
-
-def _row(made: Backup) -> tuple[str, ...]:
-    why = f"{made.label} (automatic)" if made.automatic else made.label
-    moment = current_days().minute_text(made.made_at)
-    return made.id, size_text(made.size), moment, f"{made.counts['memories']:,}", why
 
 
 def _contents(made: Backup) -> str:
@@ -310,28 +315,24 @@ def stats(*, as_json: bool) -> None:
         figures = home.statistics.figures()
     if as_json:
         print_json(asdict(figures))
-    else:
-        _print_figures(figures)
-
-
-def _print_figures(figures: Figures) -> None:
+        return
     print_days("Memories kept", figures.memories_by_day)
     print_days("Recalls", figures.recalls_by_day)
     if figures.memories_by_type:
         print_bars("Memories by type", figures.memories_by_type)
     if figures.usage:
-        print_facts("Embedders", {usage.model: _usage_text(usage) for usage in figures.usage})
+        used = {
+            usage.model: f"{counted(usage.uses, 'use')},"
+            f" {counted(usage.input_tokens + usage.output_tokens, 'token')}, ${usage.cost:.2f}"
+            for usage in figures.usage
+        }
+        print_facts("Embedders", used)
     if progress := figures.new_vectors:
         done = f"{progress.made:,} of {counted(progress.memories, 'memory')}"
         print_facts("New vectors", {progress.embedder: done})
     print_facts("On disk", {name: size_text(size) for name, size in figures.sizes.items()})
     tables = figures.table_sizes or {}
     print_facts("Tables", {name: size_text(size) for name, size in tables.items()})
-
-
-def _usage_text(usage: ModelUsage) -> str:
-    tokens = usage.input_tokens + usage.output_tokens
-    return f"{counted(usage.uses, 'use')}, {counted(tokens, 'token')}, ${usage.cost:.2f}"
 
 
 def _details(entry: LogEntry) -> str:
