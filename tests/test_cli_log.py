@@ -49,8 +49,8 @@ def test_the_log_has_what_was_changed_and_recalled_newest_first(run: Run) -> Non
 
 
 def test_the_log_is_filtered_by_agent_event_and_moment(home: Home) -> None:
-    home.memories.remember([NewMemory("One.")], home.sessions.current("claude"))
-    home.memories.remember([NewMemory("Two.")], home.sessions.current("cursor"))
+    home.memories.remember([NewMemory("One.")], home.sessions.open("claude"))
+    home.memories.remember([NewMemory("Two.")], home.sessions.open("cursor"))
 
     def found(**filters: str) -> list[tuple[str, str]]:
         return [(entry.agent_id, entry.event) for entry in home.statistics.list_log(**filters)]  # type: ignore[arg-type]

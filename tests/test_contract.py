@@ -284,7 +284,7 @@ def test_s12_one_bootstrap_makes_all_tables_and_running_it_again_keeps_what_is_t
 
 
 def test_s12_old_and_new_tables_work_together_in_one_transaction(home: Home) -> None:
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     thread = home.threads.create_thread("Together", session=session)
     home.memories.remember([NewMemory("A fact.", thread_id=thread.id)], session)
 

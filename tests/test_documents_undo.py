@@ -44,7 +44,7 @@ def undo(home: Home) -> None:
 
 
 def test_every_edit_is_listed_with_who_made_it(home: Home, memory: Path) -> None:
-    session = home.sessions.current("claude-desktop")
+    session = home.sessions.open("claude-desktop")
     (receipt,) = home.memories.remember([NewMemory("Four.")])
     home.curator.add_entry("Facts", "five", session)
     home.curator.replace_entry("Facts", "five", "six", session)

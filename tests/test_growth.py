@@ -24,7 +24,7 @@ def number(home: Home, sql: str, *values: object) -> int:
 
 
 def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     for tokens in range(30):
         home.sessions.record_usage(session, Usage(f"model {tokens % 2}", tokens, cost=0.5))
         home.sessions.note(session, "memory.recalled", {"matches": tokens})
@@ -56,7 +56,7 @@ def test_a_process_looks_now_and_then_whether_there_are_too_many_records(
 
 
 def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
-    used = home.sessions.current("with usage")
+    used = home.sessions.open("with usage")
     home.sessions.record_usage(used, Usage("model", 7, cost=0.0))
     thread = home.threads.create_thread("Kitchen").id
     home.messages.save(thread, [NewMessage("user", "Is the kettle green?")])
@@ -64,7 +64,7 @@ def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
     home.messages.save(emptied, [NewMessage("user", "It is dark.")])
     with home.repository.transaction():
         home.repository.messages.delete_messages([2])
-    latest = [home.sessions.current(f"client {n}").id for n in range(30)][-10:]
+    latest = [home.sessions.open(f"client {n}").id for n in range(30)][-10:]
 
     for _ in range(2):
         with home.repository.transaction():
@@ -79,9 +79,9 @@ def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
 
 
 def test_a_session_that_went_comes_back_when_its_client_calls_again(home: Home) -> None:
-    early = home.sessions.current("early")
+    early = home.sessions.open("early")
     for place in range(5):
-        home.sessions.current(f"client {place}")
+        home.sessions.open(f"client {place}")
     with home.repository.transaction():
         home.repository.ledger.drop_old(2)
     assert number(home, "SELECT count(*) FROM sessions WHERE id = ?", early.id) == 0
@@ -101,16 +101,16 @@ def test_each_connection_may_drop_the_sessions_of_many_before_it(
     monkeypatch.setattr("soulkeep.service.sessions.KEPT", 50)
     home = make_home(embedder="none")
     for place in range(connections):
-        home.sessions.current(f"client {place}")
+        home.sessions.open(f"client {place}")
     home.close()
     again = make_home(embedder="none")
-    again.sessions.current("the next")
+    again.sessions.open("the next")
 
     assert number(again, "SELECT count(*) FROM sessions") == min(connections + 2, 50)
 
 
 def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_kept(home: Home) -> None:
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     blocker = apsw.Connection(str(home.repository.path))
     blocker.execute("BEGIN IMMEDIATE")
 

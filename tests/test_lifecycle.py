@@ -219,7 +219,7 @@ def test_memories_are_listed_in_pages_by_thread_type_subject_and_source(home: Ho
 
 
 def test_every_change_is_listed_with_who_made_it(home: Home) -> None:
-    session = home.sessions.current("claude-desktop")
+    session = home.sessions.open("claude-desktop")
     home.memories.remember([NewMemory("One.")], session)
     home.lifecycle.forget([1])
     home.prompts.add_prompt("Brief", "Be brief.")

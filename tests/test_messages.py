@@ -42,7 +42,7 @@ def test_messages_keep_role_content_date_and_tokens_under_one_session(
     home: Home, clock: TickingClock
 ) -> None:
     thread = thread_of(home)
-    client = home.sessions.current("claude")
+    client = home.sessions.open("claude")
 
     saved = home.messages.save(
         thread, [NewMessage("user", "Hello there"), NewMessage("tool", "42", "2026-02-03")], client

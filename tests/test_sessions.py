@@ -13,26 +13,27 @@ def rows(home: Home, sql: str) -> list[tuple[object, ...]]:
     return home.repository._database.execute(sql)
 
 
-def test_each_client_has_one_session_of_its_own(home: Home) -> None:
-    claude, cursor = home.sessions.current("claude"), home.sessions.current("cursor")
+def test_each_connection_has_a_session_of_its_own_whatever_name_its_client_gives(home: Home) -> None:
+    opened = [home.sessions.open(name) for name in ("claude", "cursor", "claude")]
 
-    assert home.sessions.current("claude") == claude
-    assert claude.id != cursor.id
+    assert len({session.id for session in opened}) == 3
+    assert home.sessions.current() == home.sessions.current()
     assert rows(home, "SELECT agent_id FROM sessions ORDER BY rowid") == [
         ("soulkeep",),  # what put the documents in the new home
         ("claude",),
         ("cursor",),
+        ("claude",),
     ]
 
 
 def test_a_client_without_a_name_is_the_default_agent_and_a_long_name_is_cut(home: Home) -> None:
-    assert home.sessions.current("").agent_id == home.sessions.current("  ").agent_id == "default"
-    assert home.sessions.current("x" * 500).agent_id == "x" * 100
+    assert home.sessions.open("").agent_id == home.sessions.open("  ").agent_id == "default"
+    assert home.sessions.open("x" * 500).agent_id == "x" * 100
 
 
 @pytest.mark.embedder
 def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home) -> None:
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     home.memories.remember([NewMemory("The cat is called Miso.")], session)
     home.memories.recall("pet", session=session)
 
@@ -47,7 +48,7 @@ def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home
 
 
 def test_each_change_leaves_an_audit_row_without_what_was_said(home: Home) -> None:
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     thread = home.threads.create_thread("Secret title", "Secret prompt.", session)
     home.memories.remember([NewMemory("Secret words.", thread_id=thread.id)], session)
     prompt = home.prompts.add_prompt("Secret name", "Secret content.", session=session)
@@ -77,7 +78,7 @@ def test_each_change_leaves_an_audit_row_without_what_was_said(home: Home) -> No
 
 
 def test_a_session_records_when_it_was_last_active(home: Home) -> None:
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     home.threads.create_thread("Later", session=session)
 
     ((created, active),) = rows(
@@ -131,7 +132,7 @@ def test_a_clients_first_recall_does_not_wait_for_another_writer_either(home: Ho
     blocker = apsw.Connection(str(home.repository.path))
     blocker.execute("BEGIN IMMEDIATE")
 
-    session = home.sessions.current("claude")
+    session = home.sessions.open("claude")
     assert home.memories.recall("anything", session=session).matches == ()
 
     blocker.execute("ROLLBACK")
@@ -142,7 +143,7 @@ def test_a_clients_first_recall_does_not_wait_for_another_writer_either(home: Ho
 def test_a_client_that_calls_itself_soulkeep_does_not_share_the_command_lines_session(
     home: Home,
 ) -> None:
-    assert home.sessions.current("soulkeep").id != home.sessions.current().id
+    assert home.sessions.open("soulkeep").id != home.sessions.current().id
 
 
 def test_bookkeeping_that_cannot_be_written_is_logged_and_fails_no_call(

@@ -214,8 +214,8 @@ def test_what_cannot_be_done_says_what_to_send_and_changes_nothing(home: Home) -
 
 def test_a_thread_belongs_to_no_client(make_home: Callable[..., Home]) -> None:
     first, second = make_home(), make_home()
-    thread = first.threads.create_thread("Shared", session=first.sessions.current("one"))
-    other = second.sessions.current("two")
+    thread = first.threads.create_thread("Shared", session=first.sessions.open("one"))
+    other = second.sessions.open("two")
 
     second.messages.save(thread.id, [NewMessage("user", "From two.")], other)
     second.threads.rename(thread.id, "Ours", other)

@@ -20,6 +20,7 @@ from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.mcp_server.calls import CheckedServer
+    from soulkeep.mcp_server.homes import Homes
     from soulkeep.mcp_server.protocol import Notifications
     from soulkeep.service.backups import Backups
 
@@ -83,19 +84,23 @@ def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> N
 
 
 def build_server(
-    home: Home, notifications: "Notifications | None" = None, *, tools_offered: ToolSet = "full"
+    home: "Home | Homes",
+    notifications: "Notifications | None" = None,
+    *,
+    tools_offered: ToolSet = "full",
 ) -> "CheckedServer":
-    """Build an MCP server over a home, which notifies its client; the caller closes the home."""
+    """Build an MCP server over a home or several, which notifies its clients; the caller closes them."""
     from soulkeep import __version__
-    from soulkeep.mcp_server import prompts, protocol, resources, tools
+    from soulkeep.mcp_server import protocol, resources, tools
     from soulkeep.mcp_server.calls import CheckedServer, open_session, read_answers, tell_progress
+    from soulkeep.mcp_server.homes import Client, Homes
 
     notifications = notifications or protocol.Notifications()
-    home.serve()
+    homes = Homes.only(home) if isinstance(home, Home) else home
 
     @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[Home]:
-        yield home
+    async def lifespan(_: object) -> AsyncIterator[Client]:
+        yield Client()
 
     # Before the SDK, which would otherwise log every request with what is in it.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
@@ -112,18 +117,16 @@ def build_server(
         request_state_security=protocol.waiting_questions(),
         middleware=[
             protocol.name_briefly,
+            homes.choose,
             open_session,
             notifications.note_session,
             protocol.refuse_cursors,
             read_answers,
             tell_progress,
         ],
-        subscriptions=notifications.bus,
     )
     server.add_tools = partial(tools.register, server, tools_offered)
-    resources.register(server, home)
-    prompts.register(server, home)
-    prompts.register_completions(server, home)
+    resources.register(server)
     protocol.complete(server, notifications)
     return server
 

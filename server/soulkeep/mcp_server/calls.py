@@ -2,37 +2,43 @@
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from inspect import cleandoc
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
 import anyio.from_thread
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.exceptions import (
+    ResourceError,
+    ResourceNotFoundError,
+    ToolError,
+    UnexpectedToolError,
+)
 from mcp.types import (
     CallToolResult,
     ElicitResult,
-    GetPromptResult,
     InputRequiredResult,
-    Prompt,
+    Resource,
     TextContent,
     Tool,
     ToolAnnotations,
 )
-from pydantic import Field, ValidationError
+from pydantic import AnyUrl, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from soulkeep.errors import HALF_A_PAIR, SoulkeepError, excerpt
+from soulkeep.errors import HALF_A_PAIR, NotFoundError, SoulkeepError, excerpt
 from soulkeep.mcp_server.answers import View
 from soulkeep.mcp_server.arguments import compact, outline, read_arguments
+from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import Session
 from soulkeep.progress import told_to
 from soulkeep.service.home import Home
@@ -88,19 +94,18 @@ _RULES = {
 """What a caller is told, by the kinds of pydantic's errors."""
 
 
-async def open_session(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
-    """Give each client connection its row in sessions: SDK middleware.
+async def open_session(ctx: ServerRequestContext[Caller, Any], call_next: CallNext) -> HandlerResult:
+    """Give each connection its row in sessions: SDK middleware.
 
     A modern connection has no handshake, so its first real request opens the session. A process that
     a client starts only to probe the protocol leaves no row of that client.
     """
     if ctx.method in _OPENS_SESSION:
-        agent_id = _agent_id(ctx)
-        await anyio.to_thread.run_sync(ctx.lifespan_context.sessions.current, agent_id)
+        await anyio.to_thread.run_sync(ctx.lifespan_context.session)
     return await call_next(ctx)
 
 
-async def read_answers(ctx: ServerRequestContext[Home, Any], call_next: CallNext) -> HandlerResult:
+async def read_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """Let an answer that is none to our question count as cancelled: SDK middleware.
 
     The SDK would refuse the whole call for it.
@@ -121,23 +126,32 @@ def _read_answer(value: object) -> object:
     return value
 
 
-def _agent_id(ctx: ServerRequestContext[Home, Any]) -> str:
-    client = ctx.session.client_params
-    return client.client_info.name if client else ""
-
-
-async def served(ctx: Context[Home], work: Callable[[Home, Session], _Result]) -> _Result:
+async def served(ctx: Context[Caller], work: Callable[[Home, Session], _Result]) -> _Result:
     """Do `work` for a tool call, in a worker thread, with the home and the caller's session.
 
     Raises:
         ToolError: The service refused, in its own words, which reach the model. Any other error is a
             fault of ours and reaches only the log.
     """
-    home, agent_id = ctx.request_context.lifespan_context, _agent_id(ctx.request_context)
+    caller = ctx.request_context.lifespan_context
     try:
-        return await anyio.to_thread.run_sync(lambda: work(home, home.sessions.current(agent_id)))
+        return await anyio.to_thread.run_sync(lambda: work(caller.home, caller.session()))
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
+
+
+async def read(ctx: Context[Caller], work: Callable[[Home], str]) -> str:
+    """Do `work` for who reads a resource, in a worker thread.
+
+    Raises:
+        ResourceError: The service refused, in its own words.
+    """
+    try:
+        return await anyio.to_thread.run_sync(work, ctx.request_context.lifespan_context.home)
+    except NotFoundError as error:
+        raise ResourceNotFoundError(str(error)) from error
+    except SoulkeepError as error:
+        raise ResourceError(str(error)) from error
 
 
 def answer(view: View, meta: dict[str, Any] | None = None) -> CallToolResult:
@@ -152,28 +166,15 @@ def answer(view: View, meta: dict[str, Any] | None = None) -> CallToolResult:
     )
 
 
-class PromptSource(Protocol):
-    """Prompts that may be others at each request, beside those that a server is built with."""
-
-    async def list_prompts(self) -> list[Prompt]:
-        """Return what there is now."""
-        ...
-
-    async def get_prompt(
-        self, name: str, arguments: Mapping[str, str], built_in: Sequence[Prompt]
-    ) -> GetPromptResult | None:
-        """Fill in a prompt, or return None for one of `built_in` after a look at its arguments."""
-        ...
-
-
-class CheckedServer(MCPServer[Home]):
+class CheckedServer(MCPServer[Any]):
     """An MCPServer that names every wrong argument, without repeating what was in it.
 
     The SDK drops unknown arguments silently and describes the others in pydantic's words, values
     included.
     """
 
-    user_prompts: PromptSource | None = None
+    fixed: Mapping[str, tuple[Resource, Callable[[Home], str]]] = MappingProxyType({})
+    """The resources that every home has, by their addresses, and how each is read."""
     add_tools: Callable[[], None] | None = None
     """Adds the tools when a request first needs them: their schemas would hold up the first answer."""
     offered: Collection[str] | None = None
@@ -200,24 +201,18 @@ class CheckedServer(MCPServer[Home]):
             tool.output_schema = outline(tool.output_schema or {})
         return tools
 
-    async def list_prompts(self) -> list[Prompt]:
-        """Return the server's own prompts, then the user's."""
-        built_in = await super().list_prompts()
-        return built_in + await self.user_prompts.list_prompts() if self.user_prompts else built_in
+    async def list_resources(self) -> list[Resource]:
+        """Return the resources that every home has."""
+        return [resource for resource, _ in self.fixed.values()]
 
-    async def get_prompt(
-        self,
-        name: str,
-        arguments: dict[str, Any] | None = None,
-        context: Context[Home, Any] | None = None,
-    ) -> GetPromptResult | InputRequiredResult:
-        """Fill in a prompt: one of the user's, or one of the server's own."""
-        built_in = await super().list_prompts()
-        if self.user_prompts and (
-            filled := await self.user_prompts.get_prompt(name, arguments or {}, built_in)
-        ):
-            return filled
-        return await super().get_prompt(name, arguments, context)
+    async def read_resource(
+        self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
+    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+        """Read a resource; to read a fixed one the SDK does not say who asks."""
+        if context is None or str(uri) not in self.fixed:
+            return await super().read_resource(uri, context)
+        resource, text_of = self.fixed[str(uri)]
+        return [ReadResourceContents(content=await read(context, text_of), mime_type=resource.mime_type)]
 
     async def _schemas(self) -> Mapping[str, dict[str, Any]]:
         """Return the schema of each tool's arguments; a server's tools stay what they are."""
@@ -227,7 +222,7 @@ class CheckedServer(MCPServer[Home]):
         return self._known
 
     async def call_tool(
-        self, name: str, arguments: dict[str, Any], context: Context[Home, Any] | None = None
+        self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """Call a tool with what its caller means by `arguments`; the answer names what it ignored."""
         known = await self._schemas()

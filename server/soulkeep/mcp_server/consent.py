@@ -1,6 +1,5 @@
 """Questions that a tool puts to the user, in both protocol eras: one place for all of them."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -11,8 +10,8 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp.types import ElicitRequest, ElicitRequestFormParams, ElicitResult, InputRequiredResult
 from pydantic import BaseModel, Field, ValidationError
 
+from soulkeep.mcp_server.homes import MODERN, Caller
 from soulkeep.models import ConsentState
-from soulkeep.service.home import Home
 
 WAIT = 300.0
 """For how many seconds the user's answer is waited for; later than that the user was not asked."""
@@ -21,8 +20,6 @@ LONGEST = 8_000
 """How many characters a question may have: nobody can agree to what is not shown, so it is not asked."""
 
 _QUESTION = "consent"
-_ROUND_TRIPS = "2026-07-28"
-"""From this version of the protocol on a question is the result of a call, which the client repeats."""
 
 
 class Consent(BaseModel):
@@ -52,7 +49,7 @@ class Reply(Generic[_Form]):
     form: _Form | None = None
 
 
-def can_ask(ctx: Context[Home]) -> bool:
+def can_ask(ctx: Context[Caller]) -> bool:
     """Whether the client can put a question to its user."""
     client = ctx.client_capabilities
     asks = None if client is None else client.elicitation
@@ -60,7 +57,9 @@ def can_ask(ctx: Context[Home]) -> bool:
     return asks is not None and (asks.form is not None or asks.url is None)
 
 
-async def ask(ctx: Context[Home], message: str, form: type[_Form]) -> Reply[_Form] | InputRequiredResult:
+async def ask(
+    ctx: Context[Caller], message: str, form: type[_Form]
+) -> Reply[_Form] | InputRequiredResult:
     """Ask the user; whatever goes wrong in it is `not asked`, never an error of the call.
 
     An InputRequiredResult is to be returned by the tool as it is: the client asks, and calls again. A
@@ -70,17 +69,18 @@ async def ask(ctx: Context[Home], message: str, form: type[_Form]) -> Reply[_For
         return Reply("not asked")
     params = ElicitRequestFormParams(message=message, requested_schema=render_elicitation_schema(form))
     request = ElicitRequest(params=params)
-    if (ctx.protocol_version or "") < _ROUND_TRIPS:
+    if (ctx.protocol_version or "") < MODERN:
         return _understood(await _answered(ctx, request), form)
-    # The client gives it back, sealed: an answer counts for the very question that was asked.
-    asked = hashlib.sha256(params.model_dump_json().encode()).hexdigest()
+    # The client gives it back, sealed: an answer counts for the very question that was asked, over this
+    # connection and about this home.
+    asked = ctx.request_context.lifespan_context.mark(params.model_dump_json())
     if ctx.request_state != asked:
         return InputRequiredResult(input_requests={_QUESTION: request}, request_state=asked)
     answer = (ctx.input_responses or {}).get(_QUESTION)
     return _understood(answer if isinstance(answer, ElicitResult) else None, form)
 
 
-async def _answered(ctx: Context[Home], request: ElicitRequest) -> ElicitResult | None:
+async def _answered(ctx: Context[Caller], request: ElicitRequest) -> ElicitResult | None:
     try:
         answer: ElicitResult = await ctx.session.send_request(
             request,

@@ -1,104 +1,93 @@
 """The prompts, the user's global ones among them, and completions of arguments and addresses."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, TypeVar
 
-import anyio.to_thread
 from mcp import MCPError
-from mcp.server.mcpserver import Context
 from mcp.types import (
-    INTERNAL_ERROR,
     INVALID_PARAMS,
+    CompleteRequestParams,
+    CompleteResult,
     Completion,
-    CompletionArgument,
-    CompletionContext,
+    GetPromptRequestParams,
     GetPromptResult,
+    ListPromptsResult,
+    PaginatedRequestParams,
     Prompt,
     PromptArgument,
     PromptMessage,
-    PromptReference,
     ResourceTemplateReference,
     TextContent,
 )
-from pydantic import Field
 
-from soulkeep.errors import SoulkeepError, excerpt
+from soulkeep.errors import excerpt
 from soulkeep.fence import one_line, visible
 from soulkeep.mcp_server.arguments import given_id
-from soulkeep.mcp_server.calls import CheckedServer
+from soulkeep.mcp_server.homes import Request, looked_up
 from soulkeep.models import MEMORY_TYPES, PromptOffer
 from soulkeep.search.words import same_title
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME
 from soulkeep.wording import fill_placeholders
 
-_Result = TypeVar("_Result")
+MOST = 100
+"""How many values the protocol lets an answer hold."""
 
-START = "start"
+START = Prompt(
+    name="start",
+    title="Start",
+    description="Begin a conversation with what is known: identity, instructions, notes, logs,"
+    " memories.",
+    arguments=[
+        PromptArgument(name="thread_id", description="The thread to go on with", required=False),
+        PromptArgument(name="query", description="What the conversation will be about", required=False),
+    ],
+)
 
 
-def register(server: CheckedServer, home: Home) -> None:
-    """Add the prompt `start` to a server and offer the home's global prompts beside it."""
-    server.user_prompts = UserPrompts(home)
-    server.prompt(name=START, title="Start")(_start)
+async def list_prompts(ctx: Request, _: PaginatedRequestParams) -> ListPromptsResult:
+    """Answer prompts/list: the prompt `start`, then the user's, highest priority first."""
+    return ListPromptsResult(prompts=_prompts(await looked_up(ctx, _offers)))
 
 
-async def _start(
-    ctx: Context[Home],
-    thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
-    query: Annotated[str, Field(description="What the conversation will be about")] = "",
-) -> str:
-    """Begin a conversation with what is known: identity, instructions, notes, logs, memories."""
+async def get_prompt(ctx: Request, params: GetPromptRequestParams) -> GetPromptResult:
+    """Answer prompts/get.
+
+    Raises:
+        MCPError: There is no such prompt, an argument is missing or unknown, or the store cannot be
+            read.
+    """
+    offers, given = await looked_up(ctx, _offers), params.arguments or {}
+    prompts = {prompt.name: prompt for prompt in _prompts(offers)}
+    if params.name not in prompts:
+        raise _refusal(_unknown(params.name, list(prompts)))
+    _require_arguments(prompts[params.name], given)
+    for offer in offers:
+        if offer.name == params.name:
+            # The user agreed to what they could see.
+            text = visible(fill_placeholders(offer.prompt.content, given))
+            return _said(one_line(offer.description), text)
+    return _said(START.description, await looked_up(ctx, lambda home: _start_text(home, given)))
+
+
+def _offers(home: Home) -> list[PromptOffer]:
+    return home.prompts.list_offers()
+
+
+def _prompts(offers: Iterable[PromptOffer]) -> list[Prompt]:
+    return [START, *map(_prompt, offers)]
+
+
+def _start_text(home: Home, given: Mapping[str, str]) -> str:
     from soulkeep.mcp_server.answers.notes import ContextAnswer
 
-    home = ctx.request_context.lifespan_context
-    try:
-        context = await anyio.to_thread.run_sync(
-            lambda: home.contexts.assemble(thread_id=given_id(thread_id), query=query or None)
-        )
-    except SoulkeepError as error:
-        raise _refusal(str(error)) from error
-    return ContextAnswer.of(context).as_text()
+    thread_id, query = given_id(given.get("thread_id", "")), given.get("query") or None
+    return ContextAnswer.of(home.contexts.assemble(thread_id=thread_id, query=query)).as_text()
 
 
-@dataclass(frozen=True, slots=True)
-class UserPrompts:
-    """The active global prompts of a home, read from the store at each request."""
-
-    home: Home
-
-    async def list_prompts(self) -> list[Prompt]:
-        """Return the prompts, highest priority first.
-
-        Raises:
-            MCPError: The store cannot be read.
-        """
-        return [_prompt(offer) for offer in await _read(self.home.prompts.list_offers)]
-
-    async def get_prompt(
-        self, name: str, arguments: Mapping[str, str], built_in: Sequence[Prompt]
-    ) -> GetPromptResult | None:
-        """Fill in a prompt; None where the name is that of one of `built_in`, whose arguments fit.
-
-        Raises:
-            MCPError: There is no such prompt, an argument is missing or unknown, or the store cannot be
-                read.
-        """
-        offers = {offer.name: offer for offer in await _read(self.home.prompts.list_offers)}
-        prompts = {prompt.name: prompt for prompt in [*built_in, *map(_prompt, offers.values())]}
-        if name not in prompts:
-            raise _refusal(_unknown(name, list(prompts)))
-        _require_arguments(prompts[name], arguments)
-        return _filled(offers[name], arguments) if name in offers else None
-
-
-async def _read(work: Callable[[], _Result]) -> _Result:
-    try:
-        return await anyio.to_thread.run_sync(work)
-    except SoulkeepError as error:
-        raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
+def _said(description: str | None, text: str) -> GetPromptResult:
+    message = PromptMessage(role="user", content=TextContent(type="text", text=text))
+    return GetPromptResult(description=description, messages=[message])
 
 
 def _prompt(offer: PromptOffer) -> Prompt:
@@ -108,13 +97,6 @@ def _prompt(offer: PromptOffer) -> Prompt:
         description=one_line(offer.description),
         arguments=[PromptArgument(name=name, required=True) for name in offer.arguments],
     )
-
-
-def _filled(offer: PromptOffer, arguments: Mapping[str, str]) -> GetPromptResult:
-    # The user agreed to what they could see.
-    text = visible(fill_placeholders(offer.prompt.content, arguments))
-    message = PromptMessage(role="user", content=TextContent(type="text", text=text))
-    return GetPromptResult(description=one_line(offer.description), messages=[message])
 
 
 def _require_arguments(prompt: Prompt, given: Mapping[str, str]) -> None:
@@ -144,41 +126,25 @@ def _refusal(message: str) -> MCPError:
     return MCPError(code=INVALID_PARAMS, message=message)
 
 
-MOST = 100
-"""How many values the protocol lets an answer hold."""
+async def complete(ctx: Request, params: CompleteRequestParams) -> CompleteResult:
+    """Answer completion/complete with what is in the home.
 
-_Reference = PromptReference | ResourceTemplateReference
-
-
-def register_completions(server: CheckedServer, home: Home) -> None:
-    """Answer the completion requests to a server with what is in the home."""
-
-    # The SDK's decorator has no types.
-    @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]
-    async def complete(
-        ref: _Reference, argument: CompletionArgument, _: CompletionContext | None
-    ) -> Completion:
-        if argument.name not in await _arguments(server, ref):
-            return Completion(values=[], total=0, has_more=False)
-        try:
-            return await anyio.to_thread.run_sync(_complete, home, argument.name, argument.value)
-        except SoulkeepError as error:
-            raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
-
-
-async def _arguments(server: CheckedServer, ref: _Reference) -> list[str]:
-    if isinstance(ref, ResourceTemplateReference):
-        return [name for name in _SOURCES if f"{{{name}}}" in ref.uri]
-    for prompt in await server.list_prompts():
-        if prompt.name == ref.name:
-            return [argument.name for argument in prompt.arguments or ()]
-    message = f"There is no prompt {excerpt(ref.name)}; prompts/list names what there is."
-    raise MCPError(code=INVALID_PARAMS, message=message)
-
-
-def _complete(home: Home, argument: str, typed: str) -> Completion:
-    found = _SOURCES[argument](home, typed) if argument in _SOURCES else []
-    return Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
+    Raises:
+        MCPError: There is no such prompt, or the store cannot be read.
+    """
+    name, typed = params.argument.name, params.argument.value
+    if isinstance(params.ref, ResourceTemplateReference):
+        is_known = f"{{{name}}}" in params.ref.uri
+    else:
+        prompts = {prompt.name: prompt for prompt in _prompts(await looked_up(ctx, _offers))}
+        if params.ref.name not in prompts:
+            raise _refusal(_unknown(params.ref.name, list(prompts)))
+        is_known = name in [one.name for one in prompts[params.ref.name].arguments or ()]
+    found: list[str] = []
+    if is_known and name in _SOURCES:
+        found = await looked_up(ctx, lambda home: _SOURCES[name](home, typed))
+    found_first = Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
+    return CompleteResult(completion=found_first)
 
 
 def _thread_ids(home: Home, typed: str) -> list[str]:

@@ -1,15 +1,15 @@
 """What the SDK's server leaves out: pages of resources, and who is told of changes of which.
 
-With `transport` the only module that touches the SDK's private parts.
+With `homes` and `transport` the only module that touches the SDK's private parts.
 """
 
 import base64
 import weakref
 from collections import defaultdict
+from collections.abc import Iterable
 
 import anyio
-import anyio.to_thread
-from mcp.server import CacheHint, NotificationOptions, ServerRequestContext
+from mcp.server import CacheHint, NotificationOptions
 from mcp.server.caching import CacheableMethod
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult
@@ -24,10 +24,11 @@ from mcp.server.subscriptions import (
 )
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
-    INTERNAL_ERROR,
     INVALID_PARAMS,
     SERVER_INFO_META_KEY,
+    CompleteRequestParams,
     EmptyResult,
+    GetPromptRequestParams,
     Icon,
     ListResourcesResult,
     PaginatedRequestParams,
@@ -37,16 +38,14 @@ from mcp.types import (
     UnsubscribeRequestParams,
 )
 
-from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError
+from soulkeep.mcp_server import prompts
 from soulkeep.mcp_server.calls import CheckedServer
+from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connection_of, looked_up
 from soulkeep.mcp_server.resources import list_page, state_of
 from soulkeep.service.home import Home
 
 PAGE = 100
 """Resources in one answer of resources/list."""
-
-HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
-"""Requests that look at nothing and change nothing."""
 
 WEBSITE = "https://pypi.org/project/soulkeep/"
 
@@ -73,106 +72,127 @@ _WHOLE_LISTS = frozenset({"tools/list", "prompts/list", "resources/templates/lis
 MOST_SUBSCRIBED = 1_000
 """Resources that are looked at after each write to the store, at the most."""
 
-_Context = ServerRequestContext[Home, object]
+Change = ResourceUpdated | ResourcesListChanged | PromptsListChanged
+
+_NOTIFIED_BY: dict[type[Change], str] = {
+    ResourceUpdated: "notifications/resources/updated",
+    ResourcesListChanged: "notifications/resources/list_changed",
+    PromptsListChanged: "notifications/prompts/list_changed",
+}
+
+
+class Subscribers:
+    """Who is told of changes in one home, in whichever era they speak."""
+
+    def __init__(self) -> None:
+        self.ready = anyio.Event()
+        """Set once it is known what was there before the first request."""
+        self.states: dict[str, str] = {}
+        """What `state_of` said of each resource that is subscribed to when its change was last told."""
+        self.bus = InMemorySubscriptionBus()
+        self.listens = ListenHandler(self.bus)
+        self.clients: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
+
+    async def tell(self, change: Change) -> None:
+        """Tell of a change: that of a resource to whoever subscribed to it, of a list to everybody."""
+        await self.bus.publish(change)
+        told, about = self.clients, None
+        if isinstance(change, ResourceUpdated):
+            told, about = self._subscribed.get(change.uri, weakref.WeakSet()), {"uri": change.uri}
+        for client in list(told):
+            await client.notify(_NOTIFIED_BY[type(change)], about)
+
+    def add(self, uri: str, state: str, connection: Connection) -> None:
+        """Let a connection be told of a resource, which is in this state.
+
+        Raises:
+            MCPError: Too many are looked at already.
+        """
+        if len(self.states) >= MOST_SUBSCRIBED and uri not in self.states:
+            message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
+            raise MCPError(code=INVALID_PARAMS, message=message)
+        self.states.setdefault(uri, state)
+        self._subscribed[uri].add(connection)
+
+    def remove(self, uris: Iterable[str], connection: Connection) -> None:
+        """Tell a connection of these resources no more."""
+        for uri in uris:
+            if uri in self._subscribed:
+                self._subscribed[uri].discard(connection)
+                if not self._subscribed[uri]:
+                    del self._subscribed[uri], self.states[uri]
+
+    def remove_all(self, connection: Connection) -> None:
+        """Tell a connection of nothing any more: it has ended."""
+        self.clients.discard(connection)
+        self.remove(list(self._subscribed), connection)
 
 
 class Notifications:
-    """Tells the client what changed, in whichever era it speaks; without a client it does nothing.
+    """Tells clients what changed in their home; without a client it does nothing.
 
-    Where a home is `watched`, requests wait until `ready` is set: until it is known what was there
-    before them, for otherwise what they change would go untold.
+    Where homes are `watched`, requests wait until it is known what was there before them.
     """
 
     def __init__(self, *, watched: bool = False) -> None:
-        self.bus = InMemorySubscriptionBus()
-        self.ready = anyio.Event()
-        if not watched:
-            self.ready.set()
-        self.states: dict[str, str] = {}
-        """What `state_of` said of each resource that is subscribed to when its change was last told."""
-        self._listens = ListenHandler(self.bus)
-        self._clients: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
+        self._watched = watched
+        self._by_home: weakref.WeakKeyDictionary[Home, Subscribers] = weakref.WeakKeyDictionary()
+
+    def of(self, home: Home) -> Subscribers:
+        """Return who is told of changes in this home."""
+        if home not in self._by_home:
+            self._by_home[home] = Subscribers()
+            if not self._watched:
+                self._by_home[home].ready.set()
+        return self._by_home[home]
 
     def close(self) -> None:
         """End the streams of notifications of the modern era, which go on until somebody does."""
-        self._listens.close()
+        for subscribers in self._by_home.values():
+            subscribers.listens.close()
 
-    async def resource_updated(self, uri: str) -> None:
-        """Say that what a resource holds has changed, to whoever subscribed to it."""
-        await self.bus.publish(ResourceUpdated(uri=uri))
-        for client in list(self._subscribed.get(uri, ())):
-            await client.notify("notifications/resources/updated", {"uri": uri})
-
-    async def resources_changed(self) -> None:
-        """Say that there are other resources than before."""
-        await self.bus.publish(ResourcesListChanged())
-        for client in list(self._clients):
-            await client.notify("notifications/resources/list_changed", None)
-
-    async def prompts_changed(self) -> None:
-        """Say that prompts/list would answer otherwise than before."""
-        await self.bus.publish(PromptsListChanged())
-        for client in list(self._clients):
-            await client.notify("notifications/prompts/list_changed", None)
-
-    async def note_session(self, ctx: _Context, call_next: CallNext) -> HandlerResult:
+    async def note_session(self, ctx: Request, call_next: CallNext) -> HandlerResult:
         """Remember a connection of the handshake era; let no request come too early: SDK middleware."""
-        if ctx.method == "notifications/initialized":
-            self._clients.add(_connection(ctx))
-        elif ctx.method not in HANDSHAKE:
-            await self.ready.wait()
+        if ctx.method == INITIALIZED:
+            connection, subscribers = connection_of(ctx), self._of(ctx)
+            subscribers.clients.add(connection)
+            connection.exit_stack.callback(subscribers.remove_all, connection)
+        elif ctx.method not in HANDSHAKE and ctx.request_id is not None:
+            await self._of(ctx).ready.wait()
         return await call_next(ctx)
 
-    async def subscribe(self, ctx: _Context, params: SubscribeRequestParams) -> EmptyResult:
+    def _of(self, ctx: Request) -> Subscribers:
+        return self.of(ctx.lifespan_context.home)
+
+    async def subscribe(self, ctx: Request, params: SubscribeRequestParams) -> EmptyResult:
         """Answer resources/subscribe."""
         await self._add(ctx, params.uri)
         return EmptyResult()
 
-    async def unsubscribe(self, ctx: _Context, params: UnsubscribeRequestParams) -> EmptyResult:
+    async def unsubscribe(self, ctx: Request, params: UnsubscribeRequestParams) -> EmptyResult:
         """Answer resources/unsubscribe."""
-        self._remove(ctx, params.uri)
+        self._of(ctx).remove([params.uri], connection_of(ctx))
         return EmptyResult()
 
     async def listen(
-        self, ctx: _Context, params: SubscriptionsListenRequestParams
+        self, ctx: Request, params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
         """Answer subscriptions/listen, once it ends."""
         uris = params.notifications.resource_subscriptions or []
         try:
             for uri in uris:
                 await self._add(ctx, uri)
-            return await self._listens(ctx, params)
+            return await self._of(ctx).listens(ctx, params)
         finally:
-            for uri in uris:
-                self._remove(ctx, uri)
+            self._of(ctx).remove(uris, connection_of(ctx))
 
-    async def _add(self, ctx: _Context, uri: str) -> None:
-        try:
-            state = await anyio.to_thread.run_sync(state_of, ctx.lifespan_context, uri)
-        except NotFoundError as error:
-            raise MCPError(code=INVALID_PARAMS, message=str(error), data={"uri": uri}) from error
-        except SoulkeepError as error:
-            raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
-        if len(self.states) >= MOST_SUBSCRIBED and uri not in self.states:
-            message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
-            raise MCPError(code=INVALID_PARAMS, message=message)
-        self.states.setdefault(uri, state)
-        self._subscribed[uri].add(_connection(ctx))
-
-    def _remove(self, ctx: _Context, uri: str) -> None:
-        if uri in self._subscribed:
-            self._subscribed[uri].discard(_connection(ctx))
-            if not self._subscribed[uri]:
-                del self._subscribed[uri], self.states[uri]
+    async def _add(self, ctx: Request, uri: str) -> None:
+        state = await looked_up(ctx, lambda home: state_of(home, uri), uri=uri)
+        self._of(ctx).add(uri, state, connection_of(ctx))
 
 
-def _connection(ctx: _Context) -> Connection:
-    # The session is another object at each request.
-    return ctx.session._connection
-
-
-async def refuse_cursors(ctx: _Context, call_next: CallNext) -> HandlerResult:
+async def refuse_cursors(ctx: Request, call_next: CallNext) -> HandlerResult:
     """Refuse to go on with a list that has one page, where the SDK would begin anew: SDK middleware."""
     if ctx.method in _WHOLE_LISTS and (ctx.params or {}).get("cursor") is not None:
         message = "`cursor` is none of ours, since this list has one page; list without one."
@@ -180,7 +200,7 @@ async def refuse_cursors(ctx: _Context, call_next: CallNext) -> HandlerResult:
     return await call_next(ctx)
 
 
-async def name_briefly(ctx: _Context, call_next: CallNext) -> HandlerResult:
+async def name_briefly(ctx: Request, call_next: CallNext) -> HandlerResult:
     """Say who answers with a name and a version: SDK middleware.
 
     The SDK puts all that `server/discover` says of the server, its icon too, into each modern result.
@@ -195,27 +215,23 @@ async def name_briefly(ctx: _Context, call_next: CallNext) -> HandlerResult:
 
 
 def complete(server: CheckedServer, notifications: Notifications) -> None:
-    """Add to a server the handlers that the SDK's does not have."""
+    """Add to a server what the SDK's does not have, and what it answers without knowing for whom."""
+
+    async def list_resources(ctx: Request, params: PaginatedRequestParams) -> ListResourcesResult:
+        fixed, caller = await server.list_resources(), ctx.lifespan_context
+        resources, more = await looked_up(ctx, lambda _: list_page(caller, fixed, PAGE, params.cursor))
+        return ListResourcesResult(resources=resources, next_cursor=more)
+
     low = server._lowlevel_server
+    low.add_request_handler("resources/list", PaginatedRequestParams, list_resources)
     low.add_request_handler("resources/subscribe", SubscribeRequestParams, notifications.subscribe)
     low.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, notifications.unsubscribe)
     low.add_request_handler(
         "subscriptions/listen", SubscriptionsListenRequestParams, notifications.listen
     )
-
-    async def list_resources(ctx: _Context, params: PaginatedRequestParams) -> ListResourcesResult:
-        fixed = await server.list_resources()
-        try:
-            resources, more = await anyio.to_thread.run_sync(
-                list_page, ctx.lifespan_context, fixed, PAGE, params.cursor
-            )
-        except InvalidInputError as error:
-            raise MCPError(code=INVALID_PARAMS, message=str(error)) from error
-        except SoulkeepError as error:
-            raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
-        return ListResourcesResult(resources=resources, next_cursor=more)
-
-    low.add_request_handler("resources/list", PaginatedRequestParams, list_resources)
+    low.add_request_handler("prompts/list", PaginatedRequestParams, prompts.list_prompts)
+    low.add_request_handler("prompts/get", GetPromptRequestParams, prompts.get_prompt)
+    low.add_request_handler("completion/complete", CompleteRequestParams, prompts.complete)
 
 
 def waiting_questions() -> RequestStateSecurity:

@@ -10,25 +10,22 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from functools import partial
 from itertools import islice
 from typing import Literal, TypeVar, cast
 
-import anyio.to_thread
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import Annotations, Resource
 
-from soulkeep.documents import DOCUMENTS, DocumentName
+from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import (
     InvalidInputError,
     MemoryForgottenError,
     NotFoundError,
-    SoulkeepError,
     excerpt,
 )
 from soulkeep.fence import DATA, fenced, one_line, plain, visible
-from soulkeep.mcp_server.calls import CheckedServer
+from soulkeep.mcp_server.calls import CheckedServer, read
+from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import Memory, Thread, timestamp
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME
@@ -47,22 +44,6 @@ _EVERYONE: list[Literal["user", "assistant"]] = ["user", "assistant"]
 
 _Result = TypeVar("_Result")
 
-TITLES: dict[DocumentName, tuple[str, str]] = {
-    "SOUL.md": (
-        "Agent identity",
-        "Who the agent is: values, style, learned preferences, boundaries.",
-    ),
-    "MEMORY.md": (
-        "Long-term memory",
-        "Curated notes: facts, project context, preferences, decisions.",
-    ),
-}
-
-
-def document_uri(name: DocumentName) -> str:
-    """Return the address of SOUL.md or MEMORY.md."""
-    return f"soulkeep://{name}"
-
 
 def log_uri(day: date) -> str:
     """Return the address of a day's log."""
@@ -72,31 +53,6 @@ def log_uri(day: date) -> str:
 def thread_uri(thread_id: str) -> str:
     """Return the address of a thread."""
     return f"soulkeep://threads/{thread_id}"
-
-
-def register(server: CheckedServer, home: Home) -> None:
-    """Add the resources to a server; `listing` lists those that come and go."""
-    for name, (title, description) in TITLES.items():
-        server.resource(
-            document_uri(name), name=name, title=title, description=description, mime_type=MARKDOWN
-        )(partial(_served, partial(home.documents.read, name)))
-    server.resource(
-        CONTEXT_URI,
-        name="context",
-        title="Context",
-        description="What a conversation starts with; the tool get_context takes a thread and a budget.",
-        mime_type=MARKDOWN,
-        annotations=Annotations(audience=["assistant"], priority=0.9),
-    )(partial(_served, lambda: _context_text(home)))
-    server.resource(
-        STATS_URI,
-        name="stats",
-        title="Statistics",
-        description="Memories and recalls by day, types, tokens and cost of embedders, sizes on disk.",
-        mime_type="application/json",
-        annotations=Annotations(audience=["user"], priority=0.1),
-    )(partial(_served, lambda: _stats_text(home)))
-    _register_templates(server)
 
 
 def _context_text(home: Home) -> str:
@@ -111,7 +67,60 @@ def _stats_text(home: Home) -> str:
     return json.dumps(asdict(home.statistics.figures(tables=False)))
 
 
-def _register_templates(server: CheckedServer) -> None:
+FIXED: tuple[tuple[Resource, Callable[[Home], str]], ...] = (
+    (
+        Resource(
+            uri="soulkeep://SOUL.md",
+            name="SOUL.md",
+            title="Agent identity",
+            description="Who the agent is: values, style, learned preferences, boundaries.",
+            mime_type=MARKDOWN,
+            annotations=Annotations(audience=_EVERYONE, priority=1.0),
+        ),
+        lambda home: home.documents.read("SOUL.md"),
+    ),
+    (
+        Resource(
+            uri="soulkeep://MEMORY.md",
+            name="MEMORY.md",
+            title="Long-term memory",
+            description="Curated notes: facts, project context, preferences, decisions.",
+            mime_type=MARKDOWN,
+            annotations=Annotations(audience=_EVERYONE, priority=1.0),
+        ),
+        lambda home: home.documents.read("MEMORY.md"),
+    ),
+    (
+        Resource(
+            uri=CONTEXT_URI,
+            name="context",
+            title="Context",
+            description="What a conversation starts with; the tool get_context takes a thread and a"
+            " budget.",
+            mime_type=MARKDOWN,
+            annotations=Annotations(audience=["assistant"], priority=0.9),
+        ),
+        _context_text,
+    ),
+    (
+        Resource(
+            uri=STATS_URI,
+            name="stats",
+            title="Statistics",
+            description="Memories and recalls by day, types, tokens and cost of embedders, sizes on"
+            " disk.",
+            mime_type="application/json",
+            annotations=Annotations(audience=["user"], priority=0.1),
+        ),
+        _stats_text,
+    ),
+)
+"""What every home has, and how it is read."""
+
+
+def register(server: CheckedServer) -> None:
+    """Add the resources to a server."""
+    server.fixed = {resource.uri: (resource, text_of) for resource, text_of in FIXED}
     server.resource(
         "soulkeep://daily/{date}",
         name="daily log",
@@ -135,28 +144,16 @@ def _register_templates(server: CheckedServer) -> None:
     )(_read_memory)
 
 
-async def _served(work: Callable[[], _Result]) -> _Result:
-    try:
-        return await anyio.to_thread.run_sync(work)
-    except NotFoundError as error:
-        raise ResourceNotFoundError(str(error)) from error
-    except SoulkeepError as error:
-        raise ResourceError(str(error)) from error
+async def _read_memory(memory_id: str, ctx: Context[Caller]) -> str:
+    return await read(ctx, lambda home: _memory_text(home, memory_id))
 
 
-async def _read_memory(memory_id: str, ctx: Context[Home]) -> str:
-    home = ctx.request_context.lifespan_context
-    return await _served(lambda: _memory_text(home, memory_id))
+async def _read_log(date: str, ctx: Context[Caller]) -> str:
+    return await read(ctx, lambda home: _log_text(home, date))
 
 
-async def _read_log(date: str, ctx: Context[Home]) -> str:
-    home = ctx.request_context.lifespan_context
-    return await _served(lambda: _log_text(home, date))
-
-
-async def _read_thread(thread_id: str, ctx: Context[Home]) -> str:
-    home = ctx.request_context.lifespan_context
-    return await _served(lambda: _thread_text(home, home.repository.threads.get_thread(thread_id)))
+async def _read_thread(thread_id: str, ctx: Context[Caller]) -> str:
+    return await read(ctx, lambda home: _thread_state(home, thread_id))
 
 
 def _memory_text(home: Home, memory_id: str) -> str:
@@ -224,7 +221,7 @@ def state_of(home: Home, uri: str) -> str:
     """
     if uri == STATS_URI:
         return _stats_text(home)
-    if uri == CONTEXT_URI or uri in map(document_uri, TITLES):
+    if uri in [resource.uri for resource, _ in FIXED]:
         return ""
     kind, _, key = uri.removeprefix(_SCHEME).partition("/")
     if uri.startswith(_SCHEME) and kind in _STATES:
@@ -265,7 +262,7 @@ class Place:
 
 
 def list_page(
-    home: Home, fixed: Sequence[Resource], limit: int, cursor: str | None
+    caller: Caller, fixed: Sequence[Resource], limit: int, cursor: str | None
 ) -> tuple[list[Resource], str | None]:
     """Return up to `limit` resources from a cursor on, and the cursor of the next page if there is one.
 
@@ -276,17 +273,12 @@ def list_page(
         InvalidInputError: The cursor is none that was given.
         StoreError: The store cannot be read.
     """
-    after = None if cursor is None else _place(cursor)
-    first = [] if after else _first(home, fixed)
+    home, after = caller.home, None if cursor is None else _place(caller, cursor)
+    first = [] if after else [_at_present(home, resource) for resource in fixed]
     room = limit - len(first)
     found = list(islice(_following(home, after, limit), room + 1))
-    more = _cursor(found[room - 1][0]) if len(found) > room else None
+    more = _cursor(caller, found[room - 1][0]) if len(found) > room else None
     return [*first, *(resource for _, resource in found[:room])], more
-
-
-def _first(home: Home, fixed: Sequence[Resource]) -> list[Resource]:
-    documents = {document_uri(name): _document(home, name) for name in DOCUMENTS}
-    return [documents.get(resource.uri, resource) for resource in fixed]
 
 
 def _following(home: Home, after: Place | None, limit: int) -> Iterator[tuple[Place, Resource]]:
@@ -299,18 +291,13 @@ def _following(home: Home, after: Place | None, limit: int) -> Iterator[tuple[Pl
         yield Place("thread", str(place)), _thread(thread)
 
 
-def _document(home: Home, name: DocumentName) -> Resource:
-    title, description = TITLES[name]
-    size, modified = _size_and_date(home, name)
-    return Resource(
-        uri=document_uri(name),
-        name=name,
-        title=title,
-        description=description,
-        mime_type=MARKDOWN,
-        size=size,
-        annotations=Annotations(audience=_EVERYONE, priority=1.0, last_modified=modified),
-    )
+def _at_present(home: Home, resource: Resource) -> Resource:
+    """Return a fixed resource, a document with its size and date."""
+    if resource.name not in DOCUMENTS or resource.annotations is None:
+        return resource
+    size, modified = _size_and_date(home, resource.name)
+    dated = resource.annotations.model_copy(update={"last_modified": modified})
+    return resource.model_copy(update={"size": size, "annotations": dated})
 
 
 def _log(home: Home, day: date) -> Resource:
@@ -343,20 +330,18 @@ def _size_and_date(home: Home, name: str) -> tuple[int | None, str | None]:
     return status.st_size, timestamp(datetime.fromtimestamp(status.st_mtime, UTC))
 
 
-def _cursor(place: Place) -> str:
-    return base64.urlsafe_b64encode(f"{place.kind} {place.key}".encode()).decode()
+def _cursor(caller: Caller, place: Place) -> str:
+    """Write a place so that only the connection that it is given to can go on there."""
+    text = f"{place.kind} {place.key}"
+    return base64.urlsafe_b64encode(f"{text} {caller.mark(text)}".encode()).decode()
 
 
-def _place(cursor: str) -> Place:
+def _place(caller: Caller, cursor: str) -> Place:
     try:
-        kind, _, key = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        is_ours = _is_day(key) if kind == "log" else kind == "thread" and key.isascii() and key.isdigit()
+        kind, key, _ = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
     except (ValueError, binascii.Error):
-        is_ours = False
-    if not is_ours or len(key) > 18:
+        kind, key = "", ""
+    place = Place(cast(Literal["log", "thread"], kind), key)
+    if _cursor(caller, place) != cursor:
         raise InvalidInputError("cursor", "is none of ours; list without one")
-    return Place(cast(Literal["log", "thread"], kind), key)
-
-
-def _is_day(text: str) -> bool:
-    return date.fromisoformat(text).isoformat() == text
+    return place

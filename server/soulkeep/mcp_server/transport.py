@@ -36,7 +36,7 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
-from soulkeep.mcp_server.protocol import HANDSHAKE
+from soulkeep.mcp_server.homes import HANDSHAKE
 
 DRAIN_S = 5.0
 """How long requests under way may go on after stdin closed."""

@@ -11,10 +11,11 @@ from pathlib import Path, PurePath
 
 import anyio
 import anyio.to_thread
+from mcp.server.subscriptions import PromptsListChanged, ResourcesListChanged, ResourceUpdated
 
 from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import NotFoundError, SoulkeepError
-from soulkeep.mcp_server.protocol import Notifications
+from soulkeep.mcp_server.protocol import Notifications, Subscribers
 from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.document_looks import stamp
@@ -53,11 +54,12 @@ async def watch(home: Home, notifications: Notifications) -> None:
 
     Where the system cannot watch, the log says so once: nothing else depends on it.
     """
-    seen, said = _Seen(home, notifications.states), ""
+    subscribers = notifications.of(home)
+    seen, said = _Seen(home, subscribers.states), ""
     while True:
         try:
-            await _tell(home, notifications, await _first_look(seen, notifications))
-            await _watch_files(home, notifications, seen)
+            await _tell(home, subscribers, await _first_look(seen, subscribers))
+            await _watch_files(home, subscribers, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
             problem = str(errors.exceptions[0])
             if problem != said:
@@ -77,14 +79,14 @@ async def keep_ready(home: Home) -> None:
             await anyio.to_thread.run_sync(home.indexes.rest)
 
 
-async def _first_look(seen: "_Seen", notifications: Notifications) -> "_Changes":
+async def _first_look(seen: "_Seen", subscribers: Subscribers) -> "_Changes":
     try:
         return await anyio.to_thread.run_sync(seen.look, frozenset())
     finally:
-        notifications.ready.set()
+        subscribers.ready.set()
 
 
-async def _watch_files(home: Home, notifications: Notifications, seen: "_Seen") -> None:
+async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:
     # Imported here, as nothing may slow the first answer.
     from watchfiles import awatch
 
@@ -103,7 +105,7 @@ async def _watch_files(home: Home, notifications: Notifications, seen: "_Seen") 
             yield_on_timeout=True,
         ):
             names = [Path(path).relative_to(root).as_posix() for _, path in changes]
-            await _tell(home, notifications, await anyio.to_thread.run_sync(seen.look, names))
+            await _tell(home, subscribers, await anyio.to_thread.run_sync(seen.look, names))
 
 
 async def _set_when_cancelled(stop: anyio.Event) -> None:
@@ -253,15 +255,15 @@ class _Seen:
         return is_different
 
 
-async def _tell(home: Home, notifications: Notifications, changes: _Changes) -> None:
+async def _tell(home: Home, subscribers: Subscribers, changes: _Changes) -> None:
     if changes.files:
         home.entries.note_change(changes.files)
     for uri in sorted({*map(_uri, changes.files), *changes.updated}):
-        await notifications.resource_updated(uri)
+        await subscribers.tell(ResourceUpdated(uri=uri))
     if changes.offers:
-        await notifications.prompts_changed()
+        await subscribers.tell(PromptsListChanged())
     if changes.listed:
-        await notifications.resources_changed()
+        await subscribers.tell(ResourcesListChanged())
 
 
 def _is_store(name: str) -> bool:

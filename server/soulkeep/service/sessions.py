@@ -42,31 +42,27 @@ class Sessions:
         self._repository = repository
         self._clock = clock
         self._lock = threading.Lock()
-        self._open: dict[str | None, Session] = {}
+        self._local: Session | None = None
         self._unwritten: deque[_Record] = deque()
         self._until_look = 0
         self._logged = ""
         self._is_closed = False
 
-    def current(self, agent_id: str | None = None) -> Session:
-        """Return this process's session for a client, opening it on first use.
-
-        Each client process has a session of its own. Without a name it is the one session that all runs
-        of the command line share.
-        """
+    def current(self) -> Session:
+        """Return the one session that all runs of the command line share."""
         with self._lock:
-            if agent_id not in self._open:
-                self._open[agent_id] = self._start(agent_id)
-            return self._open[agent_id]
+            if self._local is None:
+                now = self._now()
+                self._local = self._start(Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, now))
+            return self._local
 
-    def _start(self, agent_id: str | None) -> Session:
-        now = self._now()
-        if agent_id is None:
-            session = Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, now)
-        else:
-            name, session_id = agent_id.strip()[:_MAX_AGENT] or "default", secrets.token_hex(8)
-            session = Session(session_id, f"{name}:{session_id}", name, now)
-        self._wait_with((session, None, now))
+    def open(self, agent_id: str) -> Session:
+        """Open a session for a client's connection, whatever others of its name there are."""
+        name, session_id = agent_id.strip()[:_MAX_AGENT] or "default", secrets.token_hex(8)
+        return self._start(Session(session_id, f"{name}:{session_id}", name, self._now()))
+
+    def _start(self, session: Session) -> Session:
+        self._wait_with((session, None, session.created_at))
         self.flush()
         return session
 

@@ -38,6 +38,7 @@ from soulkeep.mcp_server.calls import (
     served,
 )
 from soulkeep.mcp_server.consent import Consent, ask
+from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
@@ -94,7 +95,7 @@ def register(server: CheckedServer) -> None:
 
 
 async def remember(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     content: Annotated[
         str,
         Field(max_length=MAX_CONTENT, description="One self-contained statement, with names"),
@@ -134,7 +135,7 @@ async def remember(
             _only_one(content, memories, kept), session, replaces=replaces
         ),
     )
-    days = ctx.request_context.lifespan_context.days
+    days = ctx.request_context.lifespan_context.home.days
     return answer(RememberAnswer.of(receipts, kept, days))
 
 
@@ -145,7 +146,7 @@ def _only_one(content: str, memories: list[MemoryInput], kept: list[NewMemory]) 
 
 
 async def recall(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     query: Annotated[str, Field(max_length=MAX_QUERY, description="Question or keywords")],
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = 10,
     thread_id: Annotated[str, Field(description="Search it and the global memories")] = "",
@@ -196,7 +197,7 @@ _Text = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 async def browse_memories(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     view: View = "memories",
     memory_id: Annotated[Id, Field(description="Whose history")] = 0,
     thread_id: _Text = "",
@@ -260,7 +261,7 @@ def _browsed(
 
 
 async def change_memory(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     action: Action,
     memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
     content: Annotated[
@@ -321,7 +322,7 @@ def _changed(
 
 
 async def undo(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     change_id: Annotated[Id, Field(description="From browse_memories")] = 0,
     since: Annotated[str, Field(max_length=MAX_NAME, description="ISO date or time")] = "",
 ) -> Annotated[CallToolResult, UndoneAnswer]:
@@ -358,7 +359,7 @@ def _purge_question(plan: PurgePlan) -> str:
 
 
 async def purge(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
 ) -> Annotated[CallToolResult, PurgedAnswer] | InputRequiredResult:
     """Erase memories from every file, without a way back; the user is asked.
@@ -381,8 +382,8 @@ async def purge(
     return answer(PurgedAnswer.of(purged, _purge_command(ctx)))
 
 
-def _purge_command(ctx: Context[Home], memory_ids: Sequence[int] = ()) -> str:
-    home = ctx.request_context.lifespan_context
+def _purge_command(ctx: Context[Caller], memory_ids: Sequence[int] = ()) -> str:
+    home = ctx.request_context.lifespan_context.home
     return command(home.path, ["purge"], *map(str, memory_ids))
 
 

@@ -39,6 +39,7 @@ from soulkeep.mcp_server.calls import (
     served,
 )
 from soulkeep.mcp_server.consent import Consent, PromptConsent, ask
+from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import (
     ConsentState,
     GlobalPrompt,
@@ -76,7 +77,7 @@ def register(server: CheckedServer) -> None:
 
 
 async def get_context(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     thread_id: Annotated[str, Field(description="The thread to go on with")] = "",
     query: Annotated[str, Field(max_length=MAX_QUERY, description="Its topic")] = "",
     max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] = 0,
@@ -103,7 +104,7 @@ async def get_context(
 
 
 async def log_day(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     text: Annotated[str, Field(max_length=MAX_ENTRY, description="In Markdown")],
 ) -> Annotated[CallToolResult, LoggedAnswer]:
     """Append an entry to today's log, under the time.
@@ -115,7 +116,7 @@ async def log_day(
 
 
 async def curate_memory(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     action: Literal["add", "replace", "remove"],
     section: Annotated[
         str,
@@ -158,7 +159,7 @@ def _curated(
 
 
 async def learn_preference(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     line: Annotated[str, Field(max_length=500, description="One sentence")],
 ) -> Annotated[CallToolResult, LearnedAnswer] | InputRequiredResult:
     """Propose a line for Learned Preferences in SOUL.md; it is written only if the user agrees.
@@ -173,7 +174,7 @@ async def learn_preference(
     state: LearnedState = "written" if reply.state == "agreed" else reply.state
     if state == "written":
         written = await served(ctx, lambda home, session: home.curator.learn(line, session))
-    home = ctx.request_context.lifespan_context
+    home = ctx.request_context.lifespan_context.home
     return answer(LearnedAnswer.of(state, written, home.path))
 
 
@@ -195,7 +196,7 @@ class MessageInput(BaseModel):
 
 
 async def create_thread(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     title: Annotated[str, Field(max_length=MAX_NAME)],
     system_prompt: Annotated[str, Field(max_length=MAX_CONTENT)] = "",
     new: Annotated[bool, Field(description="Even if one of this title exists")] = False,
@@ -220,7 +221,7 @@ async def create_thread(
             title, prompt, session, agreed=state == "agreed", new=new
         ),
     )
-    home = ctx.request_context.lifespan_context
+    home = ctx.request_context.lifespan_context.home
     said = prompt_state(started.thread, prompt, state, home.path) if prompt and started.is_new else ""
     if prompt and not started.is_new:
         said = "Its prompt was left as it is."
@@ -237,7 +238,7 @@ def _prompt_question(title: str, prompt: str) -> str:
 
 
 async def manage_thread(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     action: Action,
     thread_id: str = "",
     title: str = "",
@@ -269,7 +270,7 @@ async def manage_thread(
 
 
 async def _prompted(
-    ctx: Context[Home], thread_id: str, prompt: str
+    ctx: Context[Caller], thread_id: str, prompt: str
 ) -> CallToolResult | InputRequiredResult:
     before = await served(ctx, lambda home, _: _unprompted(home, thread_id, prompt))
     state: ConsentState = "agreed"
@@ -284,7 +285,7 @@ async def _prompted(
             thread_id, prompt, session, agreed=state == "agreed"
         ),
     )
-    home = ctx.request_context.lifespan_context
+    home = ctx.request_context.lifespan_context.home
     said = prompt_state(thread, prompt, state, home.path)
     return answer(ManagedAnswer.of("set_prompt", [thread], home.days, said))
 
@@ -305,7 +306,7 @@ def _changed(home: Home, action: Action, thread_id: str, title: str, session: Se
 
 
 async def save_messages(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     thread_id: str,
     messages: Annotated[list[MessageInput], Field(max_length=MAX_MESSAGES)],
 ) -> Annotated[CallToolResult, SavedAnswer]:
@@ -318,7 +319,7 @@ async def save_messages(
 
 
 async def read_messages(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     thread_id: str,
     limit: Annotated[int, Field(ge=1, le=MAX_MESSAGES)] = 20,
     before: Annotated[Id, Field(description="Message id")] = 0,
@@ -338,7 +339,7 @@ _Switch = Annotated[bool | None, WithJsonSchema({"type": "boolean"})]
 
 
 async def list_prompts(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     include_inactive: bool = False,
     after: Annotated[int, Field(ge=0, description="`next` of a page")] = 0,
 ) -> Annotated[CallToolResult, PromptsAnswer]:
@@ -353,7 +354,7 @@ async def list_prompts(
 
 
 async def set_prompt(
-    ctx: Context[Home],
+    ctx: Context[Caller],
     name: Annotated[str, Field(max_length=MAX_NAME)] = "",
     content: Annotated[
         str, Field(max_length=MAX_CONTENT, description="{{argument}} is filled in on use")
@@ -399,7 +400,7 @@ async def set_prompt(
             agreed=state == "agreed",
         ),
     )
-    home = ctx.request_context.lifespan_context
+    home = ctx.request_context.lifespan_context.home
     how = agreement_command(change, wanted, home.path) if wanted and state == "not asked" else ""
     return answer(PromptChangeAnswer.of(change, state, how))
 

@@ -1,0 +1,208 @@
+"""Whose request it is: the home that it is for, and what the connection that sent it has of its own."""
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from mcp import MCPError
+from mcp.server.connection import Connection
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
+
+from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError
+from soulkeep.models import Session
+from soulkeep.service.home import Home
+
+HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
+"""Requests that look at nothing and change nothing."""
+
+MOST_OPEN = 100
+"""How many homes stay open at the most, beside those that somebody is using."""
+
+IDLE_S = 900.0
+"""How long a home that nobody uses stays open."""
+
+MODERN = "2026-07-28"
+"""From this version of the protocol on there is no handshake, and a question is the result of a call."""
+
+INITIALIZED = "notifications/initialized"
+
+Request = ServerRequestContext[Any, Any]
+"""A request, whose `lifespan_context` is the `Caller` once it is known which home it is for."""
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """What one connection has of its own while it lasts: its session in each home, and a key."""
+
+    sessions: dict[tuple[Path, str], Session] = field(default_factory=dict)
+    key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """For whom a request is served: a home, and the connection that asks, by the name it gives."""
+
+    home: Home
+    client: Client
+    agent_id: str
+
+    def session(self) -> Session:
+        """Return the connection's session in the home, opening it on first use.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        place = self.home.path, self.agent_id
+        with self.client.lock:
+            if place not in self.client.sessions:
+                self.client.sessions[place] = self.home.sessions.open(self.agent_id)
+            return self.client.sessions[place]
+
+    def mark(self, text: str) -> str:
+        """Return what no other connection, and none to another home, makes of a text."""
+        marked = f"{self.home.path}\n{text}".encode(errors="surrogatepass")
+        return hmac.new(self.client.key, marked, hashlib.sha256).hexdigest()
+
+
+@dataclass(slots=True)
+class _Open:
+    home: Home
+    users: int = 0
+    used_at: float = 0.0
+
+
+class Homes:
+    """The homes that a server serves: opens the one that a request is for, closes what nobody uses.
+
+    In use is a home while a request for it is served, and while a client of the handshake era that began
+    there is connected, which waits to be told of changes. The others are closed after a while, or when
+    they are too many, the longest unused first; it is looked whenever a home is given back.
+    """
+
+    def __init__(
+        self,
+        name_of: Callable[[Request], str],
+        open_home: Callable[[str], Home],
+        *,
+        most_open: int = MOST_OPEN,
+        idle_s: float = IDLE_S,
+    ) -> None:
+        """Serve the home that `open_home` makes of the name that `name_of` gives a request.
+
+        `open_home` is called in a worker thread.
+        """
+        self._name_of = name_of
+        self._open_home = open_home
+        self._most_open = most_open
+        self._idle_s = idle_s
+        self._opening = anyio.Lock()
+        self._open: OrderedDict[str, _Open] = OrderedDict()
+
+    @classmethod
+    def only(cls, home: Home) -> "Homes":
+        """Serve one home that is open already, and is closed by whoever opened it."""
+        homes = cls(lambda _: "", lambda _: home)
+        homes._open[""] = _Open(home, users=1)
+        home.serve()
+        return homes
+
+    async def choose(self, ctx: Request, call_next: CallNext) -> HandlerResult:
+        """Let a request be served for its home and its connection: SDK middleware."""
+        if ctx.method in HANDSHAKE or (ctx.request_id is None and ctx.method != INITIALIZED):
+            return await call_next(ctx)
+        name = self._name_of(ctx)
+        async with self._used(name) as home:
+            if ctx.method == INITIALIZED:
+                await connection_of(ctx).exit_stack.enter_async_context(self._used(name))
+            about = ctx.session.client_params
+            caller = Caller(home, _client(ctx), about.client_info.name if about else "")
+            return await call_next(replace(ctx, lifespan_context=caller))
+
+    @asynccontextmanager
+    async def _used(self, name: str) -> AsyncIterator[Home]:
+        if name not in self._open:
+            await self._open_now(name)
+        used = self._open[name]
+        used.users += 1
+        try:
+            yield used.home
+        finally:
+            used.users -= 1
+            used.used_at = time.monotonic()
+            self._open.move_to_end(name)
+            await self._close_unused()
+
+    async def _open_now(self, name: str) -> None:
+        async with self._opening:
+            if name not in self._open:
+                try:
+                    home = await anyio.to_thread.run_sync(self._open_home, name)
+                except SoulkeepError as error:
+                    raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
+                home.serve()
+                self._open[name] = _Open(home)
+
+    async def _close_unused(self) -> None:
+        unused = [name for name, one in self._open.items() if not one.users]
+        until, surplus = time.monotonic() - self._idle_s, len(unused) - self._most_open
+        spare = [
+            self._open.pop(name).home
+            for place, name in enumerate(unused)
+            if place < surplus or self._open[name].used_at <= until
+        ]
+        with anyio.CancelScope(shield=True):
+            for home in spare:
+                await anyio.to_thread.run_sync(home.close)
+
+    def close(self) -> None:
+        """Close the homes that are open; nothing may be served any more."""
+        while self._open:
+            self._open.popitem()[1].home.close()
+
+
+def connection_of(ctx: Request) -> Connection:
+    """Return the SDK's connection, which in the modern era is another at each request."""
+    return ctx.session._connection
+
+
+def _client(ctx: Request) -> Client:
+    """Return what the connection has of its own.
+
+    A modern one lasts as long as a run of the server over one pipe, whose lifespan has it. In the
+    handshake era the SDK has an object for each, also where many share a lifespan.
+    """
+    lifespan: Client = ctx.lifespan_context
+    if ctx.protocol_version >= MODERN:
+        return lifespan
+    client: Client = connection_of(ctx).state.setdefault("soulkeep", Client())
+    return client
+
+
+async def looked_up(ctx: Request, work: Callable[[Home], _Result], **about: Any) -> _Result:
+    """Do `work` with the home of a request that calls no tool, in a worker thread.
+
+    `about` goes with an error, for programs.
+
+    Raises:
+        MCPError: The service refused; in its own words.
+    """
+    try:
+        return await anyio.to_thread.run_sync(work, ctx.lifespan_context.home)
+    except SoulkeepError as error:
+        is_asked_wrongly = isinstance(error, InvalidInputError | NotFoundError)
+        code = INVALID_PARAMS if is_asked_wrongly else INTERNAL_ERROR
+        raise MCPError(code=code, message=str(error), data=about or None) from error
