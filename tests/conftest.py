@@ -23,6 +23,7 @@ from mcp.server.mcpserver.resources import ResourceTemplate
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
+from forks import end_forking
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
 from soulkeep.service.home import Home
@@ -62,6 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+
+
+def pytest_sessionfinish() -> None:
+    """Wait for the process that forks, so that nothing outlasts the tests."""
+    end_forking()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

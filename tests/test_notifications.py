@@ -408,6 +408,13 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     server.kill()
 
 
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[Wire]:
+    server = Wire(tmp_path / "home", installed=True, SOULKEEP_EMBEDDER="none")
+    yield server
+    server.kill()
+
+
 def watches(wire: Wire) -> bool:
     """Whether the server has loaded what watches; it does so after its first reply."""
     return "watchfiles" in Path(f"/proc/{wire.process.pid}/maps").read_text(encoding="utf-8")
@@ -422,8 +429,9 @@ def watching(wire: Wire, home: Path) -> None:
 
 
 def test_a_server_watches_after_its_first_reply_and_ends_cleanly_when_stdin_closes(
-    wire: Wire, tmp_path: Path
+    installed: Wire, tmp_path: Path
 ) -> None:
+    wire = installed
     can_look = sys.platform == "linux"
     wire.send_bytes(b"")
     assert not (can_look and watches(wire))

@@ -25,8 +25,8 @@ from wire import COMMAND, HANDSHAKE, MODERN, Wire, served
 def start(tmp_path: Path) -> Iterator[Callable[..., Wire]]:
     started: list[Wire] = []
 
-    def start(**environment: str) -> Wire:
-        started.append(Wire(tmp_path / "home", **environment))
+    def start(*, installed: bool = False, **environment: str) -> Wire:
+        started.append(Wire(tmp_path / "home", installed=installed, **environment))
         return started[-1]
 
     yield start
@@ -72,7 +72,10 @@ async def test_the_installed_command_keeps_and_recalls_in_both_eras(process_clie
     assert "# Agent Identity" in str(soul.contents[0])
 
 
-def test_the_handshake_names_the_server_and_nothing_but_json_rpc_comes_out(wire: Wire) -> None:
+def test_the_handshake_names_the_server_and_nothing_but_json_rpc_comes_out(
+    start: Callable[..., Wire],
+) -> None:
+    wire = start(installed=True)
     result = wire.initialize()["result"]
     wire.call("remember", content="One line in, one line out.")
     wire.call("recall", query="line")
@@ -463,8 +466,9 @@ def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_cleanly_with_everything_written(
-    number: signal.Signals, wire: Wire, tmp_path: Path
+    number: signal.Signals, start: Callable[..., Wire], tmp_path: Path
 ) -> None:
+    wire = start(installed=True)
     wire.initialize()
     wire.call("remember", content="Before the signal.")
 
@@ -498,7 +502,7 @@ def test_a_client_that_goes_away_without_a_word_leaves_no_traceback(tmp_path: Pa
 def test_a_misspelt_setting_is_one_line_on_stderr_and_makes_nothing(
     start: Callable[..., Wire], tmp_path: Path
 ) -> None:
-    _, err, code = start(SOULKEEP_EMBEDDER="wordlama").finish()
+    _, err, code = start(installed=True, SOULKEEP_EMBEDDER="wordlama").finish()
 
     assert code == 2
     assert "SOULKEEP_EMBEDDER" in err

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
+from forks import ForkedProcess
 from soulkeep.app import build_server
 from soulkeep.mcp_server import transport
 from soulkeep.mcp_server.protocol import Notifications, initialization_options
@@ -42,17 +43,23 @@ HANDSHAKE = {
 
 
 class Wire:
-    """`soulkeep serve` as a subprocess, spoken to in lines."""
+    """`soulkeep serve` as a process, spoken to in lines."""
 
-    def __init__(self, home: Path, **environment: str) -> None:
+    def __init__(self, home: Path, *, installed: bool = False, **environment: str) -> None:
+        """Start it: where it is not about the `installed` command, without importing all anew."""
         self.home = home
-        self.process = subprocess.Popen(
-            [str(COMMAND), "serve", "--home", str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **environment},
-        )
+        self.process: subprocess.Popen[bytes] | ForkedProcess
+        arguments = ["serve", "--home", str(home)]
+        if installed or sys.platform == "win32":
+            self.process = subprocess.Popen(
+                [str(COMMAND), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **environment},
+            )
+        else:
+            self.process = ForkedProcess(arguments, {**os.environ, **environment})
         self.last_id = 0
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -108,10 +115,10 @@ class Wire:
         assert self.process.stdin
         assert self.process.stderr
         self.process.stdin.close()
-        self.process.wait(timeout=20)
+        code = self.process.wait(timeout=20)
         self._reader.join(timeout=20)
         rest = b"".join(self._lines.get() for _ in range(self._lines.qsize()))
-        return rest.decode(), self.process.stderr.read().decode(), self.process.returncode
+        return rest.decode(), self.process.stderr.read().decode(), code
 
     def kill(self) -> None:
         """End the process without warning, and close its pipes."""
