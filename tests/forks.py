@@ -1,5 +1,6 @@
 """Processes forked from one that has imported what a server needs: to import it is most of a start."""
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -98,7 +99,11 @@ class _Become:
         os.environ.clear()
         os.environ.update(self.environment)
         sys.argv = self.arguments
-        main()
+        try:
+            main()
+        finally:
+            # As at the end of any process, which multiprocessing passes over: coverage is written then.
+            atexit._run_exitfuncs()
 
 
 @cache
