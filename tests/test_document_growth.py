@@ -61,10 +61,13 @@ def steps(home: Home) -> int:
         taken += 1
         return False
 
-    connection = home.repository._database._connection
-    connection.set_progress_handler(step, 100)
+    database = home.repository._database
+    connections = [database._connection, *database._readers._idle]
+    for connection in connections:
+        connection.set_progress_handler(step, 100)
     home.memories.recall("nothing like that")
-    connection.set_progress_handler(None)
+    for connection in connections:
+        connection.set_progress_handler(None)
     return taken
 
 

@@ -106,12 +106,12 @@ class SqliteRepository:
         return self._database.transaction(durable=durable)
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """Let all that is read inside be of one moment, however other processes write meanwhile."""
+        """Let all that is read inside be of one moment, however others write meanwhile."""
         return self._database.snapshot()
 
     @property
     def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction; waits for one of another thread to end."""
+        """Whether this thread is inside a transaction."""
         return self._database.in_transaction
 
     @property
@@ -120,7 +120,7 @@ class SqliteRepository:
         return self._database.only_reads
 
     def without_waiting(self) -> AbstractContextManager[None]:
-        """Let a held write lock raise StoreBusyError at once inside the block."""
+        """Let a held write lock, of another process or thread, raise StoreBusyError at once."""
         return self._database.without_waiting()
 
     def write_count(self) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ class SqliteRepository:
             StoreError: The store is gone.
         """
         self.scan.release()
-        self._database.execute("PRAGMA shrink_memory")
+        self._database.release_memory()
 
     def count_rows(self) -> dict[str, int]:
         """Count the rows of each table and of both search indexes."""

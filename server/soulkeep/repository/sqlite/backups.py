@@ -10,8 +10,8 @@ import apsw
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
 from soulkeep.progress import tell
 from soulkeep.repository.sqlite.checks import SOURCES
-from soulkeep.repository.sqlite.connections import translated
-from soulkeep.repository.sqlite.database import BUSY_TIMEOUT_S, Database
+from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, translated
+from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.files import (
     APPLICATION_ID,
     Header,

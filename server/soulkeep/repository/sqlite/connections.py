@@ -1,6 +1,7 @@
-"""Connections as they are opened: with sqlite-vec, and SQLite's errors as ours."""
+"""Connections as they are opened: with sqlite-vec, those that only read, and SQLite's errors as ours."""
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -16,7 +17,16 @@ from soulkeep.errors import (
     StoreFullError,
     StoreNotWritableError,
 )
-from soulkeep.repository.sqlite.files import Header, log_of, size_of, stored_header
+from soulkeep.repository.sqlite.files import Header, OpenFiles, log_of, size_of, stored_header
+
+BUSY_TIMEOUT_S = 10
+"""SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
+
+READERS = 4
+"""How many threads of a process read a store in the same moment, each over a connection of its own."""
+
+_READ_CACHE_KIB = 4096
+"""The pages that each of those keeps, beside those that the system keeps of the file."""
 
 _FULL_DISK_BYTES = 256 * 1024
 
@@ -71,6 +81,110 @@ def _vec_library() -> str:
     return str(Path(spec.origin).with_name("vec0"))
 
 
+def read_pages_as_stored(connection: apsw.Connection) -> None:
+    """Let a file without a map of its pages be mapped into memory."""
+    if not connection.pragma("auto_vacuum"):
+        # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
+        connection.pragma("mmap_size", 2**31 - 2**16)
+
+
+class Readers:
+    """Connections that read beside the one that writes, each for one thread at a time.
+
+    They are opened when there is none free, and see what is committed. None keeps a moment of the store
+    between two uses, so the log can be written back.
+    """
+
+    def __init__(self, path: Path, files: OpenFiles) -> None:
+        """Read the store at `path` as long as these files are the ones that stand there."""
+        self._path, self._files = path, files
+        self._idle: list[apsw.Connection] = []
+        self._used = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def one(self) -> Iterator[apsw.Connection | None]:
+        """Give a connection for the block; None after `close`, or where other files stand by now.
+
+        While `READERS` are in use it waits for one of them.
+
+        Raises:
+            apsw.Error: SQLite cannot open one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._used < READERS)
+            if is_closed := self._is_closed:
+                connection = None
+            else:
+                self._used += 1
+                connection = self._idle.pop() if self._idle else None
+        if is_closed:
+            yield None
+            return
+        try:
+            connection = connection or self._opened()
+            yield connection
+        finally:
+            with self._changed:
+                self._used -= 1
+                if connection is not None:
+                    self._idle.append(connection)
+                if self._is_closed:
+                    self._close_idle()
+                self._changed.notify_all()
+
+    def _opened(self) -> apsw.Connection | None:
+        # SQLite takes the log at the path for that of the file, and would share the index of another.
+        if not (self._files.store_stands and self._files.log_stands):
+            return None
+        connection = open_beside(self._path)
+        load_vectors(connection)
+        if self._files.store_stands and self._files.log_stands:
+            return connection
+        connection.close()
+        return None
+
+    def release(self) -> None:
+        """Close the connections that nobody uses."""
+        with self._changed:
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def close(self, patience_s: float) -> bool:
+        """Close all and give no more; return whether none is in use any more after so many seconds.
+
+        Those that are then still in use are closed when they come back.
+        """
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+            is_done = self._changed.wait_for(lambda: not self._used, patience_s)
+            self._close_idle()
+            return is_done
+
+    def reopen(self) -> None:
+        """Give connections again."""
+        with self._changed:
+            self._is_closed = False
+
+
+def open_beside(path: Path) -> apsw.Connection:
+    """Open a connection that reads a store beside the one that writes.
+
+    Raises:
+        apsw.Error: SQLite cannot open it.
+    """
+    with _opening(path, "mode=ro", apsw.SQLITE_OPEN_READONLY) as connection:
+        connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+        connection.execute(f"PRAGMA cache_size = -{_READ_CACHE_KIB}")
+        read_pages_as_stored(connection)
+    return connection
+
+
 def open_to_read(path: Path) -> apsw.Connection:
     """Open a store's file without writing into it or its folder.
 
@@ -90,14 +204,21 @@ def open_to_read(path: Path) -> apsw.Connection:
 
 
 def _open(path: Path, how: str, *pragmas: str) -> apsw.Connection:
-    with ExitStack() as on_failure:
-        connection = apsw.Connection(
-            f"{path.as_uri()}?{how}", flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
-        )
-        on_failure.callback(connection.close)
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        for pragma in (*pragmas, "temp_store = MEMORY"):
+    with _opening(path, how, apsw.SQLITE_OPEN_READWRITE) as connection:
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute("SELECT 1 FROM sqlite_schema")  # what cannot be read fails here
-        on_failure.pop_all()
     return connection
+
+
+@contextmanager
+def _opening(path: Path, how: str, flags: int) -> Iterator[apsw.Connection]:
+    """Open a connection, configured by the block; what cannot be read fails at its end."""
+    with ExitStack() as on_failure:
+        connection = apsw.Connection(f"{path.as_uri()}?{how}", flags=flags | apsw.SQLITE_OPEN_URI)
+        on_failure.callback(connection.close)
+        # Closing would remove the log at the path by its name, whosever that is by now.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.execute("PRAGMA temp_store = MEMORY")
+        yield connection
+        connection.execute("SELECT 1 FROM sqlite_schema")
+        on_failure.pop_all()

@@ -1,4 +1,4 @@
-"""The one connection to the store's file: opening it, its statements and its transactions."""
+"""A store's file as its tables use it: one connection that writes, those that read, and transactions."""
 
 import threading
 import time
@@ -13,15 +13,20 @@ from soulkeep.errors import (
     HALF_A_PAIR,
     IdTooLargeError,
     InvalidInputError,
+    StoreBusyError,
     StoreError,
     StoreFullError,
     StoreGoneError,
     StoreNotWritableError,
 )
 from soulkeep.repository.sqlite.connections import (
+    BUSY_TIMEOUT_S,
+    Readers,
     is_for_want_of_room,
     load_vectors,
+    open_beside,
     open_to_read,
+    read_pages_as_stored,
     translated,
 )
 from soulkeep.repository.sqlite.files import (
@@ -34,22 +39,37 @@ from soulkeep.repository.sqlite.files import (
     store_identity,
 )
 
-BUSY_TIMEOUT_S = 10
-"""SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
-
+CLOSING_S = 5.0
+"""How long what closes the file waits for those who are reading it."""
 
 Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 
-class Database:
-    """One SQLite connection with sqlite-vec, shared by the threads of this process.
+class _Own(threading.local):
+    """The one connection that a thread uses meanwhile: inside a transaction, or a snapshot."""
 
-    A lock serialises the threads; several processes work on one file side by side through WAL. On a full
-    disk it only reads, until there is room again.
+    connection: apsw.Connection | None = None
+
+    @contextmanager
+    def using(self, connection: apsw.Connection) -> Iterator[None]:
+        """Let this thread use a connection during the block."""
+        before, self.connection = self.connection, connection
+        try:
+            yield
+        finally:
+            self.connection = before
+
+
+class Database:
+    """SQLite connections with sqlite-vec, shared by the threads of this process.
+
+    One writes, and a lock serialises the threads that do; `query` reads over others, which wait for no
+    writer. Several processes work on one file side by side through WAL. On a full disk there is one
+    connection, which only reads, until there is room again.
     """
 
-    _is_open = _is_closed = False
+    _is_open = _is_closed = _is_writing_back = False
     _patience_ms = BUSY_TIMEOUT_S * 1000
     only_reads = False
     """Whether the disk was full when the file was opened."""
@@ -65,6 +85,7 @@ class Database:
         self.path = path
         self.generation = 0
         self._lock = threading.RLock()
+        self._own = _Own()
         self._known: tuple[str | None, int] = (None, 0)
         create_file(path)
         recognise(path)
@@ -81,9 +102,11 @@ class Database:
                 raise
             self._connection, self.only_reads = open_to_read(self.path), True
             load_vectors(self._connection)
-        self._is_open = True
         self._files = OpenFiles(self.path)
-        self._main = MainFile(self.path, self._connection, self._known[0])
+        self._readers = Readers(self.path, self._files)
+        looking = self._connection if self.only_reads else open_beside(self.path)
+        self._main = MainFile(self.path, looking, self._known[0])
+        self._is_open = True
 
     def _open_to_write(self) -> None:
         with ExitStack() as on_failure:
@@ -109,11 +132,13 @@ class Database:
             StoreOverwrittenError: Something else was written into the file.
             StoreError: What stands there is no copy of this store.
         """
+        if self._is_closed:
+            raise apsw.ConnectionClosedError("the store was closed")
         if self.only_reads and self._is_open and self._files.store_stands:
             return self._ready_where_full(to_write=to_write)
         if self._is_open and not self._connection.in_transaction and not self._stands(to_write=to_write):
             self._follow(to_write=to_write)
-        if not self._is_open and not self._is_closed:
+        if not self._is_open:
             require_same_store(self.path, self._known)
             self._open()
             self.generation += 1
@@ -151,6 +176,10 @@ class Database:
 
     def _leave(self, *, has_log: bool) -> None:
         """Let go of the file, once it has taken in its log; one that is not its own is kept aside."""
+        if not self._readers.close(CLOSING_S):
+            if not self._is_closed:
+                self._readers.reopen()
+            raise StoreBusyError(self.path)
         connection, files = self._connection, self._files
         # Closing would remove the log at the path by its name, whosever that is by now.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -165,8 +194,8 @@ class Database:
 
     def _let_go(self) -> None:
         self._is_open = False
-        self._connection.close()
         self._main.close()
+        self._connection.close()  # the last, so that SQLite writes the log back
 
     def _require_files(self) -> None:
         """Refuse to commit what would be lost with a file that nobody can reach any more.
@@ -192,9 +221,7 @@ class Database:
             "temp_store = MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}")
-        if not connection.pragma("auto_vacuum"):
-            # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
-            connection.pragma("mmap_size", 2**31 - 2**16)
+        read_pages_as_stored(connection)
         self._durable = False
         connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
 
@@ -222,22 +249,44 @@ class Database:
             InvalidInputError: A text among them is none that UTF-8 can hold.
         """
         with self._lock, translated(self.path):
-            try:
-                return list(self._ready().execute(sql, parameters))
-            except OverflowError as error:
-                raise IdTooLargeError from error
-            except UnicodeEncodeError as error:
-                raise InvalidInputError("text", HALF_A_PAIR) from error
+            return _rows(self._ready(), sql, parameters)
 
     def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run one statement that only reads, and return its rows.
+        """Run one statement that only reads, and return its rows; it waits for no writer.
+
+        Inside a transaction of this thread it sees what that wrote, else what is committed.
 
         Raises:
-            StoreError: SQLite could not do it.
+            StoreError: SQLite could not do it, or the statement would write.
             IdTooLargeError: A number among the parameters is one that no row can have.
             InvalidInputError: A text among them is none that UTF-8 can hold.
         """
-        return self.execute(sql, parameters)
+        with translated(self.path), ExitStack() as stack:
+            return _rows(self._own.connection or self._reader(stack), sql, parameters)
+
+    def _reader(self, stack: ExitStack) -> apsw.Connection:
+        """Return a connection that reads the file that stands at the path, until `stack` is closed."""
+        while not self.only_reads:
+            with ExitStack() as attempt:
+                reader = attempt.enter_context(self._readers.one())
+                if reader is not None and self._is_current():
+                    stack.push(attempt.pop_all())
+                    return reader
+            # Only who may write can let go of a file and open another.
+            with self._lock:
+                if not self.only_reads:
+                    self._ready(to_write=reader is None)
+        stack.enter_context(self._lock)
+        return self._ready()
+
+    def _is_current(self) -> bool:
+        """Whether the file that is open still stands at the path and holds the store."""
+        if self._main.is_untouched:
+            return True
+        if not self._files.store_stands or self._files.has_other_log:
+            return False
+        # In the middle of a checkpoint of our own the log cannot tell of it yet.
+        return (self._is_writing_back and self._main.is_plausible) or self._main.holds_the_store()
 
     def execute_many(self, sql: str, rows: Iterable[Parameters]) -> list[Row]:
         """Run one statement with each of `rows` and return what it returned for all of them.
@@ -254,21 +303,22 @@ class Database:
         return self._connection.last_insert_rowid()
 
     def write_count(self) -> tuple[int, ...]:
-        """Return what changes with each commit of others, each row changed here, each opening anew.
+        """Return what changes with each commit, and with each opening anew.
 
         Raises:
             StoreError: SQLite could not do it.
         """
-        with self._lock, translated(self.path):
-            connection = self._ready()
-            self._keep_up()
-            return self.generation, connection.pragma("data_version"), connection.total_changes()
+        with translated(self.path), ExitStack() as stack:
+            if self._own.connection is None:
+                self._reader(stack)
+                if not self.only_reads:
+                    self._main.keep_up()
+            return self.generation, self._main.count_commits()
 
     @property
     def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction; waits for one of another thread to end."""
-        with self._lock:
-            return self._is_open and self._connection.in_transaction
+        """Whether this thread is inside a transaction."""
+        return self._own.connection is not None and self._own.connection is self._connection
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
@@ -291,9 +341,11 @@ class Database:
                 self._durable = durable
             self._begin()
             try:
-                yield
+                with self._own.using(self._connection):
+                    yield
                 self._require_files()
-                self._connection.execute("COMMIT")
+                with self.writing_back():
+                    self._connection.execute("COMMIT")
                 self._keep_up()
             finally:
                 if self._connection.in_transaction:
@@ -306,23 +358,40 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
 
     @contextmanager
+    def writing_back(self) -> Iterator[None]:
+        """Let others read during the block, in which this process writes its log back into the file."""
+        self._is_writing_back = True
+        try:
+            yield
+        finally:
+            self._is_writing_back = False
+
+    @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all that is read inside be of one moment, however other processes write meanwhile."""
-        with self._lock, translated(self.path):
-            if self._ready().in_transaction:
+        """Let all that is read inside be of one moment, however others write meanwhile."""
+        with translated(self.path), ExitStack() as stack:
+            if self._own.connection is not None:
                 yield
                 return
-            self._connection.execute("BEGIN")
+            reader = self._reader(stack)
+            reader.execute("BEGIN")
             try:
-                yield
+                with self._own.using(reader):
+                    yield
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if reader.in_transaction:
+                    reader.execute("ROLLBACK")
 
     @contextmanager
     def without_waiting(self) -> Iterator[None]:
-        """Let a held write lock raise StoreBusyError at once inside the block."""
-        with self._lock, translated(self.path):
+        """Let a held write lock raise StoreBusyError at once, on entering or inside the block.
+
+        That of another thread of this process counts too.
+        """
+        with translated(self.path), ExitStack() as stack:
+            if not self._lock.acquire(blocking=False):
+                raise StoreBusyError(self.path)
+            stack.callback(self._lock.release)
             before, self._patience_ms = self._patience_ms, 0  # of one opened anew meanwhile too
             try:
                 self._ready().set_busy_timeout(0)
@@ -333,24 +402,37 @@ class Database:
                     self._connection.set_busy_timeout(self._patience_ms)
 
     def empty_log(self) -> bool:
-        """Write the log back into the file and empty it; False while another process reads it.
+        """Write the log back into the file and empty it; False while somebody reads it for long.
 
         Raises:
             StoreError: SQLite could not do it.
         """
         with self._lock, translated(self.path):
             try:
-                self._ready().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                with self.writing_back():
+                    self._ready().wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             except apsw.BusyError:
                 return False
             return True
 
+    def release_memory(self) -> None:
+        """Give back the memory of what was read.
+
+        Raises:
+            StoreError: The store is gone.
+        """
+        with self._lock, translated(self.path):
+            self._ready().execute("PRAGMA shrink_memory")
+            self._readers.release()
+
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         with self._lock:
-            self._is_closed = True
-            if not self._is_open:
+            if self._is_closed or not self._is_open:
+                self._is_closed = True
                 return
+            self._is_closed = True
+            self._readers.close(CLOSING_S)
             try:
                 with translated(self.path):
                     if not self._stands(to_write=True):
@@ -378,6 +460,7 @@ class ReadOnlyDatabase(Database):
         self.path = path
         self.generation = 0
         self._lock = threading.RLock()
+        self._own = _Own()
         try:
             recognise(path)
         except OSError as error:
@@ -389,8 +472,14 @@ class ReadOnlyDatabase(Database):
     def _ready(self, *, to_write: bool = False) -> apsw.Connection:
         return self._connection
 
-    def _keep_up(self) -> None:
-        """Nothing of this file changes."""
+    def _reader(self, stack: ExitStack) -> apsw.Connection:
+        stack.enter_context(self._lock)
+        return self._connection
+
+    def write_count(self) -> tuple[int, ...]:
+        """Return what changes with each commit of others."""
+        with self._lock, translated(self.path):
+            return (self._connection.pragma("data_version"),)
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
@@ -405,3 +494,12 @@ class ReadOnlyDatabase(Database):
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         self._connection.close()
+
+
+def _rows(connection: apsw.Connection, sql: str, parameters: Parameters) -> list[Row]:
+    try:
+        return list(connection.execute(sql, parameters))
+    except OverflowError as error:
+        raise IdTooLargeError from error
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("text", HALF_A_PAIR) from error

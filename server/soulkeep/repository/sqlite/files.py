@@ -8,6 +8,7 @@ are those of https://www.sqlite.org/fileformat.html#the_database_header.
 import logging
 import os
 import shutil
+import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ _ANOTHER_STORE = "another store"
 _LOOK_TIMEOUT_MS = 5_000
 """While another process makes a copy its own, nobody else can read it."""
 
-_CHECKPOINT_LOOKS, _CHECKPOINT_LOOK_S = 10, 0.03
+_CHECKPOINT_LOOKS, _CHECKPOINT_LOOK_S = 60, 0.005
 """How often and in which steps a checkpoint is waited for, before all of the file is read."""
 
 _Identity = tuple[int, int] | None
@@ -295,13 +296,17 @@ def store_identity(connection: apsw.Connection) -> tuple[str | None, int]:
 
 
 class MainFile:
-    """What was last seen in the main file; in WAL mode nothing but a checkpoint changes it."""
+    """What was last seen in the main file; in WAL mode nothing but a checkpoint changes it.
+
+    Threads may share it: those that read and the one that writes both look whether the file stands.
+    """
 
     def __init__(self, path: Path, connection: apsw.Connection, store_id: str | None) -> None:
-        """Note what is in the file that `connection` has open, outside transactions."""
+        """Note what is in the file that `connection`, which nobody else uses, has open."""
         self.store_id = store_id
         self._path, self._connection = path, connection
         self._file = opened_raw(path)
+        self._lock = threading.RLock()
         self._refused: _Stamp = None
         self._found = ""
         self._stamp: _Stamp = None
@@ -320,7 +325,8 @@ class MainFile:
     @property
     def is_plausible(self) -> bool:
         """Whether the first bytes of the file that is open may be what SQLite wrote, wherever it is."""
-        return self._follows(read_header(self._file))
+        with self._lock:
+            return self._follows(read_header(self._file))
 
     def require_plausible(self) -> None:
         """Check the first bytes, as far as one can inside a transaction.
@@ -328,19 +334,26 @@ class MainFile:
         Raises:
             StoreOverwrittenError: They are not what SQLite wrote.
         """
-        if not self.is_untouched and not self.is_plausible:
-            raise overwritten(self._path, self._describe())
+        with self._lock:
+            if not self.is_untouched and not self.is_plausible:
+                raise overwritten(self._path, self._describe())
 
     def keep_up(self) -> None:
         """Note how far the log is, and what a checkpoint wrote; call it often, outside transactions.
 
         The less is known to have happened in the log, the less a change of the file is explained by it.
         """
-        log, stamp = self._log_state(), self._look()
-        if stamp == self._stamp:
-            self._log = log
-        elif self._was_checkpointed(read_header(self._file)):
-            self._note(stamp)
+        with self._lock:
+            log, stamp = self._log_state(), self._look()
+            if stamp == self._stamp:
+                self._log = log
+            elif self._was_checkpointed(read_header(self._file)):
+                self._note(stamp)
+
+    def count_commits(self) -> int:
+        """Return a number that is another after each commit of any connection."""
+        with self._lock:
+            return int(self._connection.pragma("data_version"))
 
     def holds_the_store(self) -> bool:
         """Whether the file goes on from what was seen; False where a whole copy of the store is in it.
@@ -351,27 +364,30 @@ class MainFile:
             StoreOverwrittenError: It is damaged, or no store at all.
             StoreReplacedError: It is another store.
         """
-        stamp = self._look()
-        if stamp == self._stamp:
-            return True
-        if stamp != self._refused:
-            header = read_header(self._file)
-            if self._is_explained(header) or self._is_continued(header):
-                self._note(stamp)
+        with self._lock:
+            stamp = self._look()
+            if stamp == self._stamp:
                 return True
-            self._found = self._describe()
-            if self._found == "damaged" and self._is_complete(header):
-                if self.store_id in (None, self._stored_id()):
-                    return False
-                self._found = _ANOTHER_STORE
-            self._refused = stamp
-        if self.is_another_store:
-            raise StoreReplacedError(self._path)
-        raise overwritten(self._path, self._found)
+            if stamp != self._refused:
+                header = read_header(self._file)
+                if self._is_explained(header) or self._is_continued(header):
+                    self._note(stamp)
+                    return True
+                self._found = self._describe()
+                if self._found == "damaged" and self._is_complete(header):
+                    if self.store_id in (None, self._stored_id()):
+                        return False
+                    self._found = _ANOTHER_STORE
+                self._refused = stamp
+            if self.is_another_store:
+                raise StoreReplacedError(self._path)
+            raise overwritten(self._path, self._found)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.xClose()
+        with self._lock:
+            self._connection.close()
+            self._file.xClose()
 
     def _look(self) -> _Stamp:
         try:

@@ -35,10 +35,10 @@ class WordFrequencies:
             StoreError: The store cannot be read.
         """
         with self._lock:
-            writes = self._writes()
-            if len(self._kept) > _MAXIMUM_KEPT or self._generation != self._database.generation:
+            generation, writes = self._database.generation, self._writes()
+            if len(self._kept) > _MAXIMUM_KEPT or self._generation != generation:
                 self._kept.clear()
-                self._generation = self._database.generation
+                self._generation = generation
             count = self._fresh(None, writes, self._count)
             return count, {
                 term: self._fresh(term, writes, partial(self._frequency, term)) for term in terms

@@ -14,8 +14,8 @@ import apsw
 
 from soulkeep.errors import StoreBusyError
 from soulkeep.progress import tell
-from soulkeep.repository.sqlite.connections import translated
-from soulkeep.repository.sqlite.database import BUSY_TIMEOUT_S, Database
+from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, translated
+from soulkeep.repository.sqlite.database import Database
 
 _ATTEMPTS = 10
 _STEPS_BETWEEN_REPORTS = 20_000
@@ -60,6 +60,7 @@ def _rewritten(database: Database) -> bool:
         backup.step(1)  # takes the write lock
         if reader.pragma("data_version") != seen:
             return False
+        stack.enter_context(database.writing_back())
         while not backup.done:
             backup.step(_PAGES_AT_ONCE)
             tell("Putting it in place", 1 - backup.remaining / max(backup.page_count, 1))

@@ -185,11 +185,12 @@ class VectorScan:
 
     def _look(self) -> _State:
         # Read in one statement, thus from one moment: what comes later shows in the next look.
+        generation = self._database.generation
         embedder, last_id, last_change = self._database.query(
             "SELECT (SELECT value FROM store_facts WHERE name = 'embedder'),"
             " (SELECT max(rowid) FROM vec_memories_rowids), (SELECT max(seq) FROM memory_changes)"
         )[0]
-        return _State(embedder, last_id or 0, last_change or 0, self._database.generation)
+        return _State(embedder, last_id or 0, last_change or 0, generation)
 
     def _worthwhile(self, state: _State) -> bool:
         if not state.last_id or not state.dimensions or _codes_class() is None:
