@@ -70,7 +70,10 @@ def _without(text: str) -> str:
 
 
 def in_one_form(text: str) -> str:
-    """Return what texts share that look the same: composed (NFC), with single spaces."""
+    """Return what texts share that look the same: composed (NFC), with single spaces.
+
+    An editor may have written an accent as a mark of its own, as file names have it on macOS.
+    """
     shown = without_hidden(unicodedata.normalize("NFC", text))
     if not shown.isascii():
         shown = "".join(sign for sign in shown if sign not in _VARIANTS + _DIRECTIONS)

@@ -21,7 +21,8 @@ from soulkeep.documents.blocks import (
     unmarked,
 )
 from soulkeep.errors import EntryNotFoundError, InvalidInputError, SectionNotFoundError
-from soulkeep.search.words import same_text, same_title, split_words
+from soulkeep.search.words import same_title, split_words
+from soulkeep.wording import in_one_form
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _RULE = re.compile(r" {0,3}([-*_])[ \t]*(?:\1[ \t]*){2,}")
@@ -218,7 +219,7 @@ def _find_entry(text: str, section: str, old: str) -> Entry:
     entries = [entry for entry in list_entries(text) if same_title(entry.heading) == title]
     found: list[Entry] = []
     for meant in (old, unmarked(old)):
-        found = found or [entry for entry in entries if same_text(entry.text) == same_text(meant)]
+        found = found or [entry for entry in entries if in_one_form(entry.text) == in_one_form(meant)]
     if len(found) == 1:
         return found[0]
     words = set(split_words(old))

@@ -153,7 +153,8 @@ def rank(
     """
     covers = _coverage(question, candidates, words, strengths)
     parts = {i: _parts(i, question, candidates, cover) for i, cover in covers.items()}
-    long = _clip((_mean(len(words[i]) for i in parts) - SHORT_WORDS) / (LONG_WORDS - SHORT_WORDS))
+    length = sum(len(words[i]) for i in parts) / max(len(parts), 1)
+    long = min(max((length - SHORT_WORDS) / (LONG_WORDS - SHORT_WORDS), 0.0), 1.0)
     best = max(candidates.bm25.values(), default=0.0) or 1.0
     weight = (BM25 + BM25_LONG * long) * (1 if candidates.semantic else BY_WORDS_ALONE)
     named = _named_subject(question, candidates, parts)
@@ -339,12 +340,3 @@ def _names(content: str) -> tuple[frozenset[str], frozenset[str]]:
     found = [(word, begin) for word, begin in words if word[0].isupper() and word[1:].islower()]
     within = (name for name, begin in found if _WITHIN.search(content, max(begin - 2, 0), begin))
     return frozenset(name for name, _ in found), frozenset(within)
-
-
-def _mean(values: Iterable[int]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else 0.0
-
-
-def _clip(value: float) -> float:
-    return min(max(value, 0.0), 1.0)

@@ -94,7 +94,9 @@ def split_words(text: str) -> list[str]:
     A run of a script without spaces becomes its overlapping pairs of characters and its last character
     alone, so that a pair finds it anywhere, and one character as the beginning of a word does too.
     """
-    return [*_split(text, attrgetter("found")), *(["golang"] if names_go(text) else ())]
+    # The language Go has a capital, and does not begin a sentence.
+    also = ["golang"] if "Go" in text and re.search(_GO, text) else []
+    return _split(text, attrgetter("found")) + also
 
 
 def split_query(text: str) -> list[str]:
@@ -110,21 +112,15 @@ def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
         return [word for run in _ascii_run().findall(text) for word in side(read_run(run, STOP_WORDS))]
     words: list[str] = []
     for match in _run().finditer(fold(text)):
-        words.extend(_pairs(match[0]) if match[1] else side(read_run(match[0], STOP_WORDS)))
+        run, unspaced = match[0], match[1]
+        pairs = (run[at : at + 2] for at in range(len(run)))
+        words.extend(pairs if unspaced else side(read_run(run, STOP_WORDS)))
     return words
-
-
-def same_text(text: str) -> str:
-    """Return what texts share that a reader cannot tell apart, as labels are compared.
-
-    An editor may have written an accent as a mark of its own, as file names have it on macOS.
-    """
-    return in_one_form(text)
 
 
 def same_title(text: str) -> str:
     """Return what titles share that differ in case at most, or in what a reader cannot see."""
-    return same_text(same_text(text).casefold())
+    return in_one_form(in_one_form(text).casefold())
 
 
 def fold(text: str) -> str:
@@ -133,10 +129,6 @@ def fold(text: str) -> str:
         return text
     bare = _OPTIONAL_MARKS.sub("", unicodedata.normalize("NFKD", _THIN_SPACE.sub(",", text)))
     return unicodedata.normalize("NFC", bare).translate(_same_signs())
-
-
-def _pairs(run: str) -> list[str]:
-    return [*(run[at : at + 2] for at in range(len(run) - 1)), run[-1]]
 
 
 def is_single_unspaced(word: str) -> bool:
@@ -234,11 +226,6 @@ def _with_signs(match: re.Match[str]) -> str:
     return ".NET" if match["net"] else "Objective-C"
 
 
-def names_go(text: str) -> bool:
-    """Whether a text has the name of the language Go: with a capital, not as a sentence begins."""
-    return "Go" in text and re.search(_GO, text) is not None
-
-
 def is_exact(word: str) -> bool:
     """Whether a word has digits or signs, so that only the same word says the same."""
     return _EXACT.search(word) is not None
@@ -262,7 +249,10 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
     segments = [read for text in re.split(_SPACES, run.replace(" %", "%")) if (read := _read(text))]
     asked = [word for read in segments for word in read.asked]
     found = [word for read in segments for word in read.found]
-    for numbers in _numbers_side_by_side(segments):
+    for is_number, group in groupby(segments, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
+        numbers = list(group)
+        if not is_number or len(numbers) == 1:
+            continue
         whole = "".join(read.found[0] for read in numbers)
         if _are_thousands(numbers) or _digits(whole) >= LONG_NUMBER:
             parts = {word for read in numbers for word in read.asked}
@@ -272,13 +262,6 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
         if one not in stop_words and other not in stop_words and (one.isalpha() or other.isalpha()):
             found.append(one + other)
     return Read(tuple(dict.fromkeys(asked)), tuple(dict.fromkeys(found)))
-
-
-def _numbers_side_by_side(segments: Sequence[Read]) -> Iterable[list[Read]]:
-    for is_number, group in groupby(segments, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
-        numbers = list(group)
-        if is_number and len(numbers) > 1:
-            yield numbers
 
 
 def _tells_much(part: str, numbers: Sequence[Read]) -> bool:

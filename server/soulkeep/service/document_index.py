@@ -22,14 +22,13 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.search.words import same_text
 from soulkeep.service.compaction import PAUSE_S
 from soulkeep.service.document_entries import entries_of, keys_of
 from soulkeep.service.document_looks import DocumentLooks, size_of, stamp
 from soulkeep.service.document_reading import MAX_INDEXED, Reading, read_document
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.sessions import Sessions
-from soulkeep.wording import counted
+from soulkeep.wording import counted, in_one_form
 
 if TYPE_CHECKING:
     from soulkeep.service.passages import Passages
@@ -289,8 +288,8 @@ def has_promoted(text: str, memory: Memory) -> bool:
     said = promoted_text(memory.content, section="")
     line = f"{said} {link}"
     # The text may be indented in a list, but its words are the same.
-    words = same_text(line).split()
-    return same_text(text[max(0, end - 2 * len(line)) : end]).split()[-len(words) :] == words
+    words = in_one_form(line).split()
+    return in_one_form(text[max(0, end - 2 * len(line)) : end]).split()[-len(words) :] == words
 
 
 def repeated_entries(memories: Mapping[int, Memory]) -> set[int]:

@@ -10,12 +10,12 @@ from soulkeep.documents.files import locked
 from soulkeep.errors import DocumentError, InvalidInputError
 from soulkeep.models import ChangedRow, Memory
 from soulkeep.repository import Repository
-from soulkeep.search.words import same_text
 from soulkeep.service.document_index import link_to, linked_id, promoted_text, without_link
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import Edits, hunks_of, row_of
 from soulkeep.service.receipts import LineChange
 from soulkeep.service.validation import MAX_ENTRY
+from soulkeep.wording import in_one_form
 
 if TYPE_CHECKING:
     from soulkeep.documents.markdown import Entry
@@ -90,8 +90,8 @@ class PromotedLines:
         owner = owners.get(linked or 0)
         if linked is None or owner is None:
             return entry.text
-        said = {same_text(promoted_text(text, entry.heading)) for text in self._said(owner, linked)}
-        if same_text(without_link(entry.text)) not in said:
+        said = {in_one_form(promoted_text(text, entry.heading)) for text in self._said(owner, linked)}
+        if in_one_form(without_link(entry.text)) not in said:
             changes.append(LineChange(owner.id, entry.heading, "kept"))
             return entry.text
         line = _new_line(later[owner.id], entry.heading) if owner.id in later else None

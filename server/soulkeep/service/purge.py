@@ -19,7 +19,6 @@ from soulkeep.errors import (
 from soulkeep.models import ChangedRow, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.search.words import same_text
 from soulkeep.service.backups import Backups
 from soulkeep.service.document_index import linked_id, promoted_text, without_link
 from soulkeep.service.document_looks import MEMORY
@@ -27,7 +26,7 @@ from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH
 from soulkeep.service.versions import earlier_ids
-from soulkeep.wording import row_name
+from soulkeep.wording import in_one_form, row_name
 
 _OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"
 
@@ -304,11 +303,11 @@ def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:
 def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
     """Return what tells the entries that say what one of the memories says, and no more."""
     contents = {memory.content for memory in plan.versions}
-    said = {same_text(text) for content in contents for text in (content, promoted_text(content, ""))}
+    said = {in_one_form(text) for content in contents for text in (content, promoted_text(content, ""))}
 
     def goes(entry: str) -> bool:
         is_promoted = linked_id(entry) in plan.memory_ids
-        return (is_promoted or not promoted_only) and same_text(without_link(entry)) in said
+        return (is_promoted or not promoted_only) and in_one_form(without_link(entry)) in said
 
     return goes
 

@@ -61,6 +61,34 @@ _Sources = tuple[tuple[_Reader, str], ...]
 _CORE = ("shift", "season", "month", "year", "part", "decade", "target", "the")
 """What a third may be named of."""
 
+_PERIODS = any_of(
+    name for unit in ("week", "month", "quarter", "year") for name in UNIT_NAMES[unit].split()
+)
+_PARTS = any_of((*THIRDS, "half", "quarter", "quartal", "trimestre", *HALVES))
+_MONTHS = any_of(name for name in MONTHS if name.isalpha())
+_OR_A_HALF = "half a|(?:einem |ein )?halbe[sn]?|(?:une? )?demi-?|medio"
+
+# Times that are written in one of several ways, and how the rules read them. Strings, so that `re`
+# compiles and keeps them at first use: it would take milliseconds of the start.
+_FORMS = (
+    (r"\bfin(?:es)? de semana\b", "weekend"),
+    (rf"\b({_MONTHS}|[qh][1-4]) ?'([0-4]\d)\b", r"\1 20\2"),
+    (rf"\b({_MONTHS})(woche|halfte|wochenende)\b", r"\2 im \1"),
+    (r"\bjahres(anfang|mitte|ende) (?=(?:im jahr )?(?:19|20)\d\d)", r"\1 "),
+    (r"\bjahres(anfang|mitte|ende)\b", r"\1 of this year"),
+    (r"\bmonats(anfang|mitte|ende)\b", r"\1 of this month"),
+    (rf"\b(?:{_OR_A_HALF}) ?(?:year|jahr|annee|an|ano)\b", "6 months"),
+    (r"\b(?:(?:a|one) year and a half|(?:anderthalb|eineinhalb) jahren?)\b", "18 months"),
+    (r"\b(?:un an et demi|un ano y medio|one and a half years)\b", "18 months"),
+    (r"\b(?:(?:a|one) month and a half|(?:anderthalb|eineinhalb) monaten?)\b", "6 weeks"),
+    (r"\b(?:un mois et demi|un mes y medio)\b", "6 weeks"),
+    (
+        rf"\b({_PARTS}) (?:of the|des|der|du|de la|de l'|del|de) ?(?={_PERIODS}\b)"
+        rf"(?!\S+ (?:{any_of(SHIFTS)}\b|\d|de\b|of\b))",
+        r"\1 of this ",
+    ),
+)
+
 
 def find_dates(query: str, now: datetime) -> tuple[DateSpan, ...]:
     """Find the days and times of days that a question names, relative to `now` (the user's, aware).
@@ -72,7 +100,9 @@ def find_dates(query: str, now: datetime) -> tuple[DateSpan, ...]:
     if _GATE_WORDS.isdisjoint(_WORD.findall(text.lower())) and not _NUMERIC.search(text):
         return ()
     text = _VERB.sub(r"\1_", " ".join(text.split())).lower()
-    text = rest = in_plain_form(text)
+    for form, plain in _FORMS:
+        text = re.sub(form, plain, text)
+    rest = text
     asked = Now(now, is_southern(str(now.tzinfo)))
     found: list[tuple[int, int, DateSpan]] = []
     for pattern, reader in _rules():
@@ -324,41 +354,6 @@ def _times_beside() -> _Sources:
         (readers.year, rf"{_BEFORE}{_BEGIN}{_YEAR}"),
         (readers.year, rf"\b(?P<before>{any_of(THIRDS)})-{_YEAR}"),
     )
-
-
-_PERIODS = any_of(
-    name for unit in ("week", "month", "quarter", "year") for name in UNIT_NAMES[unit].split()
-)
-_PARTS = any_of((*THIRDS, "half", "quarter", "quartal", "trimestre", *HALVES))
-_MONTHS = any_of(name for name in MONTHS if name.isalpha())
-_OR_A_HALF = "half a|(?:einem |ein )?halbe[sn]?|(?:une? )?demi-?|medio"
-
-# Strings, so that `re` compiles and keeps them at first use: it would take milliseconds of the start.
-_FORMS = (
-    (r"\bfin(?:es)? de semana\b", "weekend"),
-    (rf"\b({_MONTHS}|[qh][1-4]) ?'([0-4]\d)\b", r"\1 20\2"),
-    (rf"\b({_MONTHS})(woche|halfte|wochenende)\b", r"\2 im \1"),
-    (r"\bjahres(anfang|mitte|ende) (?=(?:im jahr )?(?:19|20)\d\d)", r"\1 "),
-    (r"\bjahres(anfang|mitte|ende)\b", r"\1 of this year"),
-    (r"\bmonats(anfang|mitte|ende)\b", r"\1 of this month"),
-    (rf"\b(?:{_OR_A_HALF}) ?(?:year|jahr|annee|an|ano)\b", "6 months"),
-    (r"\b(?:(?:a|one) year and a half|(?:anderthalb|eineinhalb) jahren?)\b", "18 months"),
-    (r"\b(?:un an et demi|un ano y medio|one and a half years)\b", "18 months"),
-    (r"\b(?:(?:a|one) month and a half|(?:anderthalb|eineinhalb) monaten?)\b", "6 weeks"),
-    (r"\b(?:un mois et demi|un mes y medio)\b", "6 weeks"),
-    (
-        rf"\b({_PARTS}) (?:of the|des|der|du|de la|de l'|del|de) ?(?={_PERIODS}\b)"
-        rf"(?!\S+ (?:{any_of(SHIFTS)}\b|\d|de\b|of\b))",
-        r"\1 of this ",
-    ),
-)
-
-
-def in_plain_form(text: str) -> str:
-    """Return a question with such times in the form that is read; `text` is folded, in lower case."""
-    for form, plain in _FORMS:
-        text = re.sub(form, plain, text)
-    return text
 
 
 _DIGIT = re.compile("[0-9]")
