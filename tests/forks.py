@@ -7,24 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver
+from pkgutil import walk_packages
 from subprocess import TimeoutExpired
 from typing import IO, Any
 
-_IMPORTED = [
-    "mcp.server.mcpserver",
-    "mcp.server.stdio",
-    "soulkeep.app",
-    "soulkeep.cli",
-    *(
-        f"soulkeep.mcp_server.{name}"
-        for name in ("completions", "prompts", "protocol", "resources", "transport")
-    ),
-    *(
-        f"soulkeep.mcp_server.tools.{name}"
-        for name in ("lifecycle", "memories", "notes", "prompts", "threads")
-    ),
-]
-"""What a server imports for its first answers; none of it starts a thread or opens a file."""
+from soulkeep import mcp_server
+
+_IMPORTED = ["mcp.server.mcpserver", "mcp.server.stdio", "soulkeep.app", "soulkeep.cli"]
+_IMPORTED += [m.name for m in walk_packages(mcp_server.__path__, f"{mcp_server.__name__}.")]
+"""What a server imports sooner or later; none of it starts a thread or opens a file."""
 
 
 class ForkedProcess:

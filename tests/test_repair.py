@@ -118,7 +118,7 @@ def test_each_damage_to_what_is_derived_is_found_and_mended(
 def lamps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home of memories and messages whose words fill several pages, closed, to be copied."""
     path = tmp_path_factory.mktemp("lamps") / "home"
-    texts = [f"Lamp {number} " + " ".join(f"w{number * n}" for n in range(40)) for number in range(50)]
+    texts = [f"Lamp {number} " + " ".join(f"w{number * n}" for n in range(15)) for number in range(50)]
     with closing(open_home(path, embedder="none", clock=TickingClock())) as home:
         home.memories.remember([NewMemory(text) for text in texts])
         thread = home.threads.create_thread("Lamps")

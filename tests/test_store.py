@@ -471,23 +471,23 @@ home.close()
 """
 
 
-def test_six_processes_that_open_an_old_store_at_once_make_one_backup_and_one_migration(
+def test_four_processes_that_open_an_old_store_at_once_make_one_backup_and_one_migration(
     tmp_path: Path,
 ) -> None:
     _old_home(tmp_path)
     command = [sys.executable, "-c", OPENING, str(tmp_path)]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(6)
+        for _ in range(4)
     ]
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
 
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda process: process.communicate("go\n", timeout=60)[0], processes))
 
-    assert answers == [f"{LATEST} ['The lighthouse is closed.']\n"] * 6
+    assert answers == [f"{LATEST} ['The lighthouse is closed.']\n"] * 4
     backups = open_backups(tmp_path)
     (backup,) = backups.list_backups()
     assert (backup.label, backup.automatic) == ("before migration from schema 1", True)

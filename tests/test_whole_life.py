@@ -482,11 +482,11 @@ def _end_processes() -> Iterator[None]:
 
 
 TestWholeLife = WholeLife.TestCase
-TestWholeLife.settings = settings(deadline=None, max_examples=20, stateful_step_count=20)
+TestWholeLife.settings = settings(deadline=None, max_examples=12, stateful_step_count=20)
 
 
 TestLifeInTwoProcesses = LifeInTwoProcesses.TestCase
-TestLifeInTwoProcesses.settings = settings(deadline=None, max_examples=8, stateful_step_count=15)
+TestLifeInTwoProcesses.settings = settings(deadline=None, max_examples=5, stateful_step_count=15)
 
 
 class LongLife(WholeLife):
