@@ -1,0 +1,465 @@
+"""One server object over several homes: nothing of one connection or home reaches another."""
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError
+from mcp.client import ClientRequestContext
+from mcp.client.session import IncomingMessage
+from mcp.types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    ElicitRequestParams,
+    ElicitResult,
+    Implementation,
+    InputRequiredResult,
+    PromptListChangedNotification,
+    PromptReference,
+    ResourceListChangedNotification,
+    ResourceTemplateReference,
+    ResourceUpdatedNotification,
+    TextResourceContents,
+)
+
+from soulkeep.app import build_server, open_home
+from soulkeep.mcp_server.homes import Homes
+from soulkeep.mcp_server.protocol import PAGE, Notifications
+from soulkeep.mcp_server.watching import watch
+from soulkeep.service.home import Home
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
+
+PATIENCE_S = 10.0
+MEMORY, SOUL = "soulkeep://MEMORY.md", "soulkeep://SOUL.md"
+PROMPTS, RESOURCES = "other prompts", "other resources"
+AGREE = ElicitResult(action="accept", content={"agree": True})
+
+
+@dataclass
+class Person:
+    """A client of the server, which is served the home of its user's name."""
+
+    client: Client
+    asked: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    progress: list[str | None] = field(default_factory=list)
+    news: anyio.Event = field(default_factory=anyio.Event)
+
+    def hear(self, sign: str) -> None:
+        self.heard.append(sign)
+        self.news.set()
+        self.news = anyio.Event()
+
+    async def hears(self, sign: str) -> None:
+        with anyio.fail_after(PATIENCE_S):
+            while sign not in self.heard:
+                await self.news.wait()
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            self.progress.append(message)
+
+        result = await self.client.call_tool(tool, arguments, progress_callback=note)
+        assert not result.is_error, result.content
+        assert result.structured_content is not None
+        content: dict[str, Any] = result.structured_content
+        return content
+
+    async def read(self, uri: str) -> str:
+        (content,) = (await self.client.read_resource(uri)).contents
+        assert isinstance(content, TextResourceContents)
+        return content.text
+
+
+@dataclass
+class House:
+    """A server, and the homes that it has opened."""
+
+    folder: Path
+    answers: dict[str, ElicitResult] = field(default_factory=dict)
+    opened: list[str] = field(default_factory=list)
+    homes: dict[str, Home] = field(default_factory=dict)
+    most_open: int = 100
+    idle_s: float = 900.0
+    notifications: Notifications = field(default_factory=Notifications)
+
+    def __post_init__(self) -> None:
+        self.serving = Homes(self.name, self.open, most_open=self.most_open, idle_s=self.idle_s)
+        self.server = build_server(self.serving, self.notifications)
+
+    @staticmethod
+    def name(ctx: Any) -> str:
+        return str(ctx.session.client_params.client_info.name)
+
+    def open(self, name: str) -> Home:
+        self.opened.append(name)
+        self.homes[name] = open_home(self.folder / name, embedder="none")
+        return self.homes[name]
+
+    @asynccontextmanager
+    async def person(self, name: str, mode: str) -> AsyncIterator[Person]:
+        async def answer(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+            person.asked.append(params.message)
+            return self.answers[name]
+
+        async def hear(message: IncomingMessage) -> None:
+            if isinstance(message, ResourceUpdatedNotification):
+                person.hear(message.params.uri)
+            elif isinstance(message, PromptListChangedNotification):
+                person.hear(PROMPTS)
+            elif isinstance(message, ResourceListChangedNotification):
+                person.hear(RESOURCES)
+
+        async with Client(
+            self.server,
+            mode=mode,
+            cache=None,
+            client_info=Implementation(name=name, version="1"),
+            message_handler=hear,
+            elicitation_callback=answer if self.answers else None,
+        ) as client:
+            person = Person(client)
+            yield person
+
+
+@asynccontextmanager
+async def told(person: Person, mode: str, *uris: str) -> AsyncIterator[None]:
+    """Let a person be told of these resources, and of other lists."""
+    if mode == "legacy":
+        for uri in uris:
+            await person.client.subscribe_resource(uri)
+        yield
+        return
+    names = {"PromptsListChanged": PROMPTS, "ResourcesListChanged": RESOURCES}
+    listening = person.client.listen(
+        resource_subscriptions=uris, prompts_list_changed=True, resources_list_changed=True
+    )
+
+    async def hear(subscription: Any) -> None:
+        async for event in subscription:
+            person.hear(names.get(type(event).__name__) or event.uri)
+
+    async with listening as subscription, anyio.create_task_group() as tasks:
+        tasks.start_soon(hear, subscription)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.serving.close()
+
+
+@pytest.fixture
+async def both(house: House, mode: str) -> AsyncIterator[tuple[Person, Person]]:
+    async with house.person("anna", mode) as anna, house.person("ben", mode) as ben:
+        yield anna, ben
+
+
+async def every_answer(person: Person) -> str:
+    """Return whatever the tools and resources that read say to a person."""
+    called = [
+        await person.call("recall", query="peanuts slates secret"),
+        await person.call("get_context"),
+        await person.call("browse_memories"),
+        await person.call("browse_memories", view="changes"),
+        await person.call("manage_thread", action="list"),
+        await person.call("list_prompts", include_inactive=True),
+    ]
+    listed = await person.client.list_resources()
+    uris = [resource.uri for resource in listed.resources if not resource.uri.endswith("stats")]
+    read = [await person.read(uri) for uri in [*uris, "soulkeep://memories/1"]]
+    prompts = await person.client.list_prompts()
+    return repr([called, listed, read, prompts])
+
+
+async def fill(person: Person, word: str) -> None:
+    thread = await person.call("create_thread", title=f"Secret thread of {word}")
+    await person.call("remember", content=f"Secret {word}.", thread_id=thread["id"])
+    await person.call("log_day", text=f"Secret log of {word}.")
+    await person.call("curate_memory", action="add", section="User Facts", entry=f"Secret {word}.")
+
+
+async def test_each_is_answered_from_the_own_home(both: tuple[Person, Person], house: House) -> None:
+    anna, ben = both
+    await fill(anna, "peanuts")
+    await fill(ben, "slates")
+    house.homes["anna"].prompts.add_prompt("Peanuts", "Mind the peanuts.")
+    house.homes["ben"].prompts.add_prompt("Slates", "Mind the slates.")
+
+    answers = [await every_answer(person) for person in both]
+
+    words = [set(re.findall("peanuts|slates", answer)) for answer in answers]
+    assert words == [{"peanuts"}, {"slates"}]
+    assert [answer.count("Mind the") > 0 for answer in answers] == [True, True]
+
+
+async def test_calls_at_the_same_time_stay_apart(both: tuple[Person, Person]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for person, word in zip(both, ("peanuts", "slates"), strict=True):
+            for number in range(20):
+                tasks.start_soon(partial(person.call, "remember", content=f"{word} {number}"))
+
+    for person, word in zip(both, ("peanuts", "slates"), strict=True):
+        listed = await person.call("browse_memories", limit=100)
+        contents = {item["content"] for item in listed["items"]}
+        assert contents == {f"{word} {number}" for number in range(20)}
+
+
+async def test_prompts_and_completions_are_of_the_own_home(
+    both: tuple[Person, Person], house: House
+) -> None:
+    anna, ben = both
+    thread = await anna.call("create_thread", title="Peanuts")
+    await ben.call("remember", content="Slates are grey.")
+    house.homes["anna"].prompts.add_prompt("Letter", "Write to {{section}}.")
+    place = ResourceTemplateReference(uri="soulkeep://threads/{thread_id}")
+    memory = ResourceTemplateReference(uri="soulkeep://memories/{memory_id}")
+
+    async def completed(person: Person, ref: Any, name: str) -> list[str]:
+        return (await person.client.complete(ref, {"name": name, "value": ""})).completion.values
+
+    filled = await anna.client.get_prompt("letter", {"section": "the roofer"})
+    assert "the roofer" in repr(filled)
+    with pytest.raises(MCPError, match="no prompt 'letter'"):
+        await ben.client.get_prompt("letter", {"section": "the roofer"})
+    with pytest.raises(MCPError, match="no prompt 'letter'"):
+        await completed(ben, PromptReference(name="letter"), "section")
+    assert "User Facts" in await completed(anna, PromptReference(name="letter"), "section")
+    assert await completed(anna, place, "thread_id") == [thread["id"]]
+    assert await completed(ben, place, "thread_id") == []
+    assert await completed(anna, memory, "memory_id") == []
+    assert await completed(ben, memory, "memory_id") == ["1"]
+
+
+async def test_signs_of_change_go_to_those_of_the_home(
+    both: tuple[Person, Person], house: House, mode: str
+) -> None:
+    anna, ben = both
+    for person in both:
+        await person.call("remember", content="The first one.")
+    uris = (MEMORY, SOUL, "soulkeep://memories/1")
+    async with AsyncExitStack() as stack:
+        for person in both:
+            await stack.enter_async_context(told(person, mode, *uris))
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        for home in house.homes.values():
+            subscribers = house.notifications.of(home)
+            subscribers.ready = anyio.Event()
+            tasks.start_soon(watch, home, house.notifications)
+            await subscribers.ready.wait()
+        # A change that both hear of shows that both are listened for.
+        for home, person in zip(house.homes.values(), both, strict=True):
+            (home.path / "SOUL.md").write_text("# Another\n", encoding="utf-8")
+            await person.hears(SOUL)
+            person.heard.clear()
+
+        (house.homes["anna"].path / "MEMORY.md").write_text("# Anna's\n", encoding="utf-8")
+        await anna.hears(MEMORY)
+        house.homes["anna"].lifecycle.revise(1, content="Another.")
+        await anna.hears("soulkeep://memories/1")
+        house.homes["anna"].threads.create_thread("Anna's")
+        await anna.hears(RESOURCES)
+        house.homes["anna"].prompts.add_prompt("Tone", "Be brief.")
+        await anna.hears(PROMPTS)
+        (house.homes["ben"].path / "SOUL.md").write_text("# Ben's\n", encoding="utf-8")
+        await ben.hears(SOUL)
+        tasks.cancel_scope.cancel()
+
+    assert set(ben.heard) == {SOUL}
+
+
+async def test_two_connections_of_one_name_have_a_session_each(house: House, mode: str) -> None:
+    async with house.person("anna", mode) as one, house.person("anna", mode) as other:
+        await one.call("remember", content="Peanuts.")
+        await other.call("remember", content="Slates.")
+        await one.call("remember", content="Gutters.")
+
+    rows = house.homes["anna"].repository._database.execute(
+        "SELECT count(*) FROM sessions WHERE agent_id = 'anna'"
+    )
+    assert rows == [(2,)]
+
+
+async def test_a_home_that_is_closed_and_opened_again_knows_the_sessions_of_a_connection(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path, idle_s=0)
+    async with house.person("anna", "auto") as anna:
+        await anna.call("remember", content="Peanuts.")
+        await anna.call("remember", content="Slates.")
+
+    assert len(house.opened) > 1
+    with_anna = open_home(tmp_path / "anna", embedder="none")
+    rows = with_anna.repository._database.execute(
+        "SELECT count(*) FROM sessions WHERE agent_id = 'anna'"
+    )
+    with_anna.close()
+    assert rows == [(1,)]
+
+
+async def test_users_are_asked_about_their_own_home_and_their_answers_count_there(
+    tmp_path: Path, mode: str
+) -> None:
+    house = House(tmp_path, {"anna": AGREE, "ben": ElicitResult(action="decline")})
+    async with house.person("anna", mode) as anna, house.person("ben", mode) as ben:
+        states: dict[str, str] = {}
+
+        async def learn(name: str, person: Person) -> None:
+            states[name] = (await person.call("learn_preference", line="Be brief."))["state"]
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(learn, "anna", anna)
+            tasks.start_soon(learn, "ben", ben)
+        texts = [await person.read(SOUL) for person in (anna, ben)]
+    house.serving.close()
+
+    assert states == {"anna": "written", "ben": "declined"}
+    assert ["Be brief." in text for text in texts] == [True, False]
+    assert [len(person.asked) for person in (anna, ben)] == [1, 1]
+
+
+ASKING: dict[str, Callable[[], dict[str, Any]]] = {
+    "learn_preference": lambda: {"line": "Be brief."},
+    "purge": lambda: {"memory_ids": [1]},
+    "set_prompt": lambda: {"name": "Tone", "content": "Be brief."},
+    "create_thread": lambda: {"title": "Roof", "system_prompt": "Be brief."},
+}
+
+
+@pytest.mark.parametrize("tool", ASKING)
+@pytest.mark.parametrize("other", ["ben", "anna"])
+async def test_a_question_that_one_connection_was_asked_cannot_be_answered_by_another(
+    tool: str, other: str, tmp_path: Path
+) -> None:
+    house = House(tmp_path, {"anna": AGREE, "ben": AGREE})
+    arguments = ASKING[tool]()
+    async with house.person("anna", "auto") as anna, house.person(other, "auto") as thief:
+        for person in (anna, thief):
+            await person.call("remember", content="The same in both homes.")
+
+        async def ask(person: Person, state: str | None) -> CallToolResult | InputRequiredResult:
+            answers: Any = {"consent": AGREE} if state else None
+            return await person.client.session.call_tool(
+                tool, arguments, input_responses=answers, request_state=state, allow_input_required=True
+            )
+
+        question = await ask(anna, None)
+        assert isinstance(question, InputRequiredResult)
+        taken = await ask(thief, question.request_state)
+        used = await ask(anna, question.request_state)
+    house.serving.close()
+
+    assert isinstance(taken, InputRequiredResult)
+    assert taken.request_state != question.request_state
+    assert isinstance(used, CallToolResult)
+    assert not used.is_error
+
+
+async def test_a_cursor_goes_on_only_over_the_connection_that_it_was_given_to(
+    house: House, mode: str
+) -> None:
+    async with (
+        house.person("anna", mode) as anna,
+        house.person("ben", mode) as ben,
+        house.person("anna", mode) as again,
+    ):
+        for name, person in (("anna", anna), ("ben", ben)):
+            await person.call("recall", query="anything")
+            for number in range(PAGE + 5):
+                house.homes[name].threads.create_thread(f"Thread {number}")
+        cursor = (await anna.client.list_resources()).next_cursor
+        assert cursor is not None
+
+        for other in (ben, again):
+            with pytest.raises(MCPError, match="list without one") as refused:
+                await other.client.list_resources(cursor=cursor)
+            assert refused.value.error.code == INVALID_PARAMS
+        assert len((await anna.client.list_resources(cursor=cursor)).resources) == 9
+
+
+async def test_progress_is_told_to_the_request_that_waits(
+    both: tuple[Person, Person], house: House
+) -> None:
+    anna, ben = both
+    for person in both:
+        await person.call("browse_memories")
+    for document in house.homes["ben"].path.glob("*.md"):
+        os.utime(document, (1_700_000_000, 1_700_000_000))
+    for person in both:
+        await person.call("recall", query="anything")
+        person.progress.clear()
+    entries = "".join(f"- Peanuts {number}.\n" for number in range(300))
+    (house.homes["anna"].path / "MEMORY.md").write_text(f"# Notes\n\n## Facts\n\n{entries}", "utf-8")
+
+    async with anyio.create_task_group() as tasks:
+        for person in both:
+            tasks.start_soon(partial(person.call, "recall", query="peanuts"))
+
+    assert "Indexing documents" in anna.progress
+    assert ben.progress == []
+
+
+@pytest.mark.parametrize(
+    ("most_open", "opened"),
+    [(0, "anna ben anna"), (1, "anna ben anna"), (2, "anna ben"), (9, "anna ben")],
+)
+async def test_homes_that_nobody_uses_stay_open_up_to_a_number_the_latest_used_first(
+    most_open: int, opened: str, tmp_path: Path
+) -> None:
+    house = House(tmp_path, most_open=most_open)
+    async with house.person("anna", "auto") as anna, house.person("ben", "auto") as ben:
+        for person in (anna, ben, anna):
+            await person.call("remember", content="Peanuts.")
+        found = await anna.call("recall", query="peanuts")
+    house.serving.close()
+
+    assert [name for name, _ in groupby(house.opened)] == opened.split()
+    assert found["matches"]
+
+
+async def test_a_home_stays_open_for_a_client_that_waits_to_be_told_of_changes(
+    tmp_path: Path, mode: str
+) -> None:
+    house = House(tmp_path, most_open=0)
+    async with house.person("anna", mode) as anna, house.person("ben", mode) as ben:
+        async with told(anna, mode, MEMORY):
+            for person in (anna, ben, anna, ben, anna):
+                await person.call("remember", content="Peanuts.")
+            assert house.opened.count("anna") == 1
+        assert (house.opened.count("ben") == 1) is (mode == "legacy")
+    house.homes["anna"].close()
+    house.serving.close()
+
+
+async def test_a_home_that_cannot_be_opened_is_an_error_of_its_requests_alone(
+    house: House, mode: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ben").mkdir()
+    (tmp_path / "ben" / "soulkeep.db").write_text("no store", encoding="utf-8")
+    async with house.person("anna", mode) as anna:
+        await anna.call("remember", content="Peanuts.")
+        async with house.person("ben", mode) as ben:
+            with pytest.raises(MCPError, match=r"soulkeep\.db"):
+                await ben.client.call_tool("recall", {"query": "peanuts"})
+        assert (await anna.call("recall", query="peanuts"))["matches"]
+
+
+async def test_what_one_client_subscribed_to_ends_with_its_connection(house: House, mode: str) -> None:
+    async with house.person("anna", mode) as anna:
+        async with house.person("anna", mode) as other, told(other, mode, SOUL):
+            await anna.call("remember", content="Peanuts.")
+            subscribers = house.notifications.of(house.homes["anna"])
+            assert set(subscribers.states) == {SOUL}
+        assert subscribers.states == {}
