@@ -13,11 +13,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from conftest import TickingClock
 from soulkeep.app import open_home
 from soulkeep.cli.terminal import printable
-from soulkeep.errors import InvalidInputError, excerpt
+from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.transport import RefusedError, parse_line
 from soulkeep.models import MEMORY_TYPES, NewMemory
 from soulkeep.service.home import Home
-from soulkeep.wording import without_hidden
+from soulkeep.wording import quoted, without_hidden
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=200)
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -79,8 +79,8 @@ def test_any_line_is_a_message_or_refused_with_an_answer(line: bytes) -> None:
 @given(any_text)
 def test_what_is_printed_or_quoted_cannot_drive_a_terminal(text: str) -> None:
     assert "\x1b" not in printable(text)
-    assert len(excerpt(text)) < 500
-    assert excerpt(text).encode().isascii() or excerpt(text).isprintable()
+    assert len(quoted(text)) < 500
+    assert quoted(text).encode().isascii() or quoted(text).isprintable()
 
 
 class HomeMachine(RuleBasedStateMachine):

@@ -21,29 +21,14 @@ Each message is one line: what happened, then what to do next. The values in it 
 no caller has to read the text.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from soulkeep.wording import row_name
+from soulkeep.wording import quoted, row_name
 
 HALF_A_PAIR = "holds half of a surrogate pair; give whole Unicode characters"
 """The rule that a text breaks which no UTF-8 file can hold."""
-_EXCERPT_CHARACTERS = 40
-# Fillers and variation selectors: they show as nothing, and Python takes them for printable.
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
 TITLES = 20
-
-
-def excerpt(value: str) -> str:
-    """Quote at most 40 characters of `value`; what does not show, and lone surrogates, are escaped."""
-    if len(value) > _EXCERPT_CHARACTERS:
-        value = value[:_EXCERPT_CHARACTERS] + "…"
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        return ascii(value)
-    return _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], repr(value))
 
 
 class SoulkeepError(Exception):
@@ -65,7 +50,7 @@ class ThreadNotFoundError(NotFoundError):
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
         super().__init__(
-            f"There is no thread {excerpt(thread_id)}",
+            f"There is no thread {quoted(thread_id)}",
             "create one with create_thread, or leave thread_id out to use global memories",
         )
 
@@ -130,7 +115,7 @@ class PromptNameNotFoundError(NotFoundError):
     def __init__(self, name: str) -> None:
         self.name = name
         super().__init__(
-            f"There is no global prompt named {excerpt(name)}",
+            f"There is no global prompt named {quoted(name)}",
             "take a name that list_prompts shows with include_inactive, or send content to create it",
         )
 
@@ -141,10 +126,10 @@ class SectionNotFoundError(NotFoundError):
     def __init__(self, section: str, sections: Sequence[str]) -> None:
         self.section = section
         self.sections = tuple(sections)
-        there = ", ".join(excerpt(title) for title in self.sections[:TITLES]) or "none"
+        there = ", ".join(quoted(title) for title in self.sections[:TITLES]) or "none"
         more = f" and {len(self.sections) - TITLES} more" if len(self.sections) > TITLES else ""
         super().__init__(
-            f"There is no section {excerpt(section)}", f"name one of those there are: {there}{more}"
+            f"There is no section {quoted(section)}", f"name one of those there are: {there}{more}"
         )
 
 
@@ -156,11 +141,11 @@ class EntryNotFoundError(NotFoundError):
         self.entry = entry
         self.near = tuple(near)
         self.count = count
-        where = f"{excerpt(entry)} in the section {excerpt(section)}"
+        where = f"{quoted(entry)} in the section {quoted(section)}"
         if count:
             super().__init__(f"There are {count} entries {where}", "tell them apart by hand first")
         elif self.near:
-            there = ", ".join(excerpt(text) for text in self.near)
+            there = ", ".join(quoted(text) for text in self.near)
             super().__init__(
                 f"There is no entry {where}", f"give the whole text of one, such as {there}"
             )
@@ -176,7 +161,7 @@ class VersionNotFoundError(NotFoundError):
         self.document = document
         self.version = version
         super().__init__(
-            f"There is no version {excerpt(version)} of {document}",
+            f"There is no version {quoted(version)} of {document}",
             f"`soulkeep documents history {document}` shows what is kept",
         )
 
@@ -187,7 +172,7 @@ class BackupNotFoundError(NotFoundError):
     def __init__(self, wanted: str) -> None:
         self.wanted = wanted
         super().__init__(
-            f"There is no backup {excerpt(wanted)} and none from before such a moment",
+            f"There is no backup {quoted(wanted)} and none from before such a moment",
             "`soulkeep backups` lists what there is",
         )
 
@@ -222,7 +207,7 @@ class UndoConflictError(SoulkeepError):
             order = ", then ".join(map(str, self.first[:TITLES]))
             remedy = f"undo the later changes first: change {order}{more}"
         elif kind == "documents":
-            there = f"put {excerpt(text)} back where it stood and undo again" if text else "read it"
+            there = f"put {quoted(text)} back where it stood and undo again" if text else "read it"
             remedy = f"it was edited by hand, so {there}, or edit it by hand"
         else:
             remedy = "no change that is kept did that, so look at what is there and change it by hand"
@@ -249,7 +234,7 @@ class UnknownArgumentError(SoulkeepError):
         self.close = close
         self.known = tuple(known)
         super().__init__(
-            f"{tool} has no argument {excerpt(argument)}; did you mean `{close}`? "
+            f"{tool} has no argument {quoted(argument)}; did you mean `{close}`? "
             f"It takes {', '.join(known)}. Nothing was done."
         )
 

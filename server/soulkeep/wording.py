@@ -1,4 +1,4 @@
-"""Words for people and models: numbers with their nouns, labels, places to fill in, commands to paste.
+"""Words for people and models: numbers, names, quotes, labels, places to fill in, commands to paste.
 
 Labels are short texts by which things are found (titles, names, subjects, sources). Two that look the
 same would else be two: a zero-width space, a byte order mark, a bidirectional control or a tag shows as
@@ -10,6 +10,12 @@ import shlex
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
+
+_QUOTED_CHARACTERS = 40
+# Fillers and variation selectors: they show as nothing, and Python takes them for printable.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 def counted(count: int, noun: str, many: str = "") -> str:
@@ -26,6 +32,15 @@ def counted(count: int, noun: str, many: str = "") -> str:
 def agreeing(count: int, one: str = "is", many: str = "are") -> str:
     """Return the verb that agrees with a number: 1 is, 2 are."""
     return one if count == 1 else many
+
+
+def quoted(value: str) -> str:
+    """Quote at most 40 characters of `value`; what does not show, and lone surrogates, are escaped."""
+    if len(value) > _QUOTED_CHARACTERS:
+        value = value[:_QUOTED_CHARACTERS] + "…"
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        return ascii(value)
+    return _UNSEEN.sub(lambda unseen: ascii(unseen[0])[1:-1], repr(value))
 
 
 def row_name(kind: str, key: str) -> str:
@@ -128,10 +143,10 @@ def command_line(words: Sequence[str], *, windows: bool = _ON_WINDOWS) -> str:
 
     What cmd.exe can be told in the same way, it is told so: all but some signs, such as % and ".
     """
-    return " ".join(map(_quoted, words)) if windows else shlex.join(words)
+    return " ".join(map(_windows_word, words)) if windows else shlex.join(words)
 
 
-def _quoted(word: str) -> str:
+def _windows_word(word: str) -> str:
     if _BARE.fullmatch(word):
         return word
     if _SAME_IN_BOTH.fullmatch(word):

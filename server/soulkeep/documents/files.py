@@ -368,20 +368,15 @@ def seed(target: Path) -> bool:
     unfinished.unlink(missing_ok=True)
     try:
         write_new(unfinished, original.read_bytes())
-        is_copied = _put_in_place(unfinished, target)
+        try:
+            # A link fails where a rename would replace what another process just put there.
+            os.link(unfinished, target)
+        except FileExistsError:
+            return False
+        except OSError:
+            # FAT and some network shares have no links; a moment ago nothing was there.
+            unfinished.replace(target)
         sync_folder(target.parent)
-        return is_copied
+        return True
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _put_in_place(unfinished: Path, target: Path) -> bool:
-    try:
-        # A link fails where a rename would replace what another process just put there.
-        os.link(unfinished, target)
-    except FileExistsError:
-        return False
-    except OSError:
-        # FAT and some network shares have no links; a moment ago nothing was there.
-        unfinished.replace(target)
-    return True

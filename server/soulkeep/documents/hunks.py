@@ -92,8 +92,15 @@ def find_hunks(before: str, after: str) -> list[Hunk]:
 def hunk_at(text: str, start: int, removed: str, added: str) -> Hunk:
     """Return the hunk of an edit that made a text: it put `added` where `removed` was, at `start`."""
     end = start + len(added)
-    above, below, copies = _above(text, start), _below(text, end), len(_places(text, added))
-    return Hunk(removed, added, above, below, start, len(text) - end, copies)
+    first, last = max(0, start - _LOOKED_AT), end + _LOOKED_AT
+    # The first of the lines before and the last of those after may be cut off.
+    before = split_lines(text[first:start])[first > 0 :]
+    after = split_lines(text[end:last])[: -1 if last < len(text) else None]
+    said_before = [number for number, line in enumerate(before) if not is_blank(line)]
+    said_after = [number for number, line in enumerate(after) if not is_blank(line)]
+    above = "".join(before[said_before[-1] :]) if said_before else ""
+    below = "".join(after[: said_after[0] + 1]).rstrip("\r\n") if said_after else ""
+    return Hunk(removed, added, above, below, start, len(text) - end, len(_places(text, added)))
 
 
 def _shared(one: str, other: str) -> int:
@@ -106,20 +113,6 @@ def _shared(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _above(text: str, at: int) -> str:
-    begin = max(0, at - _LOOKED_AT)
-    lines = split_lines(text[begin:at])[begin > 0 :]  # the first of them may be cut off
-    said = [number for number, line in enumerate(lines) if not is_blank(line)]
-    return "".join(lines[said[-1] :]) if said else ""
-
-
-def _below(text: str, at: int) -> str:
-    end = at + _LOOKED_AT
-    lines = split_lines(text[at:end])[: -1 if end < len(text) else None]
-    said = [number for number, line in enumerate(lines) if not is_blank(line)]
-    return "".join(lines[: said[0] + 1]).rstrip("\r\n") if said else ""
 
 
 def _places(text: str, added: str, above: str = "", below: str = "") -> list[int]:

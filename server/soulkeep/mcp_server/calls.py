@@ -35,7 +35,7 @@ from mcp.types import (
 from pydantic import AnyUrl, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from soulkeep.errors import HALF_A_PAIR, NotFoundError, SoulkeepError, excerpt
+from soulkeep.errors import HALF_A_PAIR, NotFoundError, SoulkeepError
 from soulkeep.mcp_server.answers import View
 from soulkeep.mcp_server.arguments import compact, outline, read_arguments
 from soulkeep.mcp_server.homes import Caller
@@ -43,6 +43,7 @@ from soulkeep.models import Session
 from soulkeep.progress import told_to
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_ID
+from soulkeep.wording import quoted
 
 # Hints that are left out have their defaults in the protocol: not only reading, not idempotent.
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -227,7 +228,7 @@ class CheckedServer(MCPServer[Any]):
         """Call a tool with what its caller means by `arguments`; the answer names what it ignored."""
         known = await self._schemas()
         if name not in known:
-            raise ToolError(f"There is no tool {excerpt(name)}; there are {', '.join(known)}.")
+            raise ToolError(f"There is no tool {quoted(name)}; there are {', '.join(known)}.")
         try:
             sent = read_arguments(name, known[name], arguments)
         except SoulkeepError as error:
@@ -260,7 +261,7 @@ def _ignored_text(tool: str, ignored: Sequence[str]) -> str:
 
 def _shown(ignored: Sequence[str]) -> list[str]:
     """Return the first names, quoted where they could be anything; they are the caller's."""
-    shown = [name if _PLAIN.fullmatch(name) else excerpt(name) for name in ignored[:_SHOWN_NAMES]]
+    shown = [name if _PLAIN.fullmatch(name) else quoted(name) for name in ignored[:_SHOWN_NAMES]]
     more = len(ignored) - len(shown)
     return [*shown, f"{more} more"] if more else shown
 
@@ -283,7 +284,7 @@ def _explained(tool: str, error: ValidationError) -> str:
 
 
 def _place(part: int | str) -> str:
-    return str(part) if isinstance(part, int) or part.isidentifier() else excerpt(part)
+    return str(part) if isinstance(part, int) or part.isidentifier() else quoted(part)
 
 
 def _rule(problem: ErrorDetails) -> str:

@@ -20,7 +20,6 @@ from mcp.types import (
     TextContent,
 )
 
-from soulkeep.errors import excerpt
 from soulkeep.fence import one_line, visible
 from soulkeep.mcp_server.arguments import given_id
 from soulkeep.mcp_server.homes import Request, looked_up
@@ -28,7 +27,7 @@ from soulkeep.models import MEMORY_TYPES, PromptOffer
 from soulkeep.search.words import same_title
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME
-from soulkeep.wording import fill_placeholders
+from soulkeep.wording import fill_placeholders, quoted
 
 MOST = 100
 """How many values the protocol lets an answer hold."""
@@ -104,7 +103,7 @@ def _require_arguments(prompt: Prompt, given: Mapping[str, str]) -> None:
     for name in given:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "send it without arguments"
-            raise _refusal(f"{prompt.name} has no argument {excerpt(name)}; {takes}.")
+            raise _refusal(f"{prompt.name} has no argument {quoted(name)}; {takes}.")
     missing = [
         argument.name
         for argument in prompt.arguments or ()
@@ -119,7 +118,7 @@ def _require_arguments(prompt: Prompt, given: Mapping[str, str]) -> None:
 def _unknown(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name[:100], known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    return f"There is no prompt {excerpt(name)}; {hint}prompts/list names what there is."
+    return f"There is no prompt {quoted(name)}; {hint}prompts/list names what there is."
 
 
 def _refusal(message: str) -> MCPError:

@@ -21,7 +21,6 @@ from soulkeep.errors import (
     InvalidInputError,
     MemoryForgottenError,
     NotFoundError,
-    excerpt,
 )
 from soulkeep.fence import DATA, fenced, one_line, plain, visible
 from soulkeep.mcp_server.calls import CheckedServer, read
@@ -29,6 +28,7 @@ from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import Memory, Thread, timestamp
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME
+from soulkeep.wording import quoted
 
 CONTEXT_URI = "soulkeep://context"
 STATS_URI = "soulkeep://stats"
@@ -167,7 +167,7 @@ def _memory_text(home: Home, memory_id: str) -> str:
 def _memory(home: Home, memory_id: str) -> Memory:
     # With all that Python takes for a number, one memory would have many addresses.
     if not _WHOLE_NUMBER.fullmatch(memory_id):
-        problem = f"{excerpt(memory_id)} is no id of a memory"
+        problem = f"{quoted(memory_id)} is no id of a memory"
         raise NotFoundError(problem, "use a number that recall shows")
     return home.lifecycle.get_memory(int(memory_id))
 
@@ -185,7 +185,7 @@ def _day(text: str) -> date:
     except ValueError:
         day = None
     if day is None or day.isoformat() != text:
-        raise NotFoundError(f"{excerpt(text)} is no date", "write it like 2026-11-22")
+        raise NotFoundError(f"{quoted(text)} is no date", "write it like 2026-11-22")
     return day
 
 
@@ -227,7 +227,7 @@ def state_of(home: Home, uri: str) -> str:
     if uri.startswith(_SCHEME) and kind in _STATES:
         return _STATES[kind](home, key)
     remedy = "resources/list and resources/templates/list name what there is"
-    raise NotFoundError(f"There is no resource {excerpt(uri)}", remedy)
+    raise NotFoundError(f"There is no resource {quoted(uri)}", remedy)
 
 
 def _memory_state(home: Home, memory_id: str) -> str:
