@@ -32,9 +32,7 @@ class Linear:
         """Write `rows @ weights * scale + bias` into `out`; `room` has a float for each weight."""
         height, width = rows.shape[1], self.scale.shape[1]
         wide = room[: height * width].reshape(height, width)
-        parts = wide.reshape(height, len(self.weights), -1)
-        for number, part in enumerate(self.weights):
-            np.copyto(parts[:, number], part)
+        np.concatenate(self.weights, axis=1, out=wide)
         block = _block(len(rows), height, width)
         np.matmul(rows, _blocks(wide, block), out=_blocks(out, block))
         out *= self.scale
@@ -59,10 +57,12 @@ def normalise_layer(rows: Floats, gain: Floats, bias: Floats) -> Floats:
 
     Ba, Kiros and Hinton, "Layer Normalization", 2016; both models use the epsilon 1e-12.
     """
-    width = np.float32(rows.shape[1])
-    rows -= rows.sum(axis=1, keepdims=True) / width
+    width = rows.shape[1]
+    rows -= np.add.reduce(rows, axis=1, keepdims=True) / width
     spread = np.einsum("ij,ij->i", rows, rows)
-    rows *= (1 / np.sqrt(spread / width + _EPSILON))[:, None]
+    spread /= width
+    spread += _EPSILON
+    rows /= np.sqrt(spread, out=spread)[:, None]
     rows *= gain
     rows += bias
     return rows

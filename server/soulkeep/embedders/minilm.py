@@ -174,11 +174,11 @@ class MiniLM:
                 three[begin:end].reshape(windows, length, 3, _HEADS, _HEAD).transpose(2, 0, 3, 1, 4)
             )
             weights = query @ key.swapaxes(-1, -2)
-            weights -= weights.max(axis=-1, keepdims=True)
+            weights -= np.maximum.reduce(weights, axis=-1, keepdims=True)
             np.exp(weights, out=weights)
-            weights /= weights.sum(axis=-1, keepdims=True)
+            weights /= np.add.reduce(weights, axis=-1, keepdims=True)
             mixed = scratch.mixed[begin:end].reshape(windows, length, _HEADS, _HEAD)
-            mixed[...] = (weights @ value).transpose(0, 2, 1, 3)
+            np.matmul(weights, value, out=mixed.transpose(0, 2, 1, 3))
             begin = end
         narrow = scratch.narrow[:count]
         rows += layer.mixed.apply(scratch.mixed[:count], narrow, scratch.weights)

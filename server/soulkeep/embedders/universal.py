@@ -7,6 +7,7 @@ through a small network.
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ class UniversalEncoder:
     def _features(self, ids: NDArray[np.intp], lengths: Sequence[int]) -> Floats:
         """Return what each token means between its neighbours; texts do not see each other."""
         features = np.empty((len(ids), _FEATURES), np.float32)
-        embedded, seen = features[:, :DIMENSIONS], _neighbours(lengths)
+        embedded, seen = features[:, :DIMENSIONS], _neighbours(tuple(lengths))
         chunks = ids % CHUNKS
         embedded[...] = self._table.take(ids)
         embedded *= self._floats["scale"][chunks, None]
@@ -159,7 +160,8 @@ def _batches(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         yield batch
 
 
-def _neighbours(lengths: Sequence[int]) -> NDArray[np.intp]:
+@lru_cache(16)
+def _neighbours(lengths: tuple[int, ...]) -> NDArray[np.intp]:
     """Return the places of the two tokens before each, its own and the two behind it, in its text.
 
     Where a text has none, it is the place behind all tokens.
