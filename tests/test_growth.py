@@ -177,6 +177,10 @@ def test_words_are_kept_up_to_a_number_of_characters() -> None:
     assert {"tom", "2026"} <= {*words.words_of(long)[2]}
     assert words.characters <= 1_000
 
+    words.release()
+    assert words.characters == 0
+    assert words.words_of(long)[2] == ("may", *words.words_of(long)[2][1:])
+
 
 @pytest.mark.embedder
 def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
@@ -186,12 +190,14 @@ def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
     home.indexes.get_ready()
     before = home.memories.recall("How is the pet called?")
 
-    home.indexes.rest()
+    home.memories.rest()
     assert home.repository.scan._codes is not None
+    assert home.memories._words.characters > 0
     monkeypatch.setattr(indexes, "IDLE_S", 0.0)
-    home.indexes.rest()
+    home.memories.rest()
 
     assert home.repository.scan._codes is None
+    assert home.memories._words.characters == 0
     embedder = choose_embedder("auto")
     assert isinstance(embedder, Meaning)
     assert embedder._minilm._model is embedder._universal._model is None

@@ -76,7 +76,7 @@ async def keep_ready(home: Home) -> None:
     while True:
         await anyio.sleep(REST_S)
         with contextlib.suppress(SoulkeepError):
-            await anyio.to_thread.run_sync(home.indexes.rest)
+            await anyio.to_thread.run_sync(home.memories.rest)
 
 
 async def _first_look(seen: "_Seen", subscribers: Subscribers) -> "_Changes":

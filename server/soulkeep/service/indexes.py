@@ -2,15 +2,11 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import mul
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
-from soulkeep.errors import (
-    EmbedderMismatchError,
-    EmbedderUnavailableError,
-    StoreBusyError,
-)
+from soulkeep.errors import EmbedderMismatchError, EmbedderUnavailableError, StoreBusyError
 from soulkeep.models import (
     Clock,
     Embedding,
@@ -120,8 +116,10 @@ class Indexes:
         if embedder := self.embedder:
             self._repository.scan.load(embedder.parts)
 
-    def rest(self) -> None:
+    def rest(self, release: Callable[[], None]) -> None:
         """Give back the memory of the model and of the store where nothing has used them for long.
+
+        `release` gives back what was made of texts meanwhile.
 
         Raises:
             StoreError: The store is gone.
@@ -129,6 +127,7 @@ class Indexes:
         if time.monotonic() - self._used < IDLE_S:
             return
         self._used = math.inf
+        release()
         try:
             self._repository.release_memory()
         finally:

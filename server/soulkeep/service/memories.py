@@ -156,6 +156,14 @@ class Memories:
         mode: Mode = "hybrid" if embedder else "lexical"
         return Recall(tuple(matches), mode, said, self._indexes.advice, tuple(self.remarks()))
 
+    def rest(self) -> None:
+        """Give back the memory that only searches need, after long disuse.
+
+        Raises:
+            StoreError: The store is gone.
+        """
+        self._indexes.rest(self._words.release)
+
     def remarks(self) -> list[str]:
         """Return what an answer may lack now, in sentences."""
         return [*self._reembedding.remarks(), *self._entries.remarks()]

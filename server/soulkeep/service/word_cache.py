@@ -35,6 +35,12 @@ class WordCache:
                 i: self._words_of((m.content, m.subject, m.occurred_at)) for i, m in memories.items()
             }
 
+    def release(self) -> None:
+        """Give back the memory of the words."""
+        with self._lock:
+            self._words.clear()
+            self.characters = 0
+
     def _words_of(self, key: _Key) -> tuple[str, ...]:
         if (known := self._words.get(key)) is not None:
             self._words.move_to_end(key)
