@@ -194,3 +194,16 @@ def test_modules_and_functions_stay_short() -> None:
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
+
+
+MODULES, FUNCTIONS = 132, 66.5
+"""The most modules of the package, and functions in 1,000 lines of it: these only ever get fewer."""
+
+
+def test_the_package_gets_no_more_pieces() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "server").rglob("*.py")]
+    lines = sum(len(source.splitlines()) for source in sources)
+    functions = sum(len(re.findall(r"^ *(?:async )?def ", source, re.M)) for source in sources)
+
+    assert len(sources) <= MODULES
+    assert 1_000 * functions / lines <= FUNCTIONS
