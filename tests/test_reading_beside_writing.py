@@ -18,12 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from conftest import TickingClock
 from soulkeep.app import STORE_NAME, open_home
-from soulkeep.errors import StoreBusyError, StoreError, StoreNotWritableError
+from soulkeep.errors import StoreBusyError, StoreError, StoreNotWritableError, StoreOverwrittenError
 from soulkeep.models import NewMemory
 from soulkeep.repository.sqlite import connections
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.schema import bootstrap
 from soulkeep.service.home import Home
+from test_overwritten import overwrite, read
 from wire import Wire
 
 HOLDING = """
@@ -338,6 +339,40 @@ def test_closing_while_threads_read_answers_or_refuses_and_leaves_the_store_whol
     again = make_home()
     assert len(contents(again)) == 20
     assert again.check() == []
+
+
+def test_who_begins_to_read_after_the_log_was_deleted_sees_all_that_was_kept(home: Home) -> None:
+    for n in range(5):
+        keep(home, f"Fact {n}.")
+    home.repository.release_memory()
+    for suffix in ("-wal", "-shm"):
+        (home.path / f"{STORE_NAME}{suffix}").unlink()
+
+    assert len(contents(home)) == 5
+    keep(home, "Fact 5.")
+    assert len(contents(home)) == 6
+    assert home.check() == []
+
+
+@pytest.mark.parametrize("garbage", [b"no database\n" * 1000, bytes(65536), b"SQLite format 3\0" * 900])
+def test_who_begins_to_read_what_was_written_over_is_refused_as_all_others(
+    home: Home, garbage: bytes
+) -> None:
+    keep(home, "The lighthouse is closed.")
+    home.repository.release_memory()
+    former = read(home.repository.path)
+    overwrite(home.repository.path, garbage)
+
+    for _ in range(2):
+        with pytest.raises(StoreOverwrittenError):
+            home.lifecycle.list_memories()
+        with pytest.raises(StoreOverwrittenError):
+            home.repository.write_count()
+    assert read(home.repository.path) == garbage
+
+    overwrite(home.repository.path, former)
+    assert contents(home) == {"The lighthouse is closed."}
+    assert home.check() == []
 
 
 class Busy:

@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,9 +95,9 @@ class Readers:
     between two uses, so the log can be written back.
     """
 
-    def __init__(self, path: Path, files: OpenFiles) -> None:
-        """Read the store at `path` as long as these files are the ones that stand there."""
-        self._path, self._files = path, files
+    def __init__(self, path: Path, files: OpenFiles, is_current: Callable[[], bool]) -> None:
+        """Read the store at `path` while these files stand there and hold what `is_current` says."""
+        self._path, self._files, self._is_current = path, files, is_current
         self._idle: list[apsw.Connection] = []
         self._used = 0
         self._is_closed = False
@@ -105,7 +105,7 @@ class Readers:
 
     @contextmanager
     def one(self) -> Iterator[apsw.Connection | None]:
-        """Give a connection for the block; None after `close`, or where other files stand by now.
+        """Give a connection for the block; None after `close`, or where the file is no longer current.
 
         While `READERS` are in use it waits for one of them.
 
@@ -114,17 +114,13 @@ class Readers:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._is_closed or self._used < READERS)
-            if is_closed := self._is_closed:
-                connection = None
-            else:
-                self._used += 1
-                connection = self._idle.pop() if self._idle else None
-        if is_closed:
-            yield None
-            return
+            self._used += 1
+            connection = self._idle.pop() if self._idle else None
         try:
-            connection = connection or self._opened()
-            yield connection
+            usable = None
+            if not self._is_closed and self._is_current():
+                usable = connection = connection or self._opened()
+            yield usable
         finally:
             with self._changed:
                 self._used -= 1
@@ -136,7 +132,7 @@ class Readers:
 
     def _opened(self) -> apsw.Connection | None:
         # SQLite takes the log at the path for that of the file, and would share the index of another.
-        if not (self._files.store_stands and self._files.log_stands):
+        if not self._files.log_stands:
             return None
         connection = open_beside(self._path)
         load_vectors(connection)

@@ -103,9 +103,10 @@ class Database:
             self._connection, self.only_reads = open_to_read(self.path), True
             load_vectors(self._connection)
         self._files = OpenFiles(self.path)
-        self._readers = Readers(self.path, self._files)
         looking = self._connection if self.only_reads else open_beside(self.path)
         self._main = MainFile(self.path, looking, self._known[0])
+        # The last: what reads looks at all of these.
+        self._readers = Readers(self.path, self._files, self._is_current)
         self._is_open = True
 
     def _open_to_write(self) -> None:
@@ -194,6 +195,7 @@ class Database:
 
     def _let_go(self) -> None:
         self._is_open = False
+        self._readers.close(0)
         self._main.close()
         self._connection.close()  # the last, so that SQLite writes the log back
 
@@ -269,13 +271,13 @@ class Database:
         while not self.only_reads:
             with ExitStack() as attempt:
                 reader = attempt.enter_context(self._readers.one())
-                if reader is not None and self._is_current():
+                if reader is not None:
                     stack.push(attempt.pop_all())
                     return reader
             # Only who may write can let go of a file and open another.
             with self._lock:
                 if not self.only_reads:
-                    self._ready(to_write=reader is None)
+                    self._ready(to_write=True)
         stack.enter_context(self._lock)
         return self._ready()
 
