@@ -315,7 +315,7 @@ def test_a_store_that_cannot_be_written_while_it_is_opened_still_serves(
     home.memories.remember([NewMemory("C# costs 12,500.")])
     home.close()
     _as_by_older_rules(home_path)
-    monkeypatch.setattr("soulkeep.repository.sqlite.database.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.database.Database._patience_ms", 0)
     store = apsw.Connection(str(home_path / "soulkeep.db"))
     store.execute("BEGIN IMMEDIATE")
     try:

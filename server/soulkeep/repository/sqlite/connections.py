@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -81,8 +82,49 @@ def _vec_library() -> str:
     return str(Path(spec.origin).with_name("vec0"))
 
 
-def read_pages_as_stored(connection: apsw.Connection) -> None:
-    """Let a file without a map of its pages be mapped into memory."""
+def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
+    """Open a store's file to write and read it; other processes are waited for as long as that.
+
+    Raises:
+        apsw.Error: SQLite cannot open it.
+    """
+    with ExitStack() as on_failure:
+        connection = apsw.Connection(str(path))
+        on_failure.callback(connection.close)
+        connection.set_busy_timeout(patience_ms)
+        load_vectors(connection)
+        _use_wal(connection)
+        for pragma in (
+            "synchronous = NORMAL",
+            "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
+            "foreign_keys = ON",
+            "cache_size = -16384",  # 16 MiB
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        _map_pages(connection)
+        connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
+        on_failure.pop_all()
+    return connection
+
+
+def _use_wal(connection: apsw.Connection) -> None:
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while connection.pragma("journal_mode") != "wal":
+        try:
+            # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
+            # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
+            connection.pragma("page_size", 16384)
+            connection.pragma("auto_vacuum", "INCREMENTAL")
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            # SQLite does not wait here by itself when several processes make the file at once.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+
+
+def _map_pages(connection: apsw.Connection) -> None:
     if not connection.pragma("auto_vacuum"):
         # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
         connection.pragma("mmap_size", 2**31 - 2**16)
@@ -177,7 +219,7 @@ def open_beside(path: Path) -> apsw.Connection:
     with _opening(path, "mode=ro", apsw.SQLITE_OPEN_READONLY) as connection:
         connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
         connection.execute(f"PRAGMA cache_size = -{_READ_CACHE_KIB}")
-        read_pages_as_stored(connection)
+        _map_pages(connection)
     return connection
 
 

@@ -1,7 +1,6 @@
 """A store's file as its tables use it: one connection that writes, those that read, and transactions."""
 
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,7 +25,7 @@ from soulkeep.repository.sqlite.connections import (
     load_vectors,
     open_beside,
     open_to_read,
-    read_pages_as_stored,
+    open_to_write,
     translated,
 )
 from soulkeep.repository.sqlite.files import (
@@ -95,8 +94,8 @@ class Database:
 
     def _open(self) -> None:
         try:
-            self._open_to_write()
-            self.only_reads = False
+            self._connection = open_to_write(self.path, self._patience_ms)
+            self._durable = self.only_reads = False
         except apsw.Error as error:
             if not is_for_want_of_room(error, self.path):
                 raise
@@ -108,13 +107,6 @@ class Database:
         # The last: what reads looks at all of these.
         self._readers = Readers(self.path, self._files, self._is_current)
         self._is_open = True
-
-    def _open_to_write(self) -> None:
-        with ExitStack() as on_failure:
-            self._connection = apsw.Connection(str(self.path))
-            on_failure.callback(self._connection.close)
-            self._configure()
-            on_failure.pop_all()
 
     def note_identity(self) -> None:
         """Note which store this is, so that only a copy of it can come in its place."""
@@ -209,38 +201,6 @@ class Database:
         if not (self._files.store_stands and self._files.log_stands):
             raise StoreGoneError(self.path)
         self._main.require_plausible()
-
-    def _configure(self) -> None:
-        connection = self._connection
-        connection.set_busy_timeout(self._patience_ms)
-        load_vectors(connection)
-        self._use_wal()
-        for pragma in (
-            "synchronous = NORMAL",
-            "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
-            "foreign_keys = ON",
-            "cache_size = -16384",  # 16 MiB
-            "temp_store = MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        read_pages_as_stored(connection)
-        self._durable = False
-        connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
-
-    def _use_wal(self) -> None:
-        deadline = time.monotonic() + BUSY_TIMEOUT_S
-        while self._connection.pragma("journal_mode") != "wal":
-            try:
-                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
-                # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
-                self._connection.pragma("page_size", 16384)
-                self._connection.pragma("auto_vacuum", "INCREMENTAL")
-                self._connection.pragma("journal_mode", "wal")
-            except apsw.BusyError:
-                # SQLite does not wait here by itself when several processes make the file at once.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
     def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run one statement, which may write, and return its rows.
