@@ -14,6 +14,7 @@ import pytest
 from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
 from soulkeep.models import NewMemory
+from soulkeep.repository.sqlite.files import set_log_aside
 from soulkeep.service.home import Home
 from wire import Wire
 
@@ -258,6 +259,21 @@ def test_an_older_copy_of_the_store_is_opened_and_what_it_lacks_is_kept_aside(
     home.close()
     with closing(open_home(home.path, embedder="none")) as restarted:
         assert contents(restarted) == {"In the copy.", "New."}
+
+
+@pytest.mark.parametrize("state", [with_log, after_checkpoint])
+def test_who_sets_a_log_aside_second_finds_that_it_is_done(
+    homes: tuple[Home, Home], store: Path, state: Callable[[Path], None]
+) -> None:
+    keep(homes[0], "In the log.")
+    state(store)
+
+    set_log_aside(store)
+    set_log_aside(store)
+
+    assert b"In the log." in kept_bytes(homes[0].path)
+    for home in homes:
+        home.close()
 
 
 def until_free(server: Wire, content: str) -> dict[str, Any]:

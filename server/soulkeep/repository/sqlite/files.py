@@ -242,6 +242,8 @@ def set_aside_foreign_log(path: Path) -> None:
 def set_log_aside(store: Path) -> None:
     """Move the log of what was in a store before to a folder among the backups, where it is kept.
 
+    Several servers may do so at once: whoever comes second finds that it is done.
+
     Raises:
         StoreNotWritableError: It cannot be moved.
     """
@@ -253,6 +255,8 @@ def set_log_aside(store: Path) -> None:
         make_folder(folder, parents=True)
         shutil.move(log, folder / log.name)
     except OSError as error:
+        if not log.exists():  # another server, which noticed it too, was quicker
+            return
         raise StoreNotWritableError(log, error.strerror or "refused") from error
     Path(f"{store}-shm").unlink(missing_ok=True)
     _log.warning(
