@@ -231,18 +231,13 @@ def set_aside_foreign_log(path: Path) -> None:
     if seen is None or not size_of(log_of(path)):
         return
     found = stored_header(path)
-    if (
-        isinstance(found, Header)
-        and not found.in_wal_mode
-        and seen == _identity(str(log_of(path)), None)
-    ):
+    is_backup = isinstance(found, Header) and not found.in_wal_mode
+    if is_backup and seen == _identity(str(log_of(path)), None):
         set_log_aside(path)
 
 
 def set_log_aside(store: Path) -> None:
     """Move the log of what was in a store before to a folder among the backups, where it is kept.
-
-    Several servers may do so at once: whoever comes second finds that it is done.
 
     Raises:
         StoreNotWritableError: It cannot be moved.
