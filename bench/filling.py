@@ -3,18 +3,19 @@
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from soulkeep.app import STORE_NAME, open_home
+from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import Embedded
 from soulkeep.embedders.meaning import Meaning
 from soulkeep.models import Options, utc_now
-from soulkeep.repository import Repository
+from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import Sessions
 
@@ -59,6 +60,7 @@ def open_filling(path: Path) -> Home:
     """Open a home, made if it is missing, in which memories are kept with such vectors."""
     with closing(open_home(path)) as home:
         options = home.options
-    repository = Repository(path / STORE_NAME, lambda _: None, Days(options.timezone))
+    repository = SqliteRepository(path / STORE_NAME, lambda _: None, Days(options.timezone))
     documents = Documents(path, utc_now, options.timezone)
-    return Home(documents, repository, Sessions(repository, utc_now), Filling(), utc_now, Options())
+    sessions, backups = Sessions(repository, utc_now), partial(open_backups, path)
+    return Home(documents, repository, sessions, Filling(), utc_now, Options(), backups)

@@ -142,7 +142,7 @@ def measure_bare(home: Home, texts: Texts, rounds: int) -> list[float]:
     for _ in range(rounds if embedder else 0):
         (embedding,) = embedder.embed([texts.question()]).embeddings if embedder else ()
         began = perf_counter()
-        home.repository.vectors.nearest(embedding, MemoryFilter(), NEAREST)
+        home.repository.vector_search.nearest(embedding, MemoryFilter(), NEAREST)
         timings.append((perf_counter() - began) * 1000)
     return timings
 

@@ -8,6 +8,7 @@ import pytest
 from mcp import Client
 
 from conftest import Run
+from engine import database_of
 from soulkeep.app import build_server
 from soulkeep.embedders import Embedded
 from soulkeep.embedders.wordllama import WordLlama
@@ -31,7 +32,7 @@ def contents(home: Home, query: str) -> list[str]:
 
 
 def vectors(home: Home) -> set[int]:
-    rows = home.repository._database.execute("SELECT rowid FROM vec_memories_rowids")
+    rows = database_of(home).execute("SELECT rowid FROM vec_memories_rowids")
     return {row[0] for row in rows}
 
 

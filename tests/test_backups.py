@@ -20,6 +20,7 @@ import apsw
 import pytest
 
 from conftest import TickingClock
+from engine import database_of, file_of, store_of
 from soulkeep.app import open_backups, open_home
 from soulkeep.errors import (
     BackupDamagedError,
@@ -61,13 +62,13 @@ def _spoil(path: Path) -> None:
 
 
 def _tear_index(home: Home) -> None:
-    database = home.repository._database
+    database = database_of(home)
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     (page, size) = database.execute(
         "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size"
         " WHERE sqlite_master.name = 'memories_by_date'"
     )[0]
-    with home.repository.path.open("r+b") as file:
+    with file_of(home).open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(bytes(size))
 
@@ -231,7 +232,7 @@ def test_copies_of_vectors_are_loaded_anew_also_where_ids_and_changes_look_the_s
     for text in ("Uncle Bob fishes for trout.", "The neighbour grows tomatoes."):
         home.backups.restore(first.id)
         _keep(home, text)
-        state = other.repository.scan._look()
+        state = store_of(other).vector_search._look()
         other.memories.recall("before")
 
         assert other.memories.recall(text).matches[0].memory.content == text
@@ -243,7 +244,7 @@ def test_a_restored_store_remembers_that_it_was(home: Home) -> None:
 
     home.backups.restore(backup.id)
 
-    rows = home.repository._database.execute("SELECT event, details FROM audit_log ORDER BY id DESC")
+    rows = database_of(home).execute("SELECT event, details FROM audit_log ORDER BY id DESC")
     assert (rows[0][0], json.loads(rows[0][1])) == ("store.restored", {"backup": backup.id})
 
 
@@ -304,7 +305,7 @@ def test_a_backup_with_a_file_more_or_less_or_no_manifest_is_refused(home: Home)
 def test_a_backup_by_a_later_soulkeep_is_refused_before_anything_changes(home: Home) -> None:
     later = open_home(home.path.with_name("later"))
     with closing(later):
-        later.repository._database.execute("PRAGMA user_version = 99")
+        database_of(later).execute("PRAGMA user_version = 99")
         kept = _copied_by_hand(later, home)
     _keep(home, "Stays.")
 
@@ -319,7 +320,7 @@ def _copied_by_hand(source: Home, target: Home) -> str:
     folder = target.backups.folder / "2026-01-01T000000Z-later"
     folder.mkdir(parents=True)
     with (
-        closing(apsw.Connection(str(source.repository.path))) as store,
+        closing(apsw.Connection(str(file_of(source)))) as store,
         closing(apsw.Connection(str(folder / "soulkeep.db"))) as copy,
     ):
         with copy.backup("main", store, "main") as backup:
@@ -357,7 +358,7 @@ def test_a_backup_of_an_older_schema_and_other_pages_is_migrated_as_it_is_restor
     _keep(other, *(f"Written after it, number {number}." for number in range(300)))
     for opened in (home, other):
         assert opened.repository.versions()["schema"] == str(len(schema.STEPS))
-        assert opened.repository._database.execute("PRAGMA auto_vacuum") == [(2,)]
+        assert database_of(opened).execute("PRAGMA auto_vacuum") == [(2,)]
         assert opened.check() == []
         assert opened.memories.recall("lighthouse").matches
 
@@ -385,7 +386,7 @@ def test_a_restore_does_not_begin_while_another_process_keeps_the_write_lock(
 ) -> None:
     backup = home.backups.make("try")
     monkeypatch.setattr("soulkeep.repository.sqlite.backups.BUSY_TIMEOUT_S", 0)
-    with closing(apsw.Connection(str(home.repository.path))) as blocker:
+    with closing(apsw.Connection(str(file_of(home)))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):
             home.backups.restore(backup.id)

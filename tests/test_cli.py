@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 from conftest import Run
+from engine import database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.cli.connect import MEMORIES, QUESTIONS
 from soulkeep.models import NewMemory
@@ -141,7 +142,7 @@ def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: 
     run("remember", "Its vector will vanish.")
     home = open_home(home_path)
     with home.repository.transaction():
-        home.repository._database.execute("DELETE FROM vec_memories")
+        database_of(home).execute("DELETE FROM vec_memories")
     home.close()
     if sys.platform != "win32":
         home_path.chmod(0o755)
@@ -234,7 +235,7 @@ def test_all_runs_of_the_command_line_share_one_session(run: Run, home_path: Pat
 def test_compact_gives_back_the_space_of_deleted_vectors(run: Run, home_path: Path) -> None:
     assert run("compact", "--home", str(home_path))[:2] == (0, "There is nothing to give back.\n")
     with closing(open_home(home_path, embedder="none")) as home:
-        database = apsw.Connection(str(home.repository.path))
+        database = apsw.Connection(str(file_of(home)))
         database.execute(
             "CREATE TABLE other (x); INSERT INTO other VALUES (zeroblob(1000000)); DROP TABLE other"
         )

@@ -10,6 +10,7 @@ import pytest
 from mcp import Client
 
 from conftest import Run
+from engine import file_of
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import NewMemory
@@ -78,7 +79,7 @@ def test_uses_of_an_embedder_are_in_the_log_with_their_tokens(run: Run) -> None:
 
 
 def test_a_row_that_another_program_wrote_does_not_break_the_log(home: Home) -> None:
-    with closing(apsw.Connection(str(home.repository.path))) as other:
+    with closing(apsw.Connection(str(file_of(home)))) as other:
         other.executemany(
             "INSERT INTO audit_log (timestamp, event, details) VALUES ('2026-01-01', 'theirs', ?)",
             [("no json",), (None,), ("[1]",)],
@@ -211,7 +212,7 @@ async def test_no_tool_puts_what_was_said_into_the_audit_log(client: Client, hom
         result = await client.call_tool(name, arguments)
         assert name in MAY_FAIL or not result.is_error, result
 
-    log = audited(home.repository.path)
+    log = audited(file_of(home))
     assert "memory.stored" in log
     assert SAID not in log
 

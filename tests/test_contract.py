@@ -6,6 +6,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from engine import database_of, file_of
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.repository.sqlite import schema
 from soulkeep.repository.sqlite.database import Database
@@ -87,7 +88,7 @@ COLUMNS = {
 @pytest.fixture
 def file(home: Home) -> apsw.Connection:
     """The store as another program sees it: plain SQLite, without sqlite-vec."""
-    return apsw.Connection(str(home.repository.path))
+    return apsw.Connection(str(file_of(home)))
 
 
 def test_s1_sqlite_vec_answers_its_version_on_a_python_without_loadable_extensions(home: Home) -> None:
@@ -97,7 +98,7 @@ def test_s1_sqlite_vec_answers_its_version_on_a_python_without_loadable_extensio
 def test_s2_the_journal_is_a_write_ahead_log_before_the_first_table_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from soulkeep import repository
+    from soulkeep.repository import sqlite
 
     modes: list[str] = []
 
@@ -106,8 +107,8 @@ def test_s2_the_journal_is_a_write_ahead_log_before_the_first_table_is_made(
         modes.append(database.execute("PRAGMA journal_mode")[0][0])
         schema.bootstrap(database)
 
-    monkeypatch.setattr(repository, "bootstrap", watched)
-    repository.Repository(tmp_path / "new.db").close()
+    monkeypatch.setattr(sqlite, "bootstrap", watched)
+    sqlite.SqliteRepository(tmp_path / "new.db").close()
 
     assert modes == ["wal"]
 
@@ -214,7 +215,7 @@ def test_s7_the_vector_table_is_made_by_the_asked_for_statement_to_the_letter(
 def test_s7_a_vector_is_the_embedding_padded_with_zeros_under_the_memorys_id(home: Home) -> None:
     (receipt,) = home.memories.remember([NewMemory("The cat is called Miso.")])
 
-    ((blob,),) = home.repository._database.execute(
+    ((blob,),) = database_of(home).execute(
         "SELECT content_embedding FROM vec_memories WHERE memory_id = ?", (receipt.id,)
     )
 
@@ -288,7 +289,7 @@ def test_s12_old_and_new_tables_work_together_in_one_transaction(home: Home) -> 
     thread = home.threads.create_thread("Together", session=session)
     home.memories.remember([NewMemory("A fact.", thread_id=thread.id)], session)
 
-    rows = home.repository._database.execute(
+    rows = database_of(home).execute(
         "SELECT a.event, s.agent_id FROM audit_log AS a JOIN sessions AS s ON s.agent_id = a.source_app"
         " WHERE s.id = ? ORDER BY a.id",
         (session.id,),

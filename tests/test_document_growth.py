@@ -9,6 +9,7 @@ import pytest
 from mcp import Client
 
 from conftest import Run
+from engine import database_of
 from soulkeep.app import build_server
 from soulkeep.errors import DocumentTooLongError
 from soulkeep.service import curator, document_index, document_looks
@@ -61,7 +62,7 @@ def steps(home: Home) -> int:
         taken += 1
         return False
 
-    database = home.repository._database
+    database = database_of(home)
     connections = [database._connection, *database._readers._idle]
     for connection in connections:
         connection.set_progress_handler(step, 100)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import TickingClock
+from engine import database_of
 from soulkeep.app import open_home
 from soulkeep.documents.markdown import list_entries
 from soulkeep.models import Memory, NewMemory, Options
@@ -249,7 +250,7 @@ def test_a_store_that_takes_no_writes_fails_no_recall(
     home: Home, memory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     home.memories.remember([NewMemory("A cat flap is in the door.")])
-    home.repository._database.execute("PRAGMA query_only = ON")
+    database_of(home).execute("PRAGMA query_only = ON")
 
     assert contents(home, "cat") == ["A cat flap is in the door."]
     assert "MEMORY.md is not indexed" in caplog.text

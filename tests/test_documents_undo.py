@@ -10,6 +10,7 @@ import pytest
 from mcp import Client
 
 from conftest import Run, TickingClock
+from engine import database_of, file_of
 from soulkeep.errors import DocumentError, StoreFullError, UndoConflictError
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
@@ -261,7 +262,7 @@ def test_a_store_that_cannot_take_the_undo_leaves_the_documents_as_they_were(
     before = texts(home)
 
     def refuse(*_: object) -> int:
-        raise StoreFullError(home.repository.path)
+        raise StoreFullError(file_of(home))
 
     with monkeypatch.context() as patched:
         patched.setattr(home.repository.changes, "add_change", refuse)
@@ -409,7 +410,7 @@ def test_the_audit_holds_no_text_of_what_was_undone(home: Home, memory: Path) ->
     home.curator.restore("SOUL.md", home.documents.list_versions("SOUL.md")[0].id)
     home.changes.undo_since("2020-01-01")
 
-    rows = home.repository._database.execute("SELECT event, details FROM audit_log")
+    rows = database_of(home).execute("SELECT event, details FROM audit_log")
 
     assert {"entry.added", "document.restored", "change.undone"} <= {row[0] for row in rows}
     assert "zanzibar" not in str(rows)

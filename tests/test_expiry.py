@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conftest import TickingClock
+from engine import database_of
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import NewMemory, Options
@@ -213,9 +214,9 @@ def test_a_store_that_cannot_be_written_is_read_although_something_has_expired(
 ) -> None:
     home.memories.remember([CLOSED, NewMemory("The shop sells bread.")])
     clock.now += timedelta(days=2)
-    home.repository._database.execute("PRAGMA query_only = ON")
+    database_of(home).execute("PRAGMA query_only = ON")
 
     assert [memory.id for memory in home.lifecycle.list_memories()] == [2, 1]
     assert home.lifecycle.list_trash() == []
-    home.repository._database.execute("PRAGMA query_only = OFF")
+    database_of(home).execute("PRAGMA query_only = OFF")
     assert [memory.id for memory in home.lifecycle.list_memories()] == [2]

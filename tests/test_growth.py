@@ -6,6 +6,7 @@ from datetime import UTC
 import apsw
 import pytest
 
+from engine import database_of, file_of, store_of
 from soulkeep.days import Days
 from soulkeep.embedders import choose_embedder, wordllama
 from soulkeep.embedders.meaning import Meaning
@@ -20,7 +21,7 @@ from soulkeep.service.word_cache import WordCache
 
 
 def number(home: Home, sql: str, *values: object) -> int:
-    return int(home.repository._database.execute(sql, values)[0][0])
+    return int(database_of(home).execute(sql, values)[0][0])
 
 
 def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
@@ -70,7 +71,7 @@ def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
         with home.repository.transaction():
             home.repository.ledger.drop_old(10)
 
-    kept = [row[0] for row in home.repository._database.execute("SELECT id FROM sessions")]
+    kept = [row[0] for row in database_of(home).execute("SELECT id FROM sessions")]
     assert set(latest) | {used.id} <= set(kept)
     conversations = "SELECT count(*) FROM sessions WHERE session_key GLOB 'thread:*'"
     assert number(home, conversations) == 2
@@ -111,7 +112,7 @@ def test_each_connection_may_drop_the_sessions_of_many_before_it(
 
 def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_kept(home: Home) -> None:
     session = home.sessions.open("claude")
-    blocker = apsw.Connection(str(home.repository.path))
+    blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
 
     for place in range(MAX_WAITING + 500):
@@ -132,7 +133,7 @@ def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_ke
 def test_of_deleted_vectors_only_the_latest_are_named_to_other_processes(home: Home) -> None:
     for begin in (0, 1_500, 3_000):
         with home.repository.transaction():
-            home.repository.vectors.note_changes(range(begin, begin + 1_500))
+            store_of(home).vectors.note_changes(range(begin, begin + 1_500))
 
     assert number(home, "SELECT count(*) FROM memory_changes") == KEPT_CHANGES
     assert number(home, "SELECT max(memory_id) FROM memory_changes") == 4_499
@@ -147,7 +148,7 @@ def test_the_latest_threads_are_read_in_the_order_of_an_index(home: Home, archiv
 
     plan = " ".join(
         str(row)
-        for row in home.repository._database.execute(
+        for row in database_of(home).execute(
             "EXPLAIN QUERY PLAN SELECT id, title FROM threads WHERE :archived IS NULL"
             " OR (archived IS TRUE) = :archived ORDER BY last_active_at DESC, rowid DESC LIMIT :limit",
             {"archived": archived, "limit": 10},
@@ -191,16 +192,17 @@ def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
     before = home.memories.recall("How is the pet called?")
 
     home.memories.rest()
-    assert home.repository.scan._codes is not None
+    assert store_of(home).vector_search._codes is not None
     assert home.memories._words.characters > 0
     monkeypatch.setattr(indexes, "IDLE_S", 0.0)
     home.memories.rest()
 
-    assert home.repository.scan._codes is None
+    assert store_of(home).vector_search._codes is None
     assert home.memories._words.characters == 0
     embedder = choose_embedder("auto")
     assert isinstance(embedder, Meaning)
-    assert embedder._minilm._model is embedder._universal._model is None
+    assert embedder._minilm._model is None
+    assert embedder._universal._model is None
     after = home.memories.recall("How is the pet called?")
     assert [match.memory.id for match in after.matches] == ids
     assert after.mode == before.mode == "hybrid"

@@ -11,6 +11,7 @@ import pytest
 from mcp import Client, MCPError
 
 from conftest import Run, asking
+from engine import file_of
 from soulkeep.app import build_server
 from soulkeep.models import Session
 from soulkeep.repository.sqlite import schema
@@ -356,7 +357,7 @@ def test_the_log_tells_who_wrote_a_global_prompt_from_before(
 
 
 def test_a_prompt_that_another_program_writes_is_the_users_until_an_agent_sets_one(home: Home) -> None:
-    with closing(apsw.Connection(str(home.repository.path))) as other:
+    with closing(apsw.Connection(str(file_of(home)))) as other:
         other.execute(THREAD, ("t1",))
         assert home.repository.threads.get_thread("t1").is_agreed
         home.threads.set_prompt("t1", None, AGENT)

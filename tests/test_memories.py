@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import TickingClock
+from engine import database_of
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     InvalidInputError,
@@ -292,7 +293,7 @@ def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> N
 @pytest.mark.parametrize("with_vector", [False, True])
 def test_a_memory_that_another_program_added_is_found_by_meaning(with_vector: bool, home: Home) -> None:
     keep(home, "The dog is afraid of thunder.")
-    database = home.repository._database
+    database = database_of(home)
     database.execute(
         "INSERT INTO memories (content, memory_type, created_at)"
         " VALUES ('Salary arrives on the last working day.', 'fact', '2026-03-01T00:00:00.000Z')"
@@ -340,7 +341,7 @@ def test_nothing_relevant_can_be_told_from_the_best_of_a_bad_lot(home: Home) -> 
 
 @pytest.mark.parametrize("moment", ["", "now", "2026-03-01 12:00:00", "1 March", "\U0001f375"])
 def test_a_row_with_a_date_that_is_none_is_found_and_spoils_nothing(moment: str, home: Home) -> None:
-    home.repository._database.execute(
+    database_of(home).execute(
         "INSERT INTO memories (content, memory_type, created_at) VALUES ('The lighthouse.', 'fact', ?)",
         (moment,),
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import TickingClock
+from engine import database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
 from soulkeep.models import NewMemory, NewMessage
@@ -55,7 +56,7 @@ def test_messages_keep_role_content_date_and_tokens_under_one_session(
     assert second.created_at == "2026-02-03T00:00:00.000Z"
     assert all(message.token_count for message in (first, second, third))
     assert first.session_id == second.session_id == third.session_id
-    (row,) = home.repository._database.execute(
+    (row,) = database_of(home).execute(
         "SELECT agent_id, model FROM sessions WHERE session_key = ?", (f"thread:{thread}",)
     )
     assert row == ("claude", "unknown")
@@ -211,8 +212,8 @@ def test_messages_that_are_taken_back_are_not_found(home: Home) -> None:
 def test_lost_words_of_messages_are_a_fault_that_reindex_mends(home: Home) -> None:
     home.messages.save(thread_of(home), said("The harbour is frozen.", "So it is."))
     with home.repository.transaction():
-        home.repository._database.execute("DELETE FROM messages_fts WHERE rowid = 1")
-        home.repository._database.execute("INSERT INTO messages_fts (rowid, content) VALUES (9, 'x')")
+        database_of(home).execute("DELETE FROM messages_fts WHERE rowid = 1")
+        database_of(home).execute("INSERT INTO messages_fts (rowid, content) VALUES (9, 'x')")
 
     (fault,) = home.check()
     assert fault.name == "full text of messages"
@@ -225,7 +226,7 @@ def test_lost_words_of_messages_are_a_fault_that_reindex_mends(home: Home) -> No
 def test_the_columns_of_sessions_and_messages_stay_as_they_are(home: Home) -> None:
     home.messages.save(thread_of(home), said("Hello"))
 
-    other = apsw.Connection(str(home.repository.path))
+    other = apsw.Connection(str(file_of(home)))
     columns = [row[1] for row in other.execute("PRAGMA table_info(messages)")]
     assert columns == ["id", "session_id", "role", "content", "created_at", "token_count"]
 

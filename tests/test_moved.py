@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 from conftest import TickingClock
+from engine import file_of
 from soulkeep.app import STORE_NAME, open_home
 from soulkeep.errors import (
     HomeGoneError,
@@ -52,14 +53,14 @@ def files_of(home: Home) -> list[Path]:
 
 def copied(home: Home, target: Path) -> Path:
     """A copy of the store, whole in one file."""
-    source = apsw.Connection(str(home.repository.path))
+    source = apsw.Connection(str(file_of(home)))
     source.execute("VACUUM INTO ?", (str(target),))
     source.close()
     return target
 
 
 def move_store(home: Home, target: Path) -> None:
-    home.repository.path.rename(target)
+    file_of(home).rename(target)
 
 
 def move_store_and_log(home: Home, target: Path) -> None:
@@ -68,7 +69,7 @@ def move_store_and_log(home: Home, target: Path) -> None:
 
 
 def delete_store(home: Home, target: Path) -> None:
-    home.repository.path.unlink()
+    file_of(home).unlink()
 
 
 def delete_store_and_log(home: Home, target: Path) -> None:
@@ -95,7 +96,7 @@ def test_what_would_be_lost_is_refused_and_nothing_is_answered_from_what_is_gone
         home.memories.recall("lighthouse")
     with pytest.raises(StoreGoneError):
         home.lifecycle.list_memories()
-    assert not home.repository.path.exists()
+    assert not file_of(home).exists()
     home.close()
 
 
@@ -130,7 +131,7 @@ def test_a_store_that_is_moved_back_goes_on(
     assert contents(home) == ["After.", "Before."]
     assert home.check() == []
     home.close()
-    assert contents_of(home.repository.path) == ["Before.", "After."]
+    assert contents_of(file_of(home)) == ["Before.", "After."]
 
 
 def test_a_home_that_is_renamed_and_named_back_goes_on(home: Home) -> None:
@@ -165,7 +166,7 @@ def test_a_copy_that_is_put_in_place_is_opened_and_nothing_of_the_former_one_sho
     keep(home, "The lighthouse is open again.")
     assert len(home.memories.recall("lighthouse").matches) == 2
 
-    copy.replace(home.repository.path)
+    copy.replace(file_of(home))
 
     assert [m.memory.content for m in home.memories.recall("lighthouse").matches] == [
         "The lighthouse is closed."
@@ -173,7 +174,7 @@ def test_a_copy_that_is_put_in_place_is_opened_and_nothing_of_the_former_one_sho
     keep(home, "The harbour too.")
     assert home.check() == []
     home.close()
-    assert contents_of(home.repository.path) == ["The lighthouse is closed.", "The harbour too."]
+    assert contents_of(file_of(home)) == ["The lighthouse is closed.", "The harbour too."]
 
 
 @pytest.mark.embedder("universal")
@@ -195,7 +196,7 @@ def test_vectors_of_the_former_file_are_forgotten(
     keep(with_other, "A glacier is melting.")
     with_other.close()
 
-    (tmp_path / "second" / STORE_NAME).replace(home.repository.path)
+    (tmp_path / "second" / STORE_NAME).replace(file_of(home))
 
     found = home.memories.recall("ice").matches
     assert {m.memory.content for m in found} == {"The ferry leaves at nine.", "A glacier is melting."}
@@ -210,8 +211,8 @@ def test_another_store_is_not_taken_for_this_one(
         keep(other, "Yours.")
         foreign = copied(other, tmp_path / "foreign.db")
     before = foreign.read_bytes()
-    home.repository.path.rename(tmp_path / "mine.db")
-    foreign.replace(home.repository.path)
+    file_of(home).rename(tmp_path / "mine.db")
+    foreign.replace(file_of(home))
 
     with pytest.raises(StoreReplacedError, match="put the former one"):
         keep(home, "Into whose?")
@@ -219,7 +220,7 @@ def test_another_store_is_not_taken_for_this_one(
         home.memories.recall("mine")
     home.close()
 
-    assert home.repository.path.read_bytes() == before
+    assert file_of(home).read_bytes() == before
     assert contents_of(tmp_path / "mine.db") == ["Mine."]
     restarted = make_home(embedder="none")
     assert contents(restarted) == ["Yours."]
@@ -241,7 +242,7 @@ def test_a_new_empty_store_of_another_process_is_not_taken_for_this_one(
     assert contents(fresh) == ["New."]
     keep(fresh, "Newer.")
     fresh.close()
-    assert contents_of(fresh.repository.path) == ["New.", "Newer."]
+    assert contents_of(file_of(fresh)) == ["New.", "Newer."]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +253,7 @@ def test_what_is_no_store_is_refused_and_keeps_its_bytes(
 ) -> None:
     keep(home, "Mine.")
     (tmp_path / "garbage").write_bytes(garbage)
-    (tmp_path / "garbage").replace(home.repository.path)
+    (tmp_path / "garbage").replace(file_of(home))
 
     for _ in range(2):
         with pytest.raises((NotAStoreError, StoreReplacedError, StoreCorruptError)):
@@ -261,13 +262,13 @@ def test_what_is_no_store_is_refused_and_keeps_its_bytes(
             home.lifecycle.list_memories()
     home.close()
 
-    assert home.repository.path.read_bytes() == garbage
+    assert file_of(home).read_bytes() == garbage
 
 
 def test_a_folder_in_the_stores_place_is_refused(home: Home, tmp_path: Path) -> None:
     keep(home, "Mine.")
-    home.repository.path.rename(tmp_path / "mine.db")
-    home.repository.path.mkdir()
+    file_of(home).rename(tmp_path / "mine.db")
+    file_of(home).mkdir()
 
     with pytest.raises(NotAStoreError):
         keep(home, "Into what?")
@@ -283,7 +284,7 @@ def test_a_deleted_log_costs_nothing_that_was_kept(home: Home) -> None:
 
     assert contents(home) == [f"Fact {n}." for n in reversed(range(6))]
     home.close()
-    assert contents_of(home.repository.path) == [f"Fact {n}." for n in range(6)]
+    assert contents_of(file_of(home)) == [f"Fact {n}." for n in range(6)]
 
 
 def test_what_is_moved_in_the_middle_of_a_write_takes_nothing_along(home: Home, tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ def test_what_is_moved_in_the_middle_of_a_write_takes_nothing_along(home: Home, 
         write_and_move()
 
     move_back = tmp_path / "moved.db"
-    move_back.rename(home.repository.path)
+    move_back.rename(file_of(home))
     keep(home, "After.")
     assert contents(home) == ["After.", "Before."]
 
@@ -309,7 +310,7 @@ def test_after_a_restore_a_copy_of_the_store_is_still_known(home: Home, tmp_path
     keep(home, "Second.")
     home.backups.restore(kept.id)
     copy = copied(home, tmp_path / "copy.db")
-    copy.replace(home.repository.path)
+    copy.replace(file_of(home))
 
     assert contents(home) == ["First."]
 
@@ -345,4 +346,4 @@ def test_a_home_opened_to_be_read_answers_and_refuses_to_write(home: Home) -> No
         keep(reader, "More.")
     reader.close()
 
-    assert contents_of(home.repository.path) == ["The lighthouse is closed."]
+    assert contents_of(file_of(home)) == ["The lighthouse is closed."]

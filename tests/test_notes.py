@@ -13,6 +13,7 @@ from mcp import Client, MCPError
 from mcp.types import INVALID_PARAMS
 
 from conftest import Action, asking
+from engine import database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.answers.notes import ContextAnswer
 from soulkeep.models import NewMemory, Options
@@ -186,7 +187,7 @@ async def test_the_audit_log_tells_of_changes_without_their_text(client: Client,
     await call(client, "log_day", text="Secret two.")
     home.curator.learn("Secret three.")
 
-    rows = home.repository._database.execute("SELECT event, details FROM audit_log ORDER BY id")
+    rows = database_of(home).execute("SELECT event, details FROM audit_log ORDER BY id")
 
     assert [event for event, _ in rows][-4:] == [
         "entry.added",

@@ -19,6 +19,7 @@ from mcp.types import (
     ResourceUpdatedNotification,
 )
 
+from engine import database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.protocol import Notifications
 from soulkeep.mcp_server.resources import state_of
@@ -540,15 +541,15 @@ def test_prompts_are_read_only_after_one_of_them_may_have_changed(
     assert seen.look(()) == same
     other.prompts.change_prompt(prompt.id, content="Be kind!!\nForever")
     assert seen.look(()) == others
-    home.repository._database.execute("UPDATE global_prompts SET priority = 3")
+    database_of(home).execute("UPDATE global_prompts SET priority = 3")
     assert seen.look(()) == same
     assert len(reads) == 3
 
 
 def test_a_store_that_cannot_be_read_ends_no_server(wire: Wire, tmp_path: Path, other: Home) -> None:
     watching(wire, tmp_path / "home")
-    other.repository._database.execute("ALTER TABLE threads RENAME TO elsewhere")
+    database_of(other).execute("ALTER TABLE threads RENAME TO elsewhere")
     (tmp_path / "home" / "MEMORY.md").write_text("# Edited once more\n", encoding="utf-8")
-    other.repository._database.execute("ALTER TABLE elsewhere RENAME TO threads")
+    database_of(other).execute("ALTER TABLE elsewhere RENAME TO threads")
 
     assert wire.request("ping")["result"] == {}

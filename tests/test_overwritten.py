@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
+from engine import file_of
 from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
 from soulkeep.models import NewMemory
@@ -35,7 +36,7 @@ def homes(make_home: Callable[..., Home]) -> tuple[Home, Home]:
 
 @pytest.fixture
 def store(homes: tuple[Home, Home]) -> Path:
-    return homes[0].repository.path
+    return file_of(homes[0])
 
 
 def keep(home: Home, content: str) -> None:
@@ -187,8 +188,8 @@ def foreign_store(path: Path, *, sealed: bool) -> bytes:
         if sealed:
             backup = other.backups.make("copy")
             return read(other.backups.folder / backup.id / STORE_NAME)
-        after_emptying_the_log(other.repository.path)
-        return read(other.repository.path)
+        after_emptying_the_log(file_of(other))
+        return read(file_of(other))
 
 
 @STATES
@@ -238,7 +239,7 @@ def test_an_older_copy_of_the_store_is_opened_and_what_it_lacks_is_kept_aside(
     make_home: Callable[..., Home], state: Callable[[Path], None], *, live: bool
 ) -> None:
     home = make_home(embedder="none")
-    store = home.repository.path
+    store = file_of(home)
     keep(home, "In the copy.")
     backup = home.backups.make("copy")
     after_emptying_the_log(store)
@@ -418,7 +419,7 @@ def test_what_others_do_to_a_store_by_right_is_never_refused(
         lambda: store.chmod(0o640),
         other.purges.empty_trash,
         lambda: open_backups(other.path).restore(other.backups.make("now").id),
-        lambda: list(other.repository.compact()),
+        lambda: list(other.repository.tidy()),
     ):
         act()
         assert len(contents(one)) >= 10

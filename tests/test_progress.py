@@ -184,5 +184,5 @@ def test_a_purge_whose_request_is_cancelled_goes_on_to_its_end(tmp_path: Path) -
     assert code == 0
     assert "Traceback" not in err
     with closing(open_home(tmp_path / "home", embedder="none")) as home:
-        assert not home.repository.awaits_erasure
+        assert home.repository.get_fact("erasure_pending") is None
         assert home.repository.count_rows()["memories"] == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from conftest import TickingClock
+from engine import database_of
 from soulkeep.documents.markdown import date_footer, list_entries
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
@@ -228,14 +229,14 @@ def test_a_document_that_may_not_be_written_keeps_the_memory_too(home: Home) -> 
 
 def test_where_the_store_cannot_take_it_the_line_is_as_it_was(home: Home) -> None:
     before = text(home)
-    home.repository._database.execute(
+    database_of(home).execute(
         "CREATE TRIGGER full BEFORE INSERT ON changes BEGIN SELECT raise(ABORT, 'no'); END"
     )
 
     with pytest.raises(Exception, match="no"):
         home.lifecycle.forget([1])
 
-    home.repository._database.execute("DROP TRIGGER full")
+    database_of(home).execute("DROP TRIGGER full")
     assert text(home) == before
     assert home.lifecycle.get_memory(1).id == 1
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine import database_of
 from soulkeep.errors import InvalidInputError, PromptNotFoundError, ThreadNotFoundError
 from soulkeep.service.home import Home
 
@@ -126,7 +127,7 @@ def test_the_audit_log_tells_of_a_set_prompt_without_its_text(home: Home) -> Non
     home.prompts.set_prompt("Tone", "Be kind.", is_active=True)
     home.prompts.set_prompt("Tone", remove=True)
 
-    log = home.repository._database.execute("SELECT event, details FROM audit_log ORDER BY id")
+    log = database_of(home).execute("SELECT event, details FROM audit_log ORDER BY id")
     assert [event for event, _ in log][-3:] == ["prompt.created", "prompt.changed", "prompt.removed"]
     assert json.loads(log[-2][1]) == {"prompt_id": 1, "fields": ["content", "is_active"]}
     assert "Be " not in json.dumps(log)

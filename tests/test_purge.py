@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mcp import Client
 
 from conftest import Action, Run, TickingClock, asking
+from engine import database_of, store_of
 from soulkeep.app import STORE_NAME, open_home
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
 from soulkeep.models import NewMemory, NewMessage
@@ -51,7 +52,7 @@ def test_no_file_of_the_home_holds_what_was_purged(make_home: Callable[..., Home
     home = make_home()
     others = fill(home)
     first = keep(home, SECRET, subject="zanzibar", source="quokka")
-    vector = home.repository._database.execute(
+    vector = database_of(home).execute(
         "SELECT content_embedding FROM vec_memories WHERE memory_id = ?", (first,)
     )[0][0][:64]
     home.curator.promote(first, "User Facts")
@@ -218,7 +219,7 @@ def test_emptying_the_trash_erases_all_that_was_deleted_and_nothing_that_is_ther
 def test_a_purge_while_another_process_reads_shows_as_unfinished_and_goes_on(home: Home) -> None:
     memory_id = keep(home, SECRET)
     assert home.purges.finish() is None
-    home.repository._database._connection.set_busy_timeout(50)
+    database_of(home)._connection.set_busy_timeout(50)
 
     with closing(apsw.Connection(str(home.path / STORE_NAME))) as reader:
         reader.execute("BEGIN; SELECT count(*) FROM memories")
@@ -274,7 +275,7 @@ def test_another_process_finds_what_was_purged_no_more(make_home: Callable[..., 
     home.purges.purge([memory_id])
 
     assert memory_id not in [m.memory.id for m in other.memories.recall("vault zanzibar").matches]
-    codes = other.repository.scan._codes
+    codes = store_of(other).vector_search._codes
     assert codes is not None
     place = int(codes._column("ids").searchsorted(memory_id))
     assert not any(codes._column(name)[place].any() for name in codes._columns if "codes" in name)

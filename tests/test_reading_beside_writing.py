@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from conftest import TickingClock
+from engine import database_of, file_of
 from soulkeep.app import STORE_NAME, open_home
 from soulkeep.errors import StoreBusyError, StoreError, StoreNotWritableError, StoreOverwrittenError
 from soulkeep.models import NewMemory
@@ -61,7 +62,7 @@ class Waiting:
 
     def __init__(self, home: Home) -> None:
         self.begun, self.may_go = threading.Event(), threading.Event()
-        home.repository._database._connection.set_busy_handler(self._wait)
+        database_of(home)._connection.set_busy_handler(self._wait)
 
     def _wait(self, _: int) -> bool:
         self.begun.set()
@@ -99,7 +100,7 @@ def reads(home: Home, memory_id: int, thread_id: str) -> dict[str, Callable[[], 
         "get_context": lambda: home.contexts.assemble().parts,
         "stats": lambda: home.statistics.figures(),
         "check": lambda: home.check() == [],
-        "signs of change": lambda: home.repository.write_count(),
+        "signs of change": lambda: home.repository.revision(),
     }
 
 
@@ -118,7 +119,7 @@ def test_everything_that_reads_is_answered_while_a_write_waits_for_another_proce
     waiting = Waiting(home)
 
     with (
-        held_by_another_process(home.repository.path) as let_go,
+        held_by_another_process(file_of(home)) as let_go,
         ThreadPoolExecutor(1) as writer,
     ):
         kept = writer.submit(keep, home, "The ferry leaves at nine.")
@@ -195,24 +196,24 @@ def test_bookkeeping_and_work_beside_calls_wait_for_no_other_thread(home: Home) 
     keep(home, "The lighthouse is closed.")
     waiting, repository = Waiting(home), home.repository
 
-    with held_by_another_process(repository.path) as let_go, ThreadPoolExecutor(1) as writer:
+    with held_by_another_process(file_of(home)) as let_go, ThreadPoolExecutor(1) as writer:
         kept = writer.submit(keep, home, "The ferry leaves at nine.")
         assert waiting.begun.wait(60)
-        with pytest.raises(StoreBusyError), repository.without_waiting():
+        with pytest.raises(StoreBusyError), repository.transaction(waiting=False):
             pytest.fail("somebody else writes")
         assert not repository.in_transaction
         let_go()
         waiting.may_go.set()
         kept.result(60)
 
-    with repository.without_waiting(), repository.transaction():
+    with repository.transaction(waiting=False):
         assert repository.in_transaction
 
 
 def test_a_write_of_another_thread_still_waits_while_one_thread_does_not(home: Home) -> None:
     repository = home.repository
     with ThreadPoolExecutor(1) as writer:
-        with repository.without_waiting():
+        with repository.transaction(waiting=False):
             kept = writer.submit(keep, home, "The ferry leaves at nine.")
             assert contents(home) == set()
         kept.result(60)
@@ -221,7 +222,7 @@ def test_a_write_of_another_thread_still_waits_while_one_thread_does_not(home: H
 
 
 def test_a_thread_sees_what_it_writes_and_others_what_is_committed(home: Home) -> None:
-    database = home.repository._database
+    database = database_of(home)
     with ThreadPoolExecutor(1) as other:
         with home.repository.transaction():
             database.execute(INSERT, ("Mine.",))
@@ -233,7 +234,7 @@ def test_a_thread_sees_what_it_writes_and_others_what_is_committed(home: Home) -
 
 
 def test_a_snapshot_stays_while_another_thread_writes_and_ends_with_the_block(home: Home) -> None:
-    database = home.repository._database
+    database = database_of(home)
     with ThreadPoolExecutor(1) as writer:
         with home.repository.snapshot():
             assert contents_in(database) == []
@@ -241,7 +242,7 @@ def test_a_snapshot_stays_while_another_thread_writes_and_ends_with_the_block(ho
             with home.repository.snapshot():
                 assert contents_in(database) == []
         assert contents_in(database) == ["Meanwhile."]
-    assert home.repository._database.empty_log()
+    assert database_of(home).empty_log()
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_what_would_write_where_only_reading_is_asked_for_is_refused(home: Home,
     keep(home, "The lighthouse is closed.")
 
     with pytest.raises(StoreNotWritableError):
-        home.repository._database.query(statement)
+        database_of(home).query(statement)
 
     assert contents(home) == {"The lighthouse is closed."}
     assert home.check() == []
@@ -268,20 +269,20 @@ def test_the_count_of_writes_changes_with_each_commit_of_any_thread_or_process(
     home: Home, make_home: Callable[..., Home]
 ) -> None:
     other = make_home()
-    seen = [home.repository.write_count()]
+    seen = [home.repository.revision()]
     for write in (
         lambda: keep(home, "Mine."),
         lambda: keep(other, "Of another connection."),
         lambda: home.lifecycle.forget([1]),
     ):
         write()
-        seen.append(home.repository.write_count())
+        seen.append(home.repository.revision())
         home.memories.recall("mine")
     assert len(set(seen)) == len(seen)
     home.sessions.flush()
-    settled = home.repository.write_count()
+    settled = home.repository.revision()
     contents(home)
-    assert home.repository.write_count() == settled
+    assert home.repository.revision() == settled
 
 
 def test_more_threads_than_connections_read_and_what_is_idle_is_given_back(
@@ -309,7 +310,7 @@ def test_more_threads_than_connections_read_and_what_is_idle_is_given_back(
     assert found == [{"The lighthouse is closed."}] * len(found)
     assert 1 <= len(opened) <= connections.READERS
     home.repository.release_memory()
-    assert home.repository._database._readers._idle == []
+    assert database_of(home)._readers._idle == []
     assert contents(home) == {"The lighthouse is closed."}
 
 
@@ -324,7 +325,7 @@ def test_closing_while_threads_read_answers_or_refuses_and_leaves_the_store_whol
     def read_until_closed() -> int:
         with suppress(StoreError):
             while True:
-                assert len(contents_in(home.repository._database)) == 20
+                assert len(contents_in(database_of(home))) == 20
                 reading.release()
         return 1
 
@@ -335,7 +336,7 @@ def test_closing_while_threads_read_answers_or_refuses_and_leaves_the_store_whol
         home.close()
         assert sum(each.result(60) for each in readers) == 4
 
-    assert not home.repository.path.with_name(f"{STORE_NAME}-wal").exists()
+    assert not file_of(home).with_name(f"{STORE_NAME}-wal").exists()
     again = make_home()
     assert len(contents(again)) == 20
     assert again.check() == []
@@ -360,17 +361,17 @@ def test_who_begins_to_read_what_was_written_over_is_refused_as_all_others(
 ) -> None:
     keep(home, "The lighthouse is closed.")
     home.repository.release_memory()
-    former = read(home.repository.path)
-    overwrite(home.repository.path, garbage)
+    former = read(file_of(home))
+    overwrite(file_of(home), garbage)
 
     for _ in range(2):
         with pytest.raises(StoreOverwrittenError):
             home.lifecycle.list_memories()
         with pytest.raises(StoreOverwrittenError):
-            home.repository.write_count()
-    assert read(home.repository.path) == garbage
+            home.repository.revision()
+    assert read(file_of(home)) == garbage
 
-    overwrite(home.repository.path, former)
+    overwrite(file_of(home), former)
     assert contents(home) == {"The lighthouse is closed."}
     assert home.check() == []
 
@@ -462,12 +463,12 @@ def test_a_compaction_and_an_emptied_log_go_on_beside_readers(home: Home) -> Non
 
     with Busy(home) as busy:
         busy.wait_for(4)
-        for _ in home.repository.compact():
+        for _ in home.repository.tidy():
             pass
-        assert home.repository._database.empty_log()
+        assert database_of(home).empty_log()
         busy.wait_for(4)
 
-    log = home.repository.path.with_name(f"{STORE_NAME}-wal")
+    log = file_of(home).with_name(f"{STORE_NAME}-wal")
     assert log.stat().st_size < 1_000_000
     assert home.check() == []
 
@@ -476,13 +477,13 @@ def test_a_copy_put_in_place_under_many_readers_is_what_all_read_from_then_on(
     home: Home, tmp_path: Path
 ) -> None:
     keep(home, "Fact of the copy.")
-    with closing(apsw.Connection(str(home.repository.path))) as source:
+    with closing(apsw.Connection(str(file_of(home)))) as source:
         source.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
     keep(home, "Fact that the copy lacks.")
 
     with Busy(home) as busy:
         busy.wait_for(4)
-        (tmp_path / "copy.db").replace(home.repository.path)
+        (tmp_path / "copy.db").replace(file_of(home))
         assert contents(home) == {"Fact of the copy."}
         busy.wait_for(8)
         keep(home, "Fact of now.")

@@ -16,6 +16,7 @@ import apsw
 import pytest
 
 from conftest import Run
+from engine import database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.embedders import Embedded
 from soulkeep.embedders.wordllama import WordLlama
@@ -83,13 +84,11 @@ def kept(home: Home) -> dict[int, str]:
 
 
 def vectors(home: Home) -> dict[int, bytes]:
-    return dict(
-        home.repository._database.execute("SELECT memory_id, content_embedding FROM vec_memories")
-    )
+    return dict(database_of(home).execute("SELECT memory_id, content_embedding FROM vec_memories"))
 
 
 def made(home: Home) -> dict[int, bytes]:
-    return dict(home.repository._database.execute("SELECT * FROM next_vectors"))
+    return dict(database_of(home).execute("SELECT * FROM next_vectors"))
 
 
 def ids_of(found: Any) -> list[int]:
@@ -209,7 +208,7 @@ def test_a_step_that_another_writer_holds_up_is_written_later_and_not_embedded_a
 ) -> None:
     home = make_home()
     embedder = later(home)
-    with closing(apsw.Connection(str(home.repository.path))) as blocker:
+    with closing(apsw.Connection(str(file_of(home)))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):
             home.reembedding.step()
@@ -294,7 +293,7 @@ def test_where_the_former_embedder_is_not_to_be_had_words_serve_until_all_is_don
         store.execute("UPDATE store_facts SET value = ? WHERE name = 'embedder'", (former,))
     home = make_home()
     if former.startswith("none"):
-        home.repository._database.execute("DELETE FROM vec_memories_rowids")
+        database_of(home).execute("DELETE FROM vec_memories_rowids")
         home.repository.vectors.reset_vectors(former)
     home.memories.remember([NewMemory("The tram to the sea is number one.")])
     recall = home.memories.recall("tram")
@@ -390,7 +389,7 @@ def test_check_and_reindex_know_the_vectors_to_come(frozen: Path, make_home: Mak
     later(home)
     home.reembedding.step()
     with home.repository.transaction():
-        home.repository._database.execute("INSERT INTO next_vectors VALUES (9999, x'00')")
+        database_of(home).execute("INSERT INTO next_vectors VALUES (9999, x'00')")
 
     (fault,) = home.check()
     assert fault.detail == "1 vector to come has no memory"
@@ -484,7 +483,7 @@ def test_doctor_and_stats_say_how_far_it_is_without_a_fault(
     frozen: Path, run: Run, make_home: MakeHome
 ) -> None:
     with closing(make_home()) as home:
-        home.repository._database.execute(
+        database_of(home).execute(
             "UPDATE store_facts SET value = 'former:128:unit' WHERE name = 'embedder'"
         )
         home.reembedding.step()
@@ -506,7 +505,7 @@ def serve(frozen: Path) -> Iterator[Callable[[], Wire]]:
     """Starts servers on the frozen home, made larger, whose embedder is not to be had any more."""
     with closing(open_home(frozen, embedder="wordllama")) as home:
         home.memories.remember([NewMemory(f"Parcel {n} is in shed {n % 7}.") for n in range(160)])
-        home.repository._database.execute(
+        database_of(home).execute(
             "UPDATE store_facts SET value = 'former:128:unit' WHERE name = 'embedder'"
         )
     started: list[Wire] = []
@@ -631,7 +630,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(
             if progress is None:
                 assert vectors(home).keys() == texts.keys()
                 # So that the next ones have something to do as well.
-                home.repository._database.execute(
+                database_of(home).execute(
                     "UPDATE store_facts SET value = 'former:128:unit' WHERE name = 'embedder'"
                 )
                 done = 0

@@ -10,6 +10,7 @@ import apsw
 import pytest
 
 from conftest import Run, TickingClock
+from engine import database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import NewMemory, NewMessage
@@ -78,7 +79,7 @@ WORD_DAMAGES = {
 
 def damage(home: Home, statement: str) -> None:
     home.close()
-    with closing(apsw.Connection(str(home.repository.path))) as file:
+    with closing(apsw.Connection(str(file_of(home)))) as file:
         # As another program with sqlite-vec would, or as a fault of the disk.
         from soulkeep.repository.sqlite.connections import _vec_library
 
@@ -220,7 +221,7 @@ def test_an_open_process_sees_what_another_one_repaired(
 def test_documents_are_read_again_and_entries_of_vanished_ones_leave(home: Home) -> None:
     home.documents.append_daily("The lighthouse was closed.")
     home.memories.recall("lighthouse")
-    database = home.repository._database
+    database = database_of(home)
     with home.repository.transaction():
         database.execute("DELETE FROM document_states")
         database.execute("UPDATE memories SET content = 'Another text.' WHERE document IS NOT NULL")

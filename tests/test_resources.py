@@ -10,6 +10,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, Resource
 
+from engine import database_of
 from soulkeep.mcp_server.protocol import PAGE
 from soulkeep.models import NewMemory, Thread
 from soulkeep.service.home import Home
@@ -51,7 +52,7 @@ async def test_documents_come_first_then_the_context_logs_newest_first_and_activ
         log(home, day)
     old, new = (home.threads.create_thread(title) for title in ("Old\nroof", "New"))
     gone = home.threads.create_thread("Gone")
-    home.repository._database.execute("UPDATE threads SET archived = 1 WHERE id = ?", (gone.id,))
+    database_of(home).execute("UPDATE threads SET archived = 1 WHERE id = ?", (gone.id,))
 
     ((*listed,),) = await every_page(client)
 
@@ -277,7 +278,7 @@ async def test_a_document_that_cannot_be_read_is_an_error_in_words(client: Clien
 async def test_a_store_that_cannot_be_read_is_an_error_in_words(
     make_home: Callable[..., Home], client: Client, home: Home
 ) -> None:
-    make_home().repository._database.execute("ALTER TABLE threads RENAME TO elsewhere")
+    database_of(make_home()).execute("ALTER TABLE threads RENAME TO elsewhere")
 
     with pytest.raises(MCPError, match="soulkeep doctor"):
         await client.list_resources()

@@ -5,12 +5,13 @@ import json
 import apsw
 import pytest
 
+from engine import database_of, file_of
 from soulkeep.models import NewMemory, Usage
 from soulkeep.service.home import Home
 
 
 def rows(home: Home, sql: str) -> list[tuple[object, ...]]:
-    return home.repository._database.execute(sql)
+    return database_of(home).execute(sql)
 
 
 def test_each_connection_has_a_session_of_its_own_whatever_name_its_client_gives(home: Home) -> None:
@@ -92,7 +93,7 @@ def test_a_session_records_when_it_was_last_active(home: Home) -> None:
 def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) -> None:
     home.memories.remember([NewMemory("The cat is called Miso.")])
     before = home.repository.count_rows()["usage_records"]
-    blocker = apsw.Connection(str(home.repository.path))
+    blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
 
     assert len(home.memories.recall("cat").matches) == 1
@@ -105,7 +106,7 @@ def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) 
 
 
 def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:
-    blocker = apsw.Connection(str(home.repository.path))
+    blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
     home.sessions.record_usage(home.sessions.current(), Usage("model", 7))
     blocker.execute("ROLLBACK")
@@ -118,7 +119,7 @@ def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:
 def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
     home: Home,
 ) -> None:
-    blocker = apsw.Connection(str(home.repository.path))
+    blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
     home.sessions.record_usage(home.sessions.current(), Usage("model", 7))
 
@@ -129,7 +130,7 @@ def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
 
 
 def test_a_clients_first_recall_does_not_wait_for_another_writer_either(home: Home) -> None:
-    blocker = apsw.Connection(str(home.repository.path))
+    blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
 
     session = home.sessions.open("claude")
@@ -150,10 +151,10 @@ def test_bookkeeping_that_cannot_be_written_is_logged_and_fails_no_call(
     home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
     home.memories.remember([NewMemory("The cat is called Miso.")])
-    home.repository._database.execute("PRAGMA query_only = ON")
+    database_of(home).execute("PRAGMA query_only = ON")
 
     assert len(home.memories.recall("cat").matches) == 1
 
-    home.repository._database.execute("PRAGMA query_only = OFF")
+    database_of(home).execute("PRAGMA query_only = OFF")
     if home.indexes.vectors_expected:
         assert "usage was not recorded" in caplog.text

@@ -16,6 +16,7 @@ import apsw
 import pytest
 
 from conftest import Run
+from engine import database_of, file_of
 from soulkeep.app import open_backups, open_home
 from soulkeep.documents.files import locked
 from soulkeep.embedders.wordllama import WordLlama
@@ -30,8 +31,7 @@ from soulkeep.errors import (
     StoreNotWritableError,
 )
 from soulkeep.models import NewMemory, Session
-from soulkeep.repository import Repository
-from soulkeep.repository.sqlite import schema
+from soulkeep.repository.sqlite import SqliteRepository, schema
 from soulkeep.repository.sqlite.backups import replacing
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.vectors import padded
@@ -54,7 +54,7 @@ def _foreign_with_id(path: Path) -> None:
 
 
 def _newer(path: Path) -> None:
-    Repository(path).close()
+    SqliteRepository(path).close()
     connection = apsw.Connection(str(path))
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_type_and_left_untouched(
     before = path.read_bytes()
 
     with pytest.raises(error) as raised:
-        Repository(path)
+        SqliteRepository(path)
 
     assert isinstance(raised.value, StoreError)
     assert raised.value.path == path
@@ -119,7 +119,7 @@ def test_a_folder_in_the_place_of_the_store_is_refused_and_left_alone(run: Run, 
     (tmp_path / "soulkeep.db" / "inside").mkdir(parents=True)
 
     with pytest.raises(NotAStoreError, match="a folder"):
-        Repository(tmp_path / "soulkeep.db")
+        SqliteRepository(tmp_path / "soulkeep.db")
 
     _assert_refused(run, tmp_path, "a folder")
     assert (tmp_path / "soulkeep.db" / "inside").is_dir()
@@ -129,7 +129,7 @@ def test_a_file_in_the_place_of_the_home_is_refused_and_left_alone(run: Run, tmp
     (tmp_path / "home").write_text("mine", encoding="utf-8")
 
     with pytest.raises(StoreNotWritableError):
-        Repository(tmp_path / "home" / "soulkeep.db")
+        SqliteRepository(tmp_path / "home" / "soulkeep.db")
 
     _assert_refused(run, tmp_path / "home", "set --home to")
     assert (tmp_path / "home").read_text(encoding="utf-8") == "mine"
@@ -156,13 +156,13 @@ def test_a_read_only_place_is_refused(place: str, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     if place == "a store of before":
-        Repository(home / "soulkeep.db").close()
+        SqliteRepository(home / "soulkeep.db").close()
         (home / "soulkeep.db").chmod(0o444)
     home.chmod(0o555)
     before = {path.name: path.read_bytes() for path in home.iterdir()}
 
     with _as_nobody(), pytest.raises(StoreNotWritableError) as raised:
-        Repository(home / "soulkeep.db")
+        SqliteRepository(home / "soulkeep.db")
 
     assert "SOULKEEP_HOME" in str(raised.value)
     assert {path.name: path.read_bytes() for path in home.iterdir()} == before
@@ -207,10 +207,10 @@ def test_a_disk_that_is_full_at_the_first_start_is_an_error_with_nothing_half_ma
     full_disk.room = 40_000
 
     with pytest.raises(StoreFullError):
-        Repository(tmp_path / "soulkeep.db")
+        SqliteRepository(tmp_path / "soulkeep.db")
 
     full_disk.room = 1 << 40
-    assert Repository(tmp_path / "soulkeep.db").check(vectors_expected=False) == []
+    assert SqliteRepository(tmp_path / "soulkeep.db").check(vectors_expected=False) == []
 
 
 def test_a_write_on_a_full_disk_is_an_error_and_what_was_there_stays(
@@ -260,24 +260,24 @@ def test_very_much_is_not_forgotten_where_the_folder_of_backups_is_read_only(hom
 
 def test_a_damaged_store_is_an_error_that_says_so(tmp_path: Path) -> None:
     path = tmp_path / "soulkeep.db"
-    Repository(path).close()
+    SqliteRepository(path).close()
     content = bytearray(path.read_bytes())
     content[200 : 16384 * 2] = b"\xff" * (16384 * 2 - 200)
     path.write_bytes(content)
 
     with pytest.raises(StoreCorruptError, match="backup"):
-        Repository(path).check(vectors_expected=False)
+        SqliteRepository(path).check(vectors_expected=False)
 
 
 def test_a_store_killed_before_its_first_checkpoint_opens_again(tmp_path: Path) -> None:
     path, copy = tmp_path / "soulkeep.db", tmp_path / "copy" / "soulkeep.db"
-    running = Repository(path)
+    running = SqliteRepository(path)
     copy.parent.mkdir()
     for suffix in ("", "-wal"):  # what a power cut leaves: the log is not in the file yet
         copy.with_name(copy.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
     running.close()
 
-    again = Repository(copy)
+    again = SqliteRepository(copy)
 
     assert again.versions()["schema"] == str(len(schema.STEPS))
     again.close()
@@ -321,7 +321,7 @@ def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path
     home.memories.remember([NewMemory("Older than the migration.")])
     home.documents.append_daily("Older than it too.")
     home.close()
-    database, backups = Database(home.repository.path), home.backups
+    database, backups = Database(file_of(home)), home.backups
 
     schema.bootstrap(database, (*schema.STEPS, NEXT_STEP), migrating=backups.before_migration)
 
@@ -344,7 +344,7 @@ def test_a_migration_keeps_the_rows_and_leaves_a_backup_of_before(tmp_path: Path
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
-    Repository(tmp_path / "soulkeep.db").close()
+    SqliteRepository(tmp_path / "soulkeep.db").close()
     database = Database(tmp_path / "soulkeep.db")
     broken = ("CREATE TABLE first_half (x)", "CREATE TABLE threads (x)")
 
@@ -435,7 +435,7 @@ def test_a_store_that_is_damaged_before_its_migration_is_restored(tmp_path: Path
 def test_a_staged_copy_is_migrated_without_a_backup_of_its_own(tmp_path: Path) -> None:
     _old_home(tmp_path)
 
-    Repository(tmp_path / "soulkeep.db").close()
+    SqliteRepository(tmp_path / "soulkeep.db").close()
 
     assert _version(tmp_path) == LATEST
     assert open_backups(tmp_path).list_backups() == []
@@ -516,7 +516,7 @@ def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever
     with ThreadPoolExecutor(1) as pool:
         # What a restore holds when it comes to the store, which the migration has locked meanwhile.
         with exclusive(backups.folder), locked(tmp_path):
-            migration = pool.submit(lambda: Repository(store, migrating).close())
+            migration = pool.submit(lambda: SqliteRepository(store, migrating).close())
             assert began.wait(30)
             with pytest.raises(StoreBusyError), replacing(store, kept):
                 pass
@@ -545,10 +545,10 @@ def test_a_released_step_of_the_schema_never_changes() -> None:
 def test_a_write_lock_that_is_never_released_is_a_typed_error(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocker = apsw.Connection(str(home.repository.path))
+    blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
 
-    with home.repository.without_waiting(), pytest.raises(StoreBusyError, match="try again"):
+    with database_of(home).without_waiting(), pytest.raises(StoreBusyError, match="try again"):
         home.threads.create_thread("Blocked")
 
     blocker.execute("ROLLBACK")
@@ -558,7 +558,7 @@ def test_a_write_lock_that_is_never_released_is_a_typed_error(
 @pytest.mark.embedder("universal")
 def test_check_names_each_kind_of_damage_and_reindex_mends_the_indexes(home: Home) -> None:
     home.memories.remember([NewMemory(f"Memory {number}.") for number in range(3)])
-    database = home.repository._database
+    database = database_of(home)
     with home.repository.transaction():
         database.execute("DELETE FROM vec_memories WHERE memory_id = 1")
         database.execute(
@@ -615,7 +615,7 @@ def test_a_blank_and_a_migrated_store_have_the_same_schema(tmp_path: Path) -> No
 
 
 def test_check_finds_rows_that_refer_to_nothing(home: Home) -> None:
-    other = apsw.Connection(str(home.repository.path))
+    other = apsw.Connection(str(file_of(home)))
     other.execute(
         "INSERT INTO messages (session_id, role, content, created_at) VALUES ('x', '', '', '')"
     )
@@ -627,7 +627,7 @@ def test_check_finds_rows_that_refer_to_nothing(home: Home) -> None:
 
 
 def test_check_finds_vectors_in_a_store_whose_memories_should_have_none(home: Home) -> None:
-    database = home.repository._database
+    database = database_of(home)
     with home.repository.transaction():
         database.execute(
             "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (1, zeroblob(6144))"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from conftest import TickingClock
+from engine import database_of
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError, UndoConflictError
 from soulkeep.models import NewMemory, NewMessage, Thread
@@ -233,7 +234,7 @@ def test_the_audit_holds_no_text_of_threads_and_messages(home: Home) -> None:
     home.messages.save(thread.id, [NewMessage("user", "zanzibar")])
     home.threads.delete(thread.id, "forget")
 
-    rows = home.repository._database.execute("SELECT event, details FROM audit_log")
+    rows = database_of(home).execute("SELECT event, details FROM audit_log")
     assert {"thread.renamed", "message.stored", "thread.deleted"} <= {row[0] for row in rows}
     assert "zanzibar" not in str(rows)
 

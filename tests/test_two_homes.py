@@ -30,6 +30,7 @@ from mcp.types import (
     TextResourceContents,
 )
 
+from engine import database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.homes import Homes
 from soulkeep.mcp_server.protocol import PAGE, Notifications
@@ -286,7 +287,7 @@ async def test_two_connections_of_one_name_have_a_session_each(house: House, mod
         await other.call("remember", content="Slates.")
         await one.call("remember", content="Gutters.")
 
-    rows = house.homes["anna"].repository._database.execute(
+    rows = database_of(house.homes["anna"]).execute(
         "SELECT count(*) FROM sessions WHERE agent_id = 'anna'"
     )
     assert rows == [(2,)]
@@ -302,9 +303,7 @@ async def test_a_home_that_is_closed_and_opened_again_knows_the_sessions_of_a_co
 
     assert len(house.opened) > 1
     with_anna = open_home(tmp_path / "anna", embedder="none")
-    rows = with_anna.repository._database.execute(
-        "SELECT count(*) FROM sessions WHERE agent_id = 'anna'"
-    )
+    rows = database_of(with_anna).execute("SELECT count(*) FROM sessions WHERE agent_id = 'anna'")
     with_anna.close()
     assert rows == [(1,)]
 

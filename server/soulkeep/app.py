@@ -14,6 +14,7 @@ from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
 from soulkeep.models import Clock, EmbedderName, Options, ToolSet, utc_now
 from soulkeep.repository import Repository
+from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import Sessions
 from soulkeep.settings import Settings
@@ -58,22 +59,25 @@ def open_home(
 
     with ExitStack() as on_failure:
         days = Days(options.timezone)
-        repository = Repository(path / STORE_NAME, before_migration, days, read_only=read_only)
+        repository = SqliteRepository(path / STORE_NAME, before_migration, days, read_only=read_only)
         on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
         if not read_only:
             _seed(documents, repository, sessions)
         on_failure.pop_all()
-    return Home(documents, repository, sessions, model, clock, options, is_new=is_new)
+    backups = partial(open_backups, path, clock=clock, options=options)
+    return Home(documents, repository, sessions, model, clock, options, backups, is_new=is_new)
 
 
 def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Backups":
     """Return the backups of a home without opening its store, which may be damaged or gone."""
+    from soulkeep.repository.sqlite.backups import SqliteCopies
     from soulkeep.service.backups import Backups
 
     options = options or Options()
     documents = Documents(path, clock, options.timezone)
-    return Backups(path / STORE_NAME, documents, clock, options.backups)
+    copies = SqliteCopies(path / STORE_NAME, Days(options.timezone))
+    return Backups(copies, documents, clock, options.backups)
 
 
 def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> None:

@@ -1,6 +1,7 @@
 """What has to last through a power cut: a file lasts only as surely as its name in the folder."""
 
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,3 +42,13 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file with its dates and permissions, down to the disk.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    shutil.copy2(source, target)
+    sync_file(target)

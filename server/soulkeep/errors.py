@@ -240,12 +240,12 @@ class UnknownArgumentError(SoulkeepError):
 
 
 class PathError(SoulkeepError):
-    """Something is wrong with a file or folder; what always says the same says it in its class."""
+    """Something is wrong with a file, a folder or the place of a store; each class says its own."""
 
     problem = ""
     remedy = ""
 
-    def __init__(self, path: Path, problem: str = "", remedy: str = "") -> None:
+    def __init__(self, path: Path | str, problem: str = "", remedy: str = "") -> None:
         self.path = path
         self.problem = problem or self.problem
         self.remedy = remedy or self.remedy
@@ -355,7 +355,7 @@ class StoreOverwrittenError(StoreError):
 class StoreCorruptError(StoreError):
     """SQLite cannot read the file."""
 
-    def __init__(self, path: Path, detail: str) -> None:
+    def __init__(self, path: Path | str, detail: str) -> None:
         self.detail = detail
         super().__init__(
             path,
@@ -380,7 +380,7 @@ class SchemaTooNewError(StoreError):
 class EmbedderMismatchError(StoreError):
     """The store has the vectors of an embedder, and none is in use."""
 
-    def __init__(self, path: Path, stored: str) -> None:
+    def __init__(self, path: Path | str, stored: str) -> None:
         self.stored = stored
         super().__init__(
             path,
@@ -412,7 +412,7 @@ class BackupsBusyError(StoreError):
 class NotMigratedError(StoreError):
     """A store of an older schema stays as it is, since no backup of it could be made."""
 
-    def __init__(self, path: Path, version: int, reason: str, remedy: str) -> None:
+    def __init__(self, path: Path | str, version: int, reason: str, remedy: str) -> None:
         self.version = version
         self.reason = reason
         problem = f"it stays at schema version {version}, since it could not be backed up ({reason})"

@@ -229,6 +229,11 @@ class GlobalPrompt:
     is_agreed: bool = True
 
     @property
+    def agreed_text(self) -> str:
+        """What the user agrees to: it is loaded under its name."""
+        return f"{self.name}\n{self.content}"
+
+    @property
     def in_force(self) -> bool:
         """Whether it is an instruction that is switched on."""
         return self.is_active and self.is_agreed
@@ -349,6 +354,13 @@ class Fault:
     name: str
     detail: str
     remedy: str
+
+
+BACKUPS_FOLDER = "backups"
+"""The folder of backups in a home."""
+
+MODEL_USED = "model.used"
+"""The event as which a use of a model stands in the log."""
 
 
 @dataclass(frozen=True, slots=True)

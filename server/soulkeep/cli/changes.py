@@ -60,7 +60,7 @@ def trash(limit: int, before: int | None, *, as_json: bool) -> None:
     """List the memories that can be brought back, the latest first."""
     with home_to_read() as home:
         gone = home.lifecycle.list_trash(limit, before)
-        whens = {past.change_id: home.repository.changes.get_change(past.change_id) for past in gone}
+        whens = {past.change_id: home.changes.get_change(past.change_id) for past in gone}
     if as_json:
         shapes = [past_shape(past) | {"gone_at": whens[past.change_id].made_at} for past in gone]
         print_json({"trash": shapes})
@@ -121,7 +121,7 @@ def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change
     if since is not None:
         return home.changes.list_since(since)
     if change_id is not None:
-        return [home.repository.changes.get_change(change_id)]
+        return [home.changes.get_change(change_id)]
     latest = home.changes.latest_in_force()
     return [latest] if latest else []
 

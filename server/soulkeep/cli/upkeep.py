@@ -39,10 +39,9 @@ from soulkeep.cli.terminal import (
 from soulkeep.documents import Documents
 from soulkeep.embedders import NO_EMBEDDER, missing_packages
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
-from soulkeep.models import Backup, Fault, LogEntry
-from soulkeep.repository.sqlite.ledger import MODEL_USED
+from soulkeep.models import MODEL_USED, Backup, Fault, LogEntry
 from soulkeep.service.backups import Backups
-from soulkeep.service.examination import embedder_faults, fault_of, home_faults
+from soulkeep.service.examination import fault_of, home_faults
 from soulkeep.service.home import Home
 from soulkeep.service.statistics import MAX_LOG
 from soulkeep.wording import counted
@@ -85,19 +84,13 @@ def _faults(home: Home | None) -> list[Fault]:
     if home is None:
         settings = current_settings()
         documents = Documents(settings.home, timezone=settings.options.timezone)
-        return home_faults(documents, settings.home / STORE_NAME)
-    around = home_faults(home.documents, home.repository.path)
-    if home.repository.only_reads:
-        around = [fault_of(StoreFullError(home.repository.path)), *around]
-    try:
-        return [*home.check(), *embedder_faults(home.indexes), *around]
-    except StoreError as error:
-        return [fault_of(error), *around]
+        return home_faults(documents, 0)
+    return home.faults()
 
 
 def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:
-    rows = home.repository.count_rows() if home else {}
-    usage = home.repository.ledger.usage_totals() if home else None
+    rows = home.statistics.count_rows() if home else {}
+    usage = home.statistics.usage_totals() if home else None
     if as_json:
         moving = home.reembedding.progress() if home else None
         document = {
@@ -114,10 +107,8 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
     print_facts("Paths", _paths())
     if home and usage:
         print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
-        space = home.repository.measure_space()
-        if space.is_wasteful:
-            empty = counted(space.places - space.taken, "place")
-            say(f"  {empty} for vectors empty: `soulkeep compact`")
+        if wasted := home.repairs.wasted():
+            say(f"  {size_text(wasted)} of deleted vectors to give back: `soulkeep compact`")
         for remark in home.reembedding.remarks():
             say(f"  {remark}")
         print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
@@ -186,7 +177,7 @@ def _versions(home: Home | None) -> dict[str, str]:
         missing = missing_packages() if current_settings().embedder == "auto" else []
         why = f", for want of {', '.join(missing)}" if missing else ""
         embedder = f"none: searching by words alone{why}"
-    return {**versions, **home.repository.versions(), "embedder": embedder}
+    return {**versions, **home.statistics.versions(), "embedder": embedder}
 
 
 def _paths() -> dict[str, str]:

@@ -203,7 +203,7 @@ def _thread_text(home: Home, thread: Thread) -> str:
 
         note = plain(unagreed_note(thread.prompt_by))
         lines += ["", f"## {note} ({DATA})", "", fenced(thread.system_prompt)]
-    if latest := home.repository.memories.list_of_thread(thread.id, _RECENT):
+    if latest := home.threads.latest_memories(thread.id, _RECENT):
         lines += ["", f"## Latest memories ({DATA})", ""]
         dated = [(memory, home.days.date_text(memory.occurred_at)) for memory in latest]
         lines += [fenced(f"#{m.id} {day} {one_line(m.content, _SHOWN)}") for m, day in dated]
@@ -238,7 +238,7 @@ def _memory_state(home: Home, memory_id: str) -> str:
 
 
 def _thread_state(home: Home, thread_id: str) -> str:
-    return _thread_text(home, home.repository.threads.get_thread(thread_id))
+    return _thread_text(home, home.threads.get_thread(thread_id))
 
 
 def _log_state(_: Home, day: str) -> str:
@@ -287,7 +287,7 @@ def _following(home: Home, after: Place | None, limit: int) -> Iterator[tuple[Pl
             if after is None or day.isoformat() < after.key:
                 yield Place("log", day.isoformat()), _log(home, day)
     below = int(after.key) if after and after.kind == "thread" else None
-    for place, thread in home.repository.threads.list_made(limit + 1, below):
+    for place, thread in home.threads.list_made(limit + 1, below):
         yield Place("thread", str(place)), _thread(thread)
 
 

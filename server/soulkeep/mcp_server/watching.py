@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
@@ -152,7 +152,7 @@ class _Seen:
         self._home = home
         self._states = {} if states is None else states
         self._stamps: dict[str, str | None] = {}
-        self._writes: tuple[int, ...] | None = None
+        self._writes: Hashable = None
         self._last_event = 0
         self._last_change = 0
         self._outline = ""
@@ -170,7 +170,7 @@ class _Seen:
             StoreError: The store cannot be read.
         """
         changes, before = self._look_at_files(names), self._writes
-        writes = self._home.repository.write_count()
+        writes = self._home.revision()
         if writes != before:
             events, other_threads = self._new_in_logs()
             changes = self._look_at_events(changes, events, other_threads=other_threads)
@@ -194,13 +194,13 @@ class _Seen:
 
     def _new_in_logs(self) -> tuple[set[str], bool]:
         """Return the events since the last look, and whether other threads are there than then."""
-        repository = self._home.repository
+        sessions, made = self._home.sessions, self._home.changes
         # The last ones first: what is added meanwhile is better told twice than never.
-        last_event, last_change = repository.ledger.last_event(), repository.changes.last_id()
+        last_event, last_change = sessions.last_event(), made.last_id()
         if self._writes is None:
             self._last_event, self._last_change = last_event, last_change
-        events = repository.ledger.events_after(self._last_event)
-        other_threads = repository.changes.lists_threads_anew(self._last_change)
+        events = sessions.events_after(self._last_event)
+        other_threads = made.lists_threads_anew(self._last_change)
         self._last_event, self._last_change = last_event, last_change
         return events, other_threads
 
@@ -218,7 +218,7 @@ class _Seen:
 
     def _look_at_prompts(self, events: AbstractSet[str]) -> tuple[bool, bool]:
         """Return whether other prompts are offered, and whether they say something else."""
-        outline = self._home.repository.prompts.outline()
+        outline = self._home.prompts.outline()
         told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
         if outline == self._outline and not told:
             return False, False

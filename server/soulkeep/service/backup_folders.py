@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from soulkeep import __version__
-from soulkeep.disk import make_folder, sync_file, sync_folder
+from soulkeep.disk import copy_file, make_folder, sync_folder
 from soulkeep.documents import Documents
 from soulkeep.documents.files import write_new
 from soulkeep.errors import BackupDamagedError, BackupsBusyError, StoreError
@@ -82,16 +82,6 @@ def copy_folder(source: Path, target: Path) -> None:
             place.mkdir(mode=0o700)
         else:
             copy_file(path, place)
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file with its dates and permissions, down to the disk.
-
-    Raises:
-        OSError: The file system refuses.
-    """
-    shutil.copy2(source, target)
-    sync_file(target)
 
 
 def list_backups(folder: Path) -> list[Backup]:

@@ -1,9 +1,8 @@
 """Backups of the store and the documents together, and going back to one."""
 
-import filecmp
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,14 +18,12 @@ from soulkeep.errors import (
     StoreCorruptError,
     StoreError,
 )
-from soulkeep.models import Backup, Clock, Restored, timestamp
+from soulkeep.models import BACKUPS_FOLDER, Backup, Clock, Restored, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.repository.sqlite.backups import examine, fit, holds_database, replacing, seal, snapshot
-from soulkeep.repository.sqlite.files import BACKUPS_FOLDER
+from soulkeep.repository.copies import Copies
 from soulkeep.service.backup_folders import (
     MANIFEST,
-    copy_file,
     copy_folder,
     exclusive,
     list_backups,
@@ -55,9 +52,9 @@ _SERVES_FOR = timedelta(hours=1)
 class Backups:
     """Makes, lists and restores the backups of one home; needs no open store."""
 
-    def __init__(self, store: Path, documents: Documents, clock: Clock, keep: int) -> None:
+    def __init__(self, copies: Copies, documents: Documents, clock: Clock, keep: int) -> None:
         self.folder = documents.home / BACKUPS_FOLDER
-        self._store = store
+        self._copies = copies
         self._documents = documents
         self._clock = clock
         self._keep = keep
@@ -114,10 +111,10 @@ class Backups:
                 "run `soulkeep restore` with one of `soulkeep backups`, or `doctor --repair` of the "
                 "soulkeep that you had before"
             )
-            raise NotMigratedError(self._store, version, error.problem, remedy) from error
+            raise NotMigratedError(self._copies.place, version, error.problem, remedy) from error
         except (StoreError, DocumentError) as error:
             reason = f"{error.path}: {error.problem}"
-            raise NotMigratedError(self._store, version, reason, error.remedy) from error
+            raise NotMigratedError(self._copies.place, version, reason, error.remedy) from error
 
     def list_backups(self) -> list[Backup]:
         """Return the backups, newest first."""
@@ -168,10 +165,10 @@ class Backups:
                 for path in self.folder.glob(".*/"):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def rewrite(self, backup_id: str, change: Callable[[Path], None]) -> str:
+    def rewrite(self, backup_id: str, change: Callable[[Repository, Path], None]) -> str:
         """Put what `change` makes of a copy of a backup in its place; return its new id.
 
-        It is called with the path of the copy's store, beside which the documents are.
+        It is called with the copy's store and the folder in which the documents are.
 
         Raises:
             BackupDamagedError: It is not what was written, or not there.
@@ -183,11 +180,10 @@ class Backups:
             tell("Writing a backup anew")
             verify_files(original)
             copy_folder(original, copy)
-            store = copy / self._store.name
-            change(store)
-            seal(store)
+            with self._copies.opened(copy) as store:
+                change(store, copy)
             (copy / MANIFEST).unlink()
-            schema, counts = examine(store)
+            schema, counts = self._copies.examine(copy)
             described = {name: getattr(backup, name) for name in ("made_at", "label", "automatic")}
             write_manifest(copy, schema, counts=counts, left_out=list(backup.left_out), **described)
             # Until the new one has its name, the old one keeps its own.
@@ -212,18 +208,16 @@ class Backups:
         backup = self.find(wanted)
         with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
             copy = self._stage(backup, stage / "backup")
-            has_store = holds_database(self._store)
+            has_store = self._copies.is_there()
             damaged = None if has_store else self._begin_anew()
-            fit(copy, self._store)
-            with (
-                locked(self._documents.home),
-                closing(Repository(copy, days=self._days)) as staged,
-                ExitStack() as undo,
-            ):
-                with replacing(self._store, copy):
+            with locked(self._documents.home), ExitStack() as undo:
+                with self._copies.replacing(copy, continuing=has_store) as staged:
                     restored = self._keep_present(backup, damaged)
-                    self._continue(staged, backup, has_former=has_store)
-                    self._replace_documents(copy.parent, restored, undo)
+                    sessions = Sessions(staged, self._clock)
+                    with staged.transaction():
+                        details = {"backup": backup.id}
+                        sessions.audit(sessions.current(), "store.restored", details)
+                    self._replace_documents(copy, restored, undo)
                 undo.pop_all()
             self._drop_surplus(backup.id)
         return restored
@@ -250,9 +244,9 @@ class Backups:
         with temporary_folder(self.folder, "making") as path, ExitStack() as moment:
             with lock:
                 now = timestamp(self._clock())
-                store = moment.enter_context(snapshot(self._store))
+                store = moment.enter_context(self._copies.snapshot())
                 documents, left_out = self._documents.read_all()
-            store.copy_to(path / self._store.name)
+            store.copy_to(path)
             moment.close()
             _write_verified(path, documents)
             tell("Checking the copy of the store")
@@ -265,11 +259,11 @@ class Backups:
     def _examined(self, path: Path, expected: Mapping[str, int]) -> int:
         """Return the schema version of a copy just made of the present store."""
         try:
-            schema, counts = examine(path / self._store.name)
+            schema, counts = self._copies.examine(path)
         except BackupDamagedError as error:
-            raise StoreCorruptError(self._store, error.detail) from error
+            raise StoreCorruptError(self._copies.place, error.detail) from error
         if counts != expected:
-            raise StoreCorruptError(self._store, "a copy of it holds other rows")
+            raise StoreCorruptError(self._copies.place, "a copy of it holds other rows")
         return schema
 
     def _drop_surplus(self, spare: str | None) -> None:
@@ -281,23 +275,20 @@ class Backups:
 
     def _stage(self, backup: Backup, path: Path) -> Path:
         """Return a verified copy of a backup's store."""
-        original, copy = self.folder / backup.id, path / self._store.name
+        original = self.folder / backup.id
         tell("Checking the backup")
         verify_files(original)
-        _, counts = examine(original / self._store.name)
+        _, counts = self._copies.examine(original)
         if counts != backup.counts:
             raise BackupDamagedError(original, "its counts are not those of its manifest")
         tell("Copying the backup")
         copy_folder(original, path)
-        return copy
+        return path
 
     def _begin_anew(self) -> tuple[Path, tuple[str, ...]] | None:
         """Begin a store where there is none, or something else, which is kept; return where, if so."""
-        files = [self._store.with_name(self._store.name + suffix) for suffix in ("-wal", "-shm", "")]
-        kept = self._keep_damaged() if any(file.exists() for file in files) else None
-        for file in files:
-            file.unlink(missing_ok=True)
-        Repository(self._store).close()
+        kept = self._keep_damaged()
+        self._copies.begin_anew()
         return kept
 
     def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
@@ -307,29 +298,18 @@ class Backups:
         try:
             former, kept = self._make(label, automatic=True, lock=nullcontext())
         except StoreCorruptError:
-            return Restored(backup, None, *self._keep_damaged())
+            return Restored(backup, None, *(self._keep_damaged() or (self.folder, ())))
         return Restored(backup, former, kept, former.left_out)
 
-    def _keep_damaged(self) -> tuple[Path, tuple[str, ...]]:
-        """Keep a store that is no longer readable, file by file, and the documents."""
+    def _keep_damaged(self) -> tuple[Path, tuple[str, ...]] | None:
+        """Keep a store that is no longer readable, and the documents; None where there is no store."""
         with temporary_folder(self.folder, "making") as path:
+            if not self._copies.keep_files(path):
+                return None
             documents, left_out = self._documents.read_all()
             _write_verified(path, documents)
-            for suffix in ("", "-wal"):
-                file = self._store.with_name(self._store.name + suffix)
-                if file.exists():
-                    copy_file(file, path / file.name)
-                    _verify(path, same=filecmp.cmp(file, path / file.name, shallow=False))
             kept = put_in_place(path, self.folder, timestamp(self._clock()), "damaged")
             return kept, tuple(left_out)
-
-    def _continue(self, staged: Repository, backup: Backup, *, has_former: bool) -> None:
-        """Let the restored store go on where the former one ends, and remember the restore."""
-        if has_former:
-            staged.continue_ids_of(self._store)
-        sessions = Sessions(staged, self._clock)
-        with staged.transaction():
-            sessions.audit(sessions.current(), "store.restored", {"backup": backup.id})
 
     def _replace_documents(self, source: Path, restored: Restored, undo: ExitStack) -> None:
         new, former = read_documents(source), read_documents(restored.kept)
@@ -340,9 +320,5 @@ class Backups:
 
 def _write_verified(path: Path, documents: Mapping[str, bytes]) -> None:
     write_documents(path, documents)
-    _verify(path, same=read_documents(path) == documents)
-
-
-def _verify(path: Path, *, same: bool) -> None:
-    if not same:
+    if read_documents(path) != documents:
         raise StoreError(path, "a file was not written as it is", "check the disk")

@@ -75,16 +75,16 @@ class ChangeLog:
         with ExitStack() as locks:
             if leaving[0]:
                 locks.enter_context(self._lines.locked())
-            if not waiting:
-                locks.enter_context(self._repository.without_waiting())
-            yield locks.enter_context(self._in_transaction(action, session))
+            yield locks.enter_context(self._in_transaction(action, session, waiting=waiting))
         if any(leaving):
             compact_some(self._repository)
 
     @contextmanager
-    def _in_transaction(self, action: str, session: Session) -> Iterator[ChangeRecorder]:
+    def _in_transaction(
+        self, action: str, session: Session, *, waiting: bool = True
+    ) -> Iterator[ChangeRecorder]:
         with ExitStack() as on_failure:
-            with self._repository.transaction():
+            with self._repository.transaction(waiting=waiting):
                 recorder = ChangeRecorder(self._repository)
                 yield recorder
                 rows = recorder.rows()

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from soulkeep.documents import Hunk
 from soulkeep.models import ChangedRow, Image, TableName
 from soulkeep.repository import Repository
-from soulkeep.repository.sqlite.changes import digest
 from soulkeep.service.edits import row_of
 from soulkeep.service.receipts import LineChange
 
@@ -66,8 +65,12 @@ class ChangeRecorder:
         rows = []
         for (kind, key), before in self._before.items():
             added = (kind, key) in self._added
-            after = ADDED if added else digest(self._repository.changes.image(kind, key))
-            if after != digest(before):
+            after = (
+                ADDED
+                if added
+                else self._repository.changes.digest(self._repository.changes.image(kind, key))
+            )
+            if after != self._repository.changes.digest(before):
                 later = self._later(int(key), after) if kind == "memories" else None
                 rows.append(ChangedRow(kind, key, before, after, later))
         return rows

@@ -5,7 +5,6 @@ from contextlib import nullcontext, suppress
 
 from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import Change, ChangedRow, Image, Memory, RowKind, Session, Vector
-from soulkeep.repository.sqlite.changes import digest
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.compaction import compact_some
@@ -74,6 +73,14 @@ class Changes(ChangeLog):
     def row_counts(self, changes: Sequence[Change]) -> dict[int, int]:
         """Return for the id of each change how many rows it touched."""
         return self._repository.changes.row_counts([change.id for change in changes])
+
+    def last_id(self) -> int:
+        """Return the id of the last change; 0 where there is none."""
+        return self._repository.changes.last_id()
+
+    def lists_threads_anew(self, after: int) -> bool:
+        """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
+        return self._repository.changes.lists_threads_anew(after)
 
     def rows_of(self, change_id: int) -> list[ChangedRow]:
         """Return what a change did.
@@ -244,7 +251,10 @@ class Changes(ChangeLog):
         if not back:
             return {}
         vectors = self.embed([Memory.of_row(row.before) for row in back if row.before], session)
-        return {digest(row.before) or "": vector for row, vector in zip(back, vectors, strict=True)}
+        return {
+            self._repository.changes.digest(row.before) or "": vector
+            for row, vector in zip(back, vectors, strict=True)
+        }
 
     def _put_back(
         self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[str, Vector | None]
@@ -255,7 +265,7 @@ class Changes(ChangeLog):
         recorder.touch(row.kind, [row.key])
         current = changes.image(row.kind, row.key)
         held = held_by(self._repository, row)
-        if held or not is_as_left(row, current):
+        if held or not is_as_left(self._repository, row, current):
             raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held)
         recorder.put_back(row)
         if row.kind == "memories":
@@ -264,7 +274,7 @@ class Changes(ChangeLog):
             self._repository.messages.delete_messages([int(row.key)])
         changes.put_image(row.kind, row.key, before)
         if before is not None and row.kind == "memories":
-            vector = vectors.get(digest(row.before) or "")
+            vector = vectors.get(self._repository.changes.digest(row.before) or "")
             self._repository.memories.add_to_indexes([Memory.of_row(before)], [vector])
         elif before is not None and row.kind == "messages":
             self._repository.messages.add_to_index(int(row.key), before["content"])

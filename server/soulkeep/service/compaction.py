@@ -20,12 +20,11 @@ def compact_some(repository: Repository) -> None:
 
     It takes some tenths of a second at most, and nothing while another process writes.
     """
-    if not repository.measure_space().is_wasteful:
+    if not repository.wasted():
         return
     try:
-        with repository.without_waiting():
-            for _ in itertools.islice(repository.compact(), STEPS_AT_ONCE):
-                pass
+        for _ in itertools.islice(repository.tidy(waiting=False), STEPS_AT_ONCE):
+            pass
     except (StoreBusyError, StoreFullError):
         # It comes after a change that was made, and which must not look as if it had failed.
         return
@@ -39,8 +38,9 @@ def compact(repository: Repository, pause: Callable[[], None] = lambda: time.sle
     Raises:
         StoreError: The store cannot be written; what is done by then stays done.
     """
-    before = repository.pages_size()
-    for _ in repository.compact():
+    freed = 0
+    for step in repository.tidy():
+        freed += step
         tell("Giving back the space of deleted vectors")
         pause()
-    return before - repository.pages_size()
+    return freed

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from soulkeep.errors import UndoConflictError
 from soulkeep.models import Change, ChangedRow, Image, RowKind
 from soulkeep.repository import Repository
-from soulkeep.repository.sqlite.changes import digest
 from soulkeep.service.change_recorder import ADDED
 
 _Key = tuple[RowKind, str]
@@ -36,12 +35,14 @@ def built_upon(
     return [repository.changes.get_change(change_id) for change_id in ids]
 
 
-def is_as_left(row: ChangedRow, current: Image | None) -> bool:
+def is_as_left(repository: Repository, row: ChangedRow, current: Image | None) -> bool:
     """Whether a row is as a change left it; an expiry that was cleared on its return does not count."""
     if row.after == ADDED:
         return current is not None
-    if row.after == digest(current):
+    if row.after == repository.changes.digest(current):
         return True
     if row.before is None or current is None or current.get("expires_at") is not None:
         return False
-    return row.after == digest({**current, "expires_at": row.before.get("expires_at")})
+    return row.after == repository.changes.digest(
+        {**current, "expires_at": row.before.get("expires_at")}
+    )

@@ -213,7 +213,7 @@ class DocumentIndex:
             vectors: Vectors = ()
             if page:
                 vectors = self._indexes.embed_new(page, self._sessions.current())[1]
-            with self._repository.without_waiting(), self._repository.transaction(durable=False):
+            with self._repository.transaction(durable=False, waiting=False):
                 # Another process may have done it meanwhile, perhaps for a newer text. Where the state
                 # is the known one, so are the entries: it holds the digest of what they are from.
                 if self._repository.documents.states([reading.name]).get(reading.name) != known:

@@ -37,12 +37,16 @@ def embedder_faults(indexes: Indexes) -> list[Fault]:
     return []
 
 
-def home_faults(documents: Documents, store: Path) -> list[Fault]:
-    """Return what is wrong around a store: its documents, who may read it, and room on its disk."""
+def home_faults(documents: Documents, taken: int) -> list[Fault]:
+    """Return what is wrong around a store of so many bytes: documents, permissions, room on its disk."""
     mine = os.access in os.supports_effective_ids
     if not os.access(documents.home, os.R_OK | os.X_OK, effective_ids=mine):
         return []  # why, whoever could not open the store has said
-    found = (*_document_faults(documents), *_permission_faults(documents.home), *_disk_faults(store))
+    found = (
+        *_document_faults(documents),
+        *_permission_faults(documents.home),
+        *_disk_faults(documents.home, taken),
+    )
     return list(found)
 
 
@@ -81,9 +85,8 @@ def _readable_by_others(path: Path) -> bool:
         return False
 
 
-def _disk_faults(store: Path) -> Iterator[Fault]:
-    free = shutil.disk_usage(store.parent).free
-    taken = store.stat().st_size if store.exists() else 0
+def _disk_faults(home: Path, taken: int) -> Iterator[Fault]:
+    free = shutil.disk_usage(home).free
     if free < max(LEAST_FREE, taken):
         remedy = "free some space; a backup or a purge needs as much as the store takes"
         yield Fault("disk", f"{free / 1e6:,.1f} MB are free where the home is", remedy)

@@ -1,12 +1,13 @@
 """A home: one folder with a store and its documents, and the services over them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import Embedder
+from soulkeep.errors import StoreError, StoreFullError
 from soulkeep.models import Clock, Fault, Options
 from soulkeep.repository import Repository
 from soulkeep.service.sessions import Sessions
@@ -66,6 +67,7 @@ class Home:
         embedder: Embedder | None,
         clock: Clock,
         options: Options,
+        open_backups: "Callable[[], Backups]",
         *,
         is_new: bool = False,
     ) -> None:
@@ -83,6 +85,7 @@ class Home:
         self.days = Days(options.timezone)
         self.lock = threading.RLock()
         self._embedder = embedder
+        self._open_backups = open_backups
         self._serves = False
 
     @on_first_use
@@ -99,9 +102,7 @@ class Home:
 
     @on_first_use
     def backups(self) -> "Backups":
-        from soulkeep.service.backups import Backups
-
-        return Backups(self.repository.path, self.documents, self.clock, self.options.backups)
+        return self._open_backups()
 
     @on_first_use
     def indexes(self) -> "Indexes":
@@ -113,7 +114,7 @@ class Home:
     def reembedding(self) -> "Reembedding":
         from soulkeep.service.reembedding import Reembedding
 
-        return Reembedding(self.repository, self.indexes, self.sessions)
+        return Reembedding(self.repository, self.indexes, self.sessions, self.path)
 
     @on_first_use
     def entries(self) -> "DocumentIndex":
@@ -221,13 +222,13 @@ class Home:
     def statistics(self) -> "Statistics":
         from soulkeep.service.statistics import Statistics
 
-        return Statistics(self.repository, self.reembedding, self.clock, self.days)
+        return Statistics(self.repository, self.reembedding, self.clock, self.days, self.path)
 
     @on_first_use
     def repairs(self) -> "Repairs":
         from soulkeep.service.repair import Repairs
 
-        return Repairs(self.repository, self.indexes, self.entries)
+        return Repairs(self.repository, self.indexes, self.entries, self.check)
 
     def serve(self) -> None:
         """Answer calls without waiting for what may be done beside them."""
@@ -236,9 +237,26 @@ class Home:
             if "entries" in self.__dict__:
                 self.entries.beside_calls = True
 
+    def revision(self) -> Hashable:
+        """Return what is another after each change of the store, whoever made it, at no cost."""
+        return self.repository.revision()
+
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""
-        return self.repository.check(vectors_expected=self.indexes.vectors_expected)
+        vectors_expected = self.indexes.vectors_expected
+        return [*self.repository.check(vectors_expected=vectors_expected), *self.purges.faults()]
+
+    def faults(self) -> list[Fault]:
+        """Return what is wrong with the store and all around it, as far as that can be read."""
+        from soulkeep.service.examination import embedder_faults, fault_of, home_faults
+
+        around = home_faults(self.documents, self.repository.size())
+        if self.repository.only_reads:
+            around = [fault_of(StoreFullError(self.repository.place)), *around]
+        try:
+            return [*self.check(), *embedder_faults(self.indexes), *around]
+        except StoreError as error:
+            return [fault_of(error), *around]
 
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""

@@ -114,7 +114,7 @@ class Indexes:
             StoreError: The store cannot be read.
         """
         if embedder := self.embedder:
-            self._repository.scan.load(embedder.parts)
+            self._repository.vector_search.load(embedder.parts)
 
     def rest(self, release: Callable[[], None]) -> None:
         """Give back the memory of the model and of the store where nothing has used them for long.
@@ -149,7 +149,7 @@ class Indexes:
         """
         recorded = self._repository.vectors.recorded_embedder()
         if self._configured is None and recorded not in (None, NO_EMBEDDER):
-            raise EmbedderMismatchError(self._repository.path, str(recorded))
+            raise EmbedderMismatchError(self._repository.place, str(recorded))
 
     def load_embedder(self) -> None:
         """Load the embedder that is set, if there is one.
@@ -231,7 +231,7 @@ class Indexes:
         while missing := table.unindexed(_PAGE):
             _, vectors = self.embed_stored(missing, self._sessions.current())
             try:
-                with self._repository.without_waiting(), self._repository.transaction():
+                with self._repository.transaction(waiting=False):
                     table.add_to_indexes(missing, vectors)
             except StoreBusyError:
                 return
@@ -245,7 +245,7 @@ class Indexes:
             _, vectors = self.embed_stored(memories, self._sessions.current())
             found = dict(zip((memory.id for memory in memories), vectors, strict=True))
             try:
-                with self._repository.without_waiting(), self._repository.transaction():
+                with self._repository.transaction(waiting=False):
                     table.add_pending(found, waiting)
             except StoreBusyError:
                 return

@@ -184,7 +184,7 @@ class Keeper:
             matching = self._repository.memories.matching(terms, allowed, SIMILAR)
             similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
         else:
-            near = self._repository.scan.nearest(vector.embedding, allowed, SIMILAR)
+            near = self._repository.vector_search.nearest(vector.embedding, allowed, SIMILAR)
             similarities = self._indexes.similarities(memory, vector, [i for i, _ in near])
         rows = self._repository.memories.list_by_ids(list(similarities))
         found = (Similar(rows[i], similarity) for i, similarity in similarities.items() if i in rows)

@@ -172,7 +172,7 @@ class Memories:
         """Return what a query asks for, and the words to look up."""
         about_user = asks_about_user(query)
         terms = user_terms() if about_user else query_terms(query)
-        count, frequencies = self._repository.frequencies.count_and_frequencies(terms)
+        count, frequencies = self._repository.memories.count_and_frequencies(terms)
         weights = {
             term: inverse_document_frequency(count, frequency) for term, frequency in frequencies.items()
         }
@@ -226,7 +226,9 @@ class Memories:
             vector = self._indexes.embed_query(query, embedder, session)
             if embedder is None or vector is None:
                 return None, {}
-            cosines = self._repository.scan.compare(vector, allowed, max(limit, VECTOR_CANDIDATES), also)
+            cosines = self._repository.vector_search.compare(
+                vector, allowed, max(limit, VECTOR_CANDIDATES), also
+            )
             # All may have been embedded anew meanwhile: those vectors do not compare.
             if self._indexes.is_serving(embedder):
                 return embedder, cosines

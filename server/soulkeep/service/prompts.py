@@ -7,7 +7,6 @@ from typing import Any
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
-from soulkeep.repository.sqlite.consents import agreed_text
 from soulkeep.search.words import same_title
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
@@ -62,6 +61,10 @@ class Prompts:
             StoreError: The store cannot be read.
         """
         return fingerprint(self.list_offers())
+
+    def outline(self) -> str:
+        """Return a text that changes with states and lengths of prompts, at little cost."""
+        return self._repository.prompts.outline()
 
     def add_prompt(
         self, name: str, content: str, priority: int = 0, session: Session | None = None
@@ -233,8 +236,7 @@ class Prompts:
         return not self._is_agreed(changed) and (changed.is_active or former.is_agreed)
 
     def _is_agreed(self, prompt: GlobalPrompt) -> bool:
-        text = agreed_text(prompt.name, prompt.content)
-        return self._repository.consents.is_agreed("global_prompts", prompt.id, text)
+        return self._repository.consents.is_agreed("global_prompts", prompt.id, prompt.agreed_text)
 
     def _removed(
         self, former: GlobalPrompt | None, name: str, session: Session, recorder: ChangeRecorder
@@ -262,7 +264,8 @@ class Prompts:
         table = self._repository.prompts
         now, is_active = timestamp(self._clock()), values.get("is_active", True)
         prompt_id = table.add_prompt(name.strip(), content, priority, now, is_active=is_active)
-        self._note(prompt_id, name.strip(), content, session, agreed=agreed)
+        prompt = table.get_prompt(prompt_id)
+        self._note(prompt, session, agreed=agreed)
         recorder.add("global_prompts", [prompt_id])
         details = {"prompt_id": prompt_id, "priority": priority}
         self._sessions.audit(session, "prompt.created", details)
@@ -281,14 +284,14 @@ class Prompts:
         _require(changed.name, changed.content, changed.priority)
         recorder.touch("global_prompts", [former.id])
         self._repository.prompts.update_prompt(changed)
-        self._note(changed.id, changed.name, changed.content, session, agreed=agreed)
+        self._note(changed, session, agreed=agreed)
         details = {"prompt_id": former.id, "fields": sorted(changes)}
         self._sessions.audit(session, "prompt.changed", details)
         return self._repository.prompts.get_prompt(former.id)
 
-    def _note(self, prompt_id: int, name: str, content: str, session: Session, *, agreed: bool) -> None:
-        text, consents = agreed_text(name, content), self._repository.consents
-        consents.note("global_prompts", prompt_id, text, session.agent_id, agreed=agreed)
+    def _note(self, prompt: GlobalPrompt, session: Session, *, agreed: bool) -> None:
+        note, by = self._repository.consents.note, session.agent_id
+        note("global_prompts", prompt.id, prompt.agreed_text, by, agreed=agreed)
 
     def _remove(self, prompt: GlobalPrompt, session: Session, recorder: ChangeRecorder) -> None:
         recorder.touch("global_prompts", [prompt.id])

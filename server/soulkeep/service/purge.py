@@ -1,8 +1,9 @@
 """Taking memories, and all that was kept of them, out of every file: this cannot be undone."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -16,7 +17,7 @@ from soulkeep.errors import (
     PurgeUnfinishedError,
     StoreError,
 )
-from soulkeep.models import ChangedRow, Memory, Session
+from soulkeep.models import ChangedRow, Fault, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
@@ -29,6 +30,12 @@ from soulkeep.service.versions import earlier_ids
 from soulkeep.wording import in_one_form, row_name
 
 _OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"
+
+PENDING = "erasure_pending"
+"""The fact that the store still holds, where no search looks, what a purge deleted."""
+
+NAMED = "backups_to_purge"
+"""The fact that names backups that are still to be rewritten by a purge."""
 
 _WORDS = 40
 """So many words of a text are looked for in documents."""
@@ -153,7 +160,7 @@ class Purges:
         begun = _unfinished("the former texts of documents are gone", ["the store"], marked=False)
         with begun, self._repository.transaction():
             changes = self._repository.changes.delete_all()
-            self._repository.mark_erasure()
+            self._repository.put_fact(PENDING, "yes")
             self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
         is_final = self._erase()
         kept_in = tuple(f"backup {name}" for name in self._backups.list_others())
@@ -165,23 +172,42 @@ class Purges:
         Raises:
             PurgeUnfinishedError: The store or a backup cannot be written.
         """
-        left = self._repository.backups_to_purge()
-        if not (self._repository.awaits_erasure or left):
+        is_pending, left = self._repository.get_fact(PENDING), self._named()
+        if not (is_pending or left):
             return None
-        is_final = not self._repository.awaits_erasure or self._erase(left)
+        is_final = not is_pending or self._erase(left)
         return Purged((), backups=self._rewrite_backups(PurgePlan((), ())), is_final=is_final)
 
     def _name_backups(self, plan: PurgePlan, backups: Collection[str]) -> None:
         """Record which backups are to be rewritten, so that a purge that is cut off can go on."""
-        named = {name: {*ids} for name, ids in self._repository.backups_to_purge().items()}
+        named = self._named()
         for name in backups:
-            named.setdefault(name, set()).update(plan.memory_ids)
-        self._repository.mark_backups({name: sorted(ids) for name, ids in named.items()})
+            named[name] = sorted({*named.get(name, ()), *plan.memory_ids})
+        self._put_named(named)
+
+    def _named(self) -> dict[str, list[int]]:
+        """Return the backups that are still to be rewritten, with the ids of the memories that go."""
+        named: dict[str, list[int]] = json.loads(self._repository.get_fact(NAMED) or "{}")
+        return named
+
+    def _put_named(self, named: Mapping[str, Sequence[int]]) -> None:
+        self._repository.put_fact(NAMED, json.dumps(named) if named else None)
+
+    def faults(self) -> list[Fault]:
+        """Return what a purge that was cut off has left to do as a fault of the store."""
+        places = ["the free pages of the file"] if self._repository.get_fact(PENDING) else []
+        places += [f"backup {name}" for name in sorted(self._named())]
+        detail = f"what was purged is out of all searches and still in {', '.join(places)}"
+        return [Fault("purge", detail, "run `soulkeep purge`")] if places else []
 
     def _erase(self, backups: Collection[str] = ()) -> bool:
         places = ["the free pages of the store", *(f"backup {name}" for name in sorted(backups))]
         with _unfinished(_OUT_OF_SEARCH, places, marked=True):
-            return self._repository.erase()
+            is_final = self._repository.erase()
+            if is_final:
+                with self._repository.transaction():
+                    self._repository.put_fact(PENDING, None)
+        return is_final
 
     def _rewrite_backups(self, plan: PurgePlan) -> tuple[str, ...]:
         """Rewrite what is named; return the new ids. One that fails keeps none of the others waiting.
@@ -190,7 +216,7 @@ class Purges:
             PurgeUnfinishedError: One cannot be read or written; it stays named.
         """
         self._backups.drop_leftovers()
-        left = self._repository.backups_to_purge()
+        left = self._named()
         rewritten, errors = [], dict[str, StoreError]()
         for name in sorted(left):
             versions = plan.versions if {*plan.memory_ids} <= {*left[name]} else ()
@@ -203,7 +229,7 @@ class Purges:
                 continue
             del left[name]
             with self._repository.transaction():
-                self._repository.mark_backups(left)
+                self._put_named(left)
         if errors:
             places, first = [f"backup {name}" for name in errors], next(iter(errors.values()))
             raise PurgeUnfinishedError(_OUT_OF_SEARCH, places, first, marked=True)
@@ -253,7 +279,7 @@ def _delete(repository: Repository, plan: PurgePlan) -> None:
     mentions = _pattern(plan).search
     edits = repository.changes.edits_of_documents()
     repository.changes.delete_rows([e for e in edits if any(map(mentions, _texts_of(e)))])
-    repository.mark_erasure()
+    repository.put_fact(PENDING, "yes")
 
 
 def _texts_of(edit: ChangedRow) -> Iterator[str]:
@@ -261,15 +287,16 @@ def _texts_of(edit: ChangedRow) -> Iterator[str]:
         yield from (hunk.removed, hunk.added, hunk.above, hunk.below)
 
 
-def _purge_copy(store: Path, plan: PurgePlan) -> None:
+def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
-    with closing(Repository(store)) as repository:
-        then = _trace(repository, plan.memory_ids, strict=False)
-        plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
-        with repository.transaction():
-            _delete(repository, plan)
-        repository.erase()
-    path = store.with_name(MEMORY)
+    then = _trace(repository, plan.memory_ids, strict=False)
+    plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
+    with repository.transaction():
+        _delete(repository, plan)
+    repository.erase()
+    with repository.transaction():
+        repository.put_fact(PENDING, None)
+    path = folder / MEMORY
     if path.exists():
         text = path.read_bytes().decode(errors="surrogateescape")
         path.write_bytes(_without(text, plan, promoted_only=True).encode(errors="surrogateescape"))

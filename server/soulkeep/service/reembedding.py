@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from soulkeep.embedders import NO_EMBEDDER
 from soulkeep.errors import EmbedderError, StoreBusyError, StoreError
@@ -52,8 +53,11 @@ class Reembedding:
     different settings neither undoes the other's work as long as they run.
     """
 
-    def __init__(self, repository: Repository, indexes: Indexes, sessions: Sessions) -> None:
+    def __init__(
+        self, repository: Repository, indexes: Indexes, sessions: Sessions, folder: Path
+    ) -> None:
         self._repository = repository
+        self._folder = folder
         self._indexes = indexes
         self._sessions = sessions
         self._former = repository.vectors.recorded_embedder()
@@ -134,10 +138,7 @@ class Reembedding:
         self._made = self._made or self._embed_next(identity)
         if self._closed.is_set():  # perhaps so long ago that the store is closed as well
             return False
-        with (
-            self._repository.without_waiting(),
-            self._repository.transaction(durable=not self._made),
-        ):
+        with self._repository.transaction(durable=not self._made, waiting=False):
             if self.progress() is None:
                 return False
             if self._made:
@@ -172,7 +173,7 @@ class Reembedding:
         """
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self._repository.path.with_name(LOCK_NAME), timeout=0, mode=0o600)
+        lock = FileLock(self._folder / LOCK_NAME, timeout=0, mode=0o600)
         try:
             while not self._closed.is_set() and self.progress() is not None:
                 try:
@@ -194,9 +195,7 @@ class Reembedding:
         self._free_space()
 
     def _free_space(self) -> None:
-        steps = self._repository.compact()
+        steps = self._repository.tidy(waiting=False)
         with suppress(StoreBusyError):
-            while not self._closed.wait(PAUSE_S):
-                with self._repository.without_waiting():
-                    if next(steps, None) is None:
-                        return
+            while not self._closed.wait(PAUSE_S) and next(steps, None) is not None:
+                pass

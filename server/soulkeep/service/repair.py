@@ -1,6 +1,6 @@
 """Mending a store: everything derived is rebuilt from what the user said, and space is given back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from soulkeep.errors import StoreError
@@ -23,10 +23,17 @@ class Repaired:
 class Repairs:
     """Rebuilds the search indexes and the entries of documents."""
 
-    def __init__(self, repository: Repository, indexes: Indexes, entries: DocumentIndex) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        indexes: Indexes,
+        entries: DocumentIndex,
+        check: Callable[[], Sequence[Fault]],
+    ) -> None:
         self._repository = repository
         self._indexes = indexes
         self._entries = entries
+        self._check = check
 
     def repair(self) -> Repaired:
         """Rebuild all that is derived, and check the store before and after.
@@ -48,6 +55,10 @@ class Repairs:
         unreadable = [Fault("document", f"{name} was not read", remedy) for name in unread]
         return Repaired(found, rebuilt | {"documents": documents}, (*self._faults(), *unreadable))
 
+    def wasted(self) -> int:
+        """Return how many bytes `compact` would give back; 0 where that is not worth while."""
+        return self._repository.wasted()
+
     def compact(self) -> int:
         """Give back the space of deleted vectors; return by how many bytes the store shrank.
 
@@ -58,6 +69,6 @@ class Repairs:
 
     def _faults(self) -> tuple[Fault, ...]:
         try:
-            return tuple(self._repository.check(vectors_expected=self._indexes.vectors_expected))
+            return tuple(self._check())
         except StoreError as error:
             return (Fault("store", error.problem, error.remedy),)

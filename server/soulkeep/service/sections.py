@@ -175,7 +175,7 @@ class Sections:
 
     def threads(self, thread: Thread | None, query: str | None) -> Section:
         """Return threads to go on with: whose titles share words with a query, then the latest."""
-        latest = self._repository.threads.list_latest(TITLES if query else THREADS)
+        latest = self._repository.threads.list_threads(TITLES if query else THREADS, archived=None)
         words = set(query_terms(query)) if query else set()
         shared = {found: len(words.intersection(split_words(found.title))) for found in latest if words}
         fitting = sorted(filter(shared.get, shared), key=lambda found: -shared[found])

@@ -96,8 +96,7 @@ class Sessions:
         if self._is_closed or not self._unwritten or self._repository.in_transaction:
             return
         try:
-            with self._repository.without_waiting():
-                self._write()
+            self._write()
         except StoreBusyError:
             return
         except StoreError as error:
@@ -108,7 +107,7 @@ class Sessions:
 
     def _write(self) -> None:
         pending = list(self._unwritten)
-        with self._repository.transaction(durable=False):
+        with self._repository.transaction(durable=False, waiting=False):
             for session, what, now in pending:
                 self._repository.ledger.touch_session(session, now)
                 if isinstance(what, Usage):
@@ -123,6 +122,14 @@ class Sessions:
             # Another thread may have given up some of them meanwhile.
             if self._unwritten and self._unwritten[0] is record:
                 self._unwritten.popleft()
+
+    def last_event(self) -> int:
+        """Return the id of the last event in the log; 0 where there is none."""
+        return self._repository.ledger.last_event()
+
+    def events_after(self, event_id: int) -> set[str]:
+        """Return the names of the events after one."""
+        return self._repository.ledger.events_after(event_id)
 
     def close(self) -> None:
         """Write what can be written now and forget the rest: it is not worth a client's wait."""

@@ -8,16 +8,15 @@ from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.documents import DOCUMENTS
-from soulkeep.models import Clock, LogEntry, ModelUsage, timestamp
+from soulkeep.models import BACKUPS_FOLDER, Clock, LogEntry, ModelUsage, Usage, timestamp
 from soulkeep.repository import Repository
-from soulkeep.repository.sqlite.files import BACKUPS_FOLDER
 from soulkeep.service.reembedding import Progress, Reembedding
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
 
 MAX_LOG = 10_000
 
-_DOCUMENTS = {*DOCUMENTS, "daily", "history"}
+_KINDS = dict.fromkeys((*DOCUMENTS, "daily", "history"), "documents") | {BACKUPS_FOLDER: "backups"}
 
 DAYS = 30
 """How many days the figures by day go back, today included."""
@@ -45,8 +44,10 @@ class Statistics:
     """Reads the log and counts what a store holds."""
 
     def __init__(
-        self, repository: Repository, reembedding: Reembedding, clock: Clock, days: Days
+        self, repository: Repository, reembedding: Reembedding, clock: Clock, days: Days, folder: Path
     ) -> None:
+        """Count what is in a store, and in its home's folder."""
+        self._folder = folder
         self._repository = repository
         self._reembedding = reembedding
         self._clock = clock
@@ -74,6 +75,18 @@ class Statistics:
         moment = "" if since is None else parse_moment("since", since, self._days)
         return self._repository.ledger.list_log(limit, moment, agent, event)
 
+    def count_rows(self) -> Mapping[str, int]:
+        """Count what there is, by its name in `repository.ROWS`."""
+        return self._repository.count_rows()
+
+    def usage_totals(self) -> Usage:
+        """Return the sums over all uses of models."""
+        return self._repository.ledger.usage_totals()
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the versions of what keeps the store, and the schema's."""
+        return self._repository.versions()
+
     def figures(self, *, tables: bool = True) -> Figures:
         """Count everything; for the sizes of `tables` the whole store is read.
 
@@ -90,26 +103,17 @@ class Statistics:
             memories_by_type=repository.memories.count_by_type(),
             recalls_by_day={day: recalls.get(day, 0) for day in days},
             usage=tuple(repository.ledger.usage_by_model()),
-            sizes=_sizes(repository.path),
+            sizes={"store": repository.size(), **_sizes(self._folder)},
             table_sizes=repository.table_sizes() if tables else None,
             new_vectors=self._reembedding.progress(),
         )
 
 
-def _sizes(store: Path) -> dict[str, int]:
-    sizes = {"store": 0, "backups": 0, "documents": 0}
-    for path in store.parent.rglob("*"):
-        kind = _kind(path.relative_to(store.parent).parts[0], store.name)
+def _sizes(home: Path) -> dict[str, int]:
+    sizes = {"backups": 0, "documents": 0}
+    for path in home.rglob("*"):
+        kind = _KINDS.get(path.relative_to(home).parts[0])  # the user has files there too
         with suppress(OSError):  # gone meanwhile, or not to be looked at
             if kind and path.is_file():
                 sizes[kind] += path.stat().st_size
     return sizes
-
-
-def _kind(first: str, store: str) -> str | None:
-    """Return what a file belongs to whose path in the home begins so; None for what is the user's."""
-    if first == BACKUPS_FOLDER or first.startswith(f"{store}."):
-        return "backups"
-    if first.startswith(store):
-        return "store"
-    return "documents" if first in _DOCUMENTS else None

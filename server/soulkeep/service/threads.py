@@ -132,9 +132,7 @@ class Threads:
             InvalidInputError: The title breaks a rule.
             StoreError: The store cannot be read.
         """
-        title = require_label("title", title)
-        table = self._repository.threads
-        return [table.get_thread(thread_id) for thread_id in table.find_titled(title)]
+        return self._repository.threads.find_titled(require_label("title", title))
 
     def list_threads(
         self, limit: int = 100, archived: bool | None = False, containing: str = ""
@@ -157,7 +155,32 @@ class Threads:
         Raises:
             StoreError: The store cannot be read.
         """
-        return self._repository.threads.find_threads(archived, containing)
+        return [thread.id for thread in self._repository.threads.list_threads(-1, archived, containing)]
+
+    def get_thread(self, thread_id: str) -> Thread:
+        """Return a thread.
+
+        Raises:
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot be read.
+        """
+        return self._repository.threads.get_thread(thread_id)
+
+    def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
+        """Return up to `limit` active threads with their lasting places below `before`, latest first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._repository.threads.list_made(limit, before)
+
+    def latest_memories(self, thread_id: str, limit: int) -> list[Memory]:
+        """Return the latest memories of a thread, newest first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._repository.memories.list_of_thread(thread_id, limit)
 
     def rename(self, thread_id: str, title: str, session: Session | None = None) -> Thread:
         """Give a thread a title of up to 200 characters; return it.

@@ -292,7 +292,7 @@ async def _prompted(
 
 def _unprompted(home: Home, thread_id: str, prompt: str) -> Thread:
     home.threads.require_prompt(prompt)
-    return home.repository.threads.get_thread(thread_id)
+    return home.threads.get_thread(thread_id)
 
 
 def _changed(home: Home, action: Action, thread_id: str, title: str, session: Session) -> ManagedAnswer:

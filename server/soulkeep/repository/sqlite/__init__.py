@@ -1,19 +1,18 @@
 """The only code that talks to SQLite."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import LOCAL_AGENT, Fault
-from soulkeep.repository.sqlite import backups, checks, compaction, erasure, recreation
+from soulkeep.repository.sqlite import checks, compaction, erasure, recreation
 from soulkeep.repository.sqlite.changes import ChangeTable
-from soulkeep.repository.sqlite.compaction import VectorSpace
 from soulkeep.repository.sqlite.consents import ConsentTable
 from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
 from soulkeep.repository.sqlite.document_rows import DocumentTable
-from soulkeep.repository.sqlite.frequencies import WordFrequencies
+from soulkeep.repository.sqlite.files import size_of
 from soulkeep.repository.sqlite.ledger import Ledger
 from soulkeep.repository.sqlite.memories import MemoryTable
 from soulkeep.repository.sqlite.messages import MessageTable
@@ -58,8 +57,7 @@ class SqliteRepository:
             self.vectors = VectorTable(self._database)
             self.memories = MemoryTable(self._database, self.vectors, days)
             self.next_vectors = NextVectors(self._database, self.memories, self.vectors)
-            self.scan = VectorScan(self._database, self.vectors)
-            self.frequencies = WordFrequencies(self._database)
+            self.vector_search = VectorScan(self._database, self.vectors)
             self.ledger = Ledger(self._database, days)
             self.messages = MessageTable(self._database, self.ledger)
             self.documents = DocumentTable(self._database)
@@ -82,9 +80,7 @@ class SqliteRepository:
         """Build the full-text indexes anew from memories and messages; inside a transaction."""
         self.memories.rebuild_full_text()
         self.messages.rebuild_full_text()
-        self._database.execute(
-            "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('text_rules', ?)", (TEXT_RULES,)
-        )
+        self.put_fact("text_rules", str(TEXT_RULES))
 
     def _follow_text_rules(self) -> None:
         """Index anew what older rules for texts indexed, and let documents be read again."""
@@ -98,12 +94,19 @@ class SqliteRepository:
                 self.documents.forget_states()
 
     def _text_rules(self) -> int:
-        rows = self._database.query("SELECT value FROM store_facts WHERE name = 'text_rules'")
-        return int(rows[0][0]) if rows else 1
+        return int(self.get_fact("text_rules") or 1)
 
-    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+    @property
+    def place(self) -> str:
+        """The path of the store's file."""
+        return str(self.path)
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True, waiting: bool = True) -> Iterator[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""
-        return self._database.transaction(durable=durable)
+        patience = nullcontext() if waiting else self._database.without_waiting()
+        with patience, self._database.transaction(durable=durable):
+            yield
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Let all that is read inside be of one moment, however others write meanwhile."""
@@ -119,13 +122,22 @@ class SqliteRepository:
         """Whether nothing can be written, as the disk was full when the store was last opened."""
         return self._database.only_reads
 
-    def without_waiting(self) -> AbstractContextManager[None]:
-        """Let a held write lock, of another process or thread, raise StoreBusyError at once."""
-        return self._database.without_waiting()
-
-    def write_count(self) -> tuple[int, ...]:
+    def revision(self) -> tuple[int, ...]:
         """Return what changes whenever the store does, at no cost."""
         return self._database.write_count()
+
+    def get_fact(self, name: str) -> str | None:
+        """Return what was noted of the store under a name."""
+        rows = self._database.execute("SELECT value FROM store_facts WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def put_fact(self, name: str, value: str | None) -> None:
+        """Note something of the store, or with None take it away; inside a transaction."""
+        if value is None:
+            self._database.execute("DELETE FROM store_facts WHERE name = ?", (name,))
+        else:
+            facts = "INSERT OR REPLACE INTO store_facts (name, value) VALUES (?, ?)"
+            self._database.execute(facts, (name, value))
 
     def release_memory(self) -> None:
         """Give back the memory of what was read, which the next search reads again.
@@ -133,7 +145,7 @@ class SqliteRepository:
         Raises:
             StoreError: The store is gone.
         """
-        self.scan.release()
+        self.vector_search.release()
         self._database.release_memory()
 
     def count_rows(self) -> dict[str, int]:
@@ -148,49 +160,26 @@ class SqliteRepository:
         """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
         recreation.recreate_indexes(self._database)
 
-    def measure_space(self) -> VectorSpace:
-        """Count the places for vectors and the vectors."""
-        return compaction.measure_space(self._database)
+    def size(self) -> int:
+        """Return how many bytes the store's files take."""
+        return sum(size_of(self.path.with_name(self.path.name + end)) for end in ("", "-wal", "-shm"))
 
-    def pages_size(self) -> int:
-        """Return how many bytes the pages of the store take, its write-ahead log not counted."""
-        pages, size = self._database.query(
-            "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size"
-        )[0]
-        return int(pages) * int(size)
+    def wasted(self) -> int:
+        """Return how many bytes the places of deleted vectors take, if it pays to give them back."""
+        space = compaction.measure_space(self._database)
+        return space.empty_bytes if space.is_wasteful else 0
 
     def table_sizes(self) -> dict[str, int]:
         """Return how many bytes each table takes with its indexes; reads the whole store."""
         return compaction.table_sizes(self._database)
 
-    def compact(self) -> Iterator[int]:
-        """Give back the space of deleted vectors; yield how many vectors each short step moved."""
-        return compaction.compact(self._database)
-
-    def mark_erasure(self) -> None:
-        """Record that the file still holds what is being deleted; inside a transaction."""
-        erasure.mark_pending(self._database)
-
-    @property
-    def awaits_erasure(self) -> bool:
-        """Whether the file still holds what a purge deleted."""
-        return erasure.is_pending(self._database)
-
-    def backups_to_purge(self) -> dict[str, list[int]]:
-        """Return the backups that a purge is still to rewrite, with the ids of the memories that go."""
-        return erasure.backups_to_purge(self._database)
-
-    def mark_backups(self, backups: Mapping[str, Sequence[int]]) -> None:
-        """Record which backups are still to be rewritten; inside a transaction."""
-        erasure.mark_backups(self._database, backups)
+    def tidy(self, *, waiting: bool = True) -> Iterator[int]:
+        """Give back the space of deleted vectors; yield how many bytes each short step gave back."""
+        return compaction.compact(self._database, waiting=waiting)
 
     def erase(self) -> bool:
         """Write the file anew without anything that was deleted; return whether its log is empty too."""
         return erasure.erase(self._database)
-
-    def continue_ids_of(self, store: Path) -> None:
-        """Let this copy, about to take the place of a store, go on with ids where that one ends."""
-        backups.continue_ids_of(self._database, store)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""

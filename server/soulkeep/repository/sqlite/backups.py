@@ -1,5 +1,6 @@
 """Copying a store as it is at one moment, and putting a copy in its place, while others use it."""
 
+import filecmp
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -7,8 +8,11 @@ from pathlib import Path
 
 import apsw
 
-from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError
+from soulkeep.days import Days
+from soulkeep.disk import copy_file
+from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError, StoreError
 from soulkeep.progress import tell
+from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.repository.sqlite.checks import SOURCES
 from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, translated
 from soulkeep.repository.sqlite.database import Database
@@ -40,13 +44,15 @@ class Snapshot:
 
     connection: apsw.Connection
     counts: Mapping[str, int]
+    name: str
 
-    def copy_to(self, path: Path) -> None:
-        """Write it to a new file, which is complete without any other beside it.
+    def copy_to(self, folder: Path) -> None:
+        """Write it to a new file in a folder, which is complete without any other beside it.
 
         Raises:
             StoreError: The file cannot be written.
         """
+        path = folder / self.name
         create_file(path)
         with translated(path), closing(apsw.Connection(str(path))) as copy:
             with copy.backup("main", self.connection, "main") as backup:
@@ -56,57 +62,125 @@ class Snapshot:
             copy.pragma("journal_mode", "delete")
 
 
-def seal(path: Path) -> None:
-    """Make a store complete without any other file beside it; nobody else may have it open.
+class SqliteCopies:
+    """Copies of the store at one path; its file has the same name in each of them."""
 
-    Raises:
-        StoreError: The file cannot be written.
-    """
-    with translated(path), closing(_opened(path)) as connection:
-        connection.pragma("journal_mode", "delete")
+    def __init__(self, store: Path, days: Days) -> None:
+        self._store = store
+        self._days = days
 
+    @property
+    def place(self) -> str:
+        """The path of the store's file."""
+        return str(self._store)
 
-@contextmanager
-def snapshot(path: Path) -> Iterator[Snapshot]:
-    """Hold on to the present state of a store during the block; others can write meanwhile.
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Hold on to the present state of the store during the block; others can write meanwhile.
 
-    It is what is committed, also where the caller is inside a transaction.
+        It is what is committed, also where the caller is inside a transaction.
 
-    Raises:
-        StoreCorruptError: It is damaged.
-        StoreError: It cannot be read.
-    """
-    with translated(path), closing(_opened(path)) as connection:
-        connection.execute("BEGIN")
-        # The first look is the moment: until the end of the transaction nothing newer is seen.
+        Raises:
+            StoreCorruptError: It is damaged.
+            StoreError: It cannot be read.
+        """
+        with translated(self._store), closing(_opened(self._store)) as connection:
+            connection.execute("BEGIN")
+            # The first look is the moment: until the end of the transaction nothing newer is seen.
+            try:
+                counts = _counts(connection)
+            except apsw.SQLError as error:  # one of its tables is gone
+                raise StoreCorruptError(self._store, str(error)) from error
+            yield Snapshot(connection, counts, self._store.name)
+
+    def examine(self, folder: Path) -> tuple[int, dict[str, int]]:
+        """Return the schema version and the counts of rows of a copy, having read all of it.
+
+        Raises:
+            BackupDamagedError: It is not whole, or no store.
+            SchemaTooNewError: A later soulkeep wrote it.
+        """
+        path = folder / self._store.name
         try:
-            counts = _counts(connection)
-        except apsw.SQLError as error:  # one of its tables is gone
-            raise StoreCorruptError(path, str(error)) from error
-        yield Snapshot(connection, counts)
+            with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
+                version = copy.pragma("user_version")
+                ours = copy.pragma("application_id") == APPLICATION_ID
+                if ours and version > len(STEPS):
+                    raise SchemaTooNewError(path, version, len(STEPS))
+                faults = [row[0] for row in copy.execute("PRAGMA integrity_check(3)")]
+                if not ours or faults != ["ok"]:
+                    raise BackupDamagedError(path, "; ".join(faults) if ours else "it is no store")
+                return version, _counts(copy)
+        except apsw.Error as error:
+            raise BackupDamagedError(path, str(error)) from error
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[SqliteRepository]:
+        """Open a copy to change it; after the block it is complete without any other file beside it.
+
+        Raises:
+            StoreError: It cannot be opened or written.
+        """
+        copy = folder / self._store.name
+        with closing(SqliteRepository(copy, days=self._days)) as repository:
+            yield repository
+        with translated(copy), closing(_opened(copy)) as connection:
+            connection.pragma("journal_mode", "delete")
+
+    def is_there(self) -> bool:
+        """Whether there is a file that begins as a store does; a foreign log is set aside."""
+        if not self._store.exists() or not isinstance(stored_header(self._store), Header):
+            return False
+        set_aside_foreign_log(self._store)
+        return True
+
+    def keep_files(self, folder: Path) -> bool:
+        """Copy the store's file and its log as they are; False where there is neither.
+
+        Raises:
+            StoreError: A copy is not the same.
+            OSError: A file cannot be read or copied.
+        """
+        there = [file for file in self._files() if file.exists()]
+        for file in (file for file in there if not file.name.endswith("-shm")):
+            copy_file(file, folder / file.name)
+            if not filecmp.cmp(file, folder / file.name, shallow=False):
+                raise StoreError(folder, "a file was not written as it is", "check the disk")
+        return bool(there)
+
+    def begin_anew(self) -> None:
+        """Make an empty store in the place of whatever is there.
+
+        Raises:
+            StoreError: It cannot be made.
+        """
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        SqliteRepository(self._store).close()
+
+    def _files(self) -> list[Path]:
+        return [self._store.with_name(self._store.name + end) for end in ("-wal", "-shm", "")]
+
+    @contextmanager
+    def replacing(self, folder: Path, *, continuing: bool) -> Iterator[SqliteRepository]:
+        """Keep others from writing during the block, then put what a copy holds in the store's place.
+
+        It happens at once, also for those who have the store open. When an error leaves the block, the
+        store stays as it was.
+
+        Raises:
+            StoreBusyError: Another process kept the write lock.
+            StoreError: The store cannot be written, or the copy not read.
+        """
+        copy = folder / self._store.name
+        _fit(copy, self._store)
+        with closing(SqliteRepository(copy, days=self._days)) as staged, replacing(self._store, copy):
+            if continuing:
+                _continue_ids_of(copy, self._store)
+            yield staged
 
 
-def examine(path: Path) -> tuple[int, dict[str, int]]:
-    """Return the schema version and the counts of rows of a copy, having read all of it.
-
-    Raises:
-        BackupDamagedError: It is not whole, or no store.
-        SchemaTooNewError: A later soulkeep wrote it.
-    """
-    try:
-        with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
-            version, ours = copy.pragma("user_version"), copy.pragma("application_id") == APPLICATION_ID
-            if ours and version > len(STEPS):
-                raise SchemaTooNewError(path, version, len(STEPS))
-            faults = [row[0] for row in copy.execute("PRAGMA integrity_check(3)")]
-            if not ours or faults != ["ok"]:
-                raise BackupDamagedError(path, "; ".join(faults) if ours else "it is no store")
-            return version, _counts(copy)
-    except apsw.Error as error:
-        raise BackupDamagedError(path, str(error)) from error
-
-
-def fit(copy: Path, store: Path) -> None:
+def _fit(copy: Path, store: Path) -> None:
     """Give a copy the pages of the store whose place it is to take.
 
     A store in WAL mode takes no other size, and who has it open relies on its map of pages, or on there
@@ -129,7 +203,7 @@ def fit(copy: Path, store: Path) -> None:
         fitting.replace(copy)
 
 
-def continue_ids_of(copy: Database, store: Path) -> None:
+def _continue_ids_of(copy: Path, store: Path) -> None:
     """Let a copy go on with ids where the store ends whose place it is to take, and be the same store.
 
     An id is never given to a second memory, and no other process takes its copies of vectors for those
@@ -139,16 +213,16 @@ def continue_ids_of(copy: Database, store: Path) -> None:
         StoreError: The copy cannot be written.
     """
     last, store_id = _sequences(store), _store_id(store)
-    with copy.transaction():
+    with closing(Database(copy)) as database, database.transaction():
         if store_id is not None:
-            copy.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
-        for name, number in copy.execute("SELECT name, seq FROM sqlite_sequence"):
+            database.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
+        for name, number in database.execute("SELECT name, seq FROM sqlite_sequence"):
             last[name] = max(number, last.get(name, 0))
-        copy.execute("DELETE FROM sqlite_sequence")
+        database.execute("DELETE FROM sqlite_sequence")
         rows = [(name, number) for name, number in last.items() if name != "memory_changes"]
-        copy.execute_many("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", rows)
+        database.execute_many("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", rows)
         change = last.get("memory_changes", 0) + CHANGES_SKIPPED
-        copy.execute("INSERT INTO memory_changes (seq, memory_id) VALUES (?, 0)", (change,))
+        database.execute("INSERT INTO memory_changes (seq, memory_id) VALUES (?, 0)", (change,))
 
 
 @contextmanager
@@ -176,14 +250,6 @@ def replacing(store: Path, copy: Path) -> Iterator[None]:
         target.set_busy_timeout(0)
         with suppress(apsw.BusyError):
             target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-
-
-def holds_database(store: Path) -> bool:
-    """Whether there is a file that begins as a store does; a log that is not its own is set aside."""
-    if not store.exists() or not isinstance(stored_header(store), Header):
-        return False
-    set_aside_foreign_log(store)
-    return True
 
 
 def _opened(path: Path) -> apsw.Connection:

@@ -35,6 +35,10 @@ class ChangeTable:
         )
         return dict(zip(columns, rows[0], strict=True)) if rows else None
 
+    def digest(self, image: Image | None) -> str | None:
+        """Return a short text that differs for rows that differ in more than activity."""
+        return digest(image)
+
     def put_image(self, kind: TableName, key: str, image: Image | None) -> None:
         """Make a row what an image says, or delete it; inside a transaction.
 

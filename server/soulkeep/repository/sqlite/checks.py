@@ -6,24 +6,14 @@ from typing import NamedTuple
 
 from soulkeep.errors import StoreCorruptError
 from soulkeep.models import Fault
+from soulkeep.repository import ROWS
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.erasure import backups_to_purge, is_pending
 from soulkeep.repository.sqlite.full_text import fts_text
 from soulkeep.repository.sqlite.ledger import THREAD_KEY
 from soulkeep.repository.sqlite.vectors import DIMENSIONS
 from soulkeep.wording import agreeing, counted
 
-TABLES = (
-    "threads",
-    "memories",
-    "global_prompts",
-    "sessions",
-    "messages",
-    "usage_records",
-    "audit_log",
-)
-
-SOURCES = {table: table for table in TABLES} | {
+SOURCES = {name: name for name in ROWS} | {
     # The shadow tables are what the virtual ones are made of, and are counted without reading vectors.
     "vectors": "vec_memories_rowids",
     "full-text entries": "memories_fts_docsize",
@@ -93,7 +83,6 @@ def find_faults(database: Database, *, vectors_expected: bool) -> list[Fault]:
             *_vectors(database, vectors_expected),
             *_lost_vectors(database),
             *_next_vectors(database),
-            *_erasure(database),
         ]
         for index in _FULL_TEXTS:
             faults += _entries(database, index)
@@ -109,13 +98,6 @@ def _integrity(malformed: list[str]) -> list[Fault]:
         Fault("integrity", found, _REPAIR if any(table in found for table in derived) else _RESTORE)
         for found in malformed
     ]
-
-
-def _erasure(database: Database) -> list[Fault]:
-    places = ["the free pages of the file"] if is_pending(database) else []
-    places += [f"backup {name}" for name in sorted(backups_to_purge(database))]
-    detail = f"what was purged is out of all searches and still in {', '.join(places)}"
-    return [Fault("purge", detail, "run `soulkeep purge`")] if places else []
 
 
 def _foreign_keys(database: Database) -> list[Fault]:

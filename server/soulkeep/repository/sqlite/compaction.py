@@ -5,10 +5,13 @@ sparse chunks are moved to the end, in transactions short enough for others to w
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.vectors import DIMENSIONS
 
 SPARSE = 0.75
 """Chunks that are filled up to this share are emptied."""
@@ -27,6 +30,11 @@ class VectorSpace:
 
     places: int
     taken: int
+
+    @property
+    def empty_bytes(self) -> int:
+        """How many bytes the empty places take."""
+        return (self.places - self.taken) * 4 * DIMENSIONS
 
     @property
     def is_wasteful(self) -> bool:
@@ -55,16 +63,24 @@ def table_sizes(database: Database) -> dict[str, int]:
     return dict(rows)
 
 
-def compact(database: Database) -> Iterator[int]:
-    """Empty the sparse chunks and shrink the file; yield how many vectors each short step moved.
+def compact(database: Database, *, waiting: bool = True) -> Iterator[int]:
+    """Empty the sparse chunks and shrink the file; yield how many bytes each short step gave back.
 
     Nothing is lost by stopping between two steps. Ids and vectors stay what they are.
+
+    Raises:
+        StoreBusyError: Another process is writing, for long or while it is not to be waited for.
     """
+
+    def step(work: Callable[[], int | None]) -> int | None:
+        with nullcontext() if waiting else database.without_waiting():
+            return work()
+
     for chunk in _sparse_chunks(database):
-        while moved := _move_some(database, chunk):
-            yield moved
-    while _free_some_pages(database):
-        yield 0
+        while step(partial(_move_some, database, chunk)) is not None:
+            yield 0
+    while freed := step(partial(_free_some_pages, database)):
+        yield freed
 
 
 def _sparse_chunks(database: Database) -> list[int]:
@@ -79,13 +95,14 @@ def _sparse_chunks(database: Database) -> list[int]:
     return [row[0] for row in rows]
 
 
-def _move_some(database: Database, chunk: int) -> int:
+def _move_some(database: Database, chunk: int) -> int | None:
+    """Move some vectors out of a chunk; None where there are none."""
     with database.transaction(durable=False):
-        ids = database.query(
+        ids = database.execute(
             "SELECT rowid FROM vec_memories_rowids WHERE chunk_id = ? LIMIT ?", (chunk, _MOVED_AT_ONCE)
         )
         if not ids:
-            return 0
+            return None
         wanted = json.dumps([row[0] for row in ids])
         vectors = database.query(
             "SELECT v.memory_id, v.content_embedding FROM json_each(?) AS wanted"
@@ -96,15 +113,16 @@ def _move_some(database: Database, chunk: int) -> int:
         database.execute_many(
             "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)", vectors
         )
-    return len(vectors)
+    return 0
 
 
-def _free_some_pages(database: Database) -> bool:
-    if not (database.execute("PRAGMA auto_vacuum")[0][0] and _free_pages(database)):
-        return False
+def _free_some_pages(database: Database) -> int:
+    """Let the file end sooner; return by how many bytes."""
     before = _free_pages(database)
+    if not (before and database.execute("PRAGMA auto_vacuum")[0][0]):
+        return 0
     database.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
-    return _free_pages(database) < before
+    return (before - _free_pages(database)) * int(database.execute("PRAGMA page_size")[0][0])
 
 
 def _free_pages(database: Database) -> int:

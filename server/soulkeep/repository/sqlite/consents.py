@@ -3,12 +3,9 @@
 import hashlib
 import json
 from collections import defaultdict
-from typing import Literal
 
+from soulkeep.repository import PromptKind
 from soulkeep.repository.sqlite.database import Database
-
-PromptKind = Literal["threads", "global_prompts"]
-"""The tables that hold prompts."""
 
 _EVENTS = ("thread.created", "thread.prompted", "prompt.created", "prompt.changed")
 
@@ -92,11 +89,6 @@ def origin_of(records: str, text: str | None) -> tuple[str | None, bool]:
         return None, True
     set_by, agreed = known.get(_digest(text), (None, 0))
     return set_by, bool(agreed)
-
-
-def agreed_text(name: str, content: str) -> str:
-    """Return what the user agrees to in a global prompt: it is loaded under its name."""
-    return f"{name}\n{content}"
 
 
 def _digest(text: str) -> str:

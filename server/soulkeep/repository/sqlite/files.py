@@ -24,12 +24,10 @@ from soulkeep.errors import (
     StoreOverwrittenError,
     StoreReplacedError,
 )
+from soulkeep.models import BACKUPS_FOLDER
 
 APPLICATION_ID = 0x534B4550
 """Marks the file as ours in SQLite's header: "SKEP" in ASCII."""
-
-BACKUPS_FOLDER = "backups"
-"""The folder of backups, beside the store."""
 
 HEADER_SIZE = 100
 

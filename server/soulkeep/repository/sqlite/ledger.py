@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from soulkeep.days import Days
-from soulkeep.models import LogEntry, ModelUsage, Session, Usage
+from soulkeep.models import MODEL_USED, LogEntry, ModelUsage, Session, Usage
 from soulkeep.repository.sqlite.database import Database
 
 UNKNOWN_MODEL = "unknown"
@@ -14,9 +14,6 @@ UNKNOWN_MODEL = "unknown"
 THREAD_KEY = "thread:"
 """With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
 its messages belong to."""
-
-MODEL_USED = "model.used"
-"""The event as which a usage record stands in the log."""
 
 _LOG = f"""
 SELECT * FROM (

@@ -9,6 +9,7 @@ from soulkeep.errors import MemoryNotFoundError
 from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
 from soulkeep.repository.sqlite.conditions import WHEN, conditions
 from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.frequencies import WordFrequencies
 from soulkeep.repository.sqlite.full_text import fts_day, fts_term, fts_text
 from soulkeep.repository.sqlite.vectors import VectorTable
 
@@ -28,6 +29,7 @@ class MemoryTable:
         self._database = database
         self._vectors = vectors
         self._days = days
+        self._frequencies = WordFrequencies(database)
 
     def add_memories(
         self,
@@ -248,6 +250,10 @@ class MemoryTable:
             {**values, "terms": f"{within}({' OR '.join(map(fts_term, terms))})", "limit": limit},
         )
         return [(row[0], row[1]) for row in rows]
+
+    def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """Return how many memories there are, and in how many each word of `terms` occurs."""
+        return self._frequencies.count_and_frequencies(terms)
 
     def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
         """Return those of these ids whose memories are there and pass the filter."""

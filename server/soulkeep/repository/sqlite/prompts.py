@@ -1,8 +1,10 @@
 """The user's global prompts."""
 
+from dataclasses import replace
+
 from soulkeep.errors import PromptNotFoundError
 from soulkeep.models import GlobalPrompt
-from soulkeep.repository.sqlite.consents import agreed_text, origin_of, origins
+from soulkeep.repository.sqlite.consents import origin_of, origins
 from soulkeep.repository.sqlite.database import Database
 
 
@@ -53,18 +55,7 @@ class PromptTable:
             f" WHERE {condition} ORDER BY priority DESC, id",
             (value,),
         )
-        return [
-            GlobalPrompt(
-                identifier,
-                name,
-                content,
-                bool(is_active),
-                priority,
-                created_at,
-                *origin_of(records, agreed_text(name, content)),
-            )
-            for identifier, name, content, is_active, priority, created_at, records in rows
-        ]
+        return [_prompt(*row) for row in rows]
 
     def update_prompt(self, prompt: GlobalPrompt) -> None:
         """Write a prompt's name, content, state and priority; inside a transaction."""
@@ -76,3 +67,11 @@ class PromptTable:
     def delete_prompt(self, prompt_id: int) -> None:
         """Delete a prompt; inside a transaction."""
         self._database.execute("DELETE FROM global_prompts WHERE id = ?", (prompt_id,))
+
+
+def _prompt(
+    prompt_id: int, name: str, content: str, is_active: int, priority: int, created_at: str, records: str
+) -> GlobalPrompt:
+    prompt = GlobalPrompt(prompt_id, name, content, bool(is_active), priority, created_at)
+    prompt_by, is_agreed = origin_of(records, prompt.agreed_text)
+    return replace(prompt, prompt_by=prompt_by, is_agreed=is_agreed)

@@ -50,19 +50,7 @@ class ThreadTable:
     def list_threads(
         self, limit: int, archived: bool | None = False, containing: str = ""
     ) -> list[Thread]:
-        """Return up to `limit` of the threads that `find_threads` finds, in its order."""
-        ids = self.find_threads(archived, containing, limit)
-        rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
-            " ORDER BY wanted.key",
-            (json.dumps(ids),),
-        )
-        return [_thread(row) for row in rows]
-
-    def find_threads(
-        self, archived: bool | None = False, containing: str = "", limit: int = -1
-    ) -> list[str]:
-        """Return the ids of the threads whose title or id contains a text, latest activity first.
+        """Return up to `limit` threads whose title or id contains a text, latest activity first.
 
         Case does not matter. Archived threads are left out, or alone are found, or with None among all.
         No more than `limit` are returned where that is 0 or more.
@@ -79,12 +67,13 @@ class ThreadTable:
             for thread_id, title in rows
             if not sought or sought in same_title(title) or sought in thread_id.casefold()
         )
-        return list(islice(found, limit if limit >= 0 else None))
+        return self._listed(list(islice(found, limit if limit >= 0 else None)))
 
-    def list_latest(self, limit: int) -> list[Thread]:
-        """Return up to `limit` threads, archived ones too, latest activity first."""
-        rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM threads ORDER BY last_active_at DESC, rowid DESC LIMIT ?", (limit,)
+    def _listed(self, thread_ids: Sequence[str]) -> list[Thread]:
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
+            " ORDER BY wanted.key",
+            (json.dumps(thread_ids),),
         )
         return [_thread(row) for row in rows]
 
@@ -94,13 +83,13 @@ class ThreadTable:
         count, archived = rows[0]
         return count - int(archived), int(archived)
 
-    def find_titled(self, title: str) -> list[str]:
-        """Return the ids of the threads whose titles read the same: active ones first, then latest."""
-        rows = self._database.query(
+    def find_titled(self, title: str) -> list[Thread]:
+        """Return the threads whose titles read the same: active ones first, then latest."""
+        rows = self._database.execute(
             "SELECT id, title FROM threads ORDER BY archived IS TRUE, last_active_at DESC, rowid DESC"
         )
         sought = same_title(title)
-        return [thread_id for thread_id, other in rows if same_title(other) == sought]
+        return self._listed([thread_id for thread_id, other in rows if same_title(other) == sought])
 
     def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
         """Return up to `limit` active threads, the latest made first, each with its place.
