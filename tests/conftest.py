@@ -165,7 +165,7 @@ def make_home(new_home: Path, tmp_path: Path, clock: TickingClock) -> Iterator[C
         embedder = embedder or os.environ["SOULKEEP_EMBEDDER"]
         if not (tmp_path / name).exists():
             shutil.copytree(new_home, tmp_path / name)
-        opened.append(open_home(tmp_path / name, embedder=embedder, clock=clock))  # type: ignore[arg-type]
+        opened.append(open_home(tmp_path / name, embedder=embedder, clock=clock))
         return opened[-1]
 
     yield make

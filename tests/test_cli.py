@@ -199,7 +199,7 @@ def test_the_demo_uses_the_settings_that_a_user_has_chosen(
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("EMBEDDER", "wordlama", "SOULKEEP_EMBEDDER: Input should be"),
+        ("EMBEDDER", "wordlama", "SOULKEEP_EMBEDDER is none of auto, universal, "),
         ("TIMEZONE", "Mars", "SOULKEEP_TIMEZONE is no time zone"),
         ("HOME", "relative", "SOULKEEP_HOME is 'relative'"),
     ],

@@ -96,7 +96,7 @@ class HomeMachine(RuleBasedStateMachine):
         self._open("auto")
 
     def _open(self, embedder: str) -> None:
-        self.home: Home = open_home(self.folder, embedder=embedder, clock=TickingClock())  # type: ignore[arg-type]
+        self.home: Home = open_home(self.folder, embedder=embedder, clock=TickingClock())
 
     @rule(target=threads, title=st.sampled_from(["One", "Two"]))
     def create_thread(self, title: str) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.models import Clock, EmbedderName, Options, ToolSet, utc_now
+from soulkeep.models import Clock, EmbedderChoice, Options, ToolSet, utc_now
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.home import Home
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 def open_home(
     path: Path | str,
     *,
-    embedder: EmbedderName = "auto",
+    embedder: str | None = None,
     clock: Clock = utc_now,
     options: Options | None = None,
     read_only: bool = False,
@@ -41,17 +42,20 @@ def open_home(
 ) -> Home:
     """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
 
-    A new one that `is_named` by the user is announced: the name may be a slip. One that is opened
+    `embedder` names one that needs no more than its name; else it is that of the options. A new one that
+    `is_named` by the user is announced: the name may be a slip. One that is opened
     `read_only` can be read, counted and checked, also where nothing can be written.
 
     Raises:
         StoreError: The store cannot serve.
-        EmbedderUnavailableError: The embedder's package is not installed.
+        EmbedderUnavailableError: The embedder's package is not installed, or its settings are wrong.
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
     is_new = is_named and not os.path.lexists(path / STORE_NAME)
-    model = choose_embedder(embedder)
+    if embedder is not None:
+        options = replace(options, embedder=EmbedderChoice(embedder))
+    model = choose_embedder(options.embedder)
     documents = Documents(path, clock, options.timezone)
 
     def before_migration(version: int) -> None:
@@ -143,7 +147,6 @@ def serve(settings: Settings) -> None:
     """
     opened = open_home(
         settings.home,
-        embedder=settings.embedder,
         options=settings.options,
         is_named=settings.is_home_named,
     )

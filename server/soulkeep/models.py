@@ -4,10 +4,13 @@ Timestamps are text everywhere: UTC, ISO 8601, milliseconds and `Z`, so that the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
+
+from pydantic import SecretStr
 
 MemoryType = Literal["fact", "preference", "decision", "summary"]
 MEMORY_TYPES: tuple[MemoryType, ...] = get_args(MemoryType)
@@ -19,6 +22,10 @@ MessageRole = Literal["user", "assistant", "system", "tool"]
 MESSAGE_ROLES: tuple[MessageRole, ...] = get_args(MessageRole)
 
 EmbedderName = Literal["auto", "universal", "wordllama", "none"]
+"""The embedders that are built in, and none."""
+
+OTHER_EMBEDDERS = ("openai",)
+"""What stands before the colon and the model of all other embedders."""
 
 ToolSet = Literal["default", "full"]
 """The tools that a client is offered: `full` adds those for threads and messages."""
@@ -140,13 +147,15 @@ class QueryVector:
 
     `parts` are their lengths, which together are the whole vector; the parts of a vector have the same
     length as each other. Each of the `weightings` says how much the cosine of each part counts for one
-    kind of memory that the embedder tells apart.
+    kind of memory that the embedder tells apart. Where it `is_centred`, half of what all memories have
+    in common is taken from the question first.
     """
 
     embedding: Embedding
     made_by: str
     parts: Sequence[int]
     weightings: Sequence[Sequence[float]]
+    is_centred: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,13 +302,33 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedderChoice:
+    """Which embedder is used, and how one that is not built in is reached and asked.
+
+    `name` is one of EmbedderName, or one of OTHER_EMBEDDERS with a colon and a model. An endpoint is at
+    `url` (its base), wants `key` if it wants one, and has `timeout_s` seconds to answer. Vectors have
+    `dimensions`, if that is said, else as many as the model has, up to 1536. An unset prefix is the one
+    that the model's family was trained with. `prices` are US dollars for a million tokens, by model.
+    """
+
+    name: str = "auto"
+    url: str = ""
+    key: SecretStr = field(default_factory=partial(SecretStr, ""))
+    timeout_s: float = 30.0
+    dimensions: int | None = None
+    query_prefix: str | None = None
+    passage_prefix: str | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the user may choose about documents and contexts.
 
     `context_tokens` is the default size of a context, `memory_tokens` how long MEMORY.md may be before
     answers say so, `pressure` the share of a window (0 to 1) from which on an agent is told to save.
     `retention_days` says how long what was forgotten or changed can be brought back; 0 is for ever.
-    `backups` is how many are kept.
+    `backups` is how many are kept. `embedder` is what makes vectors, and how former ones are reached.
     """
 
     timezone: tzinfo | None = None
@@ -308,6 +337,7 @@ class Options:
     pressure: float = 0.7
     retention_days: int = 90
     backups: int = 10
+    embedder: EmbedderChoice = field(default_factory=EmbedderChoice)
 
 
 TableName = Literal["memories", "threads", "global_prompts", "messages"]

@@ -3,12 +3,15 @@
 import os
 import re
 from pathlib import Path
+from typing import Annotated, get_args
 
 from platformdirs import user_data_path
-from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from soulkeep.models import EmbedderName, Options, ToolSet
+from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Options, ToolSet
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _VARIABLE = re.compile(r"\$\{(?P<braced>[^}]*)\}|\$(?P<bare>\w+)|%(?P<windows>\w+)%", re.ASCII)
 """A variable as shells and Windows write it; clients hand on what is in their configuration."""
@@ -17,16 +20,42 @@ _VARIABLE = re.compile(r"\$\{(?P<braced>[^}]*)\}|\$(?P<bare>\w+)|%(?P<windows>\w
 class Settings(BaseSettings):
     """Every setting; each is read from the environment variable `SOULKEEP_` plus its name."""
 
-    model_config = SettingsConfigDict(env_prefix="SOULKEEP_", frozen=True, env_ignore_empty=True)
+    # Without the input in errors: it may be a key.
+    model_config = SettingsConfigDict(
+        env_prefix="SOULKEEP_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(
         default_factory=lambda: user_data_path("soulkeep", appauthor=False),
         description="The folder of the store and the documents.",
     )
-    embedder: EmbedderName = Field(
+    embedder: str = Field(
         default="auto",
         description="auto: by meaning, in 16 languages. universal: the lighter half of it."
-        " wordllama: by words in English, with the extra of that name. none: by words alone.",
+        " wordllama: by words in English, with the extra of that name. none: by words alone."
+        " openai:MODEL: an endpoint's.",
+    )
+    embedder_url: str = Field(
+        default="", description="The base address of an OpenAI-compatible endpoint; unset, OpenAI's."
+    )
+    embedder_key: SecretStr = Field(default=SecretStr(""), description="Its key, if it wants one.")
+    embedder_timeout: float = Field(
+        default=30.0, gt=0, le=600, description="How many seconds it has for an answer."
+    )
+    embedder_dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        le=1536,
+        description="How many dimensions to ask for; unset, all, up to 1536.",
+    )
+    embedder_query_prefix: str | None = Field(
+        default=None, description="What stands before a question, in quotes or not; unset, by the model."
+    )
+    embedder_passage_prefix: str | None = Field(
+        default=None, description="What stands before a text that is kept; unset, by the model."
+    )
+    embedder_prices: Annotated[dict[str, Price], NoDecode] = Field(
+        default={}, description="MODEL=DOLLARS for a million tokens, ...; of others the cost is unknown."
     )
 
     tools: ToolSet = Field(
@@ -50,6 +79,20 @@ class Settings(BaseSettings):
     )
 
     @property
+    def embedder_choice(self) -> EmbedderChoice:
+        """Which embedder, and how it is reached."""
+        return EmbedderChoice(
+            name=self.embedder,
+            url=self.embedder_url,
+            key=self.embedder_key,
+            timeout_s=self.embedder_timeout,
+            dimensions=self.embedder_dimensions,
+            query_prefix=self.embedder_query_prefix,
+            passage_prefix=self.embedder_passage_prefix,
+            prices=self.embedder_prices,
+        )
+
+    @property
     def options(self) -> Options:
         """What the services need of the settings."""
         from zoneinfo import ZoneInfo
@@ -61,7 +104,35 @@ class Settings(BaseSettings):
             pressure=self.pressure,
             retention_days=self.retention_days,
             backups=self.backups,
+            embedder=self.embedder_choice,
         )
+
+    @field_validator("embedder")
+    @classmethod
+    def _known_embedder(cls, name: str) -> str:
+        kind, _, model = name.partition(":")
+        if name not in get_args(EmbedderName) and not (kind in OTHER_EMBEDDERS and model.strip()):
+            others = ", ".join(f"{kind}:MODEL" for kind in OTHER_EMBEDDERS)
+            raise ValueError(f"is none of {', '.join(get_args(EmbedderName))}, {others}; correct it")
+        return name
+
+    @field_validator("embedder_query_prefix", "embedder_passage_prefix")
+    @classmethod
+    def _unquoted(cls, prefix: str | None) -> str | None:
+        is_quoted = prefix is not None and len(prefix) > 1 and prefix[0] == prefix[-1] in "\"'"
+        return prefix[1:-1] if prefix and is_quoted else prefix
+
+    @field_validator("embedder_prices", mode="before")
+    @classmethod
+    def _table(cls, written: object) -> object:
+        if not isinstance(written, str):
+            return written
+        pairs = [entry.rpartition("=") for entry in written.split(",") if entry.strip()]
+        if not all(name.strip() and price.strip() for name, _, price in pairs):
+            raise ValueError(
+                "is no list such as text-embedding-3-small=0.02, other-model=0.1; correct it"
+            )
+        return {name.strip(): price.strip() for name, _, price in pairs}
 
     @field_validator("timezone")
     @classmethod

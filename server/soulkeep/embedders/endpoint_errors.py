@@ -1,9 +1,10 @@
-"""What goes wrong with an embedder that is reached over HTTP.
+"""What goes wrong with an embedder that is not built in.
 
 EmbedderError
 ├── EndpointError         EndpointUnreachableError · EndpointUntrustedError · EndpointTimeoutError ·
 │                         KeyRefusedError · RateLimitedError · EndpointFailedError ·
 │                         EndpointRefusedError · EndpointMovedError · BadAnswerError
+├── UnusableVectorsError
 └── TextRefusedError
 """
 
@@ -35,14 +36,14 @@ class EndpointUnreachableError(EndpointError):
 
 
 class EndpointUntrustedError(EndpointError):
-    """Its certificate is not one that this machine trusts."""
+    """No encrypted connection can be made to it that this machine trusts."""
 
     def __init__(self, endpoint: str, reason: str) -> None:
         self.reason = reason
         super().__init__(
             endpoint,
-            f"has no certificate that this machine trusts ({reason})",
-            "correct SOULKEEP_EMBEDDER_URL, or add the certificate of its authority to the system's",
+            f"makes no connection that can be trusted ({reason})",
+            "correct SOULKEEP_EMBEDDER_URL, or have the system trust the authority of its certificate",
         )
 
 
@@ -141,6 +142,18 @@ class BadAnswerError(EndpointError):
             endpoint,
             f"gave an answer that cannot be used: {detail}",
             "see that SOULKEEP_EMBEDDER_URL leads to an OpenAI-compatible server, and its model embeds",
+        )
+
+
+class UnusableVectorsError(EmbedderError):
+    """The vectors of a model are not what a search can use."""
+
+    def __init__(self, model: str, detail: str) -> None:
+        self.model = model
+        self.detail = detail
+        super().__init__(
+            f"The vectors of {model} cannot be used: {detail}; set SOULKEEP_EMBEDDER_DIMENSIONS to how"
+            " many it has, or SOULKEEP_EMBEDDER to a model that embeds texts."
         )
 
 

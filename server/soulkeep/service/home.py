@@ -108,7 +108,7 @@ class Home:
     def indexes(self) -> "Indexes":
         from soulkeep.service.indexes import Indexes
 
-        return Indexes(self.repository, self._embedder, self.sessions, self.clock)
+        return Indexes(self.repository, self._embedder, self.sessions, self.clock, self.options.embedder)
 
     @on_first_use
     def reembedding(self) -> "Reembedding":

@@ -3,12 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from operator import mul
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
 from soulkeep.errors import EmbedderMismatchError, EmbedderUnavailableError, StoreBusyError
 from soulkeep.models import (
     Clock,
+    EmbedderChoice,
     Embedding,
     Memory,
     NewMemory,
@@ -39,9 +39,18 @@ class Indexes:
     """Embeds memories and questions, and builds both search indexes."""
 
     def __init__(
-        self, repository: Repository, embedder: Embedder | None, sessions: Sessions, clock: Clock
+        self,
+        repository: Repository,
+        embedder: Embedder | None,
+        sessions: Sessions,
+        clock: Clock,
+        choice: EmbedderChoice,
     ) -> None:
-        """Index a store with an embedder; without one a new store has no vectors."""
+        """Index a store with an embedder; without one a new store has no vectors.
+
+        By `choice` the embedder of its former vectors is reached.
+        """
+        self._choice = choice
         self._configured = embedder
         self._former: tuple[str, Embedder | None] = (NO_EMBEDDER, None)
         self._repository = repository
@@ -88,7 +97,7 @@ class Indexes:
         former = self._former
         if former[0] != recorded:
             # Another thread may find another embedder recorded a moment later.
-            self._former = former = (recorded, embedder_of(recorded))
+            self._former = former = (recorded, embedder_of(recorded, self._choice))
         return former[1]
 
     def is_serving(self, embedder: Embedder) -> bool:
@@ -171,8 +180,14 @@ class Indexes:
             return None
         embedded = embedder.embed_query(query)
         self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
-        weightings = [weighting.parts for weighting in embedder.weightings(query)]
-        return QueryVector(embedded.embeddings[0], embedder.identity, embedder.parts, weightings)
+        weightings = embedder.weightings(query)
+        return QueryVector(
+            embedded.embeddings[0],
+            embedder.identity,
+            embedder.parts,
+            [weighting.parts for weighting in weightings],
+            is_centred=all(weighting.base is None for weighting in weightings),
+        )
 
     def similarities(
         self, memory: NewMemory, vector: Vector, others: Sequence[int]
@@ -191,8 +206,7 @@ class Indexes:
         found: dict[int, float | None] = {}
         for i, cosines in compared.items():
             if i in rows:
-                weighting = embedder.weighting(memory.content, rows[i].content).parts
-                found[i] = sum(map(mul, weighting, cosines)) / sum(weighting)
+                found[i] = embedder.weighting(memory.content, rows[i].content).likeness(cosines)
         return found
 
     def embed_new(self, memories: Sequence[NewMemory], session: Session) -> tuple[Vectors, Vectors]:

@@ -1,7 +1,6 @@
 """Keeping memories and bringing them back."""
 
 from collections.abc import Collection, Mapping, Sequence
-from operator import mul
 
 from soulkeep.days import Days
 from soulkeep.embedders import Embedder, strengths_of
@@ -259,10 +258,6 @@ class Memories:
             for i in cosines
             if embedder and i in memories
         }
-        semantic = {
-            i: sum(map(mul, weightings[i].parts, parts))
-            for i, parts in cosines.items()
-            if i in weightings
-        }
+        semantic = {i: weightings[i].weigh(parts) for i, parts in cosines.items() if i in weightings}
         chance = {i: weighting.chance for i, weighting in weightings.items()}
         return Candidates(memories, bm25, semantic, near(neighbours, memories), self._days, chance)

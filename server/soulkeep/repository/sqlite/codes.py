@@ -139,10 +139,13 @@ class Codes:
     ) -> dict[int, tuple[float, ...]]:
         """Return the cosines of each part, by id: of the best `depth` by each weighting, and of `also`.
 
-        What all memories have in common tells nothing: half of their mean is taken from the question.
+        What all memories have in common tells nothing: half of their mean is taken from a question that
+        is to be centred.
         """
         self.arrange(query.parts)
-        asked = np.frombuffer(query.embedding, "<f4") - CENTRING * self._mean()
+        asked = np.frombuffer(query.embedding, "<f4")
+        if query.is_centred:
+            asked = asked - CENTRING * self._mean()
         rows, refused = self._rows(allowed)
         ids, cosines = self._column("ids")[rows], self._cosines(asked, rows)
         chosen = [np.empty(0, np.intp)]
