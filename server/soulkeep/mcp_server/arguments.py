@@ -89,19 +89,16 @@ class _Reader:
         read: dict[str, Any] = {}
         for name, value in sent.items():
             if name not in fields:
-                self._ignore(name, list(fields), within)
+                if _SURROGATE.search(name) or "\ufffd" in name:  # or what a client put in its place
+                    raise InvalidInputError("arguments", HALF_A_PAIR)
+                if close := closest(name, list(fields)):
+                    raise UnknownArgumentError(self._tool, within + name, close, list(fields))
+                self._ignored.append(within + name)
                 continue
             meant = self._value(fields[name], value, name, within + name, optional=name not in required)
             if meant is not _LEFT_OUT:
                 read[name] = meant
         return read
-
-    def _ignore(self, name: str, known: Sequence[str], within: str) -> None:
-        if _SURROGATE.search(name) or "\ufffd" in name:  # or what a client put in its place
-            raise InvalidInputError("arguments", HALF_A_PAIR)
-        if close := closest(name, known):
-            raise UnknownArgumentError(self._tool, within + name, close, known)
-        self._ignored.append(within + name)
 
     def _value(self, schema: _Schema, sent: Any, name: str, place: str, *, optional: bool) -> Any:
         schema = self._resolved(schema)
@@ -112,16 +109,13 @@ class _Reader:
         if schema["type"] == "array":
             return self._list(schema, sent, name, place, optional=optional)
         if schema["type"] == "object":
-            return self._nested(schema, sent, place)
+            sent = _parsed(sent)
+            if isinstance(sent, Mapping):
+                return self.object_of(schema, sent, f"{place}.")
+            return _LEFT_OUT if _is_nothing(sent) or sent == 0 else sent
         if schema["type"] == "string" and "enum" not in schema:
             return _text(sent, name, optional=optional)
         return _scalar(schema, sent, place, optional=optional)
-
-    def _nested(self, schema: _Schema, sent: Any, place: str) -> Any:
-        sent = _parsed(sent)
-        if isinstance(sent, Mapping):
-            return self.object_of(schema, sent, f"{place}.")
-        return _LEFT_OUT if _is_nothing(sent) or _is_zero(sent) else sent
 
     def _resolved(self, schema: _Schema) -> _Schema:
         reference = schema.get("$ref")
@@ -144,10 +138,6 @@ def _is_nothing(sent: Any) -> bool:
     return isinstance(sent, str) and sent.strip().casefold() in _NOTHING
 
 
-def _is_zero(sent: Any) -> bool:
-    return isinstance(sent, int | float) and sent == 0
-
-
 def _text(sent: Any, name: str, *, optional: bool) -> Any:
     is_short = name in _IDS_AND_DATES | _LABELS
     if not optional and not is_short:
@@ -155,7 +145,7 @@ def _text(sent: Any, name: str, *, optional: bool) -> Any:
     read = _only_item(sent)
     # A text that is all blanks is a slip that its service names.
     is_blank = isinstance(read, str) and read.isspace() and not is_short
-    if read is None or _is_zero(read) or (_is_nothing(read) and not is_blank):
+    if read is None or read == 0 or (_is_nothing(read) and not is_blank):
         return _LEFT_OUT
     if name not in _IDS_AND_DATES or not isinstance(read, str):
         return read if is_short else sent
@@ -284,12 +274,10 @@ def outline(schema: dict[str, Any]) -> dict[str, Any]:
     """
     return {
         "type": "object",
-        "properties": {name: _typed(field) for name, field in schema["properties"].items()},
+        "properties": {
+            name: {"type": "object"}
+            if "$ref" in (given := field["anyOf"][0] if "anyOf" in field else field)
+            else {key: given[key] for key in ("type", "enum") if key in given}
+            for name, field in schema["properties"].items()
+        },
     }
-
-
-def _typed(field: dict[str, Any]) -> dict[str, Any]:
-    given = field["anyOf"][0] if "anyOf" in field else field
-    return (
-        {"type": "object"} if "$ref" in given else {k: given[k] for k in ("type", "enum") if k in given}
-    )

@@ -33,7 +33,6 @@ from mcp.types import (
     ToolAnnotations,
 )
 from pydantic import AnyUrl, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from soulkeep.errors import HALF_A_PAIR, NotFoundError, SoulkeepError
 from soulkeep.mcp_server.answers import View
@@ -113,18 +112,14 @@ async def read_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext)
     """
     answers = (ctx.params or {}).get("inputResponses")
     if ctx.method == "tools/call" and answers is not None:
-        given = answers if isinstance(answers, dict) else {}
-        read = {name: _read_answer(value) for name, value in given.items()}
+        read = dict(answers) if isinstance(answers, dict) else {}
+        for name, value in read.items():
+            try:
+                ElicitResult.model_validate(value)
+            except ValidationError:
+                read[name] = {"action": "cancel"}
         ctx = replace(ctx, params={**(ctx.params or {}), "inputResponses": read})
     return await call_next(ctx)
-
-
-def _read_answer(value: object) -> object:
-    try:
-        ElicitResult.model_validate(value)
-    except ValidationError:
-        return {"action": "cancel"}
-    return value
 
 
 async def served(ctx: Context[Caller], work: Callable[[Home, Session], _Result]) -> _Result:
@@ -238,19 +233,15 @@ class CheckedServer(MCPServer[Any]):
         except UnexpectedToolError:
             raise
         except ToolError as error:
-            raise ToolError(_refusal(name, error) + _ignored_text(name, sent.ignored)) from error
-        return _naming(name, sent.ignored, result)
-
-
-def _naming(
-    tool: str, ignored: Sequence[str], result: CallToolResult | InputRequiredResult
-) -> CallToolResult | InputRequiredResult:
-    """Name what was ignored in both channels of an answer."""
-    if ignored and isinstance(result, CallToolResult):
-        (block,) = [block for block in result.content if isinstance(block, TextContent)]
-        block.text += _ignored_text(tool, ignored)
-        result.structured_content = {**(result.structured_content or {}), "ignored": _shown(ignored)}
-    return result
+            wrong = error.__cause__
+            said = _explained(name, wrong) if isinstance(wrong, ValidationError) else str(error)
+            raise ToolError(said + _ignored_text(name, sent.ignored)) from error
+        if sent.ignored and isinstance(result, CallToolResult):
+            (block,) = [block for block in result.content if isinstance(block, TextContent)]
+            block.text += _ignored_text(name, sent.ignored)
+            content = result.structured_content or {}
+            result.structured_content = {**content, "ignored": _shown(sent.ignored)}
+        return result
 
 
 def _ignored_text(tool: str, ignored: Sequence[str]) -> str:
@@ -266,31 +257,18 @@ def _shown(ignored: Sequence[str]) -> list[str]:
     return [*shown, f"{more} more"] if more else shown
 
 
-def _refusal(tool: str, error: ToolError) -> str:
-    """Say in plain words why a tool was not run."""
-    if isinstance(error.__cause__, ValidationError):
-        return _explained(tool, error.__cause__)
-    return str(error)
-
-
 def _explained(tool: str, error: ValidationError) -> str:
+    """Say in plain words why a tool was not run, whatever pydantic calls the rules that are broken."""
     problems = error.errors(include_url=False, include_input=False)
-    shown = "; ".join(
-        f"`{'.'.join(_place(part) for part in problem['loc'])}`: {_rule(problem)}"
-        for problem in problems[:_SHOWN_PROBLEMS]
-    )
+    said: list[str] = []
+    for problem in problems[:_SHOWN_PROBLEMS]:
+        parts = [str(part) for part in problem["loc"]]
+        place = ".".join(p if p.isdigit() or p.isidentifier() else quoted(p) for p in parts)
+        rule = _RULES.get(problem["type"], "is not what this argument takes; see the tool's schema")
+        said.append(f"`{place}`: {rule.format_map(problem.get('ctx', {}))}")
+    shown = "; ".join(said)
     more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
     return f"{tool} was not run: {shown}{more}. Nothing was done; correct this and call again."
-
-
-def _place(part: int | str) -> str:
-    return str(part) if isinstance(part, int) or part.isidentifier() else quoted(part)
-
-
-def _rule(problem: ErrorDetails) -> str:
-    """Say what rule a value breaks, whatever pydantic calls it."""
-    rule = _RULES.get(problem["type"], "is not what this argument takes; see the tool's schema")
-    return rule.format_map(problem.get("ctx", {}))
 
 
 async def tell_progress(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
