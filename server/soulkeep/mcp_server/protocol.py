@@ -92,41 +92,24 @@ class Subscribers:
         self.bus = InMemorySubscriptionBus()
         self.listens = ListenHandler(self.bus)
         self.clients: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self._subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
+        self.subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
 
     async def tell(self, change: Change) -> None:
         """Tell of a change: that of a resource to whoever subscribed to it, of a list to everybody."""
         await self.bus.publish(change)
         told, about = self.clients, None
         if isinstance(change, ResourceUpdated):
-            told, about = self._subscribed.get(change.uri, weakref.WeakSet()), {"uri": change.uri}
+            told, about = self.subscribed.get(change.uri, weakref.WeakSet()), {"uri": change.uri}
         for client in list(told):
             await client.notify(_NOTIFIED_BY[type(change)], about)
 
-    def add(self, uri: str, state: str, connection: Connection) -> None:
-        """Let a connection be told of a resource, which is in this state.
-
-        Raises:
-            MCPError: Too many are looked at already.
-        """
-        if len(self.states) >= MOST_SUBSCRIBED and uri not in self.states:
-            message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
-            raise MCPError(code=INVALID_PARAMS, message=message)
-        self.states.setdefault(uri, state)
-        self._subscribed[uri].add(connection)
-
-    def remove(self, uris: Iterable[str], connection: Connection) -> None:
-        """Tell a connection of these resources no more."""
-        for uri in uris:
-            if uri in self._subscribed:
-                self._subscribed[uri].discard(connection)
-                if not self._subscribed[uri]:
-                    del self._subscribed[uri], self.states[uri]
-
-    def remove_all(self, connection: Connection) -> None:
-        """Tell a connection of nothing any more: it has ended."""
-        self.clients.discard(connection)
-        self.remove(list(self._subscribed), connection)
+    def remove(self, connection: Connection, uris: Iterable[str] | None = None) -> None:
+        """Tell a connection of these resources no more, or of none at all: it has ended."""
+        for uri in list(self.subscribed) if uris is None else uris:
+            if uri in self.subscribed:
+                self.subscribed[uri].discard(connection)
+                if not self.subscribed[uri]:
+                    del self.subscribed[uri], self.states[uri]
 
 
 class Notifications:
@@ -157,7 +140,7 @@ class Notifications:
         if ctx.method == INITIALIZED:
             connection, subscribers = connection_of(ctx), self._of(ctx)
             subscribers.clients.add(connection)
-            connection.exit_stack.callback(subscribers.remove_all, connection)
+            connection.exit_stack.callback(subscribers.remove, connection)
         elif ctx.method not in HANDSHAKE and ctx.request_id is not None:
             await self._of(ctx).ready.wait()
         return await call_next(ctx)
@@ -172,7 +155,7 @@ class Notifications:
 
     async def unsubscribe(self, ctx: Request, params: UnsubscribeRequestParams) -> EmptyResult:
         """Answer resources/unsubscribe."""
-        self._of(ctx).remove([params.uri], connection_of(ctx))
+        self._of(ctx).remove(connection_of(ctx), [params.uri])
         return EmptyResult()
 
     async def listen(
@@ -185,11 +168,16 @@ class Notifications:
                 await self._add(ctx, uri)
             return await self._of(ctx).listens(ctx, params)
         finally:
-            self._of(ctx).remove(uris, connection_of(ctx))
+            self._of(ctx).remove(connection_of(ctx), uris)
 
     async def _add(self, ctx: Request, uri: str) -> None:
         state = await looked_up(ctx, lambda home: state_of(home, uri), uri=uri)
-        self._of(ctx).add(uri, state, connection_of(ctx))
+        subscribers = self._of(ctx)
+        if len(subscribers.states) >= MOST_SUBSCRIBED and uri not in subscribers.states:
+            message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
+            raise MCPError(code=INVALID_PARAMS, message=message)
+        subscribers.states.setdefault(uri, state)
+        subscribers.subscribed[uri].add(connection_of(ctx))
 
 
 async def refuse_cursors(ctx: Request, call_next: CallNext) -> HandlerResult:

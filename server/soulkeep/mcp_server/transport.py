@@ -145,7 +145,8 @@ class Exchange:
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield the lines that the SDK can serve; answer the others here."""
-        while line := await self._next_line():
+        # A thread that blocks in a read cannot be interrupted, only left behind.
+        while line := await anyio.to_thread.run_sync(self._lines.readline, abandon_on_cancel=True):
             if not line.strip():
                 continue
             try:
@@ -158,10 +159,6 @@ class Exchange:
                 yield message.model_dump_json(exclude_unset=True) if is_error else line.decode()
         async for answer in self._drain():
             yield answer
-
-    async def _next_line(self) -> bytes:
-        # A thread that blocks in a read cannot be interrupted, only left behind.
-        return await anyio.to_thread.run_sync(self._lines.readline, abandon_on_cancel=True)
 
     def _note_line(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest):

@@ -139,15 +139,12 @@ def command(home: Path, words: Sequence[str], *arguments: str) -> str:
     Apart from the home it holds nothing hidden, so that what is run is what the user reads.
     """
     there = ["--home", str(home)]
-    words, shown = list(map(_pasted, words)), list(map(_pasted, arguments))
+    # At a tab a shell would complete.
+    words, shown = ([visible(w).replace("\t", "    ") for w in some] for some in (words, arguments))
     # What begins with a hyphen would be taken for an option; a hyphen alone is none.
     if any(argument.startswith("-") and argument != "-" for argument in shown):
         return command_line(["soulkeep", *words, *there, "--", *shown])
     return command_line(["soulkeep", *words, *shown, *there])
-
-
-def _pasted(word: str) -> str:
-    return visible(word).replace("\t", "    ")  # at a tab a shell would complete
 
 
 def _compact(document: object) -> str:
@@ -166,10 +163,18 @@ def excerpt(content: str, terms: Sequence[str], room: int) -> str:
     if len(content) <= room and weight(content) <= room:
         return content
     sentences = split_sentences(content)
-    counts = [_count(sentence, terms) for sentence in sentences]
+    words = [" ".join(["", *split_words(sentence)]) for sentence in sentences]
+    counts = [sum(f" {_stem(term)}" in some for term in terms) for some in words]
     best = counts.index(max(counts))
     chosen = _fitting(sentences, counts, best, room)
-    return _joined(sentences, chosen) if chosen else _around(sentences[best], terms, room)
+    if not chosen:
+        return _around(sentences[best], terms, room)
+    text, before = "", -1
+    for place in sorted(chosen):
+        gap = "" if place == before + 1 else _GAP
+        text = (text.rstrip() if gap else text) + gap + sentences[place]
+        before = place
+    return text.strip() if before == len(sentences) - 1 else f"{text.strip()} …"
 
 
 def split_sentences(text: str) -> list[str]:
@@ -177,11 +182,6 @@ def split_sentences(text: str) -> list[str]:
     ends = [match.end() for match in _END.finditer(text)]
     bounds = [0, *(end for end in ends if end < len(text)), len(text)]
     return [text[start:end] for start, end in pairwise(bounds)]
-
-
-def _count(sentence: str, terms: Sequence[str]) -> int:
-    words = " ".join(["", *split_words(sentence)])
-    return sum(f" {_stem(term)}" in words for term in terms)
 
 
 def _stem(term: str) -> str:
@@ -199,18 +199,6 @@ def _fitting(sentences: Sequence[str], counts: Sequence[int], best: int, room: i
         elif not chosen or room < 2 * len(_GAP):
             break
     return chosen
-
-
-def _joined(sentences: Sequence[str], chosen: set[int]) -> str:
-    text, before = "", -1
-    for place in sorted(chosen):
-        text = (
-            text + sentences[place]
-            if place == before + 1
-            else f"{text.rstrip()}{_GAP}{sentences[place]}"
-        )
-        before = place
-    return text.strip() if before == len(sentences) - 1 else f"{text.strip()} …"
 
 
 def _around(sentence: str, terms: Sequence[str], room: int) -> str:

@@ -1,6 +1,6 @@
 """What is answered by the tools that browse, change and purge memories, and by undo."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import SerializeAsAny
@@ -218,18 +218,16 @@ class ChangedAnswer(View):
     @classmethod
     def of_revision(cls, asked: int, receipt: Receipt, memory: Memory, days: Days) -> "ChangedAnswer":
         """Build the answer from the receipt of a revision, and the memory as it is now."""
-        item = MemoryItem.of(memory, days)
-        led = {older: receipt.id for older in (asked, *receipt.replaced) if older != receipt.id}
-        cleared = (receipt.id,) if receipt.expiry_cleared else ()
-        known = [] if receipt.stored else [f"#{receipt.id} says exactly this already."]
-        return cls(
-            note=NOTE,
-            action="revise",
-            ids=str(receipt.id),
-            change_id=receipt.change_id,
-            notes=(*_notes(led, receipt.lines, cleared), *known),
-            memories=(item.with_content(one_line(item.content)),),
+        changed = Changed(
+            (memory,),
+            {older: receipt.id for older in (asked, *receipt.replaced) if older != receipt.id},
+            receipt.change_id,
+            receipt.lines,
+            (receipt.id,) if receipt.expiry_cleared else (),
         )
+        answer = cls.of("revise", changed, days)
+        known = () if receipt.stored else (f"#{receipt.id} says exactly this already.",)
+        return answer.model_copy(update={"notes": (*answer.notes, *known)})
 
     def as_text(self) -> str:
         """Say what was done to which memories, and how to take it back."""
@@ -247,16 +245,10 @@ class ChangedAnswer(View):
 
 def notes_of(changed: Changed) -> tuple[str, ...]:
     """Say what else is to be known of a change of memories, in a sentence each."""
-    return _notes(changed.newer, changed.lines, changed.expiry_cleared)
-
-
-def _notes(
-    newer: Mapping[int, int], lines: Sequence[LineChange], cleared: Sequence[int]
-) -> tuple[str, ...]:
     return (
-        *(newer_text(*pair) for pair in list(newer.items())[:_SHOWN]),
-        *map(line_text, lines[:_SHOWN]),
-        *map(cleared_text, cleared[:_SHOWN]),
+        *(newer_text(*pair) for pair in list(changed.newer.items())[:_SHOWN]),
+        *map(line_text, changed.lines[:_SHOWN]),
+        *map(cleared_text, changed.expiry_cleared[:_SHOWN]),
     )
 
 

@@ -158,18 +158,29 @@ class RecallAnswer(View):
         room -= taken
         missing = ids[len(matches) :]
         share = room // max(len(recall.messages), 1)
+        heads = [MessageMatchAnswer.of(one, terms, 1, days).weight() for one in recall.messages]
+        said = [
+            MessageMatchAnswer.of(one, terms, max(share - head, _LEAST_BYTES), days)
+            for one, head in zip(recall.messages, heads, strict=True)
+        ]
         return answer.model_copy(
             update={
                 "matches": tuple(matches),
                 "not_shown": tuple(missing[:_NAMED]),
                 "more": max(len(missing) - _NAMED, 0),
-                "messages": tuple(_said(recall.messages, terms, days, share)),
+                "messages": tuple(said),
             }
         )
 
     def as_text(self) -> str:
         """List the matches as dated data, each line of a memory behind a bar that it cannot forge."""
-        lines = [self._heading(), *(match.as_text() for match in self.matches)]
+        by_words = "" if self.mode == "hybrid" else " Searched by words alone."
+        what = "Nothing known fits; the nearest memories" if self.nothing_fits else "Recalled memories"
+        heading = f"{what}, best first.{by_words} {self.note}"
+        if not self.matches:
+            nothing = "Nothing known fits: no" if self.nothing_fits else "No"
+            heading = f"{nothing} memories match.{by_words}{f' {self.note}' if self.note else ''}"
+        lines = [heading, *(match.as_text() for match in self.matches)]
         if self.not_shown:
             named = ", ".join(f"#{i}" for i in self.not_shown) + (
                 f" and {self.more}" if self.more else ""
@@ -180,14 +191,6 @@ class RecallAnswer(View):
             lines += [message.as_text() for message in self.messages]
         lines += self.remarks
         return "\n".join(lines)
-
-    def _heading(self) -> str:
-        by_words = "" if self.mode == "hybrid" else " Searched by words alone."
-        if not self.matches:
-            nothing = "Nothing known fits: no" if self.nothing_fits else "No"
-            return f"{nothing} memories match.{by_words}{f' {self.note}' if self.note else ''}"
-        what = "Nothing known fits; the nearest memories" if self.nothing_fits else "Recalled memories"
-        return f"{what}, best first.{by_words} {self.note}"
 
 
 def scores(recall: Recall) -> dict[str, Any]:
@@ -226,16 +229,6 @@ def _spend(recall: Recall, terms: Sequence[str], days: Days, room: int) -> tuple
         shown.append(match if is_whole else match.cut(terms, least))
         room -= shown[-1].weight()
     return shown, before - room
-
-
-def _said(
-    messages: Sequence[MessageMatch], terms: Sequence[str], days: Days, share: int
-) -> list[MessageMatchAnswer]:
-    bare = [MessageMatchAnswer.of(match, terms, 1, days).weight() for match in messages]
-    return [
-        MessageMatchAnswer.of(match, terms, max(share - head, _LEAST_BYTES), days)
-        for match, head in zip(messages, bare, strict=True)
-    ]
 
 
 _CLOSE = 0.3
@@ -291,7 +284,11 @@ class ReceiptAnswer(View):
                 *(became_text(older, newer) for older, newer in led),
                 *map(line_text, receipt.lines[:_NAMED]),
             ),
-            similar=tuple(SimilarAnswer.of(s) for s in receipt.similar or () if _is_close(s)),
+            similar=tuple(
+                SimilarAnswer.of(similar)
+                for similar in receipt.similar or ()
+                if similar.similarity is None or similar.similarity >= _CLOSE
+            ),
         )
 
     def first(self) -> str:
@@ -350,7 +347,3 @@ class RememberAnswer(View):
             f"Stored {counted(self.stored or 0, 'memory')}. The ids, in the order they were sent:"
             f" {self.ids}.{known} Similar memories were not looked for in so long a list."
         )
-
-
-def _is_close(similar: Similar) -> bool:
-    return similar.similarity is None or similar.similarity >= _CLOSE

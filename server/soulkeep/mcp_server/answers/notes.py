@@ -290,12 +290,13 @@ class PromptChangeAnswer(View):
         cls, change: PromptChange, consent: ConsentState | None = None, how: str = ""
     ) -> "PromptChangeAnswer":
         """Build the answer from a change, and from what the user said to it."""
-        prompt = PromptAnswer.of(change.prompt, change.offered_as)
+        prompt, former = PromptAnswer.of(change.prompt, change.offered_as), change.former
+        replaced = former.content if former and former.content != change.prompt.content else ""
         kept = cut(prompt.content, BOUND // 3) if change.outcome == "removed" else ""
         return cls(
             outcome=change.outcome,
             prompt=prompt.with_content(kept),
-            former_content=cut(visible(_replaced(change)), BOUND // 3),
+            former_content=cut(visible(replaced), BOUND // 3),
             consent=consent,
             command=how,
         )
@@ -328,8 +329,3 @@ def agreement_command(change: PromptChange, wanted: GlobalPrompt, home: Path) ->
     content = wanted.content if len(wanted.content) <= _SHOWN_CONTENT else "-"
     options = [f"--name={wanted.name}", f"--content={content}"]
     return command(home, ["prompts", "change", *options], str(prompt.id))
-
-
-def _replaced(change: PromptChange) -> str:
-    former = change.former
-    return former.content if former and former.content != change.prompt.content else ""

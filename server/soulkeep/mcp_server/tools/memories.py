@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import anyio
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -42,8 +43,21 @@ from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
-from soulkeep.service.purge import Purged, PurgePlan
+from soulkeep.service.purge import PurgePlan
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
+
+View = Literal["memories", "history", "trash", "changes"]
+SPARED = ("SOUL.md",)
+"""No tool writes it unasked, not even to take something back."""
+
+Action = Literal["revise", "forget", "restore", "move"]
+
+_SHOWN = 20
+"""How many versions the user is shown who is asked whether they may be erased."""
+
+_log = logging.getLogger(__name__)
+
+_Text = Annotated[str, Field(max_length=MAX_NAME)]
 
 _Source = Annotated[
     str,
@@ -119,6 +133,8 @@ async def remember(
     """
     if content and not any(memory.content.strip() for memory in memories):
         memories = []  # clients that fill every argument send an empty item
+    if content and memories:
+        raise ToolError(str(InvalidInputError("content", "must be left out when `memories` is given")))
     one = MemoryInput.model_construct(
         content=content,
         memory_type=memory_type,
@@ -131,18 +147,10 @@ async def remember(
     kept = [memory.to_keep() for memory in memories or [one]]
     receipts = await served(
         ctx,
-        lambda home, session: home.memories.remember(
-            _only_one(content, memories, kept), session, replaces=replaces
-        ),
+        lambda home, session: home.memories.remember(kept, session, replaces=replaces),
     )
     days = ctx.request_context.lifespan_context.home.days
     return answer(RememberAnswer.of(receipts, kept, days))
-
-
-def _only_one(content: str, memories: list[MemoryInput], kept: list[NewMemory]) -> list[NewMemory]:
-    if content and memories:
-        raise InvalidInputError("content", "must be left out when `memories` is given")
-    return kept
 
 
 async def recall(
@@ -180,20 +188,6 @@ async def recall(
         return RecallAnswer.of(found, home.days, query_terms(query), max_tokens), scores(found)
 
     return answer(*await served(ctx, recalled))
-
-
-View = Literal["memories", "history", "trash", "changes"]
-SPARED = ("SOUL.md",)
-"""No tool writes it unasked, not even to take something back."""
-
-Action = Literal["revise", "forget", "restore", "move"]
-
-_SHOWN = 20
-"""How many versions the user is shown who is asked whether they may be erased."""
-
-_log = logging.getLogger(__name__)
-
-_Text = Annotated[str, Field(max_length=MAX_NAME)]
 
 
 async def browse_memories(
@@ -375,7 +369,12 @@ async def purge(
     if reply.state == "not asked":
         return answer(PurgedAnswer(state=reply.state, command=_purge_command(ctx, memory_ids)))
     backups = reply.form is not None and reply.form.backups
-    purged = await served(ctx, lambda home, session: _purged(home, session, memory_ids, backups))
+    purged = await served(
+        ctx,
+        lambda home, session: home.purges.purge(
+            memory_ids, [one.id for one in home.backups.list_backups()] if backups else [], session
+        ),
+    )
     if anyio.current_effective_deadline() == -math.inf:
         # Nobody hears the answer; a purge is not stopped half way.
         _log.warning("a purge was ended though its request was cancelled; `soulkeep log` lists it")
@@ -385,8 +384,3 @@ async def purge(
 def _purge_command(ctx: Context[Caller], memory_ids: Sequence[int] = ()) -> str:
     home = ctx.request_context.lifespan_context.home
     return command(home.path, ["purge"], *map(str, memory_ids))
-
-
-def _purged(home: Home, session: Session, memory_ids: list[int], backups: bool) -> Purged:
-    chosen = [backup.id for backup in home.backups.list_backups()] if backups else []
-    return home.purges.purge(memory_ids, chosen, session)
