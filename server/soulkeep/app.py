@@ -14,7 +14,6 @@ from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
 from soulkeep.models import Clock, EmbedderChoice, Options, ToolSet, utc_now
-from soulkeep.repository import Repository
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import Sessions
@@ -66,8 +65,10 @@ def open_home(
         repository = SqliteRepository(path / STORE_NAME, before_migration, days, read_only=read_only)
         on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
-        if not read_only:
-            _seed(documents, repository, sessions)
+        if not read_only and (seeded := documents.seed()):
+            session = sessions.current()
+            with repository.transaction(durable=False):
+                sessions.audit(session, "documents.seeded", {"names": seeded})
         on_failure.pop_all()
     backups = partial(open_backups, path, clock=clock, options=options)
     return Home(documents, repository, sessions, model, clock, options, backups, is_new=is_new)
@@ -82,13 +83,6 @@ def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None 
     documents = Documents(path, clock, options.timezone)
     copies = SqliteCopies(path / STORE_NAME, Days(options.timezone))
     return Backups(copies, documents, clock, options.backups)
-
-
-def _seed(documents: Documents, repository: Repository, sessions: Sessions) -> None:
-    if seeded := documents.seed():
-        session = sessions.current()
-        with repository.transaction(durable=False):
-            sessions.audit(session, "documents.seeded", {"names": seeded})
 
 
 def build_server(

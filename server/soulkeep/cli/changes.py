@@ -24,7 +24,7 @@ from soulkeep.models import Change
 from soulkeep.service.changes import MAX_LISTED
 from soulkeep.service.home import Home
 from soulkeep.service.lifecycle import MAX_PAGE
-from soulkeep.service.purge import Purged, PurgePlan
+from soulkeep.service.purge import Purged
 from soulkeep.service.summaries import ChangeSummary
 from soulkeep.wording import counted
 
@@ -179,7 +179,11 @@ def purge(
         if trash and not yes:
             confirm("Erase all that was deleted or changed, and all former texts? There is no way back.")
         elif memory_ids and not yes:
-            _print_plan(home.purges.plan(memory_ids, chosen), chosen)
+            plan, day = home.purges.plan(memory_ids, chosen), current_days().date_text
+            rows = [(m.id, day(m.occurred_at), m.memory_type, m.content) for m in plan.versions]
+            print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
+            if chosen:
+                say(f"Out of {counted(len(chosen), 'backup')} too: {', '.join(chosen)}")
             confirm("Erase all of this for good? There is no way back.")
         with progress_shown():
             if memory_ids:
@@ -189,14 +193,6 @@ def purge(
             else:
                 purged = home.purges.finish()
     _report(purged, as_json=as_json)
-
-
-def _print_plan(plan: PurgePlan, backups: Sequence[str]) -> None:
-    day = current_days().date_text
-    rows = [(m.id, day(m.occurred_at), m.memory_type, m.content) for m in plan.versions]
-    print_table(("ID", "DATE", "TYPE", "TEXT"), rows)
-    if backups:
-        say(f"Out of {counted(len(backups), 'backup')} too: {', '.join(backups)}")
 
 
 def _report(purged: Purged | None, *, as_json: bool) -> None:

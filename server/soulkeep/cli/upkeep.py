@@ -39,7 +39,7 @@ from soulkeep.cli.terminal import (
 from soulkeep.documents import Documents
 from soulkeep.embedders import NO_EMBEDDER, missing_packages
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
-from soulkeep.models import MODEL_USED, Backup, Fault, LogEntry
+from soulkeep.models import MODEL_USED, Backup, Fault
 from soulkeep.service.backups import Backups
 from soulkeep.service.examination import fault_of, home_faults
 from soulkeep.service.home import Home
@@ -293,7 +293,12 @@ def log(limit: int, since: str | None, agent: str | None, event: str | None, *, 
         say("Nothing in the log matches.")
     else:
         minute = current_days().minute_text
-        rows = [(minute(entry.at), entry.agent_id, entry.event, _details(entry)) for entry in found]
+        rows = []
+        for entry in found:
+            # A model on this machine costs nothing and answers nothing, which is not worth a column.
+            is_use, details = entry.event == MODEL_USED, entry.details.items()
+            shown = [f"{k}={v}" for k, v in details if v or (v is not None and not is_use)]
+            rows.append((minute(entry.at), entry.agent_id, entry.event, " ".join(shown)))
         print_table(("WHEN", "WHO", "EVENT", "DETAILS"), rows)
 
 
@@ -324,14 +329,6 @@ def stats(*, as_json: bool) -> None:
     print_facts("On disk", {name: size_text(size) for name, size in figures.sizes.items()})
     tables = figures.table_sizes or {}
     print_facts("Tables", {name: size_text(size) for name, size in tables.items()})
-
-
-def _details(entry: LogEntry) -> str:
-    # A model on this machine costs nothing and answers nothing, which is not worth a column.
-    shown = {
-        k: v for k, v in entry.details.items() if v is not None and (v or entry.event != MODEL_USED)
-    }
-    return " ".join(f"{name}={value}" for name, value in shown.items())
 
 
 _SHELLS: dict[str, type[ShellComplete]] = {

@@ -70,11 +70,6 @@ class Read(NamedTuple):
 
 
 @cache
-def _ascii_run() -> re.Pattern[str]:
-    return re.compile(run_pattern("[A-Za-z0-9]", "[A-Za-z]"))
-
-
-@cache
 def _run() -> re.Pattern[str]:
     # Built on the first text that needs it: most of the world's marks are looked up here.
     marks = "".join(chr(point) for point in _INDIC if unicodedata.category(chr(point)) in ("Mn", "Mc"))
@@ -105,11 +100,13 @@ def split_query(text: str) -> list[str]:
 
 
 def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
-    text = with_signs(text)
+    lower = text.lower()
+    if any(part in lower for part in _SAID_PARTS):
+        text = re.sub(_SAID_APART, _with_signs, text)
     if text.isascii():
         if _IDENTIFIER.search(text) is None:
             return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
-        return [word for run in _ascii_run().findall(text) for word in side(read_run(run, STOP_WORDS))]
+        return [word for run in re.findall(_ASCII_RUN, text) for word in side(read_run(run, STOP_WORDS))]
     words: list[str] = []
     for match in _run().finditer(fold(text)):
         run, unspaced = match[0], match[1]
@@ -208,15 +205,11 @@ def run_pattern(word: str, letter: str) -> str:
     return rf"(?:{dot})?{parts}(?:{signs})?"
 
 
-def with_signs(text: str) -> str:
-    """Return a text with the signs of names that are said in several words: C sharp, node js."""
-    lower = text.lower()
-    if not any(part in lower for part in _SAID_PARTS):
-        return text
-    return re.sub(_SAID_APART, _with_signs, text)
+_ASCII_RUN = run_pattern("[A-Za-z0-9]", "[A-Za-z]")
 
 
 def _with_signs(match: re.Match[str]) -> str:
+    """Write a name that is said in several words with its sign: C sharp, node js."""
     if match["sharp"]:
         return match["sharp"] + "#"
     if match["js"]:
