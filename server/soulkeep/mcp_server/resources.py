@@ -25,7 +25,7 @@ from soulkeep.errors import (
 from soulkeep.fence import DATA, fenced, one_line, plain, visible
 from soulkeep.mcp_server.calls import CheckedServer, read
 from soulkeep.mcp_server.homes import Caller
-from soulkeep.models import Memory, Thread, timestamp
+from soulkeep.models import Memory, timestamp
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_NAME
 from soulkeep.wording import quoted
@@ -48,11 +48,6 @@ _Result = TypeVar("_Result")
 def log_uri(day: date) -> str:
     """Return the address of a day's log."""
     return f"soulkeep://daily/{day.isoformat()}"
-
-
-def thread_uri(thread_id: str) -> str:
-    """Return the address of a thread."""
-    return f"soulkeep://threads/{thread_id}"
 
 
 def _context_text(home: Home) -> str:
@@ -117,6 +112,8 @@ FIXED: tuple[tuple[Resource, Callable[[Home], str]], ...] = (
 )
 """What every home has, and how it is read."""
 
+_FIXED_URIS = frozenset(resource.uri for resource, _ in FIXED)
+
 
 def register(server: CheckedServer) -> None:
     """Add the resources to a server."""
@@ -153,7 +150,7 @@ async def _read_log(date: str, ctx: Context[Caller]) -> str:
 
 
 async def _read_thread(thread_id: str, ctx: Context[Caller]) -> str:
-    return await read(ctx, lambda home: _thread_state(home, thread_id))
+    return await read(ctx, lambda home: _thread_text(home, thread_id))
 
 
 def _memory_text(home: Home, memory_id: str) -> str:
@@ -189,7 +186,8 @@ def _day(text: str) -> date:
     return day
 
 
-def _thread_text(home: Home, thread: Thread) -> str:
+def _thread_text(home: Home, thread_id: str) -> str:
+    thread = home.threads.get_thread(thread_id)
     state = "archived" if thread.archived else "active"
     lines = [
         f"# {plain(thread.title, _LONGEST_TITLE)}",
@@ -221,36 +219,21 @@ def state_of(home: Home, uri: str) -> str:
     """
     if uri == STATS_URI:
         return _stats_text(home)
-    if uri in [resource.uri for resource, _ in FIXED]:
+    if uri in _FIXED_URIS:
         return ""
     kind, _, key = uri.removeprefix(_SCHEME).partition("/")
-    if uri.startswith(_SCHEME) and kind in _STATES:
-        return _STATES[kind](home, key)
+    if uri.startswith(_SCHEME) and kind == "threads":
+        return _thread_text(home, key)
+    if uri.startswith(_SCHEME) and kind == "daily":
+        _day(key)
+        return ""
+    if uri.startswith(_SCHEME) and kind == "memories":
+        try:
+            return repr(_memory(home, key))
+        except MemoryForgottenError as error:
+            return str(error)
     remedy = "resources/list and resources/templates/list name what there is"
     raise NotFoundError(f"There is no resource {quoted(uri)}", remedy)
-
-
-def _memory_state(home: Home, memory_id: str) -> str:
-    try:
-        return repr(_memory(home, memory_id))
-    except MemoryForgottenError as error:
-        return str(error)
-
-
-def _thread_state(home: Home, thread_id: str) -> str:
-    return _thread_text(home, home.threads.get_thread(thread_id))
-
-
-def _log_state(_: Home, day: str) -> str:
-    _day(day)
-    return ""
-
-
-_STATES: dict[str, Callable[[Home, str], str]] = {
-    "daily": _log_state,
-    "threads": _thread_state,
-    "memories": _memory_state,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +257,7 @@ def list_page(
         StoreError: The store cannot be read.
     """
     home, after = caller.home, None if cursor is None else _place(caller, cursor)
-    first = [] if after else [_at_present(home, resource) for resource in fixed]
+    first = [] if after else [_dated(home, one) if one.name in DOCUMENTS else one for one in fixed]
     room = limit - len(first)
     found = list(islice(_following(home, after, limit), room + 1))
     more = _cursor(caller, found[room - 1][0]) if len(found) > room else None
@@ -285,49 +268,38 @@ def _following(home: Home, after: Place | None, limit: int) -> Iterator[tuple[Pl
     if after is None or after.kind == "log":
         for day in reversed(home.documents.list_daily()):
             if after is None or day.isoformat() < after.key:
-                yield Place("log", day.isoformat()), _log(home, day)
+                log = Resource(
+                    uri=log_uri(day),
+                    name=f"daily/{day.isoformat()}.md",
+                    title=f"Log of {day.isoformat()}",
+                    mime_type=MARKDOWN,
+                    annotations=Annotations(audience=_EVERYONE, priority=0.5),
+                )
+                yield Place("log", day.isoformat()), _dated(home, log)
     below = int(after.key) if after and after.kind == "thread" else None
     for place, thread in home.threads.list_made(limit + 1, below):
-        yield Place("thread", str(place)), _thread(thread)
+        about = Annotations(audience=_EVERYONE, priority=0.3, last_modified=thread.last_active_at)
+        yield (
+            Place("thread", str(place)),
+            Resource(
+                uri=f"{_SCHEME}threads/{thread.id}",
+                name=thread.id,
+                title=one_line(thread.title, MAX_NAME),
+                mime_type=MARKDOWN,
+                annotations=about,
+            ),
+        )
 
 
-def _at_present(home: Home, resource: Resource) -> Resource:
-    """Return a fixed resource, a document with its size and date."""
-    if resource.name not in DOCUMENTS or resource.annotations is None:
-        return resource
-    size, modified = _size_and_date(home, resource.name)
-    dated = resource.annotations.model_copy(update={"last_modified": modified})
-    return resource.model_copy(update={"size": size, "annotations": dated})
-
-
-def _log(home: Home, day: date) -> Resource:
-    size, modified = _size_and_date(home, f"daily/{day.isoformat()}.md")
-    return Resource(
-        uri=log_uri(day),
-        name=f"daily/{day.isoformat()}.md",
-        title=f"Log of {day.isoformat()}",
-        mime_type=MARKDOWN,
-        size=size,
-        annotations=Annotations(audience=_EVERYONE, priority=0.5, last_modified=modified),
-    )
-
-
-def _thread(thread: Thread) -> Resource:
-    return Resource(
-        uri=thread_uri(thread.id),
-        name=thread.id,
-        title=one_line(thread.title, MAX_NAME),
-        mime_type=MARKDOWN,
-        annotations=Annotations(audience=_EVERYONE, priority=0.3, last_modified=thread.last_active_at),
-    )
-
-
-def _size_and_date(home: Home, name: str) -> tuple[int | None, str | None]:
+def _dated(home: Home, resource: Resource) -> Resource:
+    """Return a resource with the size and date of the file of its name, if that can be looked at."""
     try:
-        status = (home.path / name).stat()
+        status = (home.path / resource.name).stat()
     except OSError:
-        return None, None
-    return status.st_size, timestamp(datetime.fromtimestamp(status.st_mtime, UTC))
+        return resource
+    modified = timestamp(datetime.fromtimestamp(status.st_mtime, UTC))
+    about = (resource.annotations or Annotations()).model_copy(update={"last_modified": modified})
+    return resource.model_copy(update={"size": status.st_size, "annotations": about})
 
 
 def _cursor(caller: Caller, place: Place) -> str:

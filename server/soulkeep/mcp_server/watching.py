@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path, PurePath
 
 import anyio
@@ -58,7 +59,11 @@ async def watch(home: Home, notifications: Notifications) -> None:
     seen, said = _Seen(home, subscribers.states), ""
     while True:
         try:
-            await _tell(home, subscribers, await _first_look(seen, subscribers))
+            try:
+                changes = await anyio.to_thread.run_sync(seen.look, frozenset())
+            finally:
+                subscribers.ready.set()
+            await _tell(home, subscribers, changes)
             await _watch_files(home, subscribers, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
             problem = str(errors.exceptions[0])
@@ -79,13 +84,6 @@ async def keep_ready(home: Home) -> None:
             await anyio.to_thread.run_sync(home.memories.rest)
 
 
-async def _first_look(seen: "_Seen", subscribers: Subscribers) -> "_Changes":
-    try:
-        return await anyio.to_thread.run_sync(seen.look, frozenset())
-    finally:
-        subscribers.ready.set()
-
-
 async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:
     # Imported here, as nothing may slow the first answer.
     from watchfiles import awatch
@@ -97,7 +95,7 @@ async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> N
         tasks.start_soon(_set_when_cancelled, stop)
         async for changes in awatch(
             root,
-            watch_filter=_Relevant(root),
+            watch_filter=partial(_is_relevant, root),
             debounce=DEBOUNCE_MS,
             step=STEP_MS,
             stop_event=stop,
@@ -116,17 +114,12 @@ async def _set_when_cancelled(stop: anyio.Event) -> None:
         stop.set()
 
 
-class _Relevant:
-    """Lets through documents, daily logs and writes to the store."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __call__(self, _: object, path: str) -> bool:
-        changed = Path(path)
-        if changed.parent == self._root:
-            return changed.name in DOCUMENTS or changed.name.endswith((".db", ".db-wal"))
-        return changed.parent == self._root / "daily" and _day(changed) is not None
+def _is_relevant(root: Path, _: object, path: str) -> bool:
+    """Whether a path is that of a document, a daily log or the store."""
+    changed = Path(path)
+    if changed.parent == root:
+        return changed.name in DOCUMENTS or changed.name.endswith((".db", ".db-wal"))
+    return changed.parent == root / "daily" and _day(changed) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +168,10 @@ class _Seen:
             events, other_threads = self._new_in_logs()
             changes = self._look_at_events(changes, events, other_threads=other_threads)
             if events != {RECALLED}:  # the most frequent, of which no resource shows anything
-                changes = self._look_at_states(changes)
+                different = {
+                    uri for uri in [*self._states] if uri != STATS_URI and self._is_different(uri)
+                }
+                changes = replace(changes, updated=changes.updated | different)
             self._writes = writes
         self._are_figures_due |= writes != before or bool(changes.files)
         return _Changes() if before is None else self._look_at_figures(changes)
@@ -183,7 +179,7 @@ class _Seen:
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
         today = self._home.documents.daily_path(self._home.documents.today())
         looked_at = {*names, *DOCUMENTS, today.relative_to(self._home.path).as_posix()}
-        now = {name: stamp(self._home.path / name) for name in looked_at if not _is_store(name)}
+        now = {name: stamp(self._home.path / name) for name in looked_at if name.endswith(".md")}
         # The log of another day was not looked at before it changed, so it may be new.
         before = {name: self._stamps.get(name) for name in now}
         changed = {name for name in now if now[name] != before[name]}
@@ -229,10 +225,6 @@ class _Seen:
         self._offers, self._prompts = seen, prompts
         return different
 
-    def _look_at_states(self, changes: _Changes) -> _Changes:
-        different = {uri for uri in list(self._states) if uri != STATS_URI and self._is_different(uri)}
-        return replace(changes, updated=changes.updated | different)
-
     def _look_at_figures(self, changes: _Changes) -> _Changes:
         now = time.monotonic()
         if not self._are_figures_due or now - self._figures_told < STATS_S:
@@ -258,21 +250,14 @@ class _Seen:
 async def _tell(home: Home, subscribers: Subscribers, changes: _Changes) -> None:
     if changes.files:
         home.entries.note_change(changes.files)
-    for uri in sorted({*map(_uri, changes.files), *changes.updated}):
+    days = {name: _day(PurePath(name)) for name in changes.files}
+    files = {log_uri(day) if day else f"soulkeep://{name}" for name, day in days.items()}
+    for uri in sorted(files | changes.updated):
         await subscribers.tell(ResourceUpdated(uri=uri))
     if changes.offers:
         await subscribers.tell(PromptsListChanged())
     if changes.listed:
         await subscribers.tell(ResourcesListChanged())
-
-
-def _is_store(name: str) -> bool:
-    return not name.endswith(".md")
-
-
-def _uri(name: str) -> str:
-    day = _day(PurePath(name))
-    return f"soulkeep://{name}" if day is None else log_uri(day)
 
 
 def _day(path: PurePath) -> date | None:
