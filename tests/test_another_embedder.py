@@ -93,7 +93,7 @@ def test_a_store_begun_without_an_embedder_serves_by_words_until_it_is_indexed(
     assert (recall.mode, len(recall.matches)) == ("lexical", 2)
     assert recall.advice == ""
     assert "by words alone: 0 of 2 memories have their new vectors" in recall.remarks[0]
-    assert "`soulkeep reindex`" in recall.remarks[0]
+    assert "`soulkeep reembed`" in recall.remarks[0]
     assert vectors(home) == set()
     assert home.check() == []
 
@@ -159,8 +159,9 @@ async def test_the_answer_says_what_to_do_in_both_channels(
     async with Client(build_server(make_home(embedder=served)), mode=mode, cache=None) as client:
         for query in ("ferry", "Nothing of this"):
             answer = await client.call_tool("recall", {"query": query})
-            assert "soulkeep reindex" in answer.content[0].text  # type: ignore[union-attr]
-            assert "soulkeep reindex" in json.dumps(answer.structured_content)
+            remedy = "soulkeep reembed" if begun == "none" else "soulkeep reindex"
+            assert remedy in answer.content[0].text  # type: ignore[union-attr]
+            assert remedy in json.dumps(answer.structured_content)
 
 
 def test_the_server_starts_and_says_on_stderr_what_to_do(run: Run, tmp_path: Path) -> None:

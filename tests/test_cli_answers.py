@@ -240,6 +240,7 @@ OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {
     ("stats",): ({"memories_by_day", "sizes", "usage"}, {}),
     ("doctor",): ({"versions", "paths", "rows", "faults"}, {}),
     ("doctor", "--repair"): ({"found", "rebuilt", "left"}, {}),
+    ("reembed", "--yes"): ({"embedder", "memories", "tokens", "cost", "waiting"}, {}),
     ("reindex",): ({"indexed", "embedder"}, {}),
     ("compact",): ({"freed"}, {}),
 }
@@ -253,6 +254,7 @@ def test_every_command_that_answers_has_json() -> None:
     assert with_json == found.keys() - WITHOUT_JSON
 
 
+@pytest.mark.embedder("universal")
 def test_every_command_prints_one_object_with_the_same_names_for_the_same_things(run: Run) -> None:
     tried = set()
     thread = json.loads(run("threads", "create", "Harbour", "--json")[1])["id"]

@@ -13,11 +13,13 @@ from engine import database_of
 from soulkeep.app import build_server
 from soulkeep.errors import DocumentTooLongError
 from soulkeep.service import curator, document_index, document_looks
-from soulkeep.service.document_index import FILES_IN_A_CALL
 from soulkeep.service.home import Home
 from test_tools import call
 
 LAST = date(2026, 2, 1)
+
+MANY = 400
+"""More logs than are indexed while a call waits."""
 
 
 @pytest.fixture
@@ -47,9 +49,8 @@ def contents(home: Home, query: str) -> list[str]:
 
 def finish(home: Home) -> None:
     """Wait for the thread that indexes beside calls."""
-    thread = home.entries._thread
-    assert thread is not None
-    thread.join()
+    while home.entries.remarks():
+        home.background.catch_up()
 
 
 def steps(home: Home) -> int:
@@ -134,14 +135,14 @@ def test_a_log_that_was_said_to_change_is_looked_at_in_the_next_call(
 
 
 async def test_many_documents_are_indexed_beside_calls_and_the_answer_says_so(home: Home) -> None:
-    write_logs(home, FILES_IN_A_CALL + 250)
+    write_logs(home, MANY)
 
     async with Client(build_server(home), cache=None) as client:
         text, first = await call(client, "recall", query="entry")
         with home.entries._lock:  # what is left stays so
             context, parts = await call(client, "get_context")
         finish(home)
-        later, second = await call(client, "recall", query=word(FILES_IN_A_CALL + 249))
+        later, second = await call(client, "recall", query=word(MANY - 1))
 
     (remark,) = first["remarks"]
     assert remark in text
@@ -151,10 +152,8 @@ async def test_many_documents_are_indexed_beside_calls_and_the_answer_says_so(ho
     assert "still to be indexed" in parts["kept"]
     assert "remarks" not in second
     assert "still to be indexed" not in later
-    assert f"Entry {word(FILES_IN_A_CALL + 249)}." in later
-    assert home.repository.documents.states().keys() >= {
-        f"daily/{LAST - timedelta(days=FILES_IN_A_CALL + 249)}.md"
-    }
+    assert f"Entry {word(MANY - 1)}." in later
+    assert home.repository.documents.states().keys() >= {f"daily/{LAST - timedelta(days=MANY - 1)}.md"}
 
 
 def test_a_home_that_is_closed_meanwhile_goes_on_where_it_was(

@@ -116,6 +116,7 @@ def test_forgetting_very_much_gives_back_the_space_of_the_vectors(
     home = make_home(embedder="universal")
     for begin in range(0, 3_000, 1_000):
         home.memories.remember([NewMemory(f"Note {begin + n}.") for n in range(1_000)])
+    home.queue.work_off()
     gone = [n for n in range(1, 3_001) if n % 5]
 
     for begin in range(0, len(gone), 1_000):

@@ -301,7 +301,7 @@ def test_where_the_former_embedder_is_not_to_be_had_words_serve_until_all_is_don
     assert (recall.mode, len(recall.matches) > 0) == ("lexical", True)
     (remark,) = recall.remarks
     assert "by words alone: 0 of 41 memories" in remark
-    assert "soulkeep reindex" in remark
+    assert "soulkeep reembed" in remark
     assert "until then search is by words alone" in home.reembedding.announcement()
     home.reembedding.move()
     assert home.memories.recall("tram").mode == "hybrid"
@@ -312,8 +312,7 @@ def test_where_the_former_embedder_is_not_to_be_had_words_serve_until_all_is_don
 def test_without_an_embedder_nothing_is_moved(frozen: Path, make_home: MakeHome) -> None:
     home = make_home(embedder="none")
     former = vectors(home)
-    home.reembedding.start()
-    home.reembedding.close()
+    home.reembedding.move()
 
     assert home.reembedding.remarks() == []
     assert (vectors(home), made(home)) == (former, {})
@@ -325,7 +324,7 @@ def test_a_process_that_ends_does_not_wait_for_a_long_embedding(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("soulkeep.service.reembedding.CLOSE_S", 0.0)
+    monkeypatch.setattr("soulkeep.service.background.CLOSE_S", 0.0)
     began, go_on = threading.Event(), threading.Event()
 
     class Slow(Later):
@@ -336,14 +335,16 @@ def test_a_process_that_ends_does_not_wait_for_a_long_embedding(
 
     home = make_home()
     later(home, Slow())
-    home.reembedding.start()
+    home.serve()
+    home.background.start()
     assert began.wait(20)
     home.close()
     go_on.set()
-    assert home.reembedding._thread
-    home.reembedding._thread.join(20)
+    thread = home.background._embedding._thread
+    assert thread
+    thread.join(20)
 
-    assert not home.reembedding._thread.is_alive()
+    assert not thread.is_alive()
     assert caplog.records == []
     assert made(make_home()) == {}
 
@@ -353,7 +354,9 @@ def test_a_broken_embedder_is_said_once_and_the_former_serves_until_it_is_mended
 ) -> None:
     home = make_home()
     broken = later(home, Broken())
-    home.reembedding.move()
+    home.serve()
+    home.background.start()
+    assert home.background._embedding.wait(20)
 
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith("new vectors are not made until the next start: ")

@@ -154,7 +154,7 @@ def serve(settings: Settings) -> None:
             # Imported once the client has its first answer.
             from soulkeep.mcp_server.watching import keep_ready, watch
 
-            home.reembedding.start()
+            home.background.start()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(keep_ready, home)
                 await watch(home, notifications)

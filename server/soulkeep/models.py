@@ -443,3 +443,17 @@ class Restored:
     former: Backup | None
     kept: Path
     left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many memories wait for their vectors, and of how many the embedder refused the text.
+
+    `reason` is why the last one has none yet, often empty; `next_try` is the next moment at which one
+    has its turn, a timestamp, or empty for now.
+    """
+
+    pending: int = 0
+    failed: int = 0
+    reason: str = ""
+    next_try: str = ""

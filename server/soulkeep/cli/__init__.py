@@ -42,6 +42,7 @@ _MODULES = {
         "restore": "soulkeep.cli.upkeep",
         "log": "soulkeep.cli.upkeep",
         "stats": "soulkeep.cli.upkeep",
+        "reembed": "soulkeep.cli.upkeep",
         "reindex": "soulkeep.cli.upkeep",
         "compact": "soulkeep.cli.upkeep",
         "completion": "soulkeep.cli.upkeep",

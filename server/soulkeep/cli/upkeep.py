@@ -99,6 +99,7 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
             "rows": rows,
             "usage": asdict(usage) if usage else None,
             "new_vectors": asdict(moving) if moving else None,
+            "waiting_vectors": asdict(home.queue.waiting()) if home else None,
             "faults": [asdict(fault) for fault in faults],
         }
         print_json(document)
@@ -109,7 +110,7 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
         print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
         if wasted := home.repairs.wasted():
             say(f"  {size_text(wasted)} of deleted vectors to give back: `soulkeep compact`")
-        for remark in home.reembedding.remarks():
+        for remark in (*home.reembedding.remarks(), *home.queue.remarks()):
             say(f"  {remark}")
         print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
     _print_faults(faults)
@@ -148,6 +149,32 @@ def reindex(*, as_json: bool) -> None:
         identity = home.indexes.embedder_identity
     document = {"indexed": indexed, "embedder": identity}
     report(as_json, document, f"Indexed {counted(indexed, 'memory')} with {identity}.")
+
+
+@click.command(cls=Command)
+@yes_option
+@json_option
+@home_option
+def reembed(*, yes: bool, as_json: bool) -> None:
+    """Give all memories vectors of the embedder that is set.
+
+    How many there are, and what it costs, is said first. The former vectors serve until all have new
+    ones; broken off, it goes on where it was. Texts that could not be embedded are tried again.
+    """
+    with opened_home() as home:
+        plan = home.reembedding.plan()
+        if plan.memories and not yes:
+            cost = "at an unknown cost" if plan.cost is None else f"for about ${plan.cost:.2f}"
+            where = "on this machine" if plan.is_local else f"{cost}; the texts are sent to its endpoint"
+            say(f"{counted(plan.memories, 'memory')}, about {plan.tokens:,} tokens, {where}.")
+            confirm(f"Make vectors of {plan.embedder}?")
+        with progress_shown():
+            home.reembedding.move()
+            home.queue.retry()
+        waiting = home.queue.waiting()
+        document = {**asdict(plan), "waiting": asdict(waiting)}
+        done = f"All memories have vectors of {plan.embedder}."
+        report(as_json, document, *(home.queue.remarks() or [done]))
 
 
 @click.command(cls=Command)
@@ -326,6 +353,8 @@ def stats(*, as_json: bool) -> None:
     if progress := figures.new_vectors:
         done = f"{progress.made:,} of {counted(progress.memories, 'memory')}"
         print_facts("New vectors", {progress.embedder: done})
+    if waiting := {name: n for name, n in asdict(figures.waiting_vectors).items() if n}:
+        print_facts("Memories without a vector", waiting)
     print_facts("On disk", {name: size_text(size) for name, size in figures.sizes.items()})
     tables = figures.table_sizes or {}
     print_facts("Tables", {name: size_text(size) for name, size in tables.items()})

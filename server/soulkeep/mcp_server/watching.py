@@ -249,7 +249,7 @@ class _Seen:
 
 async def _tell(home: Home, subscribers: Subscribers, changes: _Changes) -> None:
     if changes.files:
-        home.entries.note_change(changes.files)
+        home.background.note_change(changes.files)
     days = {name: _day(PurePath(name)) for name in changes.files}
     files = {log_uri(day) if day else f"soulkeep://{name}" for name, day in days.items()}
     for uri in sorted(files | changes.updated):

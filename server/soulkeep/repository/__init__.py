@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 from soulkeep.models import (
-    Embedding,
     Fault,
     GlobalPrompt,
     LogEntry,
@@ -31,13 +30,13 @@ from soulkeep.models import (
     ModelUsage,
     NewMemory,
     NewMessage,
-    QueryVector,
     Session,
     Thread,
     Usage,
     Vector,
 )
 from soulkeep.repository.changes import Changes
+from soulkeep.repository.vectors import NextVectors, Vectors, VectorSearch
 
 PromptKind = Literal["threads", "global_prompts"]
 """What has a prompt: a thread of its own, or the user for all."""
@@ -134,89 +133,17 @@ class Memories(Protocol):
     def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
         """Return for each memory in a thread the ids before and after it there, by date, then id."""
 
+    def take_in_added(self, embedder: str) -> None:
+        """Let searches find by their words what another program added; inside a transaction.
+
+        It waits for its vectors, of this embedder if the store had none yet.
+        """
+
     def unindexed(self, limit: int) -> list[Memory]:
         """Return memories that another program added, which no search finds yet, smallest id first."""
 
     def add_to_indexes(self, memories: Sequence[Memory], vectors: Sequence[Vector | None]) -> None:
         """Let searches find memories that are there, perhaps by vectors too; inside a transaction."""
-
-
-class Vectors(Protocol):
-    """The vectors of memories, all of one embedder, which the store records by its identity."""
-
-    def recorded_embedder(self) -> str | None:
-        """Return the identity of the embedder that made the vectors; None before the first memory."""
-
-    def claim_embedder(self, identity: str) -> None:
-        """Record whose vectors the store will hold, unless that is known; inside a transaction."""
-
-    def add_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
-        """Give memories that have none their vectors, inside a transaction.
-
-        The first vector claims its embedder. In a store with vectors, who has none, or one of another
-        embedder, waits for it: see `list_pending`. DimensionMismatchError is raised for one of more than
-        1536 dimensions, EmbedderError for one that is not of length 1, to one in a thousand.
-        """
-
-    def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
-        """Do as `add_vectors` for memories whose vectors, if they have any, are deleted first."""
-
-    def reset_vectors(self, identity: str) -> None:
-        """Delete every vector and record another embedder; inside a transaction."""
-
-    def compare(
-        self, embedding: Embedding, parts: Sequence[int], memory_ids: Sequence[int]
-    ) -> dict[int, tuple[float, ...]]:
-        """Return the cosines (-1..1) of the parts of these lengths, for those that have a vector."""
-
-    def list_pending(self, limit: int) -> list[int]:
-        """Return the ids of memories that wait for their vectors, in no order."""
-
-    def add_pending(self, vectors: Mapping[int, Vector | None], waiting: Sequence[int]) -> None:
-        """Give memories that waited their vectors; who is gone waits no more; inside a transaction."""
-
-
-class VectorSearch(Protocol):
-    """The nearest memories. Called outside transactions; what others committed is found."""
-
-    def load(self, parts: Sequence[int]) -> None:
-        """Get ready for vectors with parts of these lengths: the first search then waits for nothing."""
-
-    def nearest(
-        self, embedding: Embedding, allowed: MemoryFilter, limit: int
-    ) -> list[tuple[int, float]]:
-        """Return ids and cosine distances (0..2) of up to 4096 memories, nearest first, then by id.
-
-        The filter applies before the limit.
-        """
-
-    def compare(
-        self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
-    ) -> dict[int, tuple[float, ...]]:
-        """Return the cosines (-1..1) of each part by id, to 0.003, in no order.
-
-        They are those of the nearest `depth` that pass the filter, by each weighting of the query, and
-        those in `also`, whether they pass or not. None, where the vectors are another embedder's.
-        """
-
-
-class NextVectors(Protocol):
-    """The vectors of the embedder that a store moves to, until all are there."""
-
-    def count(self, identity: str) -> int:
-        """Return how many memories have a vector of this embedder here."""
-
-    def list_missing(self, identity: str, below: int, limit: int) -> list[Memory]:
-        """Return memories with ids `below` that have none of this embedder here, largest id first."""
-
-    def add(self, vectors: Mapping[Memory, Vector], identity: str) -> None:
-        """Add vectors of memories that are still the same; inside a transaction. Others go."""
-
-    def take_over(self, identity: str) -> None:
-        """Let these serve in the place of all others; inside a transaction. Who has none waits."""
-
-    def discard(self) -> None:
-        """Delete them, whosever they are; inside a transaction."""
 
 
 class Documents(Protocol):
@@ -431,6 +358,12 @@ class Repository(Protocol):
         A durable one is on the disk when the block ends; another survives the end of the process, and
         perhaps not a loss of power. StoreBusyError is raised where another process does not finish in
         time, or without `waiting` is at it; StoreFullError where there is no room.
+        """
+
+    def sole_worker(self, name: str) -> AbstractContextManager[bool]:
+        """Say whether this one alone, of all that have the store open, does the work of a name now.
+
+        It is so until the block ends, or the process does, however that ends. Nobody is waited for.
         """
 
     def snapshot(self) -> AbstractContextManager[None]:

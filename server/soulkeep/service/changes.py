@@ -242,8 +242,7 @@ class Changes(ChangeLog):
 
     def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Vector | None]:
         """Embed memories as they will stand in the store."""
-        _, vectors = self._indexes.embed_stored(memories, session)
-        return vectors
+        return self._indexes.embed_stored(memories, session)
 
     def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[str, Vector | None]:
         """Embed the memories that come back, before the store is locked."""

@@ -1,6 +1,7 @@
 """Entries of MEMORY.md and of the daily logs among the memories, in step with their files."""
 
 import logging
+import math
 import re
 import secrets
 import threading
@@ -13,9 +14,7 @@ from typing import TYPE_CHECKING
 from soulkeep.documents import Documents
 from soulkeep.errors import (
     DocumentError,
-    EmbedderError,
     StoreBusyError,
-    StoreError,
     StoreFullError,
     StoreNotWritableError,
 )
@@ -33,13 +32,6 @@ from soulkeep.wording import counted, in_one_form
 if TYPE_CHECKING:
     from soulkeep.service.passages import Passages
 
-FILES_IN_A_CALL = 50
-BYTES_IN_A_CALL = 100_000
-"""How much of what changed a call takes in by itself, in some tenths of a second."""
-
-SLICE_S = 0.05
-"""For how long the thread indexes before it makes way for calls."""
-
 _UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
 _PAGE = 500
@@ -48,10 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class DocumentIndex:
-    """Keeps the entries of documents among the memories; the files are what counts.
-
-    With `beside_calls` set, a thread does what would hold up a call.
-    """
+    """Keeps the entries of documents among the memories; the files are what counts."""
 
     def __init__(
         self,
@@ -66,12 +55,10 @@ class DocumentIndex:
         self._indexes = indexes
         self._sessions = sessions
         self._clock = clock
-        self.beside_calls = False
         self._lock = threading.Lock()
         self._looks = DocumentLooks(documents, lambda: repository.documents.states())
         self._waiting: dict[str, None] = {}
         self._too_long: dict[str, int] = {}
-        self._thread: threading.Thread | None = None
         self._closed = threading.Event()
         self._told: dict[str, str] = {}
         self._passages: Passages | None = None
@@ -80,28 +67,26 @@ class DocumentIndex:
         """Look at these files at the next call, or at every one: they were changed."""
         self._looks.note(names)
 
-    def catch_up(self) -> None:
+    def catch_up(self, seconds: float | None = None) -> bool:
         """Index what changed in the files since any process last did, unless another one is writing.
 
-        A file that cannot be read keeps the entries it had. Where a thread indexes beside calls, this
-        takes in a few small files and leaves it the rest: see `remarks`.
+        A file that cannot be read keeps the entries it had. After so many seconds the rest is left for
+        the next time (see `remarks`); return whether there is more to do.
 
         Raises:
             StoreError: The store cannot be read or written.
             EmbedderError: A text cannot be embedded.
         """
-        is_beside = self._thread is not None and self._thread.is_alive()
-        if not self._lock.acquire(blocking=not is_beside):
-            return
-        try:
+        with self._lock:
             self._look()
-            if not is_beside:
-                self._index_waiting()
-        finally:
-            self._lock.release()
-        if self._waiting and not is_beside and not self._closed.is_set():
-            self._thread = threading.Thread(target=self._index_beside, daemon=True)
-            self._thread.start()
+            end = math.inf if seconds is None else clocks.monotonic() + seconds
+            for name in list(self._waiting):
+                if clocks.monotonic() > end or self._closed.is_set():
+                    break
+                if not self._read_and_index(name):
+                    break  # others are writing: it waits for the next time
+                self._waiting.pop(name, None)
+            return bool(self._waiting)
 
     def remarks(self) -> list[str]:
         """Return what to know of an answer: which documents it may lack, in sentences."""
@@ -114,10 +99,8 @@ class DocumentIndex:
         return said
 
     def close(self) -> None:
-        """End the thread that indexes beside calls, after what it is at."""
+        """Index nothing from now on: the store is being closed."""
         self._closed.set()
-        if self._thread is not None:
-            self._thread.join()
 
     def reread(self) -> tuple[int, list[str]]:
         """Read every document, whatever is known of it; return how many, and which were not read.
@@ -148,56 +131,30 @@ class DocumentIndex:
             if not is_known and (at, state) != (None, None):
                 self._waiting[name] = None
 
-    def _index_waiting(self) -> None:
-        files, room = FILES_IN_A_CALL, BYTES_IN_A_CALL
-        for name in list(self._waiting):
-            if self.beside_calls:
-                files, room = files - 1, room - size_of(stamp(self._path(name)) or "0:0")
-                if files < 0 or room < 0:
-                    return
-            self._read_and_index(name)
-            self._waiting.pop(name, None)
-
-    def _index_beside(self) -> None:
-        try:
-            while not self._closed.wait(PAUSE_S):
-                with self._lock:
-                    if not self._waiting:
-                        return
-                    self._index_for(SLICE_S)
-        except (StoreError, EmbedderError) as error:
-            self._tell_once("", f"documents are not indexed: {error}")
-
-    def _index_for(self, seconds: float) -> None:
-        end = clocks.monotonic() + seconds
-        for name in list(self._waiting):
-            self._read_and_index(name)
-            self._waiting.pop(name, None)
-            if clocks.monotonic() > end:
-                return
-
     def _path(self, name: str) -> Path:
         return self._documents.home / name
 
-    def _read_and_index(self, name: str) -> None:
+    def _read_and_index(self, name: str) -> bool:
+        """Index what changed in a document; return False where that has to wait for others who write."""
         known = self._repository.documents.states([name]).get(name)
         try:
             reading = read_document(self._documents, name)
         except DocumentError as error:
             self._tell_once(name, f"not indexed: {error}")
-            return
+            return True
         if reading.state == known:
-            return
+            return True
         tell("Indexing documents")
         gone, added = self._difference(reading, known)
         try:
             self._index(reading, known, gone, added)
         except StoreBusyError:
-            return
+            return False
         except (StoreNotWritableError, StoreFullError) as error:
             self._tell_once(name, f"{name} is not indexed: {error}")
         else:
             self._told.pop(name, None)
+        return True
 
     def _tell_once(self, name: str, message: str) -> None:
         if self._told.get(name) != message:
@@ -226,7 +183,7 @@ class DocumentIndex:
                 known = reading.state if is_last else part
                 self._repository.documents.put_state(reading.name, known)
             gone = ()
-            if not is_last and self._closed.wait(PAUSE_S if self.beside_calls else 0):
+            if not is_last and self._closed.wait(PAUSE_S):
                 return  # whoever comes next finds the state of a part and goes on
 
     def _difference(self, reading: Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:

@@ -14,6 +14,7 @@ from soulkeep.service.sessions import Sessions
 
 if TYPE_CHECKING:
     from soulkeep.embedders.tokens import TokenCounter
+    from soulkeep.service.background import Background
     from soulkeep.service.backups import Backups
     from soulkeep.service.changes import Changes
     from soulkeep.service.context import Contexts
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from soulkeep.service.repair import Repairs
     from soulkeep.service.statistics import Statistics
     from soulkeep.service.threads import Threads
+    from soulkeep.service.vector_queue import VectorQueue
 
 _Service = TypeVar("_Service")
 
@@ -114,15 +116,36 @@ class Home:
     def reembedding(self) -> "Reembedding":
         from soulkeep.service.reembedding import Reembedding
 
-        return Reembedding(self.repository, self.indexes, self.sessions, self.path)
+        return Reembedding(self.repository, self.indexes, self.sessions, self.clock)
+
+    @on_first_use
+    def queue(self) -> "VectorQueue":
+        from soulkeep.service.vector_queue import VectorQueue
+
+        return VectorQueue(self.repository, self.indexes, self.sessions, self.clock)
+
+    @on_first_use
+    def background(self) -> "Background":
+        from soulkeep.service.background import Background
+
+        background = Background(
+            self.entries,
+            self.indexes,
+            self.queue,
+            self.reembedding,
+            self.changes,
+            self.sessions,
+            self.clock,
+        )
+        if self._serves:
+            background.serve()
+        return background
 
     @on_first_use
     def entries(self) -> "DocumentIndex":
         from soulkeep.service.document_index import DocumentIndex
 
-        entries = DocumentIndex(self.repository, self.documents, self.indexes, self.sessions, self.clock)
-        entries.beside_calls = self._serves
-        return entries
+        return DocumentIndex(self.repository, self.documents, self.indexes, self.sessions, self.clock)
 
     @on_first_use
     def changes(self) -> "Changes":
@@ -154,9 +177,7 @@ class Home:
             self.repository,
             self.keeper,
             self.indexes,
-            self.reembedding,
-            self.entries,
-            self.changes,
+            self.background,
             self.sessions,
             self.clock,
             self.days,
@@ -167,7 +188,13 @@ class Home:
         from soulkeep.service.lifecycle import Lifecycle
 
         return Lifecycle(
-            self.repository, self.keeper, self.changes, self.sessions, self.clock, self.days
+            self.repository,
+            self.keeper,
+            self.changes,
+            self.background,
+            self.sessions,
+            self.clock,
+            self.days,
         )
 
     @on_first_use
@@ -190,7 +217,12 @@ class Home:
         from soulkeep.service.sections import Sections
 
         sections = Sections(
-            self.repository, self.documents, self.memories, self.changes, self.days, self.announcement
+            self.repository,
+            self.documents,
+            self.memories,
+            self.background,
+            self.days,
+            self.announcement,
         )
         return Contexts(sections, self.tokens, self.options)
 
@@ -198,7 +230,7 @@ class Home:
     def threads(self) -> "Threads":
         from soulkeep.service.threads import Threads
 
-        return Threads(self.repository, self.changes, self.sessions, self.clock)
+        return Threads(self.repository, self.changes, self.background, self.sessions, self.clock)
 
     @on_first_use
     def messages(self) -> "Messages":
@@ -222,7 +254,9 @@ class Home:
     def statistics(self) -> "Statistics":
         from soulkeep.service.statistics import Statistics
 
-        return Statistics(self.repository, self.reembedding, self.clock, self.days, self.path)
+        return Statistics(
+            self.repository, self.reembedding, self.queue, self.clock, self.days, self.path
+        )
 
     @on_first_use
     def repairs(self) -> "Repairs":
@@ -234,8 +268,8 @@ class Home:
         """Answer calls without waiting for what may be done beside them."""
         with self.lock:
             self._serves = True
-            if "entries" in self.__dict__:
-                self.entries.beside_calls = True
+            if "background" in self.__dict__:
+                self.background.serve()
 
     def revision(self) -> Hashable:
         """Return what is another after each change of the store, whoever made it, at no cost."""
@@ -261,8 +295,8 @@ class Home:
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""
         with self.lock:
-            busy = [self.__dict__[name] for name in ("entries", "reembedding") if name in self.__dict__]
-        for service in busy:
-            service.close()
+            background = self.__dict__.get("background")
+        if background is not None:
+            background.close()
         self.sessions.close()
         self.repository.close()

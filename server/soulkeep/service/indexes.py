@@ -3,9 +3,17 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
-from soulkeep.errors import EmbedderMismatchError, EmbedderUnavailableError, StoreBusyError
+from soulkeep.embedders.endpoint_errors import EndpointError
+from soulkeep.errors import (
+    DimensionMismatchError,
+    EmbedderError,
+    EmbedderMismatchError,
+    EmbedderUnavailableError,
+    StoreBusyError,
+)
 from soulkeep.models import (
     Clock,
     EmbedderChoice,
@@ -21,16 +29,17 @@ from soulkeep.models import (
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.neighbours import are_near, near
+from soulkeep.service.questions import Questions
 from soulkeep.service.sessions import Sessions
 
 IDLE_S = 300.0
 """After how many seconds without use a model's memory is given back."""
 
-_PAGE = 100
-"""Memories that are embedded and written together: at most some 10 MB of text."""
+AT_ONCE = 20
+"""So many texts a quick embedder embeds while a caller waits; longer lists wait for their vectors."""
 
 _TEXTS = 100
-"""So many texts are embedded between two reports of progress; the longest take about a second."""
+"""Memories that are embedded and written together: at most some 10 MB of text."""
 
 Vectors = Sequence[Vector | None]
 
@@ -58,6 +67,7 @@ class Indexes:
         self._clock = clock
         self._problems: dict[str, str] = {}
         self._used = math.inf
+        self._questions = Questions(sessions, clock)
 
     @property
     def embedder_identity(self) -> str:
@@ -81,6 +91,17 @@ class Indexes:
             return None
         self._used = time.monotonic()
         return embedder
+
+    @property
+    def configured(self) -> Embedder | None:
+        """The embedder that is set, loaded or not."""
+        return self._configured
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether memories may be embedded while a caller waits; also where none can be."""
+        serving = self._serving()
+        return serving is None or serving.is_quick
 
     @property
     def is_by_meaning(self) -> bool:
@@ -169,25 +190,18 @@ class Indexes:
         if self._configured is not None:
             self._configured.load()
 
-    def embed_query(self, query: str, embedder: Embedder | None, session: Session) -> QueryVector | None:
-        """Embed a question; None without an embedder, which is recorded too.
+    def embed_query(
+        self, query: str, embedder: Embedder | None, session: Session
+    ) -> tuple[QueryVector | None, str]:
+        """Embed a question, as `Questions.embed` does; None without an embedder, which is recorded too.
 
         Raises:
-            EmbedderError: The question cannot be embedded.
+            EmbedderError: A quick embedder cannot embed the question.
         """
         if embedder is None:
             self._sessions.record_usage(session, Usage("none", 0), flush=False)
-            return None
-        embedded = embedder.embed_query(query)
-        self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
-        weightings = embedder.weightings(query)
-        return QueryVector(
-            embedded.embeddings[0],
-            embedder.identity,
-            embedder.parts,
-            [weighting.parts for weighting in weightings],
-            is_centred=all(weighting.base is None for weighting in weightings),
-        )
+            return None, ""
+        return self._questions.embed(query, embedder, session)
 
     def similarities(
         self, memory: NewMemory, vector: Vector, others: Sequence[int]
@@ -212,57 +226,76 @@ class Indexes:
     def embed_new(self, memories: Sequence[NewMemory], session: Session) -> tuple[Vectors, Vectors]:
         """Embed memories to be kept in this order: alone, and turned towards what came before each.
 
-        Raises:
-            EmbedderError: A text cannot be embedded.
-        """
-        return self._embed_in_context(self._new_in_context(memories), self.embedder, session)
-
-    def embed_stored(self, memories: Sequence[Memory], session: Session) -> tuple[Vectors, Vectors]:
-        """Embed memories as they are or were in the store: alone, and turned as `embed_new` does.
+        Only a few are, by a quick embedder; of others the vectors are None, and wait in the store.
 
         Raises:
             EmbedderError: A text cannot be embedded.
         """
-        return self._embed_in_context(self._stored_in_context(memories), self.embedder, session)
+        embedder = self._quick(len(memories))
+        if embedder is None:
+            return [None] * len(memories), [None] * len(memories)
+        return self._embed_in_context(self._new_in_context(memories), embedder, session, {})
 
-    def embed_anew(self, memories: Sequence[Memory], session: Session) -> Vectors:
-        """Embed stored memories with the embedder that is set, whichever made the store's vectors.
+    def embed_stored(self, memories: Sequence[Memory], session: Session) -> Vectors:
+        """Embed memories as they are or were in the store, on the same terms as `embed_new`.
 
         Raises:
             EmbedderError: A text cannot be embedded.
+        """
+        embedder = self._quick(len(memories))
+        if embedder is None:
+            return [None] * len(memories)
+        return self._embed_in_context(self._stored_in_context(memories), embedder, session, {})[1]
+
+    def _quick(self, count: int) -> Embedder | None:
+        """Return the serving embedder where so many texts may be embedded while a caller waits."""
+        serving = self._serving() if count <= AT_ONCE else None
+        return self.embedder if serving is not None and serving.is_quick else None
+
+    def embed_each(
+        self,
+        memories: Sequence[Memory],
+        embedder: Embedder,
+        session: Session,
+        known: dict[str, Embedding],
+    ) -> tuple[dict[Memory, Vector], dict[Memory, str]]:
+        """Embed stored memories; return their vectors, and why a text was refused where it was.
+
+        What is embedded is added to the `known` embeddings of texts, which are not made again.
+
+        Raises:
+            EmbedderError: The embedder, rather than single texts, is at fault.
         """
         self._used = time.monotonic()
-        return self._embed_in_context(self._stored_in_context(memories), self._configured, session)[1]
+        texts = self._stored_in_context(memories)
+        made: dict[Memory, Vector] = {}
+        refused: dict[Memory, str] = {}
+        parts = [list(zip(memories, texts, strict=True))]
+        while parts:
+            part = parts.pop()
+            try:
+                _, vectors = self._embed_in_context([pair for _, pair in part], embedder, session, known)
+            except EmbedderError as error:
+                is_last = not parts and not made and len(memories) > 1
+                if _is_of_embedder(error) or (len(part) == 1 and part[0][1][1] is None and is_last):
+                    raise
+                parts += _smaller(part)
+                if len(part) == 1 and part[0][1][1] is None:
+                    refused[part[0][0]] = str(error)
+            else:
+                made |= zip((memory for memory, _ in part), vectors, strict=True)
+        return made, refused
 
-    def catch_up(self) -> None:
-        """Index what another program added to the store, unless another process is writing.
+    def take_in_added(self) -> None:
+        """Index by its words what another program added, unless another process is writing.
 
         Raises:
             StoreError: The store cannot be read or written.
-            EmbedderError: A text cannot be embedded.
         """
         table = self._repository.memories
-        while missing := table.unindexed(_PAGE):
-            _, vectors = self.embed_stored(missing, self._sessions.current())
-            try:
-                with self._repository.transaction(waiting=False):
-                    table.add_to_indexes(missing, vectors)
-            except StoreBusyError:
-                return
-        self._embed_pending()
-
-    def _embed_pending(self) -> None:
-        """Embed what was kept while another embedder than that of the store, or none, was in use."""
-        table = self._repository.vectors
-        while (waiting := table.list_pending(_PAGE)) and self.embedder:
-            memories = list(self._repository.memories.list_by_ids(waiting).values())
-            _, vectors = self.embed_stored(memories, self._sessions.current())
-            found = dict(zip((memory.id for memory in memories), vectors, strict=True))
-            try:
-                with self._repository.transaction(waiting=False):
-                    table.add_pending(found, waiting)
-            except StoreBusyError:
-                return
+        if table.unindexed(1):
+            with suppress(StoreBusyError), self._repository.transaction(waiting=False):
+                table.take_in_added(self.embedder_identity)
 
     def reindex(
         self,
@@ -272,32 +305,43 @@ class Indexes:
     ) -> int:
         """Build both search indexes anew with the embedder that is set; return how many they hold.
 
-        With `recreate` even their tables are made anew, in case they are damaged.
-
-        Other processes cannot write meanwhile: with very many memories they may time out.
+        With `recreate` even their tables are made anew, in case they are damaged. The words are all
+        indexed in one transaction, then memory after memory gets its vector, while others may write.
 
         Raises:
-            StoreError: The store cannot be written; the old indexes stay.
-            EmbedderError: A text cannot be embedded; the old indexes stay.
+            StoreError: The store cannot be written; the old indexes stay, or the rest of them waits.
+            EmbedderError: The embedder cannot be loaded, and the old indexes stay; or it failed on the
+                way, and the rest waits for its vectors.
         """
         session = session or self._sessions.current()
-        table = self._repository.memories
+        self.load_embedder()
         with self._repository.transaction():
             if recreate:
                 self._repository.recreate_indexes()
             self._repository.vectors.reset_vectors(self.embedder_identity)
             self._repository.next_vectors.discard()
-            every, done = table.count(), 0
-            for page in table.pages(_PAGE) if self._configured else ():
-                vectors = self.embed_anew(page, session)
-                self._repository.vectors.add_vectors([memory.id for memory in page], vectors)
-                done += len(page)
-                tell("Embedding all memories", done / every)
             self._repository.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
+        self._embed_all(count, session)
         self._sessions.flush()
         return count
+
+    def _embed_all(self, count: int, session: Session) -> None:
+        """Give all that waits its vector; what is refused goes on waiting."""
+        table, known = self._repository.vectors, dict[str, Embedding]()
+        embedder = self._configured
+        if embedder is None:
+            return
+        waiting = table.list_pending(count)
+        for begin in range(0, len(waiting), _TEXTS):
+            ids = waiting[begin : begin + _TEXTS]
+            memories = list(self._repository.memories.list_by_ids(ids).values())
+            made, _ = self.embed_each(memories, embedder, session, known)
+            with self._repository.transaction(durable=False):
+                now = self._repository.memories.list_by_ids(ids)
+                table.add_pending({m.id: v for m, v in made.items() if now.get(m.id) == m})
+            tell("Embedding all memories", min(1, (begin + _TEXTS) / len(waiting)))
 
     def _stored_in_context(self, memories: Sequence[Memory]) -> list[tuple[str, str | None]]:
         """Return for stored memories their own text and that of the one before in the thread."""
@@ -327,12 +371,17 @@ class Indexes:
         return texts
 
     def _embed_in_context(
-        self, texts: Sequence[tuple[str, str | None]], embedder: Embedder | None, session: Session
-    ) -> tuple[Vectors, Vectors]:
-        if embedder is None:
-            return [None] * len(texts), [None] * len(texts)
-        wanted = list(dict.fromkeys(text for pair in texts for text in pair if text is not None))
-        known = self._embedded(wanted, embedder, session)
+        self,
+        texts: Sequence[tuple[str, str | None]],
+        embedder: Embedder,
+        session: Session,
+        known: dict[str, Embedding],
+    ) -> tuple[list[Vector], list[Vector]]:
+        wanted = dict.fromkeys(text for pair in texts for text in pair if text is not None)
+        if new := [text for text in wanted if text not in known]:
+            embedded = embedder.embed(new)
+            known |= zip(new, embedded.embeddings, strict=True)
+            self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens))
         alone = [Vector(known[own], embedder.identity) for own, _ in texts]
         turned = [
             vector
@@ -342,19 +391,24 @@ class Indexes:
         ]
         return alone, turned
 
-    def _embedded(
-        self, texts: Sequence[str], embedder: Embedder, session: Session
-    ) -> dict[str, Embedding]:
-        known: dict[str, Embedding] = {}
-        tokens = 0
-        for page in (texts[begin : begin + _TEXTS] for begin in range(0, len(texts), _TEXTS)):
-            embedded = embedder.embed(page)
-            known |= zip(page, embedded.embeddings, strict=True)
-            tokens += embedded.tokens
-            if len(texts) > _TEXTS:
-                tell("Embedding", len(known) / len(texts))
-        self._sessions.record_usage(session, Usage(embedder.identity, tokens))
-        return known
+
+_Texts = tuple[str, str | None]
+"""A memory's own text and, where it matters, that of the one before it."""
+
+
+def _smaller(part: Sequence[tuple[Memory, _Texts]]) -> list[list[tuple[Memory, _Texts]]]:
+    """Return what to try where a part was refused: its halves, or a memory without the one before."""
+    if len(part) > 1:
+        return [list(part[len(part) // 2 :]), list(part[: len(part) // 2])]
+    ((memory, (own, before)),) = part
+    return [] if before is None else [[(memory, (own, None))]]
+
+
+def _is_of_embedder(error: EmbedderError) -> bool:
+    """Whether no text would be embedded now, rather than one be at fault."""
+    return error.is_temporary or isinstance(
+        error, EndpointError | EmbedderUnavailableError | DimensionMismatchError
+    )
 
 
 def _text(memory: NewMemory | Memory) -> str:

@@ -85,7 +85,6 @@ class Keeper:
         self, memories: Sequence[NewMemory], old: Replaced, session: Session
     ) -> list[Receipt] | None:
         """Keep memories; None where what they replace is not any more what it was."""
-        self._indexes.catch_up()
         alone, vectors = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
         replaced = {memory.id: memory for memory in old.values()}
@@ -94,6 +93,7 @@ class Keeper:
             if self._replaced(list(old)) != old:
                 return None
             self._repository.threads.require_threads(_thread_ids(memories))
+            self._repository.memories.take_in_added(self._indexes.embedder_identity)
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0], recorder)
             kept = self._add(memories, vectors, session)

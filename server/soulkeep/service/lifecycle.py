@@ -17,6 +17,7 @@ from soulkeep.models import (
 )
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
+from soulkeep.service.background import Background
 from soulkeep.service.changes import Changes
 from soulkeep.service.keeping import Keeper, Replaced
 from soulkeep.service.receipts import Changed, Receipt
@@ -56,6 +57,7 @@ class Lifecycle:
         repository: Repository,
         keeper: Keeper,
         changes: Changes,
+        background: Background,
         sessions: Sessions,
         clock: Clock,
         days: Days,
@@ -63,6 +65,7 @@ class Lifecycle:
         self._repository = repository
         self._keeper = keeper
         self._changes = changes
+        self._background = background
         self._sessions = sessions
         self._clock = clock
         self._days = days
@@ -91,10 +94,11 @@ class Lifecycle:
         allowed = parse_filter(thread_id, memory_type, since, until, self._days)
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
-        self._changes.drop_expired()
+        self._background.drop_expired()
         labels = {"subject": subject, "source": source}
         given = {name: without_hidden(label) for name, label in labels.items() if label}
-        return self._repository.memories.list_memories(allowed, limit, below, **given)
+        found = self._repository.memories.list_memories(allowed, limit, below, **given)
+        return self._background.unexpired(found)
 
     def get_memory(self, memory_id: int) -> Memory:
         """Return a memory by its id, or by that of an older version of it.
@@ -197,7 +201,7 @@ class Lifecycle:
             InvalidInputError: The limit is outside.
         """
         require_range("limit", limit, 1, MAX_PAGE)
-        self._changes.drop_expired()
+        self._background.drop_expired()
         rows = self._repository.changes.list_trash(limit, before)
         return [past for row in rows if (past := _past(row)) is not None]
 

@@ -29,14 +29,13 @@ from soulkeep.search.questions import (
     user_terms,
 )
 from soulkeep.search.ranking import Candidates, Question, exact_strengths, rank
-from soulkeep.service.changes import Changes
-from soulkeep.service.document_index import DocumentIndex, repeated_entries
+from soulkeep.service.background import Background
+from soulkeep.service.document_index import repeated_entries
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.keeping import Keeper
 from soulkeep.service.neighbours import near
 from soulkeep.service.receipts import Receipt
-from soulkeep.service.reembedding import Reembedding
 from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
     MAX_LIMIT,
@@ -64,9 +63,7 @@ class Memories:
         repository: Repository,
         keeper: Keeper,
         indexes: Indexes,
-        reembedding: Reembedding,
-        entries: DocumentIndex,
-        changes: Changes,
+        background: Background,
         sessions: Sessions,
         clock: Clock,
         days: Days,
@@ -74,9 +71,7 @@ class Memories:
         self._repository = repository
         self._keeper = keeper
         self._indexes = indexes
-        self._reembedding = reembedding
-        self._entries = entries
-        self._changes = changes
+        self._background = background
         self._sessions = sessions
         self._clock = clock
         self._days = days
@@ -107,7 +102,9 @@ class Memories:
         require_memories(memories, self._days)
         if replaces and len(memories) != 1:
             raise InvalidInputError("replaces", "goes with a single memory; give the others apart")
-        return self._keeper.keep(lambda _: memories, replaces, session)
+        receipts = self._keeper.keep(lambda _: memories, replaces, session)
+        self._background.note_work()
+        return receipts
 
     def recall(
         self,
@@ -138,10 +135,12 @@ class Memories:
         require_text("query", query, MAX_QUERY)
         require_range("limit", limit, 1, MAX_LIMIT)
         allowed = parse_filter(thread_id, memory_type, since, until, self._days)
-        self._get_ready(thread_id)
+        if thread_id is not None:
+            self._repository.threads.get_thread(thread_id)
+        self._background.catch_up()
         question, terms = self._read(query)
         found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
-        embedder, cosines = self._compared(query, allowed, found, limit, session)
+        embedder, cosines, remark = self._compared(query, allowed, found, limit, session)
         candidates = self._candidates(query, embedder, found, cosines)
         matches = rank(
             question,
@@ -153,7 +152,8 @@ class Memories:
         said = self._said(query, allowed) if include_messages else ()
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         mode: Mode = "hybrid" if embedder else "lexical"
-        return Recall(tuple(matches), mode, said, self._indexes.advice, tuple(self.remarks()))
+        remarks = [*([remark] if remark else []), *self.remarks()]
+        return Recall(tuple(matches), mode, said, self._indexes.advice, tuple(remarks))
 
     def rest(self) -> None:
         """Give back the memory that only searches need, after long disuse.
@@ -165,7 +165,7 @@ class Memories:
 
     def remarks(self) -> list[str]:
         """Return what an answer may lack now, in sentences."""
-        return [*self._reembedding.remarks(), *self._entries.remarks()]
+        return self._background.remarks()
 
     def _read(self, query: str) -> tuple[Question, list[str]]:
         """Return what a query asks for, and the words to look up."""
@@ -203,14 +203,6 @@ class Memories:
     def _said(self, query: str, allowed: MemoryFilter) -> tuple[MessageMatch, ...]:
         return tuple(self._repository.messages.matching(query_terms(query), allowed, MESSAGES))
 
-    def _get_ready(self, thread_id: str | None) -> None:
-        """Check that the thread exists, and take in what has expired and what others changed."""
-        if thread_id is not None:
-            self._repository.threads.get_thread(thread_id)
-        self._indexes.catch_up()
-        self._changes.drop_expired()
-        self._entries.catch_up()
-
     def _compared(
         self,
         query: str,
@@ -218,19 +210,22 @@ class Memories:
         also: Collection[int],
         limit: int,
         session: Session,
-    ) -> tuple[Embedder | None, Mapping[int, Sequence[float]]]:
-        """Return the cosines of the memories nearest to the query and of those in `also`, and whose."""
+    ) -> tuple[Embedder | None, Mapping[int, Sequence[float]], str]:
+        """Return the cosines of the memories nearest to the query and of those in `also`, and whose.
+
+        Where the question could not be embedded in time, a remark says so.
+        """
         while True:
             embedder = self._indexes.embedder
-            vector = self._indexes.embed_query(query, embedder, session)
+            vector, remark = self._indexes.embed_query(query, embedder, session)
             if embedder is None or vector is None:
-                return None, {}
+                return None, {}, remark
             cosines = self._repository.vector_search.compare(
                 vector, allowed, max(limit, VECTOR_CANDIDATES), also
             )
             # All may have been embedded anew meanwhile: those vectors do not compare.
             if self._indexes.is_serving(embedder):
-                return embedder, cosines
+                return embedder, cosines, ""
 
     def _candidates(
         self,

@@ -13,8 +13,8 @@ from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
 from soulkeep.search.ranking import FITS
 from soulkeep.search.words import split_words
+from soulkeep.service.background import Background
 from soulkeep.service.budget import Section
-from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import has_promoted
 from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.memories import Memories
@@ -47,12 +47,12 @@ class Sections:
         repository: Repository,
         documents: Documents,
         memories: Memories,
-        changes: Changes,
+        background: Background,
         days: Days,
         announcement: str,
     ) -> None:
         self._repository = repository
-        self._changes = changes
+        self._background = background
         self._documents = documents
         self._memories = memories
         self._days = days
@@ -60,7 +60,7 @@ class Sections:
 
     def drop_expired(self) -> None:
         """Let what has expired, and its promoted lines, be in no section."""
-        self._changes.drop_expired()
+        self._background.drop_expired()
 
     def thread(self, thread_id: str) -> Thread:
         """Return a thread.
@@ -131,7 +131,8 @@ class Sections:
         given: set[int] = set()
 
         def section(name: str, memories: Iterable[Memory]) -> Section:
-            new = [m for m in memories if m.id not in given and not _is_in_context(m, known)]
+            there = self._background.unexpired(memories)
+            new = [m for m in there if m.id not in given and not _is_in_context(m, known)]
             given.update(memory.id for memory in new)
             return Section(plain(name), "recall", [self._line(memory) for memory in new])
 

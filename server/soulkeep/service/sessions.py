@@ -4,7 +4,7 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from soulkeep.errors import StoreBusyError, StoreError
@@ -42,11 +42,14 @@ class Sessions:
         self._repository = repository
         self._clock = clock
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._local: Session | None = None
         self._unwritten: deque[_Record] = deque()
         self._until_look = 0
         self._logged = ""
         self._is_closed = False
+        self.write_later: Callable[[], None] | None = None
+        """Lets another thread `flush`, where a call is not to write what is only bookkeeping."""
 
     def current(self) -> Session:
         """Return the one session that all runs of the command line share."""
@@ -63,7 +66,7 @@ class Sessions:
 
     def _start(self, session: Session) -> Session:
         self._wait_with((session, None, session.created_at))
-        self.flush()
+        self._write_soon()
         return session
 
     def audit(self, session: Session, event: str, *details: Mapping[str, Any]) -> None:
@@ -79,12 +82,23 @@ class Sessions:
         """
         self._wait_with((session, usage, self._now()))
         if flush:
-            self.flush()
+            self._write_soon()
 
     def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
         """Record what changed nothing, as `record_usage` does; details never hold user text."""
         self._wait_with((session, (event, details), self._now()))
-        self.flush()
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self.write_later is None:
+            self.flush()
+        else:
+            self.write_later()
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether something waits in memory."""
+        return bool(self._unwritten)
 
     def _wait_with(self, record: _Record) -> None:
         while len(self._unwritten) >= MAX_WAITING:
@@ -95,6 +109,8 @@ class Sessions:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
         if self._is_closed or not self._unwritten or self._repository.in_transaction:
             return
+        if not self._writing.acquire(blocking=False):
+            return  # another thread is at it
         try:
             self._write()
         except StoreBusyError:
@@ -104,6 +120,8 @@ class Sessions:
             if self._logged != str(error):
                 _log.warning("usage was not recorded: %s", error)
             self._logged = str(error)
+        finally:
+            self._writing.release()
 
     def _write(self) -> None:
         pending = list(self._unwritten)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.documents import DOCUMENTS
-from soulkeep.models import BACKUPS_FOLDER, Clock, LogEntry, ModelUsage, Usage, timestamp
+from soulkeep.models import BACKUPS_FOLDER, Clock, LogEntry, ModelUsage, Usage, Waiting, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.reembedding import Progress, Reembedding
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
+from soulkeep.service.vector_queue import VectorQueue
 
 MAX_LOG = 10_000
 
@@ -28,7 +29,8 @@ class Figures:
 
     `memories_by_day` counts the present memories by when they were kept. `sizes` are of the store, its
     backups and the documents with their history; `table_sizes` is unset where nobody asked for it,
-    `new_vectors` where the store does not move to another embedder.
+    `new_vectors` where the store does not move to another embedder. `waiting_vectors` says how many
+    memories wait for a vector.
     """
 
     memories_by_day: Mapping[str, int]
@@ -38,15 +40,23 @@ class Figures:
     sizes: Mapping[str, int]
     table_sizes: Mapping[str, int] | None
     new_vectors: Progress | None
+    waiting_vectors: Waiting
 
 
 class Statistics:
     """Reads the log and counts what a store holds."""
 
     def __init__(
-        self, repository: Repository, reembedding: Reembedding, clock: Clock, days: Days, folder: Path
+        self,
+        repository: Repository,
+        reembedding: Reembedding,
+        queue: VectorQueue,
+        clock: Clock,
+        days: Days,
+        folder: Path,
     ) -> None:
         """Count what is in a store, and in its home's folder."""
+        self._queue = queue
         self._folder = folder
         self._repository = repository
         self._reembedding = reembedding
@@ -106,6 +116,7 @@ class Statistics:
             sizes={"store": repository.size(), **_sizes(self._folder)},
             table_sizes=repository.table_sizes() if tables else None,
             new_vectors=self._reembedding.progress(),
+            waiting_vectors=self._queue.waiting(),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
+from soulkeep.service.background import Background
 from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.receipts import LineChange
@@ -68,10 +69,16 @@ class Threads:
     """Makes, lists, changes and deletes threads, whichever client made them."""
 
     def __init__(
-        self, repository: Repository, changes: Changes, sessions: Sessions, clock: Clock
+        self,
+        repository: Repository,
+        changes: Changes,
+        background: Background,
+        sessions: Sessions,
+        clock: Clock,
     ) -> None:
         self._repository = repository
         self._changes = changes
+        self._background = background
         self._sessions = sessions
         self._clock = clock
 
@@ -297,15 +304,17 @@ class Threads:
             StoreError: The store cannot be read.
         """
         require_range("limit", messages, 0, MAX_LIMIT)
-        self._changes.drop_expired()
+        self._background.drop_expired()
         thread, table = self._get(thread_id), self._repository.memories
         return Digest(
             thread=thread,
             messages=tuple(self._repository.messages.list_of_thread(thread_id, messages)),
             memories=tuple(
-                memory
-                for memory_type in WEIGHTIEST
-                for memory in table.list_of_thread(thread_id, OF_EACH_TYPE, memory_type)
+                self._background.unexpired(
+                    memory
+                    for memory_type in WEIGHTIEST
+                    for memory in table.list_of_thread(thread_id, OF_EACH_TYPE, memory_type)
+                )
             ),
         )
 
@@ -328,7 +337,7 @@ class Threads:
             kept = self._repository.memories.list_of_thread(thread_id)
             recorder.touch("memories", [memory.id for memory in kept])
             if fate == "global":
-                self._make_global(kept, session)
+                self._make_global(kept)
             else:
                 self._repository.memories.delete_memories([memory.id for memory in kept])
             count = self._delete_messages(thread_id, recorder)
@@ -345,13 +354,11 @@ class Threads:
         forgotten = self._repository.memories.list_of_thread(thread.id) if fate == "forget" else ()
         return len(forgotten), len(self._repository.messages.ids_of_thread(thread.id))
 
-    def _make_global(self, memories: list[Memory], session: Session) -> None:
-        # Embedded while the store is locked: another process could add to the thread meanwhile.
-        moved = [memory._replace(thread_id=None) for memory in memories]
-        vectors = self._changes.embed(moved, session)
+    def _make_global(self, memories: list[Memory]) -> None:
         ids = [memory.id for memory in memories]
         self._repository.memories.move_memories(ids, None)
-        self._repository.vectors.replace_vectors(ids, vectors)
+        # Their vectors come later: another process could add to the thread while they are made.
+        self._repository.vectors.replace_vectors(ids, [None] * len(ids))
 
     def _delete_messages(self, thread_id: str, recorder: ChangeRecorder) -> int:
         ids = self._repository.messages.ids_of_thread(thread_id)

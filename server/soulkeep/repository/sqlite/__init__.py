@@ -112,6 +112,30 @@ class SqliteRepository:
         """Let all that is read inside be of one moment, however others write meanwhile."""
         return self._database.snapshot()
 
+    @contextmanager
+    def sole_worker(self, name: str) -> Iterator[bool]:
+        """Say whether this one alone, of all that have the store open, does the work of a name now.
+
+        The end of the process frees it too, however it ends.
+
+        Raises:
+            StoreNotWritableError: The folder of the store cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.path.with_name(f".{name}.lock"), timeout=0, mode=0o600)
+        try:
+            lock.acquire()
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreNotWritableError(self.path, str(error)) from error
+        try:
+            yield True
+        finally:
+            lock.release()
+
     @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction."""

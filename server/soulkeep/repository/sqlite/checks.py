@@ -2,6 +2,7 @@
 
 import struct
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from soulkeep.errors import StoreCorruptError
@@ -114,37 +115,24 @@ def _foreign_keys(database: Database) -> list[Fault]:
 
 
 def _vectors(database: Database, expected: bool) -> list[Fault]:
-    missing, orphaned = database.query(
+    missing, orphaned, surplus, waiting = database.query(
         "SELECT (SELECT count(*) FROM memories WHERE id NOT IN (SELECT rowid FROM vec_memories_rowids)"
         " AND id NOT IN (SELECT memory_id FROM pending_vectors)),"
-        " (SELECT count(*) FROM vec_memories_rowids WHERE rowid NOT IN (SELECT id FROM memories))"
+        " (SELECT count(*) FROM vec_memories_rowids WHERE rowid NOT IN (SELECT id FROM memories)),"
+        " (SELECT count(*) FROM vec_memories_rowids),"
+        " (SELECT count(*) FROM pending_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
+        " OR memory_id IN (SELECT rowid FROM vec_memories_rowids))"
     )[0]
-    faults = []
-    if missing and expected:
-        faults.append(
-            Fault(
-                "vectors",
-                f"{counted(missing, 'memory')} {agreeing(missing, 'has', 'have')} no vector",
-                _REINDEX,
-            )
-        )
-    if not expected and (surplus := count_rows(database)["vectors"]):
-        faults.append(
-            Fault(
-                "vectors",
-                f"{counted(surplus, 'vector')} {agreeing(surplus)} of no known embedder",
-                _REINDEX,
-            )
-        )
-    elif orphaned:
-        faults.append(
-            Fault(
-                "vectors",
-                f"{counted(orphaned, 'vector')} {agreeing(orphaned, 'has', 'have')} no memory",
-                _REINDEX,
-            )
-        )
-    return faults
+    have = partial(agreeing, one="has", many="have")
+    wait = agreeing(waiting, "waits", "wait")
+    found = {
+        f"{counted(missing, 'memory')} {have(missing)} no vector": missing and expected,
+        f"{counted(surplus, 'vector')} {agreeing(surplus)} of no known embedder": surplus
+        and not expected,
+        f"{counted(orphaned, 'vector')} {have(orphaned)} no memory": orphaned and expected,
+        f"{counted(waiting, 'memory')} {wait} in vain for a vector": waiting,
+    }
+    return [Fault("vectors", detail, _REINDEX) for detail, is_so in found.items() if is_so]
 
 
 def _lost_vectors(database: Database) -> list[Fault]:

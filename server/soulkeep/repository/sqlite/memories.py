@@ -304,6 +304,15 @@ class MemoryTable:
             yield [Memory._make(row) for row in page]
             last = page[-1][0]
 
+    def take_in_added(self, embedder: str) -> None:
+        """Index by its words what another program added, for a vector to come; inside a transaction.
+
+        Those ids come before the ids of what is kept next, which says how far all is indexed.
+        """
+        while added := self.unindexed(_PAGE):
+            self._vectors.claim_embedder(embedder)
+            self.add_to_indexes(added, [None] * len(added))
+
     def unindexed(self, limit: int) -> list[Memory]:
         """Return up to `limit` memories that another program added after the last indexed one."""
         rows = self._database.query(

@@ -1,5 +1,6 @@
 """The vectors of the embedder that a store moves to, beside those that serve until all are there."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from soulkeep.models import Memory, Vector
@@ -24,18 +25,34 @@ class NextVectors:
             return 0
         return int(self._database.query("SELECT count(*) FROM next_vectors")[0][0])
 
-    def list_missing(self, identity: str, below: int, limit: int) -> list[Memory]:
+    def list_missing(
+        self, identity: str, below: int, limit: int, but: Sequence[int] = ()
+    ) -> list[Memory]:
         """Return up to `limit` memories with ids `below` that have no vector of this embedder yet.
 
-        The newest come first: they are asked for most.
+        The newest come first: they are asked for most. Those in `but` are left out.
         """
         missing = "AND m.id NOT IN (SELECT memory_id FROM next_vectors)"
         rows = self._database.query(
-            f"SELECT m.id FROM memories AS m WHERE m.id < ?"
+            "SELECT m.id FROM memories AS m WHERE m.id < ?"
+            " AND m.id NOT IN (SELECT value FROM json_each(?))"
             f" {missing if self._made_by() == identity else ''} ORDER BY m.id DESC LIMIT ?",
-            (below, limit),
+            (below, json.dumps(list(but)), limit),
         )
         return list(self._memories.list_by_ids([row[0] for row in rows]).values())
+
+    def measure_missing(self, identity: str) -> tuple[int, int]:
+        """Count the memories that have no vector of this embedder yet, and the bytes of their texts."""
+        missing = "TRUE"
+        if self._vectors.recorded_embedder() == identity:
+            missing = "id IN (SELECT memory_id FROM pending_vectors)"
+        elif self._made_by() == identity:
+            missing = "id NOT IN (SELECT memory_id FROM next_vectors)"
+        count, size = self._database.query(
+            "SELECT count(*), ifnull(sum(octet_length(content) + ifnull(octet_length(subject), 0)), 0)"
+            f" FROM memories WHERE {missing}"
+        )[0]
+        return int(count), int(size)
 
     def add(self, vectors: Mapping[Memory, Vector], identity: str) -> None:
         """Add vectors of memories that are still what was embedded; inside a transaction.
@@ -79,8 +96,7 @@ class NextVectors:
                 ((memory_id, widened(embedding)) for memory_id, embedding in page),
             )
         self._database.execute(
-            "INSERT INTO pending_vectors (memory_id)"
-            " SELECT id FROM memories WHERE id NOT IN (SELECT memory_id FROM next_vectors)"
+            "DELETE FROM pending_vectors WHERE memory_id IN (SELECT memory_id FROM next_vectors)"
         )
         self.discard()
 

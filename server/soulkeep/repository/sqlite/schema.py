@@ -268,6 +268,16 @@ CREATE INDEX changed_rows_by_replacement ON changed_rows (replaced_by) WHERE rep
 # Which memory came in the place of one whose changes are no longer kept.
 FORMER_IDS = "CREATE TABLE former_ids (memory_id INTEGER PRIMARY KEY, later_id INTEGER NOT NULL)"
 
+# Step 7: what became of the memories that wait for their vectors. `failed` are those whose text the
+# embedder refused; `next_try` is a timestamp, before which none is made, or empty.
+
+VECTOR_QUEUE = (
+    "ALTER TABLE pending_vectors ADD COLUMN state TEXT NOT NULL DEFAULT 'pending'",
+    "ALTER TABLE pending_vectors ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE pending_vectors ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE pending_vectors ADD COLUMN next_try TEXT NOT NULL DEFAULT ''",
+)
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -297,6 +307,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         NEXT_VECTORS,
         NEXT_VECTORS_BY_ID,
     ),
+    VECTOR_QUEUE,
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 
 from soulkeep.errors import DimensionMismatchError, EmbedderError
-from soulkeep.models import Embedding, MemoryFilter, Vector
+from soulkeep.models import Embedding, MemoryFilter, Vector, Waiting
 from soulkeep.repository.sqlite.conditions import conditions
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.schema import VEC_MEMORIES
@@ -56,15 +56,64 @@ class VectorTable:
                 "INSERT OR IGNORE INTO pending_vectors (memory_id) VALUES (?)", ((i,) for i in missing)
             )
 
-    def list_pending(self, limit: int) -> list[int]:
-        """Return the ids of up to `limit` memories that wait for their vectors."""
-        rows = self._database.query("SELECT memory_id FROM pending_vectors LIMIT ?", (limit,))
+    def list_pending(self, limit: int, now: str | None = None) -> list[int]:
+        """Return the ids of up to `limit` memories that wait for their vectors, the newest first.
+
+        With `now`, only those whose turn it is.
+        """
+        rows = self._database.query(
+            "SELECT memory_id FROM pending_vectors WHERE :now IS NULL OR next_try <= :now"
+            " ORDER BY memory_id DESC LIMIT :limit",
+            {"now": now, "limit": limit},
+        )
         return [row[0] for row in rows]
 
-    def add_pending(self, vectors: Mapping[int, Vector | None], waiting: Sequence[int]) -> None:
-        """Give memories that waited their vectors; who is gone waits no more; inside a transaction."""
-        self._forget_pending(waiting)
-        self.replace_vectors(list(vectors), list(vectors.values()))
+    def waiting(self) -> Waiting:
+        """Count the memories that wait for their vectors, and those whose text was refused."""
+        pending, failed, next_try = self._database.query(
+            "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'failed'),"
+            " min(next_try) FROM pending_vectors"
+        )[0]
+        reasons = self._database.query(
+            "SELECT reason FROM pending_vectors WHERE reason <> ''"
+            " ORDER BY state = 'failed', next_try DESC LIMIT 1"
+        )
+        return Waiting(pending, failed, reasons[0][0] if reasons else "", next_try or "")
+
+    def add_pending(self, vectors: Mapping[int, Vector]) -> None:
+        """Give memories that still wait their vectors of the store's embedder; inside a transaction.
+
+        Raises:
+            DimensionMismatchError: An embedding is wider than the store.
+            EmbedderError: An embedding is not a unit vector.
+        """
+        ids = list(self.attempts(list(vectors)))
+        self._forget_pending(ids)
+        self.add_vectors(ids, [vectors[memory_id] for memory_id in ids])
+        self.note_changes(ids)
+
+    def attempts(self, memory_ids: Sequence[int]) -> dict[int, int]:
+        """Return which of these memories wait for their vectors, and how often that failed."""
+        rows = self._database.query(
+            "SELECT memory_id, attempts FROM pending_vectors"
+            " WHERE memory_id IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(memory_ids)),),
+        )
+        return dict(rows)
+
+    def put_off(self, failed: Mapping[int, str], state: str, next_try: str) -> None:
+        """Note why memories have no vectors yet, and when that is tried again; inside a transaction."""
+        self._database.execute_many(
+            "UPDATE pending_vectors SET state = ?, reason = ?, attempts = attempts + 1, next_try = ?"
+            " WHERE memory_id = ?",
+            ((state, reason, next_try, memory_id) for memory_id, reason in failed.items()),
+        )
+
+    def retry_pending(self) -> None:
+        """Let all that wait have their turn at once, those that failed too; inside a transaction."""
+        self._database.execute(
+            "UPDATE pending_vectors SET state = 'pending', reason = '', attempts = 0, next_try = ''"
+        )
 
     def _forget_pending(self, memory_ids: Sequence[int]) -> None:
         self._database.execute_many(
@@ -159,7 +208,7 @@ class VectorTable:
         )
 
     def reset_vectors(self, identity: str) -> None:
-        """Delete every vector and record another embedder; inside a transaction."""
+        """Delete every vector and record another embedder, for which all wait; inside a transaction."""
         # To make the table anew is quicker than to delete each vector, and leaves no gaps.
         self._database.execute("DROP TABLE vec_memories")
         self._database.execute(VEC_MEMORIES)
@@ -170,6 +219,8 @@ class VectorTable:
         self._database.execute(
             "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
+        if self.has_vectors:
+            self._database.execute("INSERT INTO pending_vectors (memory_id) SELECT id FROM memories")
 
 
 def padded(embedding: Embedding) -> bytes:
