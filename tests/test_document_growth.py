@@ -12,7 +12,7 @@ from conftest import Run
 from engine import database_of
 from soulkeep.app import build_server
 from soulkeep.errors import DocumentTooLongError
-from soulkeep.service import curator, document_index, document_looks
+from soulkeep.service import curator, document_entries, document_index
 from soulkeep.service.home import Home
 from test_tools import call
 
@@ -88,24 +88,24 @@ def test_a_recall_does_no_more_work_with_many_logs_than_with_few(
         return stat(path, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(Path, "stat", counted)
-    monkeypatch.setattr(document_looks, "LOOK_S", 1e9)
+    monkeypatch.setattr(document_entries, "LOOK_S", 1e9)
     of_few = steps(few)
     looked_at.clear()
     of_many = steps(many)
 
     assert of_many <= 1.2 * of_few + 2
     assert len(looked_at) <= 2 * 5
-    monkeypatch.setattr(document_looks, "LOOK_S", 0.0)
+    monkeypatch.setattr(document_entries, "LOOK_S", 0.0)
     looked_at.clear()
     many.memories.recall("nothing like that")
-    assert len(looked_at) <= document_looks.LOOKED + 5
+    assert len(looked_at) <= document_entries.LOOKED + 5
 
 
 def test_an_edit_of_an_old_log_is_found_after_a_few_looks(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_looks, "LOOK_S", 0.0)
-    monkeypatch.setattr(document_looks, "LOOKED", 10)
+    monkeypatch.setattr(document_entries, "LOOK_S", 0.0)
+    monkeypatch.setattr(document_entries, "LOOKED", 10)
     paths = write_logs(home, 35)
     assert contents(home, word(34)) == [f"Entry {word(34)}."]
 
@@ -123,7 +123,7 @@ def test_an_edit_of_an_old_log_is_found_after_a_few_looks(
 def test_a_log_that_was_said_to_change_is_looked_at_in_the_next_call(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(document_looks, "LOOK_S", 1e9)
+    monkeypatch.setattr(document_entries, "LOOK_S", 1e9)
     paths = write_logs(home, 30)
     contents(home, "entry")
     for path in paths[20:22]:
@@ -194,7 +194,7 @@ def test_an_entry_of_a_very_long_document_is_left_to_its_user(
 def test_of_a_very_long_document_the_beginning_is_searched_and_answers_and_doctor_say_so(
     home: Home, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("document_index", "document_reading", "examination"):
+    for module in ("document_index", "document_entries", "examination"):
         monkeypatch.setattr(f"soulkeep.service.{module}.MAX_INDEXED", 5_000)
     entries = "".join(f"- Fäct {word(place)} about maples.\n" for place in range(1_000))
     (home.path / "MEMORY.md").write_text(f"# Notes\n\n## Facts\n{entries}", encoding="utf-8")

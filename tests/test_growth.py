@@ -16,8 +16,8 @@ from soulkeep.models import Memory, NewMemory, NewMessage, Usage
 from soulkeep.repository.sqlite.vectors import KEPT_CHANGES
 from soulkeep.service import indexes
 from soulkeep.service.home import Home
+from soulkeep.service.memories import WordCache
 from soulkeep.service.sessions import MAX_WAITING
-from soulkeep.service.word_cache import WordCache
 
 
 def number(home: Home, sql: str, *values: object) -> int:

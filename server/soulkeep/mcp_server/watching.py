@@ -19,7 +19,7 @@ from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.mcp_server.protocol import Notifications, Subscribers
 from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
 from soulkeep.models import GlobalPrompt
-from soulkeep.service.document_looks import stamp
+from soulkeep.service.document_entries import stamp
 from soulkeep.service.home import Home
 from soulkeep.service.offers import fingerprint
 from soulkeep.service.sessions import RECALLED

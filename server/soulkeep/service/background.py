@@ -9,12 +9,10 @@ from contextlib import suppress
 from soulkeep.errors import EmbedderError, StoreBusyError, StoreError
 from soulkeep.models import Clock, Memory, timestamp
 from soulkeep.service.changes import Changes
-from soulkeep.service.compaction import PAUSE_S
 from soulkeep.service.document_index import DocumentIndex
 from soulkeep.service.indexes import Indexes
-from soulkeep.service.reembedding import Reembedding
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.vector_queue import VectorQueue
+from soulkeep.service.vectors import PAUSE_S, Reembedding, VectorQueue
 
 WAIT_S = 0.25
 """How long a call waits for what was changed a moment ago to be taken in."""

@@ -10,12 +10,12 @@ from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timesta
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.change_recorder import ChangeRecorder
-from soulkeep.service.compaction import compact_some
-from soulkeep.service.document_looks import MEMORY
+from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.edits import Edits
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.promoted import PromotedLines
 from soulkeep.service.sessions import Sessions
+from soulkeep.service.vectors import compact_some
 
 _PRUNED_EACH = timedelta(hours=1)
 _DROPPED = 500

@@ -7,13 +7,13 @@ from soulkeep.errors import InvalidInputError, UndoConflictError
 from soulkeep.models import Change, ChangedRow, Image, Memory, RowKind, Session, Vector
 from soulkeep.service.change_log import ChangeLog
 from soulkeep.service.change_recorder import ChangeRecorder
-from soulkeep.service.compaction import compact_some
 from soulkeep.service.conflicts import built_upon, held_by, is_as_left
-from soulkeep.service.document_looks import MEMORY
+from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.edits import row_of
 from soulkeep.service.receipts import LineChange
 from soulkeep.service.summaries import ChangeSummary, summarize
 from soulkeep.service.validation import parse_moment, require_range
+from soulkeep.service.vectors import compact_some
 
 MAX_LISTED = 1_000
 

@@ -1,17 +1,112 @@
-"""What the entries of a document are as memories."""
+"""What the entries of a document are as memories, which documents to look at, and what they say."""
 
-from collections.abc import Sequence
+import hashlib
+import math
+import time as clocks
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from soulkeep.documents import Documents
 from soulkeep.models import Memory, NewMemory, timestamp
 from soulkeep.search.words import same_title
-from soulkeep.service.document_looks import MEMORY
 
 if TYPE_CHECKING:
     from soulkeep.documents.markdown import Outline
     from soulkeep.service.passages import Passages
+
+
+LOOK_S = 5.0
+"""In what time each log of a past day is looked at while nobody says that one changed."""
+
+LOOKED = 200
+"""How many of these a call looks at."""
+
+SETTLED_S = 2.0
+"""A file younger than this when it is read may change again without a sign in its date: FAT counts two
+seconds."""
+
+MEMORY: Final = "MEMORY.md"
+
+
+class DocumentLooks:
+    """Says at each call which documents to look at: all at first, then those that may have changed."""
+
+    def __init__(self, documents: Documents, indexed: Callable[[], Collection[str]]) -> None:
+        """Look at the files of `documents`, and at those that are `indexed`, which may be gone."""
+        self._documents = documents
+        self._indexed = indexed
+        self._names: list[str] = []
+        self._listed: str | None = None
+        self._next = 0
+        self._looked = 0.0
+        self._all = True
+        self._noted: set[str] = set()
+
+    def note(self, names: Iterable[str] | None = None) -> None:
+        """Look at these documents at the next call, or at all: they were changed."""
+        if names is None:
+            self._all = True
+        else:
+            self._noted |= {name for name in names if name == MEMORY or name.startswith("daily/")}
+
+    def due(self) -> list[str]:
+        """Return the documents to look at now: notes, today's log, then the others, latest first."""
+        first = [MEMORY, log_name(self._documents.today().isoformat())]
+        noted, self._noted = self._noted, set()
+        return list(dict.fromkeys([*first, *sorted(noted, reverse=True), *self._others()]))
+
+    def _others(self) -> list[str]:
+        now = clocks.monotonic()
+        if self._all:
+            self._all, self._listed, self._looked, self._next = False, None, now, 0
+            self._list()
+            return self._names
+        if now - self._looked < LOOK_S / max(math.ceil(len(self._names) / LOOKED), 1):
+            return []
+        self._looked = now
+        former = set(self._names)
+        self._list()
+        added = [name for name in self._names if name not in former]
+        part = self._names[self._next : self._next + LOOKED]
+        self._next = self._next + LOOKED if self._next + LOOKED < len(self._names) else 0
+        return [*added, *part]
+
+    def _list(self) -> None:
+        """List the logs anew, unless their folder says that it still has the same files."""
+        at = stamp(self._documents.home / "daily")
+        if at is not None and at == self._listed:
+            return
+        self._listed = at if at is not None and is_settled(at) else None
+        logs = {log_name(day.isoformat()) for day in self._documents.list_daily()}
+        self._names = sorted({*self._indexed(), *logs} - {MEMORY}, reverse=True)
+
+
+def stamp(path: Path) -> str | None:
+    """Return what changes when a file does; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+
+
+def size_of(at: str) -> int:
+    """Return how many bytes a file with a stamp has."""
+    return int(at.split(":")[1])
+
+
+def is_settled(at: str) -> bool:
+    """Whether a file with a stamp is old enough that a change of it would show in its stamp."""
+    return abs(clocks.time_ns() - int(at.split(":")[0])) > SETTLED_S * 1e9
+
+
+def log_name(day: str) -> str:
+    """Return the name in the home of the log of a day, given as an ISO date."""
+    return f"daily/{day}.md"
+
 
 _SECTION_TYPES = {
     "user facts": "fact",
@@ -80,3 +175,61 @@ def _moment(day: date, at: time, zone: tzinfo | None) -> str:
         return timestamp(datetime.combine(day, at, zone))
     except (ValueError, OverflowError):  # on the first or last day of the calendar
         return timestamp(datetime.combine(day, at, UTC))
+
+
+MAX_INDEXED = 2_000_000
+"""Bytes of a document that are searched: some twenty thousand entries. What stands below is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a document says, and the state of its file before it was read; without one where it is gone.
+
+    A state is the file's stamp, or `young` while that cannot be relied on, and a digest of its text.
+    """
+
+    name: str
+    state: str | None
+    text: str
+
+    def says_what(self, known: str | None) -> bool:
+        """Whether the text is that of a known state."""
+        return None not in (self.state, known) and _digest_of(self.state) == _digest_of(known)
+
+
+def read_document(documents: Documents, name: str) -> Reading:
+    """Read a document, or find that it is gone.
+
+    Raises:
+        DocumentError: It cannot be read.
+    """
+    at = stamp(documents.home / name)
+    if at is None:
+        return Reading(name, None, "")
+    is_old = is_settled(at)
+    text = (
+        documents.read("MEMORY.md") if name == MEMORY else documents.read_daily(day_of_log(name)) or ""
+    )
+    text = _beginning(text)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return Reading(name, f"{at if is_old else 'young'} {digest}", text)
+
+
+def list_too_long(documents: Documents) -> list[tuple[str, int]]:
+    """Return the documents of which only the beginning is searched, with their sizes in bytes."""
+    names = [MEMORY, *(log_name(day.isoformat()) for day in documents.list_daily())]
+    stamps = ((name, stamp(documents.home / name)) for name in names)
+    return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
+
+
+def _beginning(text: str) -> str:
+    """Return the lines of a text that are searched."""
+    if len(text) <= MAX_INDEXED and len(encoded := text.encode()) <= MAX_INDEXED:
+        return text
+    encoded = text[:MAX_INDEXED].encode()[:MAX_INDEXED]
+    kept = encoded.decode(errors="ignore")
+    return kept[: kept.rfind("\n") + 1] or kept
+
+
+def _digest_of(state: str | None) -> str:
+    return (state or "").rpartition(" ")[2]

@@ -21,12 +21,19 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.service.compaction import PAUSE_S
-from soulkeep.service.document_entries import entries_of, keys_of
-from soulkeep.service.document_looks import DocumentLooks, size_of, stamp
-from soulkeep.service.document_reading import MAX_INDEXED, Reading, read_document
+from soulkeep.service.document_entries import (
+    MAX_INDEXED,
+    DocumentLooks,
+    Reading,
+    entries_of,
+    keys_of,
+    read_document,
+    size_of,
+    stamp,
+)
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.sessions import Sessions
+from soulkeep.service.vectors import PAUSE_S
 from soulkeep.wording import counted, in_one_form
 
 if TYPE_CHECKING:

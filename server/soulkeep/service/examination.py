@@ -12,7 +12,7 @@ from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.documents.files import locate
 from soulkeep.errors import DocumentError, EmbedderMismatchError, EmbedderUnavailableError, StoreError
 from soulkeep.models import Fault
-from soulkeep.service.document_reading import MAX_INDEXED, list_too_long
+from soulkeep.service.document_entries import MAX_INDEXED, list_too_long
 from soulkeep.service.indexes import Indexes
 
 LEAST_FREE = 64 * 1024 * 1024

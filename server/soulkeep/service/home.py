@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from soulkeep.service.messages import Messages
     from soulkeep.service.prompts import Prompts
     from soulkeep.service.purge import Purges
-    from soulkeep.service.reembedding import Reembedding
     from soulkeep.service.repair import Repairs
     from soulkeep.service.statistics import Statistics
     from soulkeep.service.threads import Threads
-    from soulkeep.service.vector_queue import VectorQueue
+    from soulkeep.service.vectors import Reembedding, VectorQueue
 
 _Service = TypeVar("_Service")
 
@@ -114,13 +113,13 @@ class Home:
 
     @on_first_use
     def reembedding(self) -> "Reembedding":
-        from soulkeep.service.reembedding import Reembedding
+        from soulkeep.service.vectors import Reembedding
 
         return Reembedding(self.repository, self.indexes, self.sessions, self.clock)
 
     @on_first_use
     def queue(self) -> "VectorQueue":
-        from soulkeep.service.vector_queue import VectorQueue
+        from soulkeep.service.vectors import VectorQueue
 
         return VectorQueue(self.repository, self.indexes, self.sessions, self.clock)
 

@@ -1,12 +1,17 @@
 """Keeping memories and bringing them back."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
+from datetime import date
+from functools import lru_cache
 
 from soulkeep.days import Days
 from soulkeep.embedders import Embedder, strengths_of
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import (
     Clock,
+    Memory,
     MemoryFilter,
     MessageMatch,
     Mode,
@@ -16,7 +21,7 @@ from soulkeep.models import (
     timestamp,
 )
 from soulkeep.repository import Repository
-from soulkeep.search.dates import asks_when, find_dates
+from soulkeep.search.dates import asks_when, day_words, find_dates
 from soulkeep.search.questions import (
     MEANING,
     USER_FACTS,
@@ -26,15 +31,15 @@ from soulkeep.search.questions import (
     named_ids,
     query_terms,
     subject_terms,
+    text_words,
     user_terms,
 )
 from soulkeep.search.ranking import Candidates, Question, exact_strengths, rank
 from soulkeep.service.background import Background
+from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.document_index import repeated_entries
-from soulkeep.service.document_looks import MEMORY
-from soulkeep.service.indexes import Indexes
+from soulkeep.service.indexes import Indexes, near
 from soulkeep.service.keeping import Keeper
-from soulkeep.service.neighbours import near
 from soulkeep.service.receipts import Receipt
 from soulkeep.service.sessions import RECALLED, Sessions
 from soulkeep.service.validation import (
@@ -45,7 +50,54 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
-from soulkeep.service.word_cache import WordCache
+
+MAX_CHARACTERS = 4_000_000
+"""Characters of texts whose words are kept, at some ten bytes each: 20,000 memories of usual length."""
+
+_Key = tuple[str, str | None, str]
+"""A memory's content, subject and time."""
+
+
+class WordCache:
+    """Words of texts, the latest met, up to a number of characters; threads may share it."""
+
+    def __init__(self, days: Days, most: int = MAX_CHARACTERS) -> None:
+        self.characters = 0
+        self._days = days
+        self._most = most
+        self._words: OrderedDict[_Key, tuple[str, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def words_of(self, memories: Mapping[int, Memory]) -> dict[int, tuple[str, ...]]:
+        """Return the words of each memory's text, subject and day, for ranking."""
+        with self._lock:
+            return {
+                i: self._words_of((m.content, m.subject, m.occurred_at)) for i, m in memories.items()
+            }
+
+    def release(self) -> None:
+        """Give back the memory of the words."""
+        with self._lock:
+            self._words.clear()
+            self.characters = 0
+
+    def _words_of(self, key: _Key) -> tuple[str, ...]:
+        if (known := self._words.get(key)) is not None:
+            self._words.move_to_end(key)
+            return known
+        content, subject, moment = key
+        words = self._words[key] = text_words(content, subject, _words_of_day(self._days.day_of(moment)))
+        self.characters += len(content)
+        while self.characters > self._most:
+            (gone, *_), _ = self._words.popitem(last=False)
+            self.characters -= len(gone)
+        return words
+
+
+@lru_cache(10_000)
+def _words_of_day(day: date | None) -> Sequence[str]:
+    return day_words(day) if day else ()
+
 
 LEXICAL_CANDIDATES = 60
 VECTOR_CANDIDATES = 40

@@ -10,8 +10,8 @@ from soulkeep.documents.files import locked
 from soulkeep.errors import DocumentError, InvalidInputError
 from soulkeep.models import ChangedRow, Memory
 from soulkeep.repository import Repository
+from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.document_index import link_to, linked_id, promoted_text, without_link
-from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import Edits, hunks_of, row_of
 from soulkeep.service.receipts import LineChange
 from soulkeep.service.validation import MAX_ENTRY

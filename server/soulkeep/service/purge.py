@@ -21,8 +21,8 @@ from soulkeep.models import ChangedRow, Fault, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
+from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.document_index import linked_id, promoted_text, without_link
-from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.edits import hunks_of
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_BATCH

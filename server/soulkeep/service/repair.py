@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from soulkeep.errors import StoreError
 from soulkeep.models import Fault
 from soulkeep.repository import Repository
-from soulkeep.service.compaction import compact
 from soulkeep.service.document_index import DocumentIndex
 from soulkeep.service.indexes import Indexes
+from soulkeep.service.vectors import compact
 
 
 @dataclass(frozen=True, slots=True)

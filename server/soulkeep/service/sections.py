@@ -15,8 +15,8 @@ from soulkeep.search.ranking import FITS
 from soulkeep.search.words import split_words
 from soulkeep.service.background import Background
 from soulkeep.service.budget import Section
+from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.document_index import has_promoted
-from soulkeep.service.document_looks import MEMORY
 from soulkeep.service.memories import Memories
 from soulkeep.service.threads import WEIGHTIEST
 from soulkeep.service.validation import MAX_LIMIT

@@ -10,10 +10,9 @@ from soulkeep.days import Days
 from soulkeep.documents import DOCUMENTS
 from soulkeep.models import BACKUPS_FOLDER, Clock, LogEntry, ModelUsage, Usage, Waiting, timestamp
 from soulkeep.repository import Repository
-from soulkeep.service.reembedding import Progress, Reembedding
 from soulkeep.service.sessions import RECALLED
 from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
-from soulkeep.service.vector_queue import VectorQueue
+from soulkeep.service.vectors import Progress, Reembedding, VectorQueue
 
 MAX_LOG = 10_000
 
