@@ -1,5 +1,6 @@
 """Reading beside writing: no read waits for a writer, and each sees what was committed before."""
 
+import ast
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+import soulkeep.repository.sqlite
 from conftest import TickingClock
 from engine import database_of, file_of
 from soulkeep.app import STORE_NAME, open_home
@@ -27,6 +29,8 @@ from soulkeep.repository.sqlite.schema import bootstrap
 from soulkeep.service.home import Home
 from test_overwritten import overwrite, read
 from wire import Wire
+
+WRITES = 50
 
 HOLDING = """
 import sys, apsw
@@ -178,17 +182,20 @@ def test_a_server_answers_what_reads_before_what_waits_to_write(tmp_path: Path) 
         wire.initialize()
         wire.call("remember", content="The lighthouse is closed.")
         with held_by_another_process(tmp_path / "home" / STORE_NAME) as let_go:
-            wire.send("tools/call", {"name": "remember", "arguments": {"content": "Late."}}, id="late")
+            # More than there are worker threads.
+            for number in range(WRITES):
+                arguments = {"content": f"Late fact {number}."}
+                wire.send("tools/call", {"name": "remember", "arguments": arguments}, id=f"{number}")
             replies = [wire.request(method, params) for method, params in asked]
             let_go()
-            late = wire.receive()
+            late = [wire.receive() for _ in range(WRITES)]
         _, stderr, code = wire.finish()
     finally:
         wire.kill()
 
     assert [r for r in replies if "error" in r or r["result"].get("isError")] == []
-    assert late["id"] == "late"
-    assert not late["result"].get("isError")
+    assert {reply["id"] for reply in late} == {f"{number}" for number in range(WRITES)}
+    assert [reply for reply in late if reply["result"].get("isError")] == []
     assert (stderr, code) == ("", 0)
 
 
@@ -263,6 +270,24 @@ def test_what_would_write_where_only_reading_is_asked_for_is_refused(home: Home,
 
     assert contents(home) == {"The lighthouse is closed."}
     assert home.check() == []
+
+
+def test_what_only_reads_is_never_asked_of_the_connection_that_writes() -> None:
+    folder = Path(soulkeep.repository.sqlite.__file__).parent
+    calls = [
+        (path.name, node.lineno, ast.unparse(node.args[0]).lstrip("f'\""))
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("execute", "execute_many")
+        and ast.unparse(node.func.value) in ("database", "self._database")
+    ]
+    reading = [call for call in calls if call[2].startswith(("SELECT", "WITH"))]
+
+    assert len(calls) > 50
+    # The store is opened by one connection.
+    assert [name for name, *_ in reading] == ["schema.py"], reading
 
 
 def test_the_count_of_writes_changes_with_each_commit_of_any_thread_or_process(

@@ -66,6 +66,9 @@ REPORT_S = 0.5
 
 _Result = TypeVar("_Result")
 
+_WRITING = anyio.CapacityLimiter(20)
+"""The threads of calls that may write; all others share those that anyio gives by default, 40."""
+
 # A tool call opens it by itself.
 _OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
 _SHOWN_PROBLEMS = 3
@@ -122,8 +125,12 @@ async def read_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext)
     return await call_next(ctx)
 
 
-async def served(ctx: Context[Caller], work: Callable[[Home, Session], _Result]) -> _Result:
+async def served(
+    ctx: Context[Caller], work: Callable[[Home, Session], _Result], *, reads: bool = False
+) -> _Result:
     """Do `work` for a tool call, in a worker thread, with the home and the caller's session.
+
+    Work that only `reads` finds a thread however many writes wait for one another.
 
     Raises:
         ToolError: The service refused, in its own words, which reach the model. Any other error is a
@@ -131,7 +138,9 @@ async def served(ctx: Context[Caller], work: Callable[[Home, Session], _Result])
     """
     caller = ctx.request_context.lifespan_context
     try:
-        return await anyio.to_thread.run_sync(lambda: work(caller.home, caller.session()))
+        return await anyio.to_thread.run_sync(
+            lambda: work(caller.home, caller.session()), limiter=None if reads else _WRITING
+        )
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
 

@@ -187,7 +187,7 @@ async def recall(
             found = replace(found, advice=f"{found.advice} This is a {home.announcement}.".strip())
         return RecallAnswer.of(found, home.days, query_terms(query), max_tokens), scores(found)
 
-    return answer(*await served(ctx, recalled))
+    return answer(*await served(ctx, recalled, reads=True))
 
 
 async def browse_memories(
@@ -224,6 +224,7 @@ async def browse_memories(
                 "until": until or None,
             },
         ),
+        reads=True,
     )
     return answer(found)
 

@@ -99,6 +99,7 @@ async def get_context(
             window_tokens=window_tokens or None,
             session=session,
         ),
+        reads=True,
     )
     return answer(ContextAnswer.of(context))
 
@@ -331,7 +332,7 @@ async def read_messages(
         page = home.messages.list_messages(thread_id, limit, before or None)
         return PageAnswer.of(page, home.days, skip)
 
-    return answer(await served(ctx, read))
+    return answer(await served(ctx, read, reads=True))
 
 
 _Integer = Annotated[int | None, WithJsonSchema({"type": "integer"})]
@@ -348,7 +349,7 @@ async def list_prompts(
     Use it when a conversation starts without get_context, and follow the active ones.
     """
     prompts = await served(
-        ctx, lambda home, _: home.prompts.list_prompts(include_inactive=include_inactive)
+        ctx, lambda home, _: home.prompts.list_prompts(include_inactive=include_inactive), reads=True
     )
     return answer(PromptsAnswer.of(prompts, after))
 

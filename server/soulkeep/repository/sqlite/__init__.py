@@ -152,7 +152,7 @@ class SqliteRepository:
 
     def get_fact(self, name: str) -> str | None:
         """Return what was noted of the store under a name."""
-        rows = self._database.execute("SELECT value FROM store_facts WHERE name = ?", (name,))
+        rows = self._database.query("SELECT value FROM store_facts WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def put_fact(self, name: str, value: str | None) -> None:

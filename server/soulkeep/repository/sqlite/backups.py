@@ -216,7 +216,7 @@ def _continue_ids_of(copy: Path, store: Path) -> None:
     with closing(Database(copy)) as database, database.transaction():
         if store_id is not None:
             database.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
-        for name, number in database.execute("SELECT name, seq FROM sqlite_sequence"):
+        for name, number in database.query("SELECT name, seq FROM sqlite_sequence"):
             last[name] = max(number, last.get(name, 0))
         database.execute("DELETE FROM sqlite_sequence")
         rows = [(name, number) for name, number in last.items() if name != "memory_changes"]

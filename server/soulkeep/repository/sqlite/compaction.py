@@ -98,7 +98,7 @@ def _sparse_chunks(database: Database) -> list[int]:
 def _move_some(database: Database, chunk: int) -> int | None:
     """Move some vectors out of a chunk; None where there are none."""
     with database.transaction(durable=False):
-        ids = database.execute(
+        ids = database.query(
             "SELECT rowid FROM vec_memories_rowids WHERE chunk_id = ? LIMIT ?", (chunk, _MOVED_AT_ONCE)
         )
         if not ids:

@@ -70,7 +70,7 @@ class ThreadTable:
         return self._listed(list(islice(found, limit if limit >= 0 else None)))
 
     def _listed(self, thread_ids: Sequence[str]) -> list[Thread]:
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
             " ORDER BY wanted.key",
             (json.dumps(thread_ids),),
@@ -85,7 +85,7 @@ class ThreadTable:
 
     def find_titled(self, title: str) -> list[Thread]:
         """Return the threads whose titles read the same: active ones first, then latest."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT id, title FROM threads ORDER BY archived IS TRUE, last_active_at DESC, rowid DESC"
         )
         sought = same_title(title)
