@@ -240,7 +240,7 @@ def test_the_words_of_long_texts_are_compared_with_a_bounded_matrix() -> None:
     assert [row[0] for row in strengths[:12]] == [1.0] * 12
     assert strengths[12] == pytest.approx(embedder.strengths(["cat"], [texts[12]])[0], abs=1e-6)
     assert 0 < strengths[12][0] < 1
-    kept = embedder._matches._kept
+    kept = embedder.strengths._kept
     assert kept is not None
     assert len(kept) <= 2 * MAX_WORDS
     assert MAX_NEAR < 9_000

@@ -9,7 +9,7 @@ from operator import mul
 from typing import Protocol, get_args, runtime_checkable
 
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding, Strengths
+from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding
 
 # Here, as numpy reads it once, when anything first imports it. The products of embedders are small:
 # waking threads for them takes longer than the work, on a busy machine many times as long.
@@ -124,17 +124,36 @@ class Embedder(Protocol):
         ...
 
 
+class WordStrengths(Protocol):
+    """Compares the words of a question with those of texts, and keeps the vectors of those met last."""
+
+    def __call__(
+        self, query: Sequence[str], texts: Sequence[Sequence[str]]
+    ) -> Sequence[Sequence[float]]:
+        """Return how strong each word of a question is in each text; see `Strengths`."""
+        ...
+
+    @property
+    def memory_used(self) -> int:
+        """How many bytes the vectors take."""
+        ...
+
+    def release(self) -> None:
+        """Give back that memory; words met again are looked up again."""
+        ...
+
+
 @runtime_checkable
 class ComparesWords(Protocol):
     """An embedder that also knows how near single words are; without it, words are compared as such."""
 
     @property
-    def strengths(self) -> Strengths:
-        """What compares the words of a question with those of texts."""
+    def strengths(self) -> WordStrengths:
+        """What compares the words of a question with those of one home's texts."""
         ...
 
 
-def strengths_of(embedder: Embedder | None) -> Strengths | None:
+def strengths_of(embedder: Embedder | None) -> WordStrengths | None:
     """Return what an embedder compares single words by; None if it has nothing for that."""
     return embedder.strengths if isinstance(embedder, ComparesWords) else None
 

@@ -137,7 +137,7 @@ class Meaning:
         """Keep the laid out weights of Universal in `cache`, by default the user's cache folder."""
         self._universal = _universal(cache)
         self._minilm = _MINILM
-        self._matches = WordMatches(self.word_vectors, UNRELATED)
+        self.strengths = WordMatches(self.word_vectors, UNRELATED)
 
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return how a question is compared with texts in English, and with others; see Embedder."""
@@ -163,7 +163,7 @@ class Meaning:
         """Give back all memory that can be given back; the next use loads the models again."""
         self._minilm.release()
         self._universal.release()
-        self._matches.release()
+        self.strengths.release()
         _give_back_memory()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
@@ -180,12 +180,6 @@ class Meaning:
     def embed_query(self, query: str) -> Embedded:
         """Embed a question: as a text; see embed."""
         return self.embed([query])
-
-    def strengths(
-        self, query: Sequence[str], texts: Sequence[Sequence[str]]
-    ) -> Sequence[Sequence[float]]:
-        """Compare words by MiniLM's vectors of them; see Embedder."""
-        return self._matches.strengths(query, texts)
 
     def word_vectors(self, words: Sequence[str]) -> "Floats":
         """Return MiniLM's unit vectors of single words, one a row, 384 wide; zeros for unknown ones.

@@ -59,12 +59,18 @@ class WordMatches:
         with self._lock:
             self._forget()
 
+    @property
+    def memory_used(self) -> int:
+        """How many bytes the vectors take, the words themselves not counted."""
+        kept = self._kept
+        return 0 if kept is None else kept[0].nbytes + kept[1].nbytes
+
     def _forget(self) -> None:
         self._rows: dict[str, int] = {}
         self._kept: _Kept | None = None
         self._filled = _EMPTY + 1
 
-    def strengths(
+    def __call__(
         self, query: Sequence[str], texts: Sequence[Sequence[str]]
     ) -> Sequence[Sequence[float]]:
         """Return for each text how well its words match each query word: 1 the same, 0 unrelated.

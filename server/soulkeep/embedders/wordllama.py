@@ -64,7 +64,7 @@ class WordLlama:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._matches = WordMatches(lambda words: self._loaded().word_vectors(words), UNRELATED)
+        self.strengths = WordMatches(lambda words: self._loaded().word_vectors(words), UNRELATED)
 
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return the one weighting that there is; see Embedder."""
@@ -100,13 +100,7 @@ class WordLlama:
         with self._lock:
             self.__dict__.pop("_model", None)
             _model_in.cache_clear()
-        self._matches.release()
-
-    def strengths(
-        self, query: Sequence[str], texts: Sequence[Sequence[str]]
-    ) -> Sequence[Sequence[float]]:
-        """Compare words by their own vectors; see Embedder."""
-        return self._matches.strengths(query, texts)
+        self.strengths.release()
 
     def _loaded(self) -> "_Model":
         with self._lock:

@@ -423,6 +423,9 @@ class Repository(Protocol):
     def versions(self) -> dict[str, str]:
         """Return the versions of what the engine is made of, by name, and the schema's."""
 
+    def memory_used(self) -> int:
+        """Return how many bytes `release_memory` would give back, nearly."""
+
     def release_memory(self) -> None:
         """Give back the memory of what was read; the next search reads it again."""
 

@@ -170,7 +170,12 @@ class SqliteRepository:
             StoreError: The store is gone.
         """
         self.vector_search.release()
+        self.memories.frequencies.release()
         self._database.release_memory()
+
+    def memory_used(self) -> int:
+        """Return how many bytes the codes of vectors take; counts of words take far less."""
+        return self.vector_search.memory_used
 
     def count_rows(self) -> dict[str, int]:
         """Count the rows of each table and of both search indexes."""
@@ -213,5 +218,7 @@ class SqliteRepository:
         return {"SQLite": sqlite, "sqlite-vec": vec, "schema": str(schema)}
 
     def close(self) -> None:
-        """Close the store; closing it again does nothing."""
+        """Close the store and give back its memory; closing it again does nothing."""
         self._database.close()
+        self.vector_search.release()
+        self.memories.frequencies.release()

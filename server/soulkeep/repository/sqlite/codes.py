@@ -50,6 +50,11 @@ class Codes:
         self._dropped = np.empty(0, np.intp)
         self._sum = np.zeros(self.dimensions)
 
+    @property
+    def memory_used(self) -> int:
+        """How many bytes the arrays take."""
+        return sum(column.nbytes for column in self._columns.values())
+
     def described(
         self,
         ids: Sequence[int],

@@ -44,6 +44,11 @@ class WordFrequencies:
                 term: self._fresh(term, writes, partial(self._frequency, term)) for term in terms
             }
 
+    def release(self) -> None:
+        """Give back the memory of the counts."""
+        with self._lock:
+            self._kept.clear()
+
     def _writes(self) -> int:
         last_id, last_change = self._database.query(
             "SELECT (SELECT max(id) FROM memories_fts_docsize), (SELECT max(seq) FROM memory_changes)"

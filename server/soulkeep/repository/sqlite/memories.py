@@ -29,7 +29,7 @@ class MemoryTable:
         self._database = database
         self._vectors = vectors
         self._days = days
-        self._frequencies = WordFrequencies(database)
+        self.frequencies = WordFrequencies(database)
 
     def add_memories(
         self,
@@ -253,7 +253,7 @@ class MemoryTable:
 
     def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """Return how many memories there are, and in how many each word of `terms` occurs."""
-        return self._frequencies.count_and_frequencies(terms)
+        return self.frequencies.count_and_frequencies(terms)
 
     def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
         """Return those of these ids whose memories are there and pass the filter."""

@@ -104,6 +104,12 @@ class VectorScan:
         with self._lock:
             self._codes = None
 
+    @property
+    def memory_used(self) -> int:
+        """How many bytes the codes take."""
+        codes = self._codes
+        return 0 if codes is None else codes.memory_used
+
     def nearest(
         self, embedding: Embedding, allowed: MemoryFilter, limit: int
     ) -> list[tuple[int, float]]:
