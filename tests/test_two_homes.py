@@ -1,7 +1,10 @@
 """One server object over several homes: nothing of one connection or home reaches another."""
 
-import os
+import gc
 import re
+import sys
+import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,6 +12,7 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 import pytest
@@ -91,10 +95,17 @@ class House:
     homes: dict[str, Home] = field(default_factory=dict)
     most_open: int = 100
     idle_s: float = 900.0
+    most_memory: int = 10**9
     notifications: Notifications = field(default_factory=Notifications)
 
     def __post_init__(self) -> None:
-        self.serving = Homes(self.name, self.open, most_open=self.most_open, idle_s=self.idle_s)
+        self.serving = Homes(
+            self.name,
+            self.open,
+            most_open=self.most_open,
+            idle_s=self.idle_s,
+            most_memory=self.most_memory,
+        )
         self.server = build_server(self.serving, self.notifications)
 
     @staticmethod
@@ -388,25 +399,19 @@ async def test_a_cursor_goes_on_only_over_the_connection_that_it_was_given_to(
         assert len((await anna.client.list_resources(cursor=cursor)).resources) == 9
 
 
-async def test_progress_is_told_to_the_request_that_waits(
-    both: tuple[Person, Person], house: House
-) -> None:
+async def test_progress_is_told_to_the_request_that_waits(both: tuple[Person, Person]) -> None:
     anna, ben = both
     for person in both:
-        await person.call("browse_memories")
-    for document in house.homes["ben"].path.glob("*.md"):
-        os.utime(document, (1_700_000_000, 1_700_000_000))
-    for person in both:
-        await person.call("recall", query="anything")
+        memories = [{"content": f"Peanuts {number}."} for number in range(150)]
+        await person.call("remember", memories=memories)
         person.progress.clear()
-    entries = "".join(f"- Peanuts {number}.\n" for number in range(300))
-    (house.homes["anna"].path / "MEMORY.md").write_text(f"# Notes\n\n## Facts\n\n{entries}", "utf-8")
 
     async with anyio.create_task_group() as tasks:
-        for person in both:
-            tasks.start_soon(partial(person.call, "recall", query="peanuts"))
+        ids = list(range(1, 151))
+        tasks.start_soon(partial(anna.call, "change_memory", action="forget", memory_ids=ids))
+        tasks.start_soon(partial(ben.call, "change_memory", action="forget", memory_ids=[1]))
 
-    assert "Indexing documents" in anna.progress
+    assert anna.progress == ["Copying the store: 100%", "Checking the copy of the store"]
     assert ben.progress == []
 
 
@@ -462,3 +467,67 @@ async def test_what_one_client_subscribed_to_ends_with_its_connection(house: Hou
             subscribers = house.notifications.of(house.homes["anna"])
             assert set(subscribers.states) == {SOUL}
         assert subscribers.states == {}
+
+
+async def test_what_homes_read_for_searches_has_one_bound_and_the_longest_unused_gives_way(
+    tmp_path: Path, mode: str
+) -> None:
+    house = House(tmp_path, most_memory=1_000)
+    async with house.person("anna", mode) as anna, house.person("ben", mode) as ben:
+        for person in (anna, ben):
+            await person.call("remember", content="Anna likes peanuts. " * 4)
+        kept = []
+        for person in (anna, ben, anna):
+            assert (await person.call("recall", query="peanuts"))["matches"]
+            kept.append([home.memory_used > 0 for home in house.homes.values()])
+    house.serving.close()
+
+    assert kept == [[True, False], [False, True], [True, False]]
+
+
+async def test_homes_that_keep_little_keep_all_of_it(house: House) -> None:
+    async with house.person("anna", "auto") as anna, house.person("ben", "auto") as ben:
+        for person in (anna, ben):
+            await person.call("remember", content="Anna likes peanuts.")
+            await person.call("recall", query="peanuts")
+
+        assert all(home.memory_used > 0 for home in house.homes.values())
+
+
+async def test_what_a_home_kept_in_memory_goes_with_it(tmp_path: Path) -> None:
+    house = House(tmp_path, idle_s=0)
+    async with house.person("anna", "auto") as anna:
+        await anna.call("remember", content="Anna likes peanuts.")
+        await anna.call("recall", query="peanuts")
+    closed = weakref.ref(house.homes.pop("anna"))
+    gc.collect()
+
+    assert closed() is None
+
+
+def _kept_by_modules() -> dict[str, int]:
+    """Return how much each container that a module holds has, and each cache without a bound."""
+    sizes: dict[str, int] = {}
+    for module in [module for name, module in sys.modules.items() if name.startswith("soulkeep")]:
+        for name, value in vars(module).items():
+            if getattr(value, "__module__", module.__name__) != module.__name__:
+                continue
+            if isinstance(value, dict | list | set | deque | WeakKeyDictionary | WeakSet):
+                sizes[f"{module.__name__}.{name}"] = len(value)
+            elif hasattr(value, "cache_info") and value.cache_info().maxsize is None:
+                sizes[f"{module.__name__}.{name}"] = value.cache_info().currsize
+    return sizes
+
+
+async def test_modules_keep_nothing_of_a_home_but_in_caches_with_a_bound(house: House) -> None:
+    async with house.person("anna", "auto") as anna:
+        await fill(anna, "peanuts")
+        await every_answer(anna)
+        before = _kept_by_modules()
+    async with house.person("ben", "auto") as ben:
+        for word in ("slates", "gutters"):
+            await fill(ben, word)
+            await every_answer(ben)
+    now = _kept_by_modules()
+
+    assert {name: size for name, size in now.items() if size != before.get(name)} == {}

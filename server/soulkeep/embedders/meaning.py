@@ -38,6 +38,9 @@ OTHERS = Weighting((0.45, 3.0), chance=0.86)
 MIXED = Weighting((0.0, 3.0), chance=0.9)
 ALONE = Weighting((3.0,), chance=0.78)
 
+TELLING = 1_000
+"""By how many of its first characters is decided whether a text is English: what is kept stays small."""
+
 UNRELATED = 0.3
 """Up to this cosine of MiniLM's vectors two words have nothing to do with each other."""
 
@@ -145,7 +148,7 @@ class Meaning:
 
     def weighting(self, query: str, text: str) -> Weighting:
         """Return how two texts are compared: both English, neither, or one of them; see Embedder."""
-        one, other = is_english(query), is_english(text)
+        one, other = is_english(query), is_english(text[:TELLING])
         if one != other:
             return MIXED
         return ENGLISH if one else OTHERS

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 
-from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError
+from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError, StoreError
 from soulkeep.models import Session
 from soulkeep.service.home import Home
 
@@ -31,6 +31,10 @@ MOST_OPEN = 100
 
 IDLE_S = 900.0
 """How long a home that nobody uses stays open."""
+
+MOST_MEMORY = 1_000_000_000
+"""How many bytes all open homes keep in memory together of what they read for searches. The one that was
+used last may take more: the codes of two million memories do."""
 
 MODERN = "2026-07-28"
 """From this version of the protocol on there is no handshake, and a question is the result of a call."""
@@ -90,7 +94,8 @@ class Homes:
 
     In use is a home while a request for it is served, and while a client of the handshake era that began
     there is connected, which waits to be told of changes. The others are closed after a while, or when
-    they are too many, the longest unused first; it is looked whenever a home is given back.
+    they are too many, the longest unused first. Where what all have read takes too much memory, the
+    longest unused give back theirs. It is looked whenever a home is given back.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class Homes:
         *,
         most_open: int = MOST_OPEN,
         idle_s: float = IDLE_S,
+        most_memory: int = MOST_MEMORY,
     ) -> None:
         """Serve the home that `open_home` makes of the name that `name_of` gives a request.
 
@@ -109,6 +115,7 @@ class Homes:
         self._open_home = open_home
         self._most_open = most_open
         self._idle_s = idle_s
+        self._most_memory = most_memory
         self._opening = anyio.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
 
@@ -167,6 +174,16 @@ class Homes:
         with anyio.CancelScope(shield=True):
             for home in spare:
                 await anyio.to_thread.run_sync(home.close)
+            await self._limit_memory()
+
+    async def _limit_memory(self) -> None:
+        homes = [one.home for one in self._open.values()]
+        used = {home: home.memory_used for home in homes}
+        for home in homes[:-1]:
+            if used[home] and sum(used.values()) > self._most_memory:
+                used[home] = 0
+                with suppress(StoreError):  # the next search says so
+                    await anyio.to_thread.run_sync(home.memories.release_memory)
 
     def close(self) -> None:
         """Close the homes that are open; nothing may be served any more."""

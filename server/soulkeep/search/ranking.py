@@ -46,6 +46,9 @@ NAMESAKE = 0.25
 RARE_NAME = 0.08
 """A name that more than this share of the candidates have leads nowhere."""
 
+NAMED_IN = 4_000
+"""In so many of a text's first characters names are looked for: they are kept in memory."""
+
 OTHER_CODE = 0.6
 """What is lost at least of what the vectors say where a memory has none of the question's numbers."""
 
@@ -321,9 +324,10 @@ def _lift_namesakes(parts: Mapping[int, _Parts], question: Question, candidates:
     if first is None:
         return
     memories, asked = candidates.memories, question.text.casefold()
-    own = {name for name in _names(memories[first].content)[0] if name.casefold() not in asked}
+    texts = {i: memory.content[:NAMED_IN] for i, memory in memories.items()}
+    own = {name for name in _names(texts[first])[0] if name.casefold() not in asked}
     # Only texts that hold one of these names are read for theirs.
-    names = {i: _names(m.content) for i, m in memories.items() if any(name in m.content for name in own)}
+    names = {i: _names(text) for i, text in texts.items() if any(name in text for name in own)}
     certain = set().union(*(certain for _, certain in names.values()))
     often = Counter(name for every, _ in names.values() for name in every)
     shared = {name for name in own & certain if often[name] <= RARE_NAME * len(memories)}

@@ -291,6 +291,12 @@ class Home:
         except StoreError as error:
             return [fault_of(error), *around]
 
+    @property
+    def memory_used(self) -> int:
+        """How many bytes of what was read for searches are in memory, nearly."""
+        memories: Memories | None = self.__dict__.get("memories")
+        return 0 if memories is None else memories.memory_used
+
     def close(self) -> None:
         """Write what is still in memory and close the store; closing again does nothing."""
         with self.lock:

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from soulkeep.embedders import NO_EMBEDDER, Embedder, embedder_of, in_context
+from soulkeep.embedders import (
+    NO_EMBEDDER,
+    Embedder,
+    WordStrengths,
+    embedder_of,
+    in_context,
+    strengths_of,
+)
 from soulkeep.embedders.endpoint_errors import EndpointError
 from soulkeep.errors import (
     DimensionMismatchError,
@@ -194,6 +201,25 @@ class Indexes:
             for embedder in (self._configured, self._former[1]):
                 if embedder is not None:
                     embedder.release()
+
+    @property
+    def memory_used(self) -> int:
+        """How many bytes the codes of the store and the words of the embedder take, nearly."""
+        return self._repository.memory_used() + sum(one.memory_used for one in self._strengths())
+
+    def release_memory(self) -> None:
+        """Give back that memory; the model stays, which all homes of a process share.
+
+        Raises:
+            StoreError: The store is gone.
+        """
+        for strengths in self._strengths():
+            strengths.release()
+        self._repository.release_memory()
+
+    def _strengths(self) -> list[WordStrengths]:
+        known = map(strengths_of, (self._configured, self._former[1]))
+        return [strengths for strengths in known if strengths is not None]
 
     @property
     def vectors_expected(self) -> bool:

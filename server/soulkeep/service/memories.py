@@ -52,7 +52,10 @@ from soulkeep.service.validation import (
 )
 
 MAX_CHARACTERS = 4_000_000
-"""Characters of texts whose words are kept, at some ten bytes each: 20,000 memories of usual length."""
+"""Characters of texts whose words are kept: 20,000 memories of usual length."""
+
+BYTES_PER_CHARACTER = 10
+"""How much memory those words take, about."""
 
 _Key = tuple[str, str | None, str]
 """A memory's content, subject and time."""
@@ -214,6 +217,20 @@ class Memories:
             StoreError: The store is gone.
         """
         self._indexes.rest(self._words.release)
+
+    @property
+    def memory_used(self) -> int:
+        """How many bytes of what was read for searches are in memory, nearly."""
+        return self._words.characters * BYTES_PER_CHARACTER + self._indexes.memory_used
+
+    def release_memory(self) -> None:
+        """Give back that memory; the next search reads again what it needs.
+
+        Raises:
+            StoreError: The store is gone.
+        """
+        self._words.release()
+        self._indexes.release_memory()
 
     def remarks(self) -> list[str]:
         """Return what an answer may lack now, in sentences."""
