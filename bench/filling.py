@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.days import Days
 from soulkeep.documents import Documents
-from soulkeep.embedders import Embedded
+from soulkeep.embedders import Embedded, Embedder
 from soulkeep.embedders.meaning import Meaning
 from soulkeep.models import Options, utc_now
 from soulkeep.repository.sqlite import SqliteRepository
@@ -58,9 +58,14 @@ class Filling(Meaning):
 
 def open_filling(path: Path) -> Home:
     """Open a home, made if it is missing, in which memories are kept with such vectors."""
-    with closing(open_home(path)) as home:
+    return open_with(path, Filling())
+
+
+def open_with(path: Path, embedder: Embedder) -> Home:
+    """Open a home, made if it is missing, with an embedder that no setting names."""
+    with closing(open_home(path, embedder="none")) as home:
         options = home.options
     repository = SqliteRepository(path / STORE_NAME, lambda _: None, Days(options.timezone))
     documents = Documents(path, utc_now, options.timezone)
     sessions, backups = Sessions(repository, utc_now), partial(open_backups, path)
-    return Home(documents, repository, sessions, Filling(), utc_now, Options(), backups)
+    return Home(documents, repository, sessions, embedder, utc_now, Options(), backups)

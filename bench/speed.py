@@ -72,7 +72,10 @@ class Texts:
 
 
 def fill(home: Home, texts: Texts, threads: Sequence[str | None], begin: int, end: int) -> float:
-    """Keep memories `begin` to `end` in lists of 1,000; return how many a second were kept."""
+    """Keep memories `begin` to `end` in lists of 1,000, and embed them.
+
+    Return how many a second were kept, until the answer: their vectors come later.
+    """
     took = 0.0
     for first in range(begin, end, BATCH):
         numbers = range(first, min(first + BATCH, end))
@@ -80,6 +83,7 @@ def fill(home: Home, texts: Texts, threads: Sequence[str | None], begin: int, en
         began = perf_counter()
         home.memories.remember(batch)
         took += perf_counter() - began
+    home.queue.work_off()
     return (end - begin) / took
 
 

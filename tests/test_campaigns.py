@@ -7,6 +7,8 @@ import pytest
 from kill import kill_campaign
 from many_processes import start_together, write_together
 from soulkeep.models import EmbedderName
+from soulkeep.service.vectors import SENT_AT_ONCE
+from vector_queue import embed_under_fire
 
 long = pytest.mark.campaign
 
@@ -38,3 +40,24 @@ def test_after_kill_9_everything_acknowledged_is_there_and_the_store_is_whole(
 
     assert campaign.correct, campaign
     assert campaign.acknowledged
+
+
+@pytest.mark.parametrize(
+    ("kills", "memories", "processes"),
+    [
+        (2, 300, 1),
+        (0, 300, 2),
+        pytest.param(30, 10_000, 1, marks=long),
+        pytest.param(30, 10_000, 2, marks=long),
+    ],
+)
+def test_what_waits_is_embedded_in_the_end_however_often_that_is_killed(
+    kills: int, memories: int, processes: int, tmp_path: Path
+) -> None:
+    fire = embed_under_fire(
+        tmp_path / "home", memories=memories, kills=kills, seed=5, processes=processes
+    )
+
+    assert (fire.faults, fire.lost, fire.left) == ([], 0, 0)
+    assert fire.kills == kills
+    assert fire.embedded_again <= SENT_AT_ONCE * kills

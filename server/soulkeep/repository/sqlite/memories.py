@@ -224,7 +224,7 @@ class MemoryTable:
                 (
                     memory_id,
                     fts_text(content),
-                    fts_text(subject or ""),
+                    fts_text(subject) if subject else "",
                     fts_day(self._days.day_of(occurred_at)),
                 )
                 for memory_id, content, subject, occurred_at in memories
