@@ -133,10 +133,10 @@ class Memories(Protocol):
     def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
         """Return for each memory in a thread the ids before and after it there, by date, then id."""
 
-    def take_in_added(self, embedder: str) -> None:
-        """Let searches find by their words what another program added; inside a transaction.
+    def take_in_added(self) -> None:
+        """Let searches find by its words what another program added; inside a transaction.
 
-        It waits for its vectors, of this embedder if the store had none yet.
+        In a store with vectors it waits for its own. `add_memories` does this too.
         """
 
     def unindexed(self, limit: int) -> list[Memory]:

@@ -350,7 +350,8 @@ class Indexes:
         table = self._repository.memories
         if table.unindexed(1):
             with suppress(StoreBusyError), self._repository.transaction(waiting=False):
-                table.take_in_added(self.embedder_identity)
+                self._repository.vectors.claim_embedder(self.embedder_identity)
+                table.take_in_added()
 
     def reindex(
         self,

@@ -93,7 +93,6 @@ class Keeper:
             if self._replaced(list(old)) != old:
                 return None
             self._repository.threads.require_threads(_thread_ids(memories))
-            self._repository.memories.take_in_added(self._indexes.embedder_identity)
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0], recorder)
             kept = self._add(memories, vectors, session)

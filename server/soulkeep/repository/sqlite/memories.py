@@ -43,6 +43,7 @@ class MemoryTable:
             DimensionMismatchError: An embedding is wider than the store.
             EmbedderError: An embedding is not a unit vector.
         """
+        self.take_in_added()  # the largest id that is indexed says how far all are
         rows = self._database.execute_many(
             "INSERT INTO memories"
             " (thread_id, content, memory_type, source, created_at, subject, occurred_at, document,"
@@ -304,13 +305,9 @@ class MemoryTable:
             yield [Memory._make(row) for row in page]
             last = page[-1][0]
 
-    def take_in_added(self, embedder: str) -> None:
-        """Index by its words what another program added, for a vector to come; inside a transaction.
-
-        Those ids come before the ids of what is kept next, which says how far all is indexed.
-        """
+    def take_in_added(self) -> None:
+        """Index by its words what another program added, for a vector to come; inside a transaction."""
         while added := self.unindexed(_PAGE):
-            self._vectors.claim_embedder(embedder)
             self.add_to_indexes(added, [None] * len(added))
 
     def unindexed(self, limit: int) -> list[Memory]:
