@@ -1,18 +1,24 @@
 """Memories are kept and found at once; their vectors come later, each once, whatever happens."""
 
 import hashlib
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 
 import apsw
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from conftest import Run, TickingClock
 from engine import database_of, store_of
+from soulkeep.app import open_home
 from soulkeep.embedders import Embedded, Embedder, Weighting
 from soulkeep.embedders.endpoint_errors import KeyRefusedError, RateLimitedError, TextRefusedError
+from soulkeep.errors import EmbedderError
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 
@@ -454,3 +460,107 @@ def test_one_command_asks_before_it_moves_a_store(run: Run, make_home: MakeHome)
     assert (code, "All memories have vectors" in out) == (0, True)
     assert "Searched by words" not in run("recall", "ferry")[1]
     assert run("doctor")[0] == 0
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Memories that come, go, and wait, while embedders fail and change and the process is killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = TickingClock()
+        self.opened: list[Home] = []
+        self.failing: Callable[[Sequence[str]], None] = lambda texts: None
+        self.name, self.number = "first", 0
+        self.texts: dict[int, str] = {}
+        self.kill()
+
+    def embedder(self) -> Remote:
+        embedder = Remote()
+        embedder.identity = f"{self.name}:{DIMENSIONS}:unit"
+        embedder.failing = lambda texts: self.failing(texts)
+        return embedder
+
+    @rule()
+    def kill(self) -> None:
+        """Go on with what is on disk alone."""
+        home = open_home(self.folder.name, embedder="none", clock=self.clock)
+        home._embedder = self.embedder()
+        self.home = home
+        self.opened.append(home)
+
+    @rule(name=st.sampled_from(["first", "second"]))
+    def switch(self, name: str) -> None:
+        self.name = name
+        self.kill()
+
+    @rule(count=st.integers(1, 25), bad=st.booleans())
+    def remember(self, count: int, bad: bool) -> None:
+        begin = self.number
+        self.number += count
+        contents = [f"{'bad ' * bad}Parcel {n}" for n in range(begin, self.number)]
+        self.texts |= dict(zip(keep(self.home, *contents), contents, strict=True))
+
+    @rule(steps=st.integers(1, 3))
+    def embed(self, steps: int) -> None:
+        for _ in range(steps):
+            self.home.queue.step()
+
+    @rule()
+    def move(self) -> None:
+        with suppress(EmbedderError):
+            self.home.reembedding.work()
+
+    @rule(how=st.sampled_from(["works", "is down", "refuses the key", "refuses some"]))
+    def fail(self, how: str) -> None:
+        def failing(texts: Sequence[str]) -> None:
+            bad = [place for place, text in enumerate(texts) if text.startswith("bad")]
+            if how == "is down":
+                raise RateLimitedError("http://127.0.0.1", 5.0)
+            if how == "refuses the key":
+                raise KeyRefusedError("http://127.0.0.1", 401)
+            if how == "refuses some" and bad:
+                raise TextRefusedError(bad[0], 10, "bad")
+
+        self.failing = failing
+
+    @precondition(lambda self: self.texts)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        gone = data.draw(st.sampled_from(sorted(self.texts)))
+        self.home.lifecycle.forget([gone])
+        del self.texts[gone]
+
+    @rule()
+    def undo(self) -> None:
+        if changes := self.home.changes.list_changes(limit=1):
+            self.home.changes.undo(changes[0].id)
+            listed = self.home.lifecycle.list_memories(limit=1_000)
+            self.texts = {memory.id: memory.content for memory in listed}
+
+    @rule(hours=st.integers(1, 48))
+    def wait(self, hours: int) -> None:
+        self.clock.now += timedelta(hours=hours)
+
+    @invariant()
+    def each_has_a_vector_or_waits(self) -> None:
+        assert self.home.check() == []
+
+    def teardown(self) -> None:
+        """Let all be done, and look whether each memory has one vector, and all are of one embedder."""
+        self.failing = lambda texts: None
+        self.kill()
+        self.home.reembedding.move()
+        self.home.queue.retry()
+        assert self.home.check() == []
+        assert with_vectors(self.home) == sorted(self.texts)
+        if self.texts:
+            recorded = self.home.repository.vectors.recorded_embedder()
+            assert recorded == f"{self.name}:{DIMENSIONS}:unit"
+        for home in self.opened:
+            home.close()
+        self.folder.cleanup()
+
+
+TestQueue = QueueMachine.TestCase
+TestQueue.settings = settings(deadline=None, max_examples=15, stateful_step_count=20)
