@@ -11,7 +11,7 @@ import pytest
 from mcp import Client
 
 from conftest import TickingClock
-from engine import database_of
+from engine import by_another_program
 from soulkeep.app import build_server, open_home
 from soulkeep.errors import InvalidInputError, UnknownArgumentError
 from soulkeep.mcp_server.arguments import closest, read_arguments
@@ -271,7 +271,7 @@ def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kitchen") / "home"
     with closing(open_home(folder, embedder="none", clock=TickingClock())) as home:
         home.threads.create_thread("Kitchen")
-        database_of(home).execute("UPDATE threads SET id = 'kitchen'")
+        by_another_program(home, "UPDATE threads SET id = 'kitchen'")
         home.memories.remember([NewMemory("The kettle is green.")])
     return folder
 
@@ -325,7 +325,7 @@ async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
     tool: str, home: Home
 ) -> None:
     home.threads.create_thread("Kitchen")
-    database_of(home).execute("UPDATE threads SET id = 'kitchen'")
+    by_another_program(home, "UPDATE threads SET id = 'kitchen'")
     home.memories.remember([NewMemory("The kettle is green.")])
     refused = 0
     async with Client(build_server(home, tools_offered="full"), cache=None) as client:

@@ -13,6 +13,7 @@ from conftest import Run, TickingClock
 from engine import database_of, file_of
 from soulkeep.errors import DocumentError, StoreFullError, UndoConflictError
 from soulkeep.models import NewMemory
+from soulkeep.repository.sqlite.changes import Recording
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import Sessions
 
@@ -230,7 +231,8 @@ def test_a_conflict_in_a_document_keeps_the_memories_as_they_are(home: Home, mem
 def test_a_conflict_in_a_memory_keeps_the_documents_as_they_are(home: Home, memory: Path) -> None:
     (kept,) = home.memories.remember([NewMemory("Kept.")])
     home.curator.add_entry("Facts", "four")
-    home.repository.memories.delete_memories([kept.id])
+    with home.repository.erasing():
+        home.repository.memories.delete_memories([kept.id])
     before = memory.read_bytes()
 
     with pytest.raises(UndoConflictError):
@@ -265,7 +267,7 @@ def test_a_store_that_cannot_take_the_undo_leaves_the_documents_as_they_were(
         raise StoreFullError(file_of(home))
 
     with monkeypatch.context() as patched:
-        patched.setattr(home.repository.changes, "add_change", refuse)
+        patched.setattr(Recording, "save", refuse)
         with pytest.raises(StoreFullError):
             home.changes.undo_since("2020-01-01")
     assert texts(home) == before

@@ -6,7 +6,7 @@ import pytest
 from mcp import Client, MCPError
 
 from conftest import Run
-from engine import database_of
+from engine import by_another_program
 from soulkeep.app import build_server
 from soulkeep.errors import NotFoundError
 from soulkeep.models import NewMemory
@@ -35,7 +35,7 @@ async def test_a_tool_says_so_in_words(
     tool: str, argument: str, others: dict[str, Any], home: Home
 ) -> None:
     home.threads.create_thread("Kitchen")
-    database_of(home).execute("UPDATE threads SET id = 'kitchen'")
+    by_another_program(home, "UPDATE threads SET id = 'kitchen'")
     home.memories.remember([NewMemory("The kettle is green.")])
     before = home.repository.count_rows() | {"sessions": 0}
 

@@ -22,7 +22,7 @@ from soulkeep.errors import (
     ThreadNotFoundError,
     UndoConflictError,
 )
-from soulkeep.models import NewMemory, Options
+from soulkeep.models import Memory, NewMemory, Options
 from soulkeep.service.document_index import linked_id, without_link
 from soulkeep.service.home import Home
 
@@ -233,8 +233,8 @@ def test_every_change_is_listed_with_who_made_it(home: Home) -> None:
         ("memory.stored", "claude-desktop"),
     ]
     (row,) = home.changes.rows_of(2)
-    assert row.before is not None
-    assert row.before["content"] == "One."
+    assert isinstance(row.before, Memory)
+    assert row.before.content == "One."
 
 
 def test_an_undo_can_be_undone(home: Home) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import TickingClock
-from engine import database_of
+from engine import by_another_program, database_of
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     InvalidInputError,
@@ -294,9 +294,10 @@ def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> N
 def test_a_memory_that_another_program_added_is_found_by_meaning(with_vector: bool, home: Home) -> None:
     keep(home, "The dog is afraid of thunder.")
     database = database_of(home)
-    database.execute(
+    by_another_program(
+        home,
         "INSERT INTO memories (content, memory_type, created_at)"
-        " VALUES ('Salary arrives on the last working day.', 'fact', '2026-03-01T00:00:00.000Z')"
+        " VALUES ('Salary arrives on the last working day.', 'fact', '2026-03-01T00:00:00.000Z')",
     )
     if with_vector:  # as a soulkeep of an earlier schema does
         (vector,) = WordLlama().embed(["Salary arrives on the last working day."]).embeddings
@@ -341,7 +342,8 @@ def test_nothing_relevant_can_be_told_from_the_best_of_a_bad_lot(home: Home) -> 
 
 @pytest.mark.parametrize("moment", ["", "now", "2026-03-01 12:00:00", "1 March", "\U0001f375"])
 def test_a_row_with_a_date_that_is_none_is_found_and_spoils_nothing(moment: str, home: Home) -> None:
-    database_of(home).execute(
+    by_another_program(
+        home,
         "INSERT INTO memories (content, memory_type, created_at) VALUES ('The lighthouse.', 'fact', ?)",
         (moment,),
     )

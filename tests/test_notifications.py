@@ -19,7 +19,7 @@ from mcp.types import (
     ResourceUpdatedNotification,
 )
 
-from engine import database_of
+from engine import by_another_program, database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.protocol import Notifications
 from soulkeep.mcp_server.resources import state_of
@@ -541,7 +541,7 @@ def test_prompts_are_read_only_after_one_of_them_may_have_changed(
     assert seen.look(()) == same
     other.prompts.change_prompt(prompt.id, content="Be kind!!\nForever")
     assert seen.look(()) == others
-    database_of(home).execute("UPDATE global_prompts SET priority = 3")
+    by_another_program(home, "UPDATE global_prompts SET priority = 3")
     assert seen.look(()) == same
     assert len(reads) == 3
 

@@ -148,7 +148,7 @@ def test_everything_that_reads_is_answered_in_the_middle_of_a_write_of_another_t
     begun, may_go = threading.Event(), threading.Event()
 
     def write() -> None:
-        with home.repository.transaction():
+        with home.repository.erasing():
             home.repository.memories.delete_memories([1])
             begun.set()
             assert may_go.wait(60)
@@ -231,7 +231,7 @@ def test_a_write_of_another_thread_still_waits_while_one_thread_does_not(home: H
 def test_a_thread_sees_what_it_writes_and_others_what_is_committed(home: Home) -> None:
     database = database_of(home)
     with ThreadPoolExecutor(1) as other:
-        with home.repository.transaction():
+        with home.repository.recording():
             database.execute(INSERT, ("Mine.",))
             assert contents_in(database) == ["Mine."]
             with home.repository.snapshot():

@@ -10,7 +10,7 @@ import pytest
 from mcp import Client, MCPError
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS, Resource
 
-from engine import database_of
+from engine import by_another_program, database_of
 from soulkeep.mcp_server.protocol import PAGE
 from soulkeep.models import NewMemory, Thread
 from soulkeep.service.home import Home
@@ -52,7 +52,7 @@ async def test_documents_come_first_then_the_context_logs_newest_first_and_activ
         log(home, day)
     old, new = (home.threads.create_thread(title) for title in ("Old\nroof", "New"))
     gone = home.threads.create_thread("Gone")
-    database_of(home).execute("UPDATE threads SET archived = 1 WHERE id = ?", (gone.id,))
+    by_another_program(home, "UPDATE threads SET archived = 1 WHERE id = ?", (gone.id,))
 
     ((*listed,),) = await every_page(client)
 

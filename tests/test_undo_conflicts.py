@@ -49,11 +49,11 @@ def follow(home: Home, change_id: int) -> UndoConflictError:
 def test_as_many_changes_are_undone_as_the_question_says(run: Run, home: Home, count: int) -> None:
     keep(home, "Kept.")
     since = home.changes.list_changes(1)[0].made_at
-    with home.repository.transaction():
+    with home.repository.recording() as recording:
         session = home.sessions.current()
         home.repository.ledger.touch_session(session, since)
         for n in range(count):
-            home.repository.changes.add_change(f"test {n}", session, "2026-03-02T00:00:00.000Z")
+            recording.save(f"test {n}", session, "2026-03-02T00:00:00.000Z", [], [])
 
     asked = run("undo", "--since", "2026-03-02", typed="n\n")[1]
     assert f"Undo {count:,} changes?" in asked
@@ -209,7 +209,8 @@ def test_what_a_hand_edited_says_what_to_put_back(home: Home) -> None:
 
 def test_what_no_change_explains_advises_no_undo(home: Home) -> None:
     memory = keep(home, "One.")
-    home.repository.memories.delete_memories([memory])
+    with home.repository.erasing():
+        home.repository.memories.delete_memories([memory])
 
     error = conflict(home, last(home))
 

@@ -282,7 +282,7 @@ def test_many_revisions_at_once_leave_one_live_memory(make_home: Callable[..., H
 
 
 def test_what_belongs_to_nothing_is_refused_with_a_word_of_its_thread(home: Home) -> None:
-    with pytest.raises(OwnerGoneError, match="thread"), home.repository.transaction():
+    with pytest.raises(OwnerGoneError, match="thread"), home.repository.recording():
         home.repository.memories.add_memories([NewMemory("x", thread_id="gone")], [None], "2026-03-01")
     assert home.check() == []
 

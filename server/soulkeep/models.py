@@ -107,12 +107,6 @@ class Memory(NamedTuple):
     document: str | None = None
     expires_at: str | None = None
 
-    @classmethod
-    def of_row(cls, row: "Image") -> "Memory":
-        """Build a memory from a row of the table, perhaps one from before a migration."""
-        occurred_at = row.get("occurred_at") or row["created_at"]
-        return cls._make((row | {"occurred_at": occurred_at}).get(name) for name in cls._fields)
-
 
 @dataclass(frozen=True, slots=True)
 class MemoryFilter:
@@ -340,13 +334,17 @@ class Options:
     embedder: EmbedderChoice = field(default_factory=EmbedderChoice)
 
 
-TableName = Literal["memories", "threads", "global_prompts", "messages"]
+RowKind = Literal["memories", "threads", "global_prompts", "messages", "documents"]
+"""What a change may touch: what a table holds, or a document by its name in the home."""
 
-RowKind = Literal[TableName, "documents"]
-"""What a change may touch: rows of a table, or a document by its name in the home."""
 
-Image = dict[str, Any]
-"""A row, by its columns; of a document, the hunks of an edit."""
+class DocumentEdit(NamedTuple):
+    """What a change did to a document: the hunks of the edit, each by the fields of `documents.Hunk`."""
+
+    hunks: tuple[Mapping[str, Any], ...]
+
+
+RowValue = Memory | Thread | GlobalPrompt | Message | DocumentEdit
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,14 +362,14 @@ class Change:
 class ChangedRow:
     """What a change did to one row, or to a document.
 
-    `before` is the row as it was, unset if there was none; `after` a digest of what it became, unset if
-    it is gone. `replaced_by` is the memory that came in its place. Of a document, `before` says how to
-    take the edit back.
+    `before` is what it was, unset if there was none; of a document, what was done to it. `after` is a
+    mark of what it became, which only the store can read, unset if it is gone. `replaced_by` is the
+    memory that came in its place. The id of the change is 0 while it is made.
     """
 
     kind: RowKind
     key: str
-    before: Image | None
+    before: RowValue | None
     after: str | None
     replaced_by: int | None = None
     change_id: int = 0

@@ -35,7 +35,7 @@ from soulkeep.models import (
     Usage,
     Vector,
 )
-from soulkeep.repository.changes import Changes
+from soulkeep.repository.changes import Changes, Recording
 from soulkeep.repository.vectors import NextVectors, Vectors, VectorSearch
 
 PromptKind = Literal["threads", "global_prompts"]
@@ -270,17 +270,11 @@ class Messages(Protocol):
     def find_same(self, thread_id: str, message: NewMessage) -> list[int]:
         """Return the ids of a thread's messages of this role, content and date, smallest first."""
 
-    def thread_of(self, conversation_id: str) -> str:
-        """Return the id of the thread, there or not, of messages with this `session_id`; "" for none."""
-
     def matching(self, terms: Sequence[str], allowed: MemoryFilter, limit: int) -> list[MessageMatch]:
         """Return messages with any of the words, of a thread or all, by BM25, then largest id."""
 
     def threads_saying(self, texts: Sequence[str]) -> list[str]:
         """Return the ids, in order, of the threads in whose messages one of the texts stands."""
-
-    def add_to_index(self, message_id: int, content: str) -> None:
-        """Let searches find a message that came back; inside a transaction."""
 
 
 class Ledger(Protocol):
@@ -365,6 +359,12 @@ class Repository(Protocol):
 
         It is so until the block ends, or the process does, however that ends. Nobody is waited for.
         """
+
+    def recording(self, *, waiting: bool = True) -> AbstractContextManager[Recording]:
+        """Do the same as a durable `transaction`, in which what can be undone is written and noted."""
+
+    def erasing(self) -> AbstractContextManager[None]:
+        """Do the same as a `recording`, but note nothing: what is deleted is to leave no trace."""
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Let all that is read inside be of one moment, however others write meanwhile."""

@@ -1,25 +1,69 @@
 """The log of changes: everything that can be undone is written together with what it does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 from soulkeep.days import Days
+from soulkeep.documents import Hunk
 from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
-from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.edits import Edits
+from soulkeep.service.edits import Edits, row_of
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.promoted import PromotedLines
+from soulkeep.service.receipts import LineChange
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.vectors import compact_some
 
 _PRUNED_EACH = timedelta(hours=1)
 _DROPPED = 500
 """How many expired memories go to the trash at once: fewer than a backup is made before."""
+
+
+class ChangeRecorder:
+    """What the store cannot know of a change: edits of documents, and whose place a memory took."""
+
+    def __init__(self) -> None:
+        self._edited: dict[str, list[Hunk]] = {}
+        self._replaced_by: dict[int, int] = {}
+        self._was_replaced_by: dict[int, int] = {}
+        self.undone: Sequence[int] = ()
+        self.change_id = 0
+        self.lines: Sequence[LineChange] = ()
+
+    def replace(self, memory_ids: Iterable[int], new_id: int) -> None:
+        """Note that one memory takes the place of others."""
+        self._replaced_by |= dict.fromkeys(memory_ids, new_id)
+
+    def put_back(self, row: ChangedRow) -> None:
+        """Note that a row is what it was before a change, and what this means for what replaced it."""
+        if row.replaced_by is not None:
+            self._was_replaced_by.setdefault(int(row.key), row.replaced_by)
+            if row.before is not None:
+                self._replaced_by.setdefault(row.replaced_by, int(row.key))
+
+    def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
+        """Note what was done to a document, if anything was."""
+        if hunks:
+            self._edited.setdefault(name, []).extend(hunks)
+
+    def edited(self) -> list[ChangedRow]:
+        """Return what was done to documents."""
+        return [row_of(name, hunks) for name, hunks in self._edited.items()]
+
+    def with_place_taken(self, row: ChangedRow, is_there: Callable[[int], bool]) -> ChangedRow:
+        """Return a row with what took the place of a memory, or had that of one that is back."""
+        if row.kind != "memories":
+            return row
+        later = {**self._was_replaced_by, **self._replaced_by}
+        found = later.get(int(row.key))
+        while row.after is None and found is not None and not is_there(found):
+            found = later.pop(found, None)
+        return replace(row, replaced_by=found)
 
 
 class ChangeLog:
@@ -75,37 +119,36 @@ class ChangeLog:
         with ExitStack() as locks:
             if leaving[0]:
                 locks.enter_context(self._lines.locked())
-            yield locks.enter_context(self._in_transaction(action, session, waiting=waiting))
+            yield locks.enter_context(self._made(action, session, waiting=waiting))
         if any(leaving):
             compact_some(self._repository)
 
     @contextmanager
-    def _in_transaction(
-        self, action: str, session: Session, *, waiting: bool = True
-    ) -> Iterator[ChangeRecorder]:
+    def _made(self, action: str, session: Session, *, waiting: bool = True) -> Iterator[ChangeRecorder]:
         with ExitStack() as on_failure:
-            with self._repository.transaction(waiting=waiting):
-                recorder = ChangeRecorder(self._repository)
+            with self._repository.recording(waiting=waiting) as recording:
+                recorder = ChangeRecorder()
                 yield recorder
-                rows = recorder.rows()
+                rows = [recorder.with_place_taken(row, self._is_there) for row in recording.rows()]
                 self._follow_lines(rows, recorder, on_failure)
                 if changed := [*recorder.edited(), *rows]:
-                    change_id = self._repository.changes.add_change(action, session, self._now())
-                    self._repository.changes.add_rows(change_id, changed)
-                    self._mark_undone(recorder.undone, change_id)
-                    recorder.change_id = change_id
+                    now, undone = self._now(), recorder.undone
+                    recorder.change_id = recording.save(action, session, now, changed, undone)
                 self._prune()
             on_failure.pop_all()
+
+    def _is_there(self, memory_id: int) -> bool:
+        return memory_id in self._repository.memories.list_by_ids([memory_id])
 
     def _follow_lines(
         self, rows: Sequence[ChangedRow], recorder: ChangeRecorder, on_failure: ExitStack
     ) -> None:
         """Let the promoted lines of memories that went follow them: files come after all rows."""
-        went = [row for row in rows if row.kind == "memories" and row.before and row.after is None]
-        gone = {int(row.key): Memory.of_row(row.before) for row in went if row.before}
-        found = self._repository.memories.list_by_ids([row.replaced_by or 0 for row in went])
-        later = {int(row.key): found[row.replaced_by or 0] for row in went if row.replaced_by in found}
-        hunks, recorder.lines = self._lines.follow(gone, later, on_failure)
+        went = [(r.before, r.replaced_by or 0) for r in rows if r.after is None]
+        gone = {before.id: before for before, _ in went if isinstance(before, Memory)}
+        found = self._repository.memories.list_by_ids([later for _, later in went])
+        taken = ((b.id, found[later]) for b, later in went if isinstance(b, Memory) and later in found)
+        hunks, recorder.lines = self._lines.follow(gone, dict(taken), on_failure)
         recorder.edit(MEMORY, hunks)
 
     def drop_expired(self) -> None:
@@ -119,20 +162,12 @@ class ChangeLog:
             return
         local, leaving = self._sessions.current(), (len(expired), 0)
         try:
-            with self.recording("memory.expired", local, leaving=leaving, waiting=False) as recorder:
-                recorder.touch("memories", expired)
+            with self.recording("memory.expired", local, leaving=leaving, waiting=False):
                 self._repository.memories.delete_memories(expired)
                 details = ({"memory_id": memory_id} for memory_id in expired)
                 self._sessions.audit(local, "memory.expired", *details)
         except (StoreBusyError, StoreNotWritableError, StoreFullError, DocumentError):
             return  # it goes at the next look
-
-    def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
-        table = self._repository.changes
-        table.mark_undone(change_ids, by)
-        # What an undo had undone is in force again once the undo itself is taken back.
-        again = {i for change_id in change_ids for i in table.undone_by(change_id)}
-        table.mark_undone(sorted(again - set(change_ids)), None)
 
     def _prune(self) -> None:
         now = self._clock()

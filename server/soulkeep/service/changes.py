@@ -4,10 +4,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
 from soulkeep.errors import InvalidInputError, UndoConflictError
-from soulkeep.models import Change, ChangedRow, Image, Memory, RowKind, Session, Vector
-from soulkeep.service.change_log import ChangeLog
-from soulkeep.service.change_recorder import ChangeRecorder
-from soulkeep.service.conflicts import built_upon, held_by, is_as_left
+from soulkeep.models import Change, ChangedRow, Memory, RowKind, RowValue, Session, Vector
+from soulkeep.service.change_log import ChangeLog, ChangeRecorder
 from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.edits import row_of
 from soulkeep.service.receipts import LineChange
@@ -66,7 +64,7 @@ class Changes(ChangeLog):
     def without_expiry(self, changes: Sequence[Change]) -> list[int]:
         """Return the memories that came back by undoing these, without an expiry that had passed."""
         rows = [row for change in changes for row in self._repository.changes.rows_of(change.id)]
-        had = {int(r.key) for r in rows if r.kind == "memories" and (r.before or {}).get("expires_at")}
+        had = {r.before.id for r in rows if isinstance(r.before, Memory) and r.before.expires_at}
         found = self._repository.memories.list_by_ids(sorted(had))
         return [memory.id for memory in found.values() if memory.expires_at is None]
 
@@ -154,7 +152,7 @@ class Changes(ChangeLog):
         """Return a conflict with the later changes to be undone first, where that helps."""
         first: list[Change] = []
         further = conflict
-        while later := built_upon(self._repository, further, [*first, *wanted]):
+        while later := self._built_upon(further, [*first, *wanted]):
             first = sorted([*first, *later], key=lambda change: change.id, reverse=True)
             try:
                 self._dry_run(sorted([*first, *wanted], key=lambda change: change.id, reverse=True))
@@ -165,6 +163,13 @@ class Changes(ChangeLog):
                 return UndoConflictError(conflict.change_id, conflict.kind, conflict.key, first=ids)
         return conflict
 
+    def _built_upon(self, conflict: UndoConflictError, taken: Sequence[Change]) -> list[Change]:
+        """Return the latest changes in force that stand in the way, but for those taken."""
+        log = self._repository.changes
+        keys = conflict.held_by or [(conflict.kind, conflict.key)]
+        ids = log.latest_of(keys, conflict.change_id, [change.id for change in taken])
+        return [log.get_change(change_id) for change_id in ids]
+
     def _dry_run(self, changes: Sequence[Change]) -> None:
         """Take changes back, and leave everything as it is.
 
@@ -173,10 +178,9 @@ class Changes(ChangeLog):
         """
         rows = [row for change in changes for row in self._rows_in_order(change)]
         edited = [row for row in rows if row.kind == "documents"]
-        with suppress(_DryRunError), self._edits.taking_back(edited), self._repository.transaction():
-            recorder = ChangeRecorder(self._repository)
+        with suppress(_DryRunError), self._edits.taking_back(edited), self._repository.recording():
             for row in rows:
-                self._put_back(row, recorder, {})
+                self._put_back(row, ChangeRecorder(), {})
             raise _DryRunError
 
     def _take_back(
@@ -192,7 +196,7 @@ class Changes(ChangeLog):
         with (
             self._lines.locked() if leaving[0] else nullcontext(),
             self._edits.taking_back(edited) as write,
-            self._in_transaction("undo", session) as recorder,
+            self._made("undo", session) as recorder,
         ):
             for row in every:
                 self._put_back(row, recorder, vectors)
@@ -244,46 +248,19 @@ class Changes(ChangeLog):
         """Embed memories as they will stand in the store."""
         return self._indexes.embed_stored(memories, session)
 
-    def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[str, Vector | None]:
+    def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[Memory, Vector | None]:
         """Embed the memories that come back, before the store is locked."""
-        back = [row for row in rows if row.kind == "memories" and row.before is not None]
-        if not back:
-            return {}
-        vectors = self.embed([Memory.of_row(row.before) for row in back if row.before], session)
-        return {
-            self._repository.changes.digest(row.before) or "": vector
-            for row, vector in zip(back, vectors, strict=True)
-        }
+        back = [row.before for row in rows if isinstance(row.before, Memory)]
+        return dict(zip(back, self.embed(back, session), strict=True)) if back else {}
 
     def _put_back(
-        self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[str, Vector | None]
+        self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[Memory, Vector | None]
     ) -> None:
         if row.kind == "documents":
             return  # the files are written after all rows
-        changes, before = self._repository.changes, self._without_past_expiry(row)
-        recorder.touch(row.kind, [row.key])
-        current = changes.image(row.kind, row.key)
-        held = held_by(self._repository, row)
-        if held or not is_as_left(self._repository, row, current):
-            raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held)
+        vector = vectors.get(row.before) if isinstance(row.before, Memory) else None
+        self._repository.changes.put_back(row, vector, self._now())
         recorder.put_back(row)
-        if row.kind == "memories":
-            self._repository.memories.delete_memories([int(row.key)])
-        elif row.kind == "messages":
-            self._repository.messages.delete_messages([int(row.key)])
-        changes.put_image(row.kind, row.key, before)
-        if before is not None and row.kind == "memories":
-            vector = vectors.get(self._repository.changes.digest(row.before) or "")
-            self._repository.memories.add_to_indexes([Memory.of_row(before)], [vector])
-        elif before is not None and row.kind == "messages":
-            self._repository.messages.add_to_index(int(row.key), before["content"])
-
-    def _without_past_expiry(self, row: ChangedRow) -> Image | None:
-        """Return what a row was, a memory without an expiry by which it would go again at once."""
-        expires_at = (row.before or {}).get("expires_at")
-        if row.before is None or expires_at is None or expires_at > self._now():
-            return row.before
-        return {**row.before, "expires_at": None}
 
 
 def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> None:
@@ -296,7 +273,7 @@ def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> Non
 def _count_leaving(rows: Iterable[ChangedRow], kind: RowKind) -> int:
     """Count what is there now and not once these changes, the latest first, are taken back."""
     now: dict[str, str | None] = {}
-    then: dict[str, Image | None] = {}
+    then: dict[str, RowValue | None] = {}
     for row in rows:
         if row.kind == kind:
             now.setdefault(row.key, row.after)

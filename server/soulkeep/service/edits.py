@@ -11,7 +11,7 @@ from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk, TextEdi
 from soulkeep.documents.files import locked
 from soulkeep.documents.hunks import find_hunks
 from soulkeep.errors import UndoConflictError
-from soulkeep.models import ChangedRow
+from soulkeep.models import ChangedRow, DocumentEdit
 
 EDITED = "edited"
 """Stands for the digest of an edited document: what the user changes elsewhere in it does not matter."""
@@ -22,12 +22,12 @@ Written = Mapping[str, Sequence[Hunk]]
 
 def row_of(name: str, hunks: Sequence[Hunk]) -> ChangedRow:
     """Return what the log of changes holds of an edit, its hunks in the order they were made in."""
-    return ChangedRow("documents", name, {"hunks": [asdict(hunk) for hunk in hunks]}, EDITED)
+    return ChangedRow("documents", name, DocumentEdit(tuple(map(asdict, hunks))), EDITED)
 
 
 def hunks_of(row: ChangedRow) -> list[Hunk]:
     """Return the hunks of an edit, in the order in which they were made."""
-    return [Hunk(**hunk) for hunk in (row.before or {})["hunks"]]
+    return [Hunk(**hunk) for hunk in row.before.hunks] if isinstance(row.before, DocumentEdit) else []
 
 
 class Edits:

@@ -10,7 +10,6 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryFilter, NewMemory, Session, Vector, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
-from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.receipts import Receipt, Similar
@@ -94,9 +93,8 @@ class Keeper:
                 return None
             self._repository.threads.require_threads(_thread_ids(memories))
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
-            gone = self._remove(replaced, memories[0], recorder)
+            gone = self._remove(replaced, memories[0])
             kept = self._add(memories, vectors, session)
-            recorder.add("memories", (memory_id for memory_id, stored in kept if stored))
             recorder.replace(gone, kept[0][0])
             now = timestamp(self._clock())
             self._repository.threads.touch_threads(_thread_ids(memories), now)
@@ -132,9 +130,7 @@ class Keeper:
             memory = replace(memory, expires_at=expires_at)
         return memory
 
-    def _remove(
-        self, replaced: Mapping[int, Memory], new: NewMemory, recorder: ChangeRecorder
-    ) -> list[int]:
+    def _remove(self, replaced: Mapping[int, Memory], new: NewMemory) -> list[int]:
         """Take away what a memory replaces, but for one that it would only repeat; return the ids."""
         if not replaced:
             return []
@@ -142,7 +138,6 @@ class Keeper:
         repeated = replaced.get(known or 0)
         stays = repeated is not None and new.source in (None, repeated.source)
         gone = [memory_id for memory_id in replaced if not (stays and memory_id == known)]
-        recorder.touch("memories", gone)
         self._repository.memories.delete_memories(gone)
         return gone
 

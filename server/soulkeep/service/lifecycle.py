@@ -156,7 +156,6 @@ class Lifecycle:
         with self._changes.recording("memory.forgotten", session, leaving=(leaving, 0)) as recorder:
             led = self._own(memory_ids)
             gone = {memory.id: memory for memory in led.values()}
-            recorder.touch("memories", gone)
             self._repository.memories.delete_memories(list(gone))
             self._sessions.audit(session, "memory.forgotten", *({"memory_id": i} for i in gone))
         return Changed(tuple(gone.values()), _newer(led), recorder.change_id, tuple(recorder.lines))
@@ -173,10 +172,10 @@ class Lifecycle:
         """
         led = self._gone(_require_ids(memory_ids))
         ids = list(dict.fromkeys(led.values()))
-        rows = [self._in_trash(memory_id) for memory_id in ids]
-        done = self._changes.put_back(rows, "memory.restored", session)
+        gone = [self._in_trash(memory_id) for memory_id in ids]
+        done = self._changes.put_back([row for row, _ in gone], "memory.restored", session)
         found = self._repository.memories.list_by_ids(ids)
-        had_expiry = {int(row.key) for row in rows if row.before and row.before.get("expires_at")}
+        had_expiry = {past.id for _, past in gone if past.expires_at}
         cleared = tuple(i for i, m in found.items() if i in had_expiry and m.expires_at is None)
         newer = {asked: newest for asked, newest in led.items() if newest != asked}
         return Changed(tuple(found.values()), newer, done.change_id, tuple(done.lines), cleared)
@@ -188,11 +187,11 @@ class Lifecycle:
             there = self._repository.memories.list_by_ids(list(led.values()))
         return {asked: asked if led[asked] in there else led[asked] for asked in memory_ids}
 
-    def _in_trash(self, memory_id: int) -> ChangedRow:
-        rows = self._repository.changes.rows_about("memories", str(memory_id))
-        if not rows or rows[-1].after is not None or rows[-1].before is None:
-            raise MemoryNotFoundError(memory_id, in_trash=True)
-        return rows[-1]
+    def _in_trash(self, memory_id: int) -> tuple[ChangedRow, Memory]:
+        for row in self._repository.changes.rows_about("memories", str(memory_id))[-1:]:
+            if row.after is None and isinstance(row.before, Memory):
+                return row, row.before
+        raise MemoryNotFoundError(memory_id, in_trash=True)
 
     def list_trash(self, limit: int = 50, before: int | None = None) -> list[Past]:
         """Return up to `limit` (1 to 1,000) memories in the trash, the latest gone first.
@@ -279,7 +278,6 @@ class Lifecycle:
             if self._own(list(led)) != led:
                 return None
             ids = list(memories)
-            recorder.touch("memories", ids)
             self._repository.memories.move_memories(ids, thread_id)
             self._repository.vectors.replace_vectors(ids, vectors)
             self._sessions.audit(session, "memory.moved", {"memory_ids": ids, "thread_id": thread_id})
@@ -326,6 +324,6 @@ def _revised(old: Memory, fields: Mapping[str, str], now: str) -> NewMemory:
 
 
 def _past(row: ChangedRow) -> Past | None:
-    if row.before is None:
+    if not isinstance(row.before, Memory):
         return None
-    return Past(Memory.of_row(row.before), row.change_id, row.replaced_by)
+    return Past(row.before, row.change_id, row.replaced_by)

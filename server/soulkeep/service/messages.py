@@ -74,14 +74,13 @@ class Messages:
         anywhere = all(message.created_at and ":" in message.created_at for message in messages)
         messages = [_dated(message, self._days) for message in messages]
         counts = [self._tokens.count(message.content) for message in messages]
-        with self._changes.recording("messages.saved", session) as recorder:
+        with self._changes.recording("messages.saved", session):
             self._repository.threads.get_thread(thread_id)
             known = self._at_the_end(thread_id, messages)
             if not known and anywhere:
                 known = self._anywhere(thread_id, messages)
             new = slice(len(known), None)
             ids = self._append(thread_id, messages[new], counts[new], session)
-            recorder.add("messages", ids)
         return [*(Saved(i, stored=False) for i in known), *(Saved(i, stored=True) for i in ids)]
 
     def list_messages(self, thread_id: str, limit: int = 50, before: int | None = None) -> Page:

@@ -107,7 +107,7 @@ class PromotedLines:
         if linked == owner.id:
             return {owner.content}
         rows = self._repository.changes.rows_about("memories", str(linked))
-        return {owner.content, *(row.before["content"] for row in rows if row.before)}
+        return {owner.content, *(row.before.content for row in rows if isinstance(row.before, Memory))}
 
     def removed_with(self, rows: Sequence[ChangedRow]) -> dict[int, list[Hunk]]:
         """Return for memories that are gone what removed their lines, when they went by these rows."""

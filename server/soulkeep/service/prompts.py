@@ -8,7 +8,6 @@ from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.words import same_title
-from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.offers import fingerprint, offer_prompts
 from soulkeep.service.sessions import Sessions
@@ -75,9 +74,9 @@ class Prompts:
             InvalidInputError: The name, the content or the priority breaks a rule.
         """
         session, name = session or self._sessions.current(), without_hidden(name)
-        with self._changes.recording("prompt.created", session) as recorder:
+        with self._changes.recording("prompt.created", session):
             values = {"content": content, "priority": priority}
-            return self._add(name, values, session, recorder, agreed=session.is_users)
+            return self._add(name, values, session, agreed=session.is_users)
 
     def change_prompt(
         self,
@@ -98,10 +97,10 @@ class Prompts:
         session = session or self._sessions.current()
         name = None if name is None else without_hidden(name)
         changes = _given(name=name, content=content, priority=priority, is_active=is_active)
-        with self._changes.recording("prompt.changed", session) as recorder:
+        with self._changes.recording("prompt.changed", session):
             former = self._repository.prompts.get_prompt(prompt_id)
             agreed = _agrees(former, changes, session)
-            return self._change(former, changes, session, recorder, agreed=agreed)
+            return self._change(former, changes, session, agreed=agreed)
 
     def remove_prompt(self, prompt_id: int, session: Session | None = None) -> GlobalPrompt:
         """Delete a prompt and return it, so that the caller can put it back.
@@ -110,9 +109,9 @@ class Prompts:
             PromptNotFoundError: There is none with this id.
         """
         session = session or self._sessions.current()
-        with self._changes.recording("prompt.removed", session) as recorder:
+        with self._changes.recording("prompt.removed", session):
             prompt = self._repository.prompts.get_prompt(prompt_id)
-            self._remove(prompt, session, recorder)
+            self._remove(prompt, session)
         return prompt
 
     def set_prompt(
@@ -146,16 +145,16 @@ class Prompts:
             raise InvalidInputError(
                 "remove", f"must be sent without {', '.join(changes)}; leave one out"
             )
-        with self._changes.recording("prompt.set", session) as recorder:
+        with self._changes.recording("prompt.set", session):
             former = self._known(name, prompt_id)
             if remove:
-                change = self._removed(former, name, session, recorder)
+                change = self._removed(former, name, session)
             elif former is None:
                 agreed = agreed or session.is_users
-                change = self._created(name, changes, session, recorder, agreed=agreed)
+                change = self._created(name, changes, session, agreed=agreed)
             else:
                 changes |= _renamed(name, prompt_id)
-                change = self._changed(former, changes, session, recorder, agreed=agreed)
+                change = self._changed(former, changes, session, agreed=agreed)
             return replace(change, offered_as=self._name_in_mcp(change.prompt))
 
     def find_unagreed(
@@ -203,7 +202,6 @@ class Prompts:
         name: str,
         values: dict[str, Any],
         session: Session,
-        recorder: ChangeRecorder,
         *,
         agreed: bool,
     ) -> PromptChange:
@@ -211,14 +209,13 @@ class Prompts:
             raise PromptNameNotFoundError(name)
         if not agreed:
             values["is_active"] = False
-        return PromptChange("created", self._add(name, values, session, recorder, agreed=agreed))
+        return PromptChange("created", self._add(name, values, session, agreed=agreed))
 
     def _changed(
         self,
         former: GlobalPrompt,
         changes: dict[str, Any],
         session: Session,
-        recorder: ChangeRecorder,
         *,
         agreed: bool,
     ) -> PromptChange:
@@ -227,7 +224,7 @@ class Prompts:
         if not (agreed or session.is_users) and self._is_ahead_of_user(former, changes):
             return PromptChange("kept", former, former)
         agreed = agreed or _agrees(former, changes, session)
-        changed = self._change(former, changes, session, recorder, agreed=agreed)
+        changed = self._change(former, changes, session, agreed=agreed)
         return PromptChange("changed", changed, former)
 
     def _is_ahead_of_user(self, former: GlobalPrompt, changes: Mapping[str, Any]) -> bool:
@@ -238,12 +235,10 @@ class Prompts:
     def _is_agreed(self, prompt: GlobalPrompt) -> bool:
         return self._repository.consents.is_agreed("global_prompts", prompt.id, prompt.agreed_text)
 
-    def _removed(
-        self, former: GlobalPrompt | None, name: str, session: Session, recorder: ChangeRecorder
-    ) -> PromptChange:
+    def _removed(self, former: GlobalPrompt | None, name: str, session: Session) -> PromptChange:
         if former is None:
             raise PromptNameNotFoundError(name)
-        self._remove(former, session, recorder)
+        self._remove(former, session)
         return PromptChange("removed", former)
 
     def _name_in_mcp(self, prompt: GlobalPrompt) -> str | None:
@@ -255,7 +250,6 @@ class Prompts:
         name: str,
         values: Mapping[str, Any],
         session: Session,
-        recorder: ChangeRecorder,
         *,
         agreed: bool,
     ) -> GlobalPrompt:
@@ -266,7 +260,6 @@ class Prompts:
         prompt_id = table.add_prompt(name.strip(), content, priority, now, is_active=is_active)
         prompt = table.get_prompt(prompt_id)
         self._note(prompt, session, agreed=agreed)
-        recorder.add("global_prompts", [prompt_id])
         details = {"prompt_id": prompt_id, "priority": priority}
         self._sessions.audit(session, "prompt.created", details)
         return table.get_prompt(prompt_id)
@@ -276,13 +269,11 @@ class Prompts:
         former: GlobalPrompt,
         changes: Mapping[str, Any],
         session: Session,
-        recorder: ChangeRecorder,
         *,
         agreed: bool,
     ) -> GlobalPrompt:
         changed = replace(former, **changes)
         _require(changed.name, changed.content, changed.priority)
-        recorder.touch("global_prompts", [former.id])
         self._repository.prompts.update_prompt(changed)
         self._note(changed, session, agreed=agreed)
         details = {"prompt_id": former.id, "fields": sorted(changes)}
@@ -293,8 +284,7 @@ class Prompts:
         note, by = self._repository.consents.note, session.agent_id
         note("global_prompts", prompt.id, prompt.agreed_text, by, agreed=agreed)
 
-    def _remove(self, prompt: GlobalPrompt, session: Session, recorder: ChangeRecorder) -> None:
-        recorder.touch("global_prompts", [prompt.id])
+    def _remove(self, prompt: GlobalPrompt, session: Session) -> None:
         self._repository.prompts.delete_prompt(prompt.id)
         self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt.id})
 

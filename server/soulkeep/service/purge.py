@@ -131,7 +131,7 @@ class Purges:
         lines = _lines_taken(self._documents, plan)
         texts = _texts_rewritten(self._documents, plan)
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
-        with begun, self._repository.transaction():
+        with begun, self._repository.erasing():
             _delete(self._repository, plan)
             self._name_backups(plan, backups)
             details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
@@ -159,7 +159,7 @@ class Purges:
         texts = self._documents.drop_history()
         begun = _unfinished("the former texts of documents are gone", ["the store"], marked=False)
         with begun, self._repository.transaction():
-            changes = self._repository.changes.delete_all()
+            changes = self._repository.changes.delete_before(None)
             self._repository.put_fact(PENDING, "yes")
             self._sessions.audit(session, "trash.purged", {"changes": changes, "texts": texts})
         is_final = self._erase()
@@ -260,7 +260,7 @@ def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -
 
 def _versions(repository: Repository, memory_id: int) -> list[Memory]:
     rows = repository.changes.rows_about("memories", str(memory_id))
-    versions = [Memory.of_row(row.before) for row in rows if row.before is not None]
+    versions = [row.before for row in rows if isinstance(row.before, Memory)]
     live = repository.memories.list_by_ids([memory_id]).get(memory_id)
     if live is not None and live.document is not None:
         rule = f"holds {memory_id}, an entry of {live.document}; delete its line there"
@@ -291,7 +291,7 @@ def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
     then = _trace(repository, plan.memory_ids, strict=False)
     plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
-    with repository.transaction():
+    with repository.erasing():
         _delete(repository, plan)
     repository.erase()
     with repository.transaction():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from soulkeep.models import Change, ChangedRow, RowKind
+from soulkeep.models import Change, ChangedRow, GlobalPrompt, Memory, Message, RowKind, RowValue, Thread
 from soulkeep.repository import Repository
 from soulkeep.service.edits import hunks_of
 from soulkeep.wording import row_name
@@ -52,7 +52,7 @@ def summarize(repository: Repository, changes: Sequence[Change]) -> list[ChangeS
     return [
         ChangeSummary(
             change,
-            tuple(_summary(repository, r) for r in repository.changes.first_rows(change.id, ROWS)),
+            tuple(_summary(repository, r) for r in repository.changes.rows_of(change.id, ROWS)),
             counts.get(change.id, 0),
         )
         for change in changes
@@ -66,9 +66,16 @@ def _summary(repository: Repository, row: ChangedRow) -> RowSummary:
         text = " ".join(hunk.added if hunk.added.strip() else hunk.removed for hunk in hunks[:ROWS])
     else:
         is_new, is_gone = row.before is None, row.after is None
-        image = row.before or repository.changes.image_after(row.kind, row.key, row.change_id) or {}
-        text = image.get("name") or image.get("title") or image.get("content") or ""
+        text = _text(row.before or repository.changes.after(row))
     done = "added" if is_new else "removed" if is_gone else "changed"
     if is_gone and row.replaced_by is not None:
         done = f"replaced by #{row.replaced_by}"
     return RowSummary(row.kind, row.key, done, text[:_KEPT_CHARACTERS])
+
+
+def _text(value: RowValue | None) -> str:
+    if isinstance(value, GlobalPrompt):
+        return value.name
+    if isinstance(value, Thread):
+        return value.title
+    return value.content if isinstance(value, Memory | Message) else ""

@@ -8,7 +8,6 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.background import Background
-from soulkeep.service.change_recorder import ChangeRecorder
 from soulkeep.service.changes import Changes
 from soulkeep.service.receipts import LineChange
 from soulkeep.service.sessions import Sessions
@@ -120,14 +119,13 @@ class Threads:
         """
         session = session or self._sessions.current()
         self.require_prompt(system_prompt)
-        with self._changes.recording("thread.created", session) as recorder:
+        with self._changes.recording("thread.created", session):
             namesakes = self.namesakes(title)
             if namesakes and not new:
                 return Started(namesakes[0], False, tuple(namesakes[1:]))
             thread_id, now = secrets.token_hex(6), timestamp(self._clock())
             thread = Thread(thread_id, require_label("title", title), system_prompt, False, now, now)
             self._repository.threads.add_thread(thread)
-            recorder.add("threads", [thread_id])
             self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
             self._sessions.audit(session, "thread.created", {"thread_id": thread_id})
             return Started(self._get(thread_id), True, tuple(namesakes))
@@ -220,7 +218,7 @@ class Threads:
         """
         self.require_prompt(system_prompt)
         session = session or self._sessions.current()
-        with self._changes.recording("thread.prompted", session) as recorder:
+        with self._changes.recording("thread.prompted", session):
             former = self._get(thread_id)
             if (
                 system_prompt
@@ -228,7 +226,6 @@ class Threads:
                 and self._has_other(former, system_prompt)
             ):
                 return former
-            recorder.touch("threads", [thread_id])
             self._repository.threads.change_thread(thread_id, system_prompt=system_prompt)
             self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
             self._sessions.audit(session, "thread.prompted", {"thread_id": thread_id})
@@ -286,9 +283,8 @@ class Threads:
         self, thread_id: str, action: str, session: Session | None, **columns: str | int | None
     ) -> Thread:
         session = session or self._sessions.current()
-        with self._changes.recording(action, session) as recorder:
+        with self._changes.recording(action, session):
             self._get(thread_id)
-            recorder.touch("threads", [thread_id])
             self._repository.threads.change_thread(thread_id, **columns)
             self._sessions.audit(session, action, {"thread_id": thread_id})
         return self._repository.threads.get_thread(thread_id)
@@ -335,13 +331,11 @@ class Threads:
         with self._changes.recording("thread.deleted", session, leaving=leaving) as recorder:
             thread = self._get(thread_id)
             kept = self._repository.memories.list_of_thread(thread_id)
-            recorder.touch("memories", [memory.id for memory in kept])
             if fate == "global":
                 self._make_global(kept)
             else:
                 self._repository.memories.delete_memories([memory.id for memory in kept])
-            count = self._delete_messages(thread_id, recorder)
-            recorder.touch("threads", [thread_id])
+            count = self._delete_messages(thread_id)
             self._repository.threads.delete_thread(thread_id)
             details = {"thread_id": thread_id, "memories": len(kept), "messages": count, "fate": fate}
             self._sessions.audit(session, "thread.deleted", details)
@@ -360,9 +354,8 @@ class Threads:
         # Their vectors come later: another process could add to the thread while they are made.
         self._repository.vectors.replace_vectors(ids, [None] * len(ids))
 
-    def _delete_messages(self, thread_id: str, recorder: ChangeRecorder) -> int:
+    def _delete_messages(self, thread_id: str) -> int:
         ids = self._repository.messages.ids_of_thread(thread_id)
-        recorder.touch("messages", ids)
         self._repository.messages.delete_messages(ids)
         return len(ids)
 

@@ -8,7 +8,7 @@ from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import LOCAL_AGENT, Fault
 from soulkeep.repository.sqlite import checks, compaction, erasure, recreation
-from soulkeep.repository.sqlite.changes import ChangeTable
+from soulkeep.repository.sqlite.changes import ChangeTable, Recording
 from soulkeep.repository.sqlite.consents import ConsentTable
 from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
 from soulkeep.repository.sqlite.document_rows import DocumentTable
@@ -62,13 +62,13 @@ class SqliteRepository:
             self.messages = MessageTable(self._database, self.ledger)
             self.documents = DocumentTable(self._database)
             self.consents = ConsentTable(self._database)
+            self.changes = ChangeTable(self._database, self.memories, self.messages, self.consents)
             if not read_only:
                 bootstrap(self._database, rebuild=self._fill_new_tables, migrating=migrating)
                 self._database.note_identity()
                 remove_leftover(self._database)
                 self._follow_text_rules()
             on_failure.pop_all()
-        self.changes = ChangeTable(self._database)
         self.threads = ThreadTable(self._database)
         self.prompts = PromptTable(self._database)
 
@@ -106,6 +106,19 @@ class SqliteRepository:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""
         patience = nullcontext() if waiting else self._database.without_waiting()
         with patience, self._database.transaction(durable=durable):
+            self.changes.watch()
+            yield
+
+    @contextmanager
+    def recording(self, *, waiting: bool = True) -> Iterator[Recording]:
+        """Do everything inside as one durable write, of which each row that can be undone is noted."""
+        with self.transaction(waiting=waiting), self.changes.recording() as recording:
+            yield recording
+
+    @contextmanager
+    def erasing(self) -> Iterator[None]:
+        """Do everything inside as one durable write that is noted nowhere."""
+        with self.recording():
             yield
 
     def snapshot(self) -> AbstractContextManager[None]:

@@ -1,86 +1,262 @@
-"""What was changed, by whom, and each changed row as it was before: the undo log."""
+"""What was changed, by whom, and each changed row as it was before: the undo log.
+
+SQLite notes the rows itself, by triggers of the connection that writes: a table's first look at a row
+during a recording goes into `noted`, and outside of one the write is refused.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
-from soulkeep.errors import ChangeNotFoundError
-from soulkeep.models import Change, ChangedRow, Image, Session, TableName
+from soulkeep.errors import ChangeNotFoundError, UndoConflictError
+from soulkeep.models import (
+    Change,
+    ChangedRow,
+    DocumentEdit,
+    GlobalPrompt,
+    Memory,
+    Message,
+    RowKind,
+    RowValue,
+    Session,
+    Thread,
+    Vector,
+)
+from soulkeep.repository.sqlite.connections import UNRECORDED
+from soulkeep.repository.sqlite.consents import ConsentTable
 from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.ledger import THREAD_KEY
+from soulkeep.repository.sqlite.memories import MemoryTable
+from soulkeep.repository.sqlite.messages import MessageTable
 
-_KEYS: dict[TableName, str] = {
-    "memories": "id",
-    "threads": "id",
-    "global_prompts": "id",
-    "messages": "id",
-}
+_Image = dict[str, Any]
+"""A row, by its columns."""
+
 _COLUMNS = "id, made_at, agent_id, action, undone_by"
 
 _ACTIVITY = "last_active_at"
 """Moves with every use of a row, which is no change of it."""
 
+_ADDED = "added"
+"""Stands for the digest of a row that a change added: undoing takes it away, changed since or not."""
 
-class ChangeTable:
-    """Rows of changes and changed_rows, and the images of the rows they speak of."""
+_RECORDED: dict[RowKind, tuple[str, str, str]] = {
+    "memories": ("", "WHEN new.document IS NULL", "WHEN old.document IS NULL"),
+    "threads": (" OF id, title, system_prompt, archived, created_at", "", ""),
+    "global_prompts": ("", "", ""),
+    "messages": ("", "", ""),
+}
+"""The tables that are watched: which columns count, and which rows. Entries of documents come and go
+with their lines, and that a thread was used is no change of it."""
 
-    def __init__(self, database: Database) -> None:
+_NOTES = (
+    "CREATE TEMP TABLE recording (is_on)",
+    "CREATE TEMP TABLE noted (kind TEXT, key TEXT, before TEXT, UNIQUE (kind, key))",
+)
+
+
+class Recording:
+    """A change while it is made: the rows that were noted since it began."""
+
+    def __init__(self, database: Database, table: "ChangeTable") -> None:
         self._database = database
-        self._columns: dict[str, list[str]] = {}
+        self._table = table
+        self._before: dict[tuple[RowKind, str], _Image | None] = {}
 
-    def image(self, kind: TableName, key: str) -> Image | None:
-        """Return a row as it is, by its columns; None where there is none."""
-        columns = self._columns_of(kind)
-        rows = self._database.query(
-            f"SELECT {', '.join(columns)} FROM {kind} WHERE {_KEYS[kind]} = ?", (_typed(kind, key),)
-        )
-        return dict(zip(columns, rows[0], strict=True)) if rows else None
+    def rows(self) -> list[ChangedRow]:
+        """Return what has changed until now, in the order of the first writes."""
+        self._before = {
+            (kind, key): None if before is None else json.loads(before)
+            for kind, key, before in self._database.query(
+                "SELECT kind, key, before FROM noted ORDER BY rowid"
+            )
+        }
+        added = self._added()
+        rows = []
+        for (kind, key), before in self._before.items():
+            if before is None:
+                after = _ADDED if (kind, key) in added else None
+            else:
+                after = _digest(self._table.image(kind, key))
+            if after != _digest(before):
+                rows.append(ChangedRow(kind, key, self._table.value(kind, before), after))
+        return rows
 
-    def digest(self, image: Image | None) -> str | None:
-        """Return a short text that differs for rows that differ in more than activity."""
-        return digest(image)
+    def _added(self) -> set[tuple[RowKind, str]]:
+        return {
+            (kind, row[0])
+            for kind in _RECORDED
+            for row in self._database.query(
+                "SELECT key FROM noted WHERE kind = ? AND before IS NULL"
+                f" AND EXISTS (SELECT 1 FROM {kind} AS r WHERE r.id = {_typed('noted.key', kind)})",
+                (kind,),
+            )
+        }
 
-    def put_image(self, kind: TableName, key: str, image: Image | None) -> None:
-        """Make a row what an image says, or delete it; inside a transaction.
-
-        Columns that an image from before a migration does not have get their defaults, and a row that is
-        there keeps its activity.
-        """
-        if image is None:
-            self._database.execute(f"DELETE FROM {kind} WHERE {_KEYS[kind]} = ?", (_typed(kind, key),))
-            return
-        known = {name: value for name, value in image.items() if name in self._columns_of(kind)}
-        names = list(known)
-        self._database.execute(
-            f"INSERT INTO {kind} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
-            f" ON CONFLICT ({_KEYS[kind]}) DO UPDATE SET"
-            f" {', '.join(f'{name} = excluded.{name}' for name in names if name != _ACTIVITY)}",
-            list(known.values()),
-        )
-
-    def add_change(self, action: str, session: Session, now: str) -> int:
-        """Insert a change; inside the transaction that makes it. Return its id."""
+    def save(
+        self, action: str, session: Session, now: str, rows: Sequence[ChangedRow], undone: Sequence[int]
+    ) -> int:
+        """Put the change into the log with these of its rows and with edits of documents."""
         self._database.execute(
             "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)",
             (now, session.id, session.agent_id, action),
         )
-        return self._database.last_row_id
-
-    def add_rows(self, change_id: int, rows: Iterable[ChangedRow]) -> None:
-        """Insert what a change did to rows; inside a transaction."""
+        change_id = self._database.last_row_id
         self._database.execute_many(
             "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                (
-                    change_id,
-                    row.kind,
-                    row.key,
-                    None if row.before is None else json.dumps(row.before, ensure_ascii=False),
-                    row.after,
-                    row.replaced_by,
-                )
-                for row in rows
-            ),
+            ((change_id, r.kind, r.key, self._stored(r), r.after, r.replaced_by) for r in rows),
+        )
+        self._mark_undone(undone, change_id)
+        return change_id
+
+    def _stored(self, row: ChangedRow) -> str | None:
+        if isinstance(row.before, DocumentEdit):
+            return json.dumps({"hunks": row.before.hunks}, ensure_ascii=False)
+        before = self._before[row.kind, row.key]
+        return None if before is None else json.dumps(before, ensure_ascii=False)
+
+    def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
+        mark = "UPDATE changes SET undone_by = ? WHERE id = ?"
+        self._database.execute_many(mark, ((by, i) for i in change_ids))
+        # What an undo had undone is in force again once the undo itself is taken back.
+        self._database.execute(
+            "UPDATE changes SET undone_by = NULL"
+            " WHERE undone_by IN (SELECT value FROM json_each(:these))"
+            " AND id NOT IN (SELECT value FROM json_each(:these))",
+            {"these": json.dumps(list(change_ids))},
+        )
+
+
+class ChangeTable:
+    """Rows of changes and changed_rows, and the images of the rows they speak of."""
+
+    def __init__(
+        self,
+        database: Database,
+        memories: MemoryTable,
+        messages: MessageTable,
+        consents: ConsentTable,
+    ) -> None:
+        self._database = database
+        self._memories = memories
+        self._messages = messages
+        self._consents = consents
+        self._columns: dict[str, list[str]] = {}
+        self._values: dict[RowKind, Callable[[_Image], RowValue]] = {
+            "memories": _memory,
+            "threads": self._thread,
+            "global_prompts": self._prompt,
+            "messages": _message,
+            "documents": lambda row: DocumentEdit(tuple(row["hunks"])),
+        }
+
+    def watch(self) -> None:
+        """Let the connection that writes note or refuse what is written; inside a transaction."""
+        if self._database.query("SELECT 1 FROM temp.sqlite_schema WHERE name = 'noted'"):
+            return
+        for statement in _NOTES:
+            self._database.execute(statement)
+        for kind in _RECORDED:
+            if self._columns_of(kind):  # a damaged store may lack a table
+                for statement in _triggers(kind, self._columns_of(kind)):
+                    self._database.execute(statement)
+
+    @contextmanager
+    def recording(self) -> Iterator[Recording]:
+        """Note what is written during the block; inside a transaction."""
+        self._database.execute("INSERT INTO recording VALUES (1)")
+        yield Recording(self._database, self)
+        self._database.execute("DELETE FROM recording")
+        self._database.execute("DELETE FROM noted")
+
+    def image(self, kind: RowKind, key: str) -> _Image | None:
+        """Return a row as it is, by its columns; None where there is none."""
+        columns = self._columns_of(kind)
+        rows = self._database.query(
+            f"SELECT {', '.join(columns)} FROM {kind} WHERE id = {_typed('?', kind)}", (key,)
+        )
+        return dict(zip(columns, rows[0], strict=True)) if rows else None
+
+    def value(self, kind: RowKind, image: _Image | None) -> RowValue | None:
+        """Return what an image shows, perhaps one from before a migration."""
+        return None if image is None else self._values[kind](image)
+
+    def _thread(self, row: _Image) -> Thread:
+        origin = self._consents.origin("threads", row["id"], row["system_prompt"])
+        times = row["created_at"], row["last_active_at"]
+        return Thread(
+            row["id"], row["title"], row["system_prompt"], bool(row["archived"]), *times, *origin
+        )
+
+    def _prompt(self, row: _Image) -> GlobalPrompt:
+        state = bool(row["is_active"]), row["priority"], row["created_at"]
+        prompt = GlobalPrompt(row["id"], row["name"], row["content"], *state)
+        by, is_agreed = self._consents.origin("global_prompts", row["id"], prompt.agreed_text)
+        return replace(prompt, prompt_by=by, is_agreed=is_agreed)
+
+    def put_back(self, row: ChangedRow, vector: Vector | None, now: str) -> None:
+        """Make a row what it was before a change, with all that is derived from it; in a recording.
+
+        Raises:
+            UndoConflictError: It is not as the change left it, or its thread or the rows of it hold it.
+        """
+        before = self._before(row)
+        held = self._held_by(row, before)
+        if held or not _is_as_left(row.after, before, self.image(row.kind, row.key)):
+            raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held)
+        if before is not None and before.get("expires_at") is not None and before["expires_at"] <= now:
+            before = before | {"expires_at": None}
+        if row.kind == "memories":
+            self._memories.delete_memories([int(row.key)])
+        elif row.kind == "messages":
+            self._messages.delete_messages([int(row.key)])
+        self._put(row.kind, row.key, before)
+        if before is not None and row.kind == "memories":
+            self._memories.add_to_indexes([_memory(before)], [vector])
+        elif before is not None and row.kind == "messages":
+            self._messages.add_to_index(int(row.key), before["content"])
+
+    def _before(self, row: ChangedRow) -> _Image | None:
+        found = self._database.query(
+            "SELECT before FROM changed_rows WHERE change_id = ? AND kind = ? AND key = ?",
+            (row.change_id, row.kind, row.key),
+        )
+        return json.loads(found[0][0]) if found and found[0][0] is not None else None
+
+    def _held_by(self, row: ChangedRow, before: _Image | None) -> list[tuple[RowKind, str]]:
+        """Return what belongs to a thread that would go, or the gone thread that a row belongs to."""
+        if row.kind == "threads" and before is None:
+            return self._database.query(
+                "SELECT 'memories', CAST(id AS TEXT) FROM memories WHERE thread_id = :id UNION ALL"
+                " SELECT 'messages', CAST(m.id AS TEXT) FROM sessions AS s JOIN messages AS m"
+                " ON m.session_id = s.id WHERE s.session_key = :key",
+                {"id": row.key, "key": f"{THREAD_KEY}{row.key}"},
+            )
+        thread_id = None
+        if row.kind == "memories" and before:
+            thread_id = before["thread_id"]
+        elif row.kind == "messages" and before:
+            thread_id = self._messages.thread_of(before["session_id"])
+        is_there = thread_id is None or self.image("threads", thread_id) is not None
+        return [] if is_there else [("threads", str(thread_id))]
+
+    def _put(self, kind: RowKind, key: str, image: _Image | None) -> None:
+        """Make a row what an image says, or delete it; a row that is there keeps its activity."""
+        if image is None:
+            self._database.execute(f"DELETE FROM {kind} WHERE id = {_typed('?', kind)}", (key,))
+            return
+        # What an image from before a migration does not have gets its default.
+        known = {name: value for name, value in image.items() if name in self._columns_of(kind)}
+        names = list(known)
+        self._database.execute(
+            f"INSERT INTO {kind} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+            " ON CONFLICT (id) DO UPDATE SET"
+            f" {', '.join(f'{name} = excluded.{name}' for name in names if name != _ACTIVITY)}",
+            list(known.values()),
         )
 
     def get_change(self, change_id: int) -> Change:
@@ -117,22 +293,21 @@ class ChangeTable:
         )
         return bool(rows)
 
-    def rows_of(self, change_id: int) -> list[ChangedRow]:
-        """Return what a change did to rows."""
-        return self._rows("change_id = ?", change_id)
-
-    def first_rows(self, change_id: int, limit: int) -> list[ChangedRow]:
-        """Return what a change did to up to `limit` rows, of those that tell most of it."""
+    def rows_of(self, change_id: int, limit: int = -1) -> list[ChangedRow]:
+        """Return what a change did to rows, of those first that tell most of it."""
         weightiest = "instr('threads,global_prompts,memories,documents,messages', kind)"
         order = f"{weightiest}, CAST(key AS INTEGER), key"
         return self._rows("change_id = ?", change_id, order=order, limit=limit)
 
-    def image_after(self, kind: TableName, key: str, change_id: int) -> Image | None:
+    def after(self, row: ChangedRow) -> RowValue | None:
         """Return a row as a change left it: as the next change found it, or as it is."""
         later = self._rows(
-            "kind = ? AND key = ? AND change_id > ?", kind, key, change_id, order="change_id", limit=1
+            "kind = ? AND key = ? AND change_id > ?",
+            *(row.kind, row.key, row.change_id),
+            order="change_id",
+            limit=1,
         )
-        return later[0].before if later else self.image(kind, key)
+        return later[0].before if later else self.value(row.kind, self.image(row.kind, row.key))
 
     def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
         """Return how many rows each of these changes touched."""
@@ -143,7 +318,7 @@ class ChangeTable:
         )
         return dict(rows)
 
-    def rows_about(self, kind: TableName, *keys: str) -> list[ChangedRow]:
+    def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
         """Return what changes did to rows of these keys, oldest first."""
         wanted = "kind = ? AND key IN (SELECT value FROM json_each(?))"
         return self._rows(wanted, kind, json.dumps(keys))
@@ -157,7 +332,7 @@ class ChangeTable:
             (*values, limit),
         )
         return [
-            ChangedRow(kind, key, None if before is None else json.loads(before), after, by, change)
+            ChangedRow(kind, key, self.value(kind, before and json.loads(before)), after, by, change)
             for change, kind, key, before, after, by in rows
         ]
 
@@ -203,23 +378,8 @@ class ChangeTable:
         )
         return [row[0] for row in rows]
 
-    def mark_undone(self, change_ids: Sequence[int], by: int | None) -> None:
-        """Record which change undid these; inside a transaction."""
-        self._database.execute_many(
-            "UPDATE changes SET undone_by = ? WHERE id = ?",
-            ((by, i) for i in change_ids),
-        )
-
-    def undone_by(self, change_id: int) -> list[int]:
-        """Return the ids of the changes that a change undid."""
-        rows = self._database.query("SELECT id FROM changes WHERE undone_by = ?", (change_id,))
-        return [row[0] for row in rows]
-
     def list_trash(self, limit: int, before: int | None = None) -> list[ChangedRow]:
-        """Return up to `limit` memories that are gone, each as it last was, latest first.
-
-        Only those whose change has an id below `before`.
-        """
+        """Return memories that are gone by changes below `before`, as they last were, latest first."""
         return self._rows(
             "kind = 'memories' AND after IS NULL AND change_id < ?"
             " AND NOT EXISTS (SELECT 1 FROM changed_rows AS later WHERE later.kind = 'memories'"
@@ -259,13 +419,9 @@ class ChangeTable:
             ((change_id,) for change_id in {row.change_id for row in rows}),
         )
 
-    def delete_all(self) -> int:
-        """Delete all changes; inside a transaction. Return how many there were."""
-        return self._delete_changes("TRUE")
-
-    def delete_before(self, moment: str) -> int:
-        """Delete changes made before a timestamp; inside a transaction. Return how many."""
-        return self._delete_changes("made_at < ?", moment)
+    def delete_before(self, moment: str | None) -> int:
+        """Delete changes made before a timestamp, or all; inside a transaction. Return how many."""
+        return self._delete_changes("?1 IS NULL OR made_at < ?1", moment)
 
     def _delete_changes(self, which: str, *values: object) -> int:
         """Delete changes, but not to which memories the ids of others lead."""
@@ -280,14 +436,34 @@ class ChangeTable:
         )
         return len(self._database.execute(f"DELETE FROM changes WHERE {which} RETURNING id", values))
 
-    def _columns_of(self, kind: TableName) -> list[str]:
+    def _columns_of(self, kind: RowKind) -> list[str]:
         if kind not in self._columns:
-            rows = self._database.query("SELECT name FROM pragma_table_info(?) ORDER BY cid", (kind,))
+            rows = self._database.query(
+                "SELECT name FROM pragma_table_info(?, 'main') ORDER BY cid", (kind,)
+            )
             self._columns[kind] = [row[0] for row in rows]
         return self._columns[kind]
 
 
-def digest(image: Image | None) -> str | None:
+def _triggers(kind: RowKind, columns: Sequence[str]) -> Iterator[str]:
+    """Yield statements that let a connection note, or outside a recording refuse, writes to a table."""
+    counted, added, there = _RECORDED[kind]
+    image = ", ".join(f"'{name}', old.{name}" for name in columns)
+    for name, when, which, row, before in (
+        ("added", "AFTER INSERT", added, "new", "NULL"),
+        ("changed", f"BEFORE UPDATE{counted}", there, "old", f"json_object({image})"),
+        ("deleted", "BEFORE DELETE", there, "old", f"json_object({image})"),
+    ):
+        yield (
+            f"CREATE TEMP TRIGGER {kind}_{name} {when} ON main.{kind} {which} BEGIN"
+            f" SELECT RAISE(ABORT, '{kind} {UNRECORDED}') WHERE NOT EXISTS (SELECT 1 FROM recording);"
+            f" INSERT INTO noted SELECT '{kind}', {row}.id, {before}"
+            f" WHERE NOT EXISTS (SELECT 1 FROM noted WHERE kind = '{kind}' AND key = {row}.id || '');"
+            " END"
+        )
+
+
+def _digest(image: Mapping[str, Any] | None) -> str | None:
     """Return a short text that differs for rows that differ in more than activity; None for no row."""
     if image is None:
         return None
@@ -296,5 +472,27 @@ def digest(image: Image | None) -> str | None:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _typed(kind: TableName, key: str) -> str | int:
-    return key if kind == "threads" else int(key)
+def _is_as_left(after: str | None, before: _Image | None, current: _Image | None) -> bool:
+    """Whether a row is as a change left it; an expiry that was cleared on its return does not count."""
+    if after == _ADDED:
+        return current is not None
+    if after == _digest(current):
+        return True
+    if before is None or current is None or current.get("expires_at") is not None:
+        return False
+    return after == _digest({**current, "expires_at": before.get("expires_at")})
+
+
+def _memory(row: _Image) -> Memory:
+    occurred_at = row.get("occurred_at") or row["created_at"]
+    return Memory._make((row | {"occurred_at": occurred_at}).get(name) for name in Memory._fields)
+
+
+def _message(row: _Image) -> Message:
+    names = ("id", "session_id", "role", "content", "created_at", "token_count")
+    return Message(*(row[name] for name in names))
+
+
+def _typed(key: str, kind: RowKind) -> str:
+    """Return SQL for a key as its table has it: the ids of all but threads are numbers."""
+    return key if kind == "threads" else f"CAST({key} AS INTEGER)"

@@ -18,6 +18,7 @@ from soulkeep.errors import (
     StoreFullError,
     StoreNotWritableError,
 )
+from soulkeep.repository.changes import UnrecordedChangeError
 from soulkeep.repository.sqlite.files import Header, OpenFiles, log_of, size_of, stored_header
 
 BUSY_TIMEOUT_S = 10
@@ -61,10 +62,16 @@ def translated(path: Path) -> Iterator[None]:
         raise _refused(path, error) from error
 
 
-def _refused(path: Path, error: apsw.Error) -> StoreError:
+def _refused(path: Path, error: apsw.Error) -> Exception:
+    if str(error).endswith(UNRECORDED):
+        return UnrecordedChangeError(str(error))
     if str(error).startswith("FOREIGN KEY"):
         return OwnerGoneError(path)
     return StoreError(path, f"SQLite refused ({error})", "run `soulkeep doctor --repair`")
+
+
+UNRECORDED = "written outside a recording"
+"""How the refusal of a trigger ends: see `changes`."""
 
 
 def load_vectors(connection: apsw.Connection) -> None:

@@ -30,12 +30,16 @@ class ConsentTable:
 
     def is_agreed(self, kind: PromptKind, key: str | int, text: str) -> bool:
         """Whether the user agreed to a text, or wrote it by hand."""
+        return self.origin(kind, key, text)[1]
+
+    def origin(self, kind: PromptKind, key: str | int, text: str | None) -> tuple[str | None, bool]:
+        """Return who set a text, if it is known, and whether the user agreed to it."""
         rows = self._database.query(
             "SELECT json_group_object(digest, json_array(set_by, is_agreed)) FROM prompt_consents"
             " WHERE kind = ? AND key = ?",
             (kind, str(key)),
         )
-        return origin_of(rows[0][0], text)[1]
+        return origin_of(rows[0][0], text)
 
     def note_earlier(self, users_agent: str) -> None:
         """Record who set the prompts from before there were records, by the log; in a transaction.
