@@ -67,20 +67,36 @@ def test_a_store_without_the_answer_has_nothing_right() -> None:
         assert not any(found.is_right for found in ask(Question(content, "same", frozenset({-1}))))
 
 
-# Half of what bench/quality.py asks, with what it needs and half of the other memories.
+# The short form asks half, of a store with what that half needs and half of the other memories: there is less
+# to mistake for an answer in it, and less to find, so that its bars are its own.
 @pytest.mark.embedder
-def test_short_memories_are_found_by_meaning_and_other_subjects_are_recognised() -> None:
-    questions = MEANING.questions[::2]
+@pytest.mark.parametrize(
+    ("every", "least", "known"),
+    [
+        (2, {"paraphrase": 0.65, "crosslingual": 0.61, "all": 0.77, OTHER: 0.58}, 0.12),
+        pytest.param(
+            1,
+            {"paraphrase": 0.58, "crosslingual": 0.60, "all": 0.74, OTHER: 0.50},
+            0.07,
+            marks=pytest.mark.campaign,
+        ),
+    ],
+)
+def test_short_memories_are_found_by_meaning_and_other_subjects_are_recognised(
+    every: int, least: dict[str, float], known: float
+) -> None:
+    questions = MEANING.questions[::every]
     answers = {number for question in questions for number in question.answers}
-    memories = {n: memory for n, memory in MEANING.memories.items() if n % 2 or n in answers}
+    kept = {n for n in MEANING.memories if every == 1 or n % every or n in answers}
+    memories = {n: memory for n, memory in MEANING.memories.items() if n in kept}
 
     with filled_store(memories, "auto") as ask:
         kinds = found_by_kind(questions, ask)
     other = kinds.pop(OTHER)
     answered = [found for answers in kinds.values() for found in answers]
 
-    for kind, least in {"paraphrase": 0.65, "crosslingual": 0.61}.items():
-        assert ranking_figures(kinds[kind])["@3"] >= least, kind
-    assert ranking_figures(answered)["@3"] >= 0.77
-    assert unfit_share([best_relevance(found) for found in other]) >= 0.58
-    assert unfit_share([best_relevance(found) for found in answered]) <= 0.12
+    for kind in ("paraphrase", "crosslingual"):
+        assert ranking_figures(kinds[kind])["@3"] >= least[kind], kind
+    assert ranking_figures(answered)["@3"] >= least["all"]
+    assert unfit_share([best_relevance(found) for found in other]) >= least[OTHER]
+    assert unfit_share([best_relevance(found) for found in answered]) <= known
