@@ -67,8 +67,8 @@ def test_a_store_without_the_answer_has_nothing_right() -> None:
         assert not any(found.is_right for found in ask(Question(content, "same", frozenset({-1}))))
 
 
-# The short form asks half, of a store with what that half needs and half of the other memories: there is less
-# to mistake for an answer in it, and less to find, so that its bars are its own.
+# The short form asks half, of a store with what that half needs and half of the other memories: there is
+# less to mistake for an answer in it, and less to find, so that its bars are its own.
 @pytest.mark.embedder
 @pytest.mark.parametrize(
     ("every", "least", "known"),
