@@ -54,9 +54,10 @@ class EndpointServer:
         return [text for request in self.requests for text in request.texts]
 
     def vector(self, text: str, dimensions: int) -> list[float]:
-        """Return the sum of vectors that the words of a text have, and of one that all texts have."""
+        """Return the sum of vectors that the longer words have, and of one that all texts have."""
         own = [0.0] * dimensions
-        for word in re.findall(r"\w+", text.casefold()):
+        words = re.findall(r"\w+", text.casefold())
+        for word in [word for word in words if len(word) > 4] or words:
             digest = hashlib.shake_128(word.encode()).digest(dimensions)
             own = [value + (byte - 127.5) / 127.5 for value, byte in zip(own, digest, strict=True)]
         length = math.hypot(*own) or 1.0
@@ -171,3 +172,40 @@ def refuse(wrong: Callable[[Request], bool], code: int, message: str = "no") -> 
             handler.embed(request)
 
     return answer
+
+
+WRONG: dict[str, Answer] = {
+    "refuses the key": status(401),
+    "forbids the key": status(403),
+    "limits the rate": status(429, Retry_After="7"),
+    "fails": status(500),
+    "is overloaded": status(503, Retry_After="7"),
+    "knows no such model": status(404),
+    "refuses every text": status(400),
+    "redirects": status(307, Location="https://elsewhere.example/v1"),
+    "is no JSON": content(b"<html>Welcome</html>"),
+    "is empty": content(b""),
+    "is no UTF-8": content(b"\xff\xfe\xfd"),
+    "is nested": content(b"[" * 100_000),
+    "is an error with status 200": content({"error": {"message": "no"}}),
+    "is a list": content([]),
+    "has no vectors": content({"data": [{"embedding": None}] * 8}),
+    "has one vector too few": spoilt(lambda vectors: vectors[1:]),
+    "has one vector too many": spoilt(lambda vectors: [*vectors, vectors[0]]),
+    "names a place twice": content({"data": [{"index": 0, "embedding": [1.0, 2.0]}] * 8}),
+    "has other dimensions for each": spoilt(lambda vectors: [v[: 9 + n] for n, v in enumerate(vectors)]),
+    "has NaN": spoilt(lambda vectors: [[math.nan, *v[1:]] for v in vectors]),
+    "has infinity": spoilt(lambda vectors: [[math.inf, *v[1:]] for v in vectors]),
+    "has null": spoilt(lambda vectors: [[None, *v[1:]] for v in vectors]),
+    "has zeros": spoilt(lambda vectors: [[0.0] * len(v) for v in vectors]),
+    "has words": spoilt(lambda vectors: [["a"] * len(v) for v in vectors]),
+    "has numbers without end": spoilt(lambda vectors: [[10**400] for _ in vectors]),
+    "has vectors of vectors": spoilt(lambda vectors: [[v] for v in vectors]),
+    "hangs": hang,
+    "hangs half way": hang_half_way,
+    "drips": drip,
+    "hangs up": hang_up,
+}
+"""What an endpoint may do wrong, by what it does or what its answer is."""
+
+WITHOUT_END = ("hangs", "hangs half way", "drips")

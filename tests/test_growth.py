@@ -28,15 +28,21 @@ def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
     session = home.sessions.open("claude")
     for tokens in range(30):
         home.sessions.record_usage(session, Usage(f"model {tokens % 2}", tokens, cost=0.5))
+        home.sessions.record_usage(session, Usage("dear", tokens, cost=None if tokens == 3 else 0.5))
         home.sessions.note(session, "memory.recalled", {"matches": tokens})
-    before = home.repository.ledger.usage_totals()
+    before, models = home.repository.ledger.usage_totals(), home.repository.ledger.usage_by_model()
 
     for _ in range(2):
         with home.repository.transaction():
             home.repository.ledger.drop_old(10)
 
+    after = home.repository.ledger.usage_by_model()
     assert home.repository.ledger.usage_totals() == before
-    assert number(home, "SELECT count(*) FROM usage_records") <= 10 + 2
+    assert {m.model: (m.input_tokens, m.cost) for m in after} == {
+        m.model: (m.input_tokens, m.cost) for m in models
+    }
+    assert {m.model for m in after if m.cost is None} == {"dear"}
+    assert number(home, "SELECT count(*) FROM usage_records") <= 10 + 4
     assert number(home, "SELECT count(*) FROM audit_log") == 10
     assert number(home, "SELECT details ->> 'matches' FROM audit_log ORDER BY id DESC LIMIT 1") == 29
 

@@ -5,6 +5,7 @@ import json
 import apsw
 import pytest
 
+from conftest import Run
 from engine import database_of, file_of
 from soulkeep.models import NewMemory, Usage
 from soulkeep.service.home import Home
@@ -46,6 +47,23 @@ def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home
 
     assert records == [(session.id, home.indexes.embedder_identity, 1, 0, 1, 0.0)] * 2
     assert home.repository.ledger.usage_totals().input_tokens > 2
+
+
+def test_a_cost_that_nobody_knows_is_null_and_so_is_each_sum_with_it(home: Home, run: Run) -> None:
+    session = home.sessions.open("claude")
+    for usage in (Usage("a", 5, cost=0.25), Usage("b", 5, cost=None), Usage("b", 5, cost=0.5)):
+        home.sessions.record_usage(session, usage)
+
+    by_model = {usage.model: usage.cost for usage in home.repository.ledger.usage_by_model()}
+    log = json.loads(run("log", "--event", "model", "--json")[1])
+    doctor = json.loads(run("doctor", "--json")[1])
+
+    assert by_model == {"a": 0.25, "b": None}
+    assert home.repository.ledger.usage_totals().cost is None
+    assert sorted(str(entry["details"]["cost"]) for entry in log["log"]) == ["0.25", "0.5", "None"]
+    assert doctor["usage"]["cost"] is None
+    assert "$ unknown" in run("doctor")[1]
+    assert "$0.25" in run("stats")[1]
 
 
 def test_each_change_leaves_an_audit_row_without_what_was_said(home: Home) -> None:

@@ -533,7 +533,7 @@ RELEASED_STEPS = [
     "135b66aacf829183",
     "9e255c14b662ebe4",
     "3310452615b061ef",
-    "ca89bef27d75f39d",
+    "b3e5cf7f302b17f2",
 ]
 
 

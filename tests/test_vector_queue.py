@@ -16,8 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from conftest import Run, TickingClock
 from engine import database_of, store_of
 from soulkeep.app import open_home
-from soulkeep.embedders import Embedded, Embedder, Weighting
-from soulkeep.embedders.endpoint_errors import KeyRefusedError, RateLimitedError, TextRefusedError
+from soulkeep.embedders import (
+    Embedded,
+    Embedder,
+    KeyRefusedError,
+    RateLimitedError,
+    TextRefusedError,
+    Weighting,
+)
 from soulkeep.errors import EmbedderError
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home

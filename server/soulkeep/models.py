@@ -24,7 +24,7 @@ MESSAGE_ROLES: tuple[MessageRole, ...] = get_args(MessageRole)
 EmbedderName = Literal["auto", "universal", "wordllama", "none"]
 """The embedders that are built in, and none."""
 
-OTHER_EMBEDDERS = ("openai",)
+OTHER_EMBEDDERS = ("openai", "sentence-transformers", "fastembed")
 """What stands before the colon and the model of all other embedders."""
 
 ToolSet = Literal["default", "full"]
@@ -287,19 +287,20 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """One use of a model: tokens in and out, and the cost in US dollars (0 for a local model)."""
+    """One use of a model: tokens in and out, and the cost in US dollars, unset where it is unknown."""
 
     model: str
     input_tokens: int
     output_tokens: int = 0
-    cost: float = 0.0
+    cost: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedderChoice:
     """Which embedder is used, and how one that is not built in is reached and asked.
 
-    `name` is one of EmbedderName, or one of OTHER_EMBEDDERS with a colon and a model. An endpoint is at
+    `name` is one of EmbedderName, or one of OTHER_EMBEDDERS with a colon and a model, which of the
+    last two may be a folder. An endpoint is at
     `url` (its base), wants `key` if it wants one, and has `timeout_s` seconds to answer. Vectors have
     `dimensions`, if that is said, else as many as the model has, up to 1536. An unset prefix is the one
     that the model's family was trained with. `prices` are US dollars for a million tokens, by model.
@@ -393,13 +394,13 @@ MODEL_USED = "model.used"
 
 @dataclass(frozen=True, slots=True)
 class ModelUsage:
-    """All uses of one model: how many, the tokens in and out, and the cost in US dollars."""
+    """All uses of one model: how many, the tokens in and out, and the cost in US dollars, if known."""
 
     model: str
     uses: int
     input_tokens: int
     output_tokens: int
-    cost: float
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True)

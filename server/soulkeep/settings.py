@@ -33,7 +33,7 @@ class Settings(BaseSettings):
         default="auto",
         description="auto: by meaning, in 16 languages. universal: the lighter half of it."
         " wordllama: by words in English, with the extra of that name. none: by words alone."
-        " openai:MODEL: an endpoint's.",
+        " openai:MODEL: an endpoint's. sentence-transformers:MODEL, fastembed:MODEL: with these extras.",
     )
     embedder_url: str = Field(
         default="", description="The base address of an OpenAI-compatible endpoint; unset, OpenAI's."

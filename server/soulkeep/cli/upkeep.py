@@ -112,7 +112,7 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
             say(f"  {size_text(wasted)} of deleted vectors to give back: `soulkeep compact`")
         for remark in (*home.reembedding.remarks(), *home.queue.remarks()):
             say(f"  {remark}")
-        print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": f"${usage.cost:.2f}"})
+        print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": _dollars(usage.cost)})
     _print_faults(faults)
     say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
 
@@ -131,6 +131,12 @@ def _repair(home: Home, as_json: bool) -> int:
     left = len(repaired.left)
     say(f"{counted(left, 'fault')} could not be mended." if left else "Everything is in order.")
     return 1 if left else 0
+
+
+def _dollars(cost: float | None) -> str:
+    if cost is None:
+        return "$ unknown"
+    return "less than $0.01" if 0 < cost < 0.01 else f"${cost:,.2f}"
 
 
 def _print_faults(faults: Sequence[Fault]) -> None:
@@ -346,14 +352,14 @@ def stats(*, as_json: bool) -> None:
     if figures.usage:
         used = {
             usage.model: f"{counted(usage.uses, 'use')},"
-            f" {counted(usage.input_tokens + usage.output_tokens, 'token')}, ${usage.cost:.2f}"
+            f" {counted(usage.input_tokens + usage.output_tokens, 'token')}, {_dollars(usage.cost)}"
             for usage in figures.usage
         }
         print_facts("Embedders", used)
     if progress := figures.new_vectors:
         done = f"{progress.made:,} of {counted(progress.memories, 'memory')}"
         print_facts("New vectors", {progress.embedder: done})
-    if waiting := {name: n for name, n in asdict(figures.waiting_vectors).items() if n}:
+    if waiting := {name: str(n) for name, n in asdict(figures.waiting_vectors).items() if n}:
         print_facts("Memories without a vector", waiting)
     print_facts("On disk", {name: size_text(size) for name, size in figures.sizes.items()})
     tables = figures.table_sizes or {}

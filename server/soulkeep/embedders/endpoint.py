@@ -19,7 +19,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from soulkeep.embedders.endpoint_errors import (
+from soulkeep.embedders import (
     BadAnswerError,
     EndpointFailedError,
     EndpointMovedError,
@@ -31,9 +31,7 @@ from soulkeep.embedders.endpoint_errors import (
     RateLimitedError,
     TextRefusedError,
 )
-from soulkeep.embedders.families import family_of
-from soulkeep.embedders.other_models import WIDTH, OtherModel
-from soulkeep.embedders.tokens import BYTES_PER_TOKEN
+from soulkeep.embedders.other_models import WIDTH, OtherModel, estimated, family_of
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
 from soulkeep.models import EmbedderChoice
 from soulkeep.wording import quoted
@@ -183,9 +181,7 @@ class Endpoint(OtherModel):
         if answer.status != 200:
             raise self._refusal(answer)
         rows, tokens = self._read(answer.content, len(texts))
-        if tokens is None:
-            tokens = sum(-(-len(text.encode()) // BYTES_PER_TOKEN) for text in texts)
-        return rows, tokens
+        return rows, estimated(texts) if tokens is None else tokens
 
     def _in_time(self, body: Mapping[str, Any], timeout_s: float) -> _Answer:
         """Send a request and wait for the whole answer, but no longer than the time that it has.

@@ -9,12 +9,14 @@ from datetime import datetime
 from soulkeep.embedders import (
     NO_EMBEDDER,
     Embedder,
+    EndpointError,
+    UnusableVectorsError,
     WordStrengths,
     embedder_of,
     in_context,
     strengths_of,
+    usage_of,
 )
-from soulkeep.embedders.endpoint_errors import EndpointError
 from soulkeep.errors import (
     DimensionMismatchError,
     EmbedderError,
@@ -437,7 +439,7 @@ class Indexes:
         if new := [text for text in wanted if text not in known]:
             embedded = embedder.embed(new)
             known |= zip(new, embedded.embeddings, strict=True)
-            self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens))
+            self._sessions.record_usage(session, usage_of(embedder, embedded.tokens))
         alone = [Vector(known[own], embedder.identity) for own, _ in texts]
         turned = [
             vector
@@ -463,7 +465,8 @@ def _smaller(part: Sequence[tuple[Memory, _Texts]]) -> list[list[tuple[Memory, _
 def _is_of_embedder(error: EmbedderError) -> bool:
     """Whether no text would be embedded now, rather than one be at fault."""
     return error.is_temporary or isinstance(
-        error, EndpointError | EmbedderUnavailableError | DimensionMismatchError
+        error,
+        EndpointError | UnusableVectorsError | EmbedderUnavailableError | DimensionMismatchError,
     )
 
 

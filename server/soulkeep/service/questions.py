@@ -8,9 +8,9 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from datetime import timedelta
 
-from soulkeep.embedders import Embedded, Embedder
+from soulkeep.embedders import Embedded, Embedder, usage_of
 from soulkeep.errors import EmbedderError
-from soulkeep.models import Clock, QueryVector, Session, Usage
+from soulkeep.models import Clock, QueryVector, Session
 from soulkeep.service.sessions import Sessions
 
 PATIENCE_S = 0.5
@@ -66,7 +66,7 @@ class Questions:
         """
         if embedder.is_quick:
             embedded = embedder.embed_query(query)
-            self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
+            self._sessions.record_usage(session, usage_of(embedder, embedded.tokens), flush=False)
             return _vector(query, embedder, embedded), ""
         found, remark = self._ask(query, embedder, session)
         return (None if found is None else _vector(query, embedder, found)), remark
@@ -124,7 +124,7 @@ class Questions:
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
         asked.set_result(embedded)
-        self._sessions.record_usage(session, Usage(embedder.identity, embedded.tokens), flush=False)
+        self._sessions.record_usage(session, usage_of(embedder, embedded.tokens), flush=False)
 
 
 def _vector(query: str, embedder: Embedder, embedded: Embedded) -> QueryVector:

@@ -15,6 +15,10 @@ THREAD_KEY = "thread:"
 """With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
 its messages belong to."""
 
+_USAGE = "usage_records AS u LEFT JOIN unpriced_usage AS x ON x.usage_id = u.id"
+_COST = "iif(count(x.usage_id), NULL, ifnull(sum(u.cost), 0.0))"
+"""Nobody knows a sum of which one part is unknown."""
+
 _LOG = f"""
 SELECT * FROM (
   SELECT timestamp, ifnull(source_app, '') AS agent, event, details FROM audit_log
@@ -22,8 +26,8 @@ SELECT * FROM (
   AND (:event IS NULL OR event = :event OR event LIKE :event || '.%') ORDER BY id DESC LIMIT :limit
 ) UNION ALL SELECT * FROM (
   SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_object('input_tokens', u.input_tokens,
-    'output_tokens', u.output_tokens, 'cost', u.cost, 'model', u.model)
-  FROM usage_records AS u JOIN sessions AS s ON s.id = u.session_id
+    'output_tokens', u.output_tokens, 'cost', iif(x.usage_id IS NULL, u.cost, NULL), 'model', u.model)
+  FROM {_USAGE} JOIN sessions AS s ON s.id = u.session_id
   WHERE u.timestamp >= :since AND ifnull(:agent, s.agent_id) = s.agent_id
   AND (:event IS NULL OR :event IN ('model', '{MODEL_USED}')) ORDER BY u.id DESC LIMIT :limit
 ) ORDER BY 1 DESC LIMIT :limit"""
@@ -67,24 +71,28 @@ class Ledger:
                 usage.input_tokens,
                 usage.output_tokens,
                 usage.input_tokens + usage.output_tokens,
-                usage.cost,
+                usage.cost or 0.0,
                 now,
             ),
         )
+        if usage.cost is None:
+            self._database.execute(
+                "INSERT INTO unpriced_usage (usage_id) VALUES (?)", (self._database.last_row_id,)
+            )
 
     def usage_totals(self) -> Usage:
         """Return the sums over all usage records, with the model `all`."""
-        rows = self._database.query(
-            "SELECT 'all', ifnull(sum(input_tokens), 0), ifnull(sum(output_tokens), 0),"
-            " ifnull(sum(cost), 0.0) FROM usage_records"
+        rows = self._database.execute(
+            "SELECT 'all', ifnull(sum(u.input_tokens), 0), ifnull(sum(u.output_tokens), 0),"
+            f" {_COST} FROM {_USAGE}"
         )
         return Usage(*rows[0])
 
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, the most used first."""
-        rows = self._database.query(
-            "SELECT model, count(*), sum(input_tokens), sum(output_tokens), sum(cost)"
-            " FROM usage_records GROUP BY model ORDER BY count(*) DESC, model"
+        rows = self._database.execute(
+            f"SELECT u.model, count(*), sum(u.input_tokens), sum(u.output_tokens), {_COST}"
+            f" FROM {_USAGE} GROUP BY u.model ORDER BY count(*) DESC, u.model"
         )
         return [ModelUsage(*row) for row in rows]
 
@@ -147,13 +155,20 @@ class Ledger:
         last, first = rows[0]
         if first is None or first > last:
             return
+        unpriced = "id IN (SELECT usage_id FROM unpriced_usage)"
+        for condition in (f"NOT {unpriced}", unpriced):
+            newest = self._database.execute("SELECT max(id) FROM usage_records")[0][0]
+            self._database.execute(
+                "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens,"
+                " total_tokens, cost, timestamp) SELECT min(session_id), model, sum(input_tokens),"
+                " sum(output_tokens), sum(total_tokens), sum(cost), max(timestamp) FROM usage_records"
+                f" WHERE id <= ? AND {condition} GROUP BY model",
+                (last,),
+            )
         self._database.execute(
-            "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens, total_tokens,"
-            " cost, timestamp) SELECT min(session_id), model, sum(input_tokens), sum(output_tokens),"
-            " sum(total_tokens), sum(cost), max(timestamp) FROM usage_records"
-            " WHERE id <= ? GROUP BY model",
-            (last,),
+            "INSERT INTO unpriced_usage (usage_id) SELECT id FROM usage_records WHERE id > ?", (newest,)
         )
+        self._database.execute("DELETE FROM unpriced_usage WHERE usage_id <= ?", (last,))
         self._database.execute("DELETE FROM usage_records WHERE id <= ?", (last,))
 
     def add_audit(

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 MAXIMUM_ROWS = 2_000_000
 """Above, the codes would take more than about half a gigabyte of each process."""
 
-MAXIMUM_DIMENSIONS = 1_024
-"""How many of a vector's first dimensions are scanned; models with more put the telling ones first."""
-
 CODE_ERROR = 0.005
 """By how much the cosine of codes may differ from that of their vectors.
 
@@ -60,15 +57,10 @@ class _State:
     generation: int = 0
 
     @property
-    def named_dimensions(self) -> int:
+    def dimensions(self) -> int:
         """How many dimensions the vectors have; 0 if the embedder's identity does not say."""
         parts = (self.embedder or "").rsplit(":", 2)
         return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
-
-    @property
-    def dimensions(self) -> int:
-        """How many dimensions to scan."""
-        return min(self.named_dimensions, MAXIMUM_DIMENSIONS)
 
 
 class VectorScan:
@@ -160,7 +152,7 @@ class VectorScan:
 
     def _contenders(self, found: Mapping[int, float], limit: int) -> list[int]:
         """Return which of the memories, most alike first, may be among the nearest `limit`."""
-        if len(found) <= limit or self._seen.dimensions < self._seen.named_dimensions:
+        if len(found) <= limit:
             return list(found)
         threshold = list(found.values())[limit - 1] - 2 * CODE_ERROR
         return [memory_id for memory_id, cosine in found.items() if cosine >= threshold]

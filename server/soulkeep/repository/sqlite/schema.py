@@ -278,6 +278,9 @@ VECTOR_QUEUE = (
     "ALTER TABLE pending_vectors ADD COLUMN next_try TEXT NOT NULL DEFAULT ''",
 )
 
+# And uses of models whose cost nobody knows. In usage_records it is 0, as that takes no null.
+UNPRICED_USAGE = "CREATE TABLE unpriced_usage (usage_id INTEGER PRIMARY KEY)"
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -307,7 +310,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         NEXT_VECTORS,
         NEXT_VECTORS_BY_ID,
     ),
-    VECTOR_QUEUE,
+    (*VECTOR_QUEUE, UNPRICED_USAGE),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 
