@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
+import apsw
 import pytest
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
@@ -227,6 +228,22 @@ async def test_calls_at_the_same_time_stay_apart(both: tuple[Person, Person]) ->
         listed = await person.call("browse_memories", limit=100)
         contents = {item["content"] for item in listed["items"]}
         assert contents == {f"{word} {number}" for number in range(20)}
+
+
+async def test_calls_that_wait_to_write_to_one_home_hold_up_none_to_another(
+    both: tuple[Person, Person], house: House
+) -> None:
+    anna, ben = both
+    await anna.call("recall", query="anything")
+    blocker = apsw.Connection(str(house.homes["anna"].path / "soulkeep.db"))
+    blocker.execute("BEGIN IMMEDIATE")
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(30):
+            tasks.start_soon(partial(anna.call, "remember", content=f"Peanuts {number}."))
+        for number in range(5):
+            await ben.call("remember", content=f"Slates {number}.")
+        blocker.execute("ROLLBACK")
 
 
 async def test_prompts_and_completions_are_of_the_own_home(

@@ -66,9 +66,6 @@ REPORT_S = 0.5
 
 _Result = TypeVar("_Result")
 
-_WRITING = anyio.CapacityLimiter(20)
-"""The threads of calls that may write; all others share those that anyio gives by default, 40."""
-
 # A tool call opens it by itself.
 _OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
 _SHOWN_PROBLEMS = 3
@@ -139,7 +136,7 @@ async def served(
     caller = ctx.request_context.lifespan_context
     try:
         return await anyio.to_thread.run_sync(
-            lambda: work(caller.home, caller.session()), limiter=None if reads else _WRITING
+            lambda: work(caller.home, caller.session()), limiter=None if reads else caller.writing
         )
     except SoulkeepError as error:
         raise ToolError(str(error)) from error

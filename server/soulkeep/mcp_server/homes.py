@@ -39,6 +39,9 @@ used last may take more: the codes of two million memories do."""
 MODERN = "2026-07-28"
 """From this version of the protocol on there is no handshake, and a question is the result of a call."""
 
+WRITERS = 20
+"""The threads of calls that may write to one home; all others share those that anyio gives, 40."""
+
 INITIALIZED = "notifications/initialized"
 
 Request = ServerRequestContext[Any, Any]
@@ -58,11 +61,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom a request is served: a home, and the connection that asks, by the name it gives."""
+    """For whom a request is served: a home, and the connection that asks, by the name it gives.
+
+    Calls that may write to the home share the threads of `writing`: they wait for one another.
+    """
 
     home: Home
     client: Client
     agent_id: str
+    writing: anyio.CapacityLimiter
 
     def session(self) -> Session:
         """Return the connection's session in the home, opening it on first use.
@@ -87,6 +94,7 @@ class _Open:
     home: Home
     users: int = 0
     used_at: float = 0.0
+    writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITERS))
 
 
 class Homes:
@@ -132,21 +140,22 @@ class Homes:
         if ctx.method in HANDSHAKE or (ctx.request_id is None and ctx.method != INITIALIZED):
             return await call_next(ctx)
         name = self._name_of(ctx)
-        async with self._used(name) as home:
+        async with self._used(name) as used:
             if ctx.method == INITIALIZED:
                 await connection_of(ctx).exit_stack.enter_async_context(self._used(name))
             about = ctx.session.client_params
-            caller = Caller(home, _client(ctx), about.client_info.name if about else "")
+            agent_id = about.client_info.name if about else ""
+            caller = Caller(used.home, _client(ctx), agent_id, used.writing)
             return await call_next(replace(ctx, lifespan_context=caller))
 
     @asynccontextmanager
-    async def _used(self, name: str) -> AsyncIterator[Home]:
+    async def _used(self, name: str) -> AsyncIterator[_Open]:
         if name not in self._open:
             await self._open_now(name)
         used = self._open[name]
         used.users += 1
         try:
-            yield used.home
+            yield used
         finally:
             used.users -= 1
             used.used_at = time.monotonic()
