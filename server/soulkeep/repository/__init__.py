@@ -114,7 +114,7 @@ class Memories(Protocol):
     ) -> list[tuple[int, float]]:
         """Return ids and scores of the best memories that have any of the words `terms`; best first.
 
-        `terms` are words as `search.terms.query_terms` makes them of a question, to be looked up among
+        `terms` are words as `search.questions.query_terms` makes them of a question, looked up among
         those that `search.words.split_words` makes of content and subject, and `search.dates.day_words`
         of the user's day of the date; English endings do not matter. With `in_subject` only words of the
         subject count. The score is BM25, larger is better and above 0; equals are in order of id. The
