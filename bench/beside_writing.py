@@ -82,6 +82,7 @@ def measure(path: Path, size: int, rounds: int, calls: int) -> Timings:
     texts, timings = Texts(), defaultdict(list)
     with closing(open_home(path)) as home:
         fill(home, texts, [None], 0, size)
+        home.queue.work_off()
     processes = get_context("spawn")
     may_write, is_done = processes.Event(), processes.Event()
     writer = processes.Process(target=keep_on_writing, args=(path, may_write, is_done))

@@ -15,7 +15,7 @@ from engine import file_of
 from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
 from soulkeep.models import NewMemory
-from soulkeep.repository.sqlite.files import set_log_aside
+from soulkeep.repository.sqlite.files import MainFile, set_log_aside
 from soulkeep.service.home import Home
 from wire import Wire
 
@@ -426,6 +426,35 @@ def test_what_others_do_to_a_store_by_right_is_never_refused(
         keep(one, "Goes on.")
         keep(other, "Here too.")
     assert contents(one) == contents(other)
+    assert one.check() == []
+
+
+def test_a_log_begun_anew_tells_of_the_checkpoint_before_it_without_reading_the_whole_file(
+    homes: tuple[Home, Home], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = homes
+    read_whole: list[str] = []
+    is_whole = MainFile._is_whole
+
+    def noted(main: MainFile, how: str, check: str) -> bool:
+        read_whole.append(check)
+        return is_whole(main, how, check)
+
+    keep(one, "Before.")
+    after_emptying_the_log(store)
+    assert contents(one) == contents(other) == {"Before."}
+    monkeypatch.setattr(MainFile, "_is_whole", noted)
+    log = store.with_name(f"{store.name}-wal")
+
+    for number in range(3):
+        keep(other, f"Number {number}: " + f"word{number} " * 9_000)
+        after_checkpoint(store)
+        before = log.read_bytes()[:24]
+        while log.read_bytes()[:24] == before or len(contents(other)) < 3 * number + 3:
+            keep(other, f"As long as the log was, {len(contents(other))}: " + "word " * 9_000)
+        assert contents(one) == contents(other)
+
+    assert read_whole == []
     assert one.check() == []
 
 

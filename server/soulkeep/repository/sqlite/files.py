@@ -400,9 +400,12 @@ class MainFile:
         self._header, self._log = read_header(self._file), self._log_state()
         self._stamp, self._refused, self._found = stamp, None, ""
 
-    def _log_state(self) -> tuple[int, int]:
-        """Return how many frames the log has, and how many of them are in the main file too."""
-        return self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    def _log_state(self) -> tuple[bytes, int, int]:
+        """Return how the log begins, other each time, its frames, and how many the main file has too."""
+        begun = b""
+        with suppress(FileNotFoundError), log_of(self._path).open("rb") as log:
+            begun = log.read(24)
+        return begun, *self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
 
     def _describe(self) -> str:
         found = parse_header(read_header(self._file))
@@ -432,8 +435,8 @@ class MainFile:
         now = parse_header(header)
         if isinstance(now, str) or not self._follows(header) or self._file.xFileSize() != now.file_size:
             return False
-        frames, written = self._log_state()
-        if written == self._log[1] and frames >= self._log[0]:
+        begun, frames, written = self._log_state()
+        if (begun, written) == self._log[::2] and frames >= self._log[1]:
             return False
         # A log begun anew no longer tells what was written back; a store that grew shows it.
         is_new = self._has_frame(written, now.page_size) if written else header != self._header
