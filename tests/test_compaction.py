@@ -79,7 +79,8 @@ def test_sparse_chunks_are_emptied_and_the_file_shrinks(database: Database, tmp_
     assert after.taken == before.taken == len(kept)
     assert not after.is_wasteful
     assert vectors(database) == kept
-    assert max(steps) <= 100
+    assert max(steps) <= 500 * 16384
+    assert sum(steps) == (size - pages(database)) * 16384
     assert pages(database) < 0.75 * size
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert (tmp_path / "soulkeep.db").stat().st_size == pages(database) * 16384
@@ -101,11 +102,10 @@ def test_a_search_of_another_process_is_not_disturbed(
 
 def test_others_write_between_the_steps(database: Database, opened: Callable[[], Database]) -> None:
     other, written = opened(), 0
-    for step in compact(database):
-        if step:
-            with other.without_waiting(), other.transaction():
-                other.execute("INSERT INTO store_facts VALUES (?, '')", (f"{written}",))
-            written += 1
+    for _ in compact(database):
+        with other.without_waiting(), other.transaction():
+            other.execute("INSERT INTO store_facts VALUES (?, '')", (f"{written}",))
+        written += 1
     assert written > 10
 
 
@@ -149,5 +149,5 @@ def test_a_store_of_an_older_soulkeep_without_a_map_of_its_pages_can_be_used_and
         )
         database.execute("DELETE FROM vec_memories WHERE memory_id < 900")
         kept = vectors(database)
-        assert sum(compact(database)) == 125
+        assert list(compact(database)) == [0, 0]
         assert vectors(database) == kept

@@ -21,11 +21,10 @@ from soulkeep.cli.shapes import changes_shape, past_shape
 from soulkeep.cli.terminal import confirm, print_json, print_table, progress_shown, report, say
 from soulkeep.mcp_server.answers.lifecycle import became_text, cleared_text, did_text
 from soulkeep.models import Change
-from soulkeep.service.changes import MAX_LISTED
+from soulkeep.service.changes import MAX_LISTED, ChangeSummary
 from soulkeep.service.home import Home
 from soulkeep.service.lifecycle import MAX_PAGE
 from soulkeep.service.purge import Purged
-from soulkeep.service.summaries import ChangeSummary
 from soulkeep.wording import counted
 
 _SHOWN_CHANGES = 50

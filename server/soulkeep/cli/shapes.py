@@ -5,10 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from soulkeep.models import Memory, Message, Recall
+from soulkeep.service.changes import ChangeSummary
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.messages import Page
 from soulkeep.service.receipts import Changed, Receipt
-from soulkeep.service.summaries import ChangeSummary
 from soulkeep.service.threads import Digest
 
 Shape = dict[str, Any]

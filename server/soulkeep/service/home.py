@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from soulkeep.service.curator import Curator
     from soulkeep.service.document_index import DocumentIndex
     from soulkeep.service.edits import Edits
+    from soulkeep.service.examination import Repairs
     from soulkeep.service.indexes import Indexes
     from soulkeep.service.keeping import Keeper
     from soulkeep.service.lifecycle import Lifecycle
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from soulkeep.service.messages import Messages
     from soulkeep.service.prompts import Prompts
     from soulkeep.service.purge import Purges
-    from soulkeep.service.repair import Repairs
     from soulkeep.service.statistics import Statistics
     from soulkeep.service.threads import Threads
     from soulkeep.service.vectors import Reembedding, VectorQueue
@@ -259,7 +259,7 @@ class Home:
 
     @on_first_use
     def repairs(self) -> "Repairs":
-        from soulkeep.service.repair import Repairs
+        from soulkeep.service.examination import Repairs
 
         return Repairs(self.repository, self.indexes, self.entries, self.check)
 

@@ -9,10 +9,10 @@ from soulkeep.days import Days
 from soulkeep.fence import DATA, NOTE, fenced, one_line, plain
 from soulkeep.mcp_server.answers import BOUND, Count, Item, Items, Prose, View, fit_items, runs
 from soulkeep.models import Memory
+from soulkeep.service.changes import ChangeSummary
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.purge import Purged
 from soulkeep.service.receipts import Changed, LineChange, Receipt
-from soulkeep.service.summaries import ChangeSummary
 
 PurgeState = Literal["erased", "declined", "not asked"]
 

@@ -7,21 +7,17 @@ from pathlib import Path
 from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import LOCAL_AGENT, Fault
-from soulkeep.repository.sqlite import checks, compaction, erasure, recreation
+from soulkeep.repository.sqlite import checks, compaction
 from soulkeep.repository.sqlite.changes import ChangeTable, Recording
-from soulkeep.repository.sqlite.consents import ConsentTable
+from soulkeep.repository.sqlite.compaction import remove_leftover
 from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
-from soulkeep.repository.sqlite.document_rows import DocumentTable
 from soulkeep.repository.sqlite.files import size_of
-from soulkeep.repository.sqlite.ledger import Ledger
-from soulkeep.repository.sqlite.memories import MemoryTable
-from soulkeep.repository.sqlite.messages import MessageTable
+from soulkeep.repository.sqlite.ledger import Ledger, MessageTable
+from soulkeep.repository.sqlite.memories import DocumentTable, MemoryTable
 from soulkeep.repository.sqlite.next_vectors import NextVectors
-from soulkeep.repository.sqlite.prompts import PromptTable
-from soulkeep.repository.sqlite.rewriting import remove_leftover
+from soulkeep.repository.sqlite.prompts import ConsentTable, PromptTable, ThreadTable
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import Migrating, bootstrap
-from soulkeep.repository.sqlite.threads import ThreadTable
 from soulkeep.repository.sqlite.vectors import VectorTable
 from soulkeep.search.words import TEXT_RULES
 
@@ -200,7 +196,7 @@ class SqliteRepository:
 
     def recreate_indexes(self) -> None:
         """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
-        recreation.recreate_indexes(self._database)
+        checks.recreate_indexes(self._database)
 
     def size(self) -> int:
         """Return how many bytes the store's files take."""
@@ -221,7 +217,7 @@ class SqliteRepository:
 
     def erase(self) -> bool:
         """Write the file anew without anything that was deleted; return whether its log is empty too."""
-        return erasure.erase(self._database)
+        return compaction.erase(self._database)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""

@@ -26,11 +26,10 @@ from soulkeep.models import (
     Vector,
 )
 from soulkeep.repository.sqlite.connections import UNRECORDED
-from soulkeep.repository.sqlite.consents import ConsentTable
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.ledger import THREAD_KEY
+from soulkeep.repository.sqlite.ledger import THREAD_KEY, MessageTable
 from soulkeep.repository.sqlite.memories import MemoryTable
-from soulkeep.repository.sqlite.messages import MessageTable
+from soulkeep.repository.sqlite.prompts import ConsentTable
 
 _Image = dict[str, Any]
 """A row, by its columns."""

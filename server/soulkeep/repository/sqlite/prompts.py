@@ -1,11 +1,17 @@
-"""The user's global prompts."""
+"""Threads and the user's global prompts, and who set the text of each prompt."""
 
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
-from soulkeep.errors import PromptNotFoundError
-from soulkeep.models import GlobalPrompt
-from soulkeep.repository.sqlite.consents import origin_of, origins
-from soulkeep.repository.sqlite.database import Database
+from soulkeep.errors import PromptNotFoundError, ThreadNotFoundError
+from soulkeep.models import GlobalPrompt, Thread
+from soulkeep.repository import PromptKind
+from soulkeep.repository.sqlite.database import Database, Row
+from soulkeep.search.words import same_title
 
 
 class PromptTable:
@@ -75,3 +81,229 @@ def _prompt(
     prompt = GlobalPrompt(prompt_id, name, content, bool(is_active), priority, created_at)
     prompt_by, is_agreed = origin_of(records, prompt.agreed_text)
     return replace(prompt, prompt_by=prompt_by, is_agreed=is_agreed)
+
+
+_EVENTS = ("thread.created", "thread.prompted", "prompt.created", "prompt.changed")
+
+
+class ConsentTable:
+    """Rows of prompt_consents: one for each text that a prompt ever had, by its digest.
+
+    A record speaks of a text, not of a row, so it stays right when a change is undone. A prompt without
+    any was not written by soulkeep: the user's own hand did.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, kind: PromptKind, key: str | int, text: str, set_by: str, *, agreed: bool) -> None:
+        """Record who set a text, unless that is known, and that the user agreed; in a transaction."""
+        self._database.execute(
+            "INSERT INTO prompt_consents (kind, key, digest, set_by, is_agreed) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET is_agreed = max(is_agreed, excluded.is_agreed)",
+            (kind, str(key), _digest(text), set_by, int(agreed)),
+        )
+
+    def is_agreed(self, kind: PromptKind, key: str | int, text: str) -> bool:
+        """Whether the user agreed to a text, or wrote it by hand."""
+        return self.origin(kind, key, text)[1]
+
+    def origin(self, kind: PromptKind, key: str | int, text: str | None) -> tuple[str | None, bool]:
+        """Return who set a text, if it is known, and whether the user agreed to it."""
+        rows = self._database.query(
+            "SELECT json_group_object(digest, json_array(set_by, is_agreed)) FROM prompt_consents"
+            " WHERE kind = ? AND key = ?",
+            (kind, str(key)),
+        )
+        return origin_of(rows[0][0], text)
+
+    def note_earlier(self, users_agent: str) -> None:
+        """Record who set the prompts from before there were records, by the log; in a transaction.
+
+        The user agreed to a text if `users_agent`, the command line, set it each time.
+        """
+        authors = self._authors()
+        for kind, key, text in self._database.query(
+            "SELECT * FROM (SELECT 'threads' AS kind, id AS key, system_prompt AS text FROM threads"
+            " UNION ALL SELECT 'global_prompts', CAST(id AS TEXT), name || char(10) || content"
+            " FROM global_prompts) AS p WHERE text IS NOT NULL"
+            " AND NOT EXISTS"
+            " (SELECT 1 FROM prompt_consents AS c WHERE c.kind = p.kind AND c.key = p.key)"
+        ):
+            if known := authors.get((kind, key)):
+                agreed = set(known) == {users_agent}
+                self.note(kind, key, text, known[-1], agreed=agreed)
+
+    def _authors(self) -> dict[tuple[str, str], list[str]]:
+        """Return for each prompt who set its text, as the log tells it, in order."""
+        created: dict[tuple[str, str], list[str]] = {}
+        authors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        rows = self._database.query(
+            "SELECT event, ifnull(source_app, ''), details FROM audit_log"
+            " WHERE event IN (SELECT value FROM json_each(?)) AND json_valid(details) ORDER BY id",
+            (json.dumps(_EVENTS),),
+        )
+        for event, agent, details in rows:
+            said = json.loads(details)
+            if event == "thread.created":
+                created["threads", said["thread_id"]] = [agent]
+            elif event == "thread.prompted":
+                authors["threads", said["thread_id"]].append(agent)
+            elif {"name", "content"} & set(said.get("fields", ["content"])):
+                authors["global_prompts", str(said["prompt_id"])].append(agent)
+        return created | authors
+
+
+def origins(kind: PromptKind) -> str:
+    """Return SQL for the records of a row of a table of prompts, for `origin_of`."""
+    return (
+        "(SELECT json_group_object(digest, json_array(set_by, is_agreed)) FROM prompt_consents AS c"
+        f" WHERE c.kind = '{kind}' AND c.key = CAST({kind}.id AS TEXT))"
+    )
+
+
+def origin_of(records: str, text: str | None) -> tuple[str | None, bool]:
+    """Return who set a text, if it is known, and whether the user agreed to it."""
+    known = json.loads(records)
+    if text is None or not known:
+        return None, True
+    set_by, agreed = known.get(_digest(text), (None, 0))
+    return set_by, bool(agreed)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+_COLUMNS = (
+    f"threads.id, title, system_prompt, archived, created_at, last_active_at, {origins('threads')}"
+)
+
+
+class ThreadTable:
+    """Rows of threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add_thread(self, thread: Thread) -> None:
+        """Insert a thread; inside a transaction."""
+        self._database.execute(
+            "INSERT INTO threads (id, title, system_prompt, archived, created_at, last_active_at)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                thread.id,
+                thread.title,
+                thread.system_prompt,
+                int(thread.archived),
+                thread.created_at,
+                thread.last_active_at,
+            ),
+        )
+
+    def get_thread(self, thread_id: str) -> Thread:
+        """Return one thread.
+
+        Raises:
+            ThreadNotFoundError: There is none with this id.
+        """
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM threads WHERE id = ?", (thread_id,))
+        if not rows:
+            raise ThreadNotFoundError(thread_id)
+        return _thread(rows[0])
+
+    def list_threads(
+        self, limit: int, archived: bool | None = False, containing: str = ""
+    ) -> list[Thread]:
+        """Return up to `limit` threads whose title or id contains a text, latest activity first.
+
+        Case does not matter. Archived threads are left out, or alone are found, or with None among all.
+        No more than `limit` are returned where that is 0 or more.
+        """
+        sought = same_title(containing)
+        rows = self._database.query(
+            "SELECT id, title FROM threads WHERE :archived IS NULL OR (archived IS TRUE) = :archived"
+            " ORDER BY last_active_at DESC, rowid DESC LIMIT :limit",
+            # SQLite folds the case of ASCII only, so all are read where a text is looked for.
+            {"archived": archived, "limit": -1 if sought else limit},
+        )
+        found = (
+            thread_id
+            for thread_id, title in rows
+            if not sought or sought in same_title(title) or sought in thread_id.casefold()
+        )
+        return self._listed(list(islice(found, limit if limit >= 0 else None)))
+
+    def _listed(self, thread_ids: Sequence[str]) -> list[Thread]:
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
+            " ORDER BY wanted.key",
+            (json.dumps(thread_ids),),
+        )
+        return [_thread(row) for row in rows]
+
+    def count(self) -> tuple[int, int]:
+        """Return how many threads are active and how many archived."""
+        rows = self._database.query("SELECT count(*), total(archived IS TRUE) FROM threads")
+        count, archived = rows[0]
+        return count - int(archived), int(archived)
+
+    def find_titled(self, title: str) -> list[Thread]:
+        """Return the threads whose titles read the same: active ones first, then latest."""
+        rows = self._database.query(
+            "SELECT id, title FROM threads ORDER BY archived IS TRUE, last_active_at DESC, rowid DESC"
+        )
+        sought = same_title(title)
+        return self._listed([thread_id for thread_id, other in rows if same_title(other) == sought])
+
+    def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
+        """Return up to `limit` active threads, the latest made first, each with its place.
+
+        Only those whose place is below `before`: a place stays what it is when others are made or used.
+        """
+        rows = self._database.query(
+            f"SELECT rowid, {_COLUMNS} FROM threads WHERE archived IS NOT TRUE AND rowid < ?"
+            " ORDER BY rowid DESC LIMIT ?",
+            (2**62 if before is None else before, limit),
+        )
+        return [(row[0], _thread(row[1:])) for row in rows]
+
+    def change_thread(self, thread_id: str, **columns: str | int | None) -> None:
+        """Set columns of a thread, by their names; inside a transaction."""
+        assigned = ", ".join(f"{name} = :{name}" for name in columns)
+        self._database.execute(
+            f"UPDATE threads SET {assigned} WHERE id = :of_thread", {**columns, "of_thread": thread_id}
+        )
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete a thread that nothing belongs to any more; inside a transaction."""
+        self._database.execute("DELETE FROM threads WHERE id = ?", (thread_id,))
+
+    def require_threads(self, thread_ids: Sequence[str]) -> None:
+        """Check that threads exist.
+
+        Raises:
+            ThreadNotFoundError: One does not.
+        """
+        rows = self._database.query(
+            "SELECT w.value FROM json_each(?) AS w"
+            " WHERE w.value NOT IN (SELECT id FROM threads) LIMIT 1",
+            (json.dumps(list(thread_ids)),),
+        )
+        if rows:
+            raise ThreadNotFoundError(rows[0][0])
+
+    def touch_threads(self, thread_ids: Sequence[str], last_active_at: str) -> None:
+        """Record that something happened in threads; inside a transaction."""
+        self._database.execute(
+            "UPDATE threads SET last_active_at = ? WHERE id IN (SELECT value FROM json_each(?))",
+            (last_active_at, json.dumps(list(thread_ids))),
+        )
+
+
+def _thread(row: Row) -> Thread:
+    identifier, title, prompt, archived, created_at, last_active_at, origins = row
+    prompt_by, is_agreed = origin_of(origins, prompt)
+    return Thread(
+        identifier, title, prompt, bool(archived), created_at, last_active_at, prompt_by, is_agreed
+    )

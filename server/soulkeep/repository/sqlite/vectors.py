@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from soulkeep.errors import DimensionMismatchError, EmbedderError
 from soulkeep.models import Embedding, MemoryFilter, Vector, Waiting
-from soulkeep.repository.sqlite.conditions import conditions
 from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.full_text import conditions
 from soulkeep.repository.sqlite.schema import VEC_MEMORIES
 
 DIMENSIONS = 1536
