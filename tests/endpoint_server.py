@@ -136,6 +136,11 @@ def spoilt(spoil: Callable[[list[Any]], list[Any]]) -> Answer:
     return answer
 
 
+def alike(item: dict[str, Any]) -> Answer:
+    """Answer with the same for each text."""
+    return lambda handler, request: handler.send(200, {"data": [item] * len(request.texts)})
+
+
 def hang(handler: Handler, _: Request) -> None:
     """Say nothing until the server is closed."""
     handler.endpoint.released.wait()
@@ -189,10 +194,10 @@ WRONG: dict[str, Answer] = {
     "is nested": content(b"[" * 100_000),
     "is an error with status 200": content({"error": {"message": "no"}}),
     "is a list": content([]),
-    "has no vectors": content({"data": [{"embedding": None}] * 8}),
+    "has no vectors": alike({"embedding": None}),
     "has one vector too few": spoilt(lambda vectors: vectors[1:]),
     "has one vector too many": spoilt(lambda vectors: [*vectors, vectors[0]]),
-    "names a place twice": content({"data": [{"index": 0, "embedding": [1.0, 2.0]}] * 8}),
+    "names a place twice": alike({"index": 0, "embedding": [1.0, 2.0]}),
     "has other dimensions for each": spoilt(lambda vectors: [v[: 9 + n] for n, v in enumerate(vectors)]),
     "has NaN": spoilt(lambda vectors: [[math.nan, *v[1:]] for v in vectors]),
     "has infinity": spoilt(lambda vectors: [[math.inf, *v[1:]] for v in vectors]),

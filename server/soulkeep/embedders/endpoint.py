@@ -125,17 +125,18 @@ class Endpoint(OtherModel):
         if client is not None:
             client.close()
 
-    def _encode(self, texts: Sequence[str], *, is_query: bool) -> tuple[list[Any], int]:
+    def _encode(self, texts: Sequence[tuple[str, str]], *, is_query: bool) -> tuple[list[Any], int]:
+        whole = [prefix + text for prefix, text in texts]
         timeout_s = min(self._timeout_s, QUERY_S) if is_query else self._timeout_s
         rows: list[Any] = []
         tokens = 0
-        while len(rows) < len(texts):
+        while len(rows) < len(whole):
             begin = end = len(rows)
             room = AT_ONCE_CHARACTERS
-            while end < len(texts) and end - begin < self._at_once and (room >= 0 or end == begin):
-                room -= len(texts[end])
+            while end < len(whole) and end - begin < self._at_once and (room >= 0 or end == begin):
+                room -= len(whole[end])
                 end += 1
-            some, count = self._divided(texts[begin:end], begin, timeout_s)
+            some, count = self._divided(whole[begin:end], begin, timeout_s)
             rows += some
             tokens += count
         return rows, tokens

@@ -72,7 +72,7 @@ class _LocalModel(OtherModel):
 
     @abstractmethod
     def _run(self, loaded: Any, texts: Sequence[str], prefix: str) -> list[Any]:
-        """Return the vectors of texts that begin with a prefix."""
+        """Return the vectors of texts behind a prefix."""
 
     def load(self) -> None:
         """Do nothing: the library alone takes seconds to import, which no call should wait for."""
@@ -82,17 +82,23 @@ class _LocalModel(OtherModel):
         with self._lock:
             self._loaded = None
 
-    def _encode(self, texts: Sequence[str], *, is_query: bool) -> tuple[list[Any], int]:
+    def _encode(self, texts: Sequence[tuple[str, str]], *, is_query: bool) -> tuple[list[Any], int]:
+        rows: dict[int, Any] = {}
         with self._lock:
             try:
                 if self._loaded is None:
                     tell("Loading the model")
                     self._loaded = self._here()
-                return self._run(self._loaded, texts, self._prefixes[0 if is_query else 1]), estimated(
-                    texts
-                )
+                for prefix in dict.fromkeys(prefix for prefix, _ in texts):
+                    places = [place for place, pair in enumerate(texts) if pair[0] == prefix]
+                    rows |= zip(
+                        places,
+                        self._run(self._loaded, [texts[place][1] for place in places], prefix),
+                        strict=True,
+                    )
             except Exception as error:  # whatever the libraries of the library raise
                 raise self._unavailable(quoted(str(error))) from error
+        return [rows[place] for place in range(len(texts))], estimated([text for _, text in texts])
 
     def _here(self) -> Any:
         """Load the model from this machine, or fetch it where that is allowed and it is not here."""
@@ -121,10 +127,10 @@ class SentenceTransformers(_LocalModel):
         return SentenceTransformer(str(self.folder or self.model), local_files_only=offline)
 
     def _run(self, loaded: Any, texts: Sequence[str], prefix: str) -> list[Any]:
-        bare = [text.removeprefix(prefix) for text in texts]
         # As its prompt, which some models leave out of the mean of a text.
-        vectors = loaded.encode(bare, prompt=prefix, batch_size=_AT_ONCE, show_progress_bar=False)
-        return list(vectors)
+        return list(
+            loaded.encode(list(texts), prompt=prefix, batch_size=_AT_ONCE, show_progress_bar=False)
+        )
 
 
 class FastEmbed(_LocalModel):
@@ -164,7 +170,7 @@ class FastEmbed(_LocalModel):
         )
 
     def _run(self, loaded: Any, texts: Sequence[str], prefix: str) -> list[Any]:
-        return list(loaded.embed(list(texts), batch_size=_AT_ONCE))
+        return list(loaded.embed([prefix + text for text in texts], batch_size=_AT_ONCE))
 
 
 def _family_in(folder: Path, family: Family) -> Family:

@@ -137,6 +137,10 @@ def family_of(model: str) -> Family:
     return UNKNOWN
 
 
+_Prefixed = tuple[str, str]
+"""What stands before a text, and the text."""
+
+
 class OtherModel(ABC):
     """One vector for a text, of length one, and one weighting, derived from a few texts."""
 
@@ -168,8 +172,10 @@ class OtherModel(ABC):
         """US dollars for a million tokens; see Embedder."""
 
     @abstractmethod
-    def _encode(self, texts: Sequence[str], *, is_query: bool) -> "tuple[list[Any], int]":
+    def _encode(self, texts: Sequence[_Prefixed], *, is_query: bool) -> "tuple[list[Any], int]":
         """Return a row of numbers for each text, as the model gives them, and the tokens of all.
+
+        A caller waits for it where it `is_query`.
 
         Raises:
             EmbedderError: The model cannot be loaded, reached or used.
@@ -200,28 +206,29 @@ class OtherModel(ABC):
         """Give back what can be had again; see Embedder."""
 
     def _embed(self, texts: Sequence[str], *, is_query: bool) -> Embedded:
-        measured = self._measure()
-        vectors, tokens = self._vectors(texts, is_query=is_query)
-        return Embedded(tuple(vector.tobytes() for vector in vectors), tokens + measured)
-
-    def _measure(self) -> int:
-        """Ask the model once how alike it finds unrelated texts; return how many tokens that took."""
+        """Embed texts, and the first time also those by which the cosine of unrelated texts is found."""
+        asks, keeps = self._prefixes
+        ours = [(keeps, text) for text in _STATEMENTS] + [(asks, text) for text in _QUESTIONS]
         if self._weighting is not None:
-            return 0
+            ours = []
+        theirs = [(asks if is_query else keeps, _whole(text)) for text in texts]
         try:
-            statements, tokens = self._vectors(_STATEMENTS, is_query=False)
-            questions, others = self._vectors(_QUESTIONS, is_query=True)
-        except TextRefusedError as error:  # of ours, not of those that the caller has
-            raise UnusableVectorsError(self.model, f"of a plain sentence, {error.reason}") from error
-        base = float((questions @ statements.T).mean())
-        self._weighting = Weighting((WEIGHT,), CHANCE, min(max(base, 0.0), MOST_BASE))
-        return tokens + others
+            vectors, tokens = self._vectors([*ours, *theirs], is_query=is_query)
+        except TextRefusedError as error:
+            place = (error.position or 0) - len(ours)
+            if place < 0:  # no fault of the texts of the caller
+                raise UnusableVectorsError(self.model, f"of a plain sentence, {error.reason}") from error
+            raise TextRefusedError(place, len(texts[place]), error.reason) from None
+        if ours:
+            statements, questions = vectors[: len(_STATEMENTS)], vectors[len(_STATEMENTS) : len(ours)]
+            base = float((questions @ statements.T).mean())
+            self._weighting = Weighting((WEIGHT,), CHANCE, min(max(base, 0.0), MOST_BASE))
+        return Embedded(tuple(vector.tobytes() for vector in vectors[len(ours) :]), tokens)
 
-    def _vectors(self, texts: Sequence[str], *, is_query: bool) -> "tuple[NDArray[Any], int]":
+    def _vectors(self, texts: Sequence[_Prefixed], *, is_query: bool) -> "tuple[NDArray[Any], int]":
         import numpy as np
 
-        prefix = self._prefixes[0 if is_query else 1]
-        rows, tokens = self._encode([prefix + _whole(text) for text in texts], is_query=is_query)
+        rows, tokens = self._encode(texts, is_query=is_query)
         found = self._found
         vectors = np.zeros((len(texts), self.parts[0]), "<f4")
         for place, row in enumerate(rows):
@@ -234,7 +241,7 @@ class OtherModel(ABC):
             length = float(np.linalg.norm(kept))
             if not 0 < length < float("inf"):
                 reason = "its vector has no direction" if length == 0 else "its vector is not finite"
-                raise TextRefusedError(place, len(texts[place]), reason)
+                raise TextRefusedError(place, len(texts[place][1]), reason)
             vectors[place, : len(kept)] = kept / length
         self._found = found
         return vectors, tokens
