@@ -139,12 +139,14 @@ def serve(settings: Settings) -> None:
     Raises:
         SoulkeepError: The home cannot be opened.
     """
-    opened = open_home(
+    home = open_home(
         settings.home,
         options=settings.options,
         is_named=settings.is_home_named,
     )
-    with closing(opened) as home:
+    from soulkeep.mcp_server.homes import Homes
+
+    with closing(Homes.only(home)) as homes:
         import anyio
 
         from soulkeep.mcp_server.protocol import Notifications, initialization_options
@@ -160,7 +162,7 @@ def serve(settings: Settings) -> None:
                 await watch(home, notifications)
 
         notifications = Notifications(watched=True)
-        server = build_server(home, notifications, tools_offered=settings.tools)
+        server = build_server(homes, notifications, tools_offered=settings.tools)
         if advice := home.indexes.advice:
             _log.warning("search is by words alone: %s", advice)
         if announcement := home.reembedding.announcement():

@@ -123,9 +123,15 @@ class _Reader:
 
     def _list(self, schema: _Schema, sent: Any, name: str, place: str, *, optional: bool) -> Any:
         items = self._resolved(schema.get("items", {}))
-        sent = _listed(sent, numbers=items.get("type") == "integer")
-        if not isinstance(sent, list):
-            return sent
+        sent = _parsed(sent)
+        if isinstance(sent, str) and _is_nothing(sent):
+            sent = []
+        elif isinstance(sent, str):
+            if items.get("type") != "integer":
+                return sent
+            sent = _BETWEEN_NUMBERS.split(_NOUN.sub("", sent.strip(" []")))
+        elif not isinstance(sent, list):
+            sent = [sent]
         read = [
             self._value(items, item, name, f"{place}.{number}", optional=True)
             for number, item in enumerate(sent)
@@ -183,16 +189,6 @@ def _number(sent: Any, place: str) -> Any:
     if isinstance(sent, str) and (match := _NUMBER.fullmatch(_NOUN.sub("", sent.strip()))):
         return int(match[1])
     return sent
-
-
-def _listed(sent: Any, *, numbers: bool) -> Any:
-    """Return a list of what was sent, which may be one written as text or a single item."""
-    sent = _parsed(sent)
-    if isinstance(sent, str):
-        if _is_nothing(sent):
-            return []
-        return _BETWEEN_NUMBERS.split(_NOUN.sub("", sent.strip(" []"))) if numbers else sent
-    return sent if isinstance(sent, list) else [sent]
 
 
 def _parsed(sent: Any) -> Any:

@@ -234,26 +234,21 @@ class CheckedServer(MCPServer[Any]):
             sent = read_arguments(name, known[name], arguments)
         except SoulkeepError as error:
             raise ToolError(str(error)) from error
+        ignored = _shown(sent.ignored)
+        said = f"\nIgnored, since {name} has no such argument: {', '.join(ignored)}." if ignored else ""
         try:
             result = await super().call_tool(name, sent.arguments, context)
         except UnexpectedToolError:
             raise
         except ToolError as error:
             wrong = error.__cause__
-            said = _explained(name, wrong) if isinstance(wrong, ValidationError) else str(error)
-            raise ToolError(said + _ignored_text(name, sent.ignored)) from error
-        if sent.ignored and isinstance(result, CallToolResult):
+            why = _explained(name, wrong) if isinstance(wrong, ValidationError) else str(error)
+            raise ToolError(why + said) from error
+        if ignored and isinstance(result, CallToolResult):
             (block,) = [block for block in result.content if isinstance(block, TextContent)]
-            block.text += _ignored_text(name, sent.ignored)
-            content = result.structured_content or {}
-            result.structured_content = {**content, "ignored": _shown(sent.ignored)}
+            block.text += said
+            result.structured_content = {**(result.structured_content or {}), "ignored": ignored}
         return result
-
-
-def _ignored_text(tool: str, ignored: Sequence[str]) -> str:
-    if not ignored:
-        return ""
-    return f"\nIgnored, since {tool} has no such argument: {', '.join(_shown(ignored))}."
 
 
 def _shown(ignored: Sequence[str]) -> list[str]:

@@ -129,7 +129,7 @@ class Homes:
 
     @classmethod
     def only(cls, home: Home) -> "Homes":
-        """Serve one home that is open already, and is closed by whoever opened it."""
+        """Serve one home that is open already."""
         homes = cls(lambda _: "", lambda _: home)
         homes._open[""] = _Open(home, users=1)
         home.serve()
@@ -145,7 +145,12 @@ class Homes:
                 await connection_of(ctx).exit_stack.enter_async_context(self._used(name))
             about = ctx.session.client_params
             agent_id = about.client_info.name if about else ""
-            caller = Caller(used.home, _client(ctx), agent_id, used.writing)
+            # A modern connection lasts as long as a run of the server over one pipe, whose lifespan this
+            # is. In the handshake era the SDK has an object for each, also where many share a lifespan.
+            client: Client = ctx.lifespan_context
+            if ctx.protocol_version < MODERN:
+                client = connection_of(ctx).state.setdefault("soulkeep", Client())
+            caller = Caller(used.home, client, agent_id, used.writing)
             return await call_next(replace(ctx, lifespan_context=caller))
 
     @asynccontextmanager
@@ -203,19 +208,6 @@ class Homes:
 def connection_of(ctx: Request) -> Connection:
     """Return the SDK's connection, which in the modern era is another at each request."""
     return ctx.session._connection
-
-
-def _client(ctx: Request) -> Client:
-    """Return what the connection has of its own.
-
-    A modern one lasts as long as a run of the server over one pipe, whose lifespan has it. In the
-    handshake era the SDK has an object for each, also where many share a lifespan.
-    """
-    lifespan: Client = ctx.lifespan_context
-    if ctx.protocol_version >= MODERN:
-        return lifespan
-    client: Client = connection_of(ctx).state.setdefault("soulkeep", Client())
-    return client
 
 
 async def looked_up(ctx: Request, work: Callable[[Home], _Result], **about: Any) -> _Result:

@@ -53,7 +53,7 @@ class View(BaseModel):
 
     def weight(self) -> int:
         """Return the bytes that this takes in the larger of the two channels."""
-        return max(_bytes(self.as_text()), _bytes(_compact(self.as_data())))
+        return _larger(self.as_text(), self.as_data())
 
     def as_data(self) -> dict[str, Any]:
         """Return the structured form; what is at its default (nothing, none, no) is left out."""
@@ -99,7 +99,7 @@ def fit_items(items: Sequence[_AnItem], room: int = BOUND, least: int = LEAST) -
 
 def weight(text: str) -> int:
     """Return the bytes that a stored text takes in the larger of the two channels."""
-    return max(_bytes(fenced(text)), _bytes(_compact(text)))
+    return _larger(fenced(text), text)
 
 
 def cut(text: str, room: int) -> str:
@@ -147,12 +147,9 @@ def command(home: Path, words: Sequence[str], *arguments: str) -> str:
     return command_line(["soulkeep", *words, *shown, *there])
 
 
-def _compact(document: object) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode()) + 1
+def _larger(text: str, data: object) -> int:
+    compact = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return max(len(text.encode()), len(compact.encode())) + 1
 
 
 def excerpt(content: str, terms: Sequence[str], room: int) -> str:

@@ -43,7 +43,6 @@ from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
-from soulkeep.service.purge import PurgePlan
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
 
 View = Literal["memories", "history", "trash", "changes"]
@@ -347,12 +346,6 @@ class PurgeConsent(Consent):
     backups: bool = Field(default=False, description="Out of all backups too?")
 
 
-def _purge_question(plan: PurgePlan) -> str:
-    listed = "\n".join(f"- #{m.id} {one_line(m.content, 200)}" for m in plan.versions[:_SHOWN])
-    more = f"\n- and {rest:,} more" if (rest := len(plan.versions) - _SHOWN) > 0 else ""
-    return f"Erase these memories with all their versions? There is no way back.\n\n{listed}{more}"
-
-
 async def purge(
     ctx: Context[Caller],
     memory_ids: Annotated[list[Id], Field(max_length=MAX_BATCH)],
@@ -362,7 +355,10 @@ async def purge(
     Use it only where forgetting is not enough.
     """
     plan = await served(ctx, lambda home, _: home.purges.plan(memory_ids))
-    reply = await ask(ctx, _purge_question(plan), PurgeConsent)
+    listed = [f"- #{one.id} {one_line(one.content, 200)}" for one in plan.versions[:_SHOWN]]
+    listed += [f"- and {rest:,} more"] if (rest := len(plan.versions) - _SHOWN) > 0 else []
+    question = "Erase these memories with all their versions? There is no way back."
+    reply = await ask(ctx, "\n".join([question, "", *listed]), PurgeConsent)
     if isinstance(reply, InputRequiredResult):
         return reply
     if reply.state == "declined":
