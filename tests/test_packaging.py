@@ -196,6 +196,12 @@ def test_modules_and_functions_stay_short() -> None:
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
 
 
+def test_the_command_line_and_the_server_ask_services_and_not_the_store() -> None:
+    for part in ("cli", "mcp_server"):
+        for path in (ROOT / "server" / "soulkeep" / part).rglob("*.py"):
+            assert ".repository" not in path.read_text(encoding="utf-8"), path
+
+
 MODULES, FUNCTIONS = 137, 70.3
 """The most modules of the package, and functions in 1,000 lines of it: these only ever get fewer."""
 

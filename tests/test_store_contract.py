@@ -153,7 +153,11 @@ def test_a_text_comes_back_as_it_was_given(store: Repository, text: str) -> None
 def test_what_no_text_can_hold_is_refused_and_changes_nothing(store: Repository) -> None:
     with pytest.raises(InvalidInputError):
         store.threads.get_thread("\ud800")
-    assert store.memories.count() == 0
+    with pytest.raises(InvalidInputError):
+        keep(store, "One.", "\ud800")
+    with pytest.raises(InvalidInputError), store.transaction():
+        store.put_fact("name", "\udfff")
+    assert (store.memories.count(), store.memories.find_saying(["\ud800"])) == (0, [])
 
 
 @pytest.mark.parametrize("too_large", [2**63, 2**70])
@@ -162,6 +166,10 @@ def test_an_id_that_nothing_can_have_is_refused(store: Repository, too_large: in
         store.changes.get_change(too_large)
     with pytest.raises(IdTooLargeError):
         store.prompts.get_prompt(too_large)
+    with pytest.raises(IdTooLargeError):
+        changed(store, lambda: store.memories.delete_memories([too_large]))
+    assert store.memories.list_by_ids([too_large]) == {}
+    assert store.changes.latest_ids([too_large]) == {too_large: too_large}
 
 
 def test_what_is_missing_is_an_error_of_its_kind(store: Repository) -> None:

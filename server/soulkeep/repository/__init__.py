@@ -8,7 +8,7 @@ Value objects go in and come out (`models`, `records`). What holds everywhere:
   and with milliseconds, and so compare as they stand. `since` and `until` are inclusive.
 - Ids of memories, messages, prompts and changes are whole numbers from 1 up to 2**63 - 1, larger than
   all that were given before and never given twice, also after a deletion. An argument beyond that is
-  refused with IdTooLargeError.
+  refused with IdTooLargeError; in a list of ids to read it is not found.
 - Lists have one order for every engine, down to equals: it is stated. `limit` is how many are returned
   at most; -1 is no limit, where that is stated.
 - "Inside a transaction" means inside `transaction()`, by the same thread; other methods need none.

@@ -1,7 +1,7 @@
 """A store's file as its tables use it: one connection that writes, those that read, and transactions."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,7 @@ class Database:
             InvalidInputError: A text among them is none that UTF-8 can hold.
         """
         with self._lock, translated(self.path):
-            return _rows(self._ready(), sql, parameters)
+            return _rows(self._ready().execute, sql, parameters)
 
     def query(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run one statement that only reads, and return its rows; it waits for no writer.
@@ -224,7 +224,8 @@ class Database:
             InvalidInputError: A text among them is none that UTF-8 can hold.
         """
         with translated(self.path), ExitStack() as stack:
-            return _rows(self._own.connection or self._reader(stack), sql, parameters)
+            connection = self._own.connection or self._reader(stack)
+            return _rows(connection.execute, sql, parameters)
 
     def _reader(self, stack: ExitStack) -> apsw.Connection:
         """Return a connection that reads the file that stands at the path, until `stack` is closed."""
@@ -254,10 +255,10 @@ class Database:
         """Run one statement with each of `rows` and return what it returned for all of them.
 
         Raises:
-            StoreError: SQLite could not do it.
+            As `execute`.
         """
         with self._lock, translated(self.path):
-            return list(self._ready().executemany(sql, rows))
+            return _rows(self._ready().executemany, sql, rows)
 
     @property
     def last_row_id(self) -> int:
@@ -458,9 +459,9 @@ class ReadOnlyDatabase(Database):
         self._connection.close()
 
 
-def _rows(connection: apsw.Connection, sql: str, parameters: Parameters) -> list[Row]:
+def _rows(run: Callable[..., Iterable[Row]], sql: str, parameters: object) -> list[Row]:
     try:
-        return list(connection.execute(sql, parameters))
+        return list(run(sql, parameters))
     except OverflowError as error:
         raise IdTooLargeError from error
     except UnicodeEncodeError as error:
