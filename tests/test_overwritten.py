@@ -15,7 +15,8 @@ from engine import file_of
 from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
 from soulkeep.models import NewMemory
-from soulkeep.repository.sqlite.files import MainFile, set_log_aside
+from soulkeep.repository.sqlite.files import set_log_aside
+from soulkeep.repository.sqlite.main_file import MainFile
 from soulkeep.service.home import Home
 from wire import Wire
 
@@ -426,6 +427,37 @@ def test_what_others_do_to_a_store_by_right_is_never_refused(
         keep(one, "Goes on.")
         keep(other, "Here too.")
     assert contents(one) == contents(other)
+    assert one.check() == []
+
+
+def test_what_no_longer_grows_is_known_by_the_end_of_its_former_log(
+    homes: tuple[Home, Home], store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = homes
+    keep(one, "Before.")
+    read_whole: list[str] = []
+    is_whole = MainFile._is_whole
+
+    def noted(main: MainFile, how: str, check: str) -> bool:
+        read_whole.append(check)
+        return is_whole(main, how, check)
+
+    monkeypatch.setattr(MainFile, "_is_whole", noted)
+    with closing(apsw.Connection(str(store))) as other, closing(apsw.Connection(str(store))) as reader:
+        for number in range(20):
+            other.execute("UPDATE memories SET source = ?", (f"{number}",))
+            if number % 5 == 0:
+                reader.execute("BEGIN; SELECT source FROM memories")
+            if number % 5 == 2:  # a part of the log, up to where another reads
+                other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                assert contents(one) == {"Before."}
+                reader.execute("ROLLBACK")
+            if number % 5 == 3:
+                other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if number % 5 == 4:
+                assert contents(one) == {"Before."}
+
+    assert read_whole == []
     assert one.check() == []
 
 

@@ -29,7 +29,6 @@ from soulkeep.repository.sqlite.connections import (
     translated,
 )
 from soulkeep.repository.sqlite.files import (
-    MainFile,
     OpenFiles,
     create_file,
     recognise,
@@ -37,6 +36,7 @@ from soulkeep.repository.sqlite.files import (
     set_aside_foreign_log,
     store_identity,
 )
+from soulkeep.repository.sqlite.main_file import MainFile
 
 CLOSING_S = 5.0
 """How long what closes the file waits for those who are reading it."""
