@@ -94,7 +94,7 @@ class Ledger:
 
     def usage_totals(self) -> Usage:
         """Return the sums over all usage records, with the model `all`."""
-        rows = self._database.execute(
+        rows = self._database.query(
             "SELECT 'all', ifnull(sum(u.input_tokens), 0), ifnull(sum(u.output_tokens), 0),"
             f" {_COST} FROM {_USAGE}"
         )
@@ -102,7 +102,7 @@ class Ledger:
 
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, the most used first."""
-        rows = self._database.execute(
+        rows = self._database.query(
             f"SELECT u.model, count(*), sum(u.input_tokens), sum(u.output_tokens), {_COST}"
             f" FROM {_USAGE} GROUP BY u.model ORDER BY count(*) DESC, u.model"
         )
@@ -169,7 +169,7 @@ class Ledger:
             return
         unpriced = "id IN (SELECT usage_id FROM unpriced_usage)"
         for condition in (f"NOT {unpriced}", unpriced):
-            newest = self._database.execute("SELECT max(id) FROM usage_records")[0][0]
+            newest = self._database.query("SELECT max(id) FROM usage_records")[0][0]
             self._database.execute(
                 "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens,"
                 " total_tokens, cost, timestamp) SELECT min(session_id), model, sum(input_tokens),"
