@@ -197,7 +197,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "browse_memories": {},
     "change_memory": {"action": "revise", "memory_ids": [1], "content": f"{SAID}!"},
     "undo": {"change_id": 1},
-    "purge": {"memory_ids": [2]},
+    "purge": {"memory_ids": [1]},
     "manage_thread": {"action": "list"},
     "save_messages": {"thread_id": SAID, "messages": []},
     "read_messages": {"thread_id": SAID},

@@ -160,6 +160,7 @@ def test_a_home_that_is_closed_meanwhile_goes_on_where_it_was(
     make_home: Callable[..., Home], home_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(document_index, "_PAGE", 10)
+    monkeypatch.setattr("soulkeep.service.background.FIRST_WAIT_S", 0.0)
     home = make_home(embedder="none")
     home.serve()
     entries = "".join(f"- Statement {word(place)} of a long text. {'x' * 200}\n" for place in range(500))

@@ -165,6 +165,7 @@ class _Seen:
         changes, before = self._look_at_files(names), self._writes
         writes = self._home.revision()
         if writes != before:
+            self._home.background.note_work()
             events, other_threads = self._new_in_logs()
             changes = self._look_at_events(changes, events, other_threads=other_threads)
             if events != {RECALLED}:  # the most frequent, of which no resource shows anything

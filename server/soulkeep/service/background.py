@@ -17,6 +17,9 @@ from soulkeep.service.vectors import PAUSE_S, Reembedding, VectorQueue
 WAIT_S = 0.25
 """How long a call waits for what was changed a moment ago to be taken in."""
 
+FIRST_WAIT_S = 2.0
+"""The same for the first call, while what reads documents is loaded and all of them are looked at."""
+
 FEW = 100
 FEW_WAIT_S = 1.0
 """For the vectors of how few memories a call waits where the embedder is quick, and how long at most."""
@@ -60,6 +63,11 @@ class Worker:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
 
+    @property
+    def has_done_a_step(self) -> bool:
+        """Whether it has been at work before."""
+        return self._done > 0
+
     def wait(self, seconds: float) -> bool:
         """Wake it, and wait so long at most for a whole step; return whether one was done."""
         self.wake()
@@ -72,21 +80,25 @@ class Worker:
         with self._state:
             self._is_closed = True
             self._state.notify_all()
-        if self._thread is not None:
-            self._thread.join(seconds)
+            thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
 
     def _run(self) -> None:
         pause: float | None = 0
-        while True:
-            with self._state:
-                self._state.wait_for(lambda: self._asked > self._done or self._is_closed, pause)
-                if self._is_closed:
-                    return
-                asked = self._asked
-            pause = self._try()
-            with self._state:
-                self._done = asked
-                self._state.notify_all()
+        try:
+            while True:
+                with self._state:
+                    self._state.wait_for(lambda: self._asked > self._done or self._is_closed, pause)
+                    if self._is_closed:
+                        return
+                    asked = self._asked
+                pause = self._try()
+                with self._state:
+                    self._done = asked
+                    self._state.notify_all()
+        finally:
+            self._thread = None  # whatever ended it, it begins again when woken
 
     def _try(self) -> float | None:
         begun = time.monotonic()
@@ -161,7 +173,7 @@ class Background:
             if self._indexes.is_quick:
                 self._queue.work_off()
             return
-        self._keeping_up.wait(WAIT_S)
+        self._wait()
         if self._indexes.is_quick and self._indexes.embedder is not None:
             self._await_few()
 
@@ -180,16 +192,19 @@ class Background:
             StoreError: The store cannot be read.
         """
         if self._serves:
-            self._keeping_up.wait(WAIT_S)
+            self._wait()
         else:
             self._changes.drop_expired()
+
+    def _wait(self) -> None:
+        self._keeping_up.wait(WAIT_S if self._keeping_up.has_done_a_step else FIRST_WAIT_S)
 
     def unexpired(self, memories: Iterable[Memory]) -> list[Memory]:
         """Return the memories whose time has not passed; others may not have been moved away yet."""
         return [m for m in memories if m.expires_at is None or m.expires_at > timestamp(self._clock())]
 
     def note_work(self) -> None:
-        """Begin with what a call left to be done."""
+        """Begin with what a write, of a call here or of another process, left to be done."""
         if self._serves:
             self._embedding.wake()
 
@@ -209,10 +224,9 @@ class Background:
         self._embedding.close(CLOSE_S)
 
     def _take_in(self, seconds: float | None) -> bool:
-        is_more = self._entries.catch_up(seconds)
         self._indexes.take_in_added()
         self._changes.drop_expired()
-        return is_more
+        return self._entries.catch_up(seconds)
 
     def _keep_up(self) -> float | None:
         is_more = self._take_in(SLICE_S)

@@ -63,6 +63,7 @@ class DocumentIndex:
         self._sessions = sessions
         self._clock = clock
         self._lock = threading.Lock()
+        self._is_beside = False
         self._looks = DocumentLooks(documents, lambda: repository.documents.states())
         self._waiting: dict[str, None] = {}
         self._too_long: dict[str, int] = {}
@@ -86,6 +87,7 @@ class DocumentIndex:
         """
         with self._lock:
             self._look()
+            self._is_beside = seconds is not None
             end = math.inf if seconds is None else clocks.monotonic() + seconds
             for name in list(self._waiting):
                 if clocks.monotonic() > end or self._closed.is_set():
@@ -174,8 +176,8 @@ class DocumentIndex:
         """Write the entries that came and went; those of a long document in several transactions."""
         part = f"part {secrets.token_hex(8)}"
         for page, is_last in _pages(added):
-            vectors: Vectors = ()
-            if page:
+            vectors: Vectors = [None] * len(page)
+            if page and not self._is_beside:  # there is a thread for what waits
                 vectors = self._indexes.embed_new(page, self._sessions.current())[1]
             with self._repository.transaction(durable=False, waiting=False):
                 # Another process may have done it meanwhile, perhaps for a newer text. Where the state

@@ -84,6 +84,7 @@ class Keeper:
         self, memories: Sequence[NewMemory], old: Replaced, session: Session
     ) -> list[Receipt] | None:
         """Keep memories; None where what they replace is not any more what it was."""
+        now = timestamp(self._clock())
         alone, vectors = self._indexes.embed_new(memories, session)
         similar = self._similar(memories, alone)
         replaced = {memory.id: memory for memory in old.values()}
@@ -94,9 +95,8 @@ class Keeper:
             self._repository.threads.require_threads(_thread_ids(memories))
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0])
-            kept = self._add(memories, vectors, session)
+            kept = self._add(memories, vectors, session, now)
             recorder.replace(gone, kept[0][0])
-            now = timestamp(self._clock())
             self._repository.threads.touch_threads(_thread_ids(memories), now)
         newer = {asked: memory.id for asked, memory in old.items() if asked != memory.id}
         return [
@@ -142,7 +142,7 @@ class Keeper:
         return gone
 
     def _add(
-        self, memories: Sequence[NewMemory], vectors: Vectors, session: Session
+        self, memories: Sequence[NewMemory], vectors: Vectors, session: Session, now: str
     ) -> list[tuple[int, bool]]:
         """Add what is new; return for each memory the id that it has now, and whether it is new."""
         table = self._repository.memories
@@ -151,7 +151,6 @@ class Keeper:
         for place, memory in enumerate(memories):
             if older[place] is None:
                 first.setdefault(_statement(memory), place)
-        now = timestamp(self._clock())
         places = list(first.values())
         ids = table.add_memories(
             [memories[place] for place in places], [vectors[place] for place in places], now

@@ -323,27 +323,37 @@ class RememberAnswer(View):
     stored: int | None = None
     ids: str = ""
     known: str = ""
+    remarks: Items[str] = ()
 
     @classmethod
-    def of(cls, receipts: Sequence[Receipt], kept: Sequence[NewMemory], days: Days) -> "RememberAnswer":
-        """Build the answer from receipts and what was to be kept."""
+    def of(
+        cls,
+        receipts: Sequence[Receipt],
+        kept: Sequence[NewMemory],
+        days: Days,
+        remarks: Sequence[str] = (),
+    ) -> "RememberAnswer":
+        """Build the answer from receipts, what was to be kept, and what there is to know beside it."""
         if any(receipt.similar is None for receipt in receipts):
             known = [receipt.id for receipt in receipts if not receipt.stored]
             return cls(
                 stored=len(receipts) - len(known),
                 ids=runs([receipt.id for receipt in receipts]),
                 known="all" if len(known) == len(receipts) else runs(known),
+                remarks=tuple(remarks),
             )
         pairs = zip(receipts, kept, strict=True)
         answers = tuple(ReceiptAnswer.of(receipt, memory, days) for receipt, memory in pairs)
-        return cls(note=NOTE if any(answer.similar for answer in answers) else "", receipts=answers)
+        note = NOTE if any(answer.similar for answer in answers) else ""
+        return cls(note=note, receipts=answers, remarks=tuple(remarks))
 
     def as_text(self) -> str:
         """Say what became of each memory; of a long list, in sum."""
         if self.receipts:
-            return "\n".join(receipt.as_text() for receipt in self.receipts)
+            return "\n".join([*(receipt.as_text() for receipt in self.receipts), *self.remarks])
         known = f" Not stored, as exact duplicates: {self.known}." if self.known else ""
-        return (
+        told = (
             f"Stored {counted(self.stored or 0, 'memory')}. The ids, in the order they were sent:"
             f" {self.ids}.{known} Similar memories were not looked for in so long a list."
         )
+        return "\n".join([told, *self.remarks])

@@ -144,12 +144,12 @@ async def remember(
         expires_at=expires_at,
     )
     kept = [memory.to_keep() for memory in memories or [one]]
-    receipts = await served(
-        ctx,
-        lambda home, session: home.memories.remember(kept, session, replaces=replaces),
-    )
-    days = ctx.request_context.lifespan_context.home.days
-    return answer(RememberAnswer.of(receipts, kept, days))
+
+    def keep(home: Home, session: Session) -> RememberAnswer:
+        receipts = home.memories.remember(kept, session, replaces=replaces)
+        return RememberAnswer.of(receipts, kept, home.days, home.queue.remarks())
+
+    return answer(await served(ctx, keep))
 
 
 async def recall(

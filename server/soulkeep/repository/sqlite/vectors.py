@@ -74,6 +74,8 @@ class VectorTable:
             "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'failed'),"
             " min(next_try) FROM pending_vectors"
         )[0]
+        if not (pending or failed):
+            return Waiting()
         reasons = self._database.query(
             "SELECT reason FROM pending_vectors WHERE reason <> ''"
             " ORDER BY state = 'failed', next_try DESC LIMIT 1"
