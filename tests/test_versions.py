@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,16 +160,19 @@ def test_several_are_restored_all_or_none(home: Home) -> None:
 
 
 class Meanwhile:
-    """A clock at whose next look somebody else does something, before the store is locked."""
+    """What somebody else does once, just before the store is locked for the next change."""
 
     def __init__(self) -> None:
         self.act: Callable[[], object] | None = None
 
-    def __call__(self) -> datetime:
-        act, self.act = self.act, None
-        if act is not None:
-            act()
-        return datetime(2026, 3, 1, 12, tzinfo=UTC)
+    def before(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def begun(**options: object) -> Any:
+            act, self.act = self.act, None
+            if act is not None:
+                act()
+            return work(**options)
+
+        return begun
 
 
 @pytest.fixture
@@ -177,15 +181,18 @@ def meanwhile() -> Meanwhile:
 
 
 @pytest.fixture
-def pair(home_path: Path, meanwhile: Meanwhile) -> Iterator[tuple[Home, Home]]:
-    """Two homes on one store; the first has the clock at which the other one acts."""
+def pair(
+    home_path: Path, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Home, Home]]:
+    """Two homes on one store; while the first is about to write, the other one acts."""
     with (
-        closing(open_home(home_path, embedder="none", clock=meanwhile)) as home,
+        closing(open_home(home_path, embedder="none")) as home,
         closing(open_home(home_path, embedder="none")) as other,
     ):
         home.sessions.current()
         home.threads.create_thread("Work")
         home.memories.remember([NewMemory("A"), NewMemory("Z")])
+        monkeypatch.setattr(home.repository, "recording", meanwhile.before(home.repository.recording))
         yield home, other
 
 
