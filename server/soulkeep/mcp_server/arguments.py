@@ -73,13 +73,13 @@ def read_arguments(tool: str, schema: _Schema, arguments: Mapping[str, Any]) -> 
     return sent
 
 
+@dataclass(slots=True)
 class _Reader:
-    """Reads the arguments of one call."""
+    """Reads the arguments of one call; `ignored` takes the names that the tool does not have."""
 
-    def __init__(self, tool: str, definitions: _Schema, ignored: list[str]) -> None:
-        self._tool = tool
-        self._definitions = definitions
-        self._ignored = ignored
+    tool: str
+    definitions: _Schema
+    ignored: list[str]
 
     def object_of(self, schema: _Schema, sent: Mapping[str, Any], within: str = "") -> dict[str, Any]:
         """Return the fields of an object that have a value and are known."""
@@ -92,8 +92,8 @@ class _Reader:
                 if _SURROGATE.search(name) or "\ufffd" in name:  # or what a client put in its place
                     raise InvalidInputError("arguments", HALF_A_PAIR)
                 if close := closest(name, list(fields)):
-                    raise UnknownArgumentError(self._tool, within + name, close, list(fields))
-                self._ignored.append(within + name)
+                    raise UnknownArgumentError(self.tool, within + name, close, list(fields))
+                self.ignored.append(within + name)
                 continue
             meant = self._value(fields[name], value, name, within + name, optional=name not in required)
             if meant is not _LEFT_OUT:
@@ -119,7 +119,7 @@ class _Reader:
 
     def _resolved(self, schema: _Schema) -> _Schema:
         reference = schema.get("$ref")
-        return self._definitions[reference.removeprefix("#/$defs/")] if reference else schema
+        return self.definitions[reference.removeprefix("#/$defs/")] if reference else schema
 
     def _list(self, schema: _Schema, sent: Any, name: str, place: str, *, optional: bool) -> Any:
         items = self._resolved(schema.get("items", {}))

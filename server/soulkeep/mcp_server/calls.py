@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from inspect import cleandoc
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
@@ -23,6 +23,7 @@ from mcp.server.mcpserver.exceptions import (
     ToolError,
     UnexpectedToolError,
 )
+from mcp.server.session import ServerSession
 from mcp.types import (
     CallToolResult,
     ElicitResult,
@@ -274,31 +275,31 @@ def _explained(tool: str, error: ValidationError) -> str:
 
 async def tell_progress(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
     """Tell the progress of worker threads to a request that asks for it: SDK middleware."""
-    with told_to(_Reporter(ctx).report):
+    with told_to(_Reporter(ctx.session).report):
         return await call_next(ctx)
 
 
+@dataclass(slots=True)
 class _Reporter:
     """Sends what a worker thread says of its progress, but not too often."""
 
-    def __init__(self, ctx: ServerRequestContext[Any, Any]) -> None:
-        self._session = ctx.session
-        self._doing = ""
-        self._sent_at = 0.0
-        self._count = 0
+    session: ServerSession
+    doing: str = ""
+    sent_at: float = 0.0
+    count: int = 0
 
     def report(self, doing: str, share: float | None) -> None:
         """Send a notification, unless the same was said a moment ago."""
         now = time.monotonic()
-        if doing == self._doing and now - self._sent_at < REPORT_S:
+        if doing == self.doing and now - self.sent_at < REPORT_S:
             return
-        self._doing, self._sent_at = doing, now
+        self.doing, self.sent_at = doing, now
         # How much is still to come is unknown, so only the count grows.
-        self._count += 1
+        self.count += 1
         # The work goes on when its request is cancelled, but nobody waits for it any more.
         with suppress(CancelledError):
             anyio.from_thread.run(self._send, doing if share is None else f"{doing}: {share:.0%}")
 
     async def _send(self, message: str) -> None:
         with anyio.move_on_after(REPORT_S):
-            await self._session.report_progress(self._count, None, message)
+            await self.session.report_progress(self.count, None, message)

@@ -165,7 +165,7 @@ class Homes:
             used.users -= 1
             used.used_at = time.monotonic()
             self._open.move_to_end(name)
-            await self._close_unused()
+            await self._limit()
 
     async def _open_now(self, name: str) -> None:
         async with self._opening:
@@ -177,7 +177,8 @@ class Homes:
                 home.serve()
                 self._open[name] = _Open(home)
 
-    async def _close_unused(self) -> None:
+    async def _limit(self) -> None:
+        """Close homes that are unused for long or too many, and let others give back memory."""
         unused = [name for name, one in self._open.items() if not one.users]
         until, surplus = time.monotonic() - self._idle_s, len(unused) - self._most_open
         spare = [
@@ -188,16 +189,12 @@ class Homes:
         with anyio.CancelScope(shield=True):
             for home in spare:
                 await anyio.to_thread.run_sync(home.close)
-            await self._limit_memory()
-
-    async def _limit_memory(self) -> None:
-        homes = [one.home for one in self._open.values()]
-        used = {home: home.memory_used for home in homes}
-        for home in homes[:-1]:
-            if used[home] and sum(used.values()) > self._most_memory:
-                used[home] = 0
-                with suppress(StoreError):  # the next search says so
-                    await anyio.to_thread.run_sync(home.memories.release_memory)
+            used = {one.home: one.home.memory_used for one in self._open.values()}
+            for home in list(used)[:-1]:
+                if used[home] and sum(used.values()) > self._most_memory:
+                    used[home] = 0
+                    with suppress(StoreError):  # the next search says so
+                        await anyio.to_thread.run_sync(home.memories.release_memory)
 
     def close(self) -> None:
         """Close the homes that are open; nothing may be served any more."""

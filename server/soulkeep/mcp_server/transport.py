@@ -10,6 +10,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import anyio
@@ -201,22 +202,22 @@ class Exchange:
                 await self._was_sent.wait()
 
 
+@dataclass(slots=True)
 class _Noting:
-    """A write stream that tells an exchange of every message before it passes it on."""
+    """A write stream that tells an exchange of every message that it passed on."""
 
-    def __init__(self, replies: Any, exchange: Exchange) -> None:
-        self._replies = replies
-        self._exchange = exchange
+    replies: Any
+    exchange: Exchange
 
     def clone(self) -> "_Noting":
-        return _Noting(self._replies.clone(), self._exchange)
+        return _Noting(self.replies.clone(), self.exchange)
 
     async def send(self, item: SessionMessage, /) -> None:
-        await self._replies.send(item)
-        self._exchange.note_sent(item)
+        await self.replies.send(item)
+        self.exchange.note_sent(item)
 
     async def aclose(self) -> None:
-        await self._replies.aclose()
+        await self.replies.aclose()
 
     async def __aenter__(self) -> "_Noting":
         return self

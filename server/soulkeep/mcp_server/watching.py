@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path, PurePath
@@ -134,6 +134,7 @@ class _Changes:
     """Whether there are other resources than before."""
 
 
+@dataclass(slots=True)
 class _Seen:
     """What was last told of the files and of the store.
 
@@ -141,18 +142,17 @@ class _Seen:
     costs the same however much the store holds. `states` are those of the resources subscribed to.
     """
 
-    def __init__(self, home: Home, states: dict[str, str] | None = None) -> None:
-        self._home = home
-        self._states = {} if states is None else states
-        self._stamps: dict[str, str | None] = {}
-        self._writes: Hashable = None
-        self._last_event = 0
-        self._last_change = 0
-        self._outline = ""
-        self._offers = ""
-        self._prompts: list[GlobalPrompt] = []
-        self._are_figures_due = False
-        self._figures_told = -STATS_S
+    home: Home
+    states: dict[str, str] = field(default_factory=dict)
+    _stamps: dict[str, str | None] = field(default_factory=dict, init=False)
+    _writes: Hashable = field(default=None, init=False)
+    _last_event: int = field(default=0, init=False)
+    _last_change: int = field(default=0, init=False)
+    _outline: str = field(default="", init=False)
+    _offers: str = field(default="", init=False)
+    _prompts: list[GlobalPrompt] = field(default_factory=list, init=False)
+    _are_figures_due: bool = field(default=False, init=False)
+    _figures_told: float = field(default=-STATS_S, init=False)
 
     def look(self, names: Iterable[str]) -> _Changes:
         """Return what changed since the last look, in files of these names and those there are now.
@@ -163,14 +163,21 @@ class _Seen:
             StoreError: The store cannot be read.
         """
         changes, before = self._look_at_files(names), self._writes
-        writes = self._home.revision()
+        writes = self.home.revision()
         if writes != before:
-            self._home.background.note_work()
-            events, other_threads = self._new_in_logs()
+            self.home.background.note_work()
+            sessions, made = self.home.sessions, self.home.changes
+            # The last ones first: what is added meanwhile is better told twice than never.
+            last_event, last_change = sessions.last_event(), made.last_id()
+            if before is None:
+                self._last_event, self._last_change = last_event, last_change
+            events = sessions.events_after(self._last_event)
+            other_threads = made.lists_threads_anew(self._last_change)
+            self._last_event, self._last_change = last_event, last_change
             changes = self._look_at_events(changes, events, other_threads=other_threads)
             if events != {RECALLED}:  # the most frequent, of which no resource shows anything
                 different = {
-                    uri for uri in [*self._states] if uri != STATS_URI and self._is_different(uri)
+                    uri for uri in [*self.states] if uri != STATS_URI and self._is_different(uri)
                 }
                 changes = replace(changes, updated=changes.updated | different)
             self._writes = writes
@@ -178,9 +185,9 @@ class _Seen:
         return _Changes() if before is None else self._look_at_figures(changes)
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
-        today = self._home.documents.daily_path(self._home.documents.today())
-        looked_at = {*names, *DOCUMENTS, today.relative_to(self._home.path).as_posix()}
-        now = {name: stamp(self._home.path / name) for name in looked_at if name.endswith(".md")}
+        today = self.home.documents.daily_path(self.home.documents.today())
+        looked_at = {*names, *DOCUMENTS, today.relative_to(self.home.path).as_posix()}
+        now = {name: stamp(self.home.path / name) for name in looked_at if name.endswith(".md")}
         # The log of another day was not looked at before it changed, so it may be new.
         before = {name: self._stamps.get(name) for name in now}
         changed = {name for name in now if now[name] != before[name]}
@@ -188,18 +195,6 @@ class _Seen:
         listed = any(None in (now[name], before[name]) for name in changed)
         context = {CONTEXT_URI} if changed else ()
         return _Changes(files=frozenset(changed), updated=frozenset(context), listed=listed)
-
-    def _new_in_logs(self) -> tuple[set[str], bool]:
-        """Return the events since the last look, and whether other threads are there than then."""
-        sessions, made = self._home.sessions, self._home.changes
-        # The last ones first: what is added meanwhile is better told twice than never.
-        last_event, last_change = sessions.last_event(), made.last_id()
-        if self._writes is None:
-            self._last_event, self._last_change = last_event, last_change
-        events = sessions.events_after(self._last_event)
-        other_threads = made.lists_threads_anew(self._last_change)
-        self._last_event, self._last_change = last_event, last_change
-        return events, other_threads
 
     def _look_at_events(
         self, changes: _Changes, events: AbstractSet[str], *, other_threads: bool
@@ -215,12 +210,12 @@ class _Seen:
 
     def _look_at_prompts(self, events: AbstractSet[str]) -> tuple[bool, bool]:
         """Return whether other prompts are offered, and whether they say something else."""
-        outline = self._home.prompts.outline()
+        outline = self.home.prompts.outline()
         told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
         if outline == self._outline and not told:
             return False, False
         self._outline = outline
-        offers = self._home.prompts.list_offers()
+        offers = self.home.prompts.list_offers()
         seen, prompts = fingerprint(offers), [offer.prompt for offer in offers]
         different = seen != self._offers, prompts != self._prompts
         self._offers, self._prompts = seen, prompts
@@ -231,20 +226,20 @@ class _Seen:
         if not self._are_figures_due or now - self._figures_told < STATS_S:
             return changes
         self._are_figures_due = False
-        if STATS_URI not in self._states or not self._is_different(STATS_URI):
+        if STATS_URI not in self.states or not self._is_different(STATS_URI):
             return changes
         self._figures_told = now
         return replace(changes, updated=changes.updated | {STATS_URI})
 
     def _is_different(self, uri: str) -> bool:
         try:
-            state = state_of(self._home, uri)
+            state = state_of(self.home, uri)
         except NotFoundError as error:
             state = str(error)
-        is_different = self._states.get(uri) not in (None, state)
+        is_different = self.states.get(uri) not in (None, state)
         # Another thread may have ended the subscription meanwhile.
-        if uri in self._states:
-            self._states[uri] = state
+        if uri in self.states:
+            self.states[uri] = state
         return is_different
 
 
