@@ -41,9 +41,8 @@ from soulkeep.embedders import NO_EMBEDDER, missing_packages
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
 from soulkeep.models import MODEL_USED, Backup, Fault
 from soulkeep.service.backups import Backups
-from soulkeep.service.examination import fault_of, home_faults
 from soulkeep.service.home import Home
-from soulkeep.service.statistics import MAX_LOG
+from soulkeep.service.upkeep import MAX_LOG, fault_of, home_faults
 from soulkeep.wording import counted
 
 

@@ -1,4 +1,7 @@
-"""The log of changes: everything that can be undone is written together with what it does."""
+"""The log of changes: everything that can be undone is written together with what it does.
+
+It also tells which memory an id leads to now, and which came before it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,14 +10,20 @@ from datetime import timedelta
 
 from soulkeep.days import Days
 from soulkeep.documents import Hunk
-from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
+from soulkeep.errors import (
+    DocumentError,
+    MemoryForgottenError,
+    MemoryNotFoundError,
+    StoreBusyError,
+    StoreFullError,
+    StoreNotWritableError,
+)
 from soulkeep.models import ChangedRow, Clock, Memory, Options, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.edits import Edits, row_of
+from soulkeep.service.edits import Edits, PromotedLines, row_of
 from soulkeep.service.indexes import Indexes
-from soulkeep.service.promoted import PromotedLines
 from soulkeep.service.receipts import LineChange
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.vectors import compact_some
@@ -177,3 +186,35 @@ class ChangeLog:
 
     def _now(self) -> str:
         return timestamp(self._clock())
+
+
+def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[int, Memory]:
+    """Return for each id the memory that it leads to: its own, or the newest in its place.
+
+    Raises:
+        MemoryForgottenError: What it leads to is in the trash.
+        MemoryNotFoundError: There is none with this id, and none came in its place.
+    """
+    with repository.snapshot():
+        led = repository.changes.latest_ids(memory_ids)
+        found = repository.memories.list_by_ids(list(led.values()))
+        for asked, memory_id in led.items():
+            if memory_id not in found:
+                if repository.changes.rows_about("memories", str(memory_id)):
+                    raise MemoryForgottenError(memory_id)
+                raise MemoryNotFoundError(asked)
+    return {asked: found[memory_id] for asked, memory_id in led.items()}
+
+
+def earlier_ids(repository: Repository, memory_ids: Iterable[int]) -> set[int]:
+    """Return these ids and those of all that they replaced, directly or through others.
+
+    What came back on its own, and what that had replaced, is not among them.
+    """
+    found: set[int] = set()
+    waiting = set(memory_ids)
+    while waiting:
+        found |= waiting
+        replaced = repository.changes.replaced_by(waiting)
+        waiting = replaced - repository.memories.list_by_ids(list(replaced)).keys() - found
+    return found

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Options, Session, Thread
-from soulkeep.service.budget import Budget, Section
-from soulkeep.service.sections import Sections
+from soulkeep.service.sections import Budget, Section, Sections
 from soulkeep.service.validation import MAX_QUERY, require_range, require_text
 
 MAX_TOKENS = 20_000

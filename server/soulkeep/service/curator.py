@@ -12,13 +12,12 @@ from soulkeep.errors import DocumentTooLongError, InvalidInputError
 from soulkeep.fence import visible
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
+from soulkeep.service.change_log import newest_versions
 from soulkeep.service.changes import Changes
 from soulkeep.service.document_index import link_to, linked_id
-from soulkeep.service.edits import Edits
-from soulkeep.service.promoted import promoted_line
+from soulkeep.service.edits import Edits, promoted_line
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, require_text
-from soulkeep.service.versions import newest_versions
 
 MAX_EDITED = 2_000_000
 """Characters of a document that entries are put into, some seconds of reading Markdown."""

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from soulkeep.service.curator import Curator
     from soulkeep.service.document_index import DocumentIndex
     from soulkeep.service.edits import Edits
-    from soulkeep.service.examination import Repairs
     from soulkeep.service.indexes import Indexes
     from soulkeep.service.keeping import Keeper
     from soulkeep.service.lifecycle import Lifecycle
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from soulkeep.service.messages import Messages
     from soulkeep.service.prompts import Prompts
     from soulkeep.service.purge import Purges
-    from soulkeep.service.statistics import Statistics
     from soulkeep.service.threads import Threads
+    from soulkeep.service.upkeep import Repairs, Statistics
     from soulkeep.service.vectors import Reembedding, VectorQueue
 
 _Service = TypeVar("_Service")
@@ -149,7 +148,7 @@ class Home:
     @on_first_use
     def changes(self) -> "Changes":
         from soulkeep.service.changes import Changes
-        from soulkeep.service.promoted import PromotedLines
+        from soulkeep.service.edits import PromotedLines
 
         return Changes(
             self.repository,
@@ -251,7 +250,7 @@ class Home:
 
     @on_first_use
     def statistics(self) -> "Statistics":
-        from soulkeep.service.statistics import Statistics
+        from soulkeep.service.upkeep import Statistics
 
         return Statistics(
             self.repository, self.reembedding, self.queue, self.clock, self.days, self.path
@@ -259,7 +258,7 @@ class Home:
 
     @on_first_use
     def repairs(self) -> "Repairs":
-        from soulkeep.service.examination import Repairs
+        from soulkeep.service.upkeep import Repairs
 
         return Repairs(self.repository, self.indexes, self.entries, self.check)
 
@@ -281,7 +280,7 @@ class Home:
 
     def faults(self) -> list[Fault]:
         """Return what is wrong with the store and all around it, as far as that can be read."""
-        from soulkeep.service.examination import embedder_faults, fault_of, home_faults
+        from soulkeep.service.upkeep import embedder_faults, fault_of, home_faults
 
         around = home_faults(self.documents, self.repository.size())
         if self.repository.only_reads:

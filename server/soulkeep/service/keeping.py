@@ -10,6 +10,7 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryFilter, NewMemory, Session, Vector, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
+from soulkeep.service.change_log import newest_versions
 from soulkeep.service.changes import Changes
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.receipts import Receipt, Similar
@@ -21,7 +22,6 @@ from soulkeep.service.validation import (
     require_label,
     require_memories,
 )
-from soulkeep.service.versions import newest_versions
 
 SIMILAR = 3
 """How many existing memories a receipt shows."""

@@ -18,6 +18,7 @@ from soulkeep.models import (
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
 from soulkeep.service.background import Background
+from soulkeep.service.change_log import earlier_ids, newest_versions
 from soulkeep.service.changes import Changes
 from soulkeep.service.keeping import Keeper, Replaced
 from soulkeep.service.receipts import Changed, Receipt
@@ -31,7 +32,6 @@ from soulkeep.service.validation import (
     require_range,
     require_text,
 )
-from soulkeep.service.versions import earlier_ids, newest_versions
 from soulkeep.wording import without_hidden
 
 MAX_PAGE = 1_000

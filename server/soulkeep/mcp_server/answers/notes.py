@@ -9,10 +9,10 @@ from pydantic import WithJsonSchema
 from soulkeep.fence import DATA, NOTE, fenced, heading, plain, under_heading, visible
 from soulkeep.mcp_server.answers import BOUND, Item, Items, Prose, View, command, cut, fit_items
 from soulkeep.models import ConsentState, GlobalPrompt, PromptChange
-from soulkeep.service.budget import NOTE as PARTS_NOTE
 from soulkeep.service.context import Context, Part
 from soulkeep.service.curator import Curated
 from soulkeep.service.offers import offer_prompts
+from soulkeep.service.sections import NOTE as PARTS_NOTE
 from soulkeep.wording import counted
 
 LearnedState = Literal["written", "declined", "not asked"]
