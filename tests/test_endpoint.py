@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import struct
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from endpoint_server import (
     EndpointServer,
     Handler,
     content,
+    drip,
     refuse,
     spoilt,
     status,
@@ -263,6 +265,18 @@ def test_each_thing_that_an_endpoint_does_wrong_is_an_error_of_its_own(
     assert "\n" not in str(error)
     server.answer = Handler.embed
     assert len(chosen(server).embed(["Tea."]).embeddings) == 1
+
+
+def test_what_came_too_late_is_waited_for_by_nobody(server: EndpointServer) -> None:
+    server.answer = drip
+    embedder = chosen(server, timeout_s=0.3)
+    for _ in range(3):
+        with pytest.raises(EndpointTimeoutError):
+            embedder.embed(["Tea."])
+
+    for thread in [thread for thread in threading.enumerate() if thread.name == "endpoint"]:
+        thread.join(20)
+        assert not thread.is_alive()
 
 
 def test_nobody_at_the_address_and_no_encryption_there_are_told_apart(server: EndpointServer) -> None:

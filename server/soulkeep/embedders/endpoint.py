@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -98,6 +98,7 @@ class Endpoint(OtherModel):
         self._at_once = AT_ONCE
         self._lock = threading.Lock()
         self._client: httpx2.Client | None = None
+        self._close: Callable[[], object] = lambda: None
 
     @property
     def is_local(self) -> bool:
@@ -121,9 +122,8 @@ class Endpoint(OtherModel):
     def release(self) -> None:
         """Close the connections; what is embedded next opens them again."""
         with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            self._client = None
+            self._close()
 
     def _encode(self, texts: Sequence[tuple[str, str]], *, is_query: bool) -> tuple[list[Any], int]:
         whole = [prefix + text for prefix, text in texts]
@@ -198,6 +198,7 @@ class Endpoint(OtherModel):
             got = outcome.get(timeout=timeout_s)
         except queue.Empty:
             got = EndpointTimeoutError(self.address, timeout_s)
+            self.release()  # so that the thread, which may still be read to, has nothing to wait for
         # Not where the library's error was caught: frames of it that hold the key would hang on to ours.
         if isinstance(got, EmbedderError):
             raise got
@@ -238,7 +239,7 @@ class Endpoint(OtherModel):
                     headers["api-key"] = self._key
                 # A proxy is for other machines; none can be meant for what runs on this one.
                 self._client = httpx2.Client(headers=headers, trust_env=not self.is_local)
-                weakref.finalize(self, self._client.close)
+                self._close = weakref.finalize(self, self._client.close)
             return self._client
 
     def _refusal(self, answer: _Answer) -> Exception:
