@@ -43,6 +43,7 @@ from soulkeep.models import (
     Session,
     Thread,
     Vector,
+    Waiting,
 )
 from soulkeep.repository import ROWS, Repository
 from soulkeep.repository.changes import UnrecordedChangeError
@@ -345,6 +346,36 @@ def test_who_has_no_vector_of_the_stores_embedder_waits_for_it(store: Repository
         store.vectors.add_pending({2: vector(0, 1), 3: vector(0, 1), 99: vector(0, 1)})
     assert store.vectors.list_pending(9) == []
     assert store.check(vectors_expected=True) == []
+
+
+def test_who_waits_is_put_off_counted_and_tried_again(store: Repository) -> None:
+    keep(store, "a", "b", "c", "d", vectors=[vector(1, 0), None, None, None])
+    table, later = store.vectors, "2026-03-01T13:00:00.000Z"
+    assert (table.list_pending(9), table.list_pending(2)) == ([4, 3, 2], [4, 3])
+    with store.transaction():
+        table.put_off({2: "too long"}, "failed", later)
+        table.put_off({3: "nobody answers", 99: "gone"}, "pending", later)
+    with store.transaction():
+        table.put_off({3: "still nobody"}, "pending", later)
+
+    assert (table.list_pending(9, NOW), table.list_pending(9, later)) == ([4], [4, 3, 2])
+    assert table.attempts([1, 2, 3, 4, 99]) == {2: 1, 3: 2, 4: 0}
+    waiting = table.waiting()
+    assert (waiting.pending, waiting.failed, waiting.reason) == (2, 1, "still nobody")
+    assert store.check(vectors_expected=True) == []
+    assert store.next_vectors.measure_missing("test:2:unit") == (3, 3)
+    assert store.next_vectors.measure_missing("other:2:unit") == (4, 4)
+    with store.transaction():
+        table.retry_pending()
+    changed(store, lambda: store.memories.delete_memories([4]))
+    assert (table.list_pending(9, NOW), table.attempts([2, 3])) == ([3, 2], {2: 0, 3: 0})
+    assert table.waiting() == Waiting(2)
+    with store.transaction():
+        table.reset_vectors("other:2:unit")
+    assert table.list_pending(9) == [3, 2, 1]
+    with store.transaction():
+        table.reset_vectors("none:0:none")
+    assert (table.list_pending(9), table.waiting()) == ([], Waiting())
 
 
 def test_a_duplicate_states_the_same_wherever_it_comes_from(store: Repository) -> None:
