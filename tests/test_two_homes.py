@@ -20,6 +20,8 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.client.session import IncomingMessage
+from mcp.server.runner import serve_loop
+from mcp.shared.memory import create_client_server_memory_streams
 from mcp.types import (
     INVALID_PARAMS,
     CallToolResult,
@@ -37,6 +39,7 @@ from mcp.types import (
 
 from engine import database_of
 from soulkeep.app import build_server, open_home
+from soulkeep.mcp_server.homes import Client as Connected
 from soulkeep.mcp_server.homes import Homes
 from soulkeep.mcp_server.protocol import PAGE, Notifications
 from soulkeep.mcp_server.watching import watch
@@ -314,6 +317,53 @@ async def test_two_connections_of_one_name_have_a_session_each(house: House, mod
         await one.call("remember", content="Peanuts.")
         await other.call("remember", content="Slates.")
         await one.call("remember", content="Gutters.")
+
+    rows = database_of(house.homes["anna"]).execute(
+        "SELECT count(*) FROM sessions WHERE agent_id = 'anna'"
+    )
+    assert rows == [(2,)]
+
+
+async def test_an_older_and_a_newer_client_share_a_server(house: House) -> None:
+    async with house.person("anna", "auto") as anna, house.person("ben", "legacy") as ben:
+        await fill(anna, "peanuts")
+        await fill(ben, "slates")
+        answers = [await every_answer(person) for person in (anna, ben)]
+
+    words = [set(re.findall("peanuts|slates", answer)) for answer in answers]
+    assert words == [{"peanuts"}, {"slates"}]
+
+
+@asynccontextmanager
+async def over_one_lifespan(house: House, lifespan: Connected) -> AsyncIterator[Any]:
+    """Serve a connection of the handshake era as a server does that many reach at one address."""
+    async with (
+        create_client_server_memory_streams() as (client, server),
+        anyio.create_task_group() as tasks,
+    ):
+        low = house.server._lowlevel_server
+        tasks.start_soon(partial(serve_loop, low, *server, lifespan_state=lifespan))
+        yield client
+        tasks.cancel_scope.cancel()
+
+
+async def test_connections_that_share_a_lifespan_share_nothing_else(house: House) -> None:
+    shared, about = Connected(), Implementation(name="anna", version="1")
+    async with AsyncExitStack() as stack:
+        one, other = [
+            await stack.enter_async_context(
+                Client(over_one_lifespan(house, shared), mode="legacy", cache=None, client_info=about)
+            )
+            for _ in range(2)
+        ]
+        for client in (one, other, one):
+            await client.call_tool("remember", {"content": "Peanuts."})
+        for number in range(PAGE + 5):
+            house.homes["anna"].threads.create_thread(f"Thread {number}")
+        cursor = (await one.list_resources()).next_cursor
+        with pytest.raises(MCPError, match="list without one"):
+            await other.list_resources(cursor=cursor)
+        assert (await one.list_resources(cursor=cursor)).resources
 
     rows = database_of(house.homes["anna"]).execute(
         "SELECT count(*) FROM sessions WHERE agent_id = 'anna'"
