@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conftest import TickingClock
-from engine import by_another_program, database_of
+from engine import by_another_program, database_of, store_of
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     InvalidInputError,
@@ -182,7 +182,7 @@ def test_a_list_is_kept_whole_or_not_at_all(home: Home) -> None:
 def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = home.repository.vectors
+    table = store_of(home).vectors
     original = table.add_vectors
 
     def failing(memory_ids: list[int], vectors: list[Vector | None]) -> None:

@@ -42,6 +42,7 @@ from soulkeep.models import (
     QueryVector,
     Session,
     Thread,
+    Usage,
     Vector,
     Waiting,
 )
@@ -462,6 +463,34 @@ def test_prompts_are_listed_by_priority_and_know_who_agreed(store: Repository) -
     changed(store, lambda: store.prompts.update_prompt(replace(first, content="other")))
     assert not store.prompts.get_prompt(first.id).is_agreed
     assert store.prompts.outline() != outline
+
+
+def test_the_log_tells_what_happened_and_what_it_cost(store: Repository) -> None:
+    early, late = "2026-03-01T10:00:00.000Z", "2026-03-02T10:00:00.000Z"
+    with store.transaction():
+        store.ledger.touch_session(SESSION, early)
+        store.ledger.add_audit("memory.stored", "tests", [{"memory_id": 1}, {"memory_id": 2}], early)
+        store.ledger.add_usage(SESSION.id, Usage("m", 5, 1, 0.5), late)
+        store.ledger.add_audit("memory.purged", "tests", [{"memory_ids": [7]}], late)
+
+    listed = store.ledger.list_log(9, "", None, None)
+    assert [entry.event for entry in listed[2:]] == ["memory.stored", "memory.stored"]
+    assert {entry.event for entry in listed[:2]} == {"memory.purged", "model.used"}
+    assert len(store.ledger.list_log(9, late, None, "memory")) == 1
+    assert store.ledger.list_log(9, "", "nobody", None) == []
+    assert store.ledger.count_events("memory.stored", early) == {"2026-03-01": 2}
+    assert store.ledger.events_after(2) == {"memory.purged"}
+    assert (store.ledger.last_event(), store.ledger.erased_at(7), store.ledger.erased_at(8)) == (
+        3,
+        late,
+        None,
+    )
+    before = store.ledger.usage_totals()
+    assert (before.input_tokens, before.output_tokens, before.cost) == (5, 1, 0.5)
+    with store.transaction():
+        store.ledger.drop_old(1)
+    assert store.ledger.usage_totals() == before
+    assert [entry.event for entry in store.ledger.list_log(9, "", None, "memory")] == ["memory.purged"]
 
 
 # Changes and taking them back

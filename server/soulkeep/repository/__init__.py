@@ -1,7 +1,8 @@
 """What the service may ask of a store, whichever engine keeps it.
 
-An engine is written by reading this page, and is right when it passes `tests/test_store_contract.py`.
-Value objects go in and come out (`models`, `records`). What holds everywhere:
+An engine is written by reading this page, with `vectors`, `changes` (the undo log) and `copies` (for
+backups) beside it, and is right when it passes `tests/test_store_contract.py`. Value objects go in and
+come out. What holds everywhere:
 
 - Text is Unicode and comes back as it was given, also where it is not in its normal form. What cannot be
   UTF-8 is refused with InvalidInputError. Timestamps are text as `models.timestamp` writes them, in UTC
@@ -11,8 +12,9 @@ Value objects go in and come out (`models`, `records`). What holds everywhere:
   refused with IdTooLargeError; in a list of ids to read it is not found.
 - Lists have one order for every engine, down to equals: it is stated. `limit` is how many are returned
   at most; -1 is no limit, where that is stated.
-- "Inside a transaction" means inside `transaction()`, by the same thread; other methods need none.
-  Threads may share a repository, and processes a store. Any method may raise a StoreError.
+- "Inside a transaction" means inside `transaction()` or `recording()`, by the same thread; what can be
+  undone is written in a recording alone (`changes`). Other methods need neither. Threads may share a
+  repository, and processes a store. Any method may raise a StoreError.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -54,7 +56,7 @@ class Memories(Protocol):
     def add_memories(
         self, memories: Sequence[NewMemory], vectors: Sequence[Vector | None], created_at: str
     ) -> list[int]:
-        """Keep memories and vectors as `Vectors.add_vectors` does, in a transaction; return the ids."""
+        """Keep memories with the vectors that they have (see `Vectors`); return their ids."""
 
     def delete_memories(self, memory_ids: Sequence[int]) -> None:
         """Delete memories and what is derived from them; inside a transaction."""
@@ -141,9 +143,6 @@ class Memories(Protocol):
 
     def unindexed(self, limit: int) -> list[Memory]:
         """Return memories that another program added, which no search finds yet, smallest id first."""
-
-    def add_to_indexes(self, memories: Sequence[Memory], vectors: Sequence[Vector | None]) -> None:
-        """Let searches find memories that are there, perhaps by vectors too; inside a transaction."""
 
 
 class Documents(Protocol):

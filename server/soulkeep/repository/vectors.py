@@ -7,7 +7,13 @@ from soulkeep.models import Embedding, Memory, MemoryFilter, QueryVector, Vector
 
 
 class Vectors(Protocol):
-    """The vectors of memories, all of one embedder, which the store records by its identity."""
+    """The vectors of memories, all of one embedder, which the store records by its identity.
+
+    The first vector that a memory comes with claims its embedder. In a store with vectors, who has none,
+    or one of another embedder, waits for it: see `list_pending`. Whatever takes vectors raises
+    DimensionMismatchError for one of more than 1536 dimensions, and EmbedderError for one that is not of
+    length 1, to one in a thousand.
+    """
 
     def recorded_embedder(self) -> str | None:
         """Return the identity of the embedder that made the vectors; None before the first memory."""
@@ -15,16 +21,8 @@ class Vectors(Protocol):
     def claim_embedder(self, identity: str) -> None:
         """Record whose vectors the store will hold, unless that is known; inside a transaction."""
 
-    def add_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
-        """Give memories that have none their vectors, inside a transaction.
-
-        The first vector claims its embedder. In a store with vectors, who has none, or one of another
-        embedder, waits for it: see `list_pending`. DimensionMismatchError is raised for one of more than
-        1536 dimensions, EmbedderError for one that is not of length 1, to one in a thousand.
-        """
-
     def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
-        """Do as `add_vectors` for memories whose vectors, if they have any, are deleted first."""
+        """Give memories these vectors, or none, in the place of those they have; in a transaction."""
 
     def reset_vectors(self, identity: str) -> None:
         """Delete every vector and record another embedder; inside a transaction.
@@ -46,7 +44,7 @@ class Vectors(Protocol):
     def add_pending(self, vectors: Mapping[int, Vector]) -> None:
         """Give those of these memories that still wait their vectors; inside a transaction.
 
-        Errors are those of `add_vectors`. A vector of another embedder than the store's is not taken.
+        A vector of another embedder than the store's is not taken.
         """
 
     def put_off(self, failed: Mapping[int, str], state: str, next_try: str) -> None:
