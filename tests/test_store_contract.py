@@ -379,6 +379,27 @@ def test_who_waits_is_put_off_counted_and_tried_again(store: Repository) -> None
     assert (table.list_pending(9), table.waiting()) == ([], Waiting())
 
 
+def test_a_new_set_of_vectors_serves_once_it_takes_over(store: Repository) -> None:
+    keep(store, "a", "b", vectors=[vector(1, 0), vector(0, 1)])
+    first, second = store.memories.list_by_ids([1, 2]).values()
+    new = Vector(vector(0, 1).embedding, "next:2:unit")
+    with store.transaction():
+        store.next_vectors.add({first: new}, "next:2:unit")
+    assert store.next_vectors.count("next:2:unit") == 1
+    assert store.next_vectors.list_missing("next:2:unit", 2**62, 9) == [second]
+    assert store.vectors.recorded_embedder() == "test:2:unit"
+    assert [i for i, _ in store.vector_search.nearest(vector(1, 0).embedding, EVERY, 1)] == [1]
+
+    with store.transaction():
+        store.next_vectors.take_over("next:2:unit")
+    assert store.vectors.recorded_embedder() == "next:2:unit"
+    assert store.vectors.list_pending(9) == [2]
+    nearest = store.vector_search.nearest(vector(0, 1).embedding, EVERY, 9)
+    assert [(i, round(distance, 2)) for i, distance in nearest] == [(1, 0.0)]
+    assert store.next_vectors.count("next:2:unit") == 0
+    assert store.check(vectors_expected=True) == []
+
+
 def test_a_duplicate_states_the_same_wherever_it_comes_from(store: Repository) -> None:
     thread(store, "t")
     first = NewMemory("Zürich", subject="Ada", expires_at="2027-01-01T00:00:00.000Z")

@@ -335,12 +335,18 @@ class Threads:
                 self._make_global(kept)
             else:
                 self._repository.memories.delete_memories([memory.id for memory in kept])
-            count = self._delete_messages(thread_id)
+            said = self._repository.messages.ids_of_thread(thread_id)
+            self._repository.messages.delete_messages(said)
             self._repository.threads.delete_thread(thread_id)
-            details = {"thread_id": thread_id, "memories": len(kept), "messages": count, "fate": fate}
+            details = {
+                "thread_id": thread_id,
+                "memories": len(kept),
+                "messages": len(said),
+                "fate": fate,
+            }
             self._sessions.audit(session, "thread.deleted", details)
         return Deleted(
-            thread, fate, tuple(m.id for m in kept), count, recorder.change_id, tuple(recorder.lines)
+            thread, fate, tuple(m.id for m in kept), len(said), recorder.change_id, tuple(recorder.lines)
         )
 
     def _count_leaving(self, thread: Thread, fate: Fate) -> tuple[int, int]:
@@ -353,11 +359,6 @@ class Threads:
         self._repository.memories.move_memories(ids, None)
         # Their vectors come later: another process could add to the thread while they are made.
         self._repository.vectors.replace_vectors(ids, [None] * len(ids))
-
-    def _delete_messages(self, thread_id: str) -> int:
-        ids = self._repository.messages.ids_of_thread(thread_id)
-        self._repository.messages.delete_messages(ids)
-        return len(ids)
 
     def _get(self, thread_id: str) -> Thread:
         require_text("thread_id", thread_id, MAX_NAME)

@@ -109,7 +109,15 @@ class Recording:
             " VALUES (?, ?, ?, ?, ?, ?)",
             ((change_id, r.kind, r.key, self._stored(r), r.after, r.replaced_by) for r in rows),
         )
-        self._mark_undone(undone, change_id)
+        mark = "UPDATE changes SET undone_by = ? WHERE id = ?"
+        self._database.execute_many(mark, ((change_id, i) for i in undone))
+        # What an undo had undone is in force again once the undo itself is taken back.
+        self._database.execute(
+            "UPDATE changes SET undone_by = NULL"
+            " WHERE undone_by IN (SELECT value FROM json_each(:these))"
+            " AND id NOT IN (SELECT value FROM json_each(:these))",
+            {"these": json.dumps(list(undone))},
+        )
         return change_id
 
     def _stored(self, row: ChangedRow) -> str | None:
@@ -117,17 +125,6 @@ class Recording:
             return json.dumps({"hunks": row.before.hunks}, ensure_ascii=False)
         before = self._before[row.kind, row.key]
         return None if before is None else json.dumps(before, ensure_ascii=False)
-
-    def _mark_undone(self, change_ids: Sequence[int], by: int) -> None:
-        mark = "UPDATE changes SET undone_by = ? WHERE id = ?"
-        self._database.execute_many(mark, ((by, i) for i in change_ids))
-        # What an undo had undone is in force again once the undo itself is taken back.
-        self._database.execute(
-            "UPDATE changes SET undone_by = NULL"
-            " WHERE undone_by IN (SELECT value FROM json_each(:these))"
-            " AND id NOT IN (SELECT value FROM json_each(:these))",
-            {"these": json.dumps(list(change_ids))},
-        )
 
 
 class ChangeTable:
@@ -419,11 +416,11 @@ class ChangeTable:
         )
 
     def delete_before(self, moment: str | None) -> int:
-        """Delete changes made before a timestamp, or all; inside a transaction. Return how many."""
-        return self._delete_changes("?1 IS NULL OR made_at < ?1", moment)
+        """Delete changes made before a timestamp, or all; inside a transaction. Return how many.
 
-    def _delete_changes(self, which: str, *values: object) -> int:
-        """Delete changes, but not to which memories the ids of others lead."""
+        To which memories the ids of others lead is kept.
+        """
+        which = "?1 IS NULL OR made_at < ?1"
         self._database.execute(
             "INSERT OR REPLACE INTO former_ids (memory_id, later_id)"
             " SELECT CAST(r.key AS INTEGER), r.replaced_by FROM changed_rows AS r"
@@ -431,9 +428,9 @@ class ChangeTable:
             " AND r.kind = 'memories' AND r.after IS NULL AND r.replaced_by IS NOT NULL"
             " AND NOT EXISTS (SELECT 1 FROM changed_rows AS later WHERE later.kind = 'memories'"
             " AND later.key = r.key AND later.change_id > r.change_id)",
-            values,
+            (moment,),
         )
-        return len(self._database.execute(f"DELETE FROM changes WHERE {which} RETURNING id", values))
+        return len(self._database.execute(f"DELETE FROM changes WHERE {which} RETURNING id", (moment,)))
 
     def _columns_of(self, kind: RowKind) -> list[str]:
         if kind not in self._columns:
