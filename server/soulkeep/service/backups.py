@@ -292,14 +292,15 @@ class Backups:
         return kept
 
     def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
-        if damaged:
-            return Restored(backup, None, *damaged)
-        label = "before-restore"
         try:
-            former, kept = self._make(label, automatic=True, lock=nullcontext())
+            if not damaged:
+                former, kept = self._make("before-restore", automatic=True, lock=nullcontext())
+                return Restored(backup, former, kept, former.left_out)
         except StoreCorruptError:
-            return Restored(backup, None, *(self._keep_damaged() or (self.folder, ())))
-        return Restored(backup, former, kept, former.left_out)
+            damaged = self._keep_damaged()
+            if not damaged:
+                raise
+        return Restored(backup, None, *damaged)
 
     def _keep_damaged(self) -> tuple[Path, tuple[str, ...]] | None:
         """Keep a store that is no longer readable, and the documents; None where there is no store."""
