@@ -202,6 +202,13 @@ def test_the_command_line_and_the_server_ask_services_and_not_the_store() -> Non
             assert ".repository" not in path.read_text(encoding="utf-8"), path
 
 
+def test_nothing_of_one_engine_is_known_above_it() -> None:
+    package = ROOT / "server" / "soulkeep"
+    for path in (*(package / "service").rglob("*.py"), *(package / "repository").glob("*.py")):
+        found = re.search(r"apsw|pragma|sqlite|vacuum|\bwal\b", path.read_text(encoding="utf-8"), re.I)
+        assert found is None, (path, found)
+
+
 MODULES, FUNCTIONS = 137, 70.3
 """The most modules of the package, and functions in 1,000 lines of it: these only ever get fewer."""
 

@@ -195,13 +195,13 @@ class Purges:
 
     def faults(self) -> list[Fault]:
         """Return what a purge that was cut off has left to do as a fault of the store."""
-        places = ["the free pages of the file"] if self._repository.get_fact(PENDING) else []
+        places = ["the freed space of the store"] if self._repository.get_fact(PENDING) else []
         places += [f"backup {name}" for name in sorted(self._named())]
         detail = f"what was purged is out of all searches and still in {', '.join(places)}"
         return [Fault("purge", detail, "run `soulkeep purge`")] if places else []
 
     def _erase(self, backups: Collection[str] = ()) -> bool:
-        places = ["the free pages of the store", *(f"backup {name}" for name in sorted(backups))]
+        places = ["the freed space of the store", *(f"backup {name}" for name in sorted(backups))]
         with _unfinished(_OUT_OF_SEARCH, places, marked=True):
             is_final = self._repository.erase()
             if is_final:

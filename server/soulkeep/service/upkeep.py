@@ -140,7 +140,7 @@ def _sizes(home: Path) -> dict[str, int]:
 
 
 LEAST_FREE = 64 * 1024 * 1024
-"""How many bytes a disk should have free: several times what SQLite writes beside a usual store."""
+"""How many bytes a disk should have free: several times what is written beside a usual store."""
 
 
 def fault_of(error: StoreError | DocumentError) -> Fault:
@@ -205,7 +205,7 @@ def _permission_faults(home: Path) -> Iterator[Fault]:
 def _readable_by_others(path: Path) -> bool:
     try:
         return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
-    except FileNotFoundError:  # a file beside the store that SQLite removed meanwhile
+    except FileNotFoundError:  # a file beside the store that was removed meanwhile
         return False
 
 

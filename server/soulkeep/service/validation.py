@@ -17,7 +17,7 @@ from soulkeep.models import (
 from soulkeep.wording import without_hidden
 
 MAX_ID = 2**63 - 1
-"""The largest id that SQLite can give a row."""
+"""The largest id that a store gives."""
 
 MAX_CONTENT = 100_000
 MAX_ENTRY = 10_000

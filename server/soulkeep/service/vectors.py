@@ -30,7 +30,7 @@ STEPS_AT_ONCE = 10
 """Steps of a compaction that a single call may wait for, some ten milliseconds each."""
 
 PAUSE_S = 0.005
-"""SQLite gives a lock to whoever asks in the right moment: this is the moment for others."""
+"""A store may give its lock to whoever asks in the right moment: this is the moment for others."""
 
 
 def compact_some(repository: Repository) -> None:
