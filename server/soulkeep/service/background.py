@@ -20,7 +20,7 @@ WAIT_S = 0.25
 FIRST_WAIT_S = 2.0
 """The same for the first call, while what reads documents is loaded and all of them are looked at."""
 
-FEW = 100
+FEW = 40
 FEW_WAIT_S = 1.0
 """For the vectors of how few memories a call waits where the embedder is quick, and how long at most."""
 

@@ -106,7 +106,8 @@ class VectorQueue:
 
     def waiting(self) -> Waiting:
         """Return how many memories wait for their vectors here; none where no embedder can make them."""
-        return self._repository.vectors.waiting() if self._indexes.is_by_meaning else Waiting()
+        waiting = self._repository.vectors.waiting()
+        return waiting if waiting == Waiting() or self._indexes.is_by_meaning else Waiting()
 
     def count_waiting(self, limit: int) -> int:
         """Count the memories that wait for their vectors, those that failed too, up to a limit."""
@@ -142,7 +143,7 @@ class VectorQueue:
             StoreError: The store cannot be read or written.
         """
         table = self._repository.vectors
-        if not self._indexes.is_by_meaning or not table.list_pending(1):
+        if not table.list_pending(1) or not self._indexes.is_by_meaning:
             return None
         now = self._clock()
         if self._not_before is not None and now < self._not_before:
@@ -297,12 +298,10 @@ class Reembedding:
 
     def progress(self) -> Progress | None:
         """Return how far the store is on its way to the embedder that is set; None if it is on none."""
-        recorded, identity = (
-            self._repository.vectors.recorded_embedder(),
-            self._indexes.embedder_identity,
-        )
-        if identity == NO_EMBEDDER or recorded in (None, identity) or recorded != self._former:
+        recorded = self._other()
+        if recorded is None or recorded != self._former:
             return None
+        identity = self._indexes.embedder_identity
         made = self._repository.next_vectors.count(identity)
         return Progress(identity, made, self._repository.memories.count())
 
@@ -322,9 +321,18 @@ class Reembedding:
 
     def remarks(self) -> list[str]:
         """Return what to know of an answer meanwhile, in sentences."""
+        recorded = self._other()
+        if recorded is None:
+            return []
         progress = self.progress()
         if progress is None:
-            return self._remarks_on_others()
+            if self._indexes.is_by_meaning:
+                return []
+            left = "without vectors" if recorded == NO_EMBEDDER else f"with vectors of {recorded}"
+            return [
+                "Search is by words alone: another process, with another SOULKEEP_EMBEDDER, left the"
+                f" store {left}; the user gives all clients the same one."
+            ]
         done = f"{progress.made:,} of {counted(progress.memories, 'memory')} have their new vectors"
         if self._indexes.is_by_meaning:
             return [f"{done}; the former ones serve until all have."]
@@ -333,19 +341,13 @@ class Reembedding:
             how = "the user makes the others with `soulkeep reembed`"
         return [f"Search is by words alone: {done}; {how}."]
 
-    def _remarks_on_others(self) -> list[str]:
-        """Say why there is nothing to search with: another process, with another setting, moved it."""
-        recorded, identity = (
-            self._repository.vectors.recorded_embedder(),
-            self._indexes.embedder_identity,
-        )
-        if identity == NO_EMBEDDER or recorded in (None, identity) or self._indexes.is_by_meaning:
-            return []
-        left = "without vectors" if recorded == NO_EMBEDDER else f"with vectors of {recorded}"
-        return [
-            f"Search is by words alone: another process, with another SOULKEEP_EMBEDDER, left the store"
-            f" {left}; the user gives all clients the same one."
-        ]
+    def _other(self) -> str | None:
+        """Return whose vectors the store has, if another embedder than theirs is set."""
+        identity = self._indexes.embedder_identity
+        if identity == NO_EMBEDDER:
+            return None
+        recorded = self._repository.vectors.recorded_embedder()
+        return None if recorded == identity else recorded
 
     def announcement(self) -> str:
         """Return what a server says of it at its start; nothing where there is nothing to do."""
