@@ -204,7 +204,7 @@ def test_what_a_library_cannot_load_is_said_when_it_is_first_used(name: str, sai
 def test_without_its_library_a_model_is_refused_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("soulkeep.embedders.local_models.find_spec", lambda _: None)
+    monkeypatch.setattr("soulkeep.embedders.other_models.find_spec", lambda _: None)
 
     for kind in ("sentence-transformers", "fastembed"):
         with pytest.raises(EmbedderUnavailableError, match=rf"pip install soulkeep\[{kind}\]"):

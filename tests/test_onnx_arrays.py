@@ -10,7 +10,7 @@ pytest.importorskip("numpy")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from soulkeep.embedders.onnx_arrays import OnnxError, read_arrays
+from soulkeep.embedders.layers import OnnxError, read_arrays
 
 
 def varint(number: int) -> bytes:

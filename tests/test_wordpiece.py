@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.embedders.wordpiece import LONGEST_WORD, UNKNOWN, WordPiece
+from soulkeep.embedders.minilm import LONGEST_WORD, UNKNOWN, WordPiece
 
 wordpiece = WordPiece()
 PIECES = files("soulkeep.embedders").joinpath("minilm_vocabulary.txt").read_text("utf-8").splitlines()

