@@ -276,6 +276,8 @@ VECTOR_QUEUE = (
     "ALTER TABLE pending_vectors ADD COLUMN reason TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE pending_vectors ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE pending_vectors ADD COLUMN next_try TEXT NOT NULL DEFAULT ''",
+    # Counts those that were put off without reading all.
+    "CREATE INDEX pending_vectors_put_off ON pending_vectors (state, next_try) WHERE reason <> ''",
 )
 
 # And uses of models whose cost nobody knows. In usage_records it is 0, as that takes no null.

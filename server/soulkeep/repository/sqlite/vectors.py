@@ -70,17 +70,19 @@ class VectorTable:
 
     def waiting(self) -> Waiting:
         """Count the memories that wait for their vectors, and those whose text was refused."""
-        pending, failed, next_try = self._database.query(
-            "SELECT count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'failed'),"
-            " min(next_try) FROM pending_vectors"
+        every, put_off, failed, next_try = self._database.query(
+            "SELECT (SELECT count(*) FROM pending_vectors), count(*),"
+            " count(*) FILTER (WHERE state = 'failed'), min(next_try)"
+            " FROM pending_vectors WHERE reason <> ''"
         )[0]
-        if not (pending or failed):
-            return Waiting()
-        reasons = self._database.query(
+        if not put_off:
+            return Waiting(every)
+        # Of those that wait first: why a text was refused matters less than why none is embedded.
+        reason = self._database.query(
             "SELECT reason FROM pending_vectors WHERE reason <> ''"
-            " ORDER BY state = 'failed', next_try DESC LIMIT 1"
-        )
-        return Waiting(pending, failed, reasons[0][0] if reasons else "", next_try or "")
+            " ORDER BY state DESC, next_try DESC LIMIT 1"
+        )[0][0]
+        return Waiting(every - failed, failed, reason, next_try if put_off == every else "")
 
     def add_pending(self, vectors: Mapping[int, Vector]) -> None:
         """Give memories that still wait their vectors of the store's embedder; inside a transaction.
