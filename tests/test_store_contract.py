@@ -46,9 +46,7 @@ from soulkeep.models import (
     Vector,
     Waiting,
 )
-from soulkeep.repository import ROWS, Repository
-from soulkeep.repository.changes import UnrecordedChangeError
-from soulkeep.repository.copies import Copies
+from soulkeep.repository import ROWS, Copies, Repository, UnrecordedChangeError
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.repository.sqlite.backups import SqliteCopies
 from soulkeep.search.questions import query_terms

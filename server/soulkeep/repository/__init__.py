@@ -1,8 +1,7 @@
 """What the service may ask of a store, whichever engine keeps it.
 
-An engine is written by reading this page, with `vectors`, `changes` (the undo log) and `copies` (for
-backups) beside it, and is right when it passes `tests/test_store_contract.py`. Value objects go in and
-come out. What holds everywhere:
+An engine is written by reading this one page, and is right when it passes
+`tests/test_store_contract.py`. Value objects go in and come out. What holds everywhere:
 
 - Text is Unicode and comes back as it was given, also where it is not in its normal form. What cannot be
   UTF-8 is refused with InvalidInputError. Timestamps are text as `models.timestamp` writes them, in UTC
@@ -13,15 +12,19 @@ come out. What holds everywhere:
 - Lists have one order for every engine, down to equals: it is stated. `limit` is how many are returned
   at most; -1 is no limit, where that is stated.
 - "Inside a transaction" means inside `transaction()` or `recording()`, by the same thread; what can be
-  undone is written in a recording alone (`changes`). Other methods need neither. Threads may share a
+  undone is written in a recording alone (`Changes`). Other methods need neither. Threads may share a
   repository, and processes a store. Any method may raise a StoreError.
 """
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from soulkeep.models import (
+    Change,
+    ChangedRow,
+    Embedding,
     Fault,
     GlobalPrompt,
     LogEntry,
@@ -32,13 +35,15 @@ from soulkeep.models import (
     ModelUsage,
     NewMemory,
     NewMessage,
+    QueryVector,
+    RowKind,
+    RowValue,
     Session,
     Thread,
     Usage,
     Vector,
+    Waiting,
 )
-from soulkeep.repository.changes import Changes, Recording
-from soulkeep.repository.vectors import NextVectors, Vectors, VectorSearch
 
 PromptKind = Literal["threads", "global_prompts"]
 """What has a prompt: a thread of its own, or the user for all."""
@@ -315,6 +320,213 @@ class Ledger(Protocol):
         """Return when a memory was purged, if the log still knows."""
 
 
+class Vectors(Protocol):
+    """The vectors of memories, all of one embedder, which the store records by its identity.
+
+    The first vector that a memory comes with claims its embedder. In a store with vectors, who has none,
+    or one of another embedder, waits for it: see `list_pending`. Whatever takes vectors raises
+    DimensionMismatchError for one of more than 1536 dimensions, and EmbedderError for one that is not of
+    length 1, to one in a thousand.
+    """
+
+    def recorded_embedder(self) -> str | None:
+        """Return the identity of the embedder that made the vectors; None before the first memory."""
+
+    def claim_embedder(self, identity: str) -> None:
+        """Record whose vectors the store will hold, unless that is known; inside a transaction."""
+
+    def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
+        """Give memories these vectors, or none, in the place of those they have; in a transaction."""
+
+    def reset_vectors(self, identity: str) -> None:
+        """Delete every vector and record another embedder; inside a transaction.
+
+        All memories wait for its vectors then, unless it makes none.
+        """
+
+    def compare(
+        self, embedding: Embedding, parts: Sequence[int], memory_ids: Sequence[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosines (-1..1) of the parts of these lengths, for those that have a vector."""
+
+    def list_pending(self, limit: int, now: str | None = None) -> list[int]:
+        """Return the ids of memories that wait for their vectors, largest first.
+
+        With `now`, a timestamp, those that were put off until later are left out.
+        """
+
+    def add_pending(self, vectors: Mapping[int, Vector]) -> None:
+        """Give those of these memories that still wait their vectors; inside a transaction.
+
+        A vector of another embedder than the store's is not taken.
+        """
+
+    def put_off(self, failed: Mapping[int, str], state: str, next_try: str) -> None:
+        """Note why memories that wait have no vectors yet, and from when on that is tried again.
+
+        Their state is `pending`, or `failed` where their text was refused; each call counts as an
+        attempt. Inside a transaction.
+        """
+
+    def retry_pending(self) -> None:
+        """Let all that wait have their turn now, as if never tried; inside a transaction."""
+
+    def attempts(self, memory_ids: Sequence[int]) -> dict[int, int]:
+        """Return which of these memories wait, and how often they were put off."""
+
+    def waiting(self) -> Waiting:
+        """Count the memories that wait for their vectors."""
+
+
+class VectorSearch(Protocol):
+    """The nearest memories. Called outside transactions; what others committed is found."""
+
+    def load(self, parts: Sequence[int]) -> None:
+        """Get ready for vectors with parts of these lengths: the first search then waits for nothing."""
+
+    def nearest(
+        self, embedding: Embedding, allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return ids and cosine distances (0..2) of up to 4096 memories, nearest first, then by id.
+
+        The filter applies before the limit.
+        """
+
+    def compare(
+        self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosines (-1..1) of each part by id, to 0.003, in no order.
+
+        They are those of the nearest `depth` that pass the filter, by each weighting of the query, and
+        those in `also`, whether they pass or not. None, where the vectors are another embedder's.
+        """
+
+
+class NextVectors(Protocol):
+    """The vectors of the embedder that a store moves to, until all are there."""
+
+    def count(self, identity: str) -> int:
+        """Return how many memories have a vector of this embedder here."""
+
+    def list_missing(
+        self, identity: str, below: int, limit: int, but: Sequence[int] = ()
+    ) -> list[Memory]:
+        """Return memories with ids `below` that have none of this embedder here, largest id first.
+
+        Those with ids in `but` are left out.
+        """
+
+    def measure_missing(self, identity: str) -> tuple[int, int]:
+        """Count the memories that have no vector of an embedder, and the UTF-8 bytes of their texts.
+
+        Where the store's vectors are of that embedder, these are the ones that wait.
+        """
+
+    def add(self, vectors: Mapping[Memory, Vector], identity: str) -> None:
+        """Add vectors of memories that are still the same; inside a transaction. Others go."""
+
+    def take_over(self, identity: str) -> None:
+        """Let these serve in the place of all others; inside a transaction. Who has none waits."""
+
+    def discard(self) -> None:
+        """Delete them, whosever they are; inside a transaction."""
+
+
+class UnrecordedChangeError(Exception):
+    """Something that can be undone was written outside `Repository.recording`: the program is wrong."""
+
+
+class Recording(Protocol):
+    """A change while it is made."""
+
+    def rows(self) -> list[ChangedRow]:
+        """Return what has changed until now, each row once, in the order of the first writes.
+
+        What is as it was before is left out. That a thread was used is no change of it.
+        """
+
+    def save(
+        self, action: str, session: Session, now: str, rows: Sequence[ChangedRow], undone: Sequence[int]
+    ) -> int:
+        """Put the change into the log with these of its rows and with edits of documents; return its id.
+
+        `undone` are the changes that it takes back; what those had taken back is in force again.
+        """
+
+
+class Changes(Protocol):
+    """What was changed, by whom, and each changed row as it was before."""
+
+    def put_back(self, row: ChangedRow, vector: Vector | None, now: str) -> None:
+        """Make a row what it was before a change, with all that is derived from it; in a recording.
+
+        A memory whose expiry is `now` or before comes back without it. When a thread was last used stays
+        as it is.
+
+        Raises:
+            UndoConflictError: The row is not as the change left it, something belongs to the thread that
+                would go, or the thread is gone that the row would belong to. An added row may have been
+                changed since, and an expiry that was cleared does not count.
+        """
+
+    def get_change(self, change_id: int) -> Change:
+        """Return one change; ChangeNotFoundError where there is none with this id, or no longer."""
+
+    def list_changes(self, limit: int, before: int | None = None, since: str = "") -> list[Change]:
+        """Return changes with ids below `before`, made since a timestamp, largest id first."""
+
+    def last_id(self) -> int:
+        """Return the id of the last change; 0 where there is none."""
+
+    def lists_threads_anew(self, after: int) -> bool:
+        """Whether the changes with ids above made, deleted, renamed, archived or resumed a thread."""
+
+    def rows_of(self, change_id: int, limit: int = -1) -> list[ChangedRow]:
+        """Return what a change did: threads, prompts, memories, documents, messages, each by number."""
+
+    def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
+        """Return how many rows each of these changes touched."""
+
+    def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
+        """Return what changes did to rows of these keys, oldest change first."""
+
+    def after(self, row: ChangedRow) -> RowValue | None:
+        """Return a row as a change left it, as far as that is known; None where it was gone."""
+
+    def list_trash(self, limit: int, before: int | None = None) -> list[ChangedRow]:
+        """Return memories that are gone, no entries, each as it last was, latest change first.
+
+        Only those that went by changes with ids below `before`.
+        """
+
+    def edits_of_documents(self, change_ids: Iterable[int] | None = None) -> list[ChangedRow]:
+        """Return what changes, or these of them, did to documents, oldest change first."""
+
+    def latest_ids(self, memory_ids: Iterable[int]) -> dict[int, int]:
+        """Return for each id the last that came in its place, one after another; or the id itself.
+
+        That is known for ever, also where the changes are no longer kept.
+        """
+
+    def replaced_by(self, memory_ids: Iterable[int]) -> set[int]:
+        """Return the ids of the memories that one of these replaced."""
+
+    def latest_of(self, keys: Sequence[tuple[str, str]], above: int, but: Sequence[int]) -> list[int]:
+        """Return for each kind and key the last change in force with an id above one, but for some.
+
+        In force is what is not undone. An undo counts only where there is nothing else.
+        """
+
+    def find_saying(self, texts: Sequence[str]) -> list[tuple[str, str]]:
+        """Return kind and key, in order, of the rows that once held one of the texts."""
+
+    def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
+        """Forget what changes did to rows, and changes that did nothing else; inside a transaction."""
+
+    def delete_before(self, moment: str | None) -> int:
+        """Forget changes made before a timestamp, or all; inside a transaction. Return how many."""
+
+
 class Repository(Protocol):
     """An open store."""
 
@@ -430,3 +642,62 @@ class Repository(Protocol):
 
     def close(self) -> None:
         """Close the store; closing it again does nothing."""
+
+
+class Snapshot(Protocol):
+    """A store as it is at one moment, however others go on writing, with its counts of rows."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """As `Repository.count_rows` has them."""
+
+    def copy_to(self, folder: Path) -> None:
+        """Write it into a folder, as files that are complete."""
+
+
+class Copies(Protocol):
+    """Copies of a store, as files in a folder, and such a copy in its place; the store need not be open.
+
+    An engine whose stores are copied by its own tools refuses with a StoreError that names them.
+    """
+
+    @property
+    def place(self) -> str:
+        """Where the store is, as `Repository.place` has it."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Hold on to what is committed now during the block; others can write meanwhile.
+
+        Raises:
+            StoreCorruptError: The store is damaged.
+        """
+
+    def examine(self, folder: Path) -> tuple[int, dict[str, int]]:
+        """Return the schema version and the counts of rows of a copy, having read all of it.
+
+        Raises:
+            BackupDamagedError: It is not whole, or no copy.
+            SchemaTooNewError: A later soulkeep wrote it.
+        """
+
+    def opened(self, folder: Path) -> AbstractContextManager[Repository]:
+        """Open a copy to change it; after the block its files are complete again."""
+
+    def is_there(self) -> bool:
+        """Whether there is something that may be a store, damaged or not."""
+
+    def keep_files(self, folder: Path) -> bool:
+        """Put what is in the place of a store that cannot be read into a folder; False for nothing."""
+
+    def begin_anew(self) -> None:
+        """Make an empty store in the place of whatever is there."""
+
+    def replacing(self, folder: Path, *, continuing: bool) -> AbstractContextManager[Repository]:
+        """Keep others from writing during the block, then put a copy in the store's place, for all.
+
+        The block is handed the copy, open. When an error leaves it, the store stays as it was. If
+        `continuing`, ids go on where the present store ends.
+
+        Raises:
+            StoreBusyError: Another process kept on writing.
+        """

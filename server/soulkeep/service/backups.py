@@ -20,8 +20,7 @@ from soulkeep.errors import (
 )
 from soulkeep.models import BACKUPS_FOLDER, Backup, Clock, Restored, timestamp
 from soulkeep.progress import tell
-from soulkeep.repository import Repository
-from soulkeep.repository.copies import Copies
+from soulkeep.repository import Copies, Repository
 from soulkeep.service.backup_folders import (
     MANIFEST,
     copy_folder,

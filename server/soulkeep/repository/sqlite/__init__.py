@@ -6,10 +6,8 @@ from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
-from soulkeep.models import LOCAL_AGENT, Fault
-from soulkeep.repository.sqlite import checks, compaction
+from soulkeep.models import LOCAL_AGENT
 from soulkeep.repository.sqlite.changes import ChangeTable, Recording
-from soulkeep.repository.sqlite.compaction import remove_leftover
 from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
 from soulkeep.repository.sqlite.files import size_of
 from soulkeep.repository.sqlite.ledger import Ledger, MessageTable
@@ -18,13 +16,14 @@ from soulkeep.repository.sqlite.next_vectors import NextVectors
 from soulkeep.repository.sqlite.prompts import ConsentTable, PromptTable, ThreadTable
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import Migrating, bootstrap
+from soulkeep.repository.sqlite.upkeep import Upkeep, remove_leftover
 from soulkeep.repository.sqlite.vectors import VectorTable
 from soulkeep.search.words import TEXT_RULES
 
 __all__ = ["SqliteRepository"]
 
 
-class SqliteRepository:
+class SqliteRepository(Upkeep):
     """A store: its tables by noun, and the transactions that span them."""
 
     def __init__(
@@ -48,7 +47,7 @@ class SqliteRepository:
         self.path = path
         days = days or Days()
         with ExitStack() as on_failure:
-            self._database = ReadOnlyDatabase(path) if read_only else Database(path)
+            super().__init__(ReadOnlyDatabase(path) if read_only else Database(path))
             on_failure.callback(self._database.close)
             self.vectors = VectorTable(self._database)
             self.memories = MemoryTable(self._database, self.vectors, days)
@@ -186,38 +185,9 @@ class SqliteRepository:
         """Return how many bytes the codes of vectors take; counts of words take far less."""
         return self.vector_search.memory_used
 
-    def count_rows(self) -> dict[str, int]:
-        """Count the rows of each table and of both search indexes."""
-        return checks.count_rows(self._database)
-
-    def check(self, *, vectors_expected: bool) -> list[Fault]:
-        """Return everything that is wrong with the store; an empty list means it is whole."""
-        return checks.find_faults(self._database, vectors_expected=vectors_expected)
-
-    def recreate_indexes(self) -> None:
-        """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
-        checks.recreate_indexes(self._database)
-
     def size(self) -> int:
         """Return how many bytes the store's files take."""
         return sum(size_of(self.path.with_name(self.path.name + end)) for end in ("", "-wal", "-shm"))
-
-    def wasted(self) -> int:
-        """Return how many bytes the places of deleted vectors take, if it pays to give them back."""
-        space = compaction.measure_space(self._database)
-        return space.empty_bytes if space.is_wasteful else 0
-
-    def table_sizes(self) -> dict[str, int]:
-        """Return how many bytes each table takes with its indexes; reads the whole store."""
-        return compaction.table_sizes(self._database)
-
-    def tidy(self, *, waiting: bool = True) -> Iterator[int]:
-        """Give back the space of deleted vectors; yield how many bytes each short step gave back."""
-        return compaction.compact(self._database, waiting=waiting)
-
-    def erase(self) -> bool:
-        """Write the file anew without anything that was deleted; return whether its log is empty too."""
-        return compaction.erase(self._database)
 
     def versions(self) -> dict[str, str]:
         """Return the versions of SQLite and sqlite-vec, and the schema's."""

@@ -13,8 +13,7 @@ from soulkeep.disk import copy_file
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError, StoreError
 from soulkeep.progress import tell
 from soulkeep.repository.sqlite import SqliteRepository
-from soulkeep.repository.sqlite.checks import SOURCES
-from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, translated
+from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, set_aside_foreign_log, translated
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.files import (
     APPLICATION_ID,
@@ -22,12 +21,12 @@ from soulkeep.repository.sqlite.files import (
     create_file,
     log_of,
     overwritten,
-    set_aside_foreign_log,
     size_of,
     store_identity,
     stored_header,
 )
 from soulkeep.repository.sqlite.schema import STEPS
+from soulkeep.repository.sqlite.upkeep import SOURCES
 
 CHANGES_SKIPPED = 2**32
 """By how much a restore moves the number of the last changed vector.

@@ -1,28 +1,43 @@
-"""Connections as they are opened: with sqlite-vec, those that only read, and SQLite's errors as ours."""
+"""Connections as they are opened, the files that stood there then, and SQLite's errors as ours."""
 
+import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import apsw
 
 from soulkeep.errors import (
+    NotAStoreError,
     OwnerGoneError,
     StoreBusyError,
     StoreCorruptError,
     StoreError,
     StoreFullError,
+    StoreGoneError,
     StoreNotWritableError,
+    StoreReplacedError,
 )
-from soulkeep.repository.changes import UnrecordedChangeError
-from soulkeep.repository.sqlite.files import Header, OpenFiles, log_of, size_of, stored_header
+from soulkeep.repository import UnrecordedChangeError
+from soulkeep.repository.sqlite.files import (
+    Header,
+    log_of,
+    recognise,
+    set_log_aside,
+    size_of,
+    store_identity,
+    stored_header,
+)
 
 BUSY_TIMEOUT_S = 10
 """SQLite's waiting is unfair: a writer among several can be passed over for seconds."""
+
+_LOOK_TIMEOUT_MS = 5_000
+"""While another process makes a copy its own, nobody else can read it."""
 
 READERS = 4
 """How many threads of a process read a store in the same moment, each over a connection of its own."""
@@ -135,6 +150,104 @@ def _map_pages(connection: apsw.Connection) -> None:
     if not connection.pragma("auto_vacuum"):
         # A file of an older soulkeep. Mapped, to SQLite's own maximum, it is read as quickly.
         connection.pragma("mmap_size", 2**31 - 2**16)
+
+
+_Identity = tuple[int, int] | None
+
+
+class OpenFiles:
+    """Which files stood at a store's path, and beside it as its log, when a connection opened them.
+
+    Where the system does not say which file stands at a path, it counts as the one that was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._log_path = str(path), f"{path}-wal"
+        self._store, self._log = _identity(self._path, None), _identity(self._log_path, None)
+        self._written = self._last_written()
+
+    @property
+    def store_stands(self) -> bool:
+        """Whether the file at the path is still the one that is open."""
+        return self._store == _identity(self._path, self._store)
+
+    @property
+    def log_stands(self) -> bool:
+        """Whether the log beside it is."""
+        return self._log == _identity(self._log_path, self._log)
+
+    @property
+    def has_other_log(self) -> bool:
+        """Whether another log stands beside it, into which somebody may have written already."""
+        return _identity(self._log_path, self._log) not in (None, self._log)
+
+    @property
+    def were_written(self) -> bool:
+        """Whether somebody wrote into the store or its log since."""
+        return self._written != self._last_written()
+
+    def _last_written(self) -> list[tuple[int, int]]:
+        status = [Path(path).stat() for path in (self._path, self._log_path) if os.path.lexists(path)]
+        return [(each.st_mtime_ns, each.st_size) for each in status]
+
+    def set_log_aside(self) -> None:
+        """Keep the log that is open where SQLite does not apply it to what came in the store's place."""
+        if self.log_stands and size_of(log_of(Path(self._path))):
+            set_log_aside(Path(self._path))
+
+    def remove_log(self) -> None:
+        """Remove the log that is open; SQLite would apply it to whatever comes in the store's place."""
+        if self.log_stands:
+            for suffix in ("-wal", "-shm"):
+                Path(self._path + suffix).unlink(missing_ok=True)
+
+
+def _identity(path: str, unknown: _Identity) -> _Identity:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - before each statement, and this takes half the time
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return unknown
+    return status.st_dev, status.st_ino
+
+
+def set_aside_foreign_log(path: Path) -> None:
+    """Set the log aside that a store has beside it which was made without one, as backups are.
+
+    SQLite would write what is in it into the store.
+    """
+    seen = _identity(str(log_of(path)), None)  # before the header: who makes a store makes that first
+    if seen is None or not size_of(log_of(path)):
+        return
+    found = stored_header(path)
+    is_backup = isinstance(found, Header) and not found.in_wal_mode
+    if is_backup and seen == _identity(str(log_of(path)), None):
+        set_log_aside(path)
+
+
+def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
+    """Check that the file at the path is the store of this id and schema version, or a copy of it.
+
+    Raises:
+        StoreGoneError: There is none.
+        StoreNotWritableError: It cannot be opened.
+        StoreReplacedError: It is another store.
+        NotAStoreError: It is none at all.
+    """
+    try:
+        recognise(path)
+    except IsADirectoryError:
+        raise NotAStoreError(path, "a folder") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreGoneError(path) from None
+    except OSError as error:
+        raise StoreNotWritableError(path, error.strerror or "refused") from error
+    set_aside_foreign_log(path)
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
+        connection.set_busy_timeout(_LOOK_TIMEOUT_MS)
+        if store_identity(connection) != known:
+            raise StoreReplacedError(path)
 
 
 class Readers:

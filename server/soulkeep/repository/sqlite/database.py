@@ -20,23 +20,18 @@ from soulkeep.errors import (
 )
 from soulkeep.repository.sqlite.connections import (
     BUSY_TIMEOUT_S,
+    OpenFiles,
     Readers,
     is_for_want_of_room,
     load_vectors,
     open_beside,
     open_to_read,
     open_to_write,
-    translated,
-)
-from soulkeep.repository.sqlite.files import (
-    OpenFiles,
-    create_file,
-    recognise,
     require_same_store,
     set_aside_foreign_log,
-    store_identity,
+    translated,
 )
-from soulkeep.repository.sqlite.main_file import MainFile
+from soulkeep.repository.sqlite.files import MainFile, create_file, recognise, store_identity
 
 CLOSING_S = 5.0
 """How long what closes the file waits for those who are reading it."""

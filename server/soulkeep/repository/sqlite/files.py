@@ -6,7 +6,9 @@ The fields of its first bytes are those of https://www.sqlite.org/fileformat.htm
 import logging
 import os
 import shutil
-from contextlib import closing
+import threading
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,6 @@ import apsw
 from soulkeep.disk import make_folder
 from soulkeep.errors import (
     NotAStoreError,
-    StoreGoneError,
     StoreNotWritableError,
     StoreOverwrittenError,
     StoreReplacedError,
@@ -28,11 +29,6 @@ APPLICATION_ID = 0x534B4550
 HEADER_SIZE = 100
 
 _MAGIC = b"SQLite format 3\0"
-
-_LOOK_TIMEOUT_MS = 5_000
-"""While another process makes a copy its own, nobody else can read it."""
-
-_Identity = tuple[int, int] | None
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +66,6 @@ def parse_header(header: bytes) -> Header | str:
     return Header(65536 if size == 1 else size, header[18:20] == b"\2\2", counter, pages, application_id)
 
 
-def read_header(file: apsw.VFSFile) -> bytes:
-    """Return the first bytes of a file."""
-    return file.xRead(HEADER_SIZE, 0)
-
-
 def opened_raw(path: Path) -> apsw.VFSFile:
     """Open a store's file to read its bytes, whatever its log holds.
 
@@ -91,7 +82,7 @@ def stored_header(path: Path) -> Header | str:
     """
     file = opened_raw(path)
     try:
-        return parse_header(read_header(file))
+        return parse_header(file.xRead(HEADER_SIZE, 0))
     finally:
         file.xClose()
 
@@ -119,63 +110,6 @@ def overwritten(store: Path, found: str) -> StoreOverwrittenError:
     """Return the error that says what is in a store's place, and what there is to bring it back."""
     log = log_of(store)
     return StoreOverwrittenError(store, found, log if size_of(log) else None, newest_backup(store))
-
-
-class OpenFiles:
-    """Which files stood at a store's path, and beside it as its log, when a connection opened them.
-
-    Where the system does not say which file stands at a path, it counts as the one that was opened.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._log_path = str(path), f"{path}-wal"
-        self._store, self._log = _identity(self._path, None), _identity(self._log_path, None)
-        self._written = self._last_written()
-
-    @property
-    def store_stands(self) -> bool:
-        """Whether the file at the path is still the one that is open."""
-        return self._store == _identity(self._path, self._store)
-
-    @property
-    def log_stands(self) -> bool:
-        """Whether the log beside it is."""
-        return self._log == _identity(self._log_path, self._log)
-
-    @property
-    def has_other_log(self) -> bool:
-        """Whether another log stands beside it, into which somebody may have written already."""
-        return _identity(self._log_path, self._log) not in (None, self._log)
-
-    @property
-    def were_written(self) -> bool:
-        """Whether somebody wrote into the store or its log since."""
-        return self._written != self._last_written()
-
-    def _last_written(self) -> list[tuple[int, int]]:
-        status = [Path(path).stat() for path in (self._path, self._log_path) if os.path.lexists(path)]
-        return [(each.st_mtime_ns, each.st_size) for each in status]
-
-    def set_log_aside(self) -> None:
-        """Keep the log that is open where SQLite does not apply it to what came in the store's place."""
-        if self.log_stands and size_of(log_of(Path(self._path))):
-            set_log_aside(Path(self._path))
-
-    def remove_log(self) -> None:
-        """Remove the log that is open; SQLite would apply it to whatever comes in the store's place."""
-        if self.log_stands:
-            for suffix in ("-wal", "-shm"):
-                Path(self._path + suffix).unlink(missing_ok=True)
-
-
-def _identity(path: str, unknown: _Identity) -> _Identity:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - before each statement, and this takes half the time
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError:
-        return unknown
-    return status.st_dev, status.st_ino
 
 
 def create_file(path: Path) -> None:
@@ -210,20 +144,6 @@ def recognise(path: Path) -> None:
         raise NotAStoreError(path, found)
 
 
-def set_aside_foreign_log(path: Path) -> None:
-    """Set the log aside that a store has beside it which was made without one, as backups are.
-
-    SQLite would write what is in it into the store.
-    """
-    seen = _identity(str(log_of(path)), None)  # before the header: who makes a store makes that first
-    if seen is None or not size_of(log_of(path)):
-        return
-    found = stored_header(path)
-    is_backup = isinstance(found, Header) and not found.in_wal_mode
-    if is_backup and seen == _identity(str(log_of(path)), None):
-        set_log_aside(path)
-
-
 def set_log_aside(store: Path) -> None:
     """Move the log of what was in a store before to a folder among the backups, where it is kept.
 
@@ -249,30 +169,6 @@ def set_log_aside(store: Path) -> None:
     )
 
 
-def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
-    """Check that the file at the path is the store of this id and schema version, or a copy of it.
-
-    Raises:
-        StoreGoneError: There is none.
-        StoreNotWritableError: It cannot be opened.
-        StoreReplacedError: It is another store.
-        NotAStoreError: It is none at all.
-    """
-    try:
-        recognise(path)
-    except IsADirectoryError:
-        raise NotAStoreError(path, "a folder") from None
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreGoneError(path) from None
-    except OSError as error:
-        raise StoreNotWritableError(path, error.strerror or "refused") from error
-    set_aside_foreign_log(path)
-    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)) as connection:
-        connection.set_busy_timeout(_LOOK_TIMEOUT_MS)
-        if store_identity(connection) != known:
-            raise StoreReplacedError(path)
-
-
 def store_identity(connection: apsw.Connection) -> tuple[str | None, int]:
     """Return a store's id, which its copies share, and its schema version."""
     version = connection.pragma("user_version")
@@ -280,3 +176,253 @@ def store_identity(connection: apsw.Connection) -> tuple[str | None, int]:
         return None, version
     ids = connection.execute("SELECT value FROM store_facts WHERE name = 'store_id'").get
     return ids, version
+
+
+_Stamp = tuple[int, ...] | None
+
+_LOG_HEADER = _FRAME_HEADER = 24
+"""The bytes that tell a log from the one before it, salts included, and those before a page in it."""
+
+_ANOTHER_STORE = "another store"
+
+_CHECKPOINT_LOOKS, _CHECKPOINT_LOOK_S = 60, 0.005
+"""How often and in which steps a checkpoint is waited for, before all of the file is read."""
+
+
+class _State(NamedTuple):
+    """What shows a change of the file: its stamp, its first bytes, and how far its log is.
+
+    A log is told by its own first bytes, other ones each time that it is begun anew, by its number of
+    frames, and by how many of these are in the file too.
+    """
+
+    stamp: _Stamp
+    header: bytes
+    log: tuple[bytes, int, int]
+
+
+class MainFile:
+    """What was last seen in the main file; in WAL mode nothing but a checkpoint changes it.
+
+    Threads may share it: those that read and the one that writes both look whether the file stands.
+    """
+
+    def __init__(self, path: Path, connection: apsw.Connection, store_id: str | None) -> None:
+        """Note what is in the file that `connection`, which nobody else uses, has open."""
+        self.store_id = store_id
+        self._path, self._connection = path, connection
+        self._file = opened_raw(path)
+        self._lock = threading.RLock()
+        self._refused: _Stamp = None
+        self._found = ""
+        self._seen = _State(None, b"", (b"", 0, 0))
+        self._seen = self._state()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has written to the file, or put another in its place, since the last look."""
+        return self._look() == self._seen.stamp
+
+    @property
+    def is_another_store(self) -> bool:
+        """Whether a whole other store was found in it at the last look."""
+        return self._found == _ANOTHER_STORE
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether the first bytes of the file that is open may be what SQLite wrote, wherever it is."""
+        with self._lock:
+            return self._follows(self._file.xRead(HEADER_SIZE, 0))
+
+    def require_plausible(self) -> None:
+        """Check the first bytes, as far as one can inside a transaction.
+
+        Raises:
+            StoreOverwrittenError: They are not what SQLite wrote.
+        """
+        with self._lock:
+            if not self.is_untouched and not self.is_plausible:
+                raise overwritten(self._path, self._describe())
+
+    def keep_up(self) -> None:
+        """Note how far the log is, and what a checkpoint wrote; call it often, outside transactions.
+
+        The less is known to have happened in the log, the less a change of the file is explained by it.
+        """
+        with self._lock:
+            state = self._state()
+            if state.stamp == self._seen.stamp or self._was_checkpointed(state):
+                self._seen = state
+
+    def count_commits(self) -> int:
+        """Return a number that is another after each commit of any connection."""
+        with self._lock:
+            return int(self._connection.pragma("data_version"))
+
+    def holds_the_store(self) -> bool:
+        """Whether the file goes on from what was seen; False where a whole copy of the store is in it.
+
+        After a checkpoint that the log tells of, only the first bytes are read, else the whole file.
+
+        Raises:
+            StoreOverwrittenError: It is damaged, or no store at all.
+            StoreReplacedError: It is another store.
+        """
+        with self._lock:
+            state = self._state()
+            if state.stamp == self._seen.stamp:
+                return True
+            if state.stamp != self._refused:
+                if self._is_explained():
+                    return True
+                if self._is_continued(state.header):
+                    self._seen = state  # what came since shows at the next look
+                    return True
+                self._found = self._describe()
+                if self._found == "damaged" and self._is_complete(state.header):
+                    if self.store_id in (None, self._stored_id()):
+                        return False
+                    self._found = _ANOTHER_STORE
+                self._refused = state.stamp
+            if self.is_another_store:
+                raise StoreReplacedError(self._path)
+            raise overwritten(self._path, self._found)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._connection.close()
+            self._file.xClose()
+
+    def _look(self) -> _Stamp:
+        try:
+            found = os.stat(self._path)  # noqa: PTH116 - before each statement, and this takes half the time
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            return self._seen.stamp  # where nobody can say, it counts as untouched
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+    def _state(self) -> _State:
+        while True:
+            stamp, header, begun = self._look(), self._file.xRead(HEADER_SIZE, 0), b""
+            with suppress(FileNotFoundError), log_of(self._path).open("rb") as log:
+                begun = log.read(_LOG_HEADER)
+            counts = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            if self._look() == stamp:
+                return _State(stamp, header, (begun, *counts))
+
+    def _describe(self) -> str:
+        found = parse_header(self._file.xRead(HEADER_SIZE, 0))
+        return found if isinstance(found, str) else "damaged"
+
+    def _follows(self, header: bytes) -> bool:
+        """Whether first bytes are those that were seen, or later ones of a store in WAL mode."""
+        if header == self._seen.header:
+            return True
+        seen, now = parse_header(self._seen.header), parse_header(header)
+        if isinstance(seen, str) or isinstance(now, str) or not now.in_wal_mode:
+            return False
+        return now.change_counter >= seen.change_counter and now.page_size == seen.page_size
+
+    def _is_explained(self) -> bool:
+        """Note a checkpoint, and say whether there was one; waits for one that may be at work."""
+        for _ in range(_CHECKPOINT_LOOKS):
+            state = self._state()
+            if self._was_checkpointed(state):
+                self._seen = state
+                return True
+            if not self._follows(state.header):
+                return False
+            time.sleep(_CHECKPOINT_LOOK_S)
+        return False
+
+    def _was_checkpointed(self, state: _State) -> bool:
+        """Whether the log tells of a checkpoint since then, and the file is as one leaves it."""
+        now = parse_header(state.header)
+        if isinstance(now, str) or not self._follows(state.header):
+            return False
+        (begun, frames, written), (former, known, before) = state.log, self._seen.log
+        has_moved = (begun, written) != (former, before) or frames < known
+        if self._file.xFileSize() != now.file_size or not has_moved:
+            return False
+        if written:
+            # What a later frame holds anew was left to the next checkpoint.
+            later = {self._frame(n, begun, now.page_size)[:4] for n in range(written + 1, frames + 1)}
+            while written and self._frame(written, begun, now.page_size)[:4] in later:
+                written -= 1
+            is_new = self._has_frame(written, begun, now.page_size)
+        else:
+            # A log begun anew no longer tells what was written back; a store that grew shows it, or
+            # what is left of the former log behind it.
+            is_new = state.header != self._seen.header or self._has_last(former, known, now.page_size)
+        return is_new and not self._is_anothers()
+
+    def _has_last(self, log: bytes, known: int, page_size: int) -> bool:
+        """Whether the last page of a log, of which so many frames were seen, is in the file."""
+        while self._frame(known + 1, log, page_size):
+            known += 1
+        return self._has_frame(known, log, page_size)
+
+    def _has_frame(self, number: int, log: bytes, page_size: int) -> bool:
+        """Whether the page in a frame of a log is in the file, as it is if written back last."""
+        frame = self._frame(number, log, page_size)
+        page = int.from_bytes(frame[:4])
+        return page > 0 and frame[_FRAME_HEADER:] == self._file.xRead(page_size, (page - 1) * page_size)
+
+    def _frame(self, number: int, log: bytes, page_size: int) -> bytes:
+        """Return a frame, from 1 on, of a log that begins so; empty where it is another's by now.
+
+        https://www.sqlite.org/fileformat.html#the_write_ahead_log
+        """
+        with suppress(FileNotFoundError), log_of(self._path).open("rb") as file:
+            file.seek(32 + max(number - 1, 0) * (_FRAME_HEADER + page_size))
+            frame = file.read(_FRAME_HEADER + page_size)
+            if number and frame[8:16] == log[16:24]:
+                return frame
+        return b""
+
+    def _is_continued(self, header: bytes) -> bool:
+        """Whether file and log are whole together, as in a checkpoint or after one that was cut off."""
+        now = parse_header(header)
+        if isinstance(now, str) or not now.in_wal_mode or self._is_anothers():
+            return False
+        log_moved = self._state().log != self._seen.log
+        if header == self._seen.header and not log_moved:
+            return self._is_whole("mode=ro", "quick_check")
+        # Somebody may have gone on writing to what looks older than what was seen.
+        goes_on = log_moved or self._follows(header)
+        return goes_on and self._is_whole("mode=ro", "integrity_check")
+
+    def _is_complete(self, header: bytes) -> bool:
+        """Whether the file is a whole database without any log."""
+        now = parse_header(header)
+        return (
+            isinstance(now, Header)
+            and self._file.xFileSize() == now.file_size
+            and self._is_whole("immutable=1", "quick_check")
+        )
+
+    def _is_whole(self, how: str, check: str) -> bool:
+        try:
+            with closing(self._opened(how)) as connection:
+                return bool(connection.execute(f"PRAGMA {check}(1)").get == "ok")
+        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError):
+            return False
+
+    def _is_anothers(self) -> bool:
+        return self.store_id is not None and self._stored_id() not in (None, self.store_id)
+
+    def _stored_id(self) -> str | None:
+        """Return the id of the store in the main file alone; None where it cannot be read."""
+        try:
+            with closing(self._opened("immutable=1")) as connection:
+                return store_identity(connection)[0]
+        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.SQLError):
+            return None
+
+    def _opened(self, how: str) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        connection = apsw.Connection(f"{self._path.as_uri()}?{how}", flags=flags)
+        connection.set_busy_timeout(1000)
+        return connection
