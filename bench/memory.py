@@ -15,11 +15,11 @@ from speed import Texts, fill
 
 QUICK_TO_REST = """\
 import sys
-from soulkeep.mcp_server import watching
+from soulkeep.mcp_server import notifications
 from soulkeep.cli import main
 from soulkeep.service import indexes
 
-watching.REST_S, indexes.IDLE_S = 1.0, 5.0
+notifications.REST_S, indexes.IDLE_S = 1.0, 5.0
 sys.argv[1:] = ["serve", "--home", sys.argv[1]]
 main()
 """

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from soulkeep import __version__
-from soulkeep.mcp_server.tools import DEFAULT_TOOLS, INSTRUCTIONS
+from soulkeep.mcp_server.protocol import DEFAULT_TOOLS, INSTRUCTIONS
 from wire import OFFLINE
 
 pytestmark = pytest.mark.clients

@@ -16,7 +16,7 @@ from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, ErrorDa
 
 from conftest import TickingClock, asking
 from soulkeep.app import build_server
-from soulkeep.mcp_server import consent
+from soulkeep.mcp_server import calls
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 from wire import COMMAND, MODERN, OFFLINE, Wire
@@ -135,7 +135,7 @@ async def test_a_client_that_never_answers_does_not_hold_the_call(
     asked_for: tuple[str, dict[str, Any], str], home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool, arguments, command = asked_for
-    monkeypatch.setattr(consent, "WAIT", 0.05)
+    monkeypatch.setattr(calls, "WAIT", 0.05)
 
     result = await ask(home, "legacy", silent, tool, arguments)
 

@@ -16,7 +16,7 @@ from conftest import Run, TickingClock
 from soulkeep.app import build_server, open_home
 from soulkeep.embedders.tokens import TokenCounter, release_tokenizer
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
-from soulkeep.mcp_server.answers.notes import ContextAnswer
+from soulkeep.mcp_server.answers.memories import ContextAnswer
 from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.service.context import Context
 from soulkeep.service.home import Home

@@ -2,7 +2,7 @@
 
 import pytest
 
-from soulkeep.fence import fenced, plain, under_heading, visible
+from soulkeep.wording import fenced, plain, under_heading, visible
 
 BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 

@@ -15,7 +15,7 @@ from mcp.types import INVALID_PARAMS
 from conftest import Action, asking
 from engine import database_of
 from soulkeep.app import build_server, open_home
-from soulkeep.mcp_server.answers.notes import ContextAnswer
+from soulkeep.mcp_server.answers.memories import ContextAnswer
 from soulkeep.models import NewMemory, Options
 from soulkeep.service.home import Home
 from wire import COMMAND

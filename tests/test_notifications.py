@@ -21,9 +21,8 @@ from mcp.types import (
 
 from engine import by_another_program, database_of
 from soulkeep.app import build_server, open_home
-from soulkeep.mcp_server.protocol import Notifications
+from soulkeep.mcp_server.notifications import Notifications, _Changes, _Seen, watch
 from soulkeep.mcp_server.resources import state_of
-from soulkeep.mcp_server.watching import _Changes, _Seen, watch
 from soulkeep.models import NewMemory, NewMessage, PromptOffer
 from soulkeep.service.home import Home
 from wire import COMMAND, HANDSHAKE, MODERN, OFFLINE, Wire, served

@@ -14,7 +14,7 @@ from conftest import TickingClock
 from soulkeep.app import open_home
 from soulkeep.cli.terminal import printable
 from soulkeep.errors import InvalidInputError
-from soulkeep.mcp_server.transport import RefusedError, parse_line
+from soulkeep.mcp_server.protocol import RefusedError, parse_line
 from soulkeep.models import MEMORY_TYPES, NewMemory
 from soulkeep.service.home import Home
 from soulkeep.wording import quoted, without_hidden

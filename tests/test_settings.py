@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from conftest import Run
-from soulkeep.settings import Settings
+from soulkeep.app import Settings
 from wire import Wire
 
 

@@ -16,7 +16,7 @@ import pytest
 from mcp import Client
 
 from soulkeep.app import open_home
-from soulkeep.mcp_server.transport import Exchange, parse_line
+from soulkeep.mcp_server.protocol import Exchange, parse_line
 from soulkeep.service.home import Home
 from wire import COMMAND, HANDSHAKE, MODERN, Wire, served
 

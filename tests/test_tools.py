@@ -8,7 +8,7 @@ from mcp import Client, MCPError
 
 from engine import by_another_program, database_of
 from soulkeep.app import build_server
-from soulkeep.mcp_server.tools import DEFAULT_TOOLS
+from soulkeep.mcp_server.protocol import DEFAULT_TOOLS
 from soulkeep.models import ToolSet
 from soulkeep.service.home import Home
 

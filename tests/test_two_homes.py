@@ -41,8 +41,8 @@ from engine import database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.homes import Client as Connected
 from soulkeep.mcp_server.homes import Homes
-from soulkeep.mcp_server.protocol import PAGE, Notifications
-from soulkeep.mcp_server.watching import watch
+from soulkeep.mcp_server.notifications import Notifications, watch
+from soulkeep.mcp_server.protocol import PAGE
 from soulkeep.service.home import Home
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")

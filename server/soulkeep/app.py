@@ -1,29 +1,223 @@
-"""The composition root: settings → repository and documents → services → a registered server."""
+"""The composition root: settings → repository and documents → services → a registered server.
+
+The settings are what the user configured: the environment and the command line.
+"""
 
 import gc
 import logging
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, get_args
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.models import Clock, EmbedderChoice, Options, ToolSet, utc_now
+from soulkeep.models import (
+    OTHER_EMBEDDERS,
+    Clock,
+    EmbedderChoice,
+    EmbedderName,
+    Options,
+    ToolSet,
+    utc_now,
+)
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.home import Home
 from soulkeep.service.sessions import Sessions
-from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.mcp_server.calls import CheckedServer
     from soulkeep.mcp_server.homes import Homes
-    from soulkeep.mcp_server.protocol import Notifications
+    from soulkeep.mcp_server.notifications import Notifications
     from soulkeep.service.backups import Backups
+
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+_VARIABLE = re.compile(r"\$\{(?P<braced>[^}]*)\}|\$(?P<bare>\w+)|%(?P<windows>\w+)%", re.ASCII)
+"""A variable as shells and Windows write it; clients hand on what is in their configuration."""
+
+
+class Settings(BaseSettings):
+    """Every setting; each is read from the environment variable `SOULKEEP_` plus its name."""
+
+    # Without the input in errors: it may be a key.
+    model_config = SettingsConfigDict(
+        env_prefix="SOULKEEP_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    home: Path = Field(
+        default_factory=lambda: user_data_path("soulkeep", appauthor=False),
+        description="The folder of the store and the documents.",
+    )
+    embedder: str = Field(
+        default="auto",
+        description="auto: by meaning, in 16 languages. universal: the lighter half of it."
+        " wordllama: by words in English, with the extra of that name. none: by words alone."
+        " openai:MODEL: an endpoint's. sentence-transformers:MODEL, fastembed:MODEL: with these extras.",
+    )
+    embedder_url: str = Field(
+        default="", description="The base address of an OpenAI-compatible endpoint; unset, OpenAI's."
+    )
+    embedder_key: SecretStr = Field(default=SecretStr(""), description="Its key, if it wants one.")
+    embedder_timeout: float = Field(
+        default=30.0, gt=0, le=600, description="How many seconds it has for an answer."
+    )
+    embedder_dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        le=1536,
+        description="How many dimensions to ask for; unset, all, up to 1536.",
+    )
+    embedder_query_prefix: str | None = Field(
+        default=None, description="What stands before a question, in quotes or not; unset, by the model."
+    )
+    embedder_passage_prefix: str | None = Field(
+        default=None, description="What stands before a text that is kept; unset, by the model."
+    )
+    embedder_prices: Annotated[dict[str, Price], NoDecode] = Field(
+        default={}, description="MODEL=DOLLARS for a million tokens, ...; of others the cost is unknown."
+    )
+
+    tools: ToolSet = Field(
+        default="default", description="full: also the tools for threads and messages."
+    )
+    timezone: str = Field(
+        default="",
+        description="Says when a day begins: a name such as Europe/Berlin; unset, this machine's.",
+    )
+    context_tokens: int = Field(default=4_000, ge=100, description="Size of a context, in tokens.")
+    memory_tokens: int = Field(default=2_000, ge=1, description="Size of MEMORY.md, in tokens.")
+    pressure: float = Field(
+        default=0.7, gt=0, lt=1, description="How full a window may be before an agent is told to save."
+    )
+    backups: int = Field(default=10, ge=1, description="How many backups are kept.")
+
+    retention_days: int = Field(
+        default=90,
+        ge=0,
+        description="How long changes can be undone and the trash is kept; 0: for ever.",
+    )
+
+    @property
+    def embedder_choice(self) -> EmbedderChoice:
+        """Which embedder, and how it is reached."""
+        return EmbedderChoice(
+            name=self.embedder,
+            url=self.embedder_url,
+            key=self.embedder_key,
+            timeout_s=self.embedder_timeout,
+            dimensions=self.embedder_dimensions,
+            query_prefix=self.embedder_query_prefix,
+            passage_prefix=self.embedder_passage_prefix,
+            prices=self.embedder_prices,
+        )
+
+    @property
+    def options(self) -> Options:
+        """What the services need of the settings."""
+        from zoneinfo import ZoneInfo
+
+        return Options(
+            timezone=ZoneInfo(self.timezone) if self.timezone else None,
+            context_tokens=self.context_tokens,
+            memory_tokens=self.memory_tokens,
+            pressure=self.pressure,
+            retention_days=self.retention_days,
+            backups=self.backups,
+            embedder=self.embedder_choice,
+        )
+
+    @field_validator("embedder")
+    @classmethod
+    def _known_embedder(cls, name: str) -> str:
+        kind, _, model = name.partition(":")
+        if name not in get_args(EmbedderName) and not (kind in OTHER_EMBEDDERS and model.strip()):
+            others = ", ".join(f"{kind}:MODEL" for kind in OTHER_EMBEDDERS)
+            raise ValueError(f"is none of {', '.join(get_args(EmbedderName))}, {others}; correct it")
+        return name
+
+    @field_validator("embedder_query_prefix", "embedder_passage_prefix")
+    @classmethod
+    def _unquoted(cls, prefix: str | None) -> str | None:
+        is_quoted = prefix is not None and len(prefix) > 1 and prefix[0] == prefix[-1] in "\"'"
+        return prefix[1:-1] if prefix and is_quoted else prefix
+
+    @field_validator("embedder_prices", mode="before")
+    @classmethod
+    def _table(cls, written: object) -> object:
+        if not isinstance(written, str):
+            return written
+        pairs = [entry.rpartition("=") for entry in written.split(",") if entry.strip()]
+        if not all(name.strip() and price.strip() for name, _, price in pairs):
+            raise ValueError(
+                "is no list such as text-embedding-3-small=0.02, other-model=0.1; correct it"
+            )
+        return {name.strip(): price.strip() for name, _, price in pairs}
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, timezone: str) -> str:
+        if timezone:
+            from zoneinfo import ZoneInfo
+
+            try:
+                ZoneInfo(timezone)
+            except (ValueError, OSError, KeyError):
+                raise ValueError("is no time zone; use a name such as Europe/Berlin") from None
+        return timezone
+
+    @property
+    def is_home_named(self) -> bool:
+        """Whether the user named the home, rather than leaving it to the platform."""
+        return "home" in self.model_fields_set
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _whole_path(cls, home: str | Path) -> Path:
+        return whole_path(str(home))
+
+
+def whole_path(written: str) -> Path:
+    """Return the path that is meant by one with quotes, variables or `~` in it.
+
+    Raises:
+        ValueError: It names a variable that is unset or a user there is not, or depends on the folder
+            that soulkeep happens to be started in.
+    """
+    path = written.strip()
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
+        path = path[1:-1].strip()
+    if not (Path(path).is_absolute() and os.path.lexists(path)):  # whatever it is called
+        path = _VARIABLE.sub(_value, path)
+    expanded = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
+    if path.startswith("~") and str(expanded) == path:
+        raise ValueError(
+            f"names the user {path.split('/')[0]}, whom nobody knows here; write the whole path"
+        )
+    if not expanded.is_absolute():
+        raise ValueError(
+            f"is {written!r}, which depends on where soulkeep is started; write the whole path"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in str(expanded)):
+        raise ValueError("is no UTF-8, in which SQLite takes paths; name a folder that is")
+    return expanded
+
+
+def _value(variable: re.Match[str]) -> str:
+    name = next(filter(None, variable.groups()), "")
+    if not (value := os.environ.get(name)):
+        raise ValueError(f"has {variable[0]} in it, and there is no such variable; write the whole path")
+    return value
+
 
 STORE_NAME = "soulkeep.db"
 
@@ -93,11 +287,12 @@ def build_server(
 ) -> "CheckedServer":
     """Build an MCP server over a home or several, which notifies its clients; the caller closes them."""
     from soulkeep import __version__
-    from soulkeep.mcp_server import protocol, resources, tools
+    from soulkeep.mcp_server import protocol, resources
     from soulkeep.mcp_server.calls import CheckedServer, open_session, read_answers, tell_progress
     from soulkeep.mcp_server.homes import Client, Homes
+    from soulkeep.mcp_server.notifications import Notifications
 
-    notifications = notifications or protocol.Notifications()
+    notifications = notifications or Notifications()
     homes = Homes.only(home) if isinstance(home, Home) else home
 
     @asynccontextmanager
@@ -111,7 +306,7 @@ def build_server(
         title="soulkeep",
         version=__version__,
         description="Long-term memory in files you own",
-        instructions=tools.INSTRUCTIONS,
+        instructions=protocol.INSTRUCTIONS,
         lifespan=lifespan,
         website_url=protocol.WEBSITE,
         icons=[protocol.ICON],
@@ -127,7 +322,7 @@ def build_server(
             tell_progress,
         ],
     )
-    server.add_tools = partial(tools.register, server, tools_offered)
+    server.add_tools = partial(protocol.add_tools, server, tools_offered)
     resources.register(server)
     protocol.complete(server, notifications)
     return server
@@ -149,13 +344,10 @@ def serve(settings: Settings) -> None:
     with closing(Homes.only(home)) as homes:
         import anyio
 
-        from soulkeep.mcp_server.protocol import Notifications, initialization_options
-        from soulkeep.mcp_server.transport import serve_stdio
+        from soulkeep.mcp_server.notifications import Notifications, keep_ready, watch
+        from soulkeep.mcp_server.protocol import initialization_options, serve_stdio
 
         async def work_beside_calls() -> None:
-            # Imported once the client has its first answer.
-            from soulkeep.mcp_server.watching import keep_ready, watch
-
             home.background.start()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(keep_ready, home)

@@ -17,9 +17,17 @@ from soulkeep.cli.commands import (
     since_option,
     yes_option,
 )
-from soulkeep.cli.shapes import changes_shape, past_shape
-from soulkeep.cli.terminal import confirm, print_json, print_table, progress_shown, report, say
-from soulkeep.mcp_server.answers.lifecycle import became_text, cleared_text, did_text
+from soulkeep.cli.terminal import (
+    changes_shape,
+    confirm,
+    past_shape,
+    print_json,
+    print_table,
+    progress_shown,
+    report,
+    say,
+)
+from soulkeep.mcp_server.answers.changes import became_text, cleared_text, did_text
 from soulkeep.models import Change
 from soulkeep.service.changes import MAX_LISTED, ChangeSummary
 from soulkeep.service.home import Home

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from soulkeep.app import Settings
 from soulkeep.cli.terminal import one_line
 from soulkeep.days import Days
 from soulkeep.errors import (
@@ -26,7 +27,6 @@ from soulkeep.errors import (
     ThreadNotFoundError,
 )
 from soulkeep.models import MEMORY_TYPES
-from soulkeep.settings import Settings
 
 if TYPE_CHECKING:
     from soulkeep.service.home import Home

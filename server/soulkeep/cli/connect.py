@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 
+from soulkeep.app import Settings
 from soulkeep.cli.commands import (
     Command,
     Refused,
@@ -21,7 +22,6 @@ from soulkeep.cli.commands import (
     json_option,
 )
 from soulkeep.cli.terminal import print_facts, report, say
-from soulkeep.settings import Settings
 from soulkeep.wording import command_line, counted
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def print_welcome(settings: Settings) -> None:
 @home_option
 def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
     """Print what agents get at the start of a conversation, for hooks and scripts."""
-    from soulkeep.mcp_server.answers.notes import ContextAnswer
+    from soulkeep.mcp_server.answers.memories import ContextAnswer
 
     with home_to_read() as home:
         found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)

@@ -21,19 +21,23 @@ from soulkeep.cli.commands import (
     until_option,
     yes_option,
 )
-from soulkeep.cli.shapes import changed_shape, memories_shape, past_shape, recall_shape, receipts_shape
 from soulkeep.cli.terminal import (
+    changed_shape,
     confirm,
+    memories_shape,
     one_line,
+    past_shape,
     print_facts,
     print_json,
     print_quoted,
     print_table,
     read_text,
+    recall_shape,
+    receipts_shape,
     report,
     say,
 )
-from soulkeep.mcp_server.answers.lifecycle import ChangedAnswer, newer_text, notes_of
+from soulkeep.mcp_server.answers.changes import ChangedAnswer, newer_text, notes_of
 from soulkeep.mcp_server.answers.memories import (
     DEFAULT_TOKENS,
     MatchAnswer,

@@ -17,11 +17,12 @@ from soulkeep.cli.commands import (
     opened_home,
     yes_option,
 )
-from soulkeep.cli.shapes import digest_shape, page_shape
 from soulkeep.cli.terminal import (
     confirm,
     cut,
+    digest_shape,
     one_line,
+    page_shape,
     print_json,
     print_quoted,
     print_table,
@@ -30,7 +31,7 @@ from soulkeep.cli.terminal import (
     say,
 )
 from soulkeep.errors import InvalidInputError
-from soulkeep.mcp_server.answers.lifecycle import line_text
+from soulkeep.mcp_server.answers.changes import line_text
 from soulkeep.models import Message, NewMessage, Thread
 from soulkeep.service.threads import FATES
 from soulkeep.wording import counted

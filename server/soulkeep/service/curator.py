@@ -9,7 +9,6 @@ from soulkeep.documents import DocumentName, Documents, Hunk, TextEdit
 from soulkeep.documents.files import locked
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import DocumentTooLongError, InvalidInputError
-from soulkeep.fence import visible
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
 from soulkeep.service.change_log import newest_versions
@@ -18,6 +17,7 @@ from soulkeep.service.document_index import link_to, linked_id
 from soulkeep.service.edits import Edits, promoted_line
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, require_text
+from soulkeep.wording import visible
 
 MAX_EDITED = 2_000_000
 """Characters of a document that entries are put into, some seconds of reading Markdown."""

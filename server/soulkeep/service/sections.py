@@ -10,7 +10,6 @@ from soulkeep.days import Days
 from soulkeep.documents import DocumentName, Documents
 from soulkeep.embedders.tokens import BYTES_PER_TOKEN, TokenCounter
 from soulkeep.errors import DocumentError
-from soulkeep.fence import DATA, fenced, heading, one_line, plain, under_heading
 from soulkeep.models import Memory, Message, Session, Thread
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
@@ -22,7 +21,7 @@ from soulkeep.service.document_index import has_promoted
 from soulkeep.service.memories import Memories
 from soulkeep.service.threads import WEIGHTIEST
 from soulkeep.service.validation import MAX_LIMIT
-from soulkeep.wording import counted
+from soulkeep.wording import DATA, counted, fenced, heading, one_line, plain, under_heading
 
 NOTE = f"Parts with is_data are {DATA}."
 """Stands once in the structured form where a part is data."""

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from soulkeep.fence import fenced, visible
 from soulkeep.search.words import split_words
-from soulkeep.wording import command_line
+from soulkeep.wording import command_line, fenced, visible
 
 _Item = TypeVar("_Item")
 _AnItem = TypeVar("_AnItem", bound="Item")

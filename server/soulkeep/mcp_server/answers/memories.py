@@ -1,16 +1,40 @@
-"""What is answered by the tools that keep memories and bring them back: receipts and matches."""
+"""What is answered by the tools that keep memories and bring them back: receipts, matches, context."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from soulkeep.days import Days
-from soulkeep.fence import DATA, NOTE, fenced, one_line, plain, visible
-from soulkeep.mcp_server.answers import BYTES_PER_TOKEN, Count, Items, Prose, View, excerpt, runs
-from soulkeep.mcp_server.answers.lifecycle import became_text, line_text
-from soulkeep.models import Match, MessageMatch, NewMemory, Recall
+from soulkeep.mcp_server.answers import (
+    BYTES_PER_TOKEN,
+    Count,
+    Items,
+    Prose,
+    View,
+    excerpt,
+    runs,
+)
+from soulkeep.mcp_server.answers.changes import became_text, line_text
+from soulkeep.models import (
+    Match,
+    MessageMatch,
+    NewMemory,
+    Recall,
+)
 from soulkeep.search.ranking import FITS
+from soulkeep.service.context import Context, Part
 from soulkeep.service.receipts import Receipt, Similar
-from soulkeep.wording import counted
+from soulkeep.service.sections import NOTE as PARTS_NOTE
+from soulkeep.wording import (
+    DATA,
+    NOTE,
+    counted,
+    fenced,
+    heading,
+    one_line,
+    plain,
+    under_heading,
+    visible,
+)
 
 DEFAULT_TOKENS = 1_000
 """How long the answer of a recall may be."""
@@ -357,3 +381,74 @@ class RememberAnswer(View):
             f" {self.ids}.{known} Similar memories were not looked for in so long a list."
         )
         return "\n".join([told, *self.remarks])
+
+
+class PartAnswer(View):
+    """A part of the context; data is what is remembered, the rest are instructions."""
+
+    name: str
+    source: str
+    text: str
+    is_data: bool = False
+
+    @classmethod
+    def of(cls, part: Part) -> "PartAnswer":
+        """Build the answer from a part."""
+        text = visible(part.text.strip())
+        return cls(name=plain(part.name), source=part.source, text=text, is_data=part.is_data)
+
+    def as_text(self) -> str:
+        """Return the part under a line that names it; each line of what is data stands behind a bar."""
+        if self.is_data:
+            return f"{heading(self.name, self.source, DATA)}\n{fenced(self.text)}"
+        return f"{heading(self.name, self.source)}\n{under_heading(self.text)}"
+
+
+class ContextAnswer(View):
+    """The parts of the context in order, and what is left out; `advice` says what to save by now."""
+
+    note: Prose = ""
+    advice: Prose = ""
+    parts: Items[PartAnswer]
+    unreadable: Items[str] = ()
+    left_out: Items[str] = ()
+    kept: Prose = ""
+    tokens: int
+    max_tokens: int
+    is_estimated: bool = False
+    window_share: float | None = None
+    is_pressing: bool | None = None
+
+    @classmethod
+    def of(cls, context: Context) -> "ContextAnswer":
+        """Build the answer from a context."""
+        pressure = context.pressure
+        parts = tuple(PartAnswer.of(part) for part in context.parts)
+        return cls(
+            note=PARTS_NOTE if any(part.is_data for part in parts) else "",
+            advice=context.advice,
+            parts=parts,
+            unreadable=context.unreadable,
+            left_out=context.left_out,
+            kept=context.kept,
+            tokens=context.tokens,
+            max_tokens=context.max_tokens,
+            is_estimated=not context.is_exact,
+            window_share=None if pressure is None else round(pressure.share, 3),
+            is_pressing=None if pressure is None else pressure.is_high,
+        )
+
+    def as_text(self) -> str:
+        """Write the parts under their headings, and last how much room they take."""
+        blocks = [self.advice] if self.advice else []
+        blocks += [part.as_text() for part in self.parts]
+        blocks += [f"Cannot be read: {problem}" for problem in self.unreadable]
+        if self.left_out:
+            blocks.append("\n".join(["Left out, for want of room:", *self.left_out]))
+        blocks = blocks or ["There is nothing to start with yet."]
+        about = "about " if self.is_estimated else ""
+        is_said = self.window_share is None or self.advice
+        share = "" if is_said else f" Your window is {self.window_share:.0%} full."
+        kept = f" Kept in all: {self.kept}."
+        blocks.append(f"({about}{self.tokens:,} of {self.max_tokens:,} tokens.{share}{kept})")
+        return "\n\n".join(blocks)

@@ -7,22 +7,21 @@ from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.fence import plain, visible
-from soulkeep.mcp_server.answers.notes import (
-    ContextAnswer,
+from soulkeep.mcp_server.answers.changes import (
     CuratedAnswer,
     LearnedAnswer,
     LearnedState,
     LoggedAnswer,
-    PromptChangeAnswer,
-    PromptsAnswer,
-    agreement_command,
 )
+from soulkeep.mcp_server.answers.memories import ContextAnswer
 from soulkeep.mcp_server.answers.threads import (
     ManagedAnswer,
     PageAnswer,
+    PromptChangeAnswer,
+    PromptsAnswer,
     SavedAnswer,
     StartedAnswer,
+    agreement_command,
     prompt_state,
 )
 from soulkeep.mcp_server.calls import (
@@ -34,20 +33,15 @@ from soulkeep.mcp_server.calls import (
     READS,
     SETS,
     CheckedServer,
+    Consent,
     Id,
+    PromptConsent,
     answer,
+    ask,
     served,
 )
-from soulkeep.mcp_server.consent import Consent, PromptConsent, ask
 from soulkeep.mcp_server.homes import Caller
-from soulkeep.models import (
-    ConsentState,
-    MessageRole,
-    NewMessage,
-    PromptChange,
-    Session,
-    Thread,
-)
+from soulkeep.models import ConsentState, MessageRole, NewMessage, PromptChange, Session, Thread
 from soulkeep.service.context import MAX_TOKENS
 from soulkeep.service.curator import Curated
 from soulkeep.service.home import Home
@@ -59,6 +53,7 @@ from soulkeep.service.validation import (
     MAX_NAME,
     MAX_QUERY,
 )
+from soulkeep.wording import plain, visible
 
 
 def register(server: CheckedServer) -> None:

@@ -13,20 +13,9 @@ from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.fence import one_line
 from soulkeep.mcp_server.answers import command
-from soulkeep.mcp_server.answers.lifecycle import (
-    BrowseAnswer,
-    ChangedAnswer,
-    PurgedAnswer,
-    UndoneAnswer,
-)
-from soulkeep.mcp_server.answers.memories import (
-    DEFAULT_TOKENS,
-    RecallAnswer,
-    RememberAnswer,
-    scores,
-)
+from soulkeep.mcp_server.answers.changes import BrowseAnswer, ChangedAnswer, PurgedAnswer, UndoneAnswer
+from soulkeep.mcp_server.answers.memories import DEFAULT_TOKENS, RecallAnswer, RememberAnswer, scores
 from soulkeep.mcp_server.calls import (
     CHANGES,
     FIRST,
@@ -34,16 +23,18 @@ from soulkeep.mcp_server.calls import (
     LARGE,
     READS,
     CheckedServer,
+    Consent,
     Id,
     answer,
+    ask,
     served,
 )
-from soulkeep.mcp_server.consent import Consent, ask
 from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
 from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
+from soulkeep.wording import one_line
 
 View = Literal["memories", "history", "trash", "changes"]
 SPARED = ("SOUL.md",)

@@ -1,8 +1,10 @@
-"""Noticing what changes behind the server's back: documents, and prompts and threads in the store."""
+"""Who is told of changes, and how those behind the server's back are noticed."""
 
 import contextlib
 import logging
 import time
+import weakref
+from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -12,17 +14,145 @@ from pathlib import Path, PurePath
 
 import anyio
 import anyio.to_thread
-from mcp.server.subscriptions import PromptsListChanged, ResourcesListChanged, ResourceUpdated
+from mcp.server.connection import Connection
+from mcp.server.context import CallNext, HandlerResult
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+)
+from mcp.shared.exceptions import MCPError
+from mcp.types import (
+    INVALID_PARAMS,
+    EmptyResult,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
+    UnsubscribeRequestParams,
+)
 
 from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import NotFoundError, SoulkeepError
-from soulkeep.mcp_server.protocol import Notifications, Subscribers
+from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connection_of, looked_up
 from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.document_entries import stamp
 from soulkeep.service.home import Home
 from soulkeep.service.offers import fingerprint
 from soulkeep.service.sessions import RECALLED
+
+MOST_SUBSCRIBED = 1_000
+"""Resources that are looked at after each write to the store, at the most."""
+
+Change = ResourceUpdated | ResourcesListChanged | PromptsListChanged
+
+_NOTIFIED_BY: dict[type[Change], str] = {
+    ResourceUpdated: "notifications/resources/updated",
+    ResourcesListChanged: "notifications/resources/list_changed",
+    PromptsListChanged: "notifications/prompts/list_changed",
+}
+
+
+class Subscribers:
+    """Who is told of changes in one home, in whichever era they speak."""
+
+    def __init__(self) -> None:
+        self.ready = anyio.Event()
+        """Set once it is known what was there before the first request."""
+        self.states: dict[str, str] = {}
+        """What `state_of` said of each resource that is subscribed to when its change was last told."""
+        self.bus = InMemorySubscriptionBus()
+        self.listens = ListenHandler(self.bus)
+        self.clients: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self.subscribed: defaultdict[str, weakref.WeakSet[Connection]] = defaultdict(weakref.WeakSet)
+
+    async def tell(self, change: Change) -> None:
+        """Tell of a change: that of a resource to whoever subscribed to it, of a list to everybody."""
+        await self.bus.publish(change)
+        told, about = self.clients, None
+        if isinstance(change, ResourceUpdated):
+            told, about = self.subscribed.get(change.uri, weakref.WeakSet()), {"uri": change.uri}
+        for client in list(told):
+            await client.notify(_NOTIFIED_BY[type(change)], about)
+
+    def remove(self, connection: Connection, uris: Iterable[str] | None = None) -> None:
+        """Tell a connection of these resources no more, or of none at all: it has ended."""
+        for uri in list(self.subscribed) if uris is None else uris:
+            if uri in self.subscribed:
+                self.subscribed[uri].discard(connection)
+                if not self.subscribed[uri]:
+                    del self.subscribed[uri], self.states[uri]
+
+
+class Notifications:
+    """Tells clients what changed in their home; without a client it does nothing.
+
+    Where homes are `watched`, requests wait until it is known what was there before them.
+    """
+
+    def __init__(self, *, watched: bool = False) -> None:
+        self._watched = watched
+        self._by_home: weakref.WeakKeyDictionary[Home, Subscribers] = weakref.WeakKeyDictionary()
+
+    def of(self, home: Home) -> Subscribers:
+        """Return who is told of changes in this home."""
+        if home not in self._by_home:
+            self._by_home[home] = Subscribers()
+            if not self._watched:
+                self._by_home[home].ready.set()
+        return self._by_home[home]
+
+    def close(self) -> None:
+        """End the streams of notifications of the modern era, which go on until somebody does."""
+        for subscribers in self._by_home.values():
+            subscribers.listens.close()
+
+    async def note_session(self, ctx: Request, call_next: CallNext) -> HandlerResult:
+        """Remember a connection of the handshake era; let no request come too early: SDK middleware."""
+        if ctx.method == INITIALIZED:
+            connection, subscribers = connection_of(ctx), self._of(ctx)
+            subscribers.clients.add(connection)
+            connection.exit_stack.callback(subscribers.remove, connection)
+        elif ctx.method not in HANDSHAKE and ctx.request_id is not None:
+            await self._of(ctx).ready.wait()
+        return await call_next(ctx)
+
+    def _of(self, ctx: Request) -> Subscribers:
+        return self.of(ctx.lifespan_context.home)
+
+    async def subscribe(self, ctx: Request, params: SubscribeRequestParams) -> EmptyResult:
+        """Answer resources/subscribe."""
+        await self._add(ctx, params.uri)
+        return EmptyResult()
+
+    async def unsubscribe(self, ctx: Request, params: UnsubscribeRequestParams) -> EmptyResult:
+        """Answer resources/unsubscribe."""
+        self._of(ctx).remove(connection_of(ctx), [params.uri])
+        return EmptyResult()
+
+    async def listen(
+        self, ctx: Request, params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        """Answer subscriptions/listen, once it ends."""
+        uris = params.notifications.resource_subscriptions or []
+        try:
+            for uri in uris:
+                await self._add(ctx, uri)
+            return await self._of(ctx).listens(ctx, params)
+        finally:
+            self._of(ctx).remove(connection_of(ctx), uris)
+
+    async def _add(self, ctx: Request, uri: str) -> None:
+        state = await looked_up(ctx, lambda home: state_of(home, uri), uri=uri)
+        subscribers = self._of(ctx)
+        if len(subscribers.states) >= MOST_SUBSCRIBED and uri not in subscribers.states:
+            message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
+            raise MCPError(code=INVALID_PARAMS, message=message)
+        subscribers.states.setdefault(uri, state)
+        subscribers.subscribed[uri].add(connection_of(ctx))
+
 
 DEBOUNCE_MS = 300
 """How long changes are collected before they are told: an editor makes several at once."""

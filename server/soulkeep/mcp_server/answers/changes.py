@@ -1,18 +1,39 @@
-"""What is answered by the tools that browse, change and purge memories, and by undo."""
+"""What is answered by the tools that browse, change and purge memories, edit documents, and undo."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import SerializeAsAny
 
 from soulkeep.days import Days
-from soulkeep.fence import DATA, NOTE, fenced, one_line, plain
-from soulkeep.mcp_server.answers import BOUND, Count, Item, Items, Prose, View, fit_items, runs
+from soulkeep.mcp_server.answers import (
+    BOUND,
+    Count,
+    Item,
+    Items,
+    Prose,
+    View,
+    command,
+    cut,
+    fit_items,
+    runs,
+)
 from soulkeep.models import Memory
 from soulkeep.service.changes import ChangeSummary
+from soulkeep.service.curator import Curated
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.purge import Purged
 from soulkeep.service.receipts import Changed, LineChange, Receipt
+from soulkeep.wording import (
+    DATA,
+    NOTE,
+    counted,
+    fenced,
+    one_line,
+    plain,
+    visible,
+)
 
 PurgeState = Literal["erased", "declined", "not asked"]
 
@@ -330,3 +351,105 @@ class PurgedAnswer(View):
         )
         notes = "".join(f" {note}" for note in self.notes)
         return f"Erased for good: {ids}.{notes}{kept}{again}"
+
+
+LearnedState = Literal["written", "declined", "not asked"]
+
+_ENTRY_BYTES = 4_000
+_SHOWN_ENTRY = 80
+"""How many characters of an entry that could go are shown."""
+
+
+class LoggedAnswer(View):
+    """Under which day and time the entry stands."""
+
+    day: str
+    time: str
+
+    def as_text(self) -> str:
+        """Say where the entry stands."""
+        return f"Logged under {self.time} in daily/{self.day}.md."
+
+
+class SuggestionAnswer(View):
+    """An entry of MEMORY.md that could go, by its beginning."""
+
+    section: str
+    entry: str
+    tokens: int
+
+    def as_text(self) -> str:
+        """Return the entry in one line."""
+        return f"{self.section}, {counted(self.tokens, 'token')}: {self.entry}"
+
+
+class CuratedAnswer(View):
+    """The entry as it stands or stood, and what MEMORY.md takes of its budget after the change."""
+
+    note: Prose
+    action: Prose
+    section: Prose
+    entry: str
+    tokens: int
+    budget: int
+    could_go: Items[SuggestionAnswer] = ()
+
+    @classmethod
+    def of(cls, action: str, curated: Curated) -> "CuratedAnswer":
+        """Build the answer from a change."""
+        could_go = tuple(
+            SuggestionAnswer(
+                section=plain(s.section), entry=plain(s.entry, _SHOWN_ENTRY), tokens=s.tokens
+            )
+            for s in curated.suggestions
+        )
+        return cls(
+            note=NOTE,
+            action=action,
+            section=plain(curated.section),
+            entry=cut(visible(curated.entry), _ENTRY_BYTES),
+            tokens=curated.tokens,
+            budget=curated.budget,
+            could_go=could_go,
+        )
+
+    def as_text(self) -> str:
+        """Say what was done and how much of the budget MEMORY.md takes."""
+        done = {"add": "Added to", "replace": "Replaced in", "remove": "Removed from"}[self.action]
+        size = f"MEMORY.md takes {self.tokens:,} of {self.budget:,} tokens."
+        lines = [f"{done} {self.section}. {size} The entry ({DATA}):", fenced(self.entry)]
+        if self.could_go:
+            lines.append(
+                "That is over the budget; nothing is cut off. The longest entries, which could go to"
+                " remember instead:"
+            )
+            lines.append(fenced("\n".join(entry.as_text() for entry in self.could_go)))
+        return "\n".join(lines)
+
+
+class LearnedAnswer(View):
+    """What became of a proposed line; `command` is how the user adds it where nobody could be asked."""
+
+    state: LearnedState
+    line: str
+    command: str = ""
+
+    @classmethod
+    def of(cls, state: LearnedState, line: str, home: Path) -> "LearnedAnswer":
+        """Build the answer from what the user said, if anybody could be asked."""
+        how = command(home, ["documents", "add"], "SOUL.md", "Learned Preferences", line)
+        return cls(state=state, line=line, command=how if state == "not asked" else "")
+
+    def as_text(self) -> str:
+        """Say whether the line was written, and else how the user adds it."""
+        if self.state == "written":
+            return f"Written to Learned Preferences in SOUL.md: {self.line}"
+        if self.state == "declined":
+            return (
+                f"The user did not agree; SOUL.md stays as it is, without: {self.line}\n"
+                "Do not propose it again."
+            )
+        return (
+            f"The user was not asked, so nothing was written. The line:\n- {self.line}\n"
+            f"The user adds it in an editor, or with:\n{self.command}"
+        )
