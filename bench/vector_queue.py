@@ -45,7 +45,7 @@ class Remote:
     """An embedder that is asked over a network: a call takes its time, and each text is noted."""
 
     identity = f"bench:{DIMENSIONS}:unit"
-    parts = (DIMENSIONS,)
+    parts: Sequence[int] = (DIMENSIONS,)
     is_quick = is_local = False
     price: float | None = None
 

@@ -39,7 +39,7 @@ class Remote:
     """An embedder that is asked over a network: it counts what it is asked, and fails as it is told."""
 
     identity = f"remote:{DIMENSIONS}:unit"
-    parts = (DIMENSIONS,)
+    parts: Sequence[int] = (DIMENSIONS,)
     is_quick = is_local = False
     price: float | None = 0.02
 

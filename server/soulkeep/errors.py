@@ -22,6 +22,7 @@ no caller has to read the text.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from soulkeep.wording import quoted, row_name
@@ -429,28 +430,33 @@ class EmbedderError(SoulkeepError):
     is_temporary = False
     retry_after_s: float | None = None
     position: int | None = None
+    sentence = ""
+    """What is said, with places for the values of the error."""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.sentence.format_map(vars(self)))
 
 
+@dataclass(eq=False)
 class EmbedderUnavailableError(EmbedderError):
     """The configured embedder cannot be used here."""
 
-    def __init__(self, name: str, reason: str, remedy: str) -> None:
-        self.name = name
-        self.reason = reason
-        self.remedy = remedy
-        super().__init__(f"The embedder {name} is not available: {reason}; {remedy}.")
+    name: str
+    reason: str
+    remedy: str
+    sentence = "The embedder {name} is not available: {reason}; {remedy}."
 
 
+@dataclass(eq=False)
 class DimensionMismatchError(EmbedderError):
     """A vector has a length that the store cannot hold."""
 
-    def __init__(self, expected: int, got: int) -> None:
-        self.expected = expected
-        self.got = got
-        super().__init__(
-            f"An embedding has {got} dimensions and the store holds up to {expected}; "
-            "choose another embedder with SOULKEEP_EMBEDDER."
-        )
+    expected: int
+    got: int
+    sentence = (
+        "An embedding has {got} dimensions and the store holds up to {expected};"
+        " choose another embedder with SOULKEEP_EMBEDDER."
+    )
 
 
 class DocumentError(PathError):

@@ -1,4 +1,4 @@
-"""What turns text into vectors, and which of them this process uses.
+"""What turns text into vectors, what embedders share, and which of them this process uses.
 
 What goes wrong with an embedder that is not built in:
 
@@ -13,15 +13,17 @@ EmbedderError
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import mul
 from pathlib import Path
-from typing import Protocol, get_args, runtime_checkable
+from typing import Generic, Protocol, TypeVar, get_args, runtime_checkable
 
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
 from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding, Usage
+from soulkeep.progress import tell
 
 # Here, as numpy reads it once, when anything first imports it. The products of embedders are small:
 # waking threads for them takes longer than the work, on a busy machine many times as long.
@@ -30,6 +32,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 NO_EMBEDDER = "none:0:none"
 """The identity that a store records when its memories have no vectors."""
 
+
+Model = TypeVar("Model")
+Item = TypeVar("Item")
 
 CONTEXT = 0.5
 """The weight of the text before, beside 1 for the own: enough to lift an answer to a question, and too
@@ -71,26 +76,32 @@ class Weighting:
 class Embedder(Protocol):
     """Turns texts into unit vectors of one fixed length.
 
-    One that compares single words by meaning too has `strengths` (`ComparesWords`).
+    What has a body here, a subclass need not say again. One that compares single words by meaning too
+    has `strengths` (`ComparesWords`).
     """
 
-    @property
-    def identity(self) -> str:
-        """`name:dimensions:normalisation`; another identity means vectors that do not compare."""
-        ...
+    identity: str
+    """`name:dimensions:normalisation`; another identity means vectors that do not compare."""
 
-    @property
-    def parts(self) -> Sequence[int]:
-        """The lengths of a vector's parts, each of which is compared by itself; one, if it has none."""
-        ...
+    is_quick: bool
+    """Whether a short text takes some milliseconds: up to 20 are embedded while a caller waits."""
+
+    is_local: bool
+    """Whether texts stay on this machine and cost nothing: only then a store is moved unasked."""
+
+    price: float | None
+    """US dollars for a million tokens, 0 for what runs on this machine; None where it is unknown."""
+
+    parts: Sequence[int]
+    """The lengths of a vector's parts, each of which is compared by itself; one, if it has none."""
 
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return the weightings that a question may be compared by: one for each kind of text."""
         ...
 
     def weighting(self, query: str, text: str) -> Weighting:
-        """Return by which of them a question is compared with this text."""
-        ...
+        """Return by which of them a question is compared with this text: here, the first."""
+        return self.weightings(query)[0]
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; the text may be of any length and language, but not blank.
@@ -101,27 +112,12 @@ class Embedder(Protocol):
         ...
 
     def embed_query(self, query: str) -> Embedded:
-        """Embed a question, which some models do otherwise than a text that is kept.
+        """Embed a question: here, as any text; some models do it otherwise.
 
         Raises:
             EmbedderError: The model cannot be loaded or cannot embed the question.
         """
-        ...
-
-    @property
-    def is_quick(self) -> bool:
-        """Whether a short text takes some milliseconds: up to 20 are embedded while a caller waits."""
-        ...
-
-    @property
-    def is_local(self) -> bool:
-        """Whether texts stay on this machine and cost nothing: only then a store is moved unasked."""
-        ...
-
-    @property
-    def price(self) -> float | None:
-        """US dollars for a million tokens, 0 for what runs on this machine; None where it is unknown."""
-        ...
+        return self.embed([query])
 
     def load(self) -> None:
         """Load the model, which takes some tenths of a second, unless it is loaded.
@@ -159,10 +155,8 @@ class WordStrengths(Protocol):
 class ComparesWords(Protocol):
     """An embedder that also knows how near single words are; without it, words are compared as such."""
 
-    @property
-    def strengths(self) -> WordStrengths:
-        """What compares the words of a question with those of one home's texts."""
-        ...
+    strengths: WordStrengths
+    """What compares the words of a question with those of one home's texts."""
 
 
 def strengths_of(embedder: Embedder | None) -> WordStrengths | None:
@@ -180,163 +174,193 @@ def cost_of(embedder: Embedder, tokens: int) -> float | None:
     return None if embedder.price is None else tokens * embedder.price / 1_000_000
 
 
+@dataclass(eq=False)
 class EndpointError(EmbedderError):
-    """An endpoint did not embed texts; `endpoint` is its address, without anything secret."""
+    """An endpoint did not embed texts; `endpoint` is its address, without anything secret.
 
-    def __init__(self, endpoint: str, problem: str, remedy: str) -> None:
-        self.endpoint = endpoint
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{endpoint} {problem}; {remedy}.")
+    Each kind says its own `problem` and `remedy`, into which its values are filled.
+    """
+
+    endpoint: str
+    problem = ""
+    remedy = ""
+    sentence = "{endpoint} {problem}; {remedy}."
+
+    def __post_init__(self) -> None:
+        said, after = getattr(self, "said", ""), self.retry_after_s
+        later = "later" if after is None else f"in {after:g} seconds"
+        values = vars(self) | {"said": f": {said}" if said else "", "later": later}
+        self.problem = self.problem.format_map(values)
+        self.remedy = self.remedy.format_map(values)
+        super().__post_init__()
 
 
+@dataclass(eq=False)
 class EndpointUnreachableError(EndpointError):
     """Nobody answers there, or the answer broke off."""
 
+    reason: str
     is_temporary = True
-
-    def __init__(self, endpoint: str, reason: str) -> None:
-        self.reason = reason
-        super().__init__(
-            endpoint,
-            f"cannot be reached ({reason})",
-            "start it or correct SOULKEEP_EMBEDDER_URL; what waits is embedded once it answers",
-        )
+    problem = "cannot be reached ({reason})"
+    remedy = "start it or correct SOULKEEP_EMBEDDER_URL; what waits is embedded once it answers"
 
 
+@dataclass(eq=False)
 class EndpointUntrustedError(EndpointError):
     """No encrypted connection can be made to it that this machine trusts."""
 
-    def __init__(self, endpoint: str, reason: str) -> None:
-        self.reason = reason
-        super().__init__(
-            endpoint,
-            f"makes no connection that can be trusted ({reason})",
-            "correct SOULKEEP_EMBEDDER_URL, or have the system trust the authority of its certificate",
-        )
+    reason: str
+    problem = "makes no connection that can be trusted ({reason})"
+    remedy = "correct SOULKEEP_EMBEDDER_URL, or have the system trust the authority of its certificate"
 
 
+@dataclass(eq=False)
 class EndpointTimeoutError(EndpointError):
     """Its answer did not come in time."""
 
+    waited_s: float
     is_temporary = True
-
-    def __init__(self, endpoint: str, waited_s: float) -> None:
-        self.waited_s = waited_s
-        super().__init__(
-            endpoint,
-            f"did not answer within {waited_s:g} seconds",
-            "see whether it is overloaded, or set SOULKEEP_EMBEDDER_TIMEOUT higher",
-        )
+    problem = "did not answer within {waited_s:g} seconds"
+    remedy = "see whether it is overloaded, or set SOULKEEP_EMBEDDER_TIMEOUT higher"
 
 
+@dataclass(eq=False)
 class KeyRefusedError(EndpointError):
     """It does not accept the key, or wants one."""
 
-    def __init__(self, endpoint: str, status: int) -> None:
-        self.status = status
-        super().__init__(
-            endpoint,
-            f"refuses the key (status {status})",
-            "set SOULKEEP_EMBEDDER_KEY to a key that is valid there, and restart soulkeep",
-        )
+    status: int
+    problem = "refuses the key (status {status})"
+    remedy = "set SOULKEEP_EMBEDDER_KEY to a key that is valid there, and restart soulkeep"
 
 
+@dataclass(eq=False)
 class RateLimitedError(EndpointError):
     """It takes no more requests for now."""
 
+    retry_after_s: float | None
+    said: str = ""
     is_temporary = True
-
-    def __init__(self, endpoint: str, retry_after_s: float | None, said: str = "") -> None:
-        self.retry_after_s = retry_after_s
-        self.said = said
-        later = "later" if retry_after_s is None else f"in {retry_after_s:g} seconds"
-        super().__init__(
-            endpoint,
-            f"takes no more requests for now (status 429{said and f': {said}'})",
-            f"wait: what is left is embedded {later}; if it stays so, look at your limits there",
-        )
+    problem = "takes no more requests for now (status 429{said})"
+    remedy = "wait: what is left is embedded {later}; if it stays so, look at your limits there"
 
 
+@dataclass(eq=False)
 class EndpointFailedError(EndpointError):
     """It reports a fault of its own."""
 
+    status: int
+    said: str = ""
+    retry_after_s: float | None = None
     is_temporary = True
-
-    def __init__(
-        self, endpoint: str, status: int, said: str = "", retry_after_s: float | None = None
-    ) -> None:
-        self.status = status
-        self.said = said
-        self.retry_after_s = retry_after_s
-        super().__init__(
-            endpoint,
-            f"failed (status {status}{said and f': {said}'})",
-            "look at its log if it stays so; what waits is embedded once it works again",
-        )
+    problem = "failed (status {status}{said})"
+    remedy = "look at its log if it stays so; what waits is embedded once it works again"
 
 
+@dataclass(eq=False)
 class EndpointRefusedError(EndpointError):
     """It takes no request of this kind: there is no such address, or no such model."""
 
-    def __init__(self, endpoint: str, status: int, said: str = "") -> None:
-        self.status = status
-        self.said = said
-        super().__init__(
-            endpoint,
-            f"refuses the request (status {status}{said and f': {said}'})",
-            "correct SOULKEEP_EMBEDDER_URL and the model in SOULKEEP_EMBEDDER, and restart soulkeep",
-        )
+    status: int
+    said: str = ""
+    problem = "refuses the request (status {status}{said})"
+    remedy = "correct SOULKEEP_EMBEDDER_URL and the model in SOULKEEP_EMBEDDER, and restart soulkeep"
 
 
+@dataclass(eq=False)
 class EndpointMovedError(EndpointError):
     """It redirects to another address, which no text and no key is sent to unasked."""
 
-    def __init__(self, endpoint: str, status: int, target: str) -> None:
-        self.status = status
-        self.target = target
-        super().__init__(
-            endpoint,
-            f"redirects to {target or 'an address that it does not name'} (status {status})",
-            "set SOULKEEP_EMBEDDER_URL to where it is, if you trust that",
-        )
+    status: int
+    target: str
+    problem = "redirects to {target} (status {status})"
+    remedy = "set SOULKEEP_EMBEDDER_URL to where it is, if you trust that"
 
 
+@dataclass(eq=False)
 class BadAnswerError(EndpointError):
     """Its answer holds no vectors that can be used."""
 
-    def __init__(self, endpoint: str, detail: str) -> None:
-        self.detail = detail
-        super().__init__(
-            endpoint,
-            f"gave an answer that cannot be used: {detail}",
-            "see that SOULKEEP_EMBEDDER_URL leads to an OpenAI-compatible server, and its model embeds",
-        )
+    detail: str
+    problem = "gave an answer that cannot be used: {detail}"
+    remedy = "see that SOULKEEP_EMBEDDER_URL leads to an OpenAI-compatible server, and its model embeds"
 
 
+@dataclass(eq=False)
 class UnusableVectorsError(EmbedderError):
     """The vectors of a model are not what a search can use."""
 
-    def __init__(self, model: str, detail: str) -> None:
-        self.model = model
-        self.detail = detail
-        super().__init__(
-            f"The vectors of {model} cannot be used: {detail}; set SOULKEEP_EMBEDDER_DIMENSIONS to how"
-            " many it has, or SOULKEEP_EMBEDDER to a model that embeds texts."
-        )
+    model: str
+    detail: str
+    sentence = (
+        "The vectors of {model} cannot be used: {detail}; set SOULKEEP_EMBEDDER_DIMENSIONS to how many"
+        " it has, or SOULKEEP_EMBEDDER to a model that embeds texts."
+    )
 
 
+@dataclass(eq=False)
 class TextRefusedError(EmbedderError):
     """One text cannot be embedded, though others can: it may be too long for the model."""
 
-    def __init__(self, position: int, characters: int, reason: str) -> None:
-        self.position = position
-        self.characters = characters
-        self.reason = reason
-        super().__init__(
-            f"A text of {characters:,} characters cannot be embedded ({reason}); it is found by its"
-            " words, or say the same in a shorter text."
-        )
+    position: int | None = field()
+    characters: int
+    reason: str
+    sentence = (
+        "A text of {characters:,} characters cannot be embedded ({reason}); it is found by its words, or"
+        " say the same in a shorter text."
+    )
+
+
+class Kept(Generic[Model]):
+    """A model that is loaded on first use, by one thread, and kept until it is released."""
+
+    def __init__(self, name: str, load: Callable[[], Model]) -> None:
+        """Load the model of the embedder of this name by `load`."""
+        self._name = name
+        self._load = load
+        self._lock = threading.Lock()
+        self._model: Model | None = None
+
+    def get(self) -> Model:
+        """Return the model, loaded if it is not; another thread that loads it is waited for.
+
+        Raises:
+            EmbedderUnavailableError: A package of it is missing or has another file.
+        """
+        with self._lock:
+            if self._model is None:
+                tell("Loading the model")
+                try:
+                    self._model = self._load()
+                except ImportError as error:
+                    reason = f"a package cannot be used ({error})"
+                    raise EmbedderUnavailableError(
+                        self._name, reason, "install soulkeep again"
+                    ) from error
+            return self._model
+
+    def release(self) -> None:
+        """Forget the model; a call that still uses it goes on with it."""
+        with self._lock:
+            self._model = None
+
+
+def whole(text: str) -> str:
+    """Return a text with the halves of its surrogate pairs joined, and a sign for one that is alone."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def groups(items: Iterable[Item], most: int, size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Yield items together while their sizes have no more than that in all, a larger one by itself."""
+    group: list[Item] = []
+    room = most
+    for item in items:
+        room -= size(item)
+        if group and room < 0:
+            yield group
+            group, room = [], most - size(item)
+        group.append(item)
+    if group:
+        yield group
 
 
 def in_context(own: Embedding, previous: Embedding) -> Embedding:

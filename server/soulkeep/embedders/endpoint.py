@@ -12,10 +12,12 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -57,18 +59,21 @@ _SHOWN_OF_KEY = 8
 """Where so many characters of the key are in what an endpoint says, none of that is repeated."""
 
 
+_unavailable = partial(EmbedderUnavailableError, "openai")
+
+
 class _Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     content: bytes
 
 
+@dataclass(eq=False)
 class _RequestRefusedError(Exception):
     """The endpoint refuses these texts together, or one of the arguments."""
 
-    def __init__(self, status: int, said: str) -> None:
-        self.status = status
-        self.said = said
+    status: int
+    said: str
 
 
 class Endpoint(OtherModel):
@@ -84,8 +89,12 @@ class Endpoint(OtherModel):
         super().__init__("openai", model, family, choice)
         self._key = choice.key.get_secret_value().strip()
         self._timeout_s = choice.timeout_s
-        self._price = choice.prices.get(model)
         self._url, self.address, self._host = _parsed(choice.url or OPENAI)
+        self.is_local = self._host == "localhost"
+        with suppress(ValueError):
+            self.is_local = self.is_local or ipaddress.ip_address(self._host).is_loopback
+        # What the user said, else nothing on this machine, and elsewhere it is unknown.
+        self.price = choice.prices.get(model, 0.0 if self.is_local else None)
         if not self._key and not choice.url:
             raise _unavailable("there is no key for OpenAI", "set SOULKEEP_EMBEDDER_KEY")
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
@@ -99,21 +108,6 @@ class Endpoint(OtherModel):
         self._lock = threading.Lock()
         self._client: httpx2.Client | None = None
         self._close: Callable[[], object] = lambda: None
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the address is this machine's own."""
-        if self._host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self._host).is_loopback
-        except ValueError:
-            return False
-
-    @property
-    def price(self) -> float | None:
-        """What the user said that it costs, else nothing on this machine, and elsewhere unknown."""
-        return 0.0 if self._price is None and self.is_local else self._price
 
     def load(self) -> None:
         """Make ready what asks; nothing is asked yet, so that a store opens where nobody answers."""
@@ -225,8 +219,8 @@ class Endpoint(OtherModel):
             kind = EndpointUnreachableError if broken else BadAnswerError
             return kind(self.address, self._shown(str(error)) or "no HTTP")
         except (httpx2.HTTPError, RuntimeError) as error:  # one is raised where release() came between
-            if secure := next(_causes(error, ssl.SSLError), None):
-                return EndpointUntrustedError(self.address, self._shown(str(secure.reason or secure)))
+            if cause := _cause(error, ssl.SSLError):
+                return EndpointUntrustedError(self.address, self._shown(str(cause.reason or cause)))
             return EndpointUnreachableError(self.address, self._shown(str(error)) or "no connection")
 
     def _connected(self) -> "httpx2.Client":
@@ -244,10 +238,15 @@ class Endpoint(OtherModel):
 
     def _refusal(self, answer: _Answer) -> Exception:
         """Return what a status other than 200 means."""
-        status, said = answer.status, self._said(answer.content)
+        status, said = answer.status, answer.content[:10_000].decode(errors="replace")
+        with suppress(ValueError, RecursionError, TypeError, KeyError):
+            error = json.loads(answer.content)["error"]
+            said = str(error["message"] if isinstance(error, dict) else error)
+        said = self._shown(said)  # data of someone else
         if 300 <= status < 400:
-            target = urlsplit(answer.headers.get("location", ""))
-            return EndpointMovedError(self.address, status, self._shown(target.netloc))
+            target = self._shown(urlsplit(answer.headers.get("location", "")).netloc)
+            target = target or "an address that it does not name"
+            return EndpointMovedError(self.address, status, target)
         if status in (401, 403):
             return KeyRefusedError(self.address, status)
         if status == 429:
@@ -258,14 +257,6 @@ class Endpoint(OtherModel):
         if status >= 500 or status == 408:
             return EndpointFailedError(self.address, status, said, _retry_after(answer.headers))
         return EndpointRefusedError(self.address, status, said)
-
-    def _said(self, content: bytes) -> str:
-        """Return the beginning of what an endpoint says went wrong: data of someone else."""
-        said = content[:10_000].decode(errors="replace")
-        with suppress(ValueError, RecursionError, TypeError, KeyError):
-            error = json.loads(content)["error"]
-            said = str(error["message"] if isinstance(error, dict) else error)
-        return self._shown(said)
 
     def _shown(self, said: str) -> str:
         """Quote the beginning of a text of someone else, or nothing of it where the key may be in it."""
@@ -324,10 +315,6 @@ def _parsed(url: str) -> tuple[str, str, str]:
     return whole, shown, host
 
 
-def _unavailable(reason: str, remedy: str) -> EmbedderUnavailableError:
-    return EmbedderUnavailableError("openai", reason, remedy)
-
-
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return in how many seconds to try again, by the header of RFC 9110, section 10.2.3."""
     written = headers.get("retry-after", "")
@@ -343,8 +330,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, 0.0), _LONGEST_WAIT_S) if math.isfinite(seconds) else None
 
 
-def _causes(error: BaseException | None, kind: type[ssl.SSLError]) -> Iterator[ssl.SSLError]:
-    while error is not None:
-        if isinstance(error, kind):
-            yield error
+def _cause(error: BaseException | None, kind: type[ssl.SSLError]) -> ssl.SSLError | None:
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
+    return error

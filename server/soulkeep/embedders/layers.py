@@ -113,8 +113,10 @@ def read_arrays(file: Path) -> Arrays:
     try:
         return dict(
             _array(mapped, tensor)
-            for graph in _parts(mapped, (0, len(mapped)), _GRAPH)
-            for tensor in _parts(mapped, graph, _INITIALIZER)
+            for field, graph in _fields(mapped, (0, len(mapped)))
+            if field == _GRAPH and isinstance(graph, tuple)
+            for part, tensor in _fields(mapped, graph)
+            if part == _INITIALIZER and isinstance(tensor, tuple)
         )
     except (IndexError, UnicodeDecodeError) as error:
         raise OnnxError(f"{file} ends within a field or has a name that is no text") from error
@@ -140,12 +142,6 @@ def _array(mapped: mmap.mmap, tensor: Span) -> tuple[str, NDArray[Any]]:
     array: NDArray[Any] = np.frombuffer(mapped, kind, count, data[0]).reshape(shape)
     # A file does not align its arrays, and arithmetic is slow on those that are not.
     return name, array if kind.itemsize == 1 else array.copy()
-
-
-def _parts(mapped: mmap.mmap, span: Span, wanted: int) -> Iterator[Span]:
-    for field, value in _fields(mapped, span):
-        if field == wanted and isinstance(value, tuple):
-            yield value
 
 
 def _fields(mapped: mmap.mmap, span: Span) -> Iterator[tuple[int, int | Span]]:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from soulkeep.embedders import verified_file
+from soulkeep.embedders import groups, verified_file
 from soulkeep.embedders.layers import (
     Arrays,
     Floats,
@@ -66,7 +66,7 @@ class _Layer:
     mixed: Linear
     widened: Linear
     narrowed: Linear
-    norms: tuple[tuple[Floats, Floats], tuple[Floats, Floats]]
+    norms: tuple[tuple[Floats, Floats], ...]
 
 
 class _Scratch:
@@ -90,9 +90,20 @@ class MiniLM:
 
     def __init__(self) -> None:
         file = verified_file("minilm", PACKAGE, MODULE, FILE, SHA256)
+        embeddings = "inner.embeddings."
         try:
             arrays = read_arrays(file)
-            self._read(arrays)
+            self._table: NDArray[np.int8] = arrays[embeddings + "word_embeddings.weight_q"]
+            self._table_scale: Floats = arrays[embeddings + "word_embeddings.weight_scale"]
+            places = embeddings + "position_embeddings.weight_"
+            self._places: Floats = (
+                arrays[places + "q"][:WINDOW] * arrays[places + "scale"][:WINDOW]
+                + arrays[embeddings + "token_type_embeddings.weight"][0]
+            )
+            self._norm = (arrays[embeddings + "LayerNorm.weight"], arrays[embeddings + "LayerNorm.bias"])
+            # The exporter named these by number, in the order in which they are used.
+            names = (name[:-2] for name in arrays if name.startswith("val_") and name.endswith("_q"))
+            self._layers = [_layer(arrays, number, names) for number in range(_LAYERS)]
         except (OnnxError, KeyError, OSError) as error:
             raise EmbedderUnavailableError(
                 "minilm", f"{file} cannot be read ({error})", f"install {PACKAGE} again"
@@ -101,20 +112,6 @@ class MiniLM:
         self._lock = threading.Lock()
         self._scratch = _Scratch()
 
-    def _read(self, arrays: Arrays) -> None:
-        embeddings = "inner.embeddings."
-        self._table: NDArray[np.int8] = arrays[embeddings + "word_embeddings.weight_q"]
-        self._table_scale: Floats = arrays[embeddings + "word_embeddings.weight_scale"]
-        places = embeddings + "position_embeddings.weight_"
-        self._places: Floats = (
-            arrays[places + "q"][:WINDOW] * arrays[places + "scale"][:WINDOW]
-            + arrays[embeddings + "token_type_embeddings.weight"][0]
-        )
-        self._norm = (arrays[embeddings + "LayerNorm.weight"], arrays[embeddings + "LayerNorm.bias"])
-        # The exporter named these by number, in the order in which they are used.
-        names = iter([name[:-2] for name in arrays if name.startswith("val_") and name.endswith("_q")])
-        self._layers = [_layer(arrays, number, names) for number in range(_LAYERS)]
-
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the vectors of texts, one a row."""
         windows = [list(_windows(self._words.ids(text))) for text in texts]
@@ -122,7 +119,7 @@ class MiniLM:
         flat = list(itertools.chain.from_iterable(windows))
         order = sorted(range(len(flat)), key=lambda place: len(flat[place]))
         sums = np.zeros((len(texts), DIMENSIONS), np.float32)
-        for places in _batches(order, flat):
+        for places in groups(order, WINDOW, lambda place: len(flat[place])):
             np.add.at(sums, owners[places], self._pooled([flat[place] for place in places]))
         return unit_rows(sums)
 
@@ -136,14 +133,10 @@ class MiniLM:
             pieces = [self._words.ids(word) for word in words[begin : begin + _WORDS]]
             known = [place for place, ids in enumerate(pieces) if ids and UNKNOWN not in ids]
             if known:
-                vectors[begin:][known] = self._word_sums([pieces[place] for place in known])
+                rows = self._rows([token for place in known for token in pieces[place]]) - self._shared
+                lengths = np.array([len(pieces[place]) for place in known])
+                vectors[begin:][known] = np.add.reduceat(rows, np.cumsum(lengths) - lengths, axis=0)
         return unit_rows(vectors)
-
-    def _word_sums(self, words: Sequence[Sequence[int]]) -> Floats:
-        lengths = np.array([len(ids) for ids in words])
-        rows = self._rows(list(itertools.chain.from_iterable(words))) - self._shared
-        sums: Floats = np.add.reduceat(rows, np.cumsum(lengths) - lengths, axis=0)
-        return sums
 
     @cached_property
     def _shared(self) -> Floats:
@@ -163,20 +156,24 @@ class MiniLM:
 
     def _pooled(self, windows: Sequence[Sequence[int]]) -> Floats:
         """Return the unit mean of each window's tokens; the shortest come first, WINDOW in all."""
-        lengths = [len(window) for window in windows]
+        lengths, scratch = [len(window) for window in windows], self._scratch
         rows = self._rows(list(itertools.chain.from_iterable(windows)))
         rows += np.concatenate([self._places[:length] for length in lengths])
         rows = normalise_layer(rows, *self._norm)
         with self._lock:
             for layer in self._layers:
                 self._attend(rows, layer, lengths)
-                self._feed_forward(rows, layer)
+                wide = layer.widened.apply(rows, scratch.wide[: len(rows)], scratch.weights)
+                for begin in range(0, len(wide), _ROWS):
+                    _activate(wide[begin : begin + _ROWS], scratch.activation)
+                rows += layer.narrowed.apply(wide, scratch.narrow[: len(rows)], scratch.weights)
+                normalise_layer(rows, *layer.norms[1])
         starts = np.cumsum([0, *lengths[:-1]])
         means: Floats = unit_rows(np.add.reduceat(rows, starts, axis=0))
         return means
 
     def _attend(self, rows: Floats, layer: _Layer, lengths: Sequence[int]) -> None:
-        """Add to each row what the rows of its window tell it, in place."""
+        """Add to each row what the rows of its window tell it, and normalise them, in place."""
         scratch, count = self._scratch, len(rows)
         three = layer.attended.apply(rows, scratch.attended[:count], scratch.weights)
         begin = 0
@@ -197,15 +194,6 @@ class MiniLM:
         rows += layer.mixed.apply(scratch.mixed[:count], narrow, scratch.weights)
         normalise_layer(rows, *layer.norms[0])
 
-    def _feed_forward(self, rows: Floats, layer: _Layer) -> None:
-        """Add to each row what the wide layer makes of it, in place."""
-        scratch, count = self._scratch, len(rows)
-        wide = layer.widened.apply(rows, scratch.wide[:count], scratch.weights)
-        for begin in range(0, len(wide), _ROWS):
-            _activate(wide[begin : begin + _ROWS], scratch.activation)
-        rows += layer.narrowed.apply(wide, scratch.narrow[:count], scratch.weights)
-        normalise_layer(rows, *layer.norms[1])
-
 
 def _layer(arrays: Arrays, number: int, names: Iterator[str]) -> _Layer:
     """Return a layer of the file, whose matrices have the next six names.
@@ -214,9 +202,6 @@ def _layer(arrays: Arrays, number: int, names: Iterator[str]) -> _Layer:
         OnnxError: An array has another shape than the model's.
     """
     prefix = f"inner.encoder.layer.{number}."
-
-    def norm(name: str) -> tuple[Floats, Floats]:
-        return arrays[f"{prefix}{name}.LayerNorm.weight"], arrays[f"{prefix}{name}.LayerNorm.bias"]
 
     def linear(shape: tuple[int, int], *biases: str) -> Linear:
         some = [next(names, "") for _ in biases]
@@ -228,6 +213,7 @@ def _layer(arrays: Arrays, number: int, names: Iterator[str]) -> _Layer:
         return Linear(weights, scale, bias)
 
     square = (DIMENSIONS, DIMENSIONS)
+    norms = [f"{prefix}{name}.LayerNorm." for name in ("attention.output", "output")]
     attended = linear(square, "attention.self.query", "attention.self.key", "attention.self.value")
     # Attention divides the products of queries and keys by the root of a head's width.
     attended.scale[:, :DIMENSIONS] /= np.sqrt(_HEAD)
@@ -237,7 +223,7 @@ def _layer(arrays: Arrays, number: int, names: Iterator[str]) -> _Layer:
         linear(square, "attention.output.dense"),
         linear((DIMENSIONS, _WIDE), "intermediate.dense"),
         linear((_WIDE, DIMENSIONS), "output.dense"),
-        (norm("attention.output"), norm("output")),
+        tuple((arrays[norm + "weight"], arrays[norm + "bias"]) for norm in norms),
     )
 
 
@@ -251,20 +237,6 @@ def _windows(ids: Sequence[int]) -> Iterator[list[int]]:
     for number in range(count):
         begin = round(last * number / max(1, count - 1))
         yield [CLS, *ids[begin : begin + size], SEP]
-
-
-def _batches(order: Sequence[int], windows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield the places of windows, together while they have no more than WINDOW tokens."""
-    batch: list[int] = []
-    size = 0
-    for place in order:
-        if size + len(windows[place]) > WINDOW:
-            yield batch
-            batch, size = [], 0
-        batch.append(place)
-        size += len(windows[place])
-    if batch:
-        yield batch
 
 
 def _activate(rows: Floats, scratch: NDArray[Any]) -> None:
@@ -320,14 +292,12 @@ class WordPiece:
         cleaned = unicodedata.normalize("NFD", text.translate(self._cleaned))
         ids: list[int] = []
         for word in cleaned.translate(self._folded).split():
-            ids += self._known.get(word) or self._keep(word)
+            if word not in self._known:
+                if len(self._known) >= _WORDS_KEPT:
+                    self._known.clear()
+                self._known[word] = self._pieces(word)
+            ids += self._known[word]
         return ids
-
-    def _keep(self, word: str) -> tuple[int, ...]:
-        if len(self._known) >= _WORDS_KEPT:
-            self._known.clear()
-        pieces = self._known[word] = self._pieces(word)
-        return pieces
 
     def _pieces(self, word: str) -> tuple[int, ...]:
         """Return the ids of a word's pieces, the longest first; the unknown one if any is missing."""

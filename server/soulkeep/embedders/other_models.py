@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,7 +21,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soulkeep.embedders import Embedded, TextRefusedError, UnusableVectorsError, Weighting
+from soulkeep.embedders import (
+    Embedded,
+    Embedder,
+    TextRefusedError,
+    UnusableVectorsError,
+    Weighting,
+    whole,
+)
 from soulkeep.embedders.tokens import BYTES_PER_TOKEN
 from soulkeep.errors import DimensionMismatchError, EmbedderUnavailableError
 from soulkeep.models import EmbedderChoice
@@ -156,7 +163,7 @@ _Prefixed = tuple[str, str]
 """What stands before a text, and the text."""
 
 
-class OtherModel(ABC):
+class OtherModel(Embedder):
     """One vector for a text, of length one, and one weighting, derived from a few texts."""
 
     is_quick = False
@@ -176,16 +183,6 @@ class OtherModel(ABC):
         self.identity = f"{kind}:{model}{prefix}:{self._wanted or WIDTH}:unit"
         self.parts = (self._wanted or WIDTH,)
 
-    @property
-    @abstractmethod
-    def is_local(self) -> bool:
-        """Whether texts stay on this machine; see Embedder."""
-
-    @property
-    @abstractmethod
-    def price(self) -> float | None:
-        """US dollars for a million tokens; see Embedder."""
-
     @abstractmethod
     def _encode(self, texts: Sequence[_Prefixed], *, is_query: bool) -> "tuple[list[Any], int]":
         """Return a row of numbers for each text, as the model gives them, and the tokens of all.
@@ -200,35 +197,22 @@ class OtherModel(ABC):
         """Return the one weighting that there is; see Embedder."""
         return (self._weighting or Weighting((WEIGHT,), CHANCE, 0.0),)
 
-    def weighting(self, query: str, text: str) -> Weighting:
-        """Return the one weighting that there is; see Embedder."""
-        return self.weightings(query)[0]
-
-    def embed(self, texts: Sequence[str]) -> Embedded:
-        """Embed each text behind its prefix; see Embedder."""
-        return self._embed(texts, is_query=False)
-
     def embed_query(self, query: str) -> Embedded:
         """Embed a question behind its prefix; see Embedder."""
-        return self._embed([query], is_query=True)
+        return self.embed([query], is_query=True)
 
-    @abstractmethod
-    def load(self) -> None:
-        """Load what can be loaded without asking anybody; see Embedder."""
+    def embed(self, texts: Sequence[str], *, is_query: bool = False) -> Embedded:
+        """Embed each text behind its prefix; see Embedder.
 
-    @abstractmethod
-    def release(self) -> None:
-        """Give back what can be had again; see Embedder."""
-
-    def _embed(self, texts: Sequence[str], *, is_query: bool) -> Embedded:
-        """Embed texts, and the first time also those by which the cosine of unrelated texts is found."""
+        The first time also those are embedded by which the cosine of unrelated texts is found.
+        """
         import numpy as np
 
         asks, keeps = self._prefixes
         ours = [(keeps, text) for text in _STATEMENTS] + [(asks, text) for text in _QUESTIONS]
         if self._weighting is not None:
             ours = []
-        theirs = [(asks if is_query else keeps, _whole(text)) for text in texts]
+        theirs = [(asks if is_query else keeps, whole(text)) for text in texts]
         try:
             vectors, tokens = self._vectors([*ours, *theirs], is_query=is_query)
         except TextRefusedError as error:
@@ -305,11 +289,6 @@ def choices_of(identity: str, choice: EmbedderChoice) -> Iterator[EmbedderChoice
         yield replace(choice, name=name, passage_prefix=prefix, dimensions=width)
 
 
-def _whole(text: str) -> str:
-    """Return a text with the halves of its surrogate pairs joined, and a sign for one that is alone."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 """What a published model is called: perhaps its owner, and its name."""
 
@@ -326,7 +305,7 @@ class _LocalModel(OtherModel):
     """A model that a library runs; `kind` is what SOULKEEP_EMBEDDER calls that."""
 
     is_local = True
-    price = 0.0
+    price: float | None = 0.0
     kind: str
     package: str
 
@@ -433,19 +412,18 @@ class FastEmbed(_LocalModel):
             return TextEmbedding(self.model, local_files_only=offline)
         name = f"soulkeep/{self.model}"
         if name not in {known["model"] for known in TextEmbedding.list_supported_models()}:
-            self._describe(name)
+            self._describe(name, self.folder)
         return TextEmbedding(name, specific_model_path=str(self.folder), local_files_only=True)
 
-    def _describe(self, name: str) -> None:
+    def _describe(self, name: str, folder: Path) -> None:
         """Tell the library of the model in the folder, which it does not know."""
         from fastembed import TextEmbedding
         from fastembed.common.model_description import ModelSource, PoolingType
 
-        assert self.folder is not None  # noqa: S101 - for the type checker
-        files = sorted(self.folder.rglob("*.onnx"), key=lambda file: (len(file.parts), file.name))
+        files = sorted(folder.rglob("*.onnx"), key=lambda file: (len(file.parts), file.name))
         if not files:
-            raise FileNotFoundError(f"there is no .onnx file in {self.folder}")
-        pooling = _read(self.folder / "1_Pooling" / "config.json")
+            raise FileNotFoundError(f"there is no .onnx file in {folder}")
+        pooling = _read(folder / "1_Pooling" / "config.json")
         is_first = pooling.get("pooling_mode_cls_token") or pooling.get("pooling_mode") == "cls"
         TextEmbedding.add_custom_model(
             name,
@@ -453,7 +431,7 @@ class FastEmbed(_LocalModel):
             normalization=True,
             sources=ModelSource(hf=name),
             dim=self.parts[0],
-            model_file=files[0].relative_to(self.folder).as_posix(),
+            model_file=files[0].relative_to(folder).as_posix(),
         )
 
     def _run(self, loaded: Any, texts: Sequence[str], prefix: str) -> list[Any]:

@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from soulkeep.embedders import digest_of, verified_file
+from soulkeep.embedders import digest_of, groups, verified_file
 from soulkeep.embedders.layers import Floats, Linear, normalise_layer, unit_rows
 from soulkeep.embedders.tokens import UNIVERSAL, load_tokenizer
 from soulkeep.errors import EmbedderUnavailableError
@@ -83,29 +83,9 @@ class Weights:
 
     floats: dict[str, Floats]
     linear: dict[str, Linear]
-    table: "Table"
-
-
-class Table:
+    table: NDArray[np.uint8]
     """The row of bytes of each token, of which a text needs few."""
-
-    def __init__(self, rows: NDArray[np.uint8], mapped: mmap.mmap | None) -> None:
-        self._rows = rows
-        self._mapped = mapped
-        self._begin = 0
-        if mapped is not None:
-            self._begin = -(-(len(mapped) - rows.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
-
-    def take(self, tokens: NDArray[np.intp]) -> NDArray[np.uint8]:
-        """Return copies of the rows of tokens; the mapped pages do not stay this process's.
-
-        The system keeps them for the next time, but each would count as this process's memory, and texts
-        of all kinds touch nearly all.
-        """
-        taken: NDArray[np.uint8] = self._rows[tokens % CHUNKS * CHUNK_ROWS + tokens // CHUNKS]
-        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self._mapped.madvise(mmap.MADV_DONTNEED, self._begin)
-        return taken
+    mapped: mmap.mmap | None
 
 
 def load_weights(folder: Path) -> Weights:
@@ -118,7 +98,7 @@ def load_weights(folder: Path) -> Weights:
     """
     file = folder / f"use-multilingual-v3-{LAID_OUT_SHA256[:16]}.weights"
     try:
-        if not _is_right(file):
+        if not file.is_file() or digest_of(file) != LAID_OUT_SHA256:
             _lay_out(file)
         with file.open("rb") as stream:
             return _views(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
@@ -126,10 +106,6 @@ def load_weights(folder: Path) -> Weights:
         memory = io.BytesIO()
         _write(memory)
         return _views(memory.getbuffer())
-
-
-def _is_right(file: Path) -> bool:
-    return file.is_file() and digest_of(file) == LAID_OUT_SHA256
 
 
 def _lay_out(file: Path) -> None:
@@ -140,7 +116,7 @@ def _lay_out(file: Path) -> None:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock"), timeout=_WAIT):
-        if _is_right(file):
+        if file.is_file() and digest_of(file) == LAID_OUT_SHA256:
             return
         part = file.with_suffix(".part")
         try:
@@ -196,8 +172,8 @@ def _views(data: mmap.mmap | memoryview) -> Weights:
         name: Linear((view("i1", shape),), np.full((1, shape[1]), scale), np.zeros(1, np.float32))
         for (name, shape), scale in zip(_MATRICES.items(), scales, strict=True)
     }
-    rows = view("u1", (CHUNKS * CHUNK_ROWS, DIMENSIONS))
-    return Weights(floats, linear, Table(rows, data if isinstance(data, mmap.mmap) else None))
+    table = view("u1", (CHUNKS * CHUNK_ROWS, DIMENSIONS))
+    return Weights(floats, linear, table, data if isinstance(data, mmap.mmap) else None)
 
 
 _BEFORE = {2: 0, 3: 1, 5: 2}
@@ -224,9 +200,10 @@ class UniversalEncoder:
         self._tokenizer = load_tokenizer()
         self._unknown: int = self._tokenizer.unk_id()
         weights = load_weights(cache)
-        self._table, self._floats, self._linear = weights.table, weights.floats, weights.linear
+        self._floats, self._linear = weights.floats, weights.linear
+        self._table, self._mapped = weights.table, weights.mapped
         parts = [self._linear[f"proj{order}"] for order in ORDERS]
-        self._projection = Linear(
+        self._linear["projection"] = Linear(
             tuple(part.weights[0] for part in parts),
             np.hstack([part.scale for part in parts]),
             self._joined("proj_b"),
@@ -253,9 +230,14 @@ class UniversalEncoder:
     def encode(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """Return the vectors of texts by the ids of their tokens, one a row."""
         sums = np.empty((len(tokens), _FEATURES), np.float32)
-        for places in _batches(tokens):
-            if len(tokens[places[0]]) > _WINDOW:
-                sums[places[0]] = self._long_sum(tokens[places[0]])
+        for places in groups(range(len(tokens)), _TOKENS, lambda place: len(tokens[place])):
+            if len(long := tokens[places[0]]) > _WINDOW:
+                sums[places] = 0
+                for begin in range(0, len(long), _WINDOW):
+                    first = max(0, begin - _HALO)
+                    seen = np.array(long[first : begin + _WINDOW + _HALO])
+                    features = self._features(seen, [len(seen)])
+                    sums[places] += features[begin - first :][:_WINDOW].sum(axis=0)
                 continue
             lengths = [len(tokens[place]) for place in places]
             features = self._features(np.concatenate([tokens[place] for place in places]), lengths)
@@ -263,25 +245,21 @@ class UniversalEncoder:
         with self._lock:
             return self._head(sums, np.array([len(some) for some in tokens], np.float32)[:, None])
 
-    def _long_sum(self, tokens: Sequence[int]) -> Floats:
-        total = np.zeros(_FEATURES, np.float32)
-        for begin in range(0, len(tokens), _WINDOW):
-            first = max(0, begin - _HALO)
-            seen = np.array(tokens[first : begin + _WINDOW + _HALO])
-            features = self._features(seen, [len(seen)])
-            total += features[begin - first :][:_WINDOW].sum(axis=0)
-        return total
-
     def _features(self, ids: NDArray[np.intp], lengths: Sequence[int]) -> Floats:
         """Return what each token means between its neighbours; texts do not see each other."""
         features = np.empty((len(ids), _FEATURES), np.float32)
         embedded, seen = features[:, :DIMENSIONS], _neighbours(tuple(lengths))
         chunks = ids % CHUNKS
-        embedded[...] = self._table.take(ids)
+        embedded[...] = self._table[chunks * CHUNK_ROWS + ids // CHUNKS]
+        # The system keeps the mapped pages for the next time, but each would count as this process's
+        # memory, and texts of all kinds touch nearly all.
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            begin = -(-(len(self._mapped) - self._table.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+            self._mapped.madvise(mmap.MADV_DONTNEED, begin)
         embedded *= self._floats["scale"][chunks, None]
         embedded += self._floats["lo"][chunks, None]
         with self._lock:
-            projected = self._apply(self._projection, embedded)
+            projected = self._apply("projection", embedded)
             normalise_layer(projected, self._gain, self._shift)
             for branch, order in enumerate(ORDERS):
                 own = projected[:, branch * _BRANCH :][:, :_BRANCH]
@@ -298,41 +276,25 @@ class UniversalEncoder:
         padded[:-1] = own
         for step in (1, 2):
             rows = padded[looked_at].reshape(len(own), -1)
-            said = self._apply(self._linear[f"w{step}_{order}"], rows)
+            said = self._apply(f"w{step}_{order}", rows)
             said += self._floats[f"b{step}_{order}"]
             padded[:-1] += np.maximum(said, 0, out=said)
         return padded[:-1]
 
     def _head(self, sums: Floats, lengths: Floats) -> Floats:
         """Return the vectors of texts from the sums of their features."""
-
-        def through(rows: Floats, name: str) -> Floats:
-            return self._apply(self._linear[name], rows)
-
-        pooled = through(sums, "cnn_W")
+        apply = self._apply
+        pooled = apply("cnn_W", sums)
         pooled += lengths * self._floats["cnn_b"]
         pooled /= np.sqrt(lengths)
-        first = np.maximum(through(pooled, "d0"), 0)
-        second = np.maximum(through(pooled, "p1") + through(first, "d1"), 0)
-        third = np.maximum(through(second, "d2"), 0)
-        return unit_rows(np.tanh(through(second, "p3") + through(third, "d3")))
+        first = np.maximum(apply("d0", pooled), 0)
+        second = np.maximum(apply("p1", pooled) + apply("d1", first), 0)
+        third = np.maximum(apply("d2", second), 0)
+        return unit_rows(np.tanh(apply("p3", second) + apply("d3", third)))
 
-    def _apply(self, linear: Linear, rows: Floats) -> Floats:
+    def _apply(self, name: str, rows: Floats) -> Floats:
+        linear = self._linear[name]
         return linear.apply(rows, np.empty((len(rows), linear.scale.shape[1]), np.float32), self._room)
-
-
-def _batches(tokens: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield the places of texts, together while they have no more than so many tokens."""
-    batch: list[int] = []
-    size = 0
-    for place, some in enumerate(tokens):
-        if batch and size + len(some) > _TOKENS:
-            yield batch
-            batch, size = [], 0
-        batch.append(place)
-        size += len(some)
-    if batch:
-        yield batch
 
 
 @lru_cache(16)

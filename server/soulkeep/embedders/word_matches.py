@@ -6,9 +6,10 @@ SIGIR 2020, here over vectors that do not depend on the words around.
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+from soulkeep.embedders import groups
 from soulkeep.search.words import is_exact
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ _EMPTY = 0
 
 _CODE_MAX = 127
 
-_Sized = TypeVar("_Sized", bound=Sized)
-
 WordVectors = Callable[[Sequence[str]], "NDArray[Any]"]
 """For words, one unit vector a row, or zeros for a word that has none."""
 
@@ -51,24 +50,21 @@ class WordMatches:
         """Compare by `vectors`; words up to the cosine `unrelated` have nothing in common."""
         self._vectors = vectors
         self._unrelated = unrelated
-        self._lock = threading.Lock()
-        self._forget()
+        self._lock = threading.RLock()
+        self.release()
 
     def release(self) -> None:
         """Give back the memory of the vectors."""
         with self._lock:
-            self._forget()
+            self._rows: dict[str, int] = {}
+            self._kept: _Kept | None = None
+            self._filled = _EMPTY + 1
 
     @property
     def memory_used(self) -> int:
         """How many bytes the vectors take, the words themselves not counted."""
         kept = self._kept
         return 0 if kept is None else kept[0].nbytes + kept[1].nbytes
-
-    def _forget(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._kept: _Kept | None = None
-        self._filled = _EMPTY + 1
 
     def __call__(
         self, query: Sequence[str], texts: Sequence[Sequence[str]]
@@ -84,7 +80,7 @@ class WordMatches:
         with self._lock:
             return [
                 strengths
-                for group in groups(compared, MAX_COMPARED)
+                for group in groups(compared, MAX_COMPARED, len)
                 for strengths in self._strengths(query, group)
             ]
 
@@ -121,7 +117,10 @@ class WordMatches:
 
         kept = self._kept
         if kept is None or not self._rows.keys() >= set(words):
-            self._make_room()
+            if self._filled > MAX_WORDS:
+                self.release()
+            elif len(self._rows) - self._filled > MAX_WORDS:  # too many words without a vector
+                self._rows = {word: place for word, place in self._rows.items() if place > _EMPTY}
             missing = [word for word in dict.fromkeys(words) if word not in self._rows]
             near = [word for word in missing if not is_exact(word)]
             kept = self._kept = self._with(near)
@@ -131,13 +130,6 @@ class WordMatches:
             self._rows |= zip(near, itertools.count(self._filled))
             self._filled += len(near)
         return kept, np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
-
-    def _make_room(self) -> None:
-        """Forget the words met before where there are too many, first those without a vector."""
-        if self._filled > MAX_WORDS:
-            self._forget()
-        elif len(self._rows) - self._filled > MAX_WORDS:
-            self._rows = {word: place for word, place in self._rows.items() if place > _EMPTY}
 
     def _with(self, words: Sequence[str]) -> "_Kept":
         """Return the vectors that are kept, those of more words behind them."""
@@ -176,17 +168,3 @@ def _compared(query: Sequence[str], text: Sequence[str]) -> Sequence[str]:
     words = dict.fromkeys(text)
     near = list(itertools.islice(words, MAX_NEAR))
     return near if len(near) == len(words) else [*near, *(word for word in query if word in words)]
-
-
-def groups(texts: Sequence[_Sized], most: int) -> Iterator[list[_Sized]]:
-    """Yield the texts together while they have no more than that in all, a longer one by itself."""
-    group: list[_Sized] = []
-    size = 0
-    for text in texts:
-        if group and size + len(text) > most:
-            yield group
-            group, size = [], 0
-        group.append(text)
-        size += len(text)
-    if group:
-        yield group

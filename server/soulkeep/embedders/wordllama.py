@@ -6,23 +6,20 @@ a hub for it, so its two files are read here directly and the package itself is 
 
 import itertools
 import math
-import threading
 from collections.abc import Sequence
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soulkeep.embedders import Embedded, Weighting
-from soulkeep.embedders.word_matches import WordMatches, groups
+from soulkeep.embedders import Embedded, Embedder, Kept, Weighting, groups
+from soulkeep.embedders.word_matches import WordMatches
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.models import Embedding
-from soulkeep.progress import tell
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from tokenizers import Tokenizer
 
 
 DIMENSIONS = 256
@@ -50,7 +47,7 @@ _UNKNOWN, _FIRST_WORD = 0, 259
 _REINSTALL = "reinstall it with `pip install --force-reinstall wordllama`"
 
 
-class WordLlama:
+class WordLlama(Embedder):
     """The mean of a text's token vectors, frequent tokens weighing less, at unit length.
 
     The weight of token t is a / (a + p), where p = 1 / (rank · ln 32000) is the frequency that Zipf's
@@ -58,58 +55,42 @@ class WordLlama:
     """
 
     identity = f"wordllama-l2_supercat-sif:{DIMENSIONS}:unit"
-    parts = (DIMENSIONS,)
+    parts: Sequence[int] = (DIMENSIONS,)
     is_quick = is_local = True
-    price = 0.0
+    price: float | None = 0.0
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.strengths = WordMatches(lambda words: self._loaded().word_vectors(words), UNRELATED)
+        self._kept = Kept("wordllama", lambda: _model_in(_package_folder()))
+        self.strengths = WordMatches(lambda words: self._kept.get().word_vectors(words), UNRELATED)
 
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return the one weighting that there is; see Embedder."""
         return (WEIGHTING,)
 
-    def weighting(self, query: str, text: str) -> Weighting:
-        """Return the one weighting that there is; see Embedder."""
-        return WEIGHTING
-
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
-        model = self._loaded()
+        model = self._kept.get()
         embeddings: list[Embedding] = []
         count = 0
         # The tokens of many long texts at once would take far more memory than the texts.
-        for some in groups(texts, MAX_CHARACTERS):
+        for some in groups(texts, MAX_CHARACTERS, len):
             tokens = model.list_tokens(some)
             count += sum(map(len, tokens))
-            for group in groups(tokens, MAX_TOKENS):
-                embeddings += map(_unit, model.pooled(group, model.weights))
+            for group in groups(tokens, MAX_TOKENS, len):
+                for vector in model.pooled(group, model.weights):
+                    unit = vector / math.sqrt(float(vector @ vector))
+                    embeddings.append(unit.astype("<f4").tobytes())
         return Embedded(tuple(embeddings), count)
-
-    def embed_query(self, query: str) -> Embedded:
-        """Embed a question as any text; see Embedder."""
-        return self.embed([query])
 
     def load(self) -> None:
         """Load the model; see Embedder."""
-        self._loaded()
+        self._kept.get()
 
     def release(self) -> None:
         """Forget the model; see Embedder."""
-        with self._lock:
-            self.__dict__.pop("_model", None)
-            _model_in.cache_clear()
+        self._kept.release()
+        _model_in.cache_clear()
         self.strengths.release()
-
-    def _loaded(self) -> "_Model":
-        with self._lock:
-            return self._model
-
-    @cached_property
-    def _model(self) -> "_Model":
-        tell("Loading the model")
-        return _model_in(_package_folder())
 
 
 class _Model:
@@ -119,19 +100,20 @@ class _Model:
         # Nothing this slow may run before the first protocol answer.
         import numpy as np
         from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
 
-        weights_file = _existing(folder / "weights" / "l2_supercat_256.safetensors")
+        weights = folder / "weights" / "l2_supercat_256.safetensors"
+        tokenizer = folder / "tokenizers" / "l2_supercat_tokenizer_config.json"
+        for file in (weights, tokenizer):
+            if not file.is_file():
+                raise EmbedderUnavailableError("wordllama", f"{file} is missing", _REINSTALL)
         self.table: NDArray[np.float16]
-        (self.table,) = load_file(weights_file).values()
-        self.tokenizer = load_tokenizer()
+        (self.table,) = load_file(weights).values()
+        self.tokenizer = Tokenizer.from_file(str(tokenizer))
         ranks = np.maximum(np.arange(len(self.table), dtype=np.float32) - (_FIRST_WORD - 1), 1)
         frequencies = 1 / (ranks * math.log(_VOCABULARY))
         self.weights = (SMOOTHING / (SMOOTHING + frequencies)).astype(np.float32)
         self._equal = np.ones_like(self.weights)
-
-    def tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids or [_UNKNOWN]
 
     def list_tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, on all processors; none is padded to another's length."""
@@ -158,42 +140,19 @@ class _Model:
         import numpy as np
 
         vectors = np.empty((len(words), DIMENSIONS), np.float32)
+        tokens = [
+            self.tokenizer.encode(word, add_special_tokens=False).ids or [_UNKNOWN] for word in words
+        ]
         start = 0
-        for group in groups([self.tokens(word) for word in words], MAX_TOKENS):
+        for group in groups(tokens, MAX_TOKENS, len):
             sums = self.pooled(group, self._equal)
             vectors[start : start + len(group)] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
             start += len(group)
         return vectors
 
 
-@cache
-def _model_in(folder: Path) -> _Model:
-    """Return the model of a folder, the same object each time: a process may open several homes."""
-    return _Model(folder)
-
-
-def _unit(vector: "NDArray[np.float32]") -> Embedding:
-    unit: Embedding = (vector / math.sqrt(float(vector @ vector))).astype("<f4").tobytes()
-    return unit
-
-
-@cache
-def load_tokenizer() -> "Tokenizer":
-    """Return the tokenizer of the package, the same object each time.
-
-    Raises:
-        EmbedderUnavailableError: The package or its file is missing.
-    """
-    from tokenizers import Tokenizer
-
-    file = _existing(_package_folder() / "tokenizers" / "l2_supercat_tokenizer_config.json")
-    return Tokenizer.from_file(str(file))
-
-
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise EmbedderUnavailableError("wordllama", f"{file} is missing", _REINSTALL)
-    return file
+_model_in = cache(_Model)
+"""Returns the model of a folder, the same object each time: a process may open several homes."""
 
 
 def _package_folder() -> Path:
