@@ -14,19 +14,22 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Memory, Message, Recall
 from soulkeep.progress import told_to
-from soulkeep.service.changes import ChangeSummary
-from soulkeep.service.lifecycle import Past
-from soulkeep.service.messages import Page
-from soulkeep.service.receipts import Changed, Receipt
-from soulkeep.service.threads import Digest
 from soulkeep.wording import visible
+
+if TYPE_CHECKING:
+    # A server needs none of them before its first answer.
+    from soulkeep.service.changes import ChangeSummary
+    from soulkeep.service.lifecycle import Past
+    from soulkeep.service.messages import Page
+    from soulkeep.service.receipts import Changed, Receipt
+    from soulkeep.service.threads import Digest
 
 _QUICK_S = 1
 """What takes no longer shows no progress."""
@@ -360,7 +363,7 @@ def memories_shape(memories: Sequence[Memory]) -> Shape:
     return {"memories": [memory._asdict() for memory in memories]}
 
 
-def past_shape(past: Past) -> Shape:
+def past_shape(past: "Past") -> Shape:
     """Return a former version of a memory, and the change with which it went."""
     return {
         "memory": past.memory._asdict(),
@@ -369,7 +372,7 @@ def past_shape(past: Past) -> Shape:
     }
 
 
-def receipts_shape(receipts: Sequence[Receipt]) -> Shape:
+def receipts_shape(receipts: "Sequence[Receipt]") -> Shape:
     """Return what became of memories that were to be kept."""
     shapes = [asdict(receipt) for receipt in receipts]
     for shape, receipt in zip(shapes, receipts, strict=True):
@@ -396,7 +399,7 @@ def recall_shape(recall: Recall) -> Shape:
     }
 
 
-def changes_shape(summaries: Sequence[ChangeSummary]) -> Shape:
+def changes_shape(summaries: "Sequence[ChangeSummary]") -> Shape:
     """Return changes with what each did to its first rows, and how many it touched."""
     return {
         "changes": [
@@ -407,7 +410,7 @@ def changes_shape(summaries: Sequence[ChangeSummary]) -> Shape:
     }
 
 
-def changed_shape(changed: Changed) -> Shape:
+def changed_shape(changed: "Changed") -> Shape:
     """Return what became of memories in one change."""
     return memories_shape(changed.memories) | {
         "change_id": changed.change_id,
@@ -417,13 +420,13 @@ def changed_shape(changed: Changed) -> Shape:
     }
 
 
-def digest_shape(digest: Digest) -> Shape:
+def digest_shape(digest: "Digest") -> Shape:
     """Return a thread with what to go on from."""
     messages = [_message_shape(message) for message in digest.messages]
     return asdict(digest.thread) | memories_shape(digest.memories) | {"messages": messages}
 
 
-def page_shape(page: Page) -> Shape:
+def page_shape(page: "Page") -> Shape:
     """Return messages, and whether there are older ones."""
     return {"messages": [_message_shape(m) for m in page.messages], "has_more": page.has_more}
 

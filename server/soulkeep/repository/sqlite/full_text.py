@@ -7,7 +7,6 @@ from functools import lru_cache, partial
 
 from soulkeep.models import MemoryFilter
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.search.dates import day_words
 from soulkeep.search.words import SIGNS, is_single_unspaced, split_words
 
 # FTS5 cuts words at signs, and takes characters for private use for letters; no word has those.
@@ -29,6 +28,9 @@ def fts_term(term: str) -> str:
 @lru_cache(10_000)
 def fts_day(day: date | None) -> str:
     """Return what FTS5 is to hold of the day of a memory; nothing where it has none."""
+    # Imported here, as opening a store needs none of it.
+    from soulkeep.search.dates import day_words
+
     return " ".join(day_words(day)) if day else ""
 
 
