@@ -6,14 +6,13 @@ import sys
 import tempfile
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from threading import Timer
 
 from report import print_machine, print_table
 from server_process import Message, ServerProcess, soulkeep_command, stored_id
 from soulkeep.app import open_home
-from soulkeep.models import EmbedderName
+from soulkeep.models import EmbedderName, MemoryFilter
 
 BURST = 300
 """More calls than a server answers before it is killed."""
@@ -112,8 +111,8 @@ def _take(reply: Message, text: str, campaign: Campaign) -> None:
 def _inspect(home: Path, embedder: EmbedderName, campaign: Campaign) -> None:
     with closing(open_home(home, embedder=embedder)) as opened:
         faults = opened.check()
-        pages = opened.repository.memories.pages(1000)
-        stored = {memory.id: memory.content for memory in chain.from_iterable(pages)}
+        found = opened.repository.memories.list_memories(MemoryFilter(), -1)
+        stored = {memory.id: memory.content for memory in found}
     when = f"after kill {campaign.kills}"
     campaign.faults += [f"{when}: {fault.name}: {fault.detail}" for fault in faults]
     foreign = [number for number, text in stored.items() if text not in campaign.sent]

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from threading import Timer
@@ -23,6 +22,7 @@ from filling import open_with
 from report import print_machine, print_table
 from soulkeep.app import open_home
 from soulkeep.embedders import Embedded, Weighting
+from soulkeep.models import MemoryFilter
 from soulkeep.service.home import Home
 from soulkeep.service.vectors import SENT_AT_ONCE as AT_ONCE
 from speed import BATCH, Texts
@@ -114,7 +114,7 @@ def embed_under_fire(path: Path, *, memories: int, kills: int, seed: int, proces
     fire.faults += _inspect(path)
     with closing(open_with(path, Remote())) as home:
         fire.left = home.queue.waiting().pending
-        kept = chain.from_iterable(home.repository.memories.pages(1_000))
+        kept = home.repository.memories.list_memories(MemoryFilter(), -1)
         fire.lost = len(set(texts) - {memory.content for memory in kept})
         fire.lost += memories - home.repository.count_rows()["vectors"]
     noted = Counter(log.read_text(encoding="utf-8").splitlines())

@@ -31,7 +31,7 @@ from soulkeep.errors import (
     StoreBusyError,
     StoreCorruptError,
 )
-from soulkeep.models import Backup, NewMemory, Options
+from soulkeep.models import Backup, MemoryFilter, NewMemory, Options
 from soulkeep.progress import told_to
 from soulkeep.repository.sqlite import schema
 from soulkeep.repository.sqlite.database import Database
@@ -47,7 +47,8 @@ def _keep(home: Home, *texts: str) -> list[int]:
 
 
 def _contents(home: Home) -> list[str]:
-    return [memory.content for page in home.repository.memories.pages(1000) for memory in page]
+    found = home.repository.memories.list_memories(MemoryFilter(), -1)
+    return [memory.content for memory in reversed(found)]
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -232,7 +233,7 @@ def test_copies_of_vectors_are_loaded_anew_also_where_ids_and_changes_look_the_s
     for text in ("Uncle Bob fishes for trout.", "The neighbour grows tomatoes."):
         home.backups.restore(first.id)
         _keep(home, text)
-        state = store_of(other).vector_search._look()
+        state = store_of(other)._scan._look()
         other.memories.recall("before")
 
         assert other.memories.recall(text).matches[0].memory.content == text

@@ -30,14 +30,14 @@ def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
         home.sessions.record_usage(session, Usage(f"model {tokens % 2}", tokens, cost=0.5))
         home.sessions.record_usage(session, Usage("dear", tokens, cost=None if tokens == 3 else 0.5))
         home.sessions.note(session, "memory.recalled", {"matches": tokens})
-    before, models = home.repository.ledger.usage_totals(), home.repository.ledger.usage_by_model()
+    before, models = home.statistics.usage_totals(), home.repository.ledger.usage_by_model()
 
     for _ in range(2):
         with home.repository.transaction():
             home.repository.ledger.drop_old(10)
 
     after = home.repository.ledger.usage_by_model()
-    assert home.repository.ledger.usage_totals() == before
+    assert home.statistics.usage_totals() == before
     assert {m.model: (m.input_tokens, m.cost) for m in after} == {
         m.model: (m.input_tokens, m.cost) for m in models
     }
@@ -139,7 +139,7 @@ def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_ke
 def test_of_deleted_vectors_only_the_latest_are_named_to_other_processes(home: Home) -> None:
     for begin in (0, 1_500, 3_000):
         with home.repository.transaction():
-            store_of(home).vectors.note_changes(range(begin, begin + 1_500))
+            store_of(home)._vectors.note_changes(range(begin, begin + 1_500))
 
     assert number(home, "SELECT count(*) FROM memory_changes") == KEPT_CHANGES
     assert number(home, "SELECT max(memory_id) FROM memory_changes") == 4_499
@@ -198,12 +198,12 @@ def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
     before = home.memories.recall("How is the pet called?")
 
     home.memories.rest()
-    assert store_of(home).vector_search._codes is not None
+    assert store_of(home)._scan._codes is not None
     assert home.memories._words.characters > 0
     monkeypatch.setattr(indexes, "IDLE_S", 0.0)
     home.memories.rest()
 
-    assert store_of(home).vector_search._codes is None
+    assert store_of(home)._scan._codes is None
     assert home.memories._words.characters == 0
     embedder = choose_embedder("auto")
     assert isinstance(embedder, Meaning)

@@ -87,7 +87,7 @@ async def test_a_resource_is_not_found(large: str, client: Client) -> None:
 def test_the_services_raise_what_callers_can_catch(home: Home) -> None:
     for large in (2**63, 10**30, -(2**63) - 1):
         for call in (
-            home.repository.memories.get_memory,
+            home.lifecycle.get_memory,
             home.lifecycle.history,
             home.prompts.remove_prompt,
             home.changes.undo,

@@ -51,7 +51,7 @@ def test_a_revision_takes_the_place_of_the_old_version_which_stays_in_the_histor
 
     assert (receipt.stored, receipt.replaced) == (True, (old,))
     assert recalled(home, "cat") == ["The cat is called Momo."]
-    assert home.repository.memories.get_memory(receipt.id).thread_id == thread.id
+    assert home.lifecycle.get_memory(receipt.id).thread_id == thread.id
     assert [(past.memory.content, past.replaced_by) for past in home.lifecycle.history(receipt.id)] == [
         ("The cat is called Miso.", receipt.id)
     ]
@@ -93,7 +93,7 @@ def test_a_forgotten_memory_is_out_of_recall_and_comes_back_as_it_was(home: Home
             )
         ]
     )[0].id
-    before = home.repository.memories.get_memory(kept)
+    before = home.lifecycle.get_memory(kept)
 
     assert home.lifecycle.forget([kept]).memories == (before,)
     assert recalled(home, "cat") == []

@@ -52,7 +52,7 @@ def test_a_memory_comes_back_as_it_was_kept(home: Home) -> None:
     )
     assert match.memory.created_at.startswith("2026-03-01T12:00:")
     assert match.memory.created_at.endswith("Z")
-    assert home.repository.memories.get_memory(receipt.id) == match.memory
+    assert home.lifecycle.get_memory(receipt.id) == match.memory
 
 
 @pytest.mark.embedder
@@ -182,7 +182,7 @@ def test_a_list_is_kept_whole_or_not_at_all(home: Home) -> None:
 def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = store_of(home).vectors
+    table = store_of(home)._vectors
     original = table.add_vectors
 
     def failing(memory_ids: list[int], vectors: list[Vector | None]) -> None:
@@ -238,7 +238,7 @@ def test_the_syntax_of_full_text_search_is_plain_text_in_a_query(
 
 def test_a_memory_that_does_not_exist_is_a_typed_error(home: Home) -> None:
     with pytest.raises(MemoryNotFoundError) as raised:
-        home.repository.memories.get_memory(7)
+        home.lifecycle.get_memory(7)
 
     assert raised.value.memory_id == 7
 

@@ -67,7 +67,7 @@ async def test_memories_are_moved_and_listed_by_thread_in_pages(client: Client, 
 
     await call(client, "change_memory", action="move", memory_ids=[1, 2], thread_id=thread)
 
-    assert home.repository.memories.get_memory(1).thread_id == thread
+    assert home.lifecycle.get_memory(1).thread_id == thread
     text, page = await call(client, "browse_memories", limit=3)
     assert [item["id"] for item in page["items"]] == [5, 4, 3]
     assert text.endswith("More with below=3.")

@@ -37,7 +37,7 @@ def test_any_text_is_kept_to_the_letter_or_refused(content: str, source: str, ho
         assert not _acceptable(content) or (source and not _acceptable(without_hidden(source)))
         return
 
-    kept = home.repository.memories.get_memory(receipt.id)
+    kept = home.lifecycle.get_memory(receipt.id)
     assert kept.content == content
     if receipt.stored:
         assert kept.source == (without_hidden(source).strip() if source else None)
@@ -50,7 +50,7 @@ def test_texts_up_to_the_maximum_are_kept_to_the_letter(seed: str, home: Home) -
 
     (receipt,) = home.memories.remember([NewMemory(content)])
 
-    assert home.repository.memories.get_memory(receipt.id).content == content
+    assert home.lifecycle.get_memory(receipt.id).content == content
 
 
 @quick

@@ -275,7 +275,7 @@ def test_another_process_finds_what_was_purged_no_more(make_home: Callable[..., 
     home.purges.purge([memory_id])
 
     assert memory_id not in [m.memory.id for m in other.memories.recall("vault zanzibar").matches]
-    codes = store_of(other).vector_search._codes
+    codes = store_of(other)._scan._codes
     assert codes is not None
     place = int(codes._column("ids").searchsorted(memory_id))
     assert not any(codes._column(name)[place].any() for name in codes._columns if "codes" in name)

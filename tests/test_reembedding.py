@@ -80,7 +80,8 @@ def later(home: Home, embedder: Later | None = None) -> Later:
 
 
 def kept(home: Home) -> dict[int, str]:
-    return {m.id: m.content for page in home.repository.memories.pages(100) for m in page}
+    found = home.repository.memories.list_by_ids(range(1, 1_000))
+    return {memory.id: memory.content for memory in found.values()}
 
 
 def vectors(home: Home) -> dict[int, bytes]:

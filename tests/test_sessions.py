@@ -46,7 +46,7 @@ def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home
     )
 
     assert records == [(session.id, home.indexes.embedder_identity, 1, 0, 1, 0.0)] * 2
-    assert home.repository.ledger.usage_totals().input_tokens > 2
+    assert home.statistics.usage_totals().input_tokens > 2
 
 
 def test_a_cost_that_nobody_knows_is_null_and_so_is_each_sum_with_it(home: Home, run: Run) -> None:
@@ -59,7 +59,7 @@ def test_a_cost_that_nobody_knows_is_null_and_so_is_each_sum_with_it(home: Home,
     doctor = json.loads(run("doctor", "--json")[1])
 
     assert by_model == {"a": 0.25, "b": None}
-    assert home.repository.ledger.usage_totals().cost is None
+    assert home.statistics.usage_totals().cost is None
     assert sorted(str(entry["details"]["cost"]) for entry in log["log"]) == ["0.25", "0.5", "None"]
     assert doctor["usage"]["cost"] is None
     assert "$ unknown" in run("doctor")[1]

@@ -69,16 +69,16 @@ class Memories(Protocol):
     def move_memories(self, memory_ids: Sequence[int], thread_id: str | None) -> None:
         """Put memories into a thread, or with None into none, inside a transaction."""
 
-    def get_memory(self, memory_id: int) -> Memory:
-        """Return one memory; MemoryNotFoundError where there is none with this id."""
-
     def list_by_ids(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
         """Return those of these memories that are there, by id, in no order."""
 
     def list_memories(
         self, allowed: MemoryFilter, limit: int, below: int | None = None, **columns: str
     ) -> list[Memory]:
-        """Return memories, no entries, with ids under `below`, largest first; `columns` equal in NFC."""
+        """Return memories, no entries, with ids under `below`, largest first; -1 is no limit.
+
+        `columns` are what they have in columns of these names, equal in the normal form NFC.
+        """
 
     def list_of_thread(
         self, thread_id: str, limit: int = -1, memory_type: str | None = None
@@ -93,9 +93,6 @@ class Memories(Protocol):
 
     def list_expired(self, now: str, limit: int) -> list[int]:
         """Return the ids of memories whose `expires_at` is `now` or before, in no order."""
-
-    def pages(self, size: int) -> Iterator[list[Memory]]:
-        """Yield all memories in lists of up to `size`, smallest id first."""
 
     def count(self) -> int:
         """Return how many memories there are, entries of documents among them."""
@@ -170,7 +167,7 @@ class Documents(Protocol):
 
 
 class Threads(Protocol):
-    """Threads. Titles are compared as `search.words.same_title` has it."""
+    """Threads: what memories and messages of one conversation or project belong to."""
 
     def add_thread(self, thread: Thread) -> None:
         """Add a thread, inside a transaction; who set its prompt is for `Consents`."""
@@ -193,13 +190,11 @@ class Threads(Protocol):
     def list_threads(
         self, limit: int, archived: bool | None = False, containing: str = ""
     ) -> list[Thread]:
-        """Return threads whose title or id contains a text, in any case; -1 is no limit.
+        """Return threads whose title or id contains a text; -1 is no limit.
 
+        Titles are compared as `search.words.same_title` has it, and so without case.
         Active or `archived` ones, with None both; latest activity first, then the latest added.
         """
-
-    def find_titled(self, title: str) -> list[Thread]:
-        """Return the threads of the same title: active ones first, then as `list_threads`."""
 
     def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
         """Return active threads with their lasting places, those below `before`, latest added first."""
@@ -262,14 +257,13 @@ class Messages(Protocol):
     def delete_messages(self, message_ids: Iterable[int]) -> None:
         """Delete messages; inside a transaction."""
 
-    def list_of_thread(self, thread_id: str, limit: int, before: int | None = None) -> list[Message]:
-        """Return the last `limit` messages of a thread, with ids below `before`, smallest id first."""
+    def list_of_thread(
+        self, thread_id: str, limit: int = -1, *, before: int | None = None, first: int | None = None
+    ) -> list[Message]:
+        """Return messages of a thread, smallest id first; -1 is no limit.
 
-    def list_from(self, thread_id: str, first: int, limit: int) -> list[Message]:
-        """Return messages of a thread from the id `first` on, smallest id first."""
-
-    def ids_of_thread(self, thread_id: str) -> list[int]:
-        """Return the ids of all messages of a thread, smallest first."""
+        They are its last ones, or the last with ids below `before`; or the next from the id `first` on.
+        """
 
     def find_same(self, thread_id: str, message: NewMessage) -> list[int]:
         """Return the ids of a thread's messages of this role, content and date, smallest first."""
@@ -297,9 +291,6 @@ class Ledger(Protocol):
 
     def drop_old(self, kept: int) -> None:
         """Keep the latest `kept` uses, events and sessions; of older uses their sums stay, by model."""
-
-    def usage_totals(self) -> Usage:
-        """Return the sums over all uses, with the model `all`."""
 
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, most uses first, then by name."""
@@ -475,9 +466,6 @@ class Changes(Protocol):
     def list_changes(self, limit: int, before: int | None = None, since: str = "") -> list[Change]:
         """Return changes with ids below `before`, made since a timestamp, largest id first."""
 
-    def last_id(self) -> int:
-        """Return the id of the last change; 0 where there is none."""
-
     def lists_threads_anew(self, after: int) -> bool:
         """Whether the changes with ids above made, deleted, renamed, archived or resumed a thread."""
 
@@ -488,7 +476,7 @@ class Changes(Protocol):
         """Return how many rows each of these changes touched."""
 
     def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
-        """Return what changes did to rows of these keys, oldest change first."""
+        """Return what changes did to rows of these keys, or to all of a kind, oldest change first."""
 
     def after(self, row: ChangedRow) -> RowValue | None:
         """Return a row as a change left it, as far as that is known; None where it was gone."""
@@ -498,9 +486,6 @@ class Changes(Protocol):
 
         Only those that went by changes with ids below `before`.
         """
-
-    def edits_of_documents(self, change_ids: Iterable[int] | None = None) -> list[ChangedRow]:
-        """Return what changes, or these of them, did to documents, oldest change first."""
 
     def latest_ids(self, memory_ids: Iterable[int]) -> dict[int, int]:
         """Return for each id the last that came in its place, one after another; or the id itself.
@@ -530,32 +515,20 @@ class Changes(Protocol):
 class Repository(Protocol):
     """An open store."""
 
-    @property
-    def place(self) -> str:
-        """Where the store is, as messages name it to the user: a path, or an address without secrets."""
+    place: str
+    """Where the store is, as messages name it to the user: a path, or an address without secrets."""
 
-    @property
-    def memories(self) -> Memories: ...
-    @property
-    def vectors(self) -> Vectors: ...
-    @property
-    def vector_search(self) -> VectorSearch: ...
-    @property
-    def next_vectors(self) -> NextVectors: ...
-    @property
-    def documents(self) -> Documents: ...
-    @property
-    def threads(self) -> Threads: ...
-    @property
-    def prompts(self) -> Prompts: ...
-    @property
-    def consents(self) -> Consents: ...
-    @property
-    def messages(self) -> Messages: ...
-    @property
-    def ledger(self) -> Ledger: ...
-    @property
-    def changes(self) -> Changes: ...
+    memories: Memories
+    vectors: Vectors
+    vector_search: VectorSearch
+    next_vectors: NextVectors
+    documents: Documents
+    threads: Threads
+    prompts: Prompts
+    consents: Consents
+    messages: Messages
+    ledger: Ledger
+    changes: Changes
 
     def transaction(self, *, durable: bool = True, waiting: bool = True) -> AbstractContextManager[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block.
@@ -597,11 +570,11 @@ class Repository(Protocol):
     def put_fact(self, name: str, value: str | None) -> None:
         """Note something of the store under a name, or with None take it away; inside a transaction."""
 
-    def rebuild_full_text(self) -> None:
-        """Build the words of memories and messages anew; inside a transaction."""
+    def rebuild_full_text(self, *, recreate: bool = False) -> None:
+        """Build the words of memories and messages anew, inside a transaction.
 
-    def recreate_indexes(self) -> None:
-        """Make all that is derived anew and empty, however damaged it is; inside a transaction."""
+        With `recreate` all else that is derived is made anew too, and empty, however damaged it is.
+        """
 
     def check(self, *, vectors_expected: bool) -> list[Fault]:
         """Return all that is wrong with the store; if expected, each memory has a vector or waits."""
@@ -647,9 +620,8 @@ class Repository(Protocol):
 class Snapshot(Protocol):
     """A store as it is at one moment, however others go on writing, with its counts of rows."""
 
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """As `Repository.count_rows` has them."""
+    counts: Mapping[str, int]
+    """As `Repository.count_rows` has them."""
 
     def copy_to(self, folder: Path) -> None:
         """Write it into a folder, as files that are complete."""
@@ -661,9 +633,8 @@ class Copies(Protocol):
     An engine whose stores are copied by its own tools refuses with a StoreError that names them.
     """
 
-    @property
-    def place(self) -> str:
-        """Where the store is, as `Repository.place` has it."""
+    place: str
+    """As `Repository.place` has it."""
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Hold on to what is committed now during the block; others can write meanwhile.

@@ -120,7 +120,7 @@ class Changes(ChangeLog):
 
     def last_id(self) -> int:
         """Return the id of the last change; 0 where there is none."""
-        return self._repository.changes.last_id()
+        return max((change.id for change in self._repository.changes.list_changes(1)), default=0)
 
     def lists_threads_anew(self, after: int) -> bool:
         """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""

@@ -281,8 +281,9 @@ class PromotedLines:
 
     def removed_with(self, rows: Sequence[ChangedRow]) -> dict[int, list[Hunk]]:
         """Return for memories that are gone what removed their lines, when they went by these rows."""
-        edits = self._repository.changes.edits_of_documents(row.change_id for row in rows)
-        hunks = [hunk for edit in edits if edit.key == MEMORY for hunk in hunks_of(edit)]
+        edits = self._repository.changes.rows_about("documents", MEMORY)
+        changes = {row.change_id for row in rows}
+        hunks = [hunk for edit in edits if edit.change_id in changes for hunk in hunks_of(edit)]
         removed = [hunk for hunk in hunks if not hunk.added.strip()]
         return {
             int(row.key): [hunk for hunk in removed if link_to(int(row.key)) in hunk.removed]

@@ -374,11 +374,9 @@ class Indexes:
         session = session or self._sessions.current()
         self.load_embedder()
         with self._repository.transaction():
-            if recreate:
-                self._repository.recreate_indexes()
+            self._repository.rebuild_full_text(recreate=recreate)
             self._repository.vectors.reset_vectors(self.embedder_identity)
             self._repository.next_vectors.discard()
-            self._repository.rebuild_full_text()
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
         self._embed_all(count, session)

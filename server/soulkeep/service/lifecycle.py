@@ -126,8 +126,8 @@ class Lifecycle:
         latest = self._repository.changes.latest_ids([memory_id])[memory_id]
         versions = earlier_ids(self._repository, [latest]) | {memory_id}
         rows = self._repository.changes.rows_about("memories", *map(str, versions))
-        if not rows:
-            self._repository.memories.get_memory(memory_id)
+        if not rows and not self._repository.memories.list_by_ids([memory_id]):
+            raise MemoryNotFoundError(memory_id)
         return [past for row in reversed(rows) if (past := _past(row)) is not None]
 
     def find_ids(self, typed: str) -> list[int]:

@@ -94,7 +94,7 @@ class Messages:
         require_text("thread_id", thread_id, MAX_NAME)
         require_range("limit", limit, 1, MAX_MESSAGES)
         self._repository.threads.get_thread(thread_id)
-        found = self._repository.messages.list_of_thread(thread_id, limit + 1, before)
+        found = self._repository.messages.list_of_thread(thread_id, limit + 1, before=before)
         return Page(tuple(found[-limit:]), len(found) > limit)
 
     def _append(
@@ -128,7 +128,7 @@ class Messages:
         """Return the ids of messages of the thread that follow each other as all of the list do."""
         table = self._repository.messages
         for first in table.find_same(thread_id, messages[0]):
-            found = table.list_from(thread_id, first, len(messages))
+            found = table.list_of_thread(thread_id, len(messages), first=first)
             if len(found) == len(messages) and _are_same(found, messages):
                 return [message.id for message in found]
         return []

@@ -277,7 +277,7 @@ def _delete(repository: Repository, plan: PurgePlan) -> None:
     for memory_id in plan.memory_ids:
         repository.changes.delete_rows(repository.changes.rows_about("memories", str(memory_id)))
     mentions = _pattern(plan).search
-    edits = repository.changes.edits_of_documents()
+    edits = repository.changes.rows_about("documents")
     repository.changes.delete_rows([e for e in edits if any(map(mentions, _texts_of(e)))])
     repository.put_fact(PENDING, "yes")
 

@@ -2,11 +2,13 @@
 
 import secrets
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal, get_args
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
 from soulkeep.repository import Repository
+from soulkeep.search.words import same_title
 from soulkeep.service.background import Background
 from soulkeep.service.changes import Changes
 from soulkeep.service.receipts import LineChange
@@ -137,7 +139,10 @@ class Threads:
             InvalidInputError: The title breaks a rule.
             StoreError: The store cannot be read.
         """
-        return self._repository.threads.find_titled(require_label("title", title))
+        sought = same_title(require_label("title", title))
+        found = self._repository.threads.list_threads(-1, None, sought)
+        same = [thread for thread in found if same_title(thread.title) == sought]
+        return sorted(same, key=attrgetter("archived"))
 
     def list_threads(
         self, limit: int = 100, archived: bool | None = False, containing: str = ""
@@ -335,7 +340,7 @@ class Threads:
                 self._make_global(kept)
             else:
                 self._repository.memories.delete_memories([memory.id for memory in kept])
-            said = self._repository.messages.ids_of_thread(thread_id)
+            said = [message.id for message in self._repository.messages.list_of_thread(thread_id)]
             self._repository.messages.delete_messages(said)
             self._repository.threads.delete_thread(thread_id)
             details = {
@@ -352,7 +357,7 @@ class Threads:
     def _count_leaving(self, thread: Thread, fate: Fate) -> tuple[int, int]:
         """Count the memories and the messages that go with a thread."""
         forgotten = self._repository.memories.list_of_thread(thread.id) if fate == "forget" else ()
-        return len(forgotten), len(self._repository.messages.ids_of_thread(thread.id))
+        return len(forgotten), len(self._repository.messages.list_of_thread(thread.id))
 
     def _make_global(self, memories: list[Memory]) -> None:
         ids = [memory.id for memory in memories]

@@ -100,7 +100,14 @@ class Statistics:
 
     def usage_totals(self) -> Usage:
         """Return the sums over all uses of models."""
-        return self._repository.ledger.usage_totals()
+        models = self._repository.ledger.usage_by_model()
+        costs = [one.cost for one in models if one.cost is not None]
+        return Usage(
+            "all",
+            sum(one.input_tokens for one in models),
+            sum(one.output_tokens for one in models),
+            sum(costs, 0.0) if len(costs) == len(models) else None,
+        )
 
     def versions(self) -> Mapping[str, str]:
         """Return the versions of what keeps the store, and the schema's."""

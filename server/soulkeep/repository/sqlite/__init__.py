@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from soulkeep import repository as interface
 from soulkeep.days import Days
 from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import LOCAL_AGENT
@@ -44,37 +45,45 @@ class SqliteRepository(Upkeep):
         Raises:
             StoreError: The file cannot serve; the subclass says why.
         """
-        self.path = path
+        self.path, self.place = path, str(path)
         days = days or Days()
         with ExitStack() as on_failure:
-            super().__init__(ReadOnlyDatabase(path) if read_only else Database(path))
-            on_failure.callback(self._database.close)
-            self.vectors = VectorTable(self._database)
-            self.memories = MemoryTable(self._database, self.vectors, days)
-            self.next_vectors = NextVectors(self._database, self.memories, self.vectors)
-            self.vector_search = VectorScan(self._database, self.vectors)
-            self.ledger = Ledger(self._database, days)
-            self.messages = MessageTable(self._database, self.ledger)
-            self.documents = DocumentTable(self._database)
-            self.consents = ConsentTable(self._database)
-            self.changes = ChangeTable(self._database, self.memories, self.messages, self.consents)
+            database = ReadOnlyDatabase(path) if read_only else Database(path)
+            on_failure.callback(database.close)
+            super().__init__(database)
+            self._vectors, self._consents = VectorTable(database), ConsentTable(database)
+            self._memories = MemoryTable(database, self._vectors, days)
+            ledger, self._scan = Ledger(database, days), VectorScan(database, self._vectors)
+            self._messages = MessageTable(database, ledger)
+            self._changes = ChangeTable(database, self._memories, self._messages, self._consents)
             if not read_only:
-                bootstrap(self._database, rebuild=self._fill_new_tables, migrating=migrating)
-                self._database.note_identity()
-                remove_leftover(self._database)
+                bootstrap(database, rebuild=self._fill_new_tables, migrating=migrating)
+                database.note_identity()
+                remove_leftover(database)
                 self._follow_text_rules()
             on_failure.pop_all()
-        self.threads = ThreadTable(self._database)
-        self.prompts = PromptTable(self._database)
+        self.memories: interface.Memories = self._memories
+        self.vectors: interface.Vectors = self._vectors
+        self.vector_search: interface.VectorSearch = self._scan
+        self.next_vectors: interface.NextVectors = NextVectors(database, self._memories, self._vectors)
+        self.documents: interface.Documents = DocumentTable(database)
+        self.threads: interface.Threads = ThreadTable(database)
+        self.prompts: interface.Prompts = PromptTable(database)
+        self.consents: interface.Consents = self._consents
+        self.messages: interface.Messages = self._messages
+        self.ledger: interface.Ledger = ledger
+        self.changes: interface.Changes = self._changes
 
     def _fill_new_tables(self) -> None:
         self.rebuild_full_text()
-        self.consents.note_earlier(LOCAL_AGENT)
+        self._consents.note_earlier(LOCAL_AGENT)
 
-    def rebuild_full_text(self) -> None:
-        """Build the full-text indexes anew from memories and messages; inside a transaction."""
-        self.memories.rebuild_full_text()
-        self.messages.rebuild_full_text()
+    def rebuild_full_text(self, *, recreate: bool = False) -> None:
+        """Build the full text anew, perhaps with all else that is derived; inside a transaction."""
+        if recreate:
+            self.recreate_indexes()
+        self._memories.rebuild_full_text()
+        self._messages.rebuild_full_text()
         self.put_fact("text_rules", str(TEXT_RULES))
 
     def _follow_text_rules(self) -> None:
@@ -86,30 +95,26 @@ class SqliteRepository(Upkeep):
             # Another process may have done it meanwhile.
             if self._text_rules() < TEXT_RULES:
                 self.rebuild_full_text()
-                self.documents.forget_states()
+                # Every document is read again, whatever is known of it.
+                self._database.execute("UPDATE document_states SET state = ''")
 
     def _text_rules(self) -> int:
         # Over the connection that writes: a store is opened more quickly without one that reads.
         rows = self._database.execute("SELECT value FROM store_facts WHERE name = 'text_rules'")
         return int(rows[0][0]) if rows else 1
 
-    @property
-    def place(self) -> str:
-        """The path of the store's file."""
-        return str(self.path)
-
     @contextmanager
     def transaction(self, *, durable: bool = True, waiting: bool = True) -> Iterator[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block."""
         patience = nullcontext() if waiting else self._database.without_waiting()
         with patience, self._database.transaction(durable=durable):
-            self.changes.watch()
+            self._changes.watch()
             yield
 
     @contextmanager
     def recording(self, *, waiting: bool = True) -> Iterator[Recording]:
         """Do everything inside as one durable write, of which each row that can be undone is noted."""
-        with self.transaction(waiting=waiting), self.changes.recording() as recording:
+        with self.transaction(waiting=waiting), self._changes.recording() as recording:
             yield recording
 
     @contextmanager
@@ -179,13 +184,13 @@ class SqliteRepository(Upkeep):
         Raises:
             StoreError: The store is gone.
         """
-        self.vector_search.release()
-        self.memories.frequencies.release()
+        self._scan.release()
+        self._memories.frequencies.release()
         self._database.release_memory()
 
     def memory_used(self) -> int:
         """Return how many bytes the codes of vectors take; counts of words take far less."""
-        return self.vector_search.memory_used
+        return self._scan.memory_used
 
     def size(self) -> int:
         """Return how many bytes the store's files take."""
@@ -201,5 +206,5 @@ class SqliteRepository(Upkeep):
     def close(self) -> None:
         """Close the store and give back its memory; closing it again does nothing."""
         self._database.close()
-        self.vector_search.release()
-        self.memories.frequencies.release()
+        self._scan.release()
+        self._memories.frequencies.release()

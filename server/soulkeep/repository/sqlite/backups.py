@@ -12,6 +12,7 @@ from soulkeep.days import Days
 from soulkeep.disk import copy_file
 from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreCorruptError, StoreError
 from soulkeep.progress import tell
+from soulkeep.repository import Repository
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, set_aside_foreign_log, translated
 from soulkeep.repository.sqlite.database import Database
@@ -37,7 +38,7 @@ Copies of vectors in other processes are loaded anew, whatever those saw until t
 _PAGES_AT_ONCE = 1_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Snapshot:
     """A store as it is at one moment, however others go on writing, with its counts of rows."""
 
@@ -65,13 +66,8 @@ class SqliteCopies:
     """Copies of the store at one path; its file has the same name in each of them."""
 
     def __init__(self, store: Path, days: Days) -> None:
-        self._store = store
+        self._store, self.place = store, str(store)
         self._days = days
-
-    @property
-    def place(self) -> str:
-        """The path of the store's file."""
-        return str(self._store)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -114,7 +110,7 @@ class SqliteCopies:
             raise BackupDamagedError(path, str(error)) from error
 
     @contextmanager
-    def opened(self, folder: Path) -> Iterator[SqliteRepository]:
+    def opened(self, folder: Path) -> Iterator[Repository]:
         """Open a copy to change it; after the block it is complete without any other file beside it.
 
         Raises:
@@ -161,7 +157,7 @@ class SqliteCopies:
         return [self._store.with_name(self._store.name + end) for end in ("-wal", "-shm", "")]
 
     @contextmanager
-    def replacing(self, folder: Path, *, continuing: bool) -> Iterator[SqliteRepository]:
+    def replacing(self, folder: Path, *, continuing: bool) -> Iterator[Repository]:
         """Keep others from writing during the block, then put what a copy holds in the store's place.
 
         It happens at once, also for those who have the store open. When an error leaves the block, the

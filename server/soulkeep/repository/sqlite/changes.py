@@ -274,10 +274,6 @@ class ChangeTable:
         )
         return [Change(*row) for row in rows]
 
-    def last_id(self) -> int:
-        """Return the id of the last change; 0 where there is none."""
-        return int(self._database.query("SELECT ifnull(max(id), 0) FROM changes")[0][0])
-
     def lists_threads_anew(self, after: int) -> bool:
         """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
         rows = self._database.query(
@@ -315,7 +311,9 @@ class ChangeTable:
         return dict(rows)
 
     def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
-        """Return what changes did to rows of these keys, oldest first."""
+        """Return what changes did to rows of these keys, or to all of a kind, oldest first."""
+        if not keys:
+            return self._rows("kind = ?", kind)
         wanted = "kind = ? AND key IN (SELECT value FROM json_each(?))"
         return self._rows(wanted, kind, json.dumps(keys))
 
@@ -395,13 +393,6 @@ class ChangeTable:
             (json.dumps(list(texts)),),
         )
         return [(row[0], row[1]) for row in rows]
-
-    def edits_of_documents(self, change_ids: Iterable[int] | None = None) -> list[ChangedRow]:
-        """Return what changes, or these of them, did to documents, oldest first."""
-        if change_ids is None:
-            return self._rows("kind = 'documents'")
-        wanted = json.dumps(sorted(set(change_ids)))
-        return self._rows("kind = 'documents' AND change_id IN (SELECT value FROM json_each(?))", wanted)
 
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""

@@ -92,14 +92,6 @@ class Ledger:
                 "INSERT INTO unpriced_usage (usage_id) VALUES (?)", (self._database.last_row_id,)
             )
 
-    def usage_totals(self) -> Usage:
-        """Return the sums over all usage records, with the model `all`."""
-        rows = self._database.query(
-            "SELECT 'all', ifnull(sum(u.input_tokens), 0), ifnull(sum(u.output_tokens), 0),"
-            f" {_COST} FROM {_USAGE}"
-        )
-        return Usage(*rows[0])
-
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, the most used first."""
         rows = self._database.query(
@@ -243,21 +235,22 @@ class MessageTable:
         self._database.execute_many("DELETE FROM messages_fts WHERE rowid = ?", keys)
         self._database.execute_many("DELETE FROM messages WHERE id = ?", keys)
 
-    def list_of_thread(self, thread_id: str, limit: int, before: int | None = None) -> list[Message]:
-        """Return the last `limit` messages of a thread, with ids below `before`, oldest first."""
+    def list_of_thread(
+        self, thread_id: str, limit: int = -1, *, before: int | None = None, first: int | None = None
+    ) -> list[Message]:
+        """Return a thread's last messages, below `before`, or its next from `first` on, in order."""
         rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM {_OF_THREAD} AND m.id < :before ORDER BY m.id DESC LIMIT :limit",
-            {**_key(thread_id), "before": 2**62 if before is None else before, "limit": limit},
+            f"SELECT {_COLUMNS} FROM {_OF_THREAD} AND m.id BETWEEN :first AND :last"
+            f" ORDER BY m.id {'DESC' if first is None else 'ASC'} LIMIT :limit",
+            {
+                **_key(thread_id),
+                "first": first or 0,
+                "last": 2**62 if before is None else before - 1,
+                "limit": limit,
+            },
         )
-        return [Message(*row) for row in reversed(rows)]
-
-    def list_from(self, thread_id: str, first: int, limit: int) -> list[Message]:
-        """Return up to `limit` messages of a thread from the id `first` on, oldest first."""
-        rows = self._database.query(
-            f"SELECT {_COLUMNS} FROM {_OF_THREAD} AND m.id >= :first ORDER BY m.id LIMIT :limit",
-            {**_key(thread_id), "first": first, "limit": limit},
-        )
-        return [Message(*row) for row in rows]
+        messages = [Message(*row) for row in rows]
+        return messages[::-1] if first is None else messages
 
     def find_same(self, thread_id: str, message: NewMessage) -> list[int]:
         """Return the ids of a thread's messages of this role, content and date."""
@@ -277,11 +270,6 @@ class MessageTable:
         """Return the id of the thread, there or not, that a conversation belongs to."""
         rows = self._database.query("SELECT session_key FROM sessions WHERE id = ?", (conversation_id,))
         return str(rows[0][0]).removeprefix(THREAD_KEY) if rows else ""
-
-    def ids_of_thread(self, thread_id: str) -> list[int]:
-        """Return the ids of all messages of a thread, oldest first."""
-        rows = self._database.query(f"SELECT m.id FROM {_OF_THREAD} ORDER BY m.id", _key(thread_id))
-        return [row[0] for row in rows]
 
     def matching(self, terms: Sequence[str], allowed: MemoryFilter, limit: int) -> list[MessageMatch]:
         """Return up to `limit` messages that have any of the words `terms`, best first by BM25.

@@ -1,13 +1,12 @@
 """Memories and their two indexes, full text (FTS5) and vectors (sqlite-vec); entries of documents."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from unicodedata import normalize
 
 from soulkeep.days import Days
-from soulkeep.errors import MemoryNotFoundError
 from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
-from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.database import Database, Row
 from soulkeep.repository.sqlite.full_text import (
     WHEN,
     WordFrequencies,
@@ -83,17 +82,6 @@ class MemoryTable:
             self._database.execute_many(
                 f"DELETE FROM {table} WHERE {key} = ?", ((memory_id,) for memory_id in memory_ids)
             )
-
-    def get_memory(self, memory_id: int) -> Memory:
-        """Return one memory.
-
-        Raises:
-            MemoryNotFoundError: There is none with this id.
-        """
-        found = self.list_by_ids([memory_id])
-        if memory_id not in found:
-            raise MemoryNotFoundError(memory_id)
-        return found[memory_id]
 
     def list_by_ids(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
         """Return the memories that exist among these ids, by id."""
@@ -222,7 +210,7 @@ class MemoryTable:
         )
         return [row[0] for row in rows]
 
-    def _index(self, memories: Iterable[tuple[int, str, str | None, str]]) -> None:
+    def _index(self, memories: Iterable[Row]) -> None:
         """Add rows of id, content, subject and date to the full text."""
         self._database.execute_many(
             "INSERT INTO memories_fts (rowid, content, subject, day) VALUES (?, ?, ?, ?)",
@@ -298,16 +286,13 @@ class MemoryTable:
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the memories; inside a transaction."""
         self._database.execute("DELETE FROM memories_fts")
-        for page in self.pages(_PAGE):
-            self._index((m.id, m.content, m.subject, m.occurred_at) for m in page)
-
-    def pages(self, size: int) -> Iterator[list[Memory]]:
-        """Yield all memories in lists of up to `size`, oldest id first."""
         last = 0
         while page := self._database.query(
-            f"SELECT {COLUMNS} FROM memories AS m WHERE m.id > ? ORDER BY m.id LIMIT ?", (last, size)
+            f"SELECT m.id, m.content, m.subject, {WHEN} FROM memories AS m WHERE m.id > ?"
+            " ORDER BY m.id LIMIT ?",
+            (last, _PAGE),
         ):
-            yield [Memory._make(row) for row in page]
+            self._index(page)
             last = page[-1][0]
 
     def take_in_added(self) -> None:
@@ -401,10 +386,6 @@ class DocumentTable:
             {**values, "document": document, "source": f"{source.replace(' ', '%')}%", "limit": limit},
         )
         return [row[0] for row in rows]
-
-    def forget_states(self) -> None:
-        """Let every document be read again, whatever is known of it; inside a transaction."""
-        self._database.execute("UPDATE document_states SET state = ''")
 
     def put_state(self, name: str, state: str | None) -> None:
         """Record the state of a file whose entries are indexed now; None forgets the file."""

@@ -248,14 +248,6 @@ class ThreadTable:
         count, archived = rows[0]
         return count - int(archived), int(archived)
 
-    def find_titled(self, title: str) -> list[Thread]:
-        """Return the threads whose titles read the same: active ones first, then latest."""
-        rows = self._database.query(
-            "SELECT id, title FROM threads ORDER BY archived IS TRUE, last_active_at DESC, rowid DESC"
-        )
-        sought = same_title(title)
-        return self._listed([thread_id for thread_id, other in rows if same_title(other) == sought])
-
     def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
         """Return up to `limit` active threads, the latest made first, each with its place.
 
