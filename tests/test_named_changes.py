@@ -166,14 +166,15 @@ async def test_what_became_of_promoted_lines_is_told(client: Client, home: Home)
 
     changed = line.format(1, where, "was changed with it")
     await told(client, "change_memory", changed, action="revise", memory_ids=[1], content="Momo.")
-    went = line.format(2, where, "went with it")
+    new = home.memories.recall("Momo").matches[0].memory.id  # entries of documents have ids too
+    went = line.format(new, where, "went with it")
     await told(client, "change_memory", went, action="forget", memory_ids=[1])
-    back = line.format(2, "", "is back too")
-    await told(client, "change_memory", back, action="restore", memory_ids=[2])
+    back = line.format(new, "", "is back too")
+    await told(client, "change_memory", back, action="restore", memory_ids=[new])
     path = home.path / "MEMORY.md"
     path.write_text(path.read_text().replace("Momo.", "Momo, my cat."))
-    stays = line.format(2, where, "stays: it was edited by hand since")
-    text, data = await call(client, "remember", content="No cat.", replaces=[2])
+    stays = line.format(new, where, "stays: it was edited by hand since")
+    text, data = await call(client, "remember", content="No cat.", replaces=[new])
     assert stays in text
     assert data["receipts"][0]["notes"] == [stays]
 

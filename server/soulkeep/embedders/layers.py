@@ -9,7 +9,7 @@ import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Linear:
         return out
 
 
-@cache
+@lru_cache(1_024)
 def _block(count: int, height: int, width: int) -> int:
     """Return how many columns a block has; all of them, where blocks are of no use."""
     sizes = (size for size in (width, *_BLOCKS) if not width % size and count * height * size <= _SMALL)
