@@ -35,7 +35,7 @@ from soulkeep.models import Backup, MemoryFilter, NewMemory, Options
 from soulkeep.progress import told_to
 from soulkeep.repository.sqlite import schema
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.service.backup_folders import surplus, verify_files, write_manifest
+from soulkeep.service.backups import surplus, verify_files, write_manifest
 from soulkeep.service.home import Home
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")

@@ -11,8 +11,7 @@ from mcp import Client
 from conftest import TickingClock
 from soulkeep.errors import StoreError, UndoConflictError
 from soulkeep.models import NewMemory, NewMessage
-from soulkeep.service.backup_folders import verify_files
-from soulkeep.service.backups import BULK
+from soulkeep.service.backups import BULK, verify_files
 from soulkeep.service.home import Home
 
 NUMBERS = itertools.count()

@@ -70,7 +70,7 @@ def test_every_edit_is_listed_with_who_made_it(home: Home, memory: Path) -> None
         ("entry.added", "claude-desktop"),
         ("memory.stored", "soulkeep"),
     ]
-    rows = [row for change in changes[:-1] for row in home.changes.rows_of(change.id)]
+    rows = [row for change in changes[:-1] for row in home.repository.changes.rows_of(change.id)]
     assert {row.kind for row in rows} == {"documents"}
     assert [row.key for row in rows] == ["SOUL.md"] * 3 + ["daily/2026-03-01.md"] + ["MEMORY.md"] * 4
 
@@ -366,7 +366,7 @@ def test_of_a_long_document_only_the_place_is_recorded(home: Home, memory: Path)
 
     home.curator.replace_entry("Facts", "one", "1")
 
-    (row,) = home.changes.rows_of(last(home))
+    (row,) = home.repository.changes.rows_of(last(home))
     assert len(json.dumps(row.before)) < 300
 
 

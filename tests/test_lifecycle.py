@@ -232,7 +232,7 @@ def test_every_change_is_listed_with_who_made_it(home: Home) -> None:
         ("memory.forgotten", "soulkeep"),
         ("memory.stored", "claude-desktop"),
     ]
-    (row,) = home.changes.rows_of(2)
+    (row,) = home.repository.changes.rows_of(2)
     assert isinstance(row.before, Memory)
     assert row.before.content == "One."
 

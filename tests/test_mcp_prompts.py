@@ -22,7 +22,7 @@ from mcp.types import (
 from conftest import asking
 from soulkeep.models import GlobalPrompt, NewMemory
 from soulkeep.service.home import Home
-from soulkeep.service.offers import RESERVED_NAMES, offer_prompts
+from soulkeep.service.prompts import RESERVED_NAMES, offer_prompts
 from soulkeep.wording import fill_placeholders, list_placeholders
 
 

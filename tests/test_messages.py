@@ -14,7 +14,7 @@ from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.home import Home
-from soulkeep.service.messages import Saved
+from soulkeep.service.threads import Saved
 
 ANY_TEXT = st.one_of(
     st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1),

@@ -10,6 +10,7 @@ import pytest
 from engine import database_of
 from soulkeep.errors import InvalidInputError, PromptNotFoundError, ThreadNotFoundError
 from soulkeep.service.home import Home
+from soulkeep.service.prompts import fingerprint
 
 
 def test_a_thread_keeps_its_title_and_system_prompt(home: Home) -> None:
@@ -141,9 +142,9 @@ def test_the_fingerprint_changes_exactly_when_clients_would_see_something_else(
     second = home.prompts.add_prompt("Old", "Forget.", priority=-1)
 
     def changes(**fields: object) -> bool:
-        before = watcher.prompts.fingerprint()
+        before = fingerprint(watcher.prompts.list_offers())
         home.prompts.change_prompt(first.id, **fields)  # type: ignore[arg-type]
-        return watcher.prompts.fingerprint() != before
+        return fingerprint(watcher.prompts.list_offers()) != before
 
     assert changes(name="Voice")
     assert changes(content="Be kind.\nAlways, in {{language}}.")
@@ -153,6 +154,6 @@ def test_the_fingerprint_changes_exactly_when_clients_would_see_something_else(
     assert changes(priority=-5)
     assert changes(is_active=False)
     assert not changes(content="Unseen.")
-    before = watcher.prompts.fingerprint()
+    before = fingerprint(watcher.prompts.list_offers())
     home.prompts.remove_prompt(second.id)
-    assert watcher.prompts.fingerprint() != before
+    assert fingerprint(watcher.prompts.list_offers()) != before

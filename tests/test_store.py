@@ -35,7 +35,7 @@ from soulkeep.repository.sqlite import SqliteRepository, schema
 from soulkeep.repository.sqlite.backups import replacing
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.vectors import padded
-from soulkeep.service.backup_folders import exclusive, verify_files
+from soulkeep.service.backups import exclusive, verify_files
 from soulkeep.service.home import Home
 
 LOCAL = Session("local", "local", "local", "2026-01-01T00:00:00.000Z")

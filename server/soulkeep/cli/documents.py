@@ -21,7 +21,7 @@ from soulkeep.cli.terminal import (
 from soulkeep.documents import DOCUMENTS, DocumentName
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.curator import Curated
-from soulkeep.service.offers import offer_prompts
+from soulkeep.service.prompts import offer_prompts
 from soulkeep.wording import counted
 
 _name_argument = click.argument(

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     # A server needs none of them before its first answer.
     from soulkeep.service.changes import ChangeSummary
     from soulkeep.service.lifecycle import Past
-    from soulkeep.service.messages import Page
     from soulkeep.service.receipts import Changed, Receipt
-    from soulkeep.service.threads import Digest
+    from soulkeep.service.threads import Digest, Page
 
 _QUICK_S = 1
 """What takes no longer shows no progress."""

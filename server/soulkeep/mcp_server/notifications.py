@@ -40,7 +40,7 @@ from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.document_entries import stamp
 from soulkeep.service.home import Home
-from soulkeep.service.offers import fingerprint
+from soulkeep.service.prompts import fingerprint
 from soulkeep.service.sessions import RECALLED
 
 MOST_SUBSCRIBED = 1_000

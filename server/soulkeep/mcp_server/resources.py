@@ -212,7 +212,7 @@ def _thread_text(home: Home, thread_id: str) -> str:
     if thread.system_prompt and thread.is_agreed:
         lines += ["", "## Its prompt", "", visible(thread.system_prompt)]
     elif thread.system_prompt:
-        from soulkeep.service.sections import unagreed_note
+        from soulkeep.service.threads import unagreed_note
 
         note = plain(unagreed_note(thread.prompt_by))
         lines += ["", f"## {note} ({DATA})", "", fenced(thread.system_prompt)]

@@ -1,17 +1,27 @@
-"""Backups of the store and the documents together, and going back to one."""
+"""Backups of the store and the documents together, and going back to one.
 
+Each is a folder, with a manifest that says what is in it, written last.
+"""
+
+import hashlib
+import json
+import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+from soulkeep import __version__
 from soulkeep.days import Days
+from soulkeep.disk import copy_file, make_folder, sync_folder
 from soulkeep.documents import Documents
-from soulkeep.documents.files import locked
+from soulkeep.documents.files import locked, write_new
 from soulkeep.errors import (
     BackupDamagedError,
     BackupNotFoundError,
+    BackupsBusyError,
     DocumentError,
     InvalidInputError,
     NotMigratedError,
@@ -21,20 +31,6 @@ from soulkeep.errors import (
 from soulkeep.models import BACKUPS_FOLDER, Backup, Clock, Restored, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Copies, Repository
-from soulkeep.service.backup_folders import (
-    MANIFEST,
-    copy_folder,
-    exclusive,
-    list_backups,
-    put_in_place,
-    read_backup,
-    read_documents,
-    surplus,
-    temporary_folder,
-    verify_files,
-    write_documents,
-    write_manifest,
-)
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import parse_moment, require_text
 
@@ -116,8 +112,12 @@ class Backups:
             raise NotMigratedError(self._copies.place, version, reason, error.remedy) from error
 
     def list_backups(self) -> list[Backup]:
-        """Return the backups, newest first."""
-        return list_backups(self.folder)
+        """Return the backups, newest first; folders without a readable manifest are left out."""
+        found = []
+        for path in self.folder.glob(f"[!.]*/{MANIFEST}"):
+            with suppress(BackupDamagedError):
+                found.append(read_backup(path.parent))
+        return sorted(found, key=lambda backup: (backup.made_at, backup.id), reverse=True)
 
     def require(self, backup_id: str) -> None:
         """Check that there is a backup with an id.
@@ -208,7 +208,10 @@ class Backups:
         with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
             copy = self._stage(backup, stage / "backup")
             has_store = self._copies.is_there()
-            damaged = None if has_store else self._begin_anew()
+            # Something else may be in the store's place, which is kept.
+            damaged = None if has_store else self._keep_damaged()
+            if not has_store:
+                self._copies.begin_anew()
             with locked(self._documents.home), ExitStack() as undo:
                 with self._copies.replacing(copy, continuing=has_store) as staged:
                     restored = self._keep_present(backup, damaged)
@@ -216,7 +219,10 @@ class Backups:
                     with staged.transaction():
                         details = {"backup": backup.id}
                         sessions.audit(sessions.current(), "store.restored", details)
-                    self._replace_documents(copy, restored, undo)
+                    new, former = read_documents(copy), read_documents(restored.kept)
+                    leave = {*restored.left, *backup.left_out}
+                    undo.callback(self._documents.replace_all, former, new, leave)
+                    self._documents.replace_all(new, former, leave)
                 undo.pop_all()
             self._drop_surplus(backup.id)
         return restored
@@ -284,12 +290,6 @@ class Backups:
         copy_folder(original, path)
         return path
 
-    def _begin_anew(self) -> tuple[Path, tuple[str, ...]] | None:
-        """Begin a store where there is none, or something else, which is kept; return where, if so."""
-        kept = self._keep_damaged()
-        self._copies.begin_anew()
-        return kept
-
     def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
         try:
             if not damaged:
@@ -311,14 +311,182 @@ class Backups:
             kept = put_in_place(path, self.folder, timestamp(self._clock()), "damaged")
             return kept, tuple(left_out)
 
-    def _replace_documents(self, source: Path, restored: Restored, undo: ExitStack) -> None:
-        new, former = read_documents(source), read_documents(restored.kept)
-        leave = {*restored.left, *restored.backup.left_out}
-        undo.callback(self._documents.replace_all, former, new, leave)
-        self._documents.replace_all(new, former, leave)
-
 
 def _write_verified(path: Path, documents: Mapping[str, bytes]) -> None:
-    write_documents(path, documents)
+    """Put documents under their names into a folder, for their owner only, and read them again."""
+    (path / "daily").mkdir(mode=0o700)
+    for name, content in documents.items():
+        write_new(path / name, content)
     if read_documents(path) != documents:
         raise StoreError(path, "a file was not written as it is", "check the disk")
+
+
+MANIFEST = "manifest.json"
+LOCK_TIMEOUT_S = 60.0
+
+_LOCK = ".lock"
+_NAME_CHARACTERS = 40
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes from making and restoring backups during the block; make the folder.
+
+    Raises:
+        BackupsBusyError: Another process does not finish.
+        StoreError: The folder cannot be made or locked, or something in it not written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        make_folder(folder)
+        lock = FileLock(folder / _LOCK, timeout=LOCK_TIMEOUT_S, mode=0o600)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise BackupsBusyError(folder) from error
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        problem = f"a backup cannot be written here ({error.strerror or error})"
+        remedy = "free some space or make the folder writable for you, then try again"
+        raise StoreError(folder, problem, remedy) from error
+
+
+@contextmanager
+def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+    """Give an empty folder to work in, gone after the block; so is what a killed process left."""
+    path = folder / f".{name}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder with all that is in it, up to the first file that cannot be copied.
+
+    Raises:
+        OSError: The file system refuses. That of shutil.copytree holds a list of tuples, not a sentence.
+    """
+    target.mkdir(mode=0o700)
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(mode=0o700)
+        else:
+            copy_file(path, place)
+
+
+def read_backup(path: Path) -> Backup:
+    """Return what the manifest of a backup says.
+
+    Raises:
+        BackupDamagedError: It cannot be read.
+    """
+    manifest = _manifest(path)
+    try:
+        return Backup(
+            id=path.name,
+            made_at=str(manifest["made_at"]),
+            label=str(manifest["label"]),
+            automatic=bool(manifest["automatic"]),
+            size=sum(int(file["size"]) for file in manifest["files"].values()),
+            counts={str(name): int(count) for name, count in manifest["counts"].items()},
+            left_out=tuple(map(str, manifest["left_out"])),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BackupDamagedError(path, "its manifest is not one of soulkeep") from error
+
+
+def write_manifest(path: Path, schema: int, **described: Any) -> None:
+    """Say what a backup holds: what is `described`, and each file with its size and SHA-256.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    manifest = {
+        "soulkeep": __version__,
+        "schema": schema,
+        **described,
+        "files": {
+            file.relative_to(path).as_posix(): {"size": file.stat().st_size, "sha256": _digest(file)}
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+        },
+    }
+    write_new(path / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_documents(path: Path) -> dict[str, bytes]:
+    """Return the documents of a backup by their names in a home."""
+    return Documents(path).read_all()[0]
+
+
+def verify_files(path: Path) -> None:
+    """Check that each file of a backup is as it was written, and that there are no others.
+
+    Raises:
+        BackupDamagedError: One differs, is missing or was added.
+    """
+    files = _manifest(path)["files"]
+    try:
+        differing = [name for name, file in files.items() if _digest(path / name) != file["sha256"]]
+    except OSError as error:
+        raise BackupDamagedError(path, f"a file cannot be read ({error.strerror})") from error
+    added = read_documents(path).keys() - files.keys()
+    if differing or added:
+        raise BackupDamagedError(path, f"{[*differing, *added][0]} is not what was written")
+
+
+def put_in_place(unfinished: Path, folder: Path, made_at: str, label: str) -> Path:
+    """Give a finished backup its name and return its place.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    for made in (unfinished, *filter(Path.is_dir, unfinished.rglob("*"))):
+        sync_folder(made)
+    stamp = re.sub(r"\.\d+|:", "", made_at)  # colons cannot be in file names everywhere
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower())[:_NAME_CHARACTERS].strip("-")
+    name = f"{stamp}-{slug}" if slug else stamp
+    target, number = folder / name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{name}-{number}"
+    unfinished.rename(target)
+    sync_folder(folder)
+    return target
+
+
+def surplus(backups: Sequence[Backup], keep: int, spare: str | None = None) -> list[Backup]:
+    """Return which of the backups, newest first, have to go so that `keep` are left.
+
+    Automatic ones go first, the oldest before the others. One made on demand goes only for a newer one
+    of its kind, and the newest of all and the one to `spare` stay.
+    """
+    newest, *older = backups
+    older = [backup for backup in reversed(older) if backup.id != spare]
+    going = [backup for backup in older if backup.automatic]
+    if not newest.automatic:
+        going += [backup for backup in older if not backup.automatic]
+    return going[: max(0, len(backups) - keep)]
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BackupDamagedError(path, "its manifest cannot be read") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise BackupDamagedError(path, "its manifest is not one of soulkeep")
+    return manifest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,30 +1,49 @@
-"""Every change of memories, threads, prompts and documents: listed, undone alone or back to a moment."""
+"""Every change of memories, threads, prompts and documents: written with what it does, listed, undone.
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+The log also tells which memory an id leads to now, and which came before it.
+"""
 
-from soulkeep.errors import InvalidInputError, UndoConflictError
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from soulkeep.days import Days
+from soulkeep.documents import Hunk
+from soulkeep.errors import (
+    DocumentError,
+    InvalidInputError,
+    MemoryForgottenError,
+    MemoryNotFoundError,
+    StoreBusyError,
+    StoreFullError,
+    StoreNotWritableError,
+    UndoConflictError,
+)
 from soulkeep.models import (
     Change,
     ChangedRow,
-    GlobalPrompt,
+    Clock,
     Memory,
-    Message,
     RowKind,
-    RowValue,
     Session,
-    Thread,
     Vector,
+    timestamp,
 )
 from soulkeep.repository import Repository
-from soulkeep.service.change_log import ChangeLog, ChangeRecorder
+from soulkeep.service.backups import Backups
 from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.edits import hunks_of, row_of
+from soulkeep.service.edits import Edits, PromotedLines, hunks_of, row_of
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.receipts import LineChange
+from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import parse_moment, require_range
 from soulkeep.service.vectors import compact_some
 from soulkeep.wording import row_name
+
+_PRUNED_EACH = timedelta(hours=1)
+_DROPPED = 500
+"""How many expired memories go to the trash at once: fewer than a backup is made before."""
 
 MAX_LISTED = 1_000
 
@@ -32,6 +51,7 @@ ROWS = 3
 """How many rows of a change are told apart; the others are counted."""
 
 _KEPT_CHARACTERS = 1_000
+_SHOWN = {"global_prompts": "name", "threads": "title"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +86,133 @@ class _DryRunError(Exception):
     """Ends the transaction of an undo that was only tried out."""
 
 
-class Changes(ChangeLog):
-    """Lists what the log of changes holds, and takes it back."""
+@dataclass(eq=False)
+class ChangeRecorder:
+    """What the store cannot know of a change: edits of documents, and whose place a memory took."""
+
+    edited: dict[str, list[Hunk]] = field(default_factory=dict)
+    _replaced_by: dict[int, int] = field(default_factory=dict)
+    _was_replaced_by: dict[int, int] = field(default_factory=dict)
+    undone: Sequence[int] = ()
+    change_id: int = 0
+    lines: Sequence[LineChange] = ()
+
+    def replace(self, memory_ids: Iterable[int], new_id: int) -> None:
+        """Note that one memory takes the place of others."""
+        self._replaced_by |= dict.fromkeys(memory_ids, new_id)
+
+    def put_back(self, row: ChangedRow) -> None:
+        """Note that a row is what it was before a change, and what this means for what replaced it."""
+        if row.replaced_by is not None:
+            self._was_replaced_by.setdefault(int(row.key), row.replaced_by)
+            if row.before is not None:
+                self._replaced_by.setdefault(row.replaced_by, int(row.key))
+
+    def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
+        """Note what was done to a document, if anything was."""
+        if hunks:
+            self.edited.setdefault(name, []).extend(hunks)
+
+    def with_place_taken(self, row: ChangedRow, find: Callable[[list[int]], object]) -> ChangedRow:
+        """Return a row with what took the place of a memory, or had it; `find` says what is there."""
+        if row.kind != "memories":
+            return row
+        later = {**self._was_replaced_by, **self._replaced_by}
+        found = later.get(int(row.key))
+        while row.after is None and found is not None and not find([found]):
+            found = later.pop(found, None)
+        return replace(row, replaced_by=found)
+
+
+@dataclass(eq=False)
+class Changes:
+    """Records changes as they are made, lists them and takes them back, until the retention is over."""
+
+    _repository: Repository
+    _edits: Edits
+    _lines: PromotedLines
+    _indexes: Indexes
+    _backups: Backups
+    _sessions: Sessions
+    _clock: Clock
+    _days: Days
+    _retention: timedelta
+    _pruned: datetime | None = None
+
+    @contextmanager
+    def recording(
+        self,
+        action: str,
+        session: Session,
+        *,
+        leaving: tuple[int, int] = (0, 0),
+        waiting: bool = True,
+    ) -> Iterator[ChangeRecorder]:
+        """Do everything inside as one write that can be undone.
+
+        The lines of MEMORY.md that memories were promoted to go and change with them.
+
+        Args:
+            action: What the list of changes calls it.
+            session: Who makes it.
+            leaving: How many memories and messages go by it. Before very many a backup is made, and
+                afterwards the space of their vectors is given back, if that is worth while.
+            waiting: Whether to wait for another process that is writing to the store.
+
+        Raises:
+            StoreError: The store cannot take it, or the backup not be made; nothing is done.
+            DocumentError: The documents cannot be backed up, or a line not be changed; nothing is done.
+        """
+        self._backups.before_forgetting(*leaving)
+        with ExitStack() as locks:
+            if leaving[0]:
+                locks.enter_context(self._lines.locked())
+            yield locks.enter_context(self._made(action, session, waiting=waiting))
+        if any(leaving):
+            compact_some(self._repository)
+
+    @contextmanager
+    def _made(self, action: str, session: Session, *, waiting: bool = True) -> Iterator[ChangeRecorder]:
+        with ExitStack() as on_failure:
+            with self._repository.recording(waiting=waiting) as recording:
+                recorder = ChangeRecorder()
+                yield recorder
+                find = self._repository.memories.list_by_ids
+                rows = [recorder.with_place_taken(row, find) for row in recording.rows()]
+                # The promoted lines of memories that went follow them: files come after all rows.
+                went = [(r.before, r.replaced_by or 0) for r in rows if r.after is None]
+                gone = {memory.id: memory for memory, _ in went if isinstance(memory, Memory)}
+                found = find([later for _, later in went])
+                later = {b.id: found[new] for b, new in went if isinstance(b, Memory) and new in found}
+                hunks, recorder.lines = self._lines.follow(gone, later, on_failure)
+                recorder.edit(MEMORY, hunks)
+                edited = [row_of(name, hunks) for name, hunks in recorder.edited.items()]
+                now, undone = self._clock(), recorder.undone
+                if changed := [*edited, *rows]:
+                    at = timestamp(now)
+                    recorder.change_id = recording.save(action, session, at, changed, undone)
+                if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
+                    self._pruned = now
+                    self._repository.changes.delete_before(timestamp(now - self._retention))
+            on_failure.pop_all()
+
+    def drop_expired(self) -> None:
+        """Move to the trash what has expired, unless the store or MEMORY.md cannot be written now.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        expired = self._repository.memories.list_expired(timestamp(self._clock()), _DROPPED)
+        if not expired:
+            return
+        local, leaving = self._sessions.current(), (len(expired), 0)
+        try:
+            with self.recording("memory.expired", local, leaving=leaving, waiting=False):
+                self._repository.memories.delete_memories(expired)
+                details = ({"memory_id": memory_id} for memory_id in expired)
+                self._sessions.audit(local, "memory.expired", *details)
+        except (StoreBusyError, StoreNotWritableError, StoreFullError, DocumentError):
+            return  # it goes at the next look
 
     def list_changes(
         self, limit: int = 50, before: int | None = None, since: str | None = None
@@ -105,7 +250,28 @@ class Changes(ChangeLog):
         Raises:
             StoreError: The store cannot be read.
         """
-        return summarize(self._repository, changes)
+        log = self._repository.changes
+        counts = log.row_counts([change.id for change in changes])
+        return [
+            ChangeSummary(
+                change, tuple(map(self._summary, log.rows_of(change.id, ROWS))), counts.get(change.id, 0)
+            )
+            for change in changes
+        ]
+
+    def _summary(self, row: ChangedRow) -> RowSummary:
+        if row.kind == "documents":
+            hunks = hunks_of(row)
+            is_new, is_gone = not any(h.removed for h in hunks), not any(h.added for h in hunks)
+            text = " ".join(hunk.added if hunk.added.strip() else hunk.removed for hunk in hunks[:ROWS])
+        else:
+            is_new, is_gone = row.before is None, row.after is None
+            value = row.before or self._repository.changes.after(row)
+            text = getattr(value, _SHOWN.get(row.kind, "content"), "")
+        done = "added" if is_new else "removed" if is_gone else "changed"
+        if is_gone and row.replaced_by is not None:
+            done = f"replaced by #{row.replaced_by}"
+        return RowSummary(row.kind, row.key, done, text[:_KEPT_CHARACTERS])
 
     def without_expiry(self, changes: Sequence[Change]) -> list[int]:
         """Return the memories that came back by undoing these, without an expiry that had passed."""
@@ -114,10 +280,6 @@ class Changes(ChangeLog):
         found = self._repository.memories.list_by_ids(sorted(had))
         return [memory.id for memory in found.values() if memory.expires_at is None]
 
-    def row_counts(self, changes: Sequence[Change]) -> dict[int, int]:
-        """Return for the id of each change how many rows it touched."""
-        return self._repository.changes.row_counts([change.id for change in changes])
-
     def last_id(self) -> int:
         """Return the id of the last change; 0 where there is none."""
         return max((change.id for change in self._repository.changes.list_changes(1)), default=0)
@@ -125,15 +287,6 @@ class Changes(ChangeLog):
     def lists_threads_anew(self, after: int) -> bool:
         """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
         return self._repository.changes.lists_threads_anew(after)
-
-    def rows_of(self, change_id: int) -> list[ChangedRow]:
-        """Return what a change did.
-
-        Raises:
-            ChangeNotFoundError: There is none with this id, or it is no longer kept.
-        """
-        self._repository.changes.get_change(change_id)
-        return self._repository.changes.rows_of(change_id)
 
     def undo(
         self, change_id: int, session: Session | None = None, *, spare: Collection[str] = ()
@@ -197,8 +350,13 @@ class Changes(ChangeLog):
     def _explained(self, conflict: UndoConflictError, wanted: Sequence[Change]) -> UndoConflictError:
         """Return a conflict with the later changes to be undone first, where that helps."""
         first: list[Change] = []
-        further = conflict
-        while later := self._built_upon(further, [*first, *wanted]):
+        further, log = conflict, self._repository.changes
+        while True:
+            keys = further.held_by or [(further.kind, further.key)]
+            taken = [change.id for change in (*first, *wanted)]
+            later = [log.get_change(i) for i in log.latest_of(keys, further.change_id, taken)]
+            if not later:
+                return conflict
             first = sorted([*first, *later], key=lambda change: change.id, reverse=True)
             try:
                 self._dry_run(sorted([*first, *wanted], key=lambda change: change.id, reverse=True))
@@ -207,21 +365,9 @@ class Changes(ChangeLog):
             else:
                 ids = [change.id for change in first]
                 return UndoConflictError(conflict.change_id, conflict.kind, conflict.key, first=ids)
-        return conflict
-
-    def _built_upon(self, conflict: UndoConflictError, taken: Sequence[Change]) -> list[Change]:
-        """Return the latest changes in force that stand in the way, but for those taken."""
-        log = self._repository.changes
-        keys = conflict.held_by or [(conflict.kind, conflict.key)]
-        ids = log.latest_of(keys, conflict.change_id, [change.id for change in taken])
-        return [log.get_change(change_id) for change_id in ids]
 
     def _dry_run(self, changes: Sequence[Change]) -> None:
-        """Take changes back, and leave everything as it is.
-
-        Raises:
-            UndoConflictError: It cannot be done.
-        """
+        """Take changes back where that can be done, and leave everything as it is."""
         rows = [row for change in changes for row in self._rows_in_order(change)]
         edited = [row for row in rows if row.kind == "documents"]
         with suppress(_DryRunError), self._edits.taking_back(edited), self._repository.recording():
@@ -235,7 +381,10 @@ class Changes(ChangeLog):
         every = [row for change in changes for row in self._rows_in_order(change)]
         vectors = self._vectors(every, session)
         edited = [row for row in every if row.kind == "documents"]
-        _require_spared(edited, spare)
+        for row in edited:
+            if row.key in spare:
+                reach = f"reaches change {row.change_id} of {row.key}"
+                raise InvalidInputError("change_id", f"{reach}; only the user undoes it: soulkeep undo")
         leaving = _count_leaving(every, "memories"), _count_leaving(every, "messages")
         # A backup takes the lock of backups and then that of documents, so it comes before the latter.
         self._backups.before_forgetting(*leaving)
@@ -258,7 +407,9 @@ class Changes(ChangeLog):
 
     def _rows_in_order(self, change: Change) -> list[ChangedRow]:
         """Return what a change did to rows, in the order in which it is taken back."""
-        return sorted(self._repository.changes.rows_of(change.id), key=_place_in_order)
+        rows = self._repository.changes.rows_of(change.id)
+        # A thread comes back before what belongs to it, and goes after it.
+        return sorted(rows, key=lambda r: 1 if r.kind != "threads" else 2 if r.before is None else 0)
 
     def put_back(
         self, rows: Sequence[ChangedRow], action: str, session: Session | None = None
@@ -290,14 +441,10 @@ class Changes(ChangeLog):
         ]
         return recorder
 
-    def embed(self, memories: Sequence[Memory], session: Session) -> Sequence[Vector | None]:
-        """Embed memories as they will stand in the store."""
-        return self._indexes.embed_stored(memories, session)
-
     def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[Memory, Vector | None]:
         """Embed the memories that come back, before the store is locked."""
         back = [row.before for row in rows if isinstance(row.before, Memory)]
-        return dict(zip(back, self.embed(back, session), strict=True)) if back else {}
+        return dict(zip(back, self._indexes.embed_stored(back, session), strict=True)) if back else {}
 
     def _put_back(
         self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[Memory, Vector | None]
@@ -305,69 +452,44 @@ class Changes(ChangeLog):
         if row.kind == "documents":
             return  # the files are written after all rows
         vector = vectors.get(row.before) if isinstance(row.before, Memory) else None
-        self._repository.changes.put_back(row, vector, self._now())
+        self._repository.changes.put_back(row, vector, timestamp(self._clock()))
         recorder.put_back(row)
 
 
-def _require_spared(edited: Sequence[ChangedRow], spare: Collection[str]) -> None:
-    for row in edited:
-        if row.key in spare:
-            rule = f"reaches change {row.change_id} of {row.key}; only the user undoes it: soulkeep undo"
-            raise InvalidInputError("change_id", rule)
-
-
-def _count_leaving(rows: Iterable[ChangedRow], kind: RowKind) -> int:
+def _count_leaving(rows: Sequence[ChangedRow], kind: RowKind) -> int:
     """Count what is there now and not once these changes, the latest first, are taken back."""
-    now: dict[str, str | None] = {}
-    then: dict[str, RowValue | None] = {}
-    for row in rows:
-        if row.kind == kind:
-            now.setdefault(row.key, row.after)
-            then[row.key] = row.before
+    now = {row.key: row.after for row in reversed(rows) if row.kind == kind}
+    then = {row.key: row.before for row in rows if row.kind == kind}
     return sum(now[key] is not None and then[key] is None for key in now)
 
 
-def _place_in_order(row: ChangedRow) -> int:
-    """Order rows: a thread comes back before what belongs to it, and goes after it."""
-    if row.kind != "threads":
-        return 1
-    return 2 if row.before is None else 0
-
-
-def summarize(repository: Repository, changes: Sequence[Change]) -> list[ChangeSummary]:
-    """Return what changes did.
+def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[int, Memory]:
+    """Return for each id the memory that it leads to: its own, or the newest in its place.
 
     Raises:
-        StoreError: The store cannot be read.
+        MemoryForgottenError: What it leads to is in the trash.
+        MemoryNotFoundError: There is none with this id, and none came in its place.
     """
-    counts = repository.changes.row_counts([change.id for change in changes])
-    return [
-        ChangeSummary(
-            change,
-            tuple(_summary(repository, r) for r in repository.changes.rows_of(change.id, ROWS)),
-            counts.get(change.id, 0),
-        )
-        for change in changes
-    ]
+    with repository.snapshot():
+        led = repository.changes.latest_ids(memory_ids)
+        found = repository.memories.list_by_ids(list(led.values()))
+        for asked, memory_id in led.items():
+            if memory_id not in found:
+                if repository.changes.rows_about("memories", str(memory_id)):
+                    raise MemoryForgottenError(memory_id)
+                raise MemoryNotFoundError(asked)
+    return {asked: found[memory_id] for asked, memory_id in led.items()}
 
 
-def _summary(repository: Repository, row: ChangedRow) -> RowSummary:
-    if row.kind == "documents":
-        hunks = hunks_of(row)
-        is_new, is_gone = not any(h.removed for h in hunks), not any(h.added for h in hunks)
-        text = " ".join(hunk.added if hunk.added.strip() else hunk.removed for hunk in hunks[:ROWS])
-    else:
-        is_new, is_gone = row.before is None, row.after is None
-        text = _text(row.before or repository.changes.after(row))
-    done = "added" if is_new else "removed" if is_gone else "changed"
-    if is_gone and row.replaced_by is not None:
-        done = f"replaced by #{row.replaced_by}"
-    return RowSummary(row.kind, row.key, done, text[:_KEPT_CHARACTERS])
+def earlier_ids(repository: Repository, memory_ids: Iterable[int]) -> set[int]:
+    """Return these ids and those of all that they replaced, directly or through others.
 
-
-def _text(value: RowValue | None) -> str:
-    if isinstance(value, GlobalPrompt):
-        return value.name
-    if isinstance(value, Thread):
-        return value.title
-    return value.content if isinstance(value, Memory | Message) else ""
+    What came back on its own, and what that had replaced, is not among them.
+    """
+    found: set[int] = set()
+    waiting = set(memory_ids)
+    while waiting:
+        found |= waiting
+        replaced = repository.changes.replaced_by(waiting)
+        waiting = replaced - repository.memories.list_by_ids(list(replaced)).keys() - found
+    return found

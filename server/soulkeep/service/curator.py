@@ -11,8 +11,7 @@ from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import DocumentTooLongError, InvalidInputError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
-from soulkeep.service.change_log import newest_versions
-from soulkeep.service.changes import Changes
+from soulkeep.service.changes import Changes, newest_versions
 from soulkeep.service.document_index import link_to, linked_id
 from soulkeep.service.edits import Edits, promoted_line
 from soulkeep.service.sessions import Sessions
@@ -47,26 +46,17 @@ class Curated:
     suggestions: tuple[Suggestion, ...]
 
 
+@dataclass(eq=False)
 class Curator:
     """Changes documents on behalf of an agent or a command; every change can be undone."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        documents: Documents,
-        edits: Edits,
-        changes: Changes,
-        sessions: Sessions,
-        tokens: TokenCounter,
-        options: Options,
-    ) -> None:
-        self._repository = repository
-        self._documents = documents
-        self._edits = edits
-        self._changes = changes
-        self._sessions = sessions
-        self._tokens = tokens
-        self._options = options
+    _repository: Repository
+    _documents: Documents
+    _edits: Edits
+    _changes: Changes
+    _sessions: Sessions
+    _tokens: TokenCounter
+    _options: Options
 
     def add_entry(self, section: str, entry: str, session: Session | None = None) -> Curated:
         """Add an entry to a section of MEMORY.md and date the footer; a list becomes an entry an item.

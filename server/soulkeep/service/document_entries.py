@@ -1,21 +1,76 @@
-"""What the entries of a document are as memories, which documents to look at, and what they say."""
+"""What the entries of a document are as memories, which documents to look at, and what they say.
+
+A long document is read again without parsing what did not change in it.
+"""
 
 import hashlib
 import math
+import re
 import time as clocks
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from soulkeep.documents import Documents
 from soulkeep.models import Memory, NewMemory, timestamp
 from soulkeep.search.words import same_title
 
 if TYPE_CHECKING:
-    from soulkeep.documents.markdown import Outline
-    from soulkeep.service.passages import Passages
+    from soulkeep.documents.markdown import Entry, Outline
+
+_HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
+_END = "# End"
+_TRIES = 8
+"""How many headings an open fence may reach over before the rest is parsed in one piece."""
+
+_Read: TypeAlias = "tuple[list[Entry], Outline]"
+"""The entries of a passage, and what stands in which the passage after it does."""
+
+
+class Passages:
+    """The passages of one document as it was read last: what stands from one heading up to another."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Outline], _Read | None] = {}
+
+    def list_entries(self, text: str) -> "list[Entry]":
+        """Return the entries of a document; their lines are counted from the head of their passage."""
+        from soulkeep.documents.blocks import front_matter_lines, split_lines
+        from soulkeep.documents.markdown import list_entries
+
+        former, self._known = self._known, {}
+        entries: list[Entry] = []
+        outline: Outline = ()
+        begin = tries = 0
+        head = sum(map(len, (lines := split_lines(text))[: front_matter_lines(lines)]))
+        for end in [*(match.start() for match in _HEADING.finditer(text, head)), len(text)]:
+            key = text[begin:end], outline
+            found = former[key] if key in former else _read_closed(*key)
+            self._known[key] = found
+            tries += 1
+            if found is not None:
+                entries += found[0]
+                begin, tries, outline = end, 0, found[1]
+            elif tries == _TRIES:
+                break
+        return entries + list_entries(text[begin:], outline)
+
+
+def _read_closed(passage: str, outline: "Outline") -> "_Read | None":
+    """Read a passage; None if a fence or the like in it goes on behind a heading."""
+    from soulkeep.documents.blocks import split_lines
+    from soulkeep.documents.markdown import list_entries, list_sections, within
+
+    ended = passage + ("" if passage.endswith("\n") else "\n") + _END
+    sections = list_sections(ended)
+    if not sections or sections[-1].first != len(split_lines(ended)):
+        return None
+    entries = list_entries(ended, outline)
+    for section in sections[:-1]:
+        outline = within(outline, section.level, section.title)
+    return entries, outline
 
 
 LOOK_S = 5.0
@@ -120,7 +175,7 @@ Key = tuple[str, str, str | None, str | None]
 """What tells an entry from others: its text, type and source, and its date where it has one."""
 
 
-def entries_of(name: str, text: str, zone: tzinfo | None, passages: "Passages") -> list[NewMemory]:
+def entries_of(name: str, text: str, zone: tzinfo | None, passages: Passages) -> list[NewMemory]:
     """Return the entries of a document; `passages` has those of MEMORY.md as it was read before."""
     from soulkeep.documents.markdown import list_daily_entries
 

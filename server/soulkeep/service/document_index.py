@@ -9,7 +9,6 @@ import time as clocks
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from soulkeep.documents import Documents
 from soulkeep.errors import (
@@ -24,6 +23,7 @@ from soulkeep.repository import Repository
 from soulkeep.service.document_entries import (
     MAX_INDEXED,
     DocumentLooks,
+    Passages,
     Reading,
     entries_of,
     keys_of,
@@ -35,9 +35,6 @@ from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.sessions import Sessions
 from soulkeep.service.vectors import PAUSE_S
 from soulkeep.wording import counted, in_one_form
-
-if TYPE_CHECKING:
-    from soulkeep.service.passages import Passages
 
 _UNREAD = "unread"
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
@@ -69,7 +66,7 @@ class DocumentIndex:
         self._too_long: dict[str, int] = {}
         self._closed = threading.Event()
         self._told: dict[str, str] = {}
-        self._passages: Passages | None = None
+        self._passages = Passages()
 
     def note_change(self, names: Iterable[str] | None = None) -> None:
         """Look at these files at the next call, or at every one: they were changed."""
@@ -197,11 +194,8 @@ class DocumentIndex:
 
     def _difference(self, reading: Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:
         """Return the ids of entries that are no longer in the file, and what is new in it."""
-        from soulkeep.service.passages import Passages
-
         if reading.says_what(known):
             return [], []
-        self._passages = self._passages or Passages()
         zone = self._documents.timezone
         entries = entries_of(reading.name, reading.text, zone, self._passages) if reading.state else []
         keys = keys_of(entries)

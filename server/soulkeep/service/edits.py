@@ -7,7 +7,7 @@ with their memories.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,11 @@ def hunks_of(row: ChangedRow) -> list[Hunk]:
     return [Hunk(**hunk) for hunk in row.before.hunks] if isinstance(row.before, DocumentEdit) else []
 
 
+@dataclass(eq=False)
 class Edits:
     """Edits documents, says what that did, and takes it back."""
 
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
+    _documents: Documents
 
     def edit(
         self, name: DocumentName, change: TextEdit, *, dated: bool = True
@@ -193,13 +193,13 @@ def _page(name: str) -> DocumentName | date:
 _LINKED = re.compile(r"\(soulkeep://memories/(\d{1,18})\)")
 
 
+@dataclass(eq=False)
 class PromotedLines:
     """Keeps the promoted lines of MEMORY.md in step with their memories."""
 
-    def __init__(self, repository: Repository, documents: Documents, edits: Edits) -> None:
-        self._repository = repository
-        self._documents = documents
-        self._edits = edits
+    _repository: Repository
+    _documents: Documents
+    _edits: Edits
 
     @contextmanager
     def locked(self) -> Iterator[None]:

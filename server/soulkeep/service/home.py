@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Hashable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from soulkeep.days import Days
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from soulkeep.service.keeping import Keeper
     from soulkeep.service.lifecycle import Lifecycle
     from soulkeep.service.memories import Memories
-    from soulkeep.service.messages import Messages
     from soulkeep.service.prompts import Prompts
     from soulkeep.service.purge import Purges
-    from soulkeep.service.threads import Threads
+    from soulkeep.service.threads import Messages, Threads
     from soulkeep.service.upkeep import Repairs, Statistics
     from soulkeep.service.vectors import Reembedding, VectorQueue
 
@@ -158,7 +158,8 @@ class Home:
             self.backups,
             self.sessions,
             self.clock,
-            self.options,
+            self.days,
+            timedelta(days=self.options.retention_days),
         )
 
     @on_first_use
@@ -189,6 +190,7 @@ class Home:
             self.repository,
             self.keeper,
             self.changes,
+            self.indexes,
             self.background,
             self.sessions,
             self.clock,
@@ -212,17 +214,17 @@ class Home:
     @on_first_use
     def contexts(self) -> "Contexts":
         from soulkeep.service.context import Contexts
-        from soulkeep.service.sections import Sections
 
-        sections = Sections(
+        return Contexts(
             self.repository,
             self.documents,
             self.memories,
             self.background,
+            self.tokens,
             self.days,
+            self.options,
             self.announcement,
         )
-        return Contexts(sections, self.tokens, self.options)
 
     @on_first_use
     def threads(self) -> "Threads":
@@ -232,7 +234,7 @@ class Home:
 
     @on_first_use
     def messages(self) -> "Messages":
-        from soulkeep.service.messages import Messages
+        from soulkeep.service.threads import Messages
 
         return Messages(self.repository, self.changes, self.sessions, self.tokens, self.clock, self.days)
 

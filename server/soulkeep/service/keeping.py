@@ -10,8 +10,7 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryFilter, NewMemory, Session, Vector, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
-from soulkeep.service.change_log import newest_versions
-from soulkeep.service.changes import Changes
+from soulkeep.service.changes import Changes, newest_versions
 from soulkeep.service.indexes import Indexes, Vectors
 from soulkeep.service.receipts import Receipt, Similar
 from soulkeep.service.sessions import Sessions

@@ -18,8 +18,8 @@ from soulkeep.models import (
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
 from soulkeep.service.background import Background
-from soulkeep.service.change_log import earlier_ids, newest_versions
-from soulkeep.service.changes import Changes
+from soulkeep.service.changes import Changes, earlier_ids, newest_versions
+from soulkeep.service.indexes import Indexes
 from soulkeep.service.keeping import Keeper, Replaced
 from soulkeep.service.receipts import Changed, Receipt
 from soulkeep.service.sessions import Sessions
@@ -49,26 +49,18 @@ class Past:
     replaced_by: int | None
 
 
+@dataclass(eq=False)
 class Lifecycle:
     """Changes memories; everything it does can be undone within the retention."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        keeper: Keeper,
-        changes: Changes,
-        background: Background,
-        sessions: Sessions,
-        clock: Clock,
-        days: Days,
-    ) -> None:
-        self._repository = repository
-        self._keeper = keeper
-        self._changes = changes
-        self._background = background
-        self._sessions = sessions
-        self._clock = clock
-        self._days = days
+    _repository: Repository
+    _keeper: Keeper
+    _changes: Changes
+    _indexes: Indexes
+    _background: Background
+    _sessions: Sessions
+    _clock: Clock
+    _days: Days
 
     def list_memories(
         self,
@@ -272,7 +264,7 @@ class Lifecycle:
         """Move memories; None where one is not any more what it was before it was embedded."""
         memories = {m.id: m._replace(thread_id=thread_id) for m in led.values()}
         self._require_thread(thread_id)
-        vectors = self._changes.embed(list(memories.values()), session)
+        vectors = self._indexes.embed_stored(list(memories.values()), session)
         with self._changes.recording("memory.moved", session) as recorder:
             self._require_thread(thread_id)
             if self._own(list(led)) != led:

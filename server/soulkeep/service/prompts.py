@@ -1,7 +1,10 @@
-"""The user's global prompts: stored system prompts, loaded by priority."""
+"""The user's global prompts: stored system prompts, loaded by priority, and offered to MCP clients."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
@@ -9,41 +12,69 @@ from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Sess
 from soulkeep.repository import Repository
 from soulkeep.search.words import same_title
 from soulkeep.service.changes import Changes
-from soulkeep.service.offers import fingerprint, offer_prompts
 from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import (
-    MAX_CONTENT,
-    MAX_NAME,
-    MAX_PRIORITY,
-    require_range,
-    require_text,
+from soulkeep.service.validation import MAX_CONTENT, MAX_NAME, MAX_PRIORITY, require_range, require_text
+from soulkeep.wording import list_placeholders, without_hidden
+
+RESERVED_NAMES = frozenset({"start"})
+"""The names of prompts that are part of the server."""
+
+_MAX_SLUG = 48
+_MAX_DESCRIPTION = 120
+
+_NOT_IN_SLUGS = re.compile("[^a-z0-9]+")
+_LETTER = re.compile("[a-z]")
+# Case folding and decomposition leave these as they are.
+_LATIN = str.maketrans(
+    {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "\u0131": "i"}
 )
-from soulkeep.wording import without_hidden
+_APOSTROPHES = re.compile("['\u2019]")
 
 
+def offer_prompts(prompts: Sequence[GlobalPrompt]) -> list[PromptOffer]:
+    """Offer those of `prompts` that are in force, in their order.
+
+    Of those that would have one name the oldest has it, and the others add their id.
+    """
+    active = [prompt for prompt in prompts if prompt.in_force]
+    offers: dict[str, PromptOffer] = {}
+    for prompt in sorted(active, key=lambda prompt: prompt.id):
+        name = _slug(prompt.name) or f"prompt-{prompt.id}"
+        while name in offers or name in RESERVED_NAMES:
+            name = f"{name}-{prompt.id}"
+        line = " ".join(prompt.content.strip().partition("\n")[0].split())
+        line = line if len(line) <= _MAX_DESCRIPTION else line[: _MAX_DESCRIPTION - 1] + "…"
+        offers[name] = PromptOffer(name, prompt, line, tuple(list_placeholders(prompt.content)))
+    return sorted(offers.values(), key=lambda offer: active.index(offer.prompt))
+
+
+def _slug(name: str) -> str:
+    """Write a name with a-z, 0-9 and hyphens; empty where no letter of it can be written so."""
+    letters = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", name.casefold()).translate(_LATIN))
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    slug = _NOT_IN_SLUGS.sub("-", bare.casefold()).strip("-")[:_MAX_SLUG].rstrip("-")
+    return slug if _LETTER.search(slug) else ""
+
+
+def fingerprint(offers: Sequence[PromptOffer]) -> str:
+    """Return a text that two lists of offers share exactly when clients see the same in them."""
+    seen = [(offer.name, offer.prompt.name, offer.description, offer.arguments) for offer in offers]
+    return hashlib.sha256(ascii(seen).encode()).hexdigest()
+
+
+@dataclass(eq=False)
 class Prompts:
     """The service behind `list_prompts`, `set_prompt`, MCP prompts and `soulkeep prompts`."""
 
-    def __init__(
-        self, repository: Repository, changes: Changes, sessions: Sessions, clock: Clock
-    ) -> None:
-        self._repository = repository
-        self._changes = changes
-        self._sessions = sessions
-        self._clock = clock
+    _repository: Repository
+    _changes: Changes
+    _sessions: Sessions
+    _clock: Clock
 
     def list_prompts(self, *, include_inactive: bool = False) -> list[GlobalPrompt]:
         """Return the prompts that are in force, or all, highest priority first, older among equals."""
         prompts = self._repository.prompts.list_prompts()
         return [prompt for prompt in prompts if include_inactive or prompt.in_force]
-
-    def list_proposals(self) -> list[GlobalPrompt]:
-        """Return the prompts that an agent proposed and the user did not agree to.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return [prompt for prompt in self._repository.prompts.list_prompts() if not prompt.is_agreed]
 
     def list_offers(self) -> list[PromptOffer]:
         """Return the active prompts as MCP clients see them, highest priority first.
@@ -52,14 +83,6 @@ class Prompts:
             StoreError: The store cannot be read.
         """
         return offer_prompts(self.list_prompts())
-
-    def fingerprint(self) -> str:
-        """Return a text that changes exactly when what MCP clients see of the prompts changes.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return fingerprint(self.list_offers())
 
     def outline(self) -> str:
         """Return a text that changes with states and lengths of prompts, at little cost."""
@@ -148,14 +171,18 @@ class Prompts:
         with self._changes.recording("prompt.set", session):
             former = self._known(name, prompt_id)
             if remove:
-                change = self._removed(former, name, session)
+                if former is None:
+                    raise PromptNameNotFoundError(name)
+                self._remove(former, session)
+                change = PromptChange("removed", former)
             elif former is None:
                 agreed = agreed or session.is_users
                 change = self._created(name, changes, session, agreed=agreed)
             else:
-                changes |= _renamed(name, prompt_id)
+                changes |= {"name": name.strip()} if prompt_id is not None and name.strip() else {}
                 change = self._changed(former, changes, session, agreed=agreed)
-            return replace(change, offered_as=self._name_in_mcp(change.prompt))
+            names = {offer.prompt.id: offer.name for offer in self.list_offers()}
+            return replace(change, offered_as=names.get(change.prompt.id))
 
     def find_unagreed(
         self,
@@ -180,7 +207,7 @@ class Prompts:
             _require(name, content, priority or 0)
             return GlobalPrompt(0, name.strip(), content, True, priority or 0, "", None, False)
         changes = _given(content=content or None, priority=priority, is_active=is_active)
-        changes |= _renamed(name, prompt_id)
+        changes |= {"name": name.strip()} if prompt_id is not None and name.strip() else {}
         changed = replace(former, **changes)
         _require(changed.name, changed.content, changed.priority)
         return changed if changes and changed.is_active and not self._is_agreed(changed) else None
@@ -221,29 +248,17 @@ class Prompts:
     ) -> PromptChange:
         if not changes:
             raise InvalidInputError("content", "priority, is_active or remove must say what to change")
-        if not (agreed or session.is_users) and self._is_ahead_of_user(former, changes):
+        changed = replace(former, **changes)
+        # Whether it would be an instruction, or take the place of one.
+        counts = changed.is_active or former.is_agreed
+        if counts and not (agreed or session.is_users or self._is_agreed(changed)):
             return PromptChange("kept", former, former)
         agreed = agreed or _agrees(former, changes, session)
         changed = self._change(former, changes, session, agreed=agreed)
         return PromptChange("changed", changed, former)
 
-    def _is_ahead_of_user(self, former: GlobalPrompt, changes: Mapping[str, Any]) -> bool:
-        """Whether a change makes an instruction, or takes the place of one, that nobody agreed to."""
-        changed = replace(former, **changes)
-        return not self._is_agreed(changed) and (changed.is_active or former.is_agreed)
-
     def _is_agreed(self, prompt: GlobalPrompt) -> bool:
         return self._repository.consents.is_agreed("global_prompts", prompt.id, prompt.agreed_text)
-
-    def _removed(self, former: GlobalPrompt | None, name: str, session: Session) -> PromptChange:
-        if former is None:
-            raise PromptNameNotFoundError(name)
-        self._remove(former, session)
-        return PromptChange("removed", former)
-
-    def _name_in_mcp(self, prompt: GlobalPrompt) -> str | None:
-        offers = self.list_offers()
-        return next((offer.name for offer in offers if offer.prompt.id == prompt.id), None)
 
     def _add(
         self,
@@ -297,10 +312,6 @@ def _agrees(former: GlobalPrompt, changes: Mapping[str, Any], session: Session) 
     """Whether the user, by hand, wrote or switched on what a prompt says."""
     wrote = former.is_agreed or "content" in changes or changes.get("is_active") is True
     return session.is_users and wrote
-
-
-def _renamed(name: str, prompt_id: int | None) -> dict[str, Any]:
-    return _given(name=name.strip() or None) if prompt_id is not None else {}
 
 
 def _require(name: str, content: str, priority: int) -> None:

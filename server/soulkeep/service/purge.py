@@ -21,7 +21,7 @@ from soulkeep.models import ChangedRow, Fault, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
-from soulkeep.service.change_log import earlier_ids
+from soulkeep.service.changes import earlier_ids
 from soulkeep.service.document_entries import MEMORY
 from soulkeep.service.document_index import linked_id, promoted_text, without_link
 from soulkeep.service.edits import hunks_of
@@ -72,16 +72,14 @@ class Purged:
     newer: Mapping[int, int] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Purges:
     """Erases memories, or all that was ever deleted."""
 
-    def __init__(
-        self, repository: Repository, documents: Documents, backups: Backups, sessions: Sessions
-    ) -> None:
-        self._repository = repository
-        self._documents = documents
-        self._backups = backups
-        self._sessions = sessions
+    _repository: Repository
+    _documents: Documents
+    _backups: Backups
+    _sessions: Sessions
 
     def plan(self, memory_ids: Sequence[int], backups: Collection[str] = ()) -> PurgePlan:
         """Return what a purge of memories, live or in the trash, would take out of the store.

@@ -1,12 +1,18 @@
-"""Threads: conversations with a title and, if set, their own system prompt."""
+"""Threads: conversations with a title and, if set, their own system prompt; and their messages.
+
+Messages are kept once each, and read in pages.
+"""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Literal, get_args
 
+from soulkeep.days import Days
+from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import InvalidInputError
-from soulkeep.models import Clock, Memory, MemoryType, Message, Session, Thread, timestamp
+from soulkeep.models import Clock, Memory, MemoryType, Message, NewMessage, Session, Thread, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.words import same_title
 from soulkeep.service.background import Background
@@ -16,8 +22,11 @@ from soulkeep.service.sessions import Sessions
 from soulkeep.service.validation import (
     MAX_CONTENT,
     MAX_LIMIT,
+    MAX_MESSAGES,
     MAX_NAME,
+    parse_moment,
     require_label,
+    require_messages,
     require_range,
     require_text,
 )
@@ -66,22 +75,15 @@ class Deleted:
     lines: tuple[LineChange, ...] = ()
 
 
+@dataclass(eq=False)
 class Threads:
     """Makes, lists, changes and deletes threads, whichever client made them."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        changes: Changes,
-        background: Background,
-        sessions: Sessions,
-        clock: Clock,
-    ) -> None:
-        self._repository = repository
-        self._changes = changes
-        self._background = background
-        self._sessions = sessions
-        self._clock = clock
+    _repository: Repository
+    _changes: Changes
+    _background: Background
+    _sessions: Sessions
+    _clock: Clock
 
     def create_thread(
         self,
@@ -225,11 +227,8 @@ class Threads:
         session = session or self._sessions.current()
         with self._changes.recording("thread.prompted", session):
             former = self._get(thread_id)
-            if (
-                system_prompt
-                and not (agreed or session.is_users)
-                and self._has_other(former, system_prompt)
-            ):
+            has_other = former.is_agreed and former.system_prompt not in (None, system_prompt)
+            if system_prompt and has_other and not (agreed or session.is_users):
                 return former
             self._repository.threads.change_thread(thread_id, system_prompt=system_prompt)
             self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
@@ -261,10 +260,6 @@ class Threads:
             self._note_prompt(thread_id, thread.system_prompt, session, agreed=True)
             self._sessions.audit(session, "thread.prompt_agreed", {"thread_id": thread_id})
             return self._get(thread_id)
-
-    def _has_other(self, thread: Thread, system_prompt: str) -> bool:
-        """Whether a thread has an instruction, and it is not this one."""
-        return thread.is_agreed and thread.system_prompt not in (None, system_prompt)
 
     def _note_prompt(
         self, thread_id: str, system_prompt: str | None, session: Session, *, agreed: bool
@@ -330,48 +325,154 @@ class Threads:
             StoreError: The store cannot take it, or no backup be made before very much goes.
             EmbedderError: A memory that becomes global cannot be embedded; nothing is done.
         """
-        fate = _fate(memories)
-        session = session or self._sessions.current()
-        leaving = self._count_leaving(self._get(thread_id), fate)
+        fate = next((fate for fate in FATES if fate == memories), None)
+        if fate is None:
+            rule = 'must be "global" or "forget": what becomes of the memories'
+            raise InvalidInputError("memories", rule)
+        session, table = session or self._sessions.current(), self._repository.memories
+        self._get(thread_id)
+        forgotten = table.list_of_thread(thread_id) if fate == "forget" else ()
+        leaving = len(forgotten), len(self._repository.messages.list_of_thread(thread_id))
         with self._changes.recording("thread.deleted", session, leaving=leaving) as recorder:
             thread = self._get(thread_id)
-            kept = self._repository.memories.list_of_thread(thread_id)
-            if fate == "global":
-                self._make_global(kept)
+            ids = [memory.id for memory in table.list_of_thread(thread_id)]
+            if fate == "forget":
+                table.delete_memories(ids)
             else:
-                self._repository.memories.delete_memories([memory.id for memory in kept])
+                table.move_memories(ids, None)
+                # Their vectors come later: another process could add to the thread while they are made.
+                self._repository.vectors.replace_vectors(ids, [None] * len(ids))
             said = [message.id for message in self._repository.messages.list_of_thread(thread_id)]
             self._repository.messages.delete_messages(said)
             self._repository.threads.delete_thread(thread_id)
-            details = {
-                "thread_id": thread_id,
-                "memories": len(kept),
-                "messages": len(said),
-                "fate": fate,
-            }
-            self._sessions.audit(session, "thread.deleted", details)
-        return Deleted(
-            thread, fate, tuple(m.id for m in kept), len(said), recorder.change_id, tuple(recorder.lines)
-        )
-
-    def _count_leaving(self, thread: Thread, fate: Fate) -> tuple[int, int]:
-        """Count the memories and the messages that go with a thread."""
-        forgotten = self._repository.memories.list_of_thread(thread.id) if fate == "forget" else ()
-        return len(forgotten), len(self._repository.messages.list_of_thread(thread.id))
-
-    def _make_global(self, memories: list[Memory]) -> None:
-        ids = [memory.id for memory in memories]
-        self._repository.memories.move_memories(ids, None)
-        # Their vectors come later: another process could add to the thread while they are made.
-        self._repository.vectors.replace_vectors(ids, [None] * len(ids))
+            details = {"memories": len(ids), "messages": len(said), "fate": fate}
+            self._sessions.audit(session, "thread.deleted", {"thread_id": thread_id, **details})
+        lines = tuple(recorder.lines)
+        return Deleted(thread, fate, tuple(ids), len(said), recorder.change_id, lines)
 
     def _get(self, thread_id: str) -> Thread:
         require_text("thread_id", thread_id, MAX_NAME)
         return self._repository.threads.get_thread(thread_id)
 
 
-def _fate(memories: str) -> Fate:
-    for fate in FATES:
-        if memories == fate:
-            return fate
-    raise InvalidInputError("memories", 'must be "global" or "forget": what becomes of the memories')
+def unagreed_note(agent: str | None) -> str:
+    """Name a prompt of a thread that is no instruction of the user's."""
+    return f"Note of {agent or 'an agent'} on the thread, not agreed to by the user"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What became of one message; `id` is the older one's where `stored` is false."""
+
+    id: int
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Messages, oldest first; `has_more` says whether there are older ones."""
+
+    messages: tuple[Message, ...]
+    has_more: bool
+
+
+@dataclass(eq=False)
+class Messages:
+    """The service behind `save_messages` and `read_messages`."""
+
+    _repository: Repository
+    _changes: Changes
+    _sessions: Sessions
+    _tokens: TokenCounter
+    _clock: Clock
+    _days: Days
+
+    def save(
+        self, thread_id: str, messages: Sequence[NewMessage], session: Session | None = None
+    ) -> list[Saved]:
+        """Append 1 to 200 messages to a thread, all or none; return what became of each, in order.
+
+        Those with which the list begins are not stored twice where they are the last of the thread: a
+        conversation may be sent again as it grows. So it is anywhere in the thread for a list whose
+        messages all have a time in `created_at`. Other repetitions are part of the conversation.
+
+        Raises:
+            InvalidInputError: A message breaks a rule; nothing is written.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot take them.
+        """
+        session = session or self._sessions.current()
+        require_text("thread_id", thread_id, MAX_NAME)
+        require_messages(messages, self._days)
+        anywhere = all(message.created_at and ":" in message.created_at for message in messages)
+        days = self._days
+        messages = [
+            replace(m, created_at=m.created_at and parse_moment("created_at", m.created_at, days))
+            for m in messages
+        ]
+        counts = [self._tokens.count(message.content) for message in messages]
+        with self._changes.recording("messages.saved", session):
+            self._repository.threads.get_thread(thread_id)
+            known = self._at_the_end(thread_id, messages)
+            if not known and anywhere:
+                known = self._anywhere(thread_id, messages)
+            new = slice(len(known), None)
+            ids = self._append(thread_id, messages[new], counts[new], session)
+        return [*(Saved(i, stored=False) for i in known), *(Saved(i, stored=True) for i in ids)]
+
+    def list_messages(self, thread_id: str, limit: int = 50, before: int | None = None) -> Page:
+        """Return the last `limit` (1 to 200) messages of a thread, or the last ones below an id.
+
+        Raises:
+            InvalidInputError: The limit is outside.
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot be read.
+        """
+        require_text("thread_id", thread_id, MAX_NAME)
+        require_range("limit", limit, 1, MAX_MESSAGES)
+        self._repository.threads.get_thread(thread_id)
+        found = self._repository.messages.list_of_thread(thread_id, limit + 1, before=before)
+        return Page(tuple(found[-limit:]), len(found) > limit)
+
+    def _append(
+        self,
+        thread_id: str,
+        messages: Sequence[NewMessage],
+        counts: Sequence[int],
+        session: Session,
+    ) -> list[int]:
+        if not messages:
+            return []
+        now, table = timestamp(self._clock()), self._repository.messages
+        ids = table.add_messages(thread_id, session.agent_id, messages, counts, now)
+        self._repository.threads.touch_threads([thread_id], now)
+        details = (
+            {"message_id": i, "thread_id": thread_id, "role": m.role, "characters": len(m.content)}
+            for i, m in zip(ids, messages, strict=True)
+        )
+        self._sessions.audit(session, "message.stored", *details)
+        return ids
+
+    def _at_the_end(self, thread_id: str, messages: Sequence[NewMessage]) -> list[int]:
+        """Return the ids of the thread's last messages, as many as the list begins with."""
+        last = self._repository.messages.list_of_thread(thread_id, len(messages))
+        for start in range(len(last)):
+            if _are_same(last[start:], messages):
+                return [message.id for message in last[start:]]
+        return []
+
+    def _anywhere(self, thread_id: str, messages: Sequence[NewMessage]) -> list[int]:
+        """Return the ids of messages of the thread that follow each other as all of the list do."""
+        table = self._repository.messages
+        for first in table.find_same(thread_id, messages[0]):
+            found = table.list_of_thread(thread_id, len(messages), first=first)
+            if len(found) == len(messages) and _are_same(found, messages):
+                return [message.id for message in found]
+        return []
+
+
+def _are_same(stored: Sequence[Message], sent: Sequence[NewMessage]) -> bool:
+    return all(
+        (old.role, old.content) == (new.role, new.content) and new.created_at in (None, old.created_at)
+        for old, new in zip(stored, sent, strict=False)
+    )

@@ -21,9 +21,9 @@ from soulkeep.models import (
     Recall,
 )
 from soulkeep.search.ranking import FITS
+from soulkeep.service.context import NOTE as PARTS_NOTE
 from soulkeep.service.context import Context, Part
 from soulkeep.service.receipts import Receipt, Similar
-from soulkeep.service.sections import NOTE as PARTS_NOTE
 from soulkeep.wording import (
     DATA,
     NOTE,
@@ -435,7 +435,7 @@ class ContextAnswer(View):
             max_tokens=context.max_tokens,
             is_estimated=not context.is_exact,
             window_share=None if pressure is None else round(pressure.share, 3),
-            is_pressing=None if pressure is None else pressure.is_high,
+            is_pressing=None if pressure is None else pressure.share > pressure.threshold,
         )
 
     def as_text(self) -> str:

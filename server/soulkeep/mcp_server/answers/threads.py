@@ -21,10 +21,8 @@ from soulkeep.mcp_server.answers import (
 )
 from soulkeep.mcp_server.answers.changes import line_text
 from soulkeep.models import ConsentState, GlobalPrompt, Message, PromptChange, Thread
-from soulkeep.service.messages import Page
-from soulkeep.service.offers import offer_prompts
-from soulkeep.service.sections import unagreed_note
-from soulkeep.service.threads import Deleted, Digest, Started
+from soulkeep.service.prompts import offer_prompts
+from soulkeep.service.threads import Deleted, Digest, Page, Started, unagreed_note
 from soulkeep.wording import (
     DATA,
     NOTE,
