@@ -187,10 +187,10 @@ class Changes:
                 hunks, recorder.lines = self._lines.follow(gone, later, on_failure)
                 recorder.edit(MEMORY, hunks)
                 edited = [row_of(name, hunks) for name, hunks in recorder.edited.items()]
-                now, undone = self._clock(), recorder.undone
                 if changed := [*edited, *rows]:
-                    at = timestamp(now)
+                    at, undone = timestamp(self._clock()), recorder.undone
                     recorder.change_id = recording.save(action, session, at, changed, undone)
+                now = self._clock()
                 if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
                     self._pruned = now
                     self._repository.changes.delete_before(timestamp(now - self._retention))
