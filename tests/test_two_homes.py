@@ -4,7 +4,7 @@ import gc
 import re
 import sys
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,9 +39,10 @@ from mcp.types import (
 
 from engine import database_of
 from soulkeep.app import build_server, open_home
+from soulkeep.errors import StoreError
 from soulkeep.mcp_server.homes import Client as Connected
 from soulkeep.mcp_server.homes import Homes
-from soulkeep.mcp_server.notifications import Notifications, watch
+from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
 from soulkeep.mcp_server.protocol import PAGE
 from soulkeep.service.home import Home
 
@@ -276,22 +277,19 @@ async def test_prompts_and_completions_are_of_the_own_home(
     assert await completed(ben, memory, "memory_id") == ["1"]
 
 
-async def test_signs_of_change_go_to_those_of_the_home(
-    both: tuple[Person, Person], house: House, mode: str
-) -> None:
-    anna, ben = both
-    for person in both:
-        await person.call("remember", content="The first one.")
+async def test_signs_of_change_go_to_those_of_the_home(tmp_path: Path, mode: str) -> None:
+    house = House(tmp_path, notifications=Notifications(watched=True))
     uris = (MEMORY, SOUL, "soulkeep://memories/1")
     async with AsyncExitStack() as stack:
-        for person in both:
-            await stack.enter_async_context(told(person, mode, *uris))
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        for home in house.homes.values():
-            subscribers = house.notifications.of(home)
-            subscribers.ready = anyio.Event()
-            tasks.start_soon(watch, home, house.notifications)
-            await subscribers.ready.wait()
+        tasks.start_soon(
+            house.serving.run, partial(work_beside_calls, notifications=house.notifications)
+        )
+        both = [await stack.enter_async_context(house.person(n, mode)) for n in ("anna", "ben")]
+        anna, ben = both
+        for person in both:
+            await person.call("remember", content="The first one.")
+            await stack.enter_async_context(told(person, mode, *uris))
         # A change that both hear of shows that both are listened for.
         for home, person in zip(house.homes.values(), both, strict=True):
             (home.path / "SOUL.md").write_text("# Another\n", encoding="utf-8")
@@ -309,8 +307,39 @@ async def test_signs_of_change_go_to_those_of_the_home(
         (house.homes["ben"].path / "SOUL.md").write_text("# Ben's\n", encoding="utf-8")
         await ben.hears(SOUL)
         tasks.cancel_scope.cancel()
+    house.serving.close()
 
     assert set(ben.heard) == {SOUL}
+
+
+async def test_a_home_that_nobody_uses_is_closed_in_time_with_what_works_beside_calls(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path, idle_s=0.05)
+    ended: defaultdict[Home, anyio.Event] = defaultdict(anyio.Event)
+
+    async def beside(home: Home) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended[home].set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(house.serving.run, beside)
+        with anyio.fail_after(PATIENCE_S):
+            async with house.person("anna", "auto") as anna, house.person("ben", "legacy") as ben:
+                await ben.call("remember", content="Slates.")
+                for _ in range(2):
+                    await anna.call("remember", content="Peanuts.")
+                    await ended[house.homes["anna"]].wait()
+                assert house.opened.count("ben") == 1
+            await ended[house.homes["ben"]].wait()
+        tasks.cancel_scope.cancel()
+
+    for home in house.homes.values():
+        with pytest.raises(StoreError):
+            home.sessions.last_event()
+    assert house.opened.count("anna") > house.opened.count("ben") == 1
 
 
 async def test_two_connections_of_one_name_have_a_session_each(house: House, mode: str) -> None:

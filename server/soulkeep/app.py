@@ -344,14 +344,8 @@ def serve(settings: Settings) -> None:
     with closing(Homes.only(home)) as homes:
         import anyio
 
-        from soulkeep.mcp_server.notifications import Notifications, keep_ready, watch
+        from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
         from soulkeep.mcp_server.protocol import initialization_options, serve_stdio
-
-        async def work_beside_calls() -> None:
-            home.background.start()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(keep_ready, home)
-                await watch(home, notifications)
 
         notifications = Notifications(watched=True)
         server = build_server(homes, notifications, tools_offered=settings.tools)
@@ -362,6 +356,7 @@ def serve(settings: Settings) -> None:
         gc.freeze()
         gc.enable()
         options = initialization_options(server)
-        signalled = anyio.run(serve_stdio, server, options, work_beside_calls, notifications.close)
+        beside = partial(homes.run, partial(work_beside_calls, notifications=notifications))
+        signalled = anyio.run(serve_stdio, server, options, beside, notifications.close)
     if signalled:
         os._exit(0)

@@ -6,13 +6,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 from mcp import MCPError
 from mcp.server.connection import Connection
@@ -30,7 +32,10 @@ MOST_OPEN = 100
 """How many homes stay open at the most, beside those that somebody is using."""
 
 IDLE_S = 900.0
-"""How long a home that nobody uses stays open."""
+"""How long a home that nobody uses stays open, and a tenth longer at the most."""
+
+LEAST_PAUSE_S = 0.1
+"""How often at the most it is looked which homes nobody uses."""
 
 MOST_MEMORY = 1_000_000_000
 """How many bytes all open homes keep in memory together of what they read for searches. The one that was
@@ -95,6 +100,16 @@ class _Open:
     users: int = 0
     used_at: float = 0.0
     writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITERS))
+    beside: tuple[anyio.CancelScope, anyio.Event] | None = None
+    """What ends the work beside calls, where there is any, and whether it has ended."""
+
+    async def close(self) -> None:
+        """End what works beside calls, and close the home."""
+        if self.beside is not None:
+            scope, ended = self.beside
+            scope.cancel()
+            await ended.wait()
+        await anyio.to_thread.run_sync(self.home.close)
 
 
 class Homes:
@@ -103,7 +118,8 @@ class Homes:
     In use is a home while a request for it is served, and while a client of the handshake era that began
     there is connected, which waits to be told of changes. The others are closed after a while, or when
     they are too many, the longest unused first. Where what all have read takes too much memory, the
-    longest unused give back theirs. It is looked whenever a home is given back.
+    longest unused give back theirs. It is looked whenever a home is given back, and from time to time
+    while this runs.
     """
 
     def __init__(
@@ -126,6 +142,7 @@ class Homes:
         self._most_memory = most_memory
         self._opening = anyio.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._begin: Callable[[_Open], None] = lambda _: None
 
     @classmethod
     def only(cls, home: Home) -> "Homes":
@@ -134,6 +151,22 @@ class Homes:
         homes._open[""] = _Open(home, users=1)
         home.serve()
         return homes
+
+    async def run(self, beside: Callable[[Home], Awaitable[None]]) -> None:
+        """Do `beside` for each home as long as it is open, and close those that nobody uses.
+
+        It ends when it is cancelled, which a server does before it closes the homes.
+        """
+        async with anyio.create_task_group() as tasks:
+            self._begin = partial(_begin, tasks, beside)
+            try:
+                for one in self._open.values():
+                    self._begin(one)
+                while True:
+                    await anyio.sleep(max(self._idle_s / 10, LEAST_PAUSE_S))
+                    await self._limit()
+            finally:
+                self._begin = lambda _: None
 
     async def choose(self, ctx: Request, call_next: CallNext) -> HandlerResult:
         """Let a request be served for its home and its connection: SDK middleware."""
@@ -176,19 +209,20 @@ class Homes:
                     raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
                 home.serve()
                 self._open[name] = _Open(home)
+                self._begin(self._open[name])
 
     async def _limit(self) -> None:
         """Close homes that are unused for long or too many, and let others give back memory."""
         unused = [name for name, one in self._open.items() if not one.users]
         until, surplus = time.monotonic() - self._idle_s, len(unused) - self._most_open
         spare = [
-            self._open.pop(name).home
+            self._open.pop(name)
             for place, name in enumerate(unused)
             if place < surplus or self._open[name].used_at <= until
         ]
         with anyio.CancelScope(shield=True):
-            for home in spare:
-                await anyio.to_thread.run_sync(home.close)
+            for one in spare:
+                await one.close()
             used = {one.home: one.home.memory_used for one in self._open.values()}
             for home in list(used)[:-1]:
                 if used[home] and sum(used.values()) > self._most_memory:
@@ -200,6 +234,19 @@ class Homes:
         """Close the homes that are open; nothing may be served any more."""
         while self._open:
             self._open.popitem()[1].home.close()
+
+
+def _begin(tasks: anyio.abc.TaskGroup, beside: Callable[[Home], Awaitable[None]], opened: _Open) -> None:
+    scope, ended = opened.beside = anyio.CancelScope(), anyio.Event()
+
+    async def until_closed() -> None:
+        try:
+            with scope:
+                await beside(opened.home)
+        finally:
+            ended.set()
+
+    tasks.start_soon(until_closed)
 
 
 def connection_of(ctx: Request) -> Connection:

@@ -180,6 +180,13 @@ _UNSEEN = frozenset(
 _log = logging.getLogger(__name__)
 
 
+async def work_beside_calls(home: Home, notifications: Notifications) -> None:
+    """Do for an open home what no call waits for, and tell its clients of changes, until cancelled."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_keep_ready, home)
+        await watch(home, notifications)
+
+
 async def watch(home: Home, notifications: Notifications) -> None:
     """Tell the client of changes until cancelled.
 
@@ -203,8 +210,10 @@ async def watch(home: Home, notifications: Notifications) -> None:
         await anyio.sleep(AGAIN_S)
 
 
-async def keep_ready(home: Home) -> None:
-    """Load what a search needs before anybody asks, and give its memory back after long disuse."""
+async def _keep_ready(home: Home) -> None:
+    """Begin with what is left to do, load what a search needs, give memory back after long disuse."""
+    # Until that is done the home is not closed; it is imported here, after the first answer.
+    await anyio.to_thread.run_sync(lambda: home.background.start())
     # Whoever searches hears of an error; a server that ends does not wait for the loading.
     with contextlib.suppress(SoulkeepError):
         await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
