@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from soulkeep import __version__
-from soulkeep.cli.commands import LazyGroup, current_settings, home_option
+from soulkeep.cli.commands import Group, current_settings, home_option
 from soulkeep.cli.terminal import say
 
 LAST_STREAM = 2
@@ -51,7 +51,7 @@ _MODULES = {
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=Group,
     modules=_MODULES,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},

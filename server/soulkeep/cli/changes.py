@@ -99,7 +99,12 @@ def undo(change_id: int | None, since: str | None, *, yes: bool, as_json: bool) 
     if change_id is not None and since is not None:
         raise click.UsageError("Give either CHANGE_ID or --since.")
     with opened_home() as home:
-        wanted = _wanted(home, change_id, since)
+        if since is not None:
+            wanted = home.changes.list_since(since)
+        elif change_id is not None:
+            wanted = [home.changes.get_change(change_id)]
+        else:
+            wanted = list(filter(None, [home.changes.latest_in_force()]))
         if not wanted:
             report(as_json, changes_shape([]), "There is nothing to undo.")
             return
@@ -122,15 +127,6 @@ def undo(change_id: int | None, since: str | None, *, yes: bool, as_json: bool) 
         *map(cleared_text, cleared),
         f"`soulkeep undo {by}` does it again.",
     )
-
-
-def _wanted(home: Home, change_id: int | None, since: str | None) -> list[Change]:
-    if since is not None:
-        return home.changes.list_since(since)
-    if change_id is not None:
-        return [home.changes.get_change(change_id)]
-    latest = home.changes.latest_in_force()
-    return [latest] if latest else []
 
 
 def _print_changes(found: Sequence[ChangeSummary]) -> None:

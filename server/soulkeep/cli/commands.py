@@ -112,16 +112,31 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Commands that are listed with their whole descriptions, in the order of their sections."""
+    """Commands that are listed with their whole descriptions, in the order of their sections.
+
+    Those of other modules are imported when they are used, to keep `serve` fast.
+    """
 
     context_class = _Context
     command_class = Command
     group_class = type
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, modules: Mapping[str, Mapping[str, str]] | None = None, **kwargs: Any
+    ) -> None:
+        """Take, for each section, the module of each command; "" for those of the group itself."""
         super().__init__(*args, **kwargs)
-        self.sections: Mapping[str, Collection[str]] = {"Commands": self.commands}
+        self._modules = modules or {}
+        self.sections: Mapping[str, Collection[str]] = modules or {"Commands": self.commands}
         """The names of the commands under the titles of their sections."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, imported if need be."""
+        for modules in self._modules.values():
+            if module := modules.get(cmd_name):
+                command: click.Command = getattr(import_module(module), cmd_name)
+                return command
+        return super().get_command(ctx, cmd_name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, as a shell completes them."""
@@ -151,23 +166,6 @@ class Group(click.Group):
                 formatter.write_dl(
                     [(name, found.get_short_help_str(limit=1_000)) for name, found in commands if found]
                 )
-
-
-class LazyGroup(Group):
-    """A group that imports a command's module when the command is used, to keep `serve` fast."""
-
-    def __init__(self, *args: Any, modules: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
-        """Take, for each section, the module of each command; "" for those of the group itself."""
-        super().__init__(*args, **kwargs)
-        self.sections = self._modules = modules
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, imported if need be."""
-        for modules in self._modules.values():
-            if module := modules.get(cmd_name):
-                command: click.Command = getattr(import_module(module), cmd_name)
-                return command
-        return super().get_command(ctx, cmd_name)
 
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -219,19 +219,15 @@ async def _play(home: Path) -> tuple[list[_Answer], str]:
         by_words = mode == "lexical"
         how = "by one of their words" if by_words else "in other words"
         say(f"{stored} memories kept, in two threads and globally. Asked for {how}:\n")
-        return [
-            await _ask(client, threads[title], word if by_words else question, word)
-            for title, question, word in QUESTIONS
-        ], mode
-
-
-async def _ask(client: "Client", thread_id: str, question: str, word: str) -> _Answer:
-    started = time.perf_counter()
-    found = await _call(client, "recall", query=question, thread_id=thread_id)
-    elapsed = (time.perf_counter() - started) * 1000
-    contents = [match["content"] for match in found["matches"]]
-    place = next((i for i, content in enumerate(contents, start=1) if word in content), None)
-    return _Answer(question, contents[place - 1] if place else None, place, elapsed)
+        answers = []
+        for title, question, word in QUESTIONS:
+            asked, started = word if by_words else question, time.perf_counter()
+            found = await _call(client, "recall", query=asked, thread_id=threads[title])
+            elapsed = (time.perf_counter() - started) * 1000
+            contents = [match["content"] for match in found["matches"]]
+            place = next((i for i, content in enumerate(contents, start=1) if word in content), None)
+            answers.append(_Answer(asked, contents[place - 1] if place else None, place, elapsed))
+        return answers, mode
 
 
 async def _call(client: "Client", tool: str, **arguments: Any) -> dict[str, Any]:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from soulkeep.service.changes import ChangeSummary
     from soulkeep.service.lifecycle import Past
     from soulkeep.service.receipts import Changed, Receipt
-    from soulkeep.service.threads import Digest, Page
 
 _QUICK_S = 1
 """What takes no longer shows no progress."""
@@ -147,8 +146,9 @@ def confirm(question: str) -> None:
 
 
 def width(text: str) -> int:
-    """Return how many columns of a terminal a text takes."""
-    return sum(map(_character_width, text))
+    """Return how many columns of a terminal a text takes: marks on letters none, Chinese two each."""
+    shown = [sign for sign in text if unicodedata.category(sign) not in ("Mn", "Me", "Cf")]
+    return len(shown) + sum(unicodedata.east_asian_width(sign) in "WF" for sign in shown)
 
 
 def cut(text: str, room: int) -> str:
@@ -161,7 +161,7 @@ def cut(text: str, room: int) -> str:
     sign = printable("…")
     kept, taken = "", width(sign)
     for character in text:
-        taken += _character_width(character)
+        taken += width(character)
         if taken > room:
             break
         kept += character
@@ -183,7 +183,7 @@ def wrapped(text: str, room: int | None) -> list[str]:
             continue
         lines += [""] * bool(lines[-1])
         for character in word:
-            if width(lines[-1]) + _character_width(character) > room:
+            if width(lines[-1]) + width(character) > room:
                 lines.append("")
             lines[-1] += character
     return lines
@@ -221,21 +221,6 @@ def size_text(size: int) -> str:
     return f"{value:,.1f} {unit}"
 
 
-def can_show(signs: str) -> bool:
-    """Whether the output's encoding has these signs."""
-    try:
-        signs.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _character_width(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
 _NARROWEST, _ROOMY = 12, 32
 """A last column with less room than the first, if it needs that much, is put under the others; up to the
 second, longer cells give way to it."""
@@ -259,7 +244,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
     room = columns()
     first = _fitting([max(map(width, column)) for column in zip(headings, *cells, strict=True)], room)
     if first is None:
-        _print_rows(headings, cells, room or 0)
+        for place, row in enumerate(cells):
+            click.echo("\n" * bool(place), nl=False)
+            narrow = (room or 0) - max(map(width, headings)) - 4
+            rooms = [narrow] * (len(headings) - 1) + [(room or 0) * _LINES]
+            shown = zip(headings, map(cut, row, rooms), strict=True)
+            _print_pairs({name: cell for name, cell in shown if cell}, room)
         return
     left = None if room is None else room - sum(2 + taken for taken in first)
     say(_line(headings, first, left), bold=True)
@@ -278,7 +268,7 @@ def print_bars(title: str, counts: Mapping[str, int]) -> None:
     most = max([*counts.values(), 1])
     names = max(map(len, counts), default=0)
     room = max(5, min(_BAR, (columns() or 80) - names - len(f"{most:,}") - 6))
-    block = "█" if can_show("█") else "#"
+    block = printable("█")
     say(title, bold=True)
     for name, count in counts.items():
         say(f"  {name:{names}}  {block * -(-room * count // most):{room}}  {count:,}")
@@ -288,7 +278,7 @@ def print_days(title: str, counts: Mapping[str, int]) -> None:
     """Print a column of one character for each day, with the first, the last and the fullest day."""
     most, total = max([*counts.values(), 1]), sum(counts.values())
     say(title, bold=True)
-    if can_show(_COLUMNS):
+    if printable(_COLUMNS) == _COLUMNS:
         # The lowest column stands for a day without any.
         steps = [-(-n * (len(_COLUMNS) - 1) // most) for n in counts.values()]
         click.echo(f"  {''.join(_COLUMNS[step] for step in steps)}")
@@ -320,18 +310,6 @@ def _line(cells: Sequence[str], widths: Sequence[int], left: int | None) -> str:
         first = [*first[:1], *map(cut, first[1:], widths[1:])]
         last = cut(last, left)
     return "  ".join([*map(_padded, first, widths), last]).rstrip()
-
-
-def _print_rows(headings: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> None:
-    for place, row in enumerate(rows):
-        click.echo("\n" * bool(place), nl=False)
-        *_, last = headings
-        shown = {
-            name: cut(cell, room * _LINES if name == last else room - max(map(width, headings)) - 4)
-            for name, cell in zip(headings, row, strict=True)
-            if cell
-        }
-        _print_pairs(shown, room)
 
 
 def _print_pairs(pairs: Mapping[str, str], room: int | None) -> None:
@@ -391,7 +369,7 @@ def recall_shape(recall: Recall) -> Shape:
         ],
         "mode": recall.mode,
         "messages": [
-            _message_shape(match.message) | {"thread_id": match.thread_id, "score": match.score}
+            message_shape(match.message) | {"thread_id": match.thread_id, "score": match.score}
             for match in recall.messages
         ],
         "remarks": recall.remarks,
@@ -419,16 +397,6 @@ def changed_shape(changed: "Changed") -> Shape:
     }
 
 
-def digest_shape(digest: "Digest") -> Shape:
-    """Return a thread with what to go on from."""
-    messages = [_message_shape(message) for message in digest.messages]
-    return asdict(digest.thread) | memories_shape(digest.memories) | {"messages": messages}
-
-
-def page_shape(page: "Page") -> Shape:
-    """Return messages, and whether there are older ones."""
-    return {"messages": [_message_shape(m) for m in page.messages], "has_more": page.has_more}
-
-
-def _message_shape(message: Message) -> Shape:
+def message_shape(message: Message) -> Shape:
+    """Return a message of a thread."""
     return {name: getattr(message, name) for name in ("id", "role", "created_at", "content")}

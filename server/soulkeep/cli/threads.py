@@ -20,9 +20,9 @@ from soulkeep.cli.commands import (
 from soulkeep.cli.terminal import (
     confirm,
     cut,
-    digest_shape,
+    memories_shape,
+    message_shape,
     one_line,
-    page_shape,
     print_json,
     print_quoted,
     print_table,
@@ -89,7 +89,8 @@ def show(thread_id: str, messages: int, *, as_json: bool) -> None:
     with home_to_read() as home:
         digest = home.threads.resume(thread_id, messages)
     if as_json:
-        print_json(digest_shape(digest))
+        messages_shape = {"messages": [message_shape(one) for one in digest.messages]}
+        print_json(asdict(digest.thread) | memories_shape(digest.memories) | messages_shape)
         return
     thread = digest.thread
     say(f"Thread {_line(thread)}", bold=True)
@@ -119,7 +120,8 @@ def messages(thread_id: str, limit: int, before: int | None, *, as_json: bool) -
     with home_to_read() as home:
         page = home.messages.list_messages(thread_id, limit, before)
     if as_json:
-        print_json(page_shape(page))
+        shapes = [message_shape(message) for message in page.messages]
+        print_json({"messages": shapes, "has_more": page.has_more})
         return
     _print_messages(page.messages)
     if not page.messages:

@@ -62,7 +62,12 @@ def doctor(*, repair: bool, as_json: bool) -> None:
             sys.exit(_repair(home, as_json))
     with ExitStack() as stack:
         opened, kept_from = _opened(stack)
-        faults = list(dict.fromkeys([*kept_from, *_faults(opened)]))
+        if opened is None:
+            settings = current_settings()
+            found = home_faults(Documents(settings.home, timezone=settings.options.timezone), 0)
+        else:
+            found = opened.faults()
+        faults = list(dict.fromkeys([*kept_from, *found]))
         _report(opened, faults, as_json=as_json)
     sys.exit(1 if faults else 0)
 
@@ -77,14 +82,6 @@ def _opened(stack: ExitStack) -> tuple[Home | None, list[Fault]]:
             with suppress(StoreError):
                 return stack.enter_context(opened_home(read_only=True)), faults
     return None, faults
-
-
-def _faults(home: Home | None) -> list[Fault]:
-    if home is None:
-        settings = current_settings()
-        documents = Documents(settings.home, timezone=settings.options.timezone)
-        return home_faults(documents, 0)
-    return home.faults()
 
 
 def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date, tzinfo
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -52,16 +53,16 @@ class Logged(NamedTuple):
     hunk: Hunk
 
 
+@dataclass(eq=False)
 class Documents:
     """The documents in a home, which exists already.
 
     Days and times are those of `timezone`; without one, of the machine.
     """
 
-    def __init__(self, home: Path, clock: Clock = utc_now, timezone: tzinfo | None = None) -> None:
-        self.home = home
-        self.timezone = timezone
-        self._clock = clock
+    home: Path
+    clock: Clock = utc_now
+    timezone: tzinfo | None = None
 
     def seed(self) -> list[str]:
         """Copy each shipped original that is missing and make the folder of daily logs.
@@ -126,7 +127,7 @@ class Documents:
 
     def today(self) -> date:
         """Return the user's day."""
-        return self._clock().astimezone(self.timezone).date()
+        return self.clock().astimezone(self.timezone).date()
 
     def append_daily(self, text: str) -> Logged:
         """Append an entry to the log of today; a list becomes an entry an item.
@@ -140,7 +141,7 @@ class Documents:
 
         entries = list_sent(_encoded(text).decode())
         item = [line for entry in entries for line in as_item(entry, argument="text")]
-        now = self._clock().astimezone(self.timezone)
+        now = self.clock().astimezone(self.timezone)
         day, at = now.date(), f"{now:%H:%M}"
         path = self.daily_path(day)
         hunks: list[Hunk] = []
@@ -309,7 +310,7 @@ class Documents:
     def _keeping(self, path: Path) -> Callable[[bytes], None]:
         if path.name not in DOCUMENTS:
             return lambda _: None
-        return lambda content: keep_version(self._history(path.name), content, self._clock())
+        return lambda content: keep_version(self._history(path.name), content, self.clock())
 
     def _history(self, name: str) -> Path:
         return self.home / "history" / name

@@ -200,7 +200,12 @@ def entry_text(lines: Sequence[str]) -> str:
     if lead is None:
         return "\n".join(bare)
     first = bare[0].expandtabs(4)[len(lead) :] if "\t" in bare[0][: len(lead)] else bare[0][len(lead) :]
-    others = [_dedented(line, len(lead)) for line in bare[1:]]
+    others = []
+    for line in bare[1:]:
+        content = line.lstrip(" \t")
+        indent = line[: len(line) - len(content)]
+        indent = indent if indent.startswith(" " * len(lead)) else indent.expandtabs(4)
+        others.append(indent[len(lead) :] + content)
     return "\n".join([first, *others] if first.strip() else others)
 
 
@@ -213,10 +218,3 @@ def lead_of(line: str) -> str | None:
     gap = len(marker[0].expandtabs(4)) - len(head)
     # More than four spaces begin an indented code block, which is one space away from its marker.
     return head + " " * (gap if 1 <= gap <= CODE and marker.end() < len(line.rstrip("\r\n")) else 1)
-
-
-def _dedented(line: str, columns: int) -> str:
-    if line.startswith(" " * columns):
-        return line[columns:]
-    content = line.lstrip(" \t")
-    return line[: len(line) - len(content)].expandtabs(4)[columns:] + content

@@ -264,7 +264,14 @@ def append(path: Path, addition: Callable[[bytes], bytes]) -> None:
         descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
         try:
             is_new = not os.fstat(descriptor).st_size
-            _append_whole(descriptor, addition(read(path)))
+            content, before = addition(read(path)), os.fstat(descriptor).st_size
+            try:
+                if os.write(descriptor, content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as a write of nothing
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
             # An editor that renamed its own file over this one meanwhile never saw what was added.
             if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
                 if is_new:
@@ -275,23 +282,12 @@ def append(path: Path, addition: Callable[[bytes], bytes]) -> None:
     raise DocumentError(path, "another program keeps writing it", "close it there and try again")
 
 
-def _append_whole(descriptor: int, content: bytes) -> None:
-    before = os.fstat(descriptor).st_size
-    try:
-        if os.write(descriptor, content) < len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as a write of nothing
-        os.fsync(descriptor)
-    except OSError:
-        os.ftruncate(descriptor, before)
-        raise
-
-
 MAX_VERSIONS = 50
 
 PART = ".unfinished.part"
 """The name of a version that is being written."""
 
-_FORM = "%Y-%m-%dT%H-%M-%S.%f"
+_FORM = "%Y-%m-%dT%H-%M-%S.%fZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,13 +300,15 @@ class Version:
 
 def list_versions(folder: Path) -> list[Version]:
     """Return the versions in a folder, newest first; files of other names are left out."""
-    named = ((_moment(path.stem), path) for path in folder.glob("*.md"))
-    found = sorted((moment, path) for moment, path in named if moment is not None)
-    versions = []
-    for _, path in reversed(found):
-        with suppress(FileNotFoundError):  # dropped by another process meanwhile
-            versions.append(Version(path.stem, path.stat().st_size))
-    return versions
+    found = []
+    for path in folder.glob("*.md"):
+        # Of another name, or dropped by another process meanwhile.
+        with suppress(ValueError, FileNotFoundError):
+            moment = datetime.strptime(path.stem, _FORM).replace(tzinfo=UTC)
+            found.append((moment, Version(path.stem, path.stat().st_size)))
+    return [
+        version for _, version in sorted(found, key=lambda each: (each[0], each[1].id), reverse=True)
+    ]
 
 
 def keep_version(folder: Path, content: bytes, now: datetime) -> None:
@@ -322,12 +320,13 @@ def keep_version(folder: Path, content: bytes, now: datetime) -> None:
     for place in (folder.parent, folder):
         make_folder(place)
     versions = list_versions(folder)
-    newest = _moment(versions[0].id) if versions else None
     moment = now.astimezone(UTC)
-    if newest is not None and moment <= newest:
-        moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
+    if versions:
+        newest = datetime.strptime(versions[0].id, _FORM).replace(tzinfo=UTC)
+        if moment <= newest:
+            moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
     # Colons cannot be in file names everywhere.
-    put_version(folder / f"{moment.strftime(_FORM)[:-3]}Z.md", content)
+    put_version(folder / f"{moment.strftime(_FORM)[:-4]}Z.md", content)
     for version in versions[MAX_VERSIONS - 1 :]:
         (folder / f"{version.id}.md").unlink(missing_ok=True)
     sync_folder(folder)
@@ -343,13 +342,6 @@ def put_version(path: Path, content: bytes) -> None:
     part.unlink(missing_ok=True)
     write_new(part, content)
     part.replace(path)
-
-
-def _moment(name: str) -> datetime | None:
-    try:
-        return datetime.strptime(name, f"{_FORM}Z").replace(tzinfo=UTC)
-    except ValueError:
-        return None
 
 
 def seed(target: Path) -> bool:

@@ -37,32 +37,27 @@ class Hunk:
         """
         stood = text.startswith(self.above + self.added + self.below, self.start - len(self.above))
         stop = self.start + len(self.added)
-        if stood and len(text) == stop + self.rest and _is_edge(text, self.start, stop):
-            return self._taken_back(text, self.start)
-        # A hand may have taken the very last line end away; for what is found that makes no difference.
-        end = "" if text.endswith(("\r", "\n")) else (_LINE_END.findall(text) or ["\n"])[-1]
-        fitting = self._with_line_ends_of(text + end)
-        place = fitting._find(text + end)
-        if place is None:
-            return None
-        new, back = fitting._taken_back(text + end, place)
-        return new.removesuffix(end), back
+        hunk, end, place = self, "", self.start
+        if not (stood and len(text) == stop + self.rest and _is_edge(text, self.start, stop)):
+            # A hand may have taken the very last line end away; what is found is the same without it.
+            end = "" if text.endswith(("\r", "\n")) else (_LINE_END.findall(text) or ["\n"])[-1]
+            text += end
+            hunk = self._with_line_ends_of(text)
+            places = hunk._places_in(text)
+            if not places:
+                return None
+            shifted = len(text) - self.rest - len(hunk.added)
+            place = min(places, key=lambda place: min(abs(place - self.start), abs(place - shifted)))
+        new = text[:place] + hunk.removed + text[place + len(hunk.added) :]
+        return new.removesuffix(end), hunk_at(new, place, hunk.added, hunk.removed)
 
-    def _taken_back(self, text: str, place: int) -> "tuple[str, Hunk]":
-        new = text[:place] + self.removed + text[place + len(self.added) :]
-        return new, hunk_at(new, place, self.added, self.removed)
-
-    def _find(self, text: str) -> int | None:
+    def _places_in(self, text: str) -> Sequence[int]:
         for above, below in ((self.above, self.below), (self.above, ""), ("", self.below)):
             if (above or below) and (places := _places(text, self.added, above, below)):
-                return self._nearest(places, text)
+                return places
         places = _places(text, self.added)
         # With fewer of them than there were, the very one may be what the user took away.
-        return self._nearest(places, text) if len(places) >= max(self.copies, 1) else None
-
-    def _nearest(self, places: Sequence[int], text: str) -> int:
-        shifted = len(text) - self.rest - len(self.added)
-        return min(places, key=lambda place: min(abs(place - self.start), abs(place - shifted)))
+        return places if len(places) >= self.copies else []
 
     def _with_line_ends_of(self, text: str) -> "Hunk":
         """Write the hunk with the line ends that an editor or git gave to the whole text meanwhile."""

@@ -140,13 +140,6 @@ def remove_entry(text: str, section: str, old: str) -> str:
     return _splice(text, entry.first, entry.last, [])
 
 
-def drop_entries(text: str, goes: Callable[[str], bool]) -> str:
-    """Remove every entry for whose text `goes` says so."""
-    for step in change_entries(text, lambda entry: None if goes(entry.text) else entry.text):
-        text = step
-    return text
-
-
 def change_entries(text: str, change: Callable[[Entry], str | None]) -> Iterator[str]:
     """Make each entry, from the last to the first, what `change` returns, or remove it for None.
 
@@ -324,28 +317,18 @@ def list_daily_entries(day: date, text: str) -> list[tuple[Entry, time | None]]:
     """
     lines = split_lines(text)
     cuts = [number for number, line in enumerate(lines) if _HEADER.match(line)]
-    return [
-        timed
-        for first, last in zip([0, *cuts], [*cuts, len(lines)], strict=True)
-        for timed in _timed(day, "".join(lines[first:last]), first)
-    ]
-
-
-def _timed(day: date, text: str, offset: int) -> Iterator[tuple[Entry, time | None]]:
-    """Return the entries of one header, in whose section others may stand."""
-    header = _HEADER.match(text)
-    others = list_sections(text)[header is not None :]
-    beside = [section.first for section in others if section.level <= _HEADER_LEVEL]
-    for entry in list_entries(text):
-        is_timed = header is not None and all(entry.first < first for first in beside)
-        is_own = is_timed and all(entry.first < section.first for section in others)
-        heading = header[3].strip() if header and is_own else entry.heading
-        yield (
-            replace(
-                entry,
-                heading=heading or day.isoformat(),
-                first=entry.first + offset,
-                last=entry.last + offset,
-            ),
-            time(int(header[1]), int(header[2])) if header and is_timed else None,
-        )
+    found: list[tuple[Entry, time | None]] = []
+    for offset, end in zip([0, *cuts], [*cuts, len(lines)], strict=True):
+        part = "".join(lines[offset:end])
+        header = _HEADER.match(part)
+        # Sections may stand in that of the header, or beside it.
+        others = list_sections(part)[header is not None :]
+        beside = [section.first for section in others if section.level <= _HEADER_LEVEL]
+        for entry in list_entries(part):
+            is_timed = header is not None and all(entry.first < first for first in beside)
+            is_own = is_timed and all(entry.first < section.first for section in others)
+            heading = (header[3].strip() if header and is_own else entry.heading) or day.isoformat()
+            at = time(int(header[1]), int(header[2])) if header and is_timed else None
+            first, last = entry.first + offset, entry.last + offset
+            found.append((replace(entry, heading=heading, first=first, last=last), at))
+    return found

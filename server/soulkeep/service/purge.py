@@ -320,9 +320,11 @@ def _texts_rewritten(documents: Documents, plan: PurgePlan) -> int:
 
 def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:
     """Return a document without the entries that say what one of the memories says, and no more."""
-    from soulkeep.documents.markdown import drop_entries
+    from soulkeep.documents.markdown import change_entries
 
-    return drop_entries(text, _choice(plan, promoted_only=promoted_only))
+    goes = _choice(plan, promoted_only=promoted_only)
+    *_, left = text, *change_entries(text, lambda entry: None if goes(entry.text) else entry.text)
+    return left
 
 
 def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
