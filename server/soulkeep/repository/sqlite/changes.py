@@ -6,7 +6,7 @@ during a recording goes into `noted`, and outside of one the write is refused.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -73,7 +73,15 @@ class Recording:
                 "SELECT kind, key, before FROM noted ORDER BY rowid"
             )
         }
-        added = self._added()
+        added = {
+            (kind, row[0])
+            for kind in _RECORDED
+            for row in self._database.query(
+                "SELECT key FROM noted WHERE kind = ? AND before IS NULL"
+                f" AND EXISTS (SELECT 1 FROM {kind} AS r WHERE r.id = {_typed('noted.key', kind)})",
+                (kind,),
+            )
+        }
         rows = []
         for (kind, key), before in self._before.items():
             if before is None:
@@ -84,26 +92,16 @@ class Recording:
                 rows.append(ChangedRow(kind, key, self._table.value(kind, before), after))
         return rows
 
-    def _added(self) -> set[tuple[RowKind, str]]:
-        return {
-            (kind, row[0])
-            for kind in _RECORDED
-            for row in self._database.query(
-                "SELECT key FROM noted WHERE kind = ? AND before IS NULL"
-                f" AND EXISTS (SELECT 1 FROM {kind} AS r WHERE r.id = {_typed('noted.key', kind)})",
-                (kind,),
-            )
-        }
-
     def save(
         self, action: str, session: Session, now: str, rows: Sequence[ChangedRow], undone: Sequence[int]
     ) -> int:
         """Put the change into the log with these of its rows and with edits of documents."""
-        self._database.execute(
-            "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)",
+        made = self._database.execute(
+            "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)"
+            " RETURNING id",
             (now, session.id, session.agent_id, action),
         )
-        change_id = self._database.last_row_id
+        change_id = int(made[0][0])
         self._database.execute_many(
             "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
             " VALUES (?, ?, ?, ?, ?, ?)",
@@ -142,13 +140,6 @@ class ChangeTable:
         self._messages = messages
         self._consents = consents
         self._columns: dict[str, list[str]] = {}
-        self._values: dict[RowKind, Callable[[_Image], RowValue]] = {
-            "memories": _memory,
-            "threads": self._thread,
-            "global_prompts": self._prompt,
-            "messages": _message,
-            "documents": lambda row: DocumentEdit(tuple(row["hunks"])),
-        }
 
     def watch(self) -> None:
         """Let the connection that writes note or refuse what is written; inside a transaction."""
@@ -179,20 +170,28 @@ class ChangeTable:
 
     def value(self, kind: RowKind, image: _Image | None) -> RowValue | None:
         """Return what an image shows, perhaps one from before a migration."""
-        return None if image is None else self._values[kind](image)
-
-    def _thread(self, row: _Image) -> Thread:
-        origin = self._consents.origin("threads", row["id"], row["system_prompt"])
-        times = row["created_at"], row["last_active_at"]
-        return Thread(
-            row["id"], row["title"], row["system_prompt"], bool(row["archived"]), *times, *origin
-        )
-
-    def _prompt(self, row: _Image) -> GlobalPrompt:
-        state = bool(row["is_active"]), row["priority"], row["created_at"]
-        prompt = GlobalPrompt(row["id"], row["name"], row["content"], *state)
-        by, is_agreed = self._consents.origin("global_prompts", row["id"], prompt.agreed_text)
-        return replace(prompt, prompt_by=by, is_agreed=is_agreed)
+        if image is None:
+            return None
+        match kind:
+            case "memories":
+                occurred_at = image.get("occurred_at") or image["created_at"]
+                row = image | {"occurred_at": occurred_at}
+                return Memory._make(row.get(name) for name in Memory._fields)
+            case "messages":
+                names = ("id", "session_id", "role", "content", "created_at", "token_count")
+                return Message(*(image[name] for name in names))
+            case "threads":
+                prompt, archived = image["system_prompt"], bool(image["archived"])
+                times = image["created_at"], image["last_active_at"]
+                origin = self._consents.origin(kind, image["id"], prompt)
+                return Thread(image["id"], image["title"], prompt, archived, *times, *origin)
+            case "global_prompts":
+                state = bool(image["is_active"]), image["priority"], image["created_at"]
+                made = GlobalPrompt(image["id"], image["name"], image["content"], *state)
+                by, is_agreed = self._consents.origin(kind, made.id, made.agreed_text)
+                return replace(made, prompt_by=by, is_agreed=is_agreed)
+            case "documents":
+                return DocumentEdit(tuple(image["hunks"]))
 
     def put_back(self, row: ChangedRow, vector: Vector | None, now: str) -> None:
         """Make a row what it was before a change, with all that is derived from it; in a recording.
@@ -211,10 +210,11 @@ class ChangeTable:
         elif row.kind == "messages":
             self._messages.delete_messages([int(row.key)])
         self._put(row.kind, row.key, before)
-        if before is not None and row.kind == "memories":
-            self._memories.add_to_indexes([_memory(before)], [vector])
-        elif before is not None and row.kind == "messages":
-            self._messages.add_to_index(int(row.key), before["content"])
+        restored = self.value(row.kind, before)
+        if isinstance(restored, Memory):
+            self._memories.add_to_indexes([restored], [vector])
+        elif isinstance(restored, Message):
+            self._messages.index([(restored.id, restored.content)])
 
     def _before(self, row: ChangedRow) -> _Image | None:
         found = self._database.query(
@@ -236,7 +236,9 @@ class ChangeTable:
         if row.kind == "memories" and before:
             thread_id = before["thread_id"]
         elif row.kind == "messages" and before:
-            thread_id = self._messages.thread_of(before["session_id"])
+            of = "SELECT session_key FROM sessions WHERE id = ?"
+            rows = self._database.query(of, (before["session_id"],))
+            thread_id = str(rows[0][0]).removeprefix(THREAD_KEY) if rows else ""
         is_there = thread_id is None or self.image("threads", thread_id) is not None
         return [] if is_there else [("threads", str(thread_id))]
 
@@ -468,16 +470,6 @@ def _is_as_left(after: str | None, before: _Image | None, current: _Image | None
     if before is None or current is None or current.get("expires_at") is not None:
         return False
     return after == _digest({**current, "expires_at": before.get("expires_at")})
-
-
-def _memory(row: _Image) -> Memory:
-    occurred_at = row.get("occurred_at") or row["created_at"]
-    return Memory._make((row | {"occurred_at": occurred_at}).get(name) for name in Memory._fields)
-
-
-def _message(row: _Image) -> Message:
-    names = ("id", "session_id", "role", "content", "created_at", "token_count")
-    return Message(*(row[name] for name in names))
 
 
 def _typed(key: str, kind: RowKind) -> str:

@@ -1,9 +1,9 @@
 """What FTS5 holds and is asked for any text, filters as SQL, and how many memories have a word."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from soulkeep.models import MemoryFilter
 from soulkeep.repository.sqlite.database import Database
@@ -38,17 +38,23 @@ WHEN = "ifnull(m.occurred_at, m.created_at)"
 """When a memory of `memories AS m` happened or was said."""
 
 
-def conditions(allowed: MemoryFilter) -> tuple[str, dict[str, str]]:
-    """Return SQL that begins with AND for each set field, over `memories AS m`, and its values."""
-    conditions = {
-        "thread": ("(m.thread_id = :thread OR m.thread_id IS NULL)", allowed.thread_id),
-        "type": ("m.memory_type = :type", allowed.memory_type),
-        "since": (f"{WHEN} >= :since", allowed.since),
-        "until": (f"{WHEN} <= :until", allowed.until),
-    }
-    chosen = {name: (sql, value) for name, (sql, value) in conditions.items() if value is not None}
-    where = "".join(f" AND {sql}" for sql, _ in chosen.values())
-    return where, {name: value for name, (_, value) in chosen.items()}
+_PASSING = {
+    "thread_id": "(m.thread_id = :thread_id OR m.thread_id IS NULL)",
+    "memory_type": "m.memory_type = :memory_type",
+    "since": f"{WHEN} >= :since",
+    "until": f"{WHEN} <= :until",
+}
+
+
+def conditions(
+    allowed: MemoryFilter, passing: Mapping[str, str] = _PASSING
+) -> tuple[str, dict[str, str]]:
+    """Return SQL that begins with AND for each field that is set, and its values.
+
+    `passing` says for each field what passes; as it is, of `memories AS m`.
+    """
+    values = {name: value for name in passing if (value := getattr(allowed, name)) is not None}
+    return "".join(f" AND {passing[name]}" for name in values), values
 
 
 TOLERANCE = 0.01
@@ -79,36 +85,31 @@ class WordFrequencies:
             StoreError: The store cannot be read.
         """
         with self._lock:
-            generation, writes = self._database.generation, self._writes()
+            generation = self._database.generation
+            last_id, last_change = self._database.query(
+                "SELECT (SELECT max(id) FROM memories_fts_docsize), (SELECT max(seq) FROM memory_changes)"
+            )[0]
+            writes = int(last_id or 0) + int(last_change or 0)
             if len(self._kept) > _MAXIMUM_KEPT or self._generation != generation:
                 self._kept.clear()
                 self._generation = generation
-            count = self._fresh(None, writes, self._count)
-            return count, {
-                term: self._fresh(term, writes, partial(self._frequency, term)) for term in terms
-            }
+            count = self._fresh(None, writes)
+            return count, {term: self._fresh(term, writes) for term in terms}
 
     def release(self) -> None:
         """Give back the memory of the counts."""
         with self._lock:
             self._kept.clear()
 
-    def _writes(self) -> int:
-        last_id, last_change = self._database.query(
-            "SELECT (SELECT max(id) FROM memories_fts_docsize), (SELECT max(seq) FROM memory_changes)"
-        )[0]
-        return int(last_id or 0) + int(last_change or 0)
-
-    def _fresh(self, term: str | None, writes: int, count: Callable[[], int]) -> int:
+    def _fresh(self, term: str | None, writes: int) -> int:
+        """Return how many memories have a word, or there are, counted anew where much was written."""
         kept, then = self._kept.get(term, (0, 0))
         if not 0 <= writes - then <= kept * TOLERANCE:
-            kept = count()
+            if term is None:
+                rows = self._database.query("SELECT count(*) FROM memories_fts_docsize")
+            else:
+                count = "SELECT count(*) FROM memories_fts WHERE memories_fts MATCH ?"
+                rows = self._database.query(count, (fts_term(term),))
+            kept = int(rows[0][0])
             self._kept[term] = (kept, writes)
         return kept
-
-    def _count(self) -> int:
-        return int(self._database.query("SELECT count(*) FROM memories_fts_docsize")[0][0])
-
-    def _frequency(self, term: str) -> int:
-        count = "SELECT count(*) FROM memories_fts WHERE memories_fts MATCH ?"
-        return int(self._database.query(count, (fts_term(term),))[0][0])

@@ -18,7 +18,7 @@ from soulkeep.models import (
     Usage,
 )
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.full_text import fts_term, fts_text
+from soulkeep.repository.sqlite.full_text import conditions, fts_term, fts_text
 
 UNKNOWN_MODEL = "unknown"
 """A client does not say which language model it runs."""
@@ -61,22 +61,11 @@ class Ledger:
             (session.id, session.key, session.agent_id, UNKNOWN_MODEL, session.created_at, now),
         )
 
-    def add_message(
-        self, session_id: str, role: str, content: str, now: str, token_count: int | None = None
-    ) -> int:
-        """Insert a message of a session. Return its id."""
-        self._database.execute(
-            "INSERT INTO messages (session_id, role, content, created_at, token_count)"
-            " VALUES (?, ?, ?, ?, ?)",
-            (session_id, role, content, now, token_count),
-        )
-        return self._database.last_row_id
-
     def add_usage(self, session_id: str, usage: Usage, now: str) -> None:
         """Insert one use of a model."""
-        self._database.execute(
+        rows = self._database.execute(
             "INSERT INTO usage_records (session_id, model, input_tokens, output_tokens,"
-            " total_tokens, cost, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            " total_tokens, cost, timestamp) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id",
             (
                 session_id,
                 usage.model,
@@ -88,9 +77,7 @@ class Ledger:
             ),
         )
         if usage.cost is None:
-            self._database.execute(
-                "INSERT INTO unpriced_usage (usage_id) VALUES (?)", (self._database.last_row_id,)
-            )
+            self._database.execute("INSERT INTO unpriced_usage (usage_id) VALUES (?)", rows[0])
 
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, the most used first."""
@@ -195,6 +182,11 @@ def _details(text: str | None) -> Mapping[str, Any]:
 
 _COLUMNS = "m.id, m.session_id, m.role, m.content, m.created_at, m.token_count"
 _OF_THREAD = "messages AS m WHERE m.session_id = (SELECT id FROM sessions WHERE session_key = :key)"
+_PASSING = {
+    "thread_id": f"s.session_key = '{THREAD_KEY}' || :thread_id",
+    "since": "m.created_at >= :since",
+    "until": "m.created_at <= :until",
+}
 _PAGE = 1_000
 
 
@@ -214,20 +206,18 @@ class MessageTable:
         now: str,
     ) -> list[int]:
         """Insert messages of a thread with their counts of tokens, in a transaction. Return the ids."""
-        conversation_id = self._open_conversation(thread_id, agent_id, now)
-        ids = [
-            self._ledger.add_message(conversation_id, m.role, m.content, m.created_at or now, count)
-            for m, count in zip(messages, tokens, strict=True)
-        ]
-        self._index(zip(ids, (message.content for message in messages), strict=True))
-        return ids
-
-    def _open_conversation(self, thread_id: str, agent_id: str, now: str) -> str:
-        """Return the id of a thread's conversation, made on first use, which is active now."""
         key = f"{THREAD_KEY}{thread_id}"
         self._ledger.touch_session(Session(secrets.token_hex(8), key, agent_id, now), now)
-        rows = self._database.query("SELECT id FROM sessions WHERE session_key = ?", (key,))
-        return str(rows[0][0])
+        rows = self._database.execute_many(
+            "INSERT INTO messages (session_id, role, content, created_at, token_count)"
+            " SELECT id, ?, ?, ?, ? FROM sessions WHERE session_key = ? RETURNING id, content",
+            (
+                (m.role, m.content, m.created_at or now, count, key)
+                for m, count in zip(messages, tokens, strict=True)
+            ),
+        )
+        self.index(rows)
+        return [row[0] for row in rows]
 
     def delete_messages(self, message_ids: Iterable[int]) -> None:
         """Delete messages with their index entries; inside a transaction."""
@@ -243,7 +233,7 @@ class MessageTable:
             f"SELECT {_COLUMNS} FROM {_OF_THREAD} AND m.id BETWEEN :first AND :last"
             f" ORDER BY m.id {'DESC' if first is None else 'ASC'} LIMIT :limit",
             {
-                **_key(thread_id),
+                "key": f"{THREAD_KEY}{thread_id}",
                 "first": first or 0,
                 "last": 2**62 if before is None else before - 1,
                 "limit": limit,
@@ -258,18 +248,13 @@ class MessageTable:
             f"SELECT m.id FROM {_OF_THREAD} AND m.role = :role AND m.created_at = :created_at"
             " AND m.content = :content ORDER BY m.id",
             {
-                **_key(thread_id),
+                "key": f"{THREAD_KEY}{thread_id}",
                 "role": message.role,
                 "created_at": message.created_at,
                 "content": message.content,
             },
         )
         return [row[0] for row in rows]
-
-    def thread_of(self, conversation_id: str) -> str:
-        """Return the id of the thread, there or not, that a conversation belongs to."""
-        rows = self._database.query("SELECT session_key FROM sessions WHERE id = ?", (conversation_id,))
-        return str(rows[0][0]).removeprefix(THREAD_KEY) if rows else ""
 
     def matching(self, terms: Sequence[str], allowed: MemoryFilter, limit: int) -> list[MessageMatch]:
         """Return up to `limit` messages that have any of the words `terms`, best first by BM25.
@@ -278,7 +263,7 @@ class MessageTable:
         """
         if not terms:
             return []
-        where, values = _conditions(allowed)
+        where, values = conditions(allowed, _PASSING)
         rows = self._database.query(
             f"SELECT {_COLUMNS}, substr(s.session_key, {len(THREAD_KEY) + 1}), -f.rank"
             " FROM messages_fts AS f CROSS JOIN messages AS m ON m.id = f.rowid"
@@ -298,10 +283,6 @@ class MessageTable:
         )
         return [row[0] for row in rows]
 
-    def add_to_index(self, message_id: int, content: str) -> None:
-        """Index a message that came back; inside a transaction."""
-        self._index([(message_id, content)])
-
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the messages of threads; inside a transaction."""
         self._database.execute("DELETE FROM messages_fts")
@@ -311,27 +292,12 @@ class MessageTable:
             f" WHERE s.session_key GLOB '{THREAD_KEY}*' AND m.id > ? ORDER BY m.id LIMIT ?",
             (last, _PAGE),
         ):
-            self._index((row[0], row[1]) for row in page)
+            self.index(page)
             last = page[-1][0]
 
-    def _index(self, messages: Iterable[tuple[int, str]]) -> None:
+    def index(self, messages: Iterable[Sequence[Any]]) -> None:
+        """Add rows of id and content to the full text; inside a transaction."""
         self._database.execute_many(
             "INSERT INTO messages_fts (rowid, content) VALUES (?, ?)",
             ((message_id, fts_text(content)) for message_id, content in messages),
         )
-
-
-def _key(thread_id: str) -> dict[str, str]:
-    return {"key": f"{THREAD_KEY}{thread_id}"}
-
-
-def _conditions(allowed: MemoryFilter) -> tuple[str, dict[str, str]]:
-    key = None if allowed.thread_id is None else f"{THREAD_KEY}{allowed.thread_id}"
-    conditions = {
-        "key": ("s.session_key = :key", key),
-        "since": ("m.created_at >= :since", allowed.since),
-        "until": ("m.created_at <= :until", allowed.until),
-    }
-    chosen = {name: (sql, value) for name, (sql, value) in conditions.items() if value is not None}
-    where = "".join(f" AND {sql}" for sql, _ in chosen.values())
-    return where, {name: value for name, (_, value) in chosen.items()}

@@ -34,6 +34,7 @@ class MemoryTable:
         self._vectors = vectors
         self._days = days
         self.frequencies = WordFrequencies(database)
+        self.count_and_frequencies = self.frequencies.count_and_frequencies
 
     def add_memories(
         self,
@@ -244,10 +245,6 @@ class MemoryTable:
             {**values, "terms": f"{within}({' OR '.join(map(fts_term, terms))})", "limit": limit},
         )
         return [(row[0], row[1]) for row in rows]
-
-    def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
-        """Return how many memories there are, and in how many each word of `terms` occurs."""
-        return self.frequencies.count_and_frequencies(terms)
 
     def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
         """Return those of these ids whose memories are there and pass the filter."""

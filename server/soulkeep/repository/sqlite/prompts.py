@@ -24,12 +24,12 @@ class PromptTable:
         self, name: str, content: str, priority: int, created_at: str, *, is_active: bool
     ) -> int:
         """Insert a prompt; inside a transaction. Return its id."""
-        self._database.execute(
+        rows = self._database.execute(
             "INSERT INTO global_prompts (name, content, is_active, priority, created_at)"
-            " VALUES (?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?) RETURNING id",
             (name, content, int(is_active), priority, created_at),
         )
-        return self._database.last_row_id
+        return int(rows[0][0])
 
     def get_prompt(self, prompt_id: int) -> GlobalPrompt:
         """Return one prompt.
@@ -61,7 +61,13 @@ class PromptTable:
             f" WHERE {condition} ORDER BY priority DESC, id",
             (value,),
         )
-        return [_prompt(*row) for row in rows]
+        prompts = []
+        for *columns, records in rows:
+            prompt_id, name, content, is_active, *others = columns
+            prompt = GlobalPrompt(prompt_id, name, content, bool(is_active), *others)
+            prompt_by, is_agreed = origin_of(records, prompt.agreed_text)
+            prompts.append(replace(prompt, prompt_by=prompt_by, is_agreed=is_agreed))
+        return prompts
 
     def update_prompt(self, prompt: GlobalPrompt) -> None:
         """Write a prompt's name, content, state and priority; inside a transaction."""
@@ -73,14 +79,6 @@ class PromptTable:
     def delete_prompt(self, prompt_id: int) -> None:
         """Delete a prompt; inside a transaction."""
         self._database.execute("DELETE FROM global_prompts WHERE id = ?", (prompt_id,))
-
-
-def _prompt(
-    prompt_id: int, name: str, content: str, is_active: int, priority: int, created_at: str, records: str
-) -> GlobalPrompt:
-    prompt = GlobalPrompt(prompt_id, name, content, bool(is_active), priority, created_at)
-    prompt_by, is_agreed = origin_of(records, prompt.agreed_text)
-    return replace(prompt, prompt_by=prompt_by, is_agreed=is_agreed)
 
 
 _EVENTS = ("thread.created", "thread.prompted", "prompt.created", "prompt.changed")
@@ -122,20 +120,6 @@ class ConsentTable:
 
         The user agreed to a text if `users_agent`, the command line, set it each time.
         """
-        authors = self._authors()
-        for kind, key, text in self._database.query(
-            "SELECT * FROM (SELECT 'threads' AS kind, id AS key, system_prompt AS text FROM threads"
-            " UNION ALL SELECT 'global_prompts', CAST(id AS TEXT), name || char(10) || content"
-            " FROM global_prompts) AS p WHERE text IS NOT NULL"
-            " AND NOT EXISTS"
-            " (SELECT 1 FROM prompt_consents AS c WHERE c.kind = p.kind AND c.key = p.key)"
-        ):
-            if known := authors.get((kind, key)):
-                agreed = set(known) == {users_agent}
-                self.note(kind, key, text, known[-1], agreed=agreed)
-
-    def _authors(self) -> dict[tuple[str, str], list[str]]:
-        """Return for each prompt who set its text, as the log tells it, in order."""
         created: dict[tuple[str, str], list[str]] = {}
         authors: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
         rows = self._database.query(
@@ -151,7 +135,17 @@ class ConsentTable:
                 authors["threads", said["thread_id"]].append(agent)
             elif {"name", "content"} & set(said.get("fields", ["content"])):
                 authors["global_prompts", str(said["prompt_id"])].append(agent)
-        return created | authors
+        all_authors = created | authors
+        for kind, key, text in self._database.query(
+            "SELECT * FROM (SELECT 'threads' AS kind, id AS key, system_prompt AS text FROM threads"
+            " UNION ALL SELECT 'global_prompts', CAST(id AS TEXT), name || char(10) || content"
+            " FROM global_prompts) AS p WHERE text IS NOT NULL"
+            " AND NOT EXISTS"
+            " (SELECT 1 FROM prompt_consents AS c WHERE c.kind = p.kind AND c.key = p.key)"
+        ):
+            if known := all_authors.get((kind, key)):
+                agreed = set(known) == {users_agent}
+                self.note(kind, key, text, known[-1], agreed=agreed)
 
 
 def origins(kind: PromptKind) -> str:
@@ -232,13 +226,10 @@ class ThreadTable:
             for thread_id, title in rows
             if not sought or sought in same_title(title) or sought in thread_id.casefold()
         )
-        return self._listed(list(islice(found, limit if limit >= 0 else None)))
-
-    def _listed(self, thread_ids: Sequence[str]) -> list[Thread]:
         rows = self._database.query(
             f"SELECT {_COLUMNS} FROM json_each(?) AS wanted JOIN threads ON threads.id = wanted.value"
             " ORDER BY wanted.key",
-            (json.dumps(thread_ids),),
+            (json.dumps(list(islice(found, limit if limit >= 0 else None))),),
         )
         return [_thread(row) for row in rows]
 
