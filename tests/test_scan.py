@@ -54,12 +54,12 @@ class Store:
             for at, vector in enumerate(vectors):
                 day, hour = divmod(at, 24)
                 moment = f"2026-{1 + day // 28 % 12:02}-{1 + day % 28:02}T{hour:02}:30:00.123Z"
-                self.database.execute(
+                rows = self.database.execute(
                     "INSERT INTO memories (thread_id, content, memory_type, created_at)"
-                    " VALUES (?, ?, ?, ?)",
+                    " VALUES (?, ?, ?, ?) RETURNING id",
                     (threads[at % len(threads)], f"{at}", MEMORY_TYPES[at % 4], moment),
                 )
-                ids.append(self.database.last_row_id)
+                ids.append(rows[0][0])
                 self.add_vector(ids[-1], vector)
         return ids
 

@@ -1,7 +1,7 @@
 """The only code that talks to SQLite."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from soulkeep import repository as interface
@@ -51,6 +51,8 @@ class SqliteRepository(Upkeep):
             database = ReadOnlyDatabase(path) if read_only else Database(path)
             on_failure.callback(database.close)
             super().__init__(database)
+            self.snapshot, self.revision = database.snapshot, database.revision
+            self.get_fact, self.put_fact = database.get_fact, database.put_fact
             self._vectors, self._consents = VectorTable(database), ConsentTable(database)
             self._memories = MemoryTable(database, self._vectors, days)
             ledger, self._scan = Ledger(database, days), VectorScan(database, self._vectors)
@@ -62,6 +64,7 @@ class SqliteRepository(Upkeep):
                 remove_leftover(database)
                 self._follow_text_rules()
             on_failure.pop_all()
+        self.memory_used = self._scan.memory_used
         self.memories: interface.Memories = self._memories
         self.vectors: interface.Vectors = self._vectors
         self.vector_search: interface.VectorSearch = self._scan
@@ -123,10 +126,6 @@ class SqliteRepository(Upkeep):
         with self.recording():
             yield
 
-    def snapshot(self) -> AbstractContextManager[None]:
-        """Let all that is read inside be of one moment, however others write meanwhile."""
-        return self._database.snapshot()
-
     @contextmanager
     def sole_worker(self, name: str) -> Iterator[bool]:
         """Say whether this one alone, of all that have the store open, does the work of a name now.
@@ -161,23 +160,6 @@ class SqliteRepository(Upkeep):
         """Whether nothing can be written, as the disk was full when the store was last opened."""
         return self._database.only_reads
 
-    def revision(self) -> tuple[int, ...]:
-        """Return what changes whenever the store does, at no cost."""
-        return self._database.write_count()
-
-    def get_fact(self, name: str) -> str | None:
-        """Return what was noted of the store under a name."""
-        rows = self._database.query("SELECT value FROM store_facts WHERE name = ?", (name,))
-        return str(rows[0][0]) if rows else None
-
-    def put_fact(self, name: str, value: str | None) -> None:
-        """Note something of the store, or with None take it away; inside a transaction."""
-        if value is None:
-            self._database.execute("DELETE FROM store_facts WHERE name = ?", (name,))
-        else:
-            facts = "INSERT OR REPLACE INTO store_facts (name, value) VALUES (?, ?)"
-            self._database.execute(facts, (name, value))
-
     def release_memory(self) -> None:
         """Give back the memory of what was read, which the next search reads again.
 
@@ -187,10 +169,6 @@ class SqliteRepository(Upkeep):
         self._scan.release()
         self._memories.frequencies.release()
         self._database.release_memory()
-
-    def memory_used(self) -> int:
-        """Return how many bytes the codes of vectors take; counts of words take far less."""
-        return self._scan.memory_used
 
     def size(self) -> int:
         """Return how many bytes the store's files take."""

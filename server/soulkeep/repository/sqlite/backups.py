@@ -207,7 +207,12 @@ def _continue_ids_of(copy: Path, store: Path) -> None:
     Raises:
         StoreError: The copy cannot be written.
     """
-    last, store_id = _sequences(store), _store_id(store)
+    last, store_id = dict[str, int](), None
+    # Of a damaged store nobody can know.
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        last = dict(list(connection.execute("SELECT name, seq FROM sqlite_sequence")))
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        store_id = store_identity(connection)[0]
     with closing(Database(copy)) as database, database.transaction():
         if store_id is not None:
             database.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
@@ -273,16 +278,3 @@ def _counts(connection: apsw.Connection) -> dict[str, int]:
         name: int(connection.execute(f"SELECT count(*) FROM {source}").get)
         for name, source in SOURCES.items()
     }
-
-
-def _sequences(store: Path) -> dict[str, int]:
-    # Of a damaged store nobody can know.
-    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
-        return dict(list(connection.execute("SELECT name, seq FROM sqlite_sequence")))
-    return {}
-
-
-def _store_id(store: Path) -> str | None:
-    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
-        return store_identity(connection)[0]
-    return None

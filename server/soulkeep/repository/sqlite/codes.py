@@ -63,7 +63,11 @@ class Codes:
         moments: Sequence[int],
     ) -> Columns:
         """Turn ids, threads, types and moments (ms since 1970) into columns."""
-        values = (ids, _interned(self._threads, threads), _interned(self._kinds, kinds), moments)
+        for numbers, named in ((self._threads, threads), (self._kinds, kinds)):
+            for value in set(named) - numbers.keys():
+                numbers[value] = len(numbers)
+        numbered = [self._threads[thread] for thread in threads], [self._kinds[kind] for kind in kinds]
+        values = (ids, *numbered, moments)
         return {
             name: np.array(column, kind)
             for (name, kind), column in zip(_TYPES.items(), values, strict=True)
@@ -123,14 +127,6 @@ class Codes:
     def _note_dropped(self) -> None:
         self._dropped = np.flatnonzero(self._column("scales") == 0)
 
-    def arrange(self, parts: Sequence[int]) -> None:
-        """Hold the codes by these parts of the vectors."""
-        if list(parts) == self._parts:
-            return
-        whole = np.hstack([self._columns.pop(name) for name in self._by_part(self._sum)])
-        self._parts = list(parts)
-        self._columns |= {name: part.copy() for name, part in self._by_part(whole).items()}
-
     def best(self, vector: Array, allowed: MemoryFilter, limit: int) -> dict[int, float]:
         """Return up to `limit` ids that pass the filter and their cosines, most alike first."""
         rows, refused = self._rows(allowed)
@@ -147,10 +143,15 @@ class Codes:
         What all memories have in common tells nothing: half of their mean is taken from a question that
         is to be centred.
         """
-        self.arrange(query.parts)
+        if list(query.parts) != self._parts:  # hold the codes by these parts
+            whole = np.hstack([self._columns.pop(name) for name in self._by_part(self._sum)])
+            self._parts = list(query.parts)
+            self._columns |= {name: part.copy() for name, part in self._by_part(whole).items()}
         asked = np.frombuffer(query.embedding, "<f4")
         if query.is_centred:
-            asked = asked - CENTRING * self._mean()
+            # Drawn to zero where they are few and say little of others.
+            mean = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
+            asked = asked - CENTRING * mean
         rows, refused = self._rows(allowed)
         ids, cosines = self._column("ids")[rows], self._cosines(asked, rows)
         chosen = [np.empty(0, np.intp)]
@@ -203,11 +204,6 @@ class Codes:
         """Return views of the parts of vectors, by the names of their columns."""
         ends = np.cumsum(self._parts)[:-1]
         return {f"codes {n}": part for n, part in enumerate(np.split(vectors, ends, axis=-1))}
-
-    def _mean(self) -> Array:
-        """Return the mean of all vectors, drawn to zero where they are few and say little of others."""
-        mean: Array = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
-        return mean
 
     def _column(self, name: str) -> Array:
         return self._columns[name][: self.count]
@@ -276,12 +272,6 @@ def _largest(scores: Array, ids: Array, limit: int) -> Array:
         kept = kept[values >= np.partition(values, len(kept) - limit)[len(kept) - limit]]
     order: Array = kept[np.lexsort((ids[kept], -scores[kept]))][:limit]
     return order
-
-
-def _interned(numbers: dict[Hashable, int], values: Sequence[Hashable]) -> list[int]:
-    for value in set(values) - numbers.keys():
-        numbers[value] = len(numbers)
-    return [numbers[value] for value in values]
 
 
 def _milliseconds(timestamp: str) -> int:

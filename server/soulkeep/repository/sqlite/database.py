@@ -158,10 +158,6 @@ class Database:
         elif to_write and not self._files.log_stands:
             self._leave(has_log=True)
 
-    def _keep_up(self) -> None:
-        if not (self.only_reads or self._connection.in_transaction):
-            self._main.keep_up()
-
     def _leave(self, *, has_log: bool) -> None:
         """Let go of the file, once it has taken in its log; one that is not its own is kept aside."""
         if not self._readers.close(CLOSING_S):
@@ -255,12 +251,20 @@ class Database:
         with self._lock, translated(self.path):
             return _rows(self._ready().executemany, sql, rows)
 
-    @property
-    def last_row_id(self) -> int:
-        """The id of this connection's last INSERT."""
-        return self._connection.last_insert_rowid()
+    def get_fact(self, name: str) -> str | None:
+        """Return what was noted of the store under a name."""
+        rows = self.query("SELECT value FROM store_facts WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
 
-    def write_count(self) -> tuple[int, ...]:
+    def put_fact(self, name: str, value: str | None) -> None:
+        """Note something of the store, or with None take it away; inside a transaction."""
+        if value is None:
+            self.execute("DELETE FROM store_facts WHERE name = ?", (name,))
+        else:
+            facts = "INSERT OR REPLACE INTO store_facts (name, value) VALUES (?, ?)"
+            self.execute(facts, (name, value))
+
+    def revision(self) -> tuple[int, ...]:
         """Return what changes with each commit, and with each opening anew.
 
         Raises:
@@ -297,23 +301,21 @@ class Database:
             if durable != self._durable:
                 self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
-            self._begin()
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except apsw.BusyError:  # passed over for all that time: one more turn
+                self._connection.execute("BEGIN IMMEDIATE")
             try:
                 with self._own.using(self._connection):
                     yield
                 self._require_files()
                 with self.writing_back():
                     self._connection.execute("COMMIT")
-                self._keep_up()
+                if not (self.only_reads or self._connection.in_transaction):
+                    self._main.keep_up()
             finally:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-
-    def _begin(self) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except apsw.BusyError:  # passed over for all that time: one more turn
-            self._connection.execute("BEGIN IMMEDIATE")
 
     @contextmanager
     def writing_back(self) -> Iterator[None]:
@@ -434,7 +436,7 @@ class ReadOnlyDatabase(Database):
         stack.enter_context(self._lock)
         return self._connection
 
-    def write_count(self) -> tuple[int, ...]:
+    def revision(self) -> tuple[int, ...]:
         """Return what changes with each commit of others."""
         with self._lock, translated(self.path):
             return (self._connection.pragma("data_version"),)

@@ -355,14 +355,10 @@ class MainFile:
         else:
             # A log begun anew no longer tells what was written back; a store that grew shows it, or
             # what is left of the former log behind it.
-            is_new = state.header != self._seen.header or self._has_last(former, known, now.page_size)
+            while self._frame(known + 1, former, now.page_size):
+                known += 1
+            is_new = state.header != self._seen.header or self._has_frame(known, former, now.page_size)
         return is_new and not self._is_anothers()
-
-    def _has_last(self, log: bytes, known: int, page_size: int) -> bool:
-        """Whether the last page of a log, of which so many frames were seen, is in the file."""
-        while self._frame(known + 1, log, page_size):
-            known += 1
-        return self._has_frame(known, log, page_size)
 
     def _has_frame(self, number: int, log: bytes, page_size: int) -> bool:
         """Whether the page in a frame of a log is in the file, as it is if written back last."""

@@ -87,7 +87,8 @@ class WordFrequencies:
         with self._lock:
             generation = self._database.generation
             last_id, last_change = self._database.query(
-                "SELECT (SELECT max(id) FROM memories_fts_docsize), (SELECT max(seq) FROM memory_changes)"
+                "SELECT (SELECT max(id) FROM memories_fts_docsize),"
+                " (SELECT max(seq) FROM memory_changes)"
             )[0]
             writes = int(last_id or 0) + int(last_change or 0)
             if len(self._kept) > _MAXIMUM_KEPT or self._generation != generation:

@@ -1,12 +1,12 @@
 """The vectors of the embedder that a store moves to, beside those that serve until all are there."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from soulkeep.models import Memory, Vector
-from soulkeep.repository.sqlite.database import Database, Row
-from soulkeep.repository.sqlite.memories import MemoryTable
-from soulkeep.repository.sqlite.vectors import VectorTable, require_unit, widened
+from soulkeep.repository import Memories
+from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.sqlite.vectors import DIMENSIONS, VectorTable, require_unit
 
 _PAGE = 1_000
 
@@ -14,14 +14,14 @@ _PAGE = 1_000
 class NextVectors:
     """Rows of next_vectors: one set, of one embedder, which a fact in the store names."""
 
-    def __init__(self, database: Database, memories: MemoryTable, vectors: VectorTable) -> None:
+    def __init__(self, database: Database, memories: Memories, vectors: VectorTable) -> None:
         self._database = database
         self._memories = memories
         self._vectors = vectors
 
     def count(self, identity: str) -> int:
         """Return how many memories have a vector of this embedder in the set."""
-        if self._made_by() != identity:
+        if self._database.get_fact("next_embedder") != identity:
             return 0
         return int(self._database.query("SELECT count(*) FROM next_vectors")[0][0])
 
@@ -32,11 +32,12 @@ class NextVectors:
 
         The newest come first: they are asked for most. Those in `but` are left out.
         """
-        missing = "AND m.id NOT IN (SELECT memory_id FROM next_vectors)"
+        is_begun = self._database.get_fact("next_embedder") == identity
+        missing = "AND m.id NOT IN (SELECT memory_id FROM next_vectors)" if is_begun else ""
         rows = self._database.query(
             "SELECT m.id FROM memories AS m WHERE m.id < ?"
             " AND m.id NOT IN (SELECT value FROM json_each(?))"
-            f" {missing if self._made_by() == identity else ''} ORDER BY m.id DESC LIMIT ?",
+            f" {missing} ORDER BY m.id DESC LIMIT ?",
             (below, json.dumps(list(but)), limit),
         )
         return list(self._memories.list_by_ids([row[0] for row in rows]).values())
@@ -46,7 +47,7 @@ class NextVectors:
         missing = "TRUE"
         if self._vectors.recorded_embedder() == identity:
             missing = "id IN (SELECT memory_id FROM pending_vectors)"
-        elif self._made_by() == identity:
+        elif self._database.get_fact("next_embedder") == identity:
             missing = "id NOT IN (SELECT memory_id FROM next_vectors)"
         count, size = self._database.query(
             "SELECT count(*), ifnull(sum(octet_length(content) + ifnull(octet_length(subject), 0)), 0)"
@@ -65,12 +66,9 @@ class NextVectors:
         """
         for vector in vectors.values():
             require_unit(vector.embedding)
-        if self._made_by() != identity:
+        if self._database.get_fact("next_embedder") != identity:
             self.discard()
-            self._database.execute(
-                "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('next_embedder', ?)",
-                (identity,),
-            )
+            self._database.put_fact("next_embedder", identity)
         now = self._memories.list_by_ids([memory.id for memory in vectors])
         self._database.execute_many(
             "INSERT OR REPLACE INTO next_vectors (memory_id, content_embedding) VALUES (?, ?)",
@@ -90,11 +88,17 @@ class NextVectors:
         self._database.execute(
             "DELETE FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
         )
-        for page in self._pages():
+        last = 0
+        while page := self._database.query(
+            "SELECT memory_id, content_embedding FROM next_vectors WHERE memory_id > ?"
+            " ORDER BY memory_id LIMIT ?",
+            (last, _PAGE),
+        ):
             self._database.execute_many(
                 "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
-                ((memory_id, widened(embedding)) for memory_id, embedding in page),
+                ((memory_id, embedding.ljust(4 * DIMENSIONS, b"\0")) for memory_id, embedding in page),
             )
+            last = page[-1][0]
         self._database.execute(
             "DELETE FROM pending_vectors WHERE memory_id IN (SELECT memory_id FROM next_vectors)"
         )
@@ -103,18 +107,4 @@ class NextVectors:
     def discard(self) -> None:
         """Delete the set, whosever it is; inside a transaction."""
         self._database.execute("DELETE FROM next_vectors")
-        self._database.execute("DELETE FROM store_facts WHERE name = 'next_embedder'")
-
-    def _pages(self) -> Iterator[Sequence[Row]]:
-        last = 0
-        while page := self._database.query(
-            "SELECT memory_id, content_embedding FROM next_vectors WHERE memory_id > ?"
-            " ORDER BY memory_id LIMIT ?",
-            (last, _PAGE),
-        ):
-            yield page
-            last = page[-1][0]
-
-    def _made_by(self) -> str | None:
-        rows = self._database.query("SELECT value FROM store_facts WHERE name = 'next_embedder'")
-        return str(rows[0][0]) if rows else None
+        self._database.put_fact("next_embedder", None)

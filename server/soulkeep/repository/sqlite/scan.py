@@ -7,7 +7,7 @@ each dimension, and only its best candidates are measured on the vectors themsel
 import dataclasses
 import json
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from soulkeep.errors import StoreError
@@ -38,6 +38,7 @@ RELOAD_CHANGES = KEPT_CHANGES
 
 _PAGE = 1_000
 _METADATA_PAGE = 20_000
+_EVERYTHING = MemoryFilter()
 _FILTERS = {"thread_id", "memory_type", "since", "until"}
 
 _METADATA = (
@@ -96,9 +97,8 @@ class VectorScan:
         with self._lock:
             self._codes = None
 
-    @property
     def memory_used(self) -> int:
-        """How many bytes the codes take."""
+        """Return how many bytes the codes take."""
         codes = self._codes
         return 0 if codes is None else codes.memory_used
 
@@ -115,15 +115,25 @@ class VectorScan:
         """
         vector = padded(embedding)
         with self._lock:
-            codes = self._usable(allowed)
-            found = (
-                None
-                if codes is None
-                else codes.best(_scanned(vector, codes), allowed, limit * OVERSAMPLING)
-            )
+            codes = self._fresh(allowed)
+            found = None
+            if codes is not None:
+                asked = _floats(vector)[: codes.dimensions]
+                found = codes.best(asked, allowed, limit * OVERSAMPLING)
         if found is None:
             return self._table.nearest(embedding, allowed, limit)
-        return self._measured(vector, self._contenders(found, limit), limit)
+        if len(found) > limit:
+            threshold = list(found.values())[limit - 1] - 2 * CODE_ERROR
+            found = {memory_id: cosine for memory_id, cosine in found.items() if cosine >= threshold}
+        rows = self._database.query(
+            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector) AS distance"
+            # Without CROSS the planner may read the whole of vec_memories first.
+            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
+            " WHERE v.memory_id = wanted.value ORDER BY distance, v.memory_id LIMIT :limit",
+            # Neighbours on disk one after another.
+            {"vector": vector, "ids": json.dumps(sorted(found)), "limit": limit},
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def compare(
         self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
@@ -139,47 +149,29 @@ class VectorScan:
         """
         padded(query.embedding)
         with self._lock:
-            codes = self._usable(allowed)
+            codes = self._fresh(allowed)
             if codes is not None:
                 fits = self._seen.embedder == query.made_by
                 return codes.compare(query, allowed, depth, list(also)) if fits else {}
         near = {i for i, _ in self._table.nearest(query.embedding, allowed, depth)}
         return self._table.compare(query.embedding, query.parts, list(near.union(also)))
 
-    def _usable(self, allowed: MemoryFilter) -> "Codes | None":
-        codes = self._fresh()
-        return codes if _known(allowed) else None
-
-    def _contenders(self, found: Mapping[int, float], limit: int) -> list[int]:
-        """Return which of the memories, most alike first, may be among the nearest `limit`."""
-        if len(found) <= limit:
-            return list(found)
-        threshold = list(found.values())[limit - 1] - 2 * CODE_ERROR
-        return [memory_id for memory_id, cosine in found.items() if cosine >= threshold]
-
-    def _measured(self, vector: bytes, candidates: Sequence[int], limit: int) -> list[tuple[int, float]]:
-        rows = self._database.query(
-            "SELECT v.memory_id, vec_distance_cosine(v.content_embedding, :vector) AS distance"
-            # Without CROSS the planner may read the whole of vec_memories first.
-            " FROM json_each(:ids) AS wanted CROSS JOIN vec_memories AS v"
-            " WHERE v.memory_id = wanted.value ORDER BY distance, v.memory_id LIMIT :limit",
-            # Neighbours on disk one after another.
-            {"vector": vector, "ids": json.dumps(sorted(candidates)), "limit": limit},
-        )
-        return [(row[0], row[1]) for row in rows]
-
-    def _fresh(self) -> "Codes | None":
+    def _fresh(self, allowed: MemoryFilter = _EVERYTHING) -> "Codes | None":
         """Return the codes as the store is now; None where the exact search has to serve."""
         state = self._look()
         known, self._codes = self._codes, None  # so that an error half way leaves nothing half done
         if not self._worthwhile(state):
             return None
-        if known is None or self._outdated(state):
+        changes = state.last_change - self._seen.last_change
+        is_other = (state.generation, state.embedder) != (self._seen.generation, self._seen.embedder)
+        if known is None or is_other or not 0 <= changes <= RELOAD_CHANGES:
             known = self._loaded(state)
         elif state != self._seen:
             self._catch_up(known, state)
         self._codes, self._seen = known, state
-        return known
+        # By other fields of a filter than these the codes cannot tell what passes.
+        others = {field.name for field in dataclasses.fields(allowed)} - _FILTERS
+        return known if all(getattr(allowed, name) is None for name in others) else None
 
     def _look(self) -> _State:
         # Read in one statement, thus from one moment: what comes later shows in the next look.
@@ -198,38 +190,29 @@ class VectorScan:
         rows = self._database.query("SELECT count(*) FROM vec_memories_rowids")[0][0]
         return int(rows) <= MAXIMUM_ROWS
 
-    def _outdated(self, state: _State) -> bool:
-        changes = state.last_change - self._seen.last_change
-        if state.generation != self._seen.generation:  # another file
-            return True
-        return state.embedder != self._seen.embedder or not 0 <= changes <= RELOAD_CHANGES
-
     def _loaded(self, state: _State) -> "Codes | None":
         made = _codes_class()
         if made is None:
             return None
         parts = self._parts if sum(self._parts) == state.dimensions else [state.dimensions]
+        import numpy as np
+
         codes = made(parts)
         try:
-            self._load_chunks(codes, state)
+            memories = self._described_memories(codes, state.last_id)
+            codes.reserve(len(memories["ids"]))
+            for ids, vectors in self._chunks():
+                tell("Loading vectors")
+                places = np.searchsorted(memories["ids"], ids)
+                places[places == len(memories["ids"])] = 0
+                known = memories["ids"][places] == ids
+                described = {name: column[places[known]] for name, column in memories.items()}
+                codes.put(described, vectors[np.flatnonzero(known), : codes.dimensions])
         except (StoreError, ValueError):
             # Another version of sqlite-vec may keep its vectors otherwise.
             codes = made(parts)
             self._append_between(codes, 0, state.last_id)
         return codes
-
-    def _load_chunks(self, codes: "Codes", state: _State) -> None:
-        import numpy as np
-
-        memories = self._described_memories(codes, state.last_id)
-        codes.reserve(len(memories["ids"]))
-        for ids, vectors in self._chunks():
-            tell("Loading vectors")
-            places = np.searchsorted(memories["ids"], ids)
-            places[places == len(memories["ids"])] = 0
-            known = memories["ids"][places] == ids
-            described = {name: column[places[known]] for name, column in memories.items()}
-            codes.put(described, vectors[np.flatnonzero(known), : codes.dimensions])
 
     def _described_memories(self, codes: "Codes", last_id: int) -> "Columns":
         import numpy as np
@@ -317,16 +300,7 @@ def _put(codes: "Codes", rows: Sequence[Row]) -> None:
         )
 
 
-def _scanned(vector: bytes, codes: "Codes") -> "Array":
-    return _floats(vector)[: codes.dimensions]
-
-
 def _floats(vectors: bytes) -> "Array":
     import numpy as np
 
     return np.frombuffer(vectors, "<f4")
-
-
-def _known(allowed: MemoryFilter) -> bool:
-    fields = {field.name for field in dataclasses.fields(allowed)}
-    return all(getattr(allowed, name) is None for name in fields - _FILTERS)

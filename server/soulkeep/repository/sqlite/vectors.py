@@ -92,7 +92,8 @@ class VectorTable:
             EmbedderError: An embedding is not a unit vector.
         """
         ids = list(self.attempts(list(vectors)))
-        self._forget_pending(ids)
+        pending = "DELETE FROM pending_vectors WHERE memory_id IN (SELECT value FROM json_each(?))"
+        self._database.execute(pending, (json.dumps(ids),))
         self.add_vectors(ids, [vectors[memory_id] for memory_id in ids])
         self.note_changes(ids)
 
@@ -117,11 +118,6 @@ class VectorTable:
         """Let all that wait have their turn at once, those that failed too; inside a transaction."""
         self._database.execute(
             "UPDATE pending_vectors SET state = 'pending', reason = '', attempts = 0, next_try = ''"
-        )
-
-    def _forget_pending(self, memory_ids: Sequence[int]) -> None:
-        self._database.execute_many(
-            "DELETE FROM pending_vectors WHERE memory_id = ?", ((i,) for i in memory_ids)
         )
 
     def nearest(
@@ -163,13 +159,10 @@ class VectorTable:
 
     def delete_vectors(self, memory_ids: Sequence[int]) -> None:
         """Delete the vectors of these memories, and tell other processes; inside a transaction."""
-        self._database.execute_many(
-            "DELETE FROM vec_memories WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
-        )
-        self._forget_pending(memory_ids)
-        self._database.execute_many(
-            "DELETE FROM next_vectors WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
-        )
+        for table in ("vec_memories", "pending_vectors", "next_vectors"):
+            self._database.execute_many(
+                f"DELETE FROM {table} WHERE memory_id = ?", ((memory_id,) for memory_id in memory_ids)
+            )
         self.note_changes(memory_ids)
 
     def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
@@ -182,13 +175,10 @@ class VectorTable:
 
         Only the latest are kept: a process that missed more reads all vectors anew.
         """
-        self._database.execute_many(
-            "INSERT INTO memory_changes (memory_id) VALUES (?)",
-            ((memory_id,) for memory_id in memory_ids),
+        self._database.execute(
+            "INSERT INTO memory_changes (memory_id) SELECT value FROM json_each(?)",
+            (json.dumps(list(memory_ids)),),
         )
-        self._drop_old_changes()
-
-    def _drop_old_changes(self) -> None:
         self._database.execute(
             "DELETE FROM memory_changes WHERE seq <= (SELECT max(seq) FROM memory_changes) - ?",
             (KEPT_CHANGES,),
@@ -196,8 +186,7 @@ class VectorTable:
 
     def recorded_embedder(self) -> str | None:
         """Return the identity of the embedder that made the vectors; None before the first memory."""
-        rows = self._database.query("SELECT value FROM store_facts WHERE name = 'embedder'")
-        return str(rows[0][0]) if rows else None
+        return self._database.get_fact("embedder")
 
     @property
     def has_vectors(self) -> bool:
@@ -218,11 +207,8 @@ class VectorTable:
         self._database.execute(VEC_MEMORIES)
         self._database.execute("DELETE FROM pending_vectors")
         self._database.execute("DELETE FROM memory_changes")
-        self._database.execute("INSERT INTO memory_changes (memory_id) SELECT id FROM memories")
-        self._drop_old_changes()
-        self._database.execute(
-            "INSERT OR REPLACE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
-        )
+        self.note_changes([row[0] for row in self._database.query("SELECT id FROM memories")])
+        self._database.put_fact("embedder", identity)
         if self.has_vectors:
             self._database.execute("INSERT INTO pending_vectors (memory_id) SELECT id FROM memories")
 
@@ -235,11 +221,6 @@ def padded(embedding: Embedding) -> bytes:
         EmbedderError: It is not a unit vector.
     """
     require_unit(embedding)
-    return widened(embedding)
-
-
-def widened(embedding: Embedding) -> bytes:
-    """Pad a vector that was checked with zeros to the width of vec_memories."""
     return embedding.ljust(4 * DIMENSIONS, b"\0")
 
 
