@@ -12,6 +12,7 @@ from mcp import Client
 
 from conftest import asking
 from soulkeep.app import build_server, open_home
+from soulkeep.embedders import Kept
 from soulkeep.embedders.meaning import Meaning
 from soulkeep.models import NewMemory
 from soulkeep.progress import tell, told_to
@@ -93,6 +94,43 @@ def test_a_long_list_tells_how_much_of_it_is_embedded(home: Home) -> None:
         home.memories.recall("number")
 
     assert list(dict.fromkeys(heard))[:3] == ["Indexing documents", "Loading the model", "Embedding"]
+
+
+@pytest.mark.embedder
+def test_a_model_of_two_encoders_tells_once_that_it_is_loaded() -> None:
+    heard: list[str] = []
+    Meaning().release()
+
+    with told_to(lambda doing, share: heard.append(doing)):
+        Meaning().load()
+        Meaning().load()
+
+    assert heard == ["Loading the model"]
+
+
+def test_who_waits_for_a_model_that_another_thread_loads_is_told_so() -> None:
+    begun, told = threading.Event(), threading.Event()
+
+    def load() -> str:
+        begun.set()
+        assert told.wait(10)
+        return "model"
+
+    model = Kept("slow", load)
+    other = threading.Thread(target=model.get)
+    other.start()
+    begun.wait(10)
+    heard: list[str] = []
+
+    def hear(doing: str, share: float | None) -> None:
+        heard.append(doing)
+        told.set()
+
+    with told_to(hear):
+        Kept.load(model)
+    other.join()
+
+    assert heard == ["Loading the model"]
 
 
 @pytest.mark.embedder

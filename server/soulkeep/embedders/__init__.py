@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import mul
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
 from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding, Usage
@@ -320,6 +320,18 @@ class Kept(Generic[Model]):
         self._lock = threading.Lock()
         self._model: Model | None = None
 
+    @staticmethod
+    def load(*models: "Kept[Any]") -> None:
+        """Load what is not loaded, and tell of it once, also while another thread does it.
+
+        Raises:
+            EmbedderUnavailableError: A package of one is missing or has another file.
+        """
+        if any(model._model is None for model in models):
+            tell("Loading the model")
+        for model in models:
+            model.get()
+
     def get(self) -> Model:
         """Return the model, loaded if it is not; another thread that loads it is waited for.
 
@@ -328,7 +340,6 @@ class Kept(Generic[Model]):
         """
         with self._lock:
             if self._model is None:
-                tell("Loading the model")
                 try:
                     self._model = self._load()
                 except ImportError as error:

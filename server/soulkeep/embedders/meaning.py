@@ -77,8 +77,7 @@ class Universal(Embedder):
         Raises:
             EmbedderUnavailableError: A package is missing or has another file.
         """
-        for model in self._models:
-            model.get()
+        Kept.load(*self._models)
 
     def release(self) -> None:
         """Give back all memory that can be given back; the next use loads the models again."""

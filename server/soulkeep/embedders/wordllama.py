@@ -69,6 +69,7 @@ class WordLlama(Embedder):
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; see Embedder."""
+        self.load()
         model = self._kept.get()
         embeddings: list[Embedding] = []
         count = 0
@@ -84,7 +85,7 @@ class WordLlama(Embedder):
 
     def load(self) -> None:
         """Load the model; see Embedder."""
-        self._kept.get()
+        Kept.load(self._kept)
 
     def release(self) -> None:
         """Forget the model; see Embedder."""
