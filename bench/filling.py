@@ -16,8 +16,8 @@ from soulkeep.embedders import Embedded, Embedder
 from soulkeep.embedders.meaning import Meaning
 from soulkeep.models import Options, utc_now
 from soulkeep.repository.sqlite import SqliteRepository
+from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
-from soulkeep.service.sessions import Sessions
 
 EMBEDDED = 400
 """So many texts are really embedded, the first that come."""

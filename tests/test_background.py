@@ -13,8 +13,8 @@ from conftest import TickingClock
 from engine import database_of, file_of
 from soulkeep.app import build_server
 from soulkeep.models import NewMemory
-from soulkeep.service.background import Worker
 from soulkeep.service.home import Home
+from soulkeep.service.upkeep import Worker
 
 MakeHome = Callable[..., Home]
 

@@ -13,7 +13,8 @@ from conftest import Run
 from engine import database_of
 from soulkeep.app import build_server
 from soulkeep.errors import DocumentTooLongError
-from soulkeep.service import curator, document_entries, document_index
+from soulkeep.service import curator, document_index
+from soulkeep.service import document_index as document_entries
 from soulkeep.service.home import Home
 from test_tools import call
 
@@ -161,7 +162,7 @@ def test_a_home_that_is_closed_meanwhile_goes_on_where_it_was(
     make_home: Callable[..., Home], home_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(document_index, "_PAGE", 10)
-    monkeypatch.setattr("soulkeep.service.background.FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("soulkeep.service.upkeep.FIRST_WAIT_S", 0.0)
     home = make_home(embedder="none")
     home.serve()
     entries = "".join(f"- Statement {word(place)} of a long text. {'x' * 200}\n" for place in range(500))

@@ -21,7 +21,7 @@ from engine import database_of
 from soulkeep.app import open_home
 from soulkeep.documents.markdown import list_entries
 from soulkeep.models import Memory, NewMemory, Options
-from soulkeep.service.document_entries import Passages
+from soulkeep.service.document_index import Passages
 from soulkeep.service.home import Home
 from wire import COMMAND
 

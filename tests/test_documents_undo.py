@@ -14,8 +14,8 @@ from engine import database_of, file_of
 from soulkeep.errors import DocumentError, StoreFullError, UndoConflictError
 from soulkeep.models import NewMemory
 from soulkeep.repository.sqlite.changes import Recording
+from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
-from soulkeep.service.sessions import Sessions
 
 MINE = "# Memory\n\n## Facts\n- one\n- two\n\n## Plans\n- three\n\n---\n*Last updated: 2026-01-01*\n"
 

@@ -32,7 +32,7 @@ def server() -> Iterator[EndpointServer]:
 @pytest.fixture
 def open_with(home_path: Path, clock: TickingClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Open a home whose vectors an endpoint makes; its recalls wait for them, however busy all is."""
-    monkeypatch.setattr("soulkeep.service.questions.PATIENCE_S", 20.0)
+    monkeypatch.setattr("soulkeep.service.memories.PATIENCE_S", 20.0)
     opened: list[Home] = []
 
     def open_with(server: EndpointServer, name: str = "", **settings: object) -> Home:

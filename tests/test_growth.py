@@ -15,9 +15,9 @@ from soulkeep.embedders.wordllama import MAX_CHARACTERS, WordLlama
 from soulkeep.models import Memory, NewMemory, NewMessage, Usage
 from soulkeep.repository.sqlite.vectors import KEPT_CHANGES
 from soulkeep.service import indexes
+from soulkeep.service.callers import MAX_WAITING
 from soulkeep.service.home import Home
 from soulkeep.service.memories import WordCache
-from soulkeep.service.sessions import MAX_WAITING
 
 
 def number(home: Home, sql: str, *values: object) -> int:
@@ -50,8 +50,8 @@ def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
 def test_a_process_looks_now_and_then_whether_there_are_too_many_records(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soulkeep.service.sessions.KEPT", 50)
-    monkeypatch.setattr("soulkeep.service.sessions.LOOKED_EACH", 20)
+    monkeypatch.setattr("soulkeep.service.callers.KEPT", 50)
+    monkeypatch.setattr("soulkeep.service.callers.LOOKED_EACH", 20)
     home.sessions._until_look = 0
     home.memories.remember([NewMemory("The kettle is green.")])
 
@@ -105,7 +105,7 @@ def test_a_session_that_went_comes_back_when_its_client_calls_again(home: Home) 
 def test_each_connection_may_drop_the_sessions_of_many_before_it(
     make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, connections: int
 ) -> None:
-    monkeypatch.setattr("soulkeep.service.sessions.KEPT", 50)
+    monkeypatch.setattr("soulkeep.service.callers.KEPT", 50)
     home = make_home(embedder="none")
     for place in range(connections):
         home.sessions.open(f"client {place}")

@@ -23,7 +23,7 @@ from soulkeep.errors import (
     UndoConflictError,
 )
 from soulkeep.models import Memory, NewMemory, Options
-from soulkeep.service.document_index import linked_id, without_link
+from soulkeep.service.edits import linked_id, without_link
 from soulkeep.service.home import Home
 
 

@@ -15,8 +15,8 @@ from soulkeep.errors import (
 )
 from soulkeep.models import Memory, NewMemory, Vector
 from soulkeep.repository.sqlite.vectors import padded
+from soulkeep.service.callers import Receipt
 from soulkeep.service.home import Home
-from soulkeep.service.receipts import Receipt
 
 
 def keep(home: Home, content: str, thread_id: str | None = None, memory_type: str = "fact") -> Receipt:

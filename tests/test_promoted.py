@@ -10,8 +10,8 @@ from conftest import TickingClock
 from engine import database_of
 from soulkeep.documents.markdown import date_footer, list_entries
 from soulkeep.models import NewMemory
+from soulkeep.service.callers import LineChange
 from soulkeep.service.home import Home
-from soulkeep.service.receipts import LineChange
 
 
 @pytest.fixture

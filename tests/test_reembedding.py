@@ -325,7 +325,7 @@ def test_a_process_that_ends_does_not_wait_for_a_long_embedding(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("soulkeep.service.background.CLOSE_S", 0.0)
+    monkeypatch.setattr("soulkeep.service.upkeep.CLOSE_S", 0.0)
     began, go_on = threading.Event(), threading.Event()
 
     class Slow(Later):

@@ -10,8 +10,8 @@ import pytest
 
 from conftest import TickingClock
 from soulkeep.models import NewMemory
+from soulkeep.service.callers import Receipt
 from soulkeep.service.home import Home
-from soulkeep.service.receipts import Receipt
 
 RAN = NewMemory("Tom ran 5 km.", "fact", subject="Tom", occurred_at="2026-03-01")
 

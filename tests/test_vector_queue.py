@@ -357,14 +357,14 @@ def slow(home: Home, remote: Remote) -> Iterator[threading.Event]:
 def test_a_recall_goes_by_words_where_the_question_takes_long_and_by_meaning_when_asked_again(
     home: Home, remote: Remote, slow: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soulkeep.service.questions.PATIENCE_S", 0.0)
+    monkeypatch.setattr("soulkeep.service.memories.PATIENCE_S", 0.0)
     keep(home, "The ferry leaves at nine.")
 
     recalls = [home.memories.recall("ferry") for _ in range(3)]
     assert [recall.mode for recall in recalls] == ["lexical"] * 3
     assert all(recall.matches for recall in recalls)
     assert "takes long" in recalls[0].remarks[0]
-    under_way = list(home.indexes._questions._under_way.values())
+    under_way = list(home.memories._questions._under_way.values())
     slow.set()
     assert [asked.result(20) for asked in under_way]
     recall = home.memories.recall("ferry")
@@ -393,7 +393,7 @@ def test_a_question_that_fails_is_answered_by_words_and_not_sent_again_at_once(
 def test_questions_that_are_kept_are_bounded(
     home: Home, remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("soulkeep.service.questions.KEPT", 3)
+    monkeypatch.setattr("soulkeep.service.memories.QUESTIONS", 3)
     keep(home, "The ferry leaves at nine.")
     for n in (1, 2, 1, 3, 4, 1):
         home.memories.recall(f"ferry {n}")

@@ -31,8 +31,8 @@ from soulkeep.models import (
     utc_now,
 )
 from soulkeep.repository.sqlite import SqliteRepository
+from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
-from soulkeep.service.sessions import Sessions
 
 if TYPE_CHECKING:
     from soulkeep.mcp_server.calls import CheckedServer

@@ -25,9 +25,9 @@ from soulkeep.wording import visible
 
 if TYPE_CHECKING:
     # A server needs none of them before its first answer.
+    from soulkeep.service.callers import Changed, Receipt
     from soulkeep.service.changes import ChangeSummary
     from soulkeep.service.lifecycle import Past
-    from soulkeep.service.receipts import Changed, Receipt
 
 _QUICK_S = 1
 """What takes no longer shows no progress."""

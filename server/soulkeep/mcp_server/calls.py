@@ -49,8 +49,8 @@ from soulkeep.mcp_server.arguments import compact, outline, read_arguments
 from soulkeep.mcp_server.homes import MODERN, Caller
 from soulkeep.models import ConsentState, Session
 from soulkeep.progress import told_to
+from soulkeep.service.callers import MAX_ID
 from soulkeep.service.home import Home
-from soulkeep.service.validation import MAX_ID
 from soulkeep.wording import quoted
 
 # Hints that are left out have their defaults in the protocol: not only reading, not idempotent.

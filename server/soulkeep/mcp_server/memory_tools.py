@@ -32,8 +32,8 @@ from soulkeep.mcp_server.calls import (
 from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import AnyMemoryType, MemoryType, NewMemory, Session
 from soulkeep.search.questions import query_terms
+from soulkeep.service.callers import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
 from soulkeep.service.home import Home
-from soulkeep.service.validation import MAX_BATCH, MAX_CONTENT, MAX_LIMIT, MAX_NAME, MAX_QUERY
 from soulkeep.wording import one_line
 
 View = Literal["memories", "history", "trash", "changes"]

@@ -42,10 +42,7 @@ from soulkeep.mcp_server.calls import (
 )
 from soulkeep.mcp_server.homes import Caller
 from soulkeep.models import ConsentState, MessageRole, NewMessage, PromptChange, Session, Thread
-from soulkeep.service.context import MAX_TOKENS
-from soulkeep.service.curator import Curated
-from soulkeep.service.home import Home
-from soulkeep.service.validation import (
+from soulkeep.service.callers import (
     MAX_CONTENT,
     MAX_ENTRY,
     MAX_LIMIT,
@@ -53,6 +50,9 @@ from soulkeep.service.validation import (
     MAX_NAME,
     MAX_QUERY,
 )
+from soulkeep.service.context import MAX_TOKENS
+from soulkeep.service.curator import Curated
+from soulkeep.service.home import Home
 from soulkeep.wording import plain, visible
 
 

@@ -38,10 +38,10 @@ from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connection_of, looked_up
 from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
 from soulkeep.models import GlobalPrompt
-from soulkeep.service.document_entries import stamp
+from soulkeep.service.callers import RECALLED
+from soulkeep.service.document_index import stamp
 from soulkeep.service.home import Home
 from soulkeep.service.prompts import fingerprint
-from soulkeep.service.sessions import RECALLED
 
 MOST_SUBSCRIBED = 1_000
 """Resources that are looked at after each write to the store, at the most."""

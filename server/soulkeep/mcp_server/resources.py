@@ -41,8 +41,8 @@ from soulkeep.mcp_server.calls import CheckedServer, read
 from soulkeep.mcp_server.homes import Caller, Request, looked_up
 from soulkeep.models import MEMORY_TYPES, Memory, PromptOffer, timestamp
 from soulkeep.search.words import same_title
+from soulkeep.service.callers import MAX_NAME
 from soulkeep.service.home import Home
-from soulkeep.service.validation import MAX_NAME
 from soulkeep.wording import DATA, fenced, fill_placeholders, one_line, plain, quoted, visible
 
 CONTEXT_URI = "soulkeep://context"

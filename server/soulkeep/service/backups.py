@@ -31,8 +31,7 @@ from soulkeep.errors import (
 from soulkeep.models import BACKUPS_FOLDER, Backup, Clock, Restored, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Copies, Repository
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import parse_moment, require_text
+from soulkeep.service.callers import Sessions, parse_moment, require_text
 
 MAX_LABEL = 200
 

@@ -32,12 +32,10 @@ from soulkeep.models import (
 )
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
-from soulkeep.service.document_entries import MEMORY
+from soulkeep.service.callers import LineChange, Sessions, parse_moment, require_range
+from soulkeep.service.document_index import MEMORY
 from soulkeep.service.edits import Edits, PromotedLines, hunks_of, row_of
 from soulkeep.service.indexes import Indexes
-from soulkeep.service.receipts import LineChange
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import parse_moment, require_range
 from soulkeep.service.vectors import compact_some
 from soulkeep.wording import row_name
 

@@ -15,12 +15,12 @@ from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
 from soulkeep.search.ranking import FITS
 from soulkeep.search.words import split_words
-from soulkeep.service.background import Background
-from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.document_index import has_promoted
+from soulkeep.service.callers import MAX_LIMIT, MAX_QUERY, require_range, require_text
+from soulkeep.service.document_index import MEMORY
+from soulkeep.service.edits import has_promoted
 from soulkeep.service.memories import Memories
 from soulkeep.service.threads import WEIGHTIEST, unagreed_note
-from soulkeep.service.validation import MAX_LIMIT, MAX_QUERY, require_range, require_text
+from soulkeep.service.upkeep import Background
 from soulkeep.wording import DATA, counted, fenced, heading, one_line, plain, under_heading
 
 NOTE = f"Parts with is_data are {DATA}."

@@ -11,11 +11,9 @@ from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import DocumentTooLongError, InvalidInputError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
+from soulkeep.service.callers import MAX_ENTRY, MAX_NAME, Sessions, require_text
 from soulkeep.service.changes import Changes, newest_versions
-from soulkeep.service.document_index import link_to, linked_id
-from soulkeep.service.edits import Edits, promoted_line
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_ENTRY, MAX_NAME, require_text
+from soulkeep.service.edits import Edits, link_to, linked_id, promoted_line
 from soulkeep.wording import visible
 
 MAX_EDITED = 2_000_000

@@ -1,5 +1,9 @@
-"""Entries of MEMORY.md and of the daily logs among the memories, in step with their files."""
+"""Entries of MEMORY.md and of the daily logs among the memories, in step with their files.
 
+A long document is read again without parsing what did not change in it.
+"""
+
+import hashlib
 import logging
 import math
 import re
@@ -7,37 +11,297 @@ import secrets
 import threading
 import time as clocks
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from soulkeep.documents import Documents
-from soulkeep.errors import (
-    DocumentError,
-    StoreBusyError,
-    StoreFullError,
-    StoreNotWritableError,
-)
+from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.service.document_entries import (
-    MAX_INDEXED,
-    DocumentLooks,
-    Passages,
-    Reading,
-    entries_of,
-    keys_of,
-    read_document,
-    size_of,
-    stamp,
-)
+from soulkeep.search.words import same_title
+from soulkeep.service.callers import Sessions
 from soulkeep.service.indexes import Indexes, Vectors
-from soulkeep.service.sessions import Sessions
 from soulkeep.service.vectors import PAUSE_S
-from soulkeep.wording import counted, in_one_form
+from soulkeep.wording import counted
+
+if TYPE_CHECKING:
+    from soulkeep.documents.markdown import Entry, Outline
+
+_HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
+_END = "# End"
+_TRIES = 8
+"""How many headings an open fence may reach over before the rest is parsed in one piece."""
+
+_Read: TypeAlias = "tuple[list[Entry], Outline]"
+"""The entries of a passage, and what stands in which the passage after it does."""
+
+
+class Passages:
+    """The passages of one document as it was read last: what stands from one heading up to another."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Outline], _Read | None] = {}
+
+    def list_entries(self, text: str) -> "list[Entry]":
+        """Return the entries of a document; their lines are counted from the head of their passage."""
+        from soulkeep.documents.blocks import front_matter_lines, split_lines
+        from soulkeep.documents.markdown import list_entries
+
+        former, self._known = self._known, {}
+        entries: list[Entry] = []
+        outline: Outline = ()
+        begin = tries = 0
+        head = sum(map(len, (lines := split_lines(text))[: front_matter_lines(lines)]))
+        for end in [*(match.start() for match in _HEADING.finditer(text, head)), len(text)]:
+            key = text[begin:end], outline
+            found = former[key] if key in former else _read_closed(*key)
+            self._known[key] = found
+            tries += 1
+            if found is not None:
+                entries += found[0]
+                begin, tries, outline = end, 0, found[1]
+            elif tries == _TRIES:
+                break
+        return entries + list_entries(text[begin:], outline)
+
+
+def _read_closed(passage: str, outline: "Outline") -> "_Read | None":
+    """Read a passage; None if a fence or the like in it goes on behind a heading."""
+    from soulkeep.documents.blocks import split_lines
+    from soulkeep.documents.markdown import list_entries, list_sections, within
+
+    ended = passage + ("" if passage.endswith("\n") else "\n") + _END
+    sections = list_sections(ended)
+    if not sections or sections[-1].first != len(split_lines(ended)):
+        return None
+    entries = list_entries(ended, outline)
+    for section in sections[:-1]:
+        outline = within(outline, section.level, section.title)
+    return entries, outline
+
+
+LOOK_S = 5.0
+"""In what time each log of a past day is looked at while nobody says that one changed."""
+
+LOOKED = 200
+"""How many of these a call looks at."""
+
+SETTLED_S = 2.0
+"""A file younger than this when it is read may change again without a sign in its date: FAT counts two
+seconds."""
+
+MEMORY: Final = "MEMORY.md"
+
+
+class DocumentLooks:
+    """Says at each call which documents to look at: all at first, then those that may have changed."""
+
+    def __init__(self, documents: Documents, indexed: Callable[[], Collection[str]]) -> None:
+        """Look at the files of `documents`, and at those that are `indexed`, which may be gone."""
+        self._documents = documents
+        self._indexed = indexed
+        self._names: list[str] = []
+        self._listed: str | None = None
+        self._next = 0
+        self._looked = 0.0
+        self._all = True
+        self._noted: set[str] = set()
+
+    def note(self, names: Iterable[str] | None = None) -> None:
+        """Look at these documents at the next call, or at all: they were changed."""
+        if names is None:
+            self._all = True
+        else:
+            self._noted |= {name for name in names if name == MEMORY or name.startswith("daily/")}
+
+    def due(self) -> list[str]:
+        """Return the documents to look at now: notes, today's log, then the others, latest first."""
+        first = [MEMORY, log_name(self._documents.today().isoformat())]
+        noted, self._noted = self._noted, set()
+        return list(dict.fromkeys([*first, *sorted(noted, reverse=True), *self._others()]))
+
+    def _others(self) -> list[str]:
+        now = clocks.monotonic()
+        if self._all:
+            self._all, self._listed, self._looked, self._next = False, None, now, 0
+            self._list()
+            return self._names
+        if now - self._looked < LOOK_S / max(math.ceil(len(self._names) / LOOKED), 1):
+            return []
+        self._looked = now
+        former = set(self._names)
+        self._list()
+        added = [name for name in self._names if name not in former]
+        part = self._names[self._next : self._next + LOOKED]
+        self._next = self._next + LOOKED if self._next + LOOKED < len(self._names) else 0
+        return [*added, *part]
+
+    def _list(self) -> None:
+        """List the logs anew, unless their folder says that it still has the same files."""
+        at = stamp(self._documents.home / "daily")
+        if at is not None and at == self._listed:
+            return
+        self._listed = at if at is not None and is_settled(at) else None
+        logs = {log_name(day.isoformat()) for day in self._documents.list_daily()}
+        self._names = sorted({*self._indexed(), *logs} - {MEMORY}, reverse=True)
+
+
+def stamp(path: Path) -> str | None:
+    """Return what changes when a file does; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+
+
+def size_of(at: str) -> int:
+    """Return how many bytes a file with a stamp has."""
+    return int(at.split(":")[1])
+
+
+def is_settled(at: str) -> bool:
+    """Whether a file with a stamp is old enough that a change of it would show in its stamp."""
+    return abs(clocks.time_ns() - int(at.split(":")[0])) > SETTLED_S * 1e9
+
+
+def log_name(day: str) -> str:
+    """Return the name in the home of the log of a day, given as an ISO date."""
+    return f"daily/{day}.md"
+
+
+_SECTION_TYPES = {
+    "user facts": "fact",
+    "project context": "fact",
+    "preferences": "preference",
+    "important decisions": "decision",
+}
+"""What the entries of a section are, and of all sections in it that have no type of their own."""
+
+Key = tuple[str, str, str | None, str | None]
+"""What tells an entry from others: its text, type and source, and its date where it has one."""
+
+
+def entries_of(name: str, text: str, zone: tzinfo | None, passages: Passages) -> list[NewMemory]:
+    """Return the entries of a document; `passages` has those of MEMORY.md as it was read before."""
+    from soulkeep.documents.markdown import list_daily_entries
+
+    if name == MEMORY:
+        entries = passages.list_entries(text)
+        return [_memory(name, entry.heading, entry.text, None, entry.outline) for entry in entries]
+    day = day_of_log(name)
+    return [
+        _memory(
+            name,
+            entry.heading if at is None else f"{at:%H:%M}",
+            entry.text,
+            _moment(day, at or time(12), zone),
+            entry.outline if at is None else (),
+        )
+        for entry, at in list_daily_entries(day, text)
+    ]
+
+
+def keys_of(entries: Sequence[NewMemory | Memory]) -> list[Key]:
+    """Return the key of each entry."""
+    # An entry of MEMORY.md has no date of its own; it is dated by when it was first seen.
+    return [
+        (e.content, e.memory_type, e.source, e.occurred_at if e.document != MEMORY else None)
+        for e in entries
+    ]
+
+
+def day_of_log(name: str) -> date:
+    """Return the day of a log by its name in the home."""
+    return date.fromisoformat(Path(name).stem)
+
+
+def _memory(
+    name: str, heading: str, text: str, occurred_at: str | None, outline: "Outline"
+) -> NewMemory:
+    from soulkeep.documents.blocks import plain_title
+
+    titles = [same_title(plain_title(title)) for _, title in outline]
+    types = [_SECTION_TYPES[title] for title in titles if title in _SECTION_TYPES]
+    return NewMemory(
+        content=text,
+        memory_type=types[-1] if types else "fact" if name == MEMORY else "summary",
+        source=f"{name}: {heading}" if heading else name,
+        occurred_at=occurred_at,
+        document=name,
+    )
+
+
+def _moment(day: date, at: time, zone: tzinfo | None) -> str:
+    try:
+        return timestamp(datetime.combine(day, at, zone))
+    except (ValueError, OverflowError):  # on the first or last day of the calendar
+        return timestamp(datetime.combine(day, at, UTC))
+
+
+MAX_INDEXED = 2_000_000
+"""Bytes of a document that are searched: some twenty thousand entries. What stands below is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a document says, and the state of its file before it was read; without one where it is gone.
+
+    A state is the file's stamp, or `young` while that cannot be relied on, and a digest of its text.
+    """
+
+    name: str
+    state: str | None
+    text: str
+
+    def says_what(self, known: str | None) -> bool:
+        """Whether the text is that of a known state."""
+        return None not in (self.state, known) and _digest_of(self.state) == _digest_of(known)
+
+
+def read_document(documents: Documents, name: str) -> Reading:
+    """Read a document, or find that it is gone.
+
+    Raises:
+        DocumentError: It cannot be read.
+    """
+    at = stamp(documents.home / name)
+    if at is None:
+        return Reading(name, None, "")
+    is_old = is_settled(at)
+    text = (
+        documents.read("MEMORY.md") if name == MEMORY else documents.read_daily(day_of_log(name)) or ""
+    )
+    text = _beginning(text)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return Reading(name, f"{at if is_old else 'young'} {digest}", text)
+
+
+def list_too_long(documents: Documents) -> list[tuple[str, int]]:
+    """Return the documents of which only the beginning is searched, with their sizes in bytes."""
+    names = [MEMORY, *(log_name(day.isoformat()) for day in documents.list_daily())]
+    stamps = ((name, stamp(documents.home / name)) for name in names)
+    return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
+
+
+def _beginning(text: str) -> str:
+    """Return the lines of a text that are searched."""
+    if len(text) <= MAX_INDEXED and len(encoded := text.encode()) <= MAX_INDEXED:
+        return text
+    encoded = text[:MAX_INDEXED].encode()[:MAX_INDEXED]
+    kept = encoded.decode(errors="ignore")
+    return kept[: kept.rfind("\n") + 1] or kept
+
+
+def _digest_of(state: str | None) -> str:
+    return (state or "").rpartition(" ")[2]
+
 
 _UNREAD = "unread"
-_LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
 _PAGE = 500
 
 _log = logging.getLogger(__name__)
@@ -213,50 +477,6 @@ class DocumentIndex:
                 wanted[key] -= 1
                 added.append(entry)
         return gone, added
-
-
-def link_to(memory_id: int) -> str:
-    """Return the link that a line promoted from a memory ends with."""
-    return f"([memory {memory_id}](soulkeep://memories/{memory_id}))"
-
-
-def linked_id(entry: str) -> int | None:
-    """Return the id of the memory that an entry ends with a link to, if it does."""
-    match = _LINK.search(entry)
-    return int(match[1]) if match else None
-
-
-def without_link(entry: str) -> str:
-    """Return an entry without the link that it ends with, if it does."""
-    return _LINK.sub("", entry)
-
-
-def promoted_text(content: str, section: str) -> str:
-    """Return what a memory's text is in a section: without a mark of its own, unless it is a list."""
-    from soulkeep.documents.blocks import list_sent
-
-    sent = list_sent(content, section)
-    return sent[0] if len(sent) == 1 else content
-
-
-def has_promoted(text: str, memory: Memory) -> bool:
-    """Whether an entry of a text is the line that a memory was promoted to, and still says the same."""
-    link = link_to(memory.id)
-    end = text.find(link) + len(link)
-    if end < len(link):
-        return False
-    said = promoted_text(memory.content, section="")
-    line = f"{said} {link}"
-    # The text may be indented in a list, but its words are the same.
-    words = in_one_form(line).split()
-    return in_one_form(text[max(0, end - 2 * len(line)) : end]).split()[-len(words) :] == words
-
-
-def repeated_entries(memories: Mapping[int, Memory]) -> set[int]:
-    """Return the ids of entries that were promoted from another one of these memories."""
-    entries = [memory for memory in memories.values() if memory.document]
-    origins = {entry.id: memories.get(linked_id(entry.content) or 0) for entry in entries}
-    return {i for i, origin in origins.items() if origin and has_promoted(memories[i].content, origin)}
 
 
 def _pages(entries: Sequence[NewMemory]) -> Iterator[tuple[Sequence[NewMemory], bool]]:

@@ -19,10 +19,8 @@ from soulkeep.documents.hunks import find_hunks
 from soulkeep.errors import DocumentError, InvalidInputError, UndoConflictError
 from soulkeep.models import ChangedRow, DocumentEdit, Memory
 from soulkeep.repository import Repository
-from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.document_index import link_to, linked_id, promoted_text, without_link
-from soulkeep.service.receipts import LineChange
-from soulkeep.service.validation import MAX_ENTRY
+from soulkeep.service.callers import MAX_ENTRY, LineChange
+from soulkeep.service.document_index import MEMORY
 from soulkeep.wording import in_one_form
 
 if TYPE_CHECKING:
@@ -190,6 +188,7 @@ def _page(name: str) -> DocumentName | date:
     return date.fromisoformat(Path(name).stem)
 
 
+_LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
 _LINKED = re.compile(r"\(soulkeep://memories/(\d{1,18})\)")
 
 
@@ -318,3 +317,47 @@ def _new_line(memory: Memory, section: str) -> str | None:
     except InvalidInputError:
         return None
     return line if len(line) <= MAX_ENTRY else None
+
+
+def link_to(memory_id: int) -> str:
+    """Return the link that a line promoted from a memory ends with."""
+    return f"([memory {memory_id}](soulkeep://memories/{memory_id}))"
+
+
+def linked_id(entry: str) -> int | None:
+    """Return the id of the memory that an entry ends with a link to, if it does."""
+    match = _LINK.search(entry)
+    return int(match[1]) if match else None
+
+
+def without_link(entry: str) -> str:
+    """Return an entry without the link that it ends with, if it does."""
+    return _LINK.sub("", entry)
+
+
+def promoted_text(content: str, section: str) -> str:
+    """Return what a memory's text is in a section: without a mark of its own, unless it is a list."""
+    from soulkeep.documents.blocks import list_sent
+
+    sent = list_sent(content, section)
+    return sent[0] if len(sent) == 1 else content
+
+
+def has_promoted(text: str, memory: Memory) -> bool:
+    """Whether an entry of a text is the line that a memory was promoted to, and still says the same."""
+    link = link_to(memory.id)
+    end = text.find(link) + len(link)
+    if end < len(link):
+        return False
+    said = promoted_text(memory.content, section="")
+    line = f"{said} {link}"
+    # The text may be indented in a list, but its words are the same.
+    words = in_one_form(line).split()
+    return in_one_form(text[max(0, end - 2 * len(line)) : end]).split()[-len(words) :] == words
+
+
+def repeated_entries(memories: Mapping[int, Memory]) -> set[int]:
+    """Return the ids of entries that were promoted from another one of these memories."""
+    entries = [memory for memory in memories.values() if memory.document]
+    origins = {entry.id: memories.get(linked_id(entry.content) or 0) for entry in entries}
+    return {i for i, origin in origins.items() if origin and has_promoted(memories[i].content, origin)}

@@ -11,11 +11,10 @@ from soulkeep.embedders import Embedder
 from soulkeep.errors import StoreError, StoreFullError
 from soulkeep.models import Clock, Fault, Options
 from soulkeep.repository import Repository
-from soulkeep.service.sessions import Sessions
+from soulkeep.service.callers import Sessions
 
 if TYPE_CHECKING:
     from soulkeep.embedders.tokens import TokenCounter
-    from soulkeep.service.background import Background
     from soulkeep.service.backups import Backups
     from soulkeep.service.changes import Changes
     from soulkeep.service.context import Contexts
@@ -23,13 +22,12 @@ if TYPE_CHECKING:
     from soulkeep.service.document_index import DocumentIndex
     from soulkeep.service.edits import Edits
     from soulkeep.service.indexes import Indexes
-    from soulkeep.service.keeping import Keeper
     from soulkeep.service.lifecycle import Lifecycle
     from soulkeep.service.memories import Memories
     from soulkeep.service.prompts import Prompts
     from soulkeep.service.purge import Purges
     from soulkeep.service.threads import Messages, Threads
-    from soulkeep.service.upkeep import Repairs, Statistics
+    from soulkeep.service.upkeep import Background, Repairs, Statistics
     from soulkeep.service.vectors import Reembedding, VectorQueue
 
 _Service = TypeVar("_Service")
@@ -124,7 +122,7 @@ class Home:
 
     @on_first_use
     def background(self) -> "Background":
-        from soulkeep.service.background import Background
+        from soulkeep.service.upkeep import Background
 
         background = Background(
             self.entries,
@@ -163,18 +161,12 @@ class Home:
         )
 
     @on_first_use
-    def keeper(self) -> "Keeper":
-        from soulkeep.service.keeping import Keeper
-
-        return Keeper(self.repository, self.indexes, self.changes, self.sessions, self.clock, self.days)
-
-    @on_first_use
     def memories(self) -> "Memories":
         from soulkeep.service.memories import Memories
 
         return Memories(
             self.repository,
-            self.keeper,
+            self.lifecycle,
             self.indexes,
             self.background,
             self.sessions,
@@ -188,7 +180,6 @@ class Home:
 
         return Lifecycle(
             self.repository,
-            self.keeper,
             self.changes,
             self.indexes,
             self.background,

@@ -30,16 +30,13 @@ from soulkeep.models import (
     Embedding,
     Memory,
     NewMemory,
-    QueryVector,
     Session,
-    Usage,
     Vector,
     timestamp,
 )
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.service.questions import Questions
-from soulkeep.service.sessions import Sessions
+from soulkeep.service.callers import Sessions
 
 NEAR_S = 3600.0
 """Memories of a thread are neighbours when at most an hour lies between them."""
@@ -105,7 +102,6 @@ class Indexes:
         self._clock = clock
         self._problems: dict[str, str] = {}
         self._used = math.inf
-        self._questions = Questions(sessions, clock)
 
     @property
     def embedder_identity(self) -> str:
@@ -246,19 +242,6 @@ class Indexes:
         """
         if self._configured is not None:
             self._configured.load()
-
-    def embed_query(
-        self, query: str, embedder: Embedder | None, session: Session
-    ) -> tuple[QueryVector | None, str]:
-        """Embed a question, as `Questions.embed` does; None without an embedder, which is recorded too.
-
-        Raises:
-            EmbedderError: A quick embedder cannot embed the question.
-        """
-        if embedder is None:
-            self._sessions.record_usage(session, Usage("none", 0), flush=False)
-            return None, ""
-        return self._questions.embed(query, embedder, session)
 
     def similarities(
         self, memory: NewMemory, vector: Vector, others: Sequence[int]

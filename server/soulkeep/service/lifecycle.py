@@ -1,7 +1,8 @@
-"""The rest of a memory's life: listed, revised, moved, forgotten, brought back."""
+"""A memory's life: kept once, listed, revised, moved, forgotten, brought back; and its receipts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from unicodedata import normalize
 
 from soulkeep.days import Days
 from soulkeep.errors import InvalidInputError, MemoryNotFoundError
@@ -13,26 +14,66 @@ from soulkeep.models import (
     MemoryType,
     NewMemory,
     Session,
+    Vector,
     timestamp,
 )
 from soulkeep.repository import Repository
 from soulkeep.search.questions import query_terms
-from soulkeep.service.background import Background
-from soulkeep.service.changes import Changes, earlier_ids, newest_versions
-from soulkeep.service.indexes import Indexes
-from soulkeep.service.keeping import Keeper, Replaced
-from soulkeep.service.receipts import Changed, Receipt
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import (
+from soulkeep.service.callers import (
     MAX_BATCH,
     MAX_LIMIT,
     MAX_NAME,
     MAX_QUERY,
+    Changed,
+    Receipt,
+    Sessions,
+    Similar,
+    parse_expiry,
     parse_filter,
+    parse_moment,
+    require_label,
+    require_memories,
     require_range,
     require_text,
 )
+from soulkeep.service.changes import Changes, earlier_ids, newest_versions
+from soulkeep.service.indexes import Indexes, Vectors
+from soulkeep.service.upkeep import Background
 from soulkeep.wording import without_hidden
+
+SIMILAR = 3
+"""How many existing memories a receipt shows."""
+
+LOOKED_UP = 20
+"""A longer list is kept without looking for similar memories: for each of them that is a search."""
+
+Replaced = Mapping[int, Memory]
+"""The memories that new ones replace, by the ids that were given for them."""
+
+
+def _labelled(memory: NewMemory) -> NewMemory:
+    subject, source = (
+        None if label is None else require_label(argument, label)
+        for argument, label in (("subject", memory.subject), ("source", memory.source))
+    )
+    return replace(memory, subject=subject, source=source)
+
+
+def _thread_ids(memories: Sequence[NewMemory]) -> list[str]:
+    return list(dict.fromkeys(m.thread_id for m in memories if m.thread_id is not None))
+
+
+def _statement(memory: NewMemory) -> tuple[str | None, ...]:
+    """Return what two memories have in common that say the same, as `find_duplicates` has it."""
+    return (
+        normalize("NFC", memory.content),
+        memory.memory_type,
+        memory.thread_id,
+        normalize("NFC", memory.subject or ""),
+        memory.occurred_at,
+        memory.expires_at,
+    )
+
 
 MAX_PAGE = 1_000
 
@@ -51,16 +92,149 @@ class Past:
 
 @dataclass(eq=False)
 class Lifecycle:
-    """Changes memories; everything it does can be undone within the retention."""
+    """Keeps and changes memories; everything it does can be undone within the retention."""
 
     _repository: Repository
-    _keeper: Keeper
     _changes: Changes
     _indexes: Indexes
     _background: Background
     _sessions: Sessions
     _clock: Clock
     _days: Days
+
+    def keep(
+        self,
+        make: Callable[[Replaced], Sequence[NewMemory]],
+        replaces: Sequence[int],
+        session: Session | None,
+    ) -> list[Receipt]:
+        """Keep the memories that `make` makes of those that they replace; return their receipts.
+
+        `make` is called again where one of those changes while texts are embedded, which comes before
+        the store is locked.
+
+        Raises:
+            InvalidInputError: A memory breaks a rule, or `replaces` does; nothing is written.
+            MemoryNotFoundError: One to be replaced does not exist.
+            ThreadNotFoundError: A memory names a thread that does not exist.
+            StoreError: The store cannot take them.
+            EmbedderError: A text cannot be embedded.
+        """
+        session = session or self._sessions.current()
+        receipts = None
+        while receipts is None:
+            old = self._replaced(replaces)
+            memories = [_labelled(memory) for memory in make(old)]
+            require_memories(memories, self._days)
+            self._repository.threads.require_threads(_thread_ids(memories))
+            receipts = self._try_to_keep([self._dated(m) for m in memories], old, session)
+        return receipts
+
+    def _try_to_keep(
+        self, memories: Sequence[NewMemory], old: Replaced, session: Session
+    ) -> list[Receipt] | None:
+        """Keep memories; None where what they replace is not any more what it was."""
+        now = timestamp(self._clock())
+        alone, vectors = self._indexes.embed_new(memories, session)
+        looks = len(memories) <= LOOKED_UP
+        similar = [
+            self._similar_to(*pair) if looks else None for pair in zip(memories, alone, strict=True)
+        ]
+        replaced = {memory.id: memory for memory in old.values()}
+        action, leaving = "memory.replaced" if old else "memory.stored", (len(replaced), 0)
+        with self._changes.recording(action, session, leaving=leaving) as recorder:
+            if self._replaced(list(old)) != old:
+                return None
+            self._repository.threads.require_threads(_thread_ids(memories))
+            self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
+            gone = self._remove(replaced, memories[0])
+            kept = self._add(memories, vectors, session, now)
+            recorder.replace(gone, kept[0][0])
+            self._repository.threads.touch_threads(_thread_ids(memories), now)
+        return [
+            Receipt(
+                memory_id,
+                stored,
+                close and tuple(s for s in close if s.memory.id not in {memory_id, *gone}),
+                tuple(gone),
+                _newer(old),
+                tuple(recorder.lines),
+                memory.expires_at,
+                recorder.change_id,
+            )
+            for memory, (memory_id, stored), close in zip(memories, kept, similar, strict=True)
+        ]
+
+    def _replaced(self, memory_ids: Sequence[int]) -> Replaced:
+        found = newest_versions(self._repository, memory_ids)
+        for memory in found.values():
+            if memory.document is not None:
+                rule = f"holds {memory.id}, an entry of {memory.document}; change that document"
+                raise InvalidInputError("replaces", rule)
+        return found
+
+    def _dated(self, memory: NewMemory) -> NewMemory:
+        if memory.occurred_at is not None:
+            occurred_at = parse_moment("occurred_at", memory.occurred_at, self._days)
+            memory = replace(memory, occurred_at=occurred_at)
+        if memory.expires_at is not None:
+            expires_at = parse_expiry(memory.expires_at, self._days, timestamp(self._clock()))
+            memory = replace(memory, expires_at=expires_at)
+        return memory
+
+    def _remove(self, replaced: Mapping[int, Memory], new: NewMemory) -> list[int]:
+        """Take away what a memory replaces, but for one that it would only repeat; return the ids."""
+        if not replaced:
+            return []
+        (known,) = self._repository.memories.find_duplicates([new])
+        repeated = replaced.get(known or 0)
+        stays = repeated is not None and new.source in (None, repeated.source)
+        gone = [memory_id for memory_id in replaced if not (stays and memory_id == known)]
+        self._repository.memories.delete_memories(gone)
+        return gone
+
+    def _add(
+        self, memories: Sequence[NewMemory], vectors: Vectors, session: Session, now: str
+    ) -> list[tuple[int, bool]]:
+        """Add what is new; return for each memory the id that it has now, and whether it is new."""
+        table = self._repository.memories
+        older = table.find_duplicates(memories)
+        first: dict[tuple[str | None, ...], int] = {}
+        for place, memory in enumerate(memories):
+            if older[place] is None:
+                first.setdefault(_statement(memory), place)
+        places = list(first.values())
+        ids = table.add_memories(
+            [memories[place] for place in places], [vectors[place] for place in places], now
+        )
+        added = dict(zip(places, ids, strict=True))
+        details = [
+            {
+                "memory_id": memory_id,
+                "memory_type": memories[place].memory_type,
+                "thread_id": memories[place].thread_id,
+                "characters": len(memories[place].content),
+            }
+            for place, memory_id in added.items()
+        ]
+        self._sessions.audit(session, "memory.stored", *details)
+        return [
+            (known, False) if known is not None else (added[first[_statement(memory)]], place in added)
+            for place, (memory, known) in enumerate(zip(memories, older, strict=True))
+        ]
+
+    def _similar_to(self, memory: NewMemory, vector: Vector | None) -> tuple[Similar, ...]:
+        allowed = MemoryFilter(thread_id=memory.thread_id)
+        if vector is None:
+            terms = query_terms(memory.content[:MAX_QUERY])
+            matching = self._repository.memories.matching(terms, allowed, SIMILAR)
+            similarities: dict[int, float | None] = {memory_id: None for memory_id, _ in matching}
+        else:
+            near = self._repository.vector_search.nearest(vector.embedding, allowed, SIMILAR)
+            similarities = self._indexes.similarities(memory, vector, [i for i, _ in near])
+        rows = self._repository.memories.list_by_ids(list(similarities))
+        found = (Similar(rows[i], similarity) for i, similarity in similarities.items() if i in rows)
+        return tuple(sorted(found, key=lambda one: -(one.similarity or 0)))
 
     def list_memories(
         self,
@@ -120,7 +294,7 @@ class Lifecycle:
         rows = self._repository.changes.rows_about("memories", *map(str, versions))
         if not rows and not self._repository.memories.list_by_ids([memory_id]):
             raise MemoryNotFoundError(memory_id)
-        return [past for row in reversed(rows) if (past := _past(row)) is not None]
+        return _pasts(reversed(rows))
 
     def find_ids(self, typed: str) -> list[int]:
         """Return ids that begin with what was typed, latest first, or those of memories with its words.
@@ -162,22 +336,19 @@ class Lifecycle:
             MemoryNotFoundError: One is not in the trash; nothing is done.
             UndoConflictError: The thread of one is gone; nothing is done.
         """
-        led = self._gone(_require_ids(memory_ids))
+        asked = _require_ids(memory_ids)
+        with self._repository.snapshot():
+            led = self._repository.changes.latest_ids(asked)
+            there = self._repository.memories.list_by_ids(list(led.values()))
+        led = {one: one if led[one] in there else led[one] for one in asked}
         ids = list(dict.fromkeys(led.values()))
         gone = [self._in_trash(memory_id) for memory_id in ids]
         done = self._changes.put_back([row for row, _ in gone], "memory.restored", session)
         found = self._repository.memories.list_by_ids(ids)
         had_expiry = {past.id for _, past in gone if past.expires_at}
         cleared = tuple(i for i, m in found.items() if i in had_expiry and m.expires_at is None)
-        newer = {asked: newest for asked, newest in led.items() if newest != asked}
+        newer = {one: newest for one, newest in led.items() if newest != one}
         return Changed(tuple(found.values()), newer, done.change_id, tuple(done.lines), cleared)
-
-    def _gone(self, memory_ids: Sequence[int]) -> dict[int, int]:
-        """Return for each id that of the newest version if it is gone too, else the id itself."""
-        with self._repository.snapshot():
-            led = self._repository.changes.latest_ids(memory_ids)
-            there = self._repository.memories.list_by_ids(list(led.values()))
-        return {asked: asked if led[asked] in there else led[asked] for asked in memory_ids}
 
     def _in_trash(self, memory_id: int) -> tuple[ChangedRow, Memory]:
         for row in self._repository.changes.rows_about("memories", str(memory_id))[-1:]:
@@ -193,8 +364,7 @@ class Lifecycle:
         """
         require_range("limit", limit, 1, MAX_PAGE)
         self._background.drop_expired()
-        rows = self._repository.changes.list_trash(limit, before)
-        return [past for row in rows if (past := _past(row)) is not None]
+        return _pasts(self._repository.changes.list_trash(limit, before))
 
     def revise(
         self,
@@ -236,7 +406,7 @@ class Lifecycle:
             had_expiry = old[memory_id].expires_at is not None
             return [_revised(old[memory_id], fields, timestamp(self._clock()))]
 
-        (receipt,) = self._keeper.keep(revised, [memory_id], session)
+        (receipt,) = self.keep(revised, [memory_id], session)
         cleared = had_expiry and receipt.expires_at is None and expires_at is None
         return replace(receipt, expiry_cleared=cleared)
 
@@ -263,10 +433,11 @@ class Lifecycle:
     ) -> Changed | None:
         """Move memories; None where one is not any more what it was before it was embedded."""
         memories = {m.id: m._replace(thread_id=thread_id) for m in led.values()}
-        self._require_thread(thread_id)
+        threads = [] if thread_id is None else [thread_id]
+        self._repository.threads.require_threads(threads)
         vectors = self._indexes.embed_stored(list(memories.values()), session)
         with self._changes.recording("memory.moved", session) as recorder:
-            self._require_thread(thread_id)
+            self._repository.threads.require_threads(threads)
             if self._own(list(led)) != led:
                 return None
             ids = list(memories)
@@ -274,10 +445,6 @@ class Lifecycle:
             self._repository.vectors.replace_vectors(ids, vectors)
             self._sessions.audit(session, "memory.moved", {"memory_ids": ids, "thread_id": thread_id})
         return Changed(tuple(memories.values()), _newer(led), recorder.change_id)
-
-    def _require_thread(self, thread_id: str | None) -> None:
-        if thread_id is not None:
-            self._repository.threads.get_thread(thread_id)
 
     def _own(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
         """Return the memories that ids lead to, which are the user's own and no entries of documents."""
@@ -315,7 +482,5 @@ def _revised(old: Memory, fields: Mapping[str, str], now: str) -> NewMemory:
     return replace(new, expires_at=None) if (new.expires_at or "").lower() == NEVER else new
 
 
-def _past(row: ChangedRow) -> Past | None:
-    if not isinstance(row.before, Memory):
-        return None
-    return Past(row.before, row.change_id, row.replaced_by)
+def _pasts(rows: Iterable[ChangedRow]) -> list[Past]:
+    return [Past(r.before, r.change_id, r.replaced_by) for r in rows if isinstance(r.before, Memory)]

@@ -1,14 +1,20 @@
-"""Keeping memories and bringing them back."""
+"""Keeping memories and bringing them back.
 
+A recall waits for no embedder that is slow or down: its question is then embedded beside the answer.
+"""
+
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from datetime import date
+from concurrent.futures import Future
+from datetime import date, timedelta
 from functools import lru_cache
 
 from soulkeep.days import Days
-from soulkeep.embedders import Embedder, strengths_of
-from soulkeep.errors import InvalidInputError
+from soulkeep.embedders import Embedded, Embedder, strengths_of, usage_of
+from soulkeep.errors import EmbedderError, InvalidInputError
 from soulkeep.models import (
     Clock,
     Memory,
@@ -16,8 +22,10 @@ from soulkeep.models import (
     MessageMatch,
     Mode,
     NewMemory,
+    QueryVector,
     Recall,
     Session,
+    Usage,
     timestamp,
 )
 from soulkeep.repository import Repository
@@ -35,21 +43,132 @@ from soulkeep.search.questions import (
     user_terms,
 )
 from soulkeep.search.ranking import Candidates, Question, exact_strengths, rank
-from soulkeep.service.background import Background
-from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.document_index import repeated_entries
-from soulkeep.service.indexes import Indexes, near
-from soulkeep.service.keeping import Keeper
-from soulkeep.service.receipts import Receipt
-from soulkeep.service.sessions import RECALLED, Sessions
-from soulkeep.service.validation import (
+from soulkeep.service.callers import (
     MAX_LIMIT,
     MAX_QUERY,
+    RECALLED,
+    Receipt,
+    Sessions,
     parse_filter,
     require_memories,
     require_range,
     require_text,
 )
+from soulkeep.service.document_index import MEMORY
+from soulkeep.service.edits import repeated_entries
+from soulkeep.service.indexes import Indexes, near
+from soulkeep.service.lifecycle import Lifecycle
+from soulkeep.service.upkeep import Background
+from soulkeep.service.vectors import MAX_DELAY_S, delay_s
+
+PATIENCE_S = 0.5
+"""How long a recall waits for its question, unless the embedder is known to take longer."""
+
+QUESTIONS = 100
+"""How many embedded questions are kept, some 6 kB each, for those that are asked again."""
+
+AT_ONCE = 4
+"""How many questions are embedded at a time; more are not begun meanwhile."""
+
+_Asked = tuple[str, str]
+
+
+class Questions:
+    """Has questions embedded: while the caller waits where that is quick, else beside the answer."""
+
+    def __init__(self, sessions: Sessions, clock: Clock) -> None:
+        self._sessions = sessions
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: OrderedDict[_Asked, Embedded] = OrderedDict()
+        self._under_way: dict[_Asked, Future[Embedded]] = {}
+        self._took = 0.0
+        self._failures = 0
+        self._problem = ""
+        self._not_before = clock()
+
+    def embed(self, query: str, embedder: Embedder, session: Session) -> tuple[QueryVector | None, str]:
+        """Embed a question; where that takes too long or fails, return None and a remark that says so.
+
+        It is finished beside the answer then, and kept for the next time. A quick embedder is always
+        waited for.
+
+        Raises:
+            EmbedderError: A quick embedder cannot embed the question.
+        """
+        if embedder.is_quick:
+            embedded = embedder.embed_query(query)
+            self._sessions.record_usage(session, usage_of(embedder, embedded.tokens), flush=False)
+            return _vector(query, embedder, embedded), ""
+        found, remark = self._ask(query, embedder, session)
+        return (None if found is None else _vector(query, embedder, found)), remark
+
+    def _ask(self, query: str, embedder: Embedder, session: Session) -> tuple[Embedded | None, str]:
+        key = embedder.identity, query
+        with self._lock:
+            if known := self._known.get(key):
+                self._known.move_to_end(key)
+                return known, ""
+            asked = self._under_way.get(key) or self._begin(key, embedder, session)
+            patience = PATIENCE_S if self._took <= PATIENCE_S else 0
+        if asked is None:
+            why = self._problem or "it is busy with other questions"
+            return None, f"Search is by words alone, as the embedder has no answer now: {why}"
+        try:
+            return asked.result(patience), ""
+        except TimeoutError:
+            self._took = math.inf  # until one has taken less
+            why = "the embedder takes long: asked again, the question is searched for by meaning too"
+        except EmbedderError as error:
+            why = str(error)
+        return None, f"Search is by words alone, as {why.rstrip('.')}."
+
+    def _begin(self, key: _Asked, embedder: Embedder, session: Session) -> "Future[Embedded] | None":
+        """Begin to embed a question in a thread, unless too many are or the embedder is down."""
+        if len(self._under_way) >= AT_ONCE:
+            return None
+        if self._failures and self._clock() < self._not_before:
+            return None
+        asked = self._under_way[key] = Future()
+        # A daemon: one that hangs keeps no process from ending.
+        threading.Thread(target=self._finish, args=(key, embedder, session, asked), daemon=True).start()
+        return asked
+
+    def _finish(
+        self, key: _Asked, embedder: Embedder, session: Session, asked: "Future[Embedded]"
+    ) -> None:
+        begun = time.monotonic()
+        try:
+            embedded = embedder.embed_query(key[1])
+        except EmbedderError as error:
+            with self._lock:
+                del self._under_way[key]
+                if error.position is None:
+                    self._failures, self._problem = self._failures + 1, str(error)
+                    delay = delay_s(self._failures, 1, MAX_DELAY_S, error.retry_after_s)
+                    self._not_before = self._clock() + timedelta(seconds=delay)
+            asked.set_exception(error)
+            return
+        with self._lock:
+            del self._under_way[key]
+            self._failures, self._problem, self._took = 0, "", time.monotonic() - begun
+            self._known[key] = embedded
+            while len(self._known) > QUESTIONS:
+                self._known.popitem(last=False)
+        asked.set_result(embedded)
+        self._sessions.record_usage(session, usage_of(embedder, embedded.tokens), flush=False)
+
+
+def _vector(query: str, embedder: Embedder, embedded: Embedded) -> QueryVector:
+    weightings = embedder.weightings(query)
+    return QueryVector(
+        embedded.embeddings[0],
+        embedder.identity,
+        embedder.parts,
+        [weighting.parts for weighting in weightings],
+        is_centred=all(weighting.base is None for weighting in weightings),
+    )
+
 
 MAX_CHARACTERS = 4_000_000
 """Characters of texts whose words are kept: 20,000 memories of usual length."""
@@ -116,7 +235,7 @@ class Memories:
     def __init__(
         self,
         repository: Repository,
-        keeper: Keeper,
+        lifecycle: Lifecycle,
         indexes: Indexes,
         background: Background,
         sessions: Sessions,
@@ -124,13 +243,14 @@ class Memories:
         days: Days,
     ) -> None:
         self._repository = repository
-        self._keeper = keeper
+        self._lifecycle = lifecycle
         self._indexes = indexes
         self._background = background
         self._sessions = sessions
         self._clock = clock
         self._days = days
         self._words = WordCache(days)
+        self._questions = Questions(sessions, clock)
 
     def remember(
         self,
@@ -157,7 +277,7 @@ class Memories:
         require_memories(memories, self._days)
         if replaces and len(memories) != 1:
             raise InvalidInputError("replaces", "goes with a single memory; give the others apart")
-        receipts = self._keeper.keep(lambda _: memories, replaces, session)
+        receipts = self._lifecycle.keep(lambda _: memories, replaces, session)
         self._background.note_work()
         return receipts
 
@@ -286,8 +406,11 @@ class Memories:
         """
         while True:
             embedder = self._indexes.embedder
-            vector, remark = self._indexes.embed_query(query, embedder, session)
-            if embedder is None or vector is None:
+            if embedder is None:
+                self._sessions.record_usage(session, Usage("none", 0), flush=False)
+                return None, {}, ""
+            vector, remark = self._questions.embed(query, embedder, session)
+            if vector is None:
                 return None, {}, remark
             cosines = self._repository.vector_search.compare(
                 vector, allowed, max(limit, VECTOR_CANDIDATES), also

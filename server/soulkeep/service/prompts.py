@@ -11,9 +11,15 @@ from soulkeep.errors import InvalidInputError, PromptNameNotFoundError
 from soulkeep.models import Clock, GlobalPrompt, PromptChange, PromptOffer, Session, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.words import same_title
+from soulkeep.service.callers import (
+    MAX_CONTENT,
+    MAX_NAME,
+    MAX_PRIORITY,
+    Sessions,
+    require_range,
+    require_text,
+)
 from soulkeep.service.changes import Changes
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_CONTENT, MAX_NAME, MAX_PRIORITY, require_range, require_text
 from soulkeep.wording import list_placeholders, without_hidden
 
 RESERVED_NAMES = frozenset({"start"})

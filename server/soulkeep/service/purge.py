@@ -21,12 +21,10 @@ from soulkeep.models import ChangedRow, Fault, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
+from soulkeep.service.callers import MAX_BATCH, Sessions
 from soulkeep.service.changes import earlier_ids
-from soulkeep.service.document_entries import MEMORY
-from soulkeep.service.document_index import linked_id, promoted_text, without_link
-from soulkeep.service.edits import hunks_of
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import MAX_BATCH
+from soulkeep.service.document_index import MEMORY
+from soulkeep.service.edits import hunks_of, linked_id, promoted_text, without_link
 from soulkeep.wording import in_one_form, row_name
 
 _OUT_OF_SEARCH = "what was to be erased is out of the store's tables and of all searches"

@@ -15,21 +15,21 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.models import Clock, Memory, MemoryType, Message, NewMessage, Session, Thread, timestamp
 from soulkeep.repository import Repository
 from soulkeep.search.words import same_title
-from soulkeep.service.background import Background
-from soulkeep.service.changes import Changes
-from soulkeep.service.receipts import LineChange
-from soulkeep.service.sessions import Sessions
-from soulkeep.service.validation import (
+from soulkeep.service.callers import (
     MAX_CONTENT,
     MAX_LIMIT,
     MAX_MESSAGES,
     MAX_NAME,
+    LineChange,
+    Sessions,
     parse_moment,
     require_label,
     require_messages,
     require_range,
     require_text,
 )
+from soulkeep.service.changes import Changes
+from soulkeep.service.upkeep import Background
 
 MAX_LISTED = 1_000
 WEIGHTIEST: tuple[MemoryType, ...] = ("decision", "summary", "fact", "preference")

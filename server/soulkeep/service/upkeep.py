@@ -1,10 +1,13 @@
-"""What happened in a home and how much there is, what may be wrong with it, and mending its store."""
+"""Looking after a home: what is done beside calls, what happened there, what may be wrong, mending."""
 
+import logging
 import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,20 +17,257 @@ from pathlib import Path
 from soulkeep.days import Days
 from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.documents.files import locate
-from soulkeep.errors import DocumentError, EmbedderMismatchError, EmbedderUnavailableError, StoreError
-from soulkeep.models import BACKUPS_FOLDER, Clock, Fault, LogEntry, ModelUsage, Usage, Waiting, timestamp
+from soulkeep.errors import (
+    DocumentError,
+    EmbedderError,
+    EmbedderMismatchError,
+    EmbedderUnavailableError,
+    StoreBusyError,
+    StoreError,
+)
+from soulkeep.models import (
+    BACKUPS_FOLDER,
+    Clock,
+    Fault,
+    LogEntry,
+    Memory,
+    ModelUsage,
+    Usage,
+    Waiting,
+    timestamp,
+)
+from soulkeep.progress import tell
 from soulkeep.repository import Repository
-from soulkeep.service.document_entries import MAX_INDEXED, list_too_long
-from soulkeep.service.document_index import DocumentIndex
+from soulkeep.service.callers import (
+    MAX_NAME,
+    RECALLED,
+    Sessions,
+    parse_moment,
+    require_range,
+    require_text,
+)
+from soulkeep.service.changes import Changes
+from soulkeep.service.document_index import MAX_INDEXED, DocumentIndex, list_too_long
 from soulkeep.service.indexes import Indexes
-from soulkeep.service.sessions import RECALLED
-from soulkeep.service.validation import MAX_NAME, parse_moment, require_range, require_text
-from soulkeep.service.vectors import Progress, Reembedding, VectorQueue, compact
+from soulkeep.service.vectors import PAUSE_S, Progress, Reembedding, VectorQueue
+
+WAIT_S = 0.25
+"""How long a call waits for what was changed a moment ago to be taken in."""
+
+FIRST_WAIT_S = 2.0
+"""The same for the first call, while what reads documents is loaded and all of them are looked at."""
+
+FEW = 40
+FEW_WAIT_S = 1.0
+"""For the vectors of how few memories a call waits where the embedder is quick, and how long at most."""
+
+SLICE_S = 0.05
+"""For how long documents are indexed before what else there is has its turn."""
+
+AGAIN_S = 0.1
+"""When is tried again what others, who are writing, keep from being written."""
+
+FAILED_S = 1.0
+"""When is tried again what failed."""
+
+CLOSE_S = 1.0
+"""How long a home that is closed waits for what is being embedded, before it gives that up."""
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """A thread that does one step of its work after another, and rests when there is nothing to do."""
+
+    def __init__(self, step: Callable[[], float | None]) -> None:
+        """Do `step` when woken; it returns in how many seconds to do it again, None for never."""
+        self._step = step
+        self._state = threading.Condition()
+        self._asked = 0
+        self.done = 0
+        """How often it was at work."""
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+        self._said = ""
+
+    def wake(self) -> None:
+        """Let the next step begin now, or after the one that is being done."""
+        with self._state:
+            if self._is_closed:
+                return
+            self._asked += 1
+            self._state.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Wake it, and wait so long at most for a whole step; return whether one was done."""
+        self.wake()
+        with self._state:
+            asked = self._asked
+            return self._state.wait_for(lambda: self.done >= asked or self._is_closed, seconds)
+
+    def close(self, seconds: float | None) -> None:
+        """End it after the step that is being done, which is perhaps given up after so many seconds."""
+        with self._state:
+            self._is_closed = True
+            self._state.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(seconds)
+
+    def _run(self) -> None:
+        pause: float | None = 0
+        try:
+            while True:
+                with self._state:
+                    self._state.wait_for(lambda: self._asked > self.done or self._is_closed, pause)
+                    if self._is_closed:
+                        return
+                    asked = self._asked
+                pause = self._try()
+                with self._state:
+                    self.done = asked
+                    self._state.notify_all()
+        finally:
+            self._thread = None  # whatever ended it, it begins again when woken
+
+    def _try(self) -> float | None:
+        begun = time.monotonic()
+        try:
+            pause = self._step()
+        except StoreBusyError:
+            return AGAIN_S
+        except (EmbedderError, StoreError, OSError) as error:
+            if not self._is_closed and self._said != str(error):
+                self._said = str(error)
+                _log.warning("%s", error)
+            return FAILED_S
+        if pause is None:
+            return None
+        # As long as the work took: half of the time is for calls.
+        return max(pause, PAUSE_S, time.monotonic() - begun)
+
+
+@dataclass(eq=False)
+class Background:
+    """The work of a home that no call waits for: in threads beside a server, else at the end of calls.
+
+    What is quick has a thread of its own, so that it does not wait for an embedder.
+    """
+
+    _entries: DocumentIndex
+    _indexes: Indexes
+    _queue: VectorQueue
+    _reembedding: Reembedding
+    _changes: Changes
+    _sessions: Sessions
+    _clock: Clock
+    _serves: bool = False
+    _moves: bool = False
+
+    def __post_init__(self) -> None:
+        self._keeping_up = Worker(self._keep_up)
+        self._embedding = Worker(self._embed)
+
+    def serve(self) -> None:
+        """Do it all in threads from now on."""
+        self._serves = True
+        self._sessions.write_later = self._keeping_up.wake
+
+    def start(self) -> None:
+        """Begin with what is left to do; a store of another embedder is moved, where that is free."""
+        self._moves = True
+        self._keeping_up.wake()
+        self._embedding.wake()
+
+    def note_change(self, names: Iterable[str]) -> None:
+        """Take in these documents: they were changed."""
+        self._entries.note_change(names)
+        self._keeping_up.wake()
+
+    def catch_up(self) -> None:
+        """Take in what was changed behind the services' back: documents, rows of other programs, time.
+
+        Beside a server that is waited for only a moment; `remarks` says what is still to be done.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        if not self._serves:
+            self._take_in(None)
+            if self._indexes.is_quick:
+                self._queue.work_off()
+            return
+        self._wait()
+        if not self._indexes.is_quick or self._indexes.embedder is None:
+            return
+        # The vectors of a few memories are waited for, for as long as they get fewer.
+        end, before = time.monotonic() + FEW_WAIT_S, FEW + 1
+        while 0 < (left := self._queue.count_waiting(before)) < before:
+            if not self._embedding.wait(max(end - time.monotonic(), 0)):
+                return
+            before = left
+
+    def drop_expired(self) -> None:
+        """Move to the trash what has expired, for a call that needs nothing else to be taken in.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        if self._serves:
+            self._wait()
+        else:
+            self._changes.drop_expired()
+
+    def _wait(self) -> None:
+        self._keeping_up.wait(WAIT_S if self._keeping_up.done else FIRST_WAIT_S)
+
+    def unexpired(self, memories: Iterable[Memory]) -> list[Memory]:
+        """Return the memories whose time has not passed; others may not have been moved away yet."""
+        return [m for m in memories if m.expires_at is None or m.expires_at > timestamp(self._clock())]
+
+    def note_work(self) -> None:
+        """Begin with what a write, of a call here or of another process, left to be done."""
+        if self._serves:
+            self._embedding.wake()
+
+    def remarks(self) -> list[str]:
+        """Return what an answer may lack now, in sentences."""
+        return [*self._reembedding.remarks(), *self._queue.remarks(), *self._entries.remarks()]
+
+    def close(self) -> None:
+        """Do what can be done in a moment, and end the threads."""
+        with suppress(StoreError):  # also where it is closed already
+            if not (self._serves or self._indexes.is_quick) and self._queue.waiting().pending:
+                self._embedding.wait(CLOSE_S)
+        self._queue.close()
+        self._reembedding.close()
+        self._entries.close()
+        self._keeping_up.close(None)
+        self._embedding.close(CLOSE_S)
+
+    def _take_in(self, seconds: float | None) -> bool:
+        self._indexes.take_in_added()
+        self._changes.drop_expired()
+        return self._entries.catch_up(seconds)
+
+    def _keep_up(self) -> float | None:
+        is_more = self._take_in(SLICE_S)
+        self._sessions.flush()
+        self._embedding.wake()
+        return AGAIN_S if is_more or self._sessions.has_unwritten else None
+
+    def _embed(self) -> float | None:
+        pause = self._queue.step(waiting=True)
+        if pause is None and self._moves:
+            pause = self._reembedding.work_unasked()
+        return pause
+
 
 MAX_LOG = 10_000
-
 _KINDS = dict.fromkeys((*DOCUMENTS, "daily", "history"), "documents") | {BACKUPS_FOLDER: "backups"}
-
 DAYS = 30
 """How many days the figures by day go back, today included."""
 
@@ -52,25 +292,16 @@ class Figures:
     waiting_vectors: Waiting
 
 
+@dataclass(eq=False)
 class Statistics:
     """Reads the log and counts what a store holds."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        reembedding: Reembedding,
-        queue: VectorQueue,
-        clock: Clock,
-        days: Days,
-        folder: Path,
-    ) -> None:
-        """Count what is in a store, and in its home's folder."""
-        self._queue = queue
-        self._folder = folder
-        self._repository = repository
-        self._reembedding = reembedding
-        self._clock = clock
-        self._days = days
+    _repository: Repository
+    _reembedding: Reembedding
+    _queue: VectorQueue
+    _clock: Clock
+    _days: Days
+    _folder: Path
 
     def list_log(
         self,
@@ -124,26 +355,22 @@ class Statistics:
         since, days = timestamp(self._days.first_moment(shown[0])), [day.isoformat() for day in shown]
         memories = repository.memories.count_by_day(since)
         recalls = repository.ledger.count_events(RECALLED, since)
+        sizes = {"store": repository.size(), "backups": 0, "documents": 0}
+        for path in self._folder.rglob("*"):
+            kind = _KINDS.get(path.relative_to(self._folder).parts[0])  # the user has files there too
+            with suppress(OSError):  # gone meanwhile, or not to be looked at
+                if kind and path.is_file():
+                    sizes[kind] += path.stat().st_size
         return Figures(
             memories_by_day={day: memories.get(day, 0) for day in days},
             memories_by_type=repository.memories.count_by_type(),
             recalls_by_day={day: recalls.get(day, 0) for day in days},
             usage=tuple(repository.ledger.usage_by_model()),
-            sizes={"store": repository.size(), **_sizes(self._folder)},
+            sizes=sizes,
             table_sizes=repository.table_sizes() if tables else None,
             new_vectors=self._reembedding.progress(),
             waiting_vectors=self._queue.waiting(),
         )
-
-
-def _sizes(home: Path) -> dict[str, int]:
-    sizes = {"backups": 0, "documents": 0}
-    for path in home.rglob("*"):
-        kind = _KINDS.get(path.relative_to(home).parts[0])  # the user has files there too
-        with suppress(OSError):  # gone meanwhile, or not to be looked at
-            if kind and path.is_file():
-                sizes[kind] += path.stat().st_size
-    return sizes
 
 
 LEAST_FREE = 64 * 1024 * 1024
@@ -173,12 +400,12 @@ def home_faults(documents: Documents, taken: int) -> list[Fault]:
     mine = os.access in os.supports_effective_ids
     if not os.access(documents.home, os.R_OK | os.X_OK, effective_ids=mine):
         return []  # why, whoever could not open the store has said
-    found = (
-        *_document_faults(documents),
-        *_permission_faults(documents.home),
-        *_disk_faults(documents.home, taken),
-    )
-    return list(found)
+    found = [*_document_faults(documents), *_permission_faults(documents.home)]
+    free = shutil.disk_usage(documents.home).free
+    if free < max(LEAST_FREE, taken):
+        remedy = "free some space; a backup or a purge needs as much as the store takes"
+        found.append(Fault("disk", f"{free / 1e6:,.1f} MB are free where the home is", remedy))
+    return found
 
 
 def _document_faults(documents: Documents) -> Iterator[Fault]:
@@ -204,23 +431,11 @@ def _permission_faults(home: Path) -> Iterator[Fault]:
         return
     for path in (home, *sorted(home.iterdir())):
         # Whoever follows a link out of the home would change what is not soulkeep's.
-        if (path == home or not path.is_symlink()) and _readable_by_others(path):
-            quoted = str(path).replace("'", "'\\''")
-            yield Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{quoted}'`")
-
-
-def _readable_by_others(path: Path) -> bool:
-    try:
-        return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO))
-    except FileNotFoundError:  # a file beside the store that was removed meanwhile
-        return False
-
-
-def _disk_faults(home: Path, taken: int) -> Iterator[Fault]:
-    free = shutil.disk_usage(home).free
-    if free < max(LEAST_FREE, taken):
-        remedy = "free some space; a backup or a purge needs as much as the store takes"
-        yield Fault("disk", f"{free / 1e6:,.1f} MB are free where the home is", remedy)
+        is_link = path != home and path.is_symlink()
+        with suppress(FileNotFoundError):  # a file beside the store that was removed meanwhile
+            if not is_link and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                quoted = str(path).replace("'", "'\\''")
+                yield Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{quoted}'`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,20 +447,14 @@ class Repaired:
     left: tuple[Fault, ...]
 
 
+@dataclass(eq=False)
 class Repairs:
     """Rebuilds the search indexes and the entries of documents."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        indexes: Indexes,
-        entries: DocumentIndex,
-        check: Callable[[], Sequence[Fault]],
-    ) -> None:
-        self._repository = repository
-        self._indexes = indexes
-        self._entries = entries
-        self._check = check
+    _repository: Repository
+    _indexes: Indexes
+    _entries: DocumentIndex
+    _check: Callable[[], Sequence[Fault]]
 
     def repair(self) -> Repaired:
         """Rebuild all that is derived, and check the store before and after.
@@ -277,7 +486,12 @@ class Repairs:
         Raises:
             StoreError: The store cannot be written; what is done by then stays done.
         """
-        return compact(self._repository)
+        freed = 0
+        for step in self._repository.tidy():
+            freed += step
+            tell("Giving back the space of deleted vectors")
+            time.sleep(PAUSE_S)  # for other processes to write
+        return freed
 
     def _faults(self) -> tuple[Fault, ...]:
         try:

@@ -2,9 +2,9 @@
 
 import itertools
 import logging
+import random
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,9 +21,8 @@ from soulkeep.errors import (
 from soulkeep.models import Clock, Embedding, Memory, Vector, Waiting, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
+from soulkeep.service.callers import Sessions
 from soulkeep.service.indexes import Indexes
-from soulkeep.service.questions import MAX_DELAY_S, delay_s
-from soulkeep.service.sessions import Sessions
 from soulkeep.wording import agreeing, counted
 
 STEPS_AT_ONCE = 10
@@ -31,6 +30,12 @@ STEPS_AT_ONCE = 10
 
 PAUSE_S = 0.005
 """A store may give its lock to whoever asks in the right moment: this is the moment for others."""
+
+MAX_DELAY_S = 600.0
+"""The longest time between two tries of an embedder that is down, if it does not ask for more."""
+
+MAX_ASKED_S = 86_400.0
+"""The longest time for which an embedder that asks to be left alone is."""
 
 
 def compact_some(repository: Repository) -> None:
@@ -46,22 +51,6 @@ def compact_some(repository: Repository) -> None:
     except (StoreBusyError, StoreFullError):
         # It comes after a change that was made, and which must not look as if it had failed.
         return
-
-
-def compact(repository: Repository, pause: Callable[[], None] = lambda: time.sleep(PAUSE_S)) -> int:
-    """Give back the space of deleted vectors; return by how many bytes the store shrank.
-
-    It goes in steps of some milliseconds, with a `pause` after each for other processes to write.
-
-    Raises:
-        StoreError: The store cannot be written; what is done by then stays done.
-    """
-    freed = 0
-    for step in repository.tidy():
-        freed += step
-        tell("Giving back the space of deleted vectors")
-        pause()
-    return freed
 
 
 WORK = "vectors"
@@ -80,6 +69,16 @@ LOOK_AGAIN_S = 0.5
 
 REFUSED_DELAY_S, MAX_REFUSED_DELAY_S = 3_600.0, 7 * 86_400.0
 """In what time a text that was refused is tried again: at first, and at most."""
+
+
+def delay_s(attempts: int, first: float, most: float, asked: float | None = None) -> float:
+    """Return how long to wait after so many failed attempts (1 or more), in seconds.
+
+    It doubles with each up to `most`, and is varied, so that many do not come back at once; it is no
+    less than what was `asked` for.
+    """
+    varied = random.uniform(0.5, 1) * min(first * 2.0 ** min(attempts - 1, 32), most)  # noqa: S311
+    return max(varied, min(asked or 0, MAX_ASKED_S))
 
 
 def fitting(memories: Sequence[Memory], characters: int) -> Sequence[Memory]:

@@ -20,11 +20,11 @@ from soulkeep.mcp_server.answers import (
     runs,
 )
 from soulkeep.models import Memory
+from soulkeep.service.callers import Changed, LineChange, Receipt
 from soulkeep.service.changes import ChangeSummary
 from soulkeep.service.curator import Curated
 from soulkeep.service.lifecycle import Past
 from soulkeep.service.purge import Purged
-from soulkeep.service.receipts import Changed, LineChange, Receipt
 from soulkeep.wording import (
     DATA,
     NOTE,

@@ -21,9 +21,9 @@ from soulkeep.models import (
     Recall,
 )
 from soulkeep.search.ranking import FITS
+from soulkeep.service.callers import Receipt, Similar
 from soulkeep.service.context import NOTE as PARTS_NOTE
 from soulkeep.service.context import Context, Part
-from soulkeep.service.receipts import Receipt, Similar
 from soulkeep.wording import (
     DATA,
     NOTE,
