@@ -39,9 +39,7 @@ from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connectio
 from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.callers import RECALLED
-from soulkeep.service.document_index import stamp
 from soulkeep.service.home import Home
-from soulkeep.service.prompts import fingerprint
 
 MOST_SUBSCRIBED = 1_000
 """Resources that are looked at after each write to the store, at the most."""
@@ -324,6 +322,8 @@ class _Seen:
         return _Changes() if before is None else self._look_at_figures(changes)
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
+        from soulkeep.service.document_index import stamp
+
         today = self.home.documents.daily_path(self.home.documents.today())
         looked_at = {*names, *DOCUMENTS, today.relative_to(self.home.path).as_posix()}
         now = {name: stamp(self.home.path / name) for name in looked_at if name.endswith(".md")}
@@ -349,6 +349,8 @@ class _Seen:
 
     def _look_at_prompts(self, events: AbstractSet[str]) -> tuple[bool, bool]:
         """Return whether other prompts are offered, and whether they say something else."""
+        from soulkeep.service.prompts import fingerprint
+
         outline = self.home.prompts.outline()
         told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
         if outline == self._outline and not told:
