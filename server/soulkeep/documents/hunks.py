@@ -1,7 +1,6 @@
 """Edits as hunks: the one place of a text that an edit changed, found again to take the edit back."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from soulkeep.documents.blocks import is_blank, split_lines
@@ -43,21 +42,18 @@ class Hunk:
             end = "" if text.endswith(("\r", "\n")) else (_LINE_END.findall(text) or ["\n"])[-1]
             text += end
             hunk = self._with_line_ends_of(text)
-            places = hunk._places_in(text)
+            beside = ((hunk.above, hunk.below), (hunk.above, ""), ("", hunk.below))
+            found = (_places(text, hunk.added, *sides) for sides in beside if any(sides))
+            places = next(filter(None, found), [])
             if not places:
-                return None
+                places = _places(text, hunk.added)
+                # With fewer of them than there were, the very one may be what the user took away.
+                if len(places) < max(hunk.copies, 1):
+                    return None
             shifted = len(text) - self.rest - len(hunk.added)
             place = min(places, key=lambda place: min(abs(place - self.start), abs(place - shifted)))
         new = text[:place] + hunk.removed + text[place + len(hunk.added) :]
         return new.removesuffix(end), hunk_at(new, place, hunk.added, hunk.removed)
-
-    def _places_in(self, text: str) -> Sequence[int]:
-        for above, below in ((self.above, self.below), (self.above, ""), ("", self.below)):
-            if (above or below) and (places := _places(text, self.added, above, below)):
-                return places
-        places = _places(text, self.added)
-        # With fewer of them than there were, the very one may be what the user took away.
-        return places if len(places) >= self.copies else []
 
     def _with_line_ends_of(self, text: str) -> "Hunk":
         """Write the hunk with the line ends that an editor or git gave to the whole text meanwhile."""

@@ -249,9 +249,10 @@ def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:
     after = last < len(lines) and not is_blank(lines[last])
     # An item may follow a heading or another item directly.
     follows = any(block.last == first and (block.items or block.kind == "heading") for block in blocks)
-    apart_before = before and not follows and not _is_between_items(blocks, first)
-    apart_after = after and not _is_between_items(blocks, last)
-    if _would_swallow(blocks, lines, first, last, new):
+    inside = {line for line in (first, last) if any(b.first < line < b.last and b.items for b in blocks)}
+    apart_before = before and not follows and first not in inside
+    apart_after = after and last not in inside
+    if last not in inside and _would_swallow(blocks, lines, first, last, new):
         put = [*[""] * apart_before, *new, *_APART[: 3 if after else 2]]
     elif new:
         put = [*[""] * apart_before, *new, *[""] * apart_after]
@@ -272,16 +273,10 @@ def _would_swallow(
     blocks: Sequence[Block], lines: Sequence[str], first: int, last: int, new: Sequence[str]
 ) -> bool:
     """Whether an indented block that follows would become part of the item or code before it."""
-    if _is_between_items(blocks, last):
-        return False
     ending = [block for block in blocks if block.items and block.items[0][0] < first][-1:]
     item = new[0] if new else next((lines[block.items[-1][0]] for block in ending), "")
     line = next((line for line in lines[last:] if not is_blank(line)), "").expandtabs(4)
     return len(line) - len(line.lstrip(" ")) >= min(CODE, len(lead_of(item) or " " * CODE))
-
-
-def _is_between_items(blocks: Sequence[Block], line: int) -> bool:
-    return any(block.first < line < block.last and block.items for block in blocks)
 
 
 def _is_no_entry(block: Block, lines: Sequence[str], *, opening: bool) -> bool:

@@ -310,15 +310,14 @@ class TextRefusedError(EmbedderError):
     )
 
 
+@dataclass(eq=False)
 class Kept(Generic[Model]):
-    """A model that is loaded on first use, by one thread, and kept until it is released."""
+    """A model of the embedder `name`, loaded on first use, by one thread, and kept until released."""
 
-    def __init__(self, name: str, load: Callable[[], Model]) -> None:
-        """Load the model of the embedder of this name by `load`."""
-        self._name = name
-        self._load = load
-        self._lock = threading.Lock()
-        self._model: Model | None = None
+    name: str
+    make: Callable[[], Model]
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _model: Model | None = field(default=None, init=False)
 
     @staticmethod
     def load(*models: "Kept[Any]") -> None:
@@ -341,11 +340,11 @@ class Kept(Generic[Model]):
         with self._lock:
             if self._model is None:
                 try:
-                    self._model = self._load()
+                    self._model = self.make()
                 except ImportError as error:
                     reason = f"a package cannot be used ({error})"
                     raise EmbedderUnavailableError(
-                        self._name, reason, "install soulkeep again"
+                        self.name, reason, "install soulkeep again"
                     ) from error
             return self._model
 

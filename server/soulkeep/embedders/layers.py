@@ -44,7 +44,8 @@ class Linear:
         wide = room[: height * width].reshape(height, width)
         np.concatenate(self.weights, axis=1, out=wide)
         block = _block(len(rows), height, width)
-        np.matmul(rows, _blocks(wide, block), out=_blocks(out, block))
+        blocks = wide.reshape(height, width // block, block).transpose(1, 0, 2)
+        np.matmul(rows, blocks, out=out.reshape(-1, width // block, block).transpose(1, 0, 2))
         out *= self.scale
         out += self.bias
         return out
@@ -55,11 +56,6 @@ def _block(count: int, height: int, width: int) -> int:
     """Return how many columns a block has; all of them, where blocks are of no use."""
     sizes = (size for size in (width, *_BLOCKS) if not width % size and count * height * size <= _SMALL)
     return next(sizes, width)
-
-
-def _blocks(matrix: Floats, size: int) -> Floats:
-    height, width = matrix.shape
-    return matrix.reshape(height, width // size, size).transpose(1, 0, 2)
 
 
 def normalise_layer(rows: Floats, gain: Floats, bias: Floats) -> Floats:

@@ -17,6 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,7 +222,13 @@ class OtherModel(Embedder):
                 raise UnusableVectorsError(self.model, f"of a plain sentence, {error.reason}") from error
             raise TextRefusedError(place, len(texts[place]), error.reason) from None
         if ours:
-            self._weighting = _weighting(*np.split(vectors[: len(ours)], 2))
+            # How alike a question and its statement are, and how alike all others: none of them answers.
+            statements, questions = np.split(vectors[: len(ours)], 2)
+            cosines = questions @ statements.T
+            about, count = float(cosines.trace()), len(cosines)
+            base = min(max((float(cosines.sum()) - about) / (count * (count - 1)), 0.0), MOST_BASE)
+            near = (about / count - base) / (1 - base)
+            self._weighting = Weighting((WEIGHT,), CHANCE * min(max(near / NEAR, 0.5), 2.0), base)
         return Embedded(tuple(vector.tobytes() for vector in vectors[len(ours) :]), tokens)
 
     def _vectors(self, texts: Sequence[_Prefixed], *, is_query: bool) -> "tuple[NDArray[Any], int]":
@@ -261,15 +268,6 @@ class OtherModel(Embedder):
             detail = f"vectors of {len(numbers)} dimensions, not {self._wanted}"
             raise UnusableVectorsError(self.model, detail)
         return numbers
-
-
-def _weighting(statements: "NDArray[Any]", questions: "NDArray[Any]") -> Weighting:
-    """Derive from the vectors of the texts above how the cosines of a model are to be read."""
-    cosines = questions @ statements.T
-    about, count = float(cosines.trace()), len(cosines)
-    base = min(max((float(cosines.sum()) - about) / (count * (count - 1)), 0.0), MOST_BASE)
-    near = (about / count - base) / (1 - base)
-    return Weighting((WEIGHT,), CHANCE * min(max(near / NEAR, 0.5), 2.0), base)
 
 
 def estimated(texts: Sequence[str]) -> int:
@@ -315,6 +313,8 @@ class _LocalModel(OtherModel):
         Raises:
             EmbedderUnavailableError: The library is not installed, or there is no such folder or name.
         """
+        remedy = f"correct SOULKEEP_EMBEDDER={self.kind}:MODEL, where MODEL is a name or a whole path"
+        self._unavailable = partial(EmbedderUnavailableError, self.kind, remedy=remedy)
         if find_spec(self.package) is None:
             remedy = f"install it with `pip install soulkeep[{self.kind}]`"
             raise EmbedderUnavailableError(self.kind, f"{self.package} is not installed", remedy)
@@ -376,10 +376,6 @@ class _LocalModel(OtherModel):
             _log.warning("%s is not on this machine; %s fetches it", self.model, self.kind)
             return self._load(offline=False)
 
-    def _unavailable(self, reason: str) -> EmbedderUnavailableError:
-        remedy = f"correct SOULKEEP_EMBEDDER={self.kind}:MODEL, where MODEL is a name or a whole path"
-        return EmbedderUnavailableError(self.kind, reason, remedy)
-
 
 class SentenceTransformers(_LocalModel):
     """A model that the package sentence-transformers runs."""
@@ -407,32 +403,27 @@ class FastEmbed(_LocalModel):
 
     def _load(self, *, offline: bool) -> Any:
         from fastembed import TextEmbedding
+        from fastembed.common.model_description import ModelSource, PoolingType
 
         if self.folder is None:
             return TextEmbedding(self.model, local_files_only=offline)
         name = f"soulkeep/{self.model}"
         if name not in {known["model"] for known in TextEmbedding.list_supported_models()}:
-            self._describe(name, self.folder)
+            # The library does not know the model in the folder.
+            files = sorted(self.folder.rglob("*.onnx"), key=lambda file: (len(file.parts), file.name))
+            if not files:
+                raise FileNotFoundError(f"there is no .onnx file in {self.folder}")
+            pooling = _read(self.folder / "1_Pooling" / "config.json")
+            is_first = pooling.get("pooling_mode_cls_token") or pooling.get("pooling_mode") == "cls"
+            TextEmbedding.add_custom_model(
+                name,
+                pooling=PoolingType.CLS if is_first else PoolingType.MEAN,
+                normalization=True,
+                sources=ModelSource(hf=name),
+                dim=self.parts[0],
+                model_file=files[0].relative_to(self.folder).as_posix(),
+            )
         return TextEmbedding(name, specific_model_path=str(self.folder), local_files_only=True)
-
-    def _describe(self, name: str, folder: Path) -> None:
-        """Tell the library of the model in the folder, which it does not know."""
-        from fastembed import TextEmbedding
-        from fastembed.common.model_description import ModelSource, PoolingType
-
-        files = sorted(folder.rglob("*.onnx"), key=lambda file: (len(file.parts), file.name))
-        if not files:
-            raise FileNotFoundError(f"there is no .onnx file in {folder}")
-        pooling = _read(folder / "1_Pooling" / "config.json")
-        is_first = pooling.get("pooling_mode_cls_token") or pooling.get("pooling_mode") == "cls"
-        TextEmbedding.add_custom_model(
-            name,
-            pooling=PoolingType.CLS if is_first else PoolingType.MEAN,
-            normalization=True,
-            sources=ModelSource(hf=name),
-            dim=self.parts[0],
-            model_file=files[0].relative_to(folder).as_posix(),
-        )
 
     def _run(self, loaded: Any, texts: Sequence[str], prefix: str) -> list[Any]:
         return list(loaded.embed([prefix + text for text in texts], batch_size=_AT_ONCE))

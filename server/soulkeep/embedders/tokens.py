@@ -3,11 +3,12 @@
 import hashlib
 import threading
 import zlib
-from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from soulkeep.embedders import verified_file
+from soulkeep.embedders import Kept, verified_file
 from soulkeep.errors import EmbedderUnavailableError
 
 if TYPE_CHECKING:
@@ -28,27 +29,7 @@ _LINES = 32
 _KEPT = 10_000
 
 
-_loading = threading.Lock()
-
-
-def load_tokenizer() -> "SentencePieceProcessor":
-    """Return the multilingual encoder's tokenizer, the same object each time; it takes 26 MiB.
-
-    Raises:
-        EmbedderUnavailableError: A package is missing or has another file.
-    """
-    with _loading:
-        return _tokenizer()
-
-
-def release_tokenizer() -> None:
-    """Forget the tokenizer; what is counted next loads it again."""
-    with _loading:
-        _tokenizer.cache_clear()
-
-
-@lru_cache(1)
-def _tokenizer() -> "SentencePieceProcessor":
+def _load() -> "SentencePieceProcessor":
     try:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
@@ -62,15 +43,27 @@ def _tokenizer() -> "SentencePieceProcessor":
     )
 
 
+_TOKENIZER = Kept("universal", _load)
+
+load_tokenizer = _TOKENIZER.get
+"""Returns the multilingual encoder's tokenizer, the same object each time; it takes 26 MiB.
+
+Raises an EmbedderUnavailableError where a package is missing or has another file.
+"""
+
+release_tokenizer = _TOKENIZER.release
+"""Forgets the tokenizer; what is counted next loads it again."""
+
+
+@dataclass(eq=False)
 class TokenCounter:
     """Counts by the multilingual encoder's tokenizer; those of other models differ by some percent.
 
     Where it cannot be loaded, the count is estimated from the bytes, and `is_exact` is false.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._counts: dict[bytes, int] = {}
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _counts: dict[bytes, int] = field(default_factory=dict)
 
     @cached_property
     def is_exact(self) -> bool:
@@ -86,15 +79,15 @@ class TokenCounter:
         if not self.is_exact:
             return -(-len(text.encode()) // BYTES_PER_TOKEN)
         with self._lock:
-            return self._known(text, lambda: sum(self._count_piece(piece) for piece in _pieces(text)))
+            return self._known(text)
 
-    def _count_piece(self, piece: str) -> int:
-        return self._known(piece, lambda: len(load_tokenizer().encode(piece)))
-
-    def _known(self, text: str, count: Callable[[], int]) -> int:
+    def _known(self, text: str, *, is_piece: bool = False) -> int:
         digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
         if digest not in self._counts:
-            counted = count()
+            if is_piece:
+                counted = len(load_tokenizer().encode(text))
+            else:
+                counted = sum(self._known(piece, is_piece=True) for piece in _pieces(text))
             if len(self._counts) >= _KEPT:
                 self._counts.clear()
             self._counts[digest] = counted

@@ -203,17 +203,17 @@ class UniversalEncoder:
         self._floats, self._linear = weights.floats, weights.linear
         self._table, self._mapped = weights.table, weights.mapped
         parts = [self._linear[f"proj{order}"] for order in ORDERS]
+        bias, self._gain, self._shift = (
+            np.concatenate([self._floats[f"{name}{order}"] for order in ORDERS])
+            for name in ("proj_b", "ln_g", "ln_b")
+        )
         self._linear["projection"] = Linear(
             tuple(part.weights[0] for part in parts),
             np.hstack([part.scale for part in parts]),
-            self._joined("proj_b"),
+            bias,
         )
-        self._gain, self._shift = self._joined("ln_g"), self._joined("ln_b")
         self._lock = threading.Lock()
         self._room = np.empty(_FEATURES * DIMENSIONS, np.float32)
-
-    def _joined(self, name: str) -> Floats:
-        return np.concatenate([self._floats[f"{name}{order}"] for order in ORDERS])
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text's tokens, with the marks of its begin and end."""

@@ -87,7 +87,7 @@ class WordMatches:
     def _strengths(self, query: Sequence[str], texts: Sequence[Sequence[str]]) -> list[list[float]]:
         import numpy as np
 
-        kept, places = self._places([*query, *itertools.chain.from_iterable(texts)])
+        (codes, scales), places = self._places([*query, *itertools.chain.from_iterable(texts)])
         asked, words = places[: len(query)], places[len(query) :]
         rows = np.maximum(words, _EMPTY)
         is_used = np.zeros(self._filled, bool)
@@ -95,7 +95,11 @@ class WordMatches:
         used = np.flatnonzero(is_used)
         turn = np.empty(len(is_used), np.intp)
         turn[used] = np.arange(len(used))
-        cosines = _vectors(kept, used) @ _vectors(kept, np.maximum(asked, _EMPTY)).T
+        of_texts, of_query = (
+            np.multiply(codes[some], scales[some, None], dtype=scales.dtype)
+            for some in (used, np.maximum(asked, _EMPTY))
+        )
+        cosines = of_texts @ of_query.T
         near = np.clip((cosines - self._unrelated) / (1 - self._unrelated), 0, 1)
         near[used[:, np.newaxis] == np.where(asked > _EMPTY, asked, -1)] = 1
         strong = near[turn[rows]]
@@ -151,14 +155,6 @@ class WordMatches:
         codes[self._filled : end] = np.rint(vectors / steps[:, np.newaxis])
         scales[self._filled : end] = steps
         return codes, scales
-
-
-def _vectors(kept: "_Kept", rows: "NDArray[Any]") -> "NDArray[Any]":
-    """Return the vectors of rows as they were before they were rounded, nearly."""
-    codes, scales = kept
-    vectors: NDArray[Any] = codes[rows].astype(scales.dtype)
-    vectors *= scales[rows, None]
-    return vectors
 
 
 def _compared(query: Sequence[str], text: Sequence[str]) -> Sequence[str]:
