@@ -13,7 +13,7 @@ from soulkeep.embedders.meaning import Meaning
 from soulkeep.embedders.word_matches import MAX_NEAR, MAX_WORDS
 from soulkeep.embedders.wordllama import MAX_CHARACTERS, WordLlama
 from soulkeep.models import Memory, NewMemory, NewMessage, Usage
-from soulkeep.repository.sqlite.vectors import KEPT_CHANGES
+from soulkeep.repository.sqlite.indexes import KEPT_CHANGES
 from soulkeep.service import indexes
 from soulkeep.service.callers import MAX_WAITING
 from soulkeep.service.home import Home

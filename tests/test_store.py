@@ -31,10 +31,9 @@ from soulkeep.errors import (
     StoreNotWritableError,
 )
 from soulkeep.models import NewMemory, Session
-from soulkeep.repository.sqlite import SqliteRepository, schema
-from soulkeep.repository.sqlite.backups import replacing
+from soulkeep.repository.sqlite import SqliteRepository, replacing, schema
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.vectors import padded
+from soulkeep.repository.sqlite.indexes import padded
 from soulkeep.service.backups import exclusive, verify_files
 from soulkeep.service.home import Home
 
@@ -506,7 +505,7 @@ def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever
     _old_home(tmp_path)
     backups, store = open_backups(tmp_path), tmp_path / "soulkeep.db"
     kept = backups.folder / backups.make("try").id / "soulkeep.db"
-    monkeypatch.setattr("soulkeep.repository.sqlite.backups.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.BUSY_TIMEOUT_S", 0)
     began = threading.Event()
 
     def migrating(version: int) -> None:

@@ -46,8 +46,7 @@ from soulkeep.models import (
     Waiting,
 )
 from soulkeep.repository import ROWS, Copies, Repository, UnrecordedChangeError
-from soulkeep.repository.sqlite import SqliteRepository
-from soulkeep.repository.sqlite.backups import SqliteCopies
+from soulkeep.repository.sqlite import SqliteCopies, SqliteRepository
 from soulkeep.search.questions import query_terms
 
 DAYS = Days(UTC)

@@ -270,7 +270,7 @@ def open_home(
 
 def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Backups":
     """Return the backups of a home without opening its store, which may be damaged or gone."""
-    from soulkeep.repository.sqlite.backups import SqliteCopies
+    from soulkeep.repository.sqlite import SqliteCopies
     from soulkeep.service.backups import Backups
 
     options = options or Options()

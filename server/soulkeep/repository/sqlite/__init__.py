@@ -1,27 +1,49 @@
-"""The only code that talks to SQLite."""
+"""The only code that talks to SQLite: a store, and copies of it that are put in its place."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+import filecmp
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+import apsw
 
 from soulkeep import repository as interface
 from soulkeep.days import Days
-from soulkeep.errors import StoreBusyError, StoreFullError, StoreNotWritableError
+from soulkeep.disk import copy_file
+from soulkeep.errors import (
+    BackupDamagedError,
+    SchemaTooNewError,
+    StoreBusyError,
+    StoreCorruptError,
+    StoreError,
+    StoreFullError,
+    StoreNotWritableError,
+)
 from soulkeep.models import LOCAL_AGENT
+from soulkeep.progress import tell
+from soulkeep.repository import Repository
 from soulkeep.repository.sqlite.changes import ChangeTable, Recording
+from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, set_aside_foreign_log, translated
 from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
-from soulkeep.repository.sqlite.files import size_of
+from soulkeep.repository.sqlite.files import (
+    APPLICATION_ID,
+    Header,
+    create_file,
+    log_of,
+    overwritten,
+    size_of,
+    store_identity,
+    stored_header,
+)
+from soulkeep.repository.sqlite.indexes import NextVectors, VectorTable
 from soulkeep.repository.sqlite.ledger import Ledger, MessageTable
 from soulkeep.repository.sqlite.memories import DocumentTable, MemoryTable
-from soulkeep.repository.sqlite.next_vectors import NextVectors
 from soulkeep.repository.sqlite.prompts import ConsentTable, PromptTable, ThreadTable
 from soulkeep.repository.sqlite.scan import VectorScan
-from soulkeep.repository.sqlite.schema import Migrating, bootstrap
-from soulkeep.repository.sqlite.upkeep import Upkeep, remove_leftover
-from soulkeep.repository.sqlite.vectors import VectorTable
+from soulkeep.repository.sqlite.schema import STEPS, Migrating, bootstrap
+from soulkeep.repository.sqlite.upkeep import SOURCES, Upkeep, remove_leftover
 from soulkeep.search.words import TEXT_RULES
-
-__all__ = ["SqliteRepository"]
 
 
 class SqliteRepository(Upkeep):
@@ -186,3 +208,254 @@ class SqliteRepository(Upkeep):
         self._database.close()
         self._scan.release()
         self._memories.frequencies.release()
+
+
+CHANGES_SKIPPED = 2**32
+"""By how much a restore moves the number of the last changed vector.
+
+Copies of vectors in other processes are loaded anew, whatever those saw until then.
+"""
+
+_PAGES_AT_ONCE = 1_000
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """A store as it is at one moment, however others go on writing, with its counts of rows."""
+
+    connection: apsw.Connection
+    counts: Mapping[str, int]
+    name: str
+
+    def copy_to(self, folder: Path) -> None:
+        """Write it to a new file in a folder, which is complete without any other beside it.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
+        path = folder / self.name
+        create_file(path)
+        with translated(path), closing(apsw.Connection(str(path))) as copy:
+            with copy.backup("main", self.connection, "main") as backup:
+                while not backup.done:
+                    backup.step(_PAGES_AT_ONCE)
+                    tell("Copying the store", 1 - backup.remaining / max(backup.page_count, 1))
+            copy.pragma("journal_mode", "delete")
+
+
+class SqliteCopies:
+    """Copies of the store at one path; its file has the same name in each of them."""
+
+    def __init__(self, store: Path, days: Days) -> None:
+        self._store, self.place = store, str(store)
+        self._days = days
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Hold on to the present state of the store during the block; others can write meanwhile.
+
+        It is what is committed, also where the caller is inside a transaction.
+
+        Raises:
+            StoreCorruptError: It is damaged.
+            StoreError: It cannot be read.
+        """
+        with translated(self._store), closing(_opened(self._store)) as connection:
+            connection.execute("BEGIN")
+            # The first look is the moment: until the end of the transaction nothing newer is seen.
+            try:
+                counts = _counts(connection)
+            except apsw.SQLError as error:  # one of its tables is gone
+                raise StoreCorruptError(self._store, str(error)) from error
+            yield Snapshot(connection, counts, self._store.name)
+
+    def examine(self, folder: Path) -> tuple[int, dict[str, int]]:
+        """Return the schema version and the counts of rows of a copy, having read all of it.
+
+        Raises:
+            BackupDamagedError: It is not whole, or no store.
+            SchemaTooNewError: A later soulkeep wrote it.
+        """
+        path = folder / self._store.name
+        try:
+            with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as copy:
+                version = copy.pragma("user_version")
+                ours = copy.pragma("application_id") == APPLICATION_ID
+                if ours and version > len(STEPS):
+                    raise SchemaTooNewError(path, version, len(STEPS))
+                faults = [row[0] for row in copy.execute("PRAGMA integrity_check(3)")]
+                if not ours or faults != ["ok"]:
+                    raise BackupDamagedError(path, "; ".join(faults) if ours else "it is no store")
+                return version, _counts(copy)
+        except apsw.Error as error:
+            raise BackupDamagedError(path, str(error)) from error
+
+    @contextmanager
+    def opened(self, folder: Path) -> Iterator[Repository]:
+        """Open a copy to change it; after the block it is complete without any other file beside it.
+
+        Raises:
+            StoreError: It cannot be opened or written.
+        """
+        copy = folder / self._store.name
+        with closing(SqliteRepository(copy, days=self._days)) as repository:
+            yield repository
+        with translated(copy), closing(_opened(copy)) as connection:
+            connection.pragma("journal_mode", "delete")
+
+    def is_there(self) -> bool:
+        """Whether there is a file that begins as a store does; a foreign log is set aside."""
+        if not self._store.exists() or not isinstance(stored_header(self._store), Header):
+            return False
+        set_aside_foreign_log(self._store)
+        return True
+
+    def keep_files(self, folder: Path) -> bool:
+        """Copy the store's file and its log as they are; False where there is neither.
+
+        Raises:
+            StoreError: A copy is not the same.
+            OSError: A file cannot be read or copied.
+        """
+        there = [file for file in self._files() if file.exists()]
+        for file in (file for file in there if not file.name.endswith("-shm")):
+            copy_file(file, folder / file.name)
+            if not filecmp.cmp(file, folder / file.name, shallow=False):
+                raise StoreError(folder, "a file was not written as it is", "check the disk")
+        return bool(there)
+
+    def begin_anew(self) -> None:
+        """Make an empty store in the place of whatever is there.
+
+        Raises:
+            StoreError: It cannot be made.
+        """
+        for file in self._files():
+            file.unlink(missing_ok=True)
+        SqliteRepository(self._store).close()
+
+    def _files(self) -> list[Path]:
+        return [self._store.with_name(self._store.name + end) for end in ("-wal", "-shm", "")]
+
+    @contextmanager
+    def replacing(self, folder: Path, *, continuing: bool) -> Iterator[Repository]:
+        """Keep others from writing during the block, then put what a copy holds in the store's place.
+
+        It happens at once, also for those who have the store open. When an error leaves the block, the
+        store stays as it was.
+
+        Raises:
+            StoreBusyError: Another process kept the write lock.
+            StoreError: The store cannot be written, or the copy not read.
+        """
+        copy = folder / self._store.name
+        _fit(copy, self._store)
+        with closing(SqliteRepository(copy, days=self._days)) as staged, replacing(self._store, copy):
+            if continuing:
+                _continue_ids_of(copy, self._store)
+            yield staged
+
+
+def _fit(copy: Path, store: Path) -> None:
+    """Give a copy the pages of the store whose place it is to take.
+
+    A store in WAL mode takes no other size, and who has it open relies on its map of pages, or on there
+    being none.
+
+    Raises:
+        StoreError: Either cannot be read, or the copy not written.
+    """
+    fitting = copy.with_name(f".{copy.name}.part")
+    with translated(store):
+        wanted = _layout(store)
+    with translated(copy), closing(_opened(copy)) as connection:
+        if wanted != (connection.pragma("page_size"), connection.pragma("auto_vacuum")):
+            connection.pragma("page_size", wanted[0])
+            connection.pragma("auto_vacuum", wanted[1])
+            # Not in its own place, for which SQLite takes the system's folder for temporary files.
+            create_file(fitting)
+            connection.execute("VACUUM INTO ?", (str(fitting),))
+    if fitting.exists():
+        fitting.replace(copy)
+
+
+def _continue_ids_of(copy: Path, store: Path) -> None:
+    """Let a copy go on with ids where the store ends whose place it is to take, and be the same store.
+
+    An id is never given to a second memory, and no other process takes its copies of vectors for those
+    of the restored store. Keep others from writing the store meanwhile.
+
+    Raises:
+        StoreError: The copy cannot be written.
+    """
+    last, store_id = dict[str, int](), None
+    # Of a damaged store nobody can know.
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        last = dict(list(connection.execute("SELECT name, seq FROM sqlite_sequence")))
+    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+        store_id = store_identity(connection)[0]
+    with closing(Database(copy)) as database, database.transaction():
+        if store_id is not None:
+            database.execute("UPDATE store_facts SET value = ? WHERE name = 'store_id'", (store_id,))
+        for name, number in database.query("SELECT name, seq FROM sqlite_sequence"):
+            last[name] = max(number, last.get(name, 0))
+        database.execute("DELETE FROM sqlite_sequence")
+        rows = [(name, number) for name, number in last.items() if name != "memory_changes"]
+        database.execute_many("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", rows)
+        change = last.get("memory_changes", 0) + CHANGES_SKIPPED
+        database.execute("INSERT INTO memory_changes (seq, memory_id) VALUES (?, 0)", (change,))
+
+
+@contextmanager
+def replacing(store: Path, copy: Path) -> Iterator[None]:
+    """Keep others from writing a store during the block, then put what a copy holds in its place.
+
+    It happens at once, also for those who have the store open. When an error leaves the block, the store
+    stays as it was.
+
+    Raises:
+        StoreBusyError: Another process kept the write lock.
+        StoreError: The store cannot be written, or the copy not read.
+    """
+    with (
+        translated(store),
+        closing(_opened(copy)) as source,
+        closing(_opened(store)) as target,
+    ):
+        target.pragma("fullfsync", 1)  # with synchronous = FULL, which is the default
+        with target.backup("main", source, "main") as backup:
+            backup.step(1)  # takes the write lock, which SQLite keeps until the backup is finished
+            yield
+            # What the block changed in the copy makes SQLite begin it anew, under the same lock.
+            backup.step()
+        target.set_busy_timeout(0)
+        with suppress(apsw.BusyError):
+            target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
+def _opened(path: Path) -> apsw.Connection:
+    if not size_of(path) and size_of(log_of(path)):
+        raise overwritten(path, "empty")  # SQLite would delete the log
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+    return connection
+
+
+def _layout(store: Path) -> tuple[int, int]:
+    """Return the size of pages and the mode of auto_vacuum."""
+    try:
+        with closing(_opened(store)) as connection:
+            return connection.pragma("page_size"), connection.pragma("auto_vacuum")
+    except apsw.CorruptError:
+        # https://www.sqlite.org/fileformat.html#the_database_header
+        with store.open("rb") as file:
+            header = file.read(100)
+    size, root, incremental = (int.from_bytes(header[a:b]) for a, b in ((16, 18), (52, 56), (64, 68)))
+    return 65536 if size == 1 else size, (2 if incremental else 1) if root else 0
+
+
+def _counts(connection: apsw.Connection) -> dict[str, int]:
+    return {
+        name: int(connection.execute(f"SELECT count(*) FROM {source}").get)
+        for name, source in SOURCES.items()
+    }

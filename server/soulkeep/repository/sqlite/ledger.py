@@ -18,7 +18,7 @@ from soulkeep.models import (
     Usage,
 )
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.full_text import conditions, fts_term, fts_text
+from soulkeep.repository.sqlite.indexes import conditions, fts_term, fts_text
 
 UNKNOWN_MODEL = "unknown"
 """A client does not say which language model it runs."""

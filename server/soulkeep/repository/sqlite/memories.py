@@ -7,15 +7,15 @@ from unicodedata import normalize
 from soulkeep.days import Days
 from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
 from soulkeep.repository.sqlite.database import Database, Row
-from soulkeep.repository.sqlite.full_text import (
+from soulkeep.repository.sqlite.indexes import (
     WHEN,
+    VectorTable,
     WordFrequencies,
     conditions,
     fts_day,
     fts_term,
     fts_text,
 )
-from soulkeep.repository.sqlite.vectors import VectorTable
 
 COLUMNS = (
     "m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject,"

@@ -14,8 +14,8 @@ from soulkeep.errors import StoreError
 from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.progress import tell
 from soulkeep.repository.sqlite.database import Database, Row
+from soulkeep.repository.sqlite.indexes import DIMENSIONS, KEPT_CHANGES, VectorTable, padded
 from soulkeep.repository.sqlite.schema import OCCURRED_AT
-from soulkeep.repository.sqlite.vectors import DIMENSIONS, KEPT_CHANGES, VectorTable, padded
 
 if TYPE_CHECKING:
     from soulkeep.repository.sqlite.codes import Array, Codes, Columns

@@ -1,16 +1,127 @@
-"""The vectors of memories in sqlite-vec's table, and whose vectors they are."""
+"""What memories are found by: words (FTS5), filters, and vectors (sqlite-vec), those to come too."""
 
 import itertools
 import json
 import math
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from functools import lru_cache
 
 from soulkeep.errors import DimensionMismatchError, EmbedderError
-from soulkeep.models import Embedding, MemoryFilter, Vector, Waiting
+from soulkeep.models import Embedding, Memory, MemoryFilter, Vector, Waiting
+from soulkeep.repository import Memories
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.full_text import conditions
 from soulkeep.repository.sqlite.schema import VEC_MEMORIES
+from soulkeep.search.words import SIGNS, is_single_unspaced, split_words
+
+# FTS5 cuts words at signs, and takes characters for private use for letters; no word has those.
+_AS_LETTERS = {ord(sign): 0xE000 + ord(sign) for sign in SIGNS}
+
+
+def fts_text(text: str) -> str:
+    """Return what FTS5 is to hold of a text: its words, with letters in the place of signs."""
+    return " ".join(split_words(text)).translate(_AS_LETTERS)
+
+
+def fts_term(term: str) -> str:
+    """Return what FTS5 has to match for one word of `split_query`."""
+    term = term.translate(_AS_LETTERS)
+    # Quoted, a word is a string to FTS5 and never one of its operators.
+    return f'"{term}"*' if is_single_unspaced(term) else f'"{term}"'
+
+
+@lru_cache(10_000)
+def fts_day(day: date | None) -> str:
+    """Return what FTS5 is to hold of the day of a memory; nothing where it has none."""
+    # Imported here, as opening a store needs none of it.
+    from soulkeep.search.dates import day_words
+
+    return " ".join(day_words(day)) if day else ""
+
+
+WHEN = "ifnull(m.occurred_at, m.created_at)"
+"""When a memory of `memories AS m` happened or was said."""
+
+
+_PASSING = {
+    "thread_id": "(m.thread_id = :thread_id OR m.thread_id IS NULL)",
+    "memory_type": "m.memory_type = :memory_type",
+    "since": f"{WHEN} >= :since",
+    "until": f"{WHEN} <= :until",
+}
+
+
+def conditions(
+    allowed: MemoryFilter, passing: Mapping[str, str] = _PASSING
+) -> tuple[str, dict[str, str]]:
+    """Return SQL that begins with AND for each field that is set, and its values.
+
+    `passing` says for each field what passes; as it is, of `memories AS m`.
+    """
+    values = {name: value for name in passing if (value := getattr(allowed, name)) is not None}
+    return "".join(f" AND {passing[name]}" for name in values), values
+
+
+TOLERANCE = 0.01
+"""A kept count is used again while at most this share of it can have been added or taken away."""
+
+_MAXIMUM_KEPT = 10_000
+
+
+class WordFrequencies:
+    """Counts for weighing words; the threads of this process share it.
+
+    Counting reads every occurrence, so a word in half of a million memories takes tens of milliseconds.
+    """
+
+    def __init__(self, database: Database) -> None:
+        """Count the words of the store that `database` has open."""
+        self._database = database
+        self._lock = threading.Lock()
+        self._kept: dict[str | None, tuple[int, int]] = {}
+        self._generation = 0
+
+    def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
+        """Return how many memories there are, and in how many each word of `terms` occurs.
+
+        Both may be off by one in a hundred, where they are 100 or more.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            generation = self._database.generation
+            last_id, last_change = self._database.query(
+                "SELECT (SELECT max(id) FROM memories_fts_docsize),"
+                " (SELECT max(seq) FROM memory_changes)"
+            )[0]
+            writes = int(last_id or 0) + int(last_change or 0)
+            if len(self._kept) > _MAXIMUM_KEPT or self._generation != generation:
+                self._kept.clear()
+                self._generation = generation
+            count = self._fresh(None, writes)
+            return count, {term: self._fresh(term, writes) for term in terms}
+
+    def release(self) -> None:
+        """Give back the memory of the counts."""
+        with self._lock:
+            self._kept.clear()
+
+    def _fresh(self, term: str | None, writes: int) -> int:
+        """Return how many memories have a word, or there are, counted anew where much was written."""
+        kept, then = self._kept.get(term, (0, 0))
+        if not 0 <= writes - then <= kept * TOLERANCE:
+            if term is None:
+                rows = self._database.query("SELECT count(*) FROM memories_fts_docsize")
+            else:
+                count = "SELECT count(*) FROM memories_fts WHERE memories_fts MATCH ?"
+                rows = self._database.query(count, (fts_term(term),))
+            kept = int(rows[0][0])
+            self._kept[term] = (kept, writes)
+        return kept
+
 
 DIMENSIONS = 1536
 """The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
@@ -241,3 +352,105 @@ def require_unit(embedding: Embedding) -> None:
         raise EmbedderError(
             f"An embedding has length {norm}, not 1; report this as a fault of its embedder."
         )
+
+
+_PAGE = 1_000
+
+
+class NextVectors:
+    """Rows of next_vectors: one set, of one embedder, which a fact in the store names."""
+
+    def __init__(self, database: Database, memories: Memories, vectors: VectorTable) -> None:
+        self._database = database
+        self._memories = memories
+        self._vectors = vectors
+
+    def count(self, identity: str) -> int:
+        """Return how many memories have a vector of this embedder in the set."""
+        if self._database.get_fact("next_embedder") != identity:
+            return 0
+        return int(self._database.query("SELECT count(*) FROM next_vectors")[0][0])
+
+    def list_missing(
+        self, identity: str, below: int, limit: int, but: Sequence[int] = ()
+    ) -> list[Memory]:
+        """Return up to `limit` memories with ids `below` that have no vector of this embedder yet.
+
+        The newest come first: they are asked for most. Those in `but` are left out.
+        """
+        is_begun = self._database.get_fact("next_embedder") == identity
+        missing = "AND m.id NOT IN (SELECT memory_id FROM next_vectors)" if is_begun else ""
+        rows = self._database.query(
+            "SELECT m.id FROM memories AS m WHERE m.id < ?"
+            " AND m.id NOT IN (SELECT value FROM json_each(?))"
+            f" {missing} ORDER BY m.id DESC LIMIT ?",
+            (below, json.dumps(list(but)), limit),
+        )
+        return list(self._memories.list_by_ids([row[0] for row in rows]).values())
+
+    def measure_missing(self, identity: str) -> tuple[int, int]:
+        """Count the memories that have no vector of this embedder yet, and the bytes of their texts."""
+        missing = "TRUE"
+        if self._vectors.recorded_embedder() == identity:
+            missing = "id IN (SELECT memory_id FROM pending_vectors)"
+        elif self._database.get_fact("next_embedder") == identity:
+            missing = "id NOT IN (SELECT memory_id FROM next_vectors)"
+        count, size = self._database.query(
+            "SELECT count(*), ifnull(sum(octet_length(content) + ifnull(octet_length(subject), 0)), 0)"
+            f" FROM memories WHERE {missing}"
+        )[0]
+        return int(count), int(size)
+
+    def add(self, vectors: Mapping[Memory, Vector], identity: str) -> None:
+        """Add vectors of memories that are still what was embedded; inside a transaction.
+
+        A set that another embedder began is deleted.
+
+        Raises:
+            DimensionMismatchError: An embedding is wider than the store.
+            EmbedderError: An embedding is not a unit vector.
+        """
+        for vector in vectors.values():
+            require_unit(vector.embedding)
+        if self._database.get_fact("next_embedder") != identity:
+            self.discard()
+            self._database.put_fact("next_embedder", identity)
+        now = self._memories.list_by_ids([memory.id for memory in vectors])
+        self._database.execute_many(
+            "INSERT OR REPLACE INTO next_vectors (memory_id, content_embedding) VALUES (?, ?)",
+            (
+                (memory.id, vector.embedding)
+                for memory, vector in vectors.items()
+                if now.get(memory.id) == memory
+            ),
+        )
+
+    def take_over(self, identity: str) -> None:
+        """Let the set serve in the place of all other vectors; inside a transaction.
+
+        A memory that was kept a moment ago, and is not in it, waits for its vector.
+        """
+        self._vectors.reset_vectors(identity)
+        self._database.execute(
+            "DELETE FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
+        )
+        last = 0
+        while page := self._database.query(
+            "SELECT memory_id, content_embedding FROM next_vectors WHERE memory_id > ?"
+            " ORDER BY memory_id LIMIT ?",
+            (last, _PAGE),
+        ):
+            self._database.execute_many(
+                "INSERT INTO vec_memories (memory_id, content_embedding) VALUES (?, ?)",
+                ((memory_id, embedding.ljust(4 * DIMENSIONS, b"\0")) for memory_id, embedding in page),
+            )
+            last = page[-1][0]
+        self._database.execute(
+            "DELETE FROM pending_vectors WHERE memory_id IN (SELECT memory_id FROM next_vectors)"
+        )
+        self.discard()
+
+    def discard(self) -> None:
+        """Delete the set, whosever it is; inside a transaction."""
+        self._database.execute("DELETE FROM next_vectors")
+        self._database.put_fact("next_embedder", None)
