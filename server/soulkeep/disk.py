@@ -9,7 +9,7 @@ from pathlib import Path
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder last, where the system can."""
     with suppress(OSError):
-        _sync(folder)
+        sync_file(folder)
 
 
 def sync_file(path: Path) -> None:
@@ -18,7 +18,12 @@ def sync_file(path: Path) -> None:
     Raises:
         OSError: The file system refuses.
     """
-    _sync(path)
+    # Windows syncs only what is open for writing, and no folders.
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def make_folder(path: Path, *, parents: bool = False) -> None:
@@ -33,15 +38,6 @@ def make_folder(path: Path, *, parents: bool = False) -> None:
         make_folder(path.parent, parents=True)
     path.mkdir(mode=0o700, exist_ok=True)
     sync_folder(path.parent)
-
-
-def _sync(path: Path) -> None:
-    # Windows syncs only what is open for writing, and no folders.
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def copy_file(source: Path, target: Path) -> None:

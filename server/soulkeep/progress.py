@@ -8,12 +8,8 @@ Listener = Callable[[str, float | None], None]
 """Takes what is being done, and the share of it that is done, 0 to 1, where that is known."""
 
 
-def _ignore(doing: str, share: float | None) -> None:
-    """Nobody asked."""
-
-
 # A worker thread runs in a copy of its caller's context, so this reaches it as well.
-_listener: ContextVar[Listener] = ContextVar("listener", default=_ignore)
+_listener: ContextVar[Listener] = ContextVar("listener", default=lambda doing, share: None)
 
 
 @contextmanager

@@ -133,7 +133,11 @@ def rewrite(path: Path, change: Callable[[bytes], bytes], keep: Callable[[bytes]
     """
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError), closing(OpenSnapshot(path)) as snapshot:
-            content = snapshot.settled()
+            until = time.monotonic() + _EMPTY_S
+            while not snapshot.content and time.monotonic() < until:
+                time.sleep(_PAUSE_S)
+                snapshot.content = snapshot.look()
+            content = snapshot.content
             new = change(content)
             if new == content:
                 return new
@@ -181,14 +185,6 @@ class OpenSnapshot:
         self.content = self._file.read()
         self.close = self._file.close
 
-    def settled(self) -> bytes:
-        """Return the content; where there is none, give an editor that just truncated it some time."""
-        until = time.monotonic() + _EMPTY_S
-        while not self.content and time.monotonic() < until:
-            time.sleep(_PAUSE_S)
-            self.content = self._look()
-        return self.content
-
     def replace(self, content: bytes) -> bool:
         """Put content in the file's place unless the file is not any more what was read.
 
@@ -204,7 +200,7 @@ class OpenSnapshot:
         part.unlink(missing_ok=True)
         try:
             write_new(part, content, like=self._status)
-            if not os.path.samestat(self.path.stat(), self._status) or self._look() != self.content:
+            if not os.path.samestat(self.path.stat(), self._status) or self.look() != self.content:
                 return False
             if os.name == "nt":
                 self._file.close()  # there an open file cannot be replaced
@@ -216,16 +212,17 @@ class OpenSnapshot:
 
     def rewritten(self) -> bytes | None:
         """Return what an editor wrote into this very file since it was read, once it has finished."""
-        late = self.content if self._file.closed else self._look()
+        late = self.content if self._file.closed else self.look()
         until = time.monotonic() + _SETTLE_S
         while late != self.content and time.monotonic() < until:
             time.sleep(_PAUSE_S)
-            before, late = late, self._look()
+            before, late = late, self.look()
             if late and late == before:
                 break
         return None if late == self.content else late
 
-    def _look(self) -> bytes:
+    def look(self) -> bytes:
+        """Return what the file holds now."""
         self._file.seek(0)
         return self._file.read()
 
