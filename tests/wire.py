@@ -18,7 +18,6 @@ from forks import ForkedProcess
 from soulkeep.app import build_server
 from soulkeep.mcp_server import protocol
 from soulkeep.mcp_server.notifications import Notifications
-from soulkeep.mcp_server.protocol import initialization_options
 from soulkeep.service.home import Home
 
 COMMAND = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
@@ -142,7 +141,6 @@ def served(home: Home, sent: list[str]) -> list[dict[str, Any]]:
         stdout = io.TextIOWrapper(written, "utf-8")
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(protocol, "DRAIN_S", 60.0)
-        options = initialization_options(server)
-        anyio.run(protocol.serve_stdio, server, options, anyio.sleep_forever, notifications.close)
+        anyio.run(protocol.serve_stdio, server, anyio.sleep_forever, notifications.close)
     stdout.flush()
     return [json.loads(line) for line in written.getvalue().splitlines()]

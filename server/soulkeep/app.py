@@ -288,7 +288,7 @@ def build_server(
     """Build an MCP server over a home or several, which notifies its clients; the caller closes them."""
     from soulkeep import __version__
     from soulkeep.mcp_server import protocol, resources
-    from soulkeep.mcp_server.calls import CheckedServer, open_session, read_answers, tell_progress
+    from soulkeep.mcp_server.calls import CheckedServer, tell_progress
     from soulkeep.mcp_server.homes import Client, Homes
     from soulkeep.mcp_server.notifications import Notifications
 
@@ -311,14 +311,12 @@ def build_server(
         website_url=protocol.WEBSITE,
         icons=[protocol.ICON],
         cache_hints=protocol.LASTING_LISTS,
-        request_state_security=protocol.waiting_questions(),
+        request_state_security=protocol.sealing(),
         middleware=[
             protocol.name_briefly,
             homes.choose,
-            open_session,
             notifications.note_session,
-            protocol.refuse_cursors,
-            read_answers,
+            protocol.check_params,
             tell_progress,
         ],
     )
@@ -345,7 +343,7 @@ def serve(settings: Settings) -> None:
         import anyio
 
         from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
-        from soulkeep.mcp_server.protocol import initialization_options, serve_stdio
+        from soulkeep.mcp_server.protocol import serve_stdio
 
         notifications = Notifications(watched=True)
         server = build_server(homes, notifications, tools_offered=settings.tools)
@@ -355,8 +353,7 @@ def serve(settings: Settings) -> None:
             _log.warning("%s", announcement)
         gc.freeze()
         gc.enable()
-        options = initialization_options(server)
         beside = partial(homes.run, partial(work_beside_calls, notifications=notifications))
-        signalled = anyio.run(serve_stdio, server, options, beside, notifications.close)
+        signalled = anyio.run(serve_stdio, server, beside, notifications.close)
     if signalled:
         os._exit(0)

@@ -27,7 +27,7 @@ from soulkeep.cli.terminal import (
     report,
     say,
 )
-from soulkeep.mcp_server.answers.changes import became_text, cleared_text, did_text
+from soulkeep.mcp_server.answers.changes import cleared_text, did_text, newer_text
 from soulkeep.models import Change
 from soulkeep.service.changes import MAX_LISTED, ChangeSummary
 from soulkeep.service.home import Home
@@ -209,7 +209,7 @@ def _report(purged: Purged | None, *, as_json: bool) -> None:
     took = f"{counted(purged.lines, 'line')} of MEMORY.md, {counted(purged.texts, 'former text')}"
     say(f"Erased: {gone}{took}.")
     for pair in purged.newer.items():
-        say(became_text(*pair))
+        say(newer_text(*pair, "had become"))
     for backup in purged.backups:
         say(f"Written anew without them: backup {backup}")
     if purged.kept_in:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import cleandoc
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
@@ -75,8 +75,6 @@ REPORT_S = 0.5
 
 _Result = TypeVar("_Result")
 
-# A tool call opens it by itself.
-_OPENS_SESSION = frozenset({"notifications/initialized", "resources/read"})
 _SHOWN_PROBLEMS = 3
 _SHOWN_NAMES = 5
 _PLAIN = re.compile(r"[A-Za-z0-9_.-]{1,60}")
@@ -101,34 +99,6 @@ _RULES = {
     "model_type": "must be an object with the fields that the tool's schema names",
 }
 """What a caller is told, by the kinds of pydantic's errors."""
-
-
-async def open_session(ctx: ServerRequestContext[Caller, Any], call_next: CallNext) -> HandlerResult:
-    """Give each connection its row in sessions: SDK middleware.
-
-    A modern connection has no handshake, so its first real request opens the session. A process that
-    a client starts only to probe the protocol leaves no row of that client.
-    """
-    if ctx.method in _OPENS_SESSION:
-        await anyio.to_thread.run_sync(ctx.lifespan_context.session)
-    return await call_next(ctx)
-
-
-async def read_answers(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-    """Let an answer that is none to our question count as cancelled: SDK middleware.
-
-    The SDK would refuse the whole call for it.
-    """
-    answers = (ctx.params or {}).get("inputResponses")
-    if ctx.method == "tools/call" and answers is not None:
-        read = dict(answers) if isinstance(answers, dict) else {}
-        for name, value in read.items():
-            try:
-                ElicitResult.model_validate(value)
-            except ValidationError:
-                read[name] = {"action": "cancel"}
-        ctx = replace(ctx, params={**(ctx.params or {}), "inputResponses": read})
-    return await call_next(ctx)
 
 
 async def served(
@@ -197,14 +167,9 @@ class CheckedServer(MCPServer[Any]):
         if self.offered is None or fn.__name__ in self.offered:
             super().add_tool(fn, *args, **options)
 
-    def _complete(self) -> None:
-        add_tools, self.add_tools = self.add_tools, None
-        if add_tools is not None:
-            add_tools()
-
     async def list_tools(self) -> list[Tool]:
         """Return the tools with compact schemas and descriptions."""
-        self._complete()
+        await self._schemas()
         tools = await super().list_tools()
         for tool in tools:
             tool.description = cleandoc(tool.description or "")
@@ -226,9 +191,11 @@ class CheckedServer(MCPServer[Any]):
         return [ReadResourceContents(content=await read(context, text_of), mime_type=resource.mime_type)]
 
     async def _schemas(self) -> Mapping[str, dict[str, Any]]:
-        """Return the schema of each tool's arguments; a server's tools stay what they are."""
+        """Return the schema of each tool's arguments; once added the tools stay what they are."""
         if not self._known:
-            self._complete()
+            add_tools, self.add_tools = self.add_tools, None
+            if add_tools is not None:
+                add_tools()
             self._known = {tool.name: tool.input_schema for tool in await super().list_tools()}
         return self._known
 
@@ -349,14 +316,6 @@ class Reply(Generic[_Form]):
     form: _Form | None = None
 
 
-def can_ask(ctx: Context[Caller]) -> bool:
-    """Whether the client can put a question to its user."""
-    client = ctx.client_capabilities
-    asks = None if client is None else client.elicitation
-    # A capability without a mode is that of a client from before there were two.
-    return asks is not None and (asks.form is not None or asks.url is None)
-
-
 async def ask(
     ctx: Context[Caller], message: str, form: type[_Form]
 ) -> Reply[_Form] | InputRequiredResult:
@@ -365,36 +324,35 @@ async def ask(
     An InputRequiredResult is to be returned by the tool as it is: the client asks, and calls again. A
     tool must not have changed anything by then.
     """
-    if not can_ask(ctx) or len(message) > LONGEST:
+    client = ctx.client_capabilities
+    asks = None if client is None else client.elicitation
+    # A capability without a mode is that of a client from before there were two.
+    if asks is None or (asks.form is None and asks.url is not None) or len(message) > LONGEST:
         return Reply("not asked")
     params = ElicitRequestFormParams(message=message, requested_schema=render_elicitation_schema(form))
     request = ElicitRequest(params=params)
     if (ctx.protocol_version or "") < MODERN:
-        return _understood(await _answered(ctx, request), form)
+        try:
+            answer = await ctx.session.send_request(
+                request,
+                ElicitResult,
+                request_read_timeout_seconds=WAIT,
+                metadata=ServerMessageMetadata(related_request_id=ctx.request_id),
+            )
+        except (MCPError, ValidationError):
+            return Reply("not asked")
+        return _understood(answer, form)
     # The client gives it back, sealed: an answer counts for the very question that was asked, over this
     # connection and about this home.
     asked = ctx.request_context.lifespan_context.mark(params.model_dump_json())
     if ctx.request_state != asked:
         return InputRequiredResult(input_requests={_QUESTION: request}, request_state=asked)
-    answer = (ctx.input_responses or {}).get(_QUESTION)
-    return _understood(answer if isinstance(answer, ElicitResult) else None, form)
+    given = (ctx.input_responses or {}).get(_QUESTION)
+    return _understood(given, form) if isinstance(given, ElicitResult) else Reply("not asked")
 
 
-async def _answered(ctx: Context[Caller], request: ElicitRequest) -> ElicitResult | None:
-    try:
-        answer: ElicitResult = await ctx.session.send_request(
-            request,
-            ElicitResult,
-            request_read_timeout_seconds=WAIT,
-            metadata=ServerMessageMetadata(related_request_id=ctx.request_id),
-        )
-    except (MCPError, ValidationError):
-        return None
-    return answer
-
-
-def _understood(answer: ElicitResult | None, form: type[_Form]) -> Reply[_Form]:
-    if answer is None or answer.action == "cancel":
+def _understood(answer: ElicitResult, form: type[_Form]) -> Reply[_Form]:
+    if answer.action == "cancel":
         return Reply("not asked")
     if answer.action == "decline":
         return Reply("declined")

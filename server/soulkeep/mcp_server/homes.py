@@ -49,6 +49,10 @@ WRITERS = 20
 
 INITIALIZED = "notifications/initialized"
 
+_OPENS_SESSION = frozenset({INITIALIZED, "resources/read"})
+"""Requests after which a connection has its row in sessions, as after any tool call. A process that a
+client starts only to probe the protocol leaves none."""
+
 Request = ServerRequestContext[Any, Any]
 """A request, whose `lifespan_context` is the `Caller` once it is known which home it is for."""
 
@@ -184,12 +188,22 @@ class Homes:
             if ctx.protocol_version < MODERN:
                 client = connection_of(ctx).state.setdefault("soulkeep", Client())
             caller = Caller(used.home, client, agent_id, used.writing)
+            if ctx.method in _OPENS_SESSION:
+                await anyio.to_thread.run_sync(caller.session)
             return await call_next(replace(ctx, lifespan_context=caller))
 
     @asynccontextmanager
     async def _used(self, name: str) -> AsyncIterator[_Open]:
         if name not in self._open:
-            await self._open_now(name)
+            async with self._opening:
+                if name not in self._open:  # nobody opened it meanwhile
+                    try:
+                        home = await anyio.to_thread.run_sync(self._open_home, name)
+                    except SoulkeepError as error:
+                        raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
+                    home.serve()
+                    self._open[name] = _Open(home)
+                    self._begin(self._open[name])
         used = self._open[name]
         used.users += 1
         try:
@@ -199,17 +213,6 @@ class Homes:
             used.used_at = time.monotonic()
             self._open.move_to_end(name)
             await self._limit()
-
-    async def _open_now(self, name: str) -> None:
-        async with self._opening:
-            if name not in self._open:
-                try:
-                    home = await anyio.to_thread.run_sync(self._open_home, name)
-                except SoulkeepError as error:
-                    raise MCPError(code=INTERNAL_ERROR, message=str(error)) from error
-                home.serve()
-                self._open[name] = _Open(home)
-                self._begin(self._open[name])
 
     async def _limit(self) -> None:
         """Close homes that are unused for long or too many, and let others give back memory."""

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -75,18 +74,6 @@ class MemoryInput(BaseModel):
     occurred_at: str = ""
     expires_at: str = ""
 
-    def to_keep(self) -> NewMemory:
-        """Return what the service keeps; empty text means unset."""
-        return NewMemory(
-            self.content,
-            self.memory_type,
-            self.thread_id or None,
-            self.source or None,
-            self.subject or None,
-            self.occurred_at or None,
-            expires_at=self.expires_at or None,
-        )
-
 
 def register(server: CheckedServer) -> None:
     """Add the tools to a server."""
@@ -134,7 +121,19 @@ async def remember(
         occurred_at=occurred_at,
         expires_at=expires_at,
     )
-    kept = [memory.to_keep() for memory in memories or [one]]
+    # Empty text means unset.
+    kept = [
+        NewMemory(
+            memory.content,
+            memory.memory_type,
+            memory.thread_id or None,
+            memory.source or None,
+            memory.subject or None,
+            memory.occurred_at or None,
+            expires_at=memory.expires_at or None,
+        )
+        for memory in memories or [one]
+    ]
 
     def keep(home: Home, session: Session) -> RememberAnswer:
         receipts = home.memories.remember(kept, session, replaces=replaces)
@@ -354,8 +353,10 @@ async def purge(
         return reply
     if reply.state == "declined":
         return answer(PurgedAnswer(state=reply.state))
+    path = ctx.request_context.lifespan_context.home.path
     if reply.state == "not asked":
-        return answer(PurgedAnswer(state=reply.state, command=_purge_command(ctx, memory_ids)))
+        by_hand = command(path, ["purge"], *map(str, memory_ids))
+        return answer(PurgedAnswer(state=reply.state, command=by_hand))
     backups = reply.form is not None and reply.form.backups
     purged = await served(
         ctx,
@@ -366,9 +367,4 @@ async def purge(
     if anyio.current_effective_deadline() == -math.inf:
         # Nobody hears the answer; a purge is not stopped half way.
         _log.warning("a purge was ended though its request was cancelled; `soulkeep log` lists it")
-    return answer(PurgedAnswer.of(purged, _purge_command(ctx)))
-
-
-def _purge_command(ctx: Context[Caller], memory_ids: Sequence[int] = ()) -> str:
-    home = ctx.request_context.lifespan_context.home
-    return command(home.path, ["purge"], *map(str, memory_ids))
+    return answer(PurgedAnswer.of(purged, command(path, ["purge"])))

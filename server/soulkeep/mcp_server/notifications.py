@@ -338,29 +338,22 @@ class _Seen:
     def _look_at_events(
         self, changes: _Changes, events: AbstractSet[str], *, other_threads: bool
     ) -> _Changes:
-        offers, prompts = self._look_at_prompts(events)
-        context = {CONTEXT_URI} if prompts or events - _UNSEEN else set()
+        outline, offered, says_more = self.home.prompts.outline(), False, False
+        told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
+        if outline != self._outline or told:
+            from soulkeep.service.prompts import fingerprint
+
+            offers = self.home.prompts.list_offers()
+            seen, prompts = fingerprint(offers), [offer.prompt for offer in offers]
+            offered, says_more = seen != self._offers, prompts != self._prompts
+            self._outline, self._offers, self._prompts = outline, seen, prompts
+        context = {CONTEXT_URI} if says_more or events - _UNSEEN else set()
         return replace(
             changes,
             updated=changes.updated | context,
-            offers=offers,
+            offers=offered,
             listed=changes.listed or other_threads or "store.restored" in events,
         )
-
-    def _look_at_prompts(self, events: AbstractSet[str]) -> tuple[bool, bool]:
-        """Return whether other prompts are offered, and whether they say something else."""
-        from soulkeep.service.prompts import fingerprint
-
-        outline = self.home.prompts.outline()
-        told = any(event.startswith(("prompt.", "change.", "store.")) for event in events)
-        if outline == self._outline and not told:
-            return False, False
-        self._outline = outline
-        offers = self.home.prompts.list_offers()
-        seen, prompts = fingerprint(offers), [offer.prompt for offer in offers]
-        different = seen != self._offers, prompts != self._prompts
-        self._offers, self._prompts = seen, prompts
-        return different
 
     def _look_at_figures(self, changes: _Changes) -> _Changes:
         now = time.monotonic()

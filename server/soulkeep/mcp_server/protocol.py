@@ -14,7 +14,8 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import anyio
@@ -37,6 +38,7 @@ from mcp.types import (
     PROTOCOL_VERSION_META_KEY,
     SERVER_INFO_META_KEY,
     CompleteRequestParams,
+    ElicitResult,
     ErrorData,
     GetPromptRequestParams,
     Icon,
@@ -121,6 +123,10 @@ ICON = Icon(
     sizes=["any"],
 )
 
+sealing = partial(RequestStateSecurity.ephemeral, ttl=24 * 3600)
+"""How a question to the user is sealed: for a day in seconds, since a person may be away that long; the
+SDK's ten minutes would make an answer after lunch an error."""
+
 LASTING = CacheHint(ttl_ms=3_600_000)
 LASTING_LISTS: dict[CacheableMethod, CacheHint] = {
     "tools/list": LASTING,
@@ -132,11 +138,24 @@ _WHOLE_LISTS = frozenset({"tools/list", "prompts/list", "resources/templates/lis
 """Requests that are answered on one page."""
 
 
-async def refuse_cursors(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Refuse to go on with a list that has one page, where the SDK would begin anew: SDK middleware."""
-    if ctx.method in _WHOLE_LISTS and (ctx.params or {}).get("cursor") is not None:
+async def check_params(ctx: Request, call_next: CallNext) -> HandlerResult:
+    """Read two parameters otherwise than the SDK does: SDK middleware.
+
+    With a cursor it would begin anew a list that has one page: that is refused. For an answer that is
+    none to our question it would refuse the whole call: that counts as cancelled.
+    """
+    params = ctx.params or {}
+    if ctx.method in _WHOLE_LISTS and params.get("cursor") is not None:
         message = "`cursor` is none of ours, since this list has one page; list without one."
         raise MCPError(code=INVALID_PARAMS, message=message)
+    if ctx.method == "tools/call" and (answers := params.get("inputResponses")) is not None:
+        read = dict(answers) if isinstance(answers, dict) else {}
+        for name, value in read.items():
+            try:
+                ElicitResult.model_validate(value)
+            except ValidationError:
+                read[name] = {"action": "cancel"}
+        ctx = replace(ctx, params={**params, "inputResponses": read})
     return await call_next(ctx)
 
 
@@ -172,20 +191,6 @@ def complete(server: CheckedServer, notifications: Notifications) -> None:
     low.add_request_handler("prompts/list", PaginatedRequestParams, list_prompts)
     low.add_request_handler("prompts/get", GetPromptRequestParams, get_prompt)
     low.add_request_handler("completion/complete", CompleteRequestParams, complete_argument)
-
-
-def waiting_questions() -> RequestStateSecurity:
-    """Return how a question to the user is sealed: for a day, since a person may be away that long.
-
-    The SDK's ten minutes would make an answer after lunch an error.
-    """
-    return RequestStateSecurity.ephemeral(ttl=24 * 3600)
-
-
-def initialization_options(server: CheckedServer) -> InitializationOptions:
-    """Return what the handshake announces: the SDK's defaults and the notifications that are sent."""
-    options = NotificationOptions(prompts_changed=True, resources_changed=True)
-    return server._lowlevel_server.create_initialization_options(options)
 
 
 DRAIN_S = 5.0
@@ -407,7 +412,6 @@ def _is_probe(item: SessionMessage | Exception) -> bool:
 
 async def serve_stdio(
     server: MCPServer[Any],
-    options: InitializationOptions,
     meanwhile: Callable[[], Awaitable[None]],
     at_end: Callable[[], None] = lambda: None,
 ) -> bool:
@@ -418,6 +422,9 @@ async def serve_stdio(
     thread may still block on stdin, and the process has to be left with `os._exit`.
     """
     low = server._lowlevel_server
+    # The handshake announces the SDK's defaults and the notifications that are sent.
+    announced = NotificationOptions(prompts_changed=True, resources_changed=True)
+    options = low.create_initialization_options(announced)
     exchange = Exchange(sys.stdin.buffer, at_end)
     signalled = False
 

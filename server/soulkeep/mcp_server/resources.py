@@ -401,7 +401,15 @@ def _named(home: Home, name: str) -> tuple[Prompt, PromptOffer | None]:
 
 def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
     prompt, offer = _named(home, name)
-    _require_arguments(prompt, given)
+    known = [argument.name for argument in prompt.arguments or ()]
+    for other in [other for other in given if other not in known]:
+        takes = f"it takes {', '.join(known)}" if known else "send it without arguments"
+        raise _refusal(f"{prompt.name} has no argument {quoted(other)}; {takes}.")
+    required = [argument.name for argument in prompt.arguments or () if argument.required]
+    if missing := [needed for needed in required if needed not in given]:
+        raise _refusal(
+            f"{prompt.name} was not filled in; send the missing {', '.join(missing)} as text."
+        )
     if offer is None:
         from soulkeep.mcp_server.answers.memories import ContextAnswer
 
@@ -413,19 +421,6 @@ def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
         text = visible(fill_placeholders(offer.prompt.content, given))
     message = PromptMessage(role="user", content=TextContent(type="text", text=text))
     return GetPromptResult(description=prompt.description, messages=[message])
-
-
-def _require_arguments(prompt: Prompt, given: Mapping[str, str]) -> None:
-    known = [argument.name for argument in prompt.arguments or ()]
-    for name in given:
-        if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "send it without arguments"
-            raise _refusal(f"{prompt.name} has no argument {quoted(name)}; {takes}.")
-    required = [argument.name for argument in prompt.arguments or () if argument.required]
-    if missing := [name for name in required if name not in given]:
-        raise _refusal(
-            f"{prompt.name} was not filled in; send the missing {', '.join(missing)} as text."
-        )
 
 
 def _refusal(message: str) -> MCPError:

@@ -290,7 +290,13 @@ def _read(segment: str) -> Read | None:
     if not numbers:
         return _read_name(atoms, gaps)
     whole = _whole(atoms, gaps)
-    return _read_numbers(whole, atoms) if len(numbers) == len(atoms) else _read_mixed(whole, atoms, gaps)
+    if len(numbers) < len(atoms):
+        return _read_mixed(whole, atoms, gaps)
+    # Numbers with signs between them: those of a range, or the groups of a long one.
+    parts = [word for atom in atoms for word in _read_one(atom).found]
+    found = _both((whole, *parts)).found
+    few = _digits(whole) < LONG_NUMBER
+    return Read(found if few else _both((whole, *(p for p in parts if _digits(p) > 3))).asked, found)
 
 
 def _without_thousands(match: re.Match[str]) -> str:
@@ -355,14 +361,6 @@ def _read_name(atoms: Sequence[str], gaps: Sequence[str]) -> Read:
     ending = [f".{atoms[-1].casefold()}"] if gaps[-1] == "." and 2 <= len(atoms[-1]) <= 5 else []
     asked = _both((whole, *parts)).asked
     return Read(asked, tuple(dict.fromkeys((*asked, *ending))))
-
-
-def _read_numbers(whole: str, atoms: Sequence[str]) -> Read:
-    """Read numbers with signs between them: those of a range, or the groups of a long one."""
-    parts = [word for atom in atoms for word in _read_one(atom).found]
-    found = _both((whole, *parts)).found
-    few = _digits(whole) < LONG_NUMBER
-    return Read(found if few else _both((whole, *(p for p in parts if _digits(p) > 3))).asked, found)
 
 
 def _read_mixed(whole: str, atoms: Sequence[str], gaps: Sequence[str]) -> Read:

@@ -117,14 +117,9 @@ def did_text(summary: ChangeSummary) -> str:
     return "; ".join([*did, *([f"and {more:,} more"] if more else [])])
 
 
-def newer_text(older: int, newest: int) -> str:
-    """Say which memory an older id led to."""
-    return f"#{older} is now #{newest}."
-
-
-def became_text(older: int, newest: int) -> str:
-    """Say which memory an older id led to, where that one is gone now."""
-    return f"#{older} had become #{newest}."
+def newer_text(older: int, newest: int, led: str = "is now") -> str:
+    """Say which memory an older id led to, which it `had become` where that one is gone now."""
+    return f"#{older} {led} #{newest}."
 
 
 def line_text(change: LineChange) -> str:
@@ -331,7 +326,7 @@ class PurgedAnswer(View):
         return cls(
             state="erased",
             memory_ids=purged.memory_ids,
-            notes=tuple(became_text(*pair) for pair in list(purged.newer.items())[:_SHOWN]),
+            notes=tuple(newer_text(*pair, "had become") for pair in list(purged.newer.items())[:_SHOWN]),
             kept_in=tuple(map(plain, purged.kept_in[:_SHOWN])),
             more_places=max(len(purged.kept_in) - _SHOWN, 0),
             command="" if purged.is_final else command,

@@ -13,7 +13,7 @@ from soulkeep.mcp_server.answers import (
     excerpt,
     runs,
 )
-from soulkeep.mcp_server.answers.changes import became_text, line_text
+from soulkeep.mcp_server.answers.changes import line_text, newer_text
 from soulkeep.models import (
     Match,
     MessageMatch,
@@ -305,7 +305,7 @@ class ReceiptAnswer(View):
             duplicate_of=None if receipt.stored else receipt.id,
             replaced=receipt.replaced,
             notes=(
-                *(became_text(older, newer) for older, newer in led),
+                *(newer_text(older, newer, "had become") for older, newer in led),
                 *map(line_text, receipt.lines[:_NAMED]),
             ),
             similar=tuple(

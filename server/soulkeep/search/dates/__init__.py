@@ -35,7 +35,7 @@ from soulkeep.search.dates.names import (
     folded,
 )
 from soulkeep.search.dates.readers import AGO, CLOCK, Now
-from soulkeep.search.dates.spans import DateSpan, is_southern, joined
+from soulkeep.search.dates.spans import SOUTHERN, DateSpan, joined
 
 MAX_QUERY_CHARS = 2000
 """Characters of a query in which dates are looked for."""
@@ -103,7 +103,7 @@ def find_dates(query: str, now: datetime) -> tuple[DateSpan, ...]:
     for form, plain in _FORMS:
         text = re.sub(form, plain, text)
     rest = text
-    asked = Now(now, is_southern(str(now.tzinfo)))
+    asked = Now(now, southern=str(now.tzinfo).startswith(SOUTHERN))
     found: list[tuple[int, int, DateSpan]] = []
     for pattern, reader in _rules():
         for match in tuple(pattern.finditer(rest)):
@@ -187,11 +187,11 @@ def _dates() -> _Sources:
     nth, suffix = r"\.?(?:st|nd|rd|th|er)?", r"(?P<dot>)(?P<of>st|nd|rd|th)?(?![\w:%]|[.,]\d)"
     return (
         (
-            readers.iso_range,
+            readers.numeric_range,
             rf"{_BEGIN}{iso}(?:/|\.\.| ?- ?| (?:to|until|bis|au|al) ){then}(?![\w:]|[-./]\d)",
         ),
         (
-            readers.numeric_days,
+            readers.numeric_range,
             rf"{_BEGIN}{_DAY}\.?{to}(?P<day2>\d\d?)(?P<mark>[./])(?P<month>\d\d?)(?P=mark){_YEAR}",
         ),
         (readers.numeric, rf"{_BEGIN}(?P<year>(?:19|20)\d\d){_MARK}{_DAY}(?!\d)"),

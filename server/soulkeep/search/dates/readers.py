@@ -60,18 +60,11 @@ def numeric(match: re.Match[str], now: Now) -> DateSpan | None:
     return around(date(int(match["year"]), month, day))
 
 
-def iso_range(match: re.Match[str], now: Now) -> DateSpan | None:
-    """Read 2026-07-25/26, 2026-07-25/08-02 or two whole dates."""
-    first = date(int(match["year"]), int(match["month"]), int(match["day"]))
-    year, month = int(match["year2"] or first.year), int(match["month2"] or first.month)
+def numeric_range(match: re.Match[str], now: Now) -> DateSpan | None:
+    """Read 2026-07-25/26, 2026-07-25/08-02, two whole dates, or 25.-26.07.2026."""
+    first, groups = date(int(match["year"]), int(match["month"]), int(match["day"])), match.groupdict()
+    year, month = int(groups.get("year2") or first.year), int(groups.get("month2") or first.month)
     last = date(year, month, int(match["day2"]))
-    return DateSpan("range", first, last) if first <= last else None
-
-
-def numeric_days(match: re.Match[str], now: Now) -> DateSpan | None:
-    """Read 25.-26.07.2026 or 25-26/07/2026."""
-    year, month = int(match["year"]), int(match["month"])
-    first, last = date(year, month, int(match["day"])), date(year, month, int(match["day2"]))
     return DateSpan("range", first, last) if first < last else None
 
 

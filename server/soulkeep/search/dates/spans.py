@@ -92,8 +92,9 @@ def names_day(spans: Sequence[DateSpan], occurred: date) -> bool:
 
 
 def _score(span: DateSpan, occurred: date) -> float:
+    near = range(max(occurred.year - 1, MINYEAR), min(occurred.year + 1, MAXYEAR) + 1)
     if span.kind == "day":
-        years = [span.first.year] if span.year_stated else _near(occurred.year)
+        years = [span.first.year] if span.year_stated else near
         days = (clipped(year, span.first.month, span.first.day) for year in years)
         return max(_day_score((occurred - day).days) for day in days)
     if span.kind == "month":
@@ -103,20 +104,14 @@ def _score(span: DateSpan, occurred: date) -> float:
         return MONTH_SAME if months == 0 else after
     if span.kind == "year":
         return YEAR_SAME if occurred.year == span.first.year else 0.0
-    if span.year_stated:
-        return _range_score(span, occurred)
-    length = span.last.year - span.first.year
-    begins = [year for year in _near(occurred.year) if MINYEAR <= year <= MAXYEAR - length]
-    return max(_range_score(span.moved(year - span.first.year), occurred) for year in begins)
-
-
-def _near(year: int) -> range:
-    return range(max(year - 1, MINYEAR), min(year + 1, MAXYEAR) + 1)
-
-
-def _range_score(span: DateSpan, occurred: date) -> float:
-    outside = max(span.first - occurred, occurred - span.last).days
-    return RANGE_INSIDE if outside <= 0 else RANGE_NEAR * (outside <= (span.last - span.first).days + 1)
+    length, best = span.last.year - span.first.year, 0.0
+    begins = [year for year in near if MINYEAR <= year <= MAXYEAR - length]
+    for year in [span.first.year] if span.year_stated else begins:
+        meant = span.moved(year - span.first.year)
+        outside = max(meant.first - occurred, occurred - meant.last).days
+        is_near = outside <= (meant.last - meant.first).days + 1
+        best = max(best, RANGE_INSIDE if outside <= 0 else RANGE_NEAR * is_near)
+    return best
 
 
 def _day_score(after: int) -> float:
@@ -125,8 +120,9 @@ def _day_score(after: int) -> float:
     return DAY_BEFORE if after == -1 else DAY_NEAR * (abs(after) <= DAYS_NEAR)
 
 
-# Zones of the southern hemisphere where the year has seasons; elsewhere they are those of the northern.
-_SOUTHERN = tuple(
+# Zones of the southern hemisphere where the year has seasons, by their beginnings; elsewhere they are
+# those of the northern.
+SOUTHERN = tuple(
     """
     Australia/ Antarctica/ America/Argentina/ America/Asuncion America/Buenos_Aires America/Montevideo
     America/Punta_Arenas America/Santiago America/Sao_Paulo Africa/Gaborone Africa/Harare
@@ -134,11 +130,6 @@ _SOUTHERN = tuple(
     Brazil/East Chile/ NZ Pacific/Auckland Pacific/Chatham Indian/Antananarivo Indian/Mauritius
     """.split()
 )
-
-
-def is_southern(zone: str) -> bool:
-    """Whether a time zone, by its name in the tz database, has its summer around New Year."""
-    return zone.startswith(_SOUTHERN)
 
 
 def season(number: int, year: int, *, southern: bool, year_stated: bool = True) -> DateSpan:
