@@ -131,7 +131,7 @@ class _Later(WordLlama):
 def test_vectors_of_two_embedders_never_meet(make_home: MakeHome) -> None:
     keep(make_home(), "The ferry leaves at nine.")
     home = make_home()
-    home.indexes._configured = _Later()
+    home.indexes.configured = _Later()
 
     keep(home, "The ferry returns at noon.")
     receipt = home.memories.remember([NewMemory("A ferry sank.")])[0]

@@ -75,8 +75,8 @@ def frozen(tmp_path: Path) -> Path:
 
 def later(home: Home, embedder: Later | None = None) -> Later:
     """Set another embedder than that of the store."""
-    home.indexes._configured = embedder or Later()
-    return home.indexes._configured
+    home.indexes.configured = embedder or Later()
+    return home.indexes.configured
 
 
 def kept(home: Home) -> dict[int, str]:
@@ -280,7 +280,7 @@ def test_going_back_before_all_is_done_leaves_the_former_vectors(
     later(home)
     assert home.indexes.reindex() == 40
     assert made(home) == {}
-    home.indexes._configured = WordLlama()
+    home.indexes.configured = WordLlama()
     again = make_home(embedder="wordllama")
     again.reembedding.move()
     assert vectors(again) == former

@@ -84,7 +84,14 @@ class Backups:
         counts = {"memories": memories, "messages": messages}
         label = _FORGETTING + " and ".join(f"{n:,} {what}" for what, n in counts.items() if n)
         with exclusive(self.folder):
-            if not self._has_recent():
+            now = self._clock()
+            has_recent = any(
+                backup.automatic
+                and backup.label.startswith(_FORGETTING)
+                and timestamp(now - _SERVES_FOR) < backup.made_at <= timestamp(now)
+                for backup in self.list_backups()
+            )
+            if not has_recent:
                 self._make_one(label, automatic=True)
 
     def before_migration(self, version: int) -> None:
@@ -117,15 +124,6 @@ class Backups:
             with suppress(BackupDamagedError):
                 found.append(read_backup(path.parent))
         return sorted(found, key=lambda backup: (backup.made_at, backup.id), reverse=True)
-
-    def require(self, backup_id: str) -> None:
-        """Check that there is a backup with an id.
-
-        Raises:
-            BackupNotFoundError: There is none.
-        """
-        if backup_id not in [backup.id for backup in self.list_backups()]:
-            raise BackupNotFoundError(backup_id)
 
     def find(self, wanted: str) -> Backup:
         """Return the backup with an id, or the latest that is not after a moment.
@@ -226,16 +224,6 @@ class Backups:
             self._drop_surplus(backup.id)
         return restored
 
-    def _has_recent(self) -> bool:
-        """Whether a backup before forgetting is young enough to serve for the next one."""
-        now = self._clock()
-        return any(
-            backup.automatic
-            and backup.label.startswith(_FORGETTING)
-            and timestamp(now - _SERVES_FOR) < backup.made_at <= timestamp(now)
-            for backup in self.list_backups()
-        )
-
     def _make_one(self, label: str, *, automatic: bool) -> Backup:
         lock = locked(self._documents.home)
         backup, _ = self._make(label, automatic=automatic, lock=lock)
@@ -254,21 +242,16 @@ class Backups:
             moment.close()
             _write_verified(path, documents)
             tell("Checking the copy of the store")
-            schema = self._examined(path, store.counts)
+            try:
+                schema, counts = self._copies.examine(path)
+            except BackupDamagedError as error:
+                raise StoreCorruptError(self._copies.place, error.detail) from error
+            if counts != store.counts:
+                raise StoreCorruptError(self._copies.place, "a copy of it holds other rows")
             described = {"made_at": now, "label": label, "automatic": automatic, "left_out": left_out}
-            write_manifest(path, schema, counts=dict(store.counts), **described)
+            write_manifest(path, schema, counts=counts, **described)
             place = put_in_place(path, self.folder, now, label)
         return read_backup(place), place
-
-    def _examined(self, path: Path, expected: Mapping[str, int]) -> int:
-        """Return the schema version of a copy just made of the present store."""
-        try:
-            schema, counts = self._copies.examine(path)
-        except BackupDamagedError as error:
-            raise StoreCorruptError(self._copies.place, error.detail) from error
-        if counts != expected:
-            raise StoreCorruptError(self._copies.place, "a copy of it holds other rows")
-        return schema
 
     def _drop_surplus(self, spare: str | None) -> None:
         backups = self.list_backups()

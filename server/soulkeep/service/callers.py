@@ -250,18 +250,15 @@ class Sessions:
         """Return the one session that all runs of the command line share."""
         with self._lock:
             if self._local is None:
-                now = self._now()
-                self._local = self._start(Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, now))
+                self._local = Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, self._now())
+                self._record(self._local, None, self._local.created_at)
             return self._local
 
     def open(self, agent_id: str) -> Session:
         """Open a session for a client's connection, whatever others of its name there are."""
         name, session_id = agent_id.strip()[:_MAX_AGENT] or "default", secrets.token_hex(8)
-        return self._start(Session(session_id, f"{name}:{session_id}", name, self._now()))
-
-    def _start(self, session: Session) -> Session:
-        self._wait_with((session, None, session.created_at))
-        self._write_soon()
+        session = Session(session_id, f"{name}:{session_id}", name, self._now())
+        self._record(session, None, session.created_at)
         return session
 
     def audit(self, session: Session, event: str, *details: Mapping[str, Any]) -> None:
@@ -275,30 +272,25 @@ class Sessions:
 
         Without `flush` it waits for the next record too, so that both are one write.
         """
-        self._wait_with((session, usage, self._now()))
-        if flush:
-            self._write_soon()
+        self._record(session, usage, self._now(), flush=flush)
 
     def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
         """Record what changed nothing, as `record_usage` does; details never hold user text."""
-        self._wait_with((session, (event, details), self._now()))
-        self._write_soon()
+        self._record(session, (event, details), self._now())
 
-    def _write_soon(self) -> None:
-        if self.write_later is None:
-            self.flush()
-        else:
-            self.write_later()
+    def _record(
+        self, session: Session, what: Usage | _Event | None, now: str, *, flush: bool = True
+    ) -> None:
+        while len(self._unwritten) >= MAX_WAITING:
+            self._unwritten.popleft()
+        self._unwritten.append((session, what, now))
+        if flush:
+            (self.write_later or self.flush)()
 
     @property
     def has_unwritten(self) -> bool:
         """Whether something waits in memory."""
         return bool(self._unwritten)
-
-    def _wait_with(self, record: _Record) -> None:
-        while len(self._unwritten) >= MAX_WAITING:
-            self._unwritten.popleft()
-        self._unwritten.append(record)
 
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 from soulkeep.documents import DocumentName, Documents, Hunk, TextEdit
 from soulkeep.documents.files import locked
@@ -169,22 +168,16 @@ class Curator:
         change: TextEdit,
         session: Session | None,
     ) -> Curated:
-        details = {"section": section, "characters": len(entry)}
-        text = self._edit("MEMORY.md", action, change, session, details)
-        tokens = self._tokens.count(text)
-        over = tokens > self._options.memory_tokens
-        return Curated(
-            section, entry, tokens, self._options.memory_tokens, self._suggestions(text) if over else ()
-        )
-
-    def _suggestions(self, text: str) -> tuple[Suggestion, ...]:
         from soulkeep.documents.markdown import list_entries
 
-        sized = [
-            Suggestion(entry.heading, entry.text, self._tokens.count(entry.text))
-            for entry in sorted(list_entries(text), key=lambda entry: -len(entry.text))[:_SUGGESTED]
-        ]
-        return tuple(sorted(sized, key=lambda suggestion: -suggestion.tokens))
+        details = {"section": section, "characters": len(entry)}
+        text = self._edit("MEMORY.md", action, change, session, details)
+        tokens, budget, sized = self._tokens.count(text), self._options.memory_tokens, []
+        if tokens > budget:
+            longest = sorted(list_entries(text), key=lambda entry: -len(entry.text))[:_SUGGESTED]
+            sized = [Suggestion(e.heading, e.text, self._tokens.count(e.text)) for e in longest]
+        suggestions = tuple(sorted(sized, key=lambda suggestion: -suggestion.tokens))
+        return Curated(section, entry, tokens, budget, suggestions)
 
     def log_day(self, text: str, session: Session | None = None) -> tuple[date, str]:
         """Append an entry to today's log; return the day and the time of its header.
@@ -258,10 +251,15 @@ class Curator:
         # Locked until it is recorded, so that the log has edits in the order they were made in. The file
         # is what counts: the end of the process in between loses no more than the undo.
         path = self._documents.home / name
+
+        def steps(text: str) -> list[str]:
+            # Finding the place of an entry in a longer one would take minutes and gigabytes.
+            if dated and len(text) > MAX_EDITED:
+                raise DocumentTooLongError(path, len(text), MAX_EDITED)
+            return [change(text)]
+
         with locked(self._documents.home):
-            text, hunks = self._edits.edit(
-                name, _within_bounds(path, change) if dated else change, dated=dated
-            )
+            text, hunks = self._edits.edit(name, steps, dated=dated)
             self._record(name, hunks, action, session, details)
         return text
 
@@ -277,17 +275,6 @@ class Curator:
         with self._changes.recording(action, session) as recorder:
             recorder.edit(name, hunks)
             self._sessions.audit(session, action, {"document": name, **details})
-
-
-def _within_bounds(path: Path, change: TextEdit) -> TextEdit:
-    """Refuse a text that would take minutes and gigabytes to find the place of an entry in."""
-
-    def changed(text: str) -> str:
-        if len(text) > MAX_EDITED:
-            raise DocumentTooLongError(path, len(text), MAX_EDITED)
-        return change(text)
-
-    return changed
 
 
 def _added(text: str, section: str, sent: str) -> str:

@@ -11,7 +11,7 @@ import secrets
 import threading
 import time as clocks
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
@@ -122,23 +122,19 @@ class DocumentLooks:
         """Return the documents to look at now: notes, today's log, then the others, latest first."""
         first = [MEMORY, log_name(self._documents.today().isoformat())]
         noted, self._noted = self._noted, set()
-        return list(dict.fromkeys([*first, *sorted(noted, reverse=True), *self._others()]))
-
-    def _others(self) -> list[str]:
-        now = clocks.monotonic()
+        now, others = clocks.monotonic(), list[str]()
         if self._all:
             self._all, self._listed, self._looked, self._next = False, None, now, 0
             self._list()
-            return self._names
-        if now - self._looked < LOOK_S / max(math.ceil(len(self._names) / LOOKED), 1):
-            return []
-        self._looked = now
-        former = set(self._names)
-        self._list()
-        added = [name for name in self._names if name not in former]
-        part = self._names[self._next : self._next + LOOKED]
-        self._next = self._next + LOOKED if self._next + LOOKED < len(self._names) else 0
-        return [*added, *part]
+            others = self._names
+        elif now - self._looked >= LOOK_S / max(math.ceil(len(self._names) / LOOKED), 1):
+            self._looked = now
+            former = set(self._names)
+            self._list()
+            part = self._names[self._next : self._next + LOOKED]
+            self._next = self._next + LOOKED if self._next + LOOKED < len(self._names) else 0
+            others = [*(name for name in self._names if name not in former), *part]
+        return list(dict.fromkeys([*first, *sorted(noted, reverse=True), *others]))
 
     def _list(self) -> None:
         """List the logs anew, unless their folder says that it still has the same files."""
@@ -193,17 +189,15 @@ def entries_of(name: str, text: str, zone: tzinfo | None, passages: Passages) ->
     if name == MEMORY:
         entries = passages.list_entries(text)
         return [_memory(name, entry.heading, entry.text, None, entry.outline) for entry in entries]
-    day = day_of_log(name)
-    return [
-        _memory(
-            name,
-            entry.heading if at is None else f"{at:%H:%M}",
-            entry.text,
-            _moment(day, at or time(12), zone),
-            entry.outline if at is None else (),
-        )
-        for entry, at in list_daily_entries(day, text)
-    ]
+    day, found = day_of_log(name), []
+    for entry, at in list_daily_entries(day, text):
+        try:
+            moment = timestamp(datetime.combine(day, at or time(12), zone))
+        except (ValueError, OverflowError):  # on the first or last day of the calendar
+            moment = timestamp(datetime.combine(day, at or time(12), UTC))
+        heading, outline = (entry.heading, entry.outline) if at is None else (f"{at:%H:%M}", ())
+        found.append(_memory(name, heading, entry.text, moment, outline))
+    return found
 
 
 def keys_of(entries: Sequence[NewMemory | Memory]) -> list[Key]:
@@ -236,13 +230,6 @@ def _memory(
     )
 
 
-def _moment(day: date, at: time, zone: tzinfo | None) -> str:
-    try:
-        return timestamp(datetime.combine(day, at, zone))
-    except (ValueError, OverflowError):  # on the first or last day of the calendar
-        return timestamp(datetime.combine(day, at, UTC))
-
-
 MAX_INDEXED = 2_000_000
 """Bytes of a document that are searched: some twenty thousand entries. What stands below is left out."""
 
@@ -258,10 +245,6 @@ class Reading:
     state: str | None
     text: str
 
-    def says_what(self, known: str | None) -> bool:
-        """Whether the text is that of a known state."""
-        return None not in (self.state, known) and _digest_of(self.state) == _digest_of(known)
-
 
 def read_document(documents: Documents, name: str) -> Reading:
     """Read a document, or find that it is gone.
@@ -276,7 +259,9 @@ def read_document(documents: Documents, name: str) -> Reading:
     text = (
         documents.read("MEMORY.md") if name == MEMORY else documents.read_daily(day_of_log(name)) or ""
     )
-    text = _beginning(text)
+    if len(text) > MAX_INDEXED or len(text.encode()) > MAX_INDEXED:
+        text = text[:MAX_INDEXED].encode()[:MAX_INDEXED].decode(errors="ignore")
+        text = text[: text.rfind("\n") + 1] or text
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return Reading(name, f"{at if is_old else 'young'} {digest}", text)
 
@@ -286,19 +271,6 @@ def list_too_long(documents: Documents) -> list[tuple[str, int]]:
     names = [MEMORY, *(log_name(day.isoformat()) for day in documents.list_daily())]
     stamps = ((name, stamp(documents.home / name)) for name in names)
     return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
-
-
-def _beginning(text: str) -> str:
-    """Return the lines of a text that are searched."""
-    if len(text) <= MAX_INDEXED and len(encoded := text.encode()) <= MAX_INDEXED:
-        return text
-    encoded = text[:MAX_INDEXED].encode()[:MAX_INDEXED]
-    kept = encoded.decode(errors="ignore")
-    return kept[: kept.rfind("\n") + 1] or kept
-
-
-def _digest_of(state: str | None) -> str:
-    return (state or "").rpartition(" ")[2]
 
 
 _UNREAD = "unread"
@@ -392,7 +364,7 @@ class DocumentIndex:
         names = self._looks.due()
         known = self._repository.documents.states(names)
         for name in names:
-            at, state = stamp(self._path(name)), known.get(name)
+            at, state = stamp(self._documents.home / name), known.get(name)
             if at is not None and size_of(at) > MAX_INDEXED:
                 self._too_long[name] = size_of(at)
             else:
@@ -400,9 +372,6 @@ class DocumentIndex:
             is_known = state is not None and at is not None and state.startswith(f"{at} ")
             if not is_known and (at, state) != (None, None):
                 self._waiting[name] = None
-
-    def _path(self, name: str) -> Path:
-        return self._documents.home / name
 
     def _read_and_index(self, name: str) -> bool:
         """Index what changed in a document; return False where that has to wait for others who write."""
@@ -436,7 +405,8 @@ class DocumentIndex:
     ) -> None:
         """Write the entries that came and went; those of a long document in several transactions."""
         part = f"part {secrets.token_hex(8)}"
-        for page, is_last in _pages(added):
+        for begin in range(0, max(len(added), 1), _PAGE):
+            page, is_last = added[begin : begin + _PAGE], begin + _PAGE >= len(added)
             vectors: Vectors = [None] * len(page)
             if page and not self._is_beside:  # there is a thread for what waits
                 vectors = self._indexes.embed_new(page, self._sessions.current())[1]
@@ -458,8 +428,9 @@ class DocumentIndex:
 
     def _difference(self, reading: Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:
         """Return the ids of entries that are no longer in the file, and what is new in it."""
-        if reading.says_what(known):
-            return [], []
+        state = reading.state
+        if state and known and state.rpartition(" ")[2] == known.rpartition(" ")[2]:
+            return [], []  # by its digest the text is the same
         zone = self._documents.timezone
         entries = entries_of(reading.name, reading.text, zone, self._passages) if reading.state else []
         keys = keys_of(entries)
@@ -477,9 +448,3 @@ class DocumentIndex:
                 wanted[key] -= 1
                 added.append(entry)
         return gone, added
-
-
-def _pages(entries: Sequence[NewMemory]) -> Iterator[tuple[Sequence[NewMemory], bool]]:
-    """Yield some entries after others, with whether they are the last; at least once."""
-    for begin in range(0, max(len(entries), 1), _PAGE):
-        yield entries[begin : begin + _PAGE], begin + _PAGE >= len(entries)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk, TextEdit
+from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk
 from soulkeep.documents.files import locked
 from soulkeep.documents.hunks import find_hunks
 from soulkeep.errors import DocumentError, InvalidInputError, UndoConflictError
@@ -51,22 +51,12 @@ class Edits:
     _documents: Documents
 
     def edit(
-        self, name: DocumentName, change: TextEdit, *, dated: bool = True
-    ) -> tuple[str, list[Hunk]]:
-        """Change a document's text and date its footer; return the new text and what that did.
-
-        Raises:
-            DocumentError: It cannot be read or written.
-            InvalidInputError: The new text is none that a file can hold.
-        """
-        return self.edit_in_steps(name, lambda text: [change(text)], dated=dated)
-
-    def edit_in_steps(
         self, name: DocumentName, steps: Callable[[str], Iterable[str]], *, dated: bool = True
     ) -> tuple[str, list[Hunk]]:
-        """Change a document's text to the last of the texts that `steps` makes of it, as `edit` does.
+        """Change a document's text to the last of those that `steps` makes of it, and date its footer.
 
-        Each step can be taken back alone. Without one, nothing is changed.
+        Return the new text and what that did: each step can be taken back alone. Without one, nothing
+        is changed.
 
         Raises:
             DocumentError: It cannot be read or written.
@@ -126,7 +116,8 @@ def _write(reversals: Sequence["_Reversal"], on_failure: ExitStack) -> Written:
     written = {}
     for reversal in reversals:
         written[reversal.name] = reversal.write()
-        on_failure.callback(reversal.opposite().write)
+        done = row_of(reversal.name, reversal.hunks)
+        on_failure.callback(_Reversal(reversal.documents, [done]).write)
     return written
 
 
@@ -135,57 +126,44 @@ class _Reversal:
 
     def __init__(self, documents: Documents, rows: Sequence[ChangedRow]) -> None:
         self.name = rows[0].key
-        self._page = _page(self.name)
-        self._documents = documents
+        document = next((document for document in DOCUMENTS if document == self.name), None)
+        self._page = document or date.fromisoformat(Path(self.name).stem)
+        self.documents = documents
         self._rows = rows
         self._text: str | None = None
         self._new = ""
-        self._hunks: list[Hunk] = []
+        self.hunks: list[Hunk] = []
 
     def dry_run(self) -> None:
         if isinstance(self._page, date):
-            self._changed(self._documents.read_daily(self._page) or "")
+            self._changed(self.documents.read_daily(self._page) or "")
         else:
-            self._changed(self._documents.read(self._page))
+            self._changed(self.documents.read(self._page))
 
     def write(self) -> Sequence[Hunk]:
-        self._documents.edit(self._page, self._changed)
-        return self._hunks
-
-    def opposite(self) -> "_Reversal":
-        return _Reversal(self._documents, [row_of(self.name, self._hunks)])
+        self.documents.edit(self._page, self._changed)
+        return self.hunks
 
     def _changed(self, text: str) -> str:
         # Done in the dry run already, unless the user was quicker: that saves seconds in a long one.
-        if text != self._text:
-            new = self._taken_back(self._dated(text, ""))
-            self._text, self._new = text, self._dated(new, self._documents.today().isoformat())
-        return self._new
-
-    def _taken_back(self, text: str) -> str:
-        self._hunks = []
+        if text == self._text:
+            return self._new
+        new, self.hunks = self._dated(text, ""), []
         for row in self._rows:
             for hunk in reversed(hunks_of(row)):
-                taken = hunk.take_back(text)
+                taken = hunk.take_back(new)
                 if taken is None:
-                    raise UndoConflictError(
-                        row.change_id, row.kind, row.key, text=(hunk.added or hunk.above).strip()
-                    )
-                text, back = taken
-                self._hunks.append(back)
-        return text
+                    place = (hunk.added or hunk.above).strip()
+                    raise UndoConflictError(row.change_id, row.kind, row.key, text=place)
+                new, back = taken
+                self.hunks.append(back)
+        self._text, self._new = text, self._dated(new, self.documents.today().isoformat())
+        return self._new
 
     def _dated(self, text: str, day: str) -> str:
         from soulkeep.documents.markdown import date_footer
 
         return text if isinstance(self._page, date) else date_footer(text, day)
-
-
-def _page(name: str) -> DocumentName | date:
-    for document in DOCUMENTS:
-        if name == document:
-            return document
-    return date.fromisoformat(Path(name).stem)
 
 
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
@@ -224,7 +202,12 @@ class PromotedLines:
         Raises:
             DocumentError: MEMORY.md cannot be written.
         """
-        owners = self._owners(gone) if gone else {}
+        if not gone:
+            return (), ()
+        linked = self._linked()
+        there = self._repository.memories.list_by_ids(linked)
+        led = self._repository.changes.latest_ids([i for i in linked if i not in there])
+        owners = {link: gone[memory_id] for link, memory_id in led.items() if memory_id in gone}
         if not owners:
             return (), ()
         changes: list[LineChange] = []
@@ -235,17 +218,10 @@ class PromotedLines:
             changes.clear()
             return change_entries(text, lambda entry: self._changed(entry, owners, later, changes))
 
-        _, hunks = self._edits.edit_in_steps(MEMORY, steps)
+        _, hunks = self._edits.edit(MEMORY, steps)
         if hunks:
             on_failure.callback(self._edits.take_back, row_of(MEMORY, hunks))
         return hunks, changes
-
-    def _owners(self, gone: Mapping[int, Memory]) -> dict[int, Memory]:
-        """Return the memories that went by the ids in MEMORY.md that link to them or older versions."""
-        linked = self._linked()
-        there = self._repository.memories.list_by_ids(linked)
-        led = self._repository.changes.latest_ids([i for i in linked if i not in there])
-        return {linked: gone[memory_id] for linked, memory_id in led.items() if memory_id in gone}
 
     def _changed(
         self,

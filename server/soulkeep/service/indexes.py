@@ -95,7 +95,8 @@ class Indexes:
         By `choice` the embedder of its former vectors is reached.
         """
         self._choice = choice
-        self._configured = embedder
+        self.configured = embedder
+        """The embedder that is set, loaded or not."""
         self._former: tuple[str, Embedder | None] = (NO_EMBEDDER, None)
         self._repository = repository
         self._sessions = sessions
@@ -106,7 +107,7 @@ class Indexes:
     @property
     def embedder_identity(self) -> str:
         """The identity of the embedder that is set; `none:0:none` without one."""
-        return self._configured.identity if self._configured else NO_EMBEDDER
+        return self.configured.identity if self.configured else NO_EMBEDDER
 
     @property
     def embedder(self) -> Embedder | None:
@@ -127,11 +128,6 @@ class Indexes:
         return embedder
 
     @property
-    def configured(self) -> Embedder | None:
-        """The embedder that is set, loaded or not."""
-        return self._configured
-
-    @property
     def is_quick(self) -> bool:
         """Whether memories may be embedded while a caller waits; also where none can be."""
         serving = self._serving()
@@ -146,9 +142,9 @@ class Indexes:
     def _serving(self) -> Embedder | None:
         """Return the embedder that made the store's vectors, loaded or not."""
         recorded = self._repository.vectors.recorded_embedder()
-        if self._configured is None or recorded in (None, self._configured.identity):
+        if self.configured is None or recorded in (None, self.configured.identity):
             self._former = (NO_EMBEDDER, None)
-            return self._configured
+            return self.configured
         former = self._former
         if former[0] != recorded:
             # Another thread may find another embedder recorded a moment later.
@@ -196,7 +192,7 @@ class Indexes:
             self._repository.release_memory()
         finally:
             # Last, as an embedder also lets the system have what others gave back.
-            for embedder in (self._configured, self._former[1]):
+            for embedder in (self.configured, self._former[1]):
                 if embedder is not None:
                     embedder.release()
 
@@ -216,7 +212,7 @@ class Indexes:
         self._repository.release_memory()
 
     def _strengths(self) -> list[WordStrengths]:
-        known = map(strengths_of, (self._configured, self._former[1]))
+        known = map(strengths_of, (self.configured, self._former[1]))
         return [strengths for strengths in known if strengths is not None]
 
     @property
@@ -231,7 +227,7 @@ class Indexes:
             EmbedderMismatchError: It is.
         """
         recorded = self._repository.vectors.recorded_embedder()
-        if self._configured is None and recorded not in (None, NO_EMBEDDER):
+        if self.configured is None and recorded not in (None, NO_EMBEDDER):
             raise EmbedderMismatchError(self._repository.place, str(recorded))
 
     def load_embedder(self) -> None:
@@ -240,8 +236,8 @@ class Indexes:
         Raises:
             EmbedderUnavailableError: It cannot be loaded.
         """
-        if self._configured is not None:
-            self._configured.load()
+        if self.configured is not None:
+            self.configured.load()
 
     def similarities(
         self, memory: NewMemory, vector: Vector, others: Sequence[int]
@@ -369,7 +365,7 @@ class Indexes:
     def _embed_all(self, count: int, session: Session) -> None:
         """Give all that waits its vector; what is refused goes on waiting."""
         table, known = self._repository.vectors, dict[str, Embedding]()
-        embedder = self._configured
+        embedder = self.configured
         if embedder is None:
             return
         waiting = table.list_pending(count)

@@ -342,19 +342,18 @@ class Lifecycle:
             there = self._repository.memories.list_by_ids(list(led.values()))
         led = {one: one if led[one] in there else led[one] for one in asked}
         ids = list(dict.fromkeys(led.values()))
-        gone = [self._in_trash(memory_id) for memory_id in ids]
-        done = self._changes.put_back([row for row, _ in gone], "memory.restored", session)
+        rows, had_expiry = list[ChangedRow](), set[int]()
+        for memory_id in ids:
+            row = next(iter(self._repository.changes.rows_about("memories", str(memory_id))[-1:]), None)
+            if row is None or row.after is not None or not isinstance(row.before, Memory):
+                raise MemoryNotFoundError(memory_id, in_trash=True)
+            rows.append(row)
+            had_expiry |= {memory_id} if row.before.expires_at else set()
+        done = self._changes.put_back(rows, "memory.restored", session)
         found = self._repository.memories.list_by_ids(ids)
-        had_expiry = {past.id for _, past in gone if past.expires_at}
         cleared = tuple(i for i, m in found.items() if i in had_expiry and m.expires_at is None)
         newer = {one: newest for one, newest in led.items() if newest != one}
         return Changed(tuple(found.values()), newer, done.change_id, tuple(done.lines), cleared)
-
-    def _in_trash(self, memory_id: int) -> tuple[ChangedRow, Memory]:
-        for row in self._repository.changes.rows_about("memories", str(memory_id))[-1:]:
-            if row.after is None and isinstance(row.before, Memory):
-                return row, row.before
-        raise MemoryNotFoundError(memory_id, in_trash=True)
 
     def list_trash(self, limit: int = 50, before: int | None = None) -> list[Past]:
         """Return up to `limit` (1 to 1,000) memories in the trash, the latest gone first.

@@ -324,11 +324,13 @@ class Memories:
             strengths_of(embedder) or exact_strengths,
             limit,
         )
-        said = self._said(query, allowed) if include_messages else ()
+        said: Sequence[MessageMatch] = ()
+        if include_messages:
+            said = self._repository.messages.matching(query_terms(query), allowed, MESSAGES)
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         mode: Mode = "hybrid" if embedder else "lexical"
         remarks = [*([remark] if remark else []), *self.remarks()]
-        return Recall(tuple(matches), mode, said, self._indexes.advice, tuple(remarks))
+        return Recall(tuple(matches), mode, tuple(said), self._indexes.advice, tuple(remarks))
 
     def rest(self) -> None:
         """Give back the memory that only searches need, after long disuse.
@@ -388,9 +390,6 @@ class Memories:
             others += [i for i, _ in table.matching(subject_terms(), allowed, limit, in_subject=True)]
             others += self._repository.documents.ids_of_source(MEMORY, USER_FACTS, allowed, limit)
         return dict.fromkeys(others, 0.0) | found
-
-    def _said(self, query: str, allowed: MemoryFilter) -> tuple[MessageMatch, ...]:
-        return tuple(self._repository.messages.matching(query_terms(query), allowed, MESSAGES))
 
     def _compared(
         self,

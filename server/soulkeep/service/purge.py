@@ -11,13 +11,14 @@ from pathlib import Path
 
 from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.errors import (
+    BackupNotFoundError,
     InvalidInputError,
     MemoryErasedError,
     MemoryNotFoundError,
     PurgeUnfinishedError,
     StoreError,
 )
-from soulkeep.models import ChangedRow, Fault, Memory, Session
+from soulkeep.models import Fault, Memory, Session
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
@@ -91,8 +92,10 @@ class Purges:
         if not 1 <= len(set(memory_ids)) <= MAX_BATCH:
             rule = f"must hold 1 to {MAX_BATCH:,} ids; give several lists"
             raise InvalidInputError("memory_ids", rule)
+        there = [backup.id for backup in self._backups.list_backups()] if backups else []
         for backup in backups:
-            self._backups.require(backup)
+            if backup not in there:
+                raise BackupNotFoundError(backup)
         try:
             return _trace(self._repository, memory_ids, strict=not backups)
         except MemoryNotFoundError as error:
@@ -129,14 +132,17 @@ class Purges:
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
         with begun, self._repository.erasing():
             _delete(self._repository, plan)
-            self._name_backups(plan, backups)
+            # Named, so that a purge that is cut off can go on with them.
+            named = self._named()
+            for name in backups:
+                named[name] = sorted({*named.get(name, ()), *plan.memory_ids})
+            self._put_named(named)
             details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
         is_final = self._erase(backups)
         rewritten = self._rewrite_backups(plan)
         kept_in = (
-            *_rows_saying(self._repository, plan),
-            *_documents_saying(self._documents, plan),
+            *_still_in(self._repository, self._documents, plan),
             *(f"backup {name}" for name in self._backups.list_others(rewritten)),
         )
         return Purged(plan.memory_ids, lines, texts, rewritten, kept_in, is_final, plan.newer)
@@ -173,13 +179,6 @@ class Purges:
             return None
         is_final = not is_pending or self._erase(left)
         return Purged((), backups=self._rewrite_backups(PurgePlan((), ())), is_final=is_final)
-
-    def _name_backups(self, plan: PurgePlan, backups: Collection[str]) -> None:
-        """Record which backups are to be rewritten, so that a purge that is cut off can go on."""
-        named = self._named()
-        for name in backups:
-            named[name] = sorted({*named.get(name, ()), *plan.memory_ids})
-        self._put_named(named)
 
     def _named(self) -> dict[str, list[int]]:
         """Return the backups that are still to be rewritten, with the ids of the memories that go."""
@@ -243,25 +242,20 @@ def _unfinished(done: str, kept_in: Sequence[str], *, marked: bool) -> Iterator[
 def _trace(repository: Repository, memory_ids: Sequence[int], *, strict: bool) -> PurgePlan:
     """Follow memories to their newest versions and back to all that those replaced."""
     latest = repository.changes.latest_ids(memory_ids)
-    found = {
-        memory_id: _versions(repository, memory_id)
-        for memory_id in sorted(earlier_ids(repository, latest.values()) | latest.keys())
-    }
+    found: dict[int, list[Memory]] = {}
+    for memory_id in sorted(earlier_ids(repository, latest.values()) | latest.keys()):
+        rows = repository.changes.rows_about("memories", str(memory_id))
+        found[memory_id] = [row.before for row in rows if isinstance(row.before, Memory)]
+        live = repository.memories.list_by_ids([memory_id]).get(memory_id)
+        if live is not None and live.document is not None:
+            rule = f"holds {memory_id}, an entry of {live.document}; delete its line there"
+            raise InvalidInputError("memory_ids", rule)
+        found[memory_id] += [live] if live else []
     for memory_id in memory_ids if strict else ():
         if not found[latest[memory_id]]:
             raise MemoryNotFoundError(memory_id)
     newer = {asked: memory_id for asked, memory_id in latest.items() if asked != memory_id}
     return PurgePlan(tuple(found), tuple(v for of_one in found.values() for v in of_one), newer)
-
-
-def _versions(repository: Repository, memory_id: int) -> list[Memory]:
-    rows = repository.changes.rows_about("memories", str(memory_id))
-    versions = [row.before for row in rows if isinstance(row.before, Memory)]
-    live = repository.memories.list_by_ids([memory_id]).get(memory_id)
-    if live is not None and live.document is not None:
-        rule = f"holds {memory_id}, an entry of {live.document}; delete its line there"
-        raise InvalidInputError("memory_ids", rule)
-    return [*versions, live] if live else versions
 
 
 def _delete(repository: Repository, plan: PurgePlan) -> None:
@@ -274,13 +268,13 @@ def _delete(repository: Repository, plan: PurgePlan) -> None:
         repository.changes.delete_rows(repository.changes.rows_about("memories", str(memory_id)))
     mentions = _pattern(plan).search
     edits = repository.changes.rows_about("documents")
-    repository.changes.delete_rows([e for e in edits if any(map(mentions, _texts_of(e)))])
+    gone = [
+        edit
+        for edit in edits
+        if any(mentions(t) for h in hunks_of(edit) for t in (h.removed, h.added, h.above, h.below))
+    ]
+    repository.changes.delete_rows(gone)
     repository.put_fact(PENDING, "yes")
-
-
-def _texts_of(edit: ChangedRow) -> Iterator[str]:
-    for hunk in hunks_of(edit):
-        yield from (hunk.removed, hunk.added, hunk.above, hunk.below)
 
 
 def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
@@ -337,24 +331,20 @@ def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
     return goes
 
 
-def _documents_saying(documents: Documents, plan: PurgePlan) -> list[str]:
-    """Return the names of documents and of former texts in which a memory's text may still stand."""
+def _still_in(repository: Repository, documents: Documents, plan: PurgePlan) -> list[str]:
+    """Return the names of rows, documents and former texts in which a memory's text may still stand."""
+    said = sorted({memory.content for memory in plan.versions})
+    memories, threads = repository.memories.find_saying(said), repository.messages.threads_saying(said)
+    past = repository.changes.find_saying(said)
     mentions = _pattern(plan).search
     texts, unreadable = documents.read_all()
     every = chain(texts.items(), documents.read_history())
-    said = [name for name, content in every if mentions(content.decode(errors="replace"))]
-    return sorted([*said, *unreadable])
-
-
-def _rows_saying(repository: Repository, plan: PurgePlan) -> list[str]:
-    texts = sorted({memory.content for memory in plan.versions})
-    memories = repository.memories.find_saying(texts)
-    threads = repository.messages.threads_saying(texts)
-    past = repository.changes.find_saying(texts)
+    found = [name for name, content in every if mentions(content.decode(errors="replace"))]
     return [
         *(f"memory #{i}" for i in memories),
         *(f"messages of thread {i}" for i in threads),
         *(f"the past of {row_name(kind, key)}" for kind, key in past),
+        *sorted([*found, *unreadable]),
     ]
 
 

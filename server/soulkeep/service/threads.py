@@ -413,7 +413,9 @@ class Messages:
         counts = [self._tokens.count(message.content) for message in messages]
         with self._changes.recording("messages.saved", session):
             self._repository.threads.get_thread(thread_id)
-            known = self._at_the_end(thread_id, messages)
+            last = self._repository.messages.list_of_thread(thread_id, len(messages))
+            ends = (last[start:] for start in range(len(last)) if _are_same(last[start:], messages))
+            known = [message.id for message in next(ends, ())]
             if not known and anywhere:
                 known = self._anywhere(thread_id, messages)
             new = slice(len(known), None)
@@ -452,14 +454,6 @@ class Messages:
         )
         self._sessions.audit(session, "message.stored", *details)
         return ids
-
-    def _at_the_end(self, thread_id: str, messages: Sequence[NewMessage]) -> list[int]:
-        """Return the ids of the thread's last messages, as many as the list begins with."""
-        last = self._repository.messages.list_of_thread(thread_id, len(messages))
-        for start in range(len(last)):
-            if _are_same(last[start:], messages):
-                return [message.id for message in last[start:]]
-        return []
 
     def _anywhere(self, thread_id: str, messages: Sequence[NewMessage]) -> list[int]:
         """Return the ids of messages of the thread that follow each other as all of the list do."""

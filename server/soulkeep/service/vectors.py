@@ -427,7 +427,10 @@ class Reembedding:
         tell("Making new vectors", progress.made / max(progress.memories, 1))
         with self._repository.sole_worker(WORK) as is_alone, suppress(StoreBusyError):
             if is_alone and not self.step(waiting=True):
-                self._free_space()
+                steps = self._repository.tidy(waiting=False)
+                with suppress(StoreBusyError):
+                    while not self._closed.wait(PAUSE_S) and next(steps, None) is not None:
+                        pass
                 return None
             return 0 if is_alone else LOOK_AGAIN_S
         return LOOK_AGAIN_S
@@ -465,9 +468,3 @@ class Reembedding:
                 if not error.is_temporary or attempts == TRIES:
                     raise
                 pause = delay_s(attempts, 1, MAX_DELAY_S, error.retry_after_s)
-
-    def _free_space(self) -> None:
-        steps = self._repository.tidy(waiting=False)
-        with suppress(StoreBusyError):
-            while not self._closed.wait(PAUSE_S) and next(steps, None) is not None:
-                pass
