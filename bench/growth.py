@@ -63,7 +63,7 @@ def measure_logs(home: Home, count: int) -> list[list[object]]:
 def measure_threads(home: Home, count: int) -> list[list[object]]:
     """Time listing the latest ten of many threads."""
     now = timestamp(utc_now())
-    with home.repository.erasing():
+    with home.repository.recording():
         for place in range(count):
             home.repository.threads.add_thread(
                 Thread(

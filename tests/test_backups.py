@@ -109,7 +109,7 @@ def test_backups_are_for_their_owner_only(home: Home) -> None:
 def test_a_backup_inside_a_transaction_holds_what_is_committed(home: Home) -> None:
     ids = _keep(home, "Stays.", "Goes.")
 
-    with home.repository.erasing():
+    with home.repository.recording():
         home.repository.memories.delete_memories([ids[1]])
         backup = home.backups.make("before-deletion")
 

@@ -87,7 +87,7 @@ def text_of(result: CallToolResult) -> str:
 
 
 def untouched(home: Home) -> tuple[str, int]:
-    return (home.path / "SOUL.md").read_text(encoding="utf-8"), home.repository.memories.count()
+    return (home.path / "SOUL.md").read_text(encoding="utf-8"), home.repository.count_rows()["memories"]
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_a_conflict_in_a_document_keeps_the_memories_as_they_are(home: Home, mem
 def test_a_conflict_in_a_memory_keeps_the_documents_as_they_are(home: Home, memory: Path) -> None:
     (kept,) = home.memories.remember([NewMemory("Kept.")])
     home.curator.add_entry("Facts", "four")
-    with home.repository.erasing():
+    with home.repository.recording():
         home.repository.memories.delete_memories([kept.id])
     before = memory.read_bytes()
 

@@ -69,7 +69,7 @@ def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
     home.messages.save(thread, [NewMessage("user", "Is the kettle green?")])
     emptied = home.threads.create_thread("Cellar").id
     home.messages.save(emptied, [NewMessage("user", "It is dark.")])
-    with home.repository.erasing():
+    with home.repository.recording():
         home.repository.messages.delete_messages([2])
     latest = [home.sessions.open(f"client {n}").id for n in range(30)][-10:]
 

@@ -66,7 +66,7 @@ def test_threads_are_listed_latest_activity_first_and_found_by_title_or_id(home:
 def test_archived_threads_are_listed_when_asked_for(home: Home) -> None:
     kept = home.threads.create_thread("Kept")
     gone = replace(home.threads.create_thread("Gone"), id="gone", archived=True)
-    with home.repository.erasing():
+    with home.repository.recording():
         home.repository.threads.add_thread(gone)
 
     assert gone.id not in home.threads.find_threads()

@@ -148,7 +148,7 @@ def test_everything_that_reads_is_answered_in_the_middle_of_a_write_of_another_t
     begun, may_go = threading.Event(), threading.Event()
 
     def write() -> None:
-        with home.repository.erasing():
+        with home.repository.recording():
             home.repository.memories.delete_memories([1])
             begun.set()
             assert may_go.wait(60)

@@ -209,7 +209,7 @@ def test_what_a_hand_edited_says_what_to_put_back(home: Home) -> None:
 
 def test_what_no_change_explains_advises_no_undo(home: Home) -> None:
     memory = keep(home, "One.")
-    with home.repository.erasing():
+    with home.repository.recording():
         home.repository.memories.delete_memories([memory])
 
     error = conflict(home, last(home))

@@ -94,9 +94,6 @@ class Memories(Protocol):
     def list_expired(self, now: str, limit: int) -> list[int]:
         """Return the ids of memories whose `expires_at` is `now` or before, in no order."""
 
-    def count(self) -> int:
-        """Return how many memories there are, entries of documents among them."""
-
     def count_by_type(self) -> dict[str, int]:
         """Return how many memories of each type there are, no entries, most first, then by name."""
 
@@ -396,8 +393,8 @@ class VectorSearch(Protocol):
 class NextVectors(Protocol):
     """The vectors of the embedder that a store moves to, until all are there."""
 
-    def count(self, identity: str) -> int:
-        """Return how many memories have a vector of this embedder here."""
+    def count(self, identity: str) -> tuple[int, int]:
+        """Return how many memories have a vector of this embedder here, and how many there are."""
 
     def list_missing(
         self, identity: str, below: int, limit: int, but: Sequence[int] = ()
@@ -545,10 +542,10 @@ class Repository(Protocol):
         """
 
     def recording(self, *, waiting: bool = True) -> AbstractContextManager[Recording]:
-        """Do the same as a durable `transaction`, in which what can be undone is written and noted."""
+        """Do the same as a durable `transaction`, in which what can be undone is written and noted.
 
-    def erasing(self) -> AbstractContextManager[None]:
-        """Do the same as a `recording`, but note nothing: what is deleted is to leave no trace."""
+        Without `Recording.save` nothing is kept of what was noted: what is deleted leaves no trace.
+        """
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Let all that is read inside be of one moment, however others write meanwhile."""

@@ -130,7 +130,8 @@ class Purges:
         lines = _lines_taken(self._documents, plan)
         texts = _texts_rewritten(self._documents, plan)
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
-        with begun, self._repository.erasing():
+        # What is deleted leaves no trace: the recording is not saved.
+        with begun, self._repository.recording():
             _delete(self._repository, plan)
             # Named, so that a purge that is cut off can go on with them.
             named = self._named()
@@ -281,7 +282,7 @@ def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
     then = _trace(repository, plan.memory_ids, strict=False)
     plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
-    with repository.erasing():
+    with repository.recording():
         _delete(repository, plan)
     repository.erase()
     with repository.transaction():

@@ -301,8 +301,7 @@ class Reembedding:
         if recorded is None or recorded != self._former:
             return None
         identity = self._indexes.embedder_identity
-        made = self._repository.next_vectors.count(identity)
-        return Progress(identity, made, self._repository.memories.count())
+        return Progress(identity, *self._repository.next_vectors.count(identity))
 
     def plan(self) -> Plan:
         """Return what it takes to give all memories vectors of the embedder that is set.

@@ -143,12 +143,6 @@ class SqliteRepository(Upkeep):
             yield recording
 
     @contextmanager
-    def erasing(self) -> Iterator[None]:
-        """Do everything inside as one durable write that is noted nowhere."""
-        with self.recording():
-            yield
-
-    @contextmanager
     def sole_worker(self, name: str) -> Iterator[bool]:
         """Say whether this one alone, of all that have the store open, does the work of a name now.
 
@@ -367,7 +361,16 @@ def _fit(copy: Path, store: Path) -> None:
     """
     fitting = copy.with_name(f".{copy.name}.part")
     with translated(store):
-        wanted = _layout(store)
+        try:
+            with closing(_opened(store)) as connection:
+                wanted = connection.pragma("page_size"), connection.pragma("auto_vacuum")
+        except apsw.CorruptError:
+            # https://www.sqlite.org/fileformat.html#the_database_header
+            with store.open("rb") as file:
+                header = file.read(100)
+            bounds = ((16, 18), (52, 56), (64, 68))
+            size, root, incremental = (int.from_bytes(header[a:b]) for a, b in bounds)
+            wanted = 65536 if size == 1 else size, (2 if incremental else 1) if root else 0
     with translated(copy), closing(_opened(copy)) as connection:
         if wanted != (connection.pragma("page_size"), connection.pragma("auto_vacuum")):
             connection.pragma("page_size", wanted[0])
@@ -439,19 +442,6 @@ def _opened(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
     return connection
-
-
-def _layout(store: Path) -> tuple[int, int]:
-    """Return the size of pages and the mode of auto_vacuum."""
-    try:
-        with closing(_opened(store)) as connection:
-            return connection.pragma("page_size"), connection.pragma("auto_vacuum")
-    except apsw.CorruptError:
-        # https://www.sqlite.org/fileformat.html#the_database_header
-        with store.open("rb") as file:
-            header = file.read(100)
-    size, root, incremental = (int.from_bytes(header[a:b]) for a, b in ((16, 18), (52, 56), (64, 68)))
-    return 65536 if size == 1 else size, (2 if incremental else 1) if root else 0
 
 
 def _counts(connection: apsw.Connection) -> dict[str, int]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from soulkeep.errors import ChangeNotFoundError, UndoConflictError
@@ -57,13 +57,13 @@ _NOTES = (
 )
 
 
+@dataclass(eq=False)
 class Recording:
     """A change while it is made: the rows that were noted since it began."""
 
-    def __init__(self, database: Database, table: "ChangeTable") -> None:
-        self._database = database
-        self._table = table
-        self._before: dict[tuple[RowKind, str], _Image | None] = {}
+    _database: Database
+    _table: "ChangeTable"
+    _before: dict[tuple[RowKind, str], _Image | None] = field(default_factory=dict, init=False)
 
     def rows(self) -> list[ChangedRow]:
         """Return what has changed until now, in the order of the first writes."""
@@ -125,21 +125,15 @@ class Recording:
         return None if before is None else json.dumps(before, ensure_ascii=False)
 
 
+@dataclass(eq=False)
 class ChangeTable:
     """Rows of changes and changed_rows, and the images of the rows they speak of."""
 
-    def __init__(
-        self,
-        database: Database,
-        memories: MemoryTable,
-        messages: MessageTable,
-        consents: ConsentTable,
-    ) -> None:
-        self._database = database
-        self._memories = memories
-        self._messages = messages
-        self._consents = consents
-        self._columns: dict[str, list[str]] = {}
+    _database: Database
+    _memories: MemoryTable
+    _messages: MessageTable
+    _consents: ConsentTable
+    _columns: dict[str, list[str]] = field(default_factory=dict, init=False)
 
     def watch(self) -> None:
         """Let the connection that writes note or refuse what is written; inside a transaction."""
@@ -199,7 +193,11 @@ class ChangeTable:
         Raises:
             UndoConflictError: It is not as the change left it, or its thread or the rows of it hold it.
         """
-        before = self._before(row)
+        noted = self._database.query(
+            "SELECT before FROM changed_rows WHERE change_id = ? AND kind = ? AND key = ?",
+            (row.change_id, row.kind, row.key),
+        )
+        before: _Image | None = json.loads(noted[0][0]) if noted and noted[0][0] is not None else None
         held = self._held_by(row, before)
         if held or not _is_as_left(row.after, before, self.image(row.kind, row.key)):
             raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held)
@@ -215,13 +213,6 @@ class ChangeTable:
             self._memories.add_to_indexes([restored], [vector])
         elif isinstance(restored, Message):
             self._messages.index([(restored.id, restored.content)])
-
-    def _before(self, row: ChangedRow) -> _Image | None:
-        found = self._database.query(
-            "SELECT before FROM changed_rows WHERE change_id = ? AND kind = ? AND key = ?",
-            (row.change_id, row.kind, row.key),
-        )
-        return json.loads(found[0][0]) if found and found[0][0] is not None else None
 
     def _held_by(self, row: ChangedRow, before: _Image | None) -> list[tuple[RowKind, str]]:
         """Return what belongs to a thread that would go, or the gone thread that a row belongs to."""

@@ -169,9 +169,19 @@ class Codes:
 
     def _rows(self, allowed: MemoryFilter) -> tuple[slice | Array, Array]:
         """Return which rows to scan, all or the few that pass a filter, and which of them to refuse."""
-        mask = self._mask(allowed)
-        if mask is None:
+        threads, kinds, moments = map(self._column, ("threads", "kinds", "moments"))
+        conditions = []
+        if allowed.thread_id is not None:
+            conditions.append((threads == self._threads.get(allowed.thread_id, -1)) | (threads == 0))
+        if allowed.memory_type is not None:
+            conditions.append(kinds == self._kinds.get(allowed.memory_type, -1))
+        if allowed.since is not None:
+            conditions.append(moments >= _milliseconds(allowed.since))
+        if allowed.until is not None:
+            conditions.append(moments <= _milliseconds(allowed.until))
+        if not conditions:
             return slice(self.count), self._dropped
+        mask = functools.reduce(np.logical_and, conditions)
         mask[self._dropped] = False
         if np.count_nonzero(mask) > self.count // _GATHERED:
             return slice(self.count), ~mask
@@ -216,19 +226,6 @@ class Codes:
         places = np.searchsorted(known, ids)
         places[places == len(known)] = 0
         return np.where(known[places] == ids, places, -1)
-
-    def _mask(self, allowed: MemoryFilter) -> Array | None:
-        threads, kinds, moments = map(self._column, ("threads", "kinds", "moments"))
-        conditions = []
-        if allowed.thread_id is not None:
-            conditions.append((threads == self._threads.get(allowed.thread_id, -1)) | (threads == 0))
-        if allowed.memory_type is not None:
-            conditions.append(kinds == self._kinds.get(allowed.memory_type, -1))
-        if allowed.since is not None:
-            conditions.append(moments >= _milliseconds(allowed.since))
-        if allowed.until is not None:
-            conditions.append(moments <= _milliseconds(allowed.until))
-        return functools.reduce(np.logical_and, conditions) if conditions else None
 
 
 def _products(vector: Array, codes: Array) -> Array:

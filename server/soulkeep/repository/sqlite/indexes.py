@@ -5,7 +5,8 @@ import json
 import math
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
@@ -133,11 +134,11 @@ vectors anew is the quicker way."""
 _UNIT_TOLERANCE = 1e-3
 
 
+@dataclass(eq=False)
 class VectorTable:
     """Rows of vec_memories, and the embedder that the store records."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def add_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
         """Insert the vectors of memories that have none; inside a transaction.
@@ -259,14 +260,17 @@ class VectorTable:
         )
         ends = list(itertools.accumulate(parts))
         own = np.split(np.frombuffer(embedding, "<f4"), ends[:-1])
-
-        def cosines(vector: bytes) -> Iterator[float]:
+        cosines: dict[int, tuple[float, ...]] = {}
+        for memory_id, vector in rows:
             others = np.split(np.frombuffer(vector, "<f4", ends[-1]), ends[:-1])
-            for one, other in zip(own, others, strict=True):
-                length = float(np.linalg.norm(one) * np.linalg.norm(other))
-                yield float(one @ other) / length if length else 0.0
-
-        return {memory_id: tuple(cosines(vector)) for memory_id, vector in rows}
+            lengths = [
+                float(np.linalg.norm(a) * np.linalg.norm(b)) for a, b in zip(own, others, strict=True)
+            ]
+            cosines[memory_id] = tuple(
+                float(one @ other) / length if length else 0.0
+                for one, other, length in zip(own, others, lengths, strict=True)
+            )
+        return cosines
 
     def delete_vectors(self, memory_ids: Sequence[int]) -> None:
         """Delete the vectors of these memories, and tell other processes; inside a transaction."""
@@ -357,19 +361,21 @@ def require_unit(embedding: Embedding) -> None:
 _PAGE = 1_000
 
 
+@dataclass(eq=False)
 class NextVectors:
     """Rows of next_vectors: one set, of one embedder, which a fact in the store names."""
 
-    def __init__(self, database: Database, memories: Memories, vectors: VectorTable) -> None:
-        self._database = database
-        self._memories = memories
-        self._vectors = vectors
+    _database: Database
+    _memories: Memories
+    _vectors: VectorTable
 
-    def count(self, identity: str) -> int:
-        """Return how many memories have a vector of this embedder in the set."""
-        if self._database.get_fact("next_embedder") != identity:
-            return 0
-        return int(self._database.query("SELECT count(*) FROM next_vectors")[0][0])
+    def count(self, identity: str) -> tuple[int, int]:
+        """Return how many memories have a vector of this embedder in the set, and how many there are."""
+        made, every = self._database.query(
+            "SELECT (SELECT count(*) FROM next_vectors), (SELECT count(*) FROM memories)"
+        )[0]
+        is_begun = self._database.get_fact("next_embedder") == identity
+        return (made if is_begun else 0), every
 
     def list_missing(
         self, identity: str, below: int, limit: int, but: Sequence[int] = ()

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from soulkeep.days import Days
@@ -45,12 +46,12 @@ SELECT * FROM (
 ) ORDER BY 1 DESC LIMIT :limit"""
 
 
+@dataclass(eq=False)
 class Ledger:
     """Rows of sessions, messages, usage_records and audit_log; writes go inside a transaction."""
 
-    def __init__(self, database: Database, days: Days) -> None:
-        self._database = database
-        self._days = days
+    _database: Database
+    _days: Days
 
     def touch_session(self, session: Session, now: str) -> None:
         """Record that a session is active, inserting it when it is new."""
@@ -121,7 +122,15 @@ class Ledger:
         """
         values = {"limit": limit, "since": since, "agent": agent, "event": event}
         rows = self._database.query(_LOG, values)
-        return [LogEntry(at, who, what, _details(text)) for at, who, what, text in rows]
+        entries = []
+        for at, who, what, text in rows:
+            try:
+                details = json.loads(text or "{}")
+            except ValueError:
+                details = text  # another program's row
+            noted = details if isinstance(details, dict) else {"details": details}
+            entries.append(LogEntry(at, who, what, noted))
+        return entries
 
     def drop_old(self, kept: int) -> None:
         """Keep the latest `kept` uses of models, audited events and sessions; inside a transaction.
@@ -172,14 +181,6 @@ class Ledger:
         )
 
 
-def _details(text: str | None) -> Mapping[str, Any]:
-    try:
-        details = json.loads(text or "{}")
-    except ValueError:
-        details = text  # another program's row
-    return details if isinstance(details, dict) else {"details": details}
-
-
 _COLUMNS = "m.id, m.session_id, m.role, m.content, m.created_at, m.token_count"
 _OF_THREAD = "messages AS m WHERE m.session_id = (SELECT id FROM sessions WHERE session_key = :key)"
 _PASSING = {
@@ -190,12 +191,12 @@ _PASSING = {
 _PAGE = 1_000
 
 
+@dataclass(eq=False)
 class MessageTable:
     """Rows of messages that belong to threads, with their entries in the full-text index."""
 
-    def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database = database
-        self._ledger = ledger
+    _database: Database
+    _ledger: Ledger
 
     def add_messages(
         self,

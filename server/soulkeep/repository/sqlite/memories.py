@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from unicodedata import normalize
 
 from soulkeep.days import Days
@@ -146,10 +147,6 @@ class MemoryTable:
             {**values, "below": 2**62 if below is None else below, "limit": limit},
         )
         return [Memory._make(row) for row in rows]
-
-    def count(self) -> int:
-        """Return how many memories there are, entries of documents among them."""
-        return int(self._database.query("SELECT count(*) FROM memories")[0][0])
 
     def count_by_type(self) -> dict[str, int]:
         """Return how many memories of each type there are, entries of documents not counted."""
@@ -339,11 +336,11 @@ def _neighbour(side: str, closest: str, order: str) -> str:
     )
 
 
+@dataclass(eq=False)
 class DocumentTable:
     """Memories that are derived from lines of a document."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def list_entries(self, name: str) -> list[Memory]:
         """Return the memories that are entries of a document."""

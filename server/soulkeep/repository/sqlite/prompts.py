@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from soulkeep.errors import PromptNotFoundError, ThreadNotFoundError
@@ -14,11 +14,11 @@ from soulkeep.repository.sqlite.database import Database, Row
 from soulkeep.search.words import same_title
 
 
+@dataclass(eq=False)
 class PromptTable:
     """Rows of global prompts."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def add_prompt(
         self, name: str, content: str, priority: int, created_at: str, *, is_active: bool
@@ -84,6 +84,7 @@ class PromptTable:
 _EVENTS = ("thread.created", "thread.prompted", "prompt.created", "prompt.changed")
 
 
+@dataclass(eq=False)
 class ConsentTable:
     """Rows of prompt_consents: one for each text that a prompt ever had, by its digest.
 
@@ -91,8 +92,7 @@ class ConsentTable:
     any was not written by soulkeep: the user's own hand did.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def note(self, kind: PromptKind, key: str | int, text: str, set_by: str, *, agreed: bool) -> None:
         """Record who set a text, unless that is known, and that the user agreed; in a transaction."""
@@ -174,11 +174,11 @@ _COLUMNS = (
 )
 
 
+@dataclass(eq=False)
 class ThreadTable:
     """Rows of threads."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def add_thread(self, thread: Thread) -> None:
         """Insert a thread; inside a transaction."""

@@ -160,8 +160,12 @@ class VectorScan:
         """Return the codes as the store is now; None where the exact search has to serve."""
         state = self._look()
         known, self._codes = self._codes, None  # so that an error half way leaves nothing half done
-        if not self._worthwhile(state):
+        if not state.last_id or not state.dimensions or _codes_class() is None:
             return None
+        if state.last_id > MAXIMUM_ROWS:
+            rows = self._database.query("SELECT count(*) FROM vec_memories_rowids")[0][0]
+            if rows > MAXIMUM_ROWS:
+                return None
         changes = state.last_change - self._seen.last_change
         is_other = (state.generation, state.embedder) != (self._seen.generation, self._seen.embedder)
         if known is None or is_other or not 0 <= changes <= RELOAD_CHANGES:
@@ -181,14 +185,6 @@ class VectorScan:
             " (SELECT max(rowid) FROM vec_memories_rowids), (SELECT max(seq) FROM memory_changes)"
         )[0]
         return _State(embedder, last_id or 0, last_change or 0, generation)
-
-    def _worthwhile(self, state: _State) -> bool:
-        if not state.last_id or not state.dimensions or _codes_class() is None:
-            return False
-        if state.last_id <= MAXIMUM_ROWS:
-            return True
-        rows = self._database.query("SELECT count(*) FROM vec_memories_rowids")[0][0]
-        return int(rows) <= MAXIMUM_ROWS
 
     def _loaded(self, state: _State) -> "Codes | None":
         made = _codes_class()

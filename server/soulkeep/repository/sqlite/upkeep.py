@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -107,11 +108,11 @@ _STEPS_BETWEEN_REPORTS = 20_000
 _COPIED_AT_ONCE = 1_000
 
 
+@dataclass(eq=False)
 class Upkeep:
     """What can be asked of, and done to, a whole store."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    _database: Database
 
     def count_rows(self) -> dict[str, int]:
         """Count the rows of each canonical table, of the vectors and of the full-text index."""
