@@ -36,7 +36,7 @@ from mcp.types import (
 from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connection_of, looked_up
-from soulkeep.mcp_server.resources import CONTEXT_URI, STATS_URI, log_uri, state_of
+from soulkeep.mcp_server.resources import CONTEXT_URI, SCHEME, STATS_URI, state_of
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.callers import RECALLED
 from soulkeep.service.home import Home
@@ -381,7 +381,7 @@ async def _tell(home: Home, subscribers: Subscribers, changes: _Changes) -> None
     if changes.files:
         home.background.note_change(changes.files)
     days = {name: _day(PurePath(name)) for name in changes.files}
-    files = {log_uri(day) if day else f"soulkeep://{name}" for name, day in days.items()}
+    files = {f"{SCHEME}daily/{day}" if day else f"{SCHEME}{name}" for name, day in days.items()}
     for uri in sorted(files | changes.updated):
         await subscribers.tell(ResourceUpdated(uri=uri))
     if changes.offers:

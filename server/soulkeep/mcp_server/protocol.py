@@ -14,12 +14,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, cast
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.server import CacheHint, MCPServer, NotificationOptions, Server
 from mcp.server.caching import CacheableMethod
 from mcp.server.context import CallNext, HandlerResult
@@ -296,7 +298,7 @@ class Exchange:
         self._was_sent = anyio.Event()
         self.begun = anyio.Event()
         """The first reply was sent, or the client asked for more than a handshake."""
-        self.replies: _Noting
+        self.replies: MemoryObjectSendStream[SessionMessage]
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield the lines that the SDK can serve; answer the others here."""
@@ -333,15 +335,20 @@ class Exchange:
             if not self._waiting[key]:
                 del self._waiting[key]
 
-    def note_sent(self, message: SessionMessage) -> None:
-        """Take note of a message to the client."""
-        if isinstance(message.message, JSONRPCResponse | JSONRPCError):
-            self._settle(message.message.id)
-            self.begun.set()
-        elif isinstance(message.message, JSONRPCRequest):
-            self._asked.add(message.message.id)
-        self._was_sent.set()
-        self._was_sent = anyio.Event()
+    async def pass_on(self, sent: MemoryObjectReceiveStream[SessionMessage], client: Any) -> None:
+        """Hand on to the client what was sent to `replies`, and take note of it."""
+        # A client that went away is noticed by who writes to it.
+        with suppress(anyio.BrokenResourceError):
+            async with sent, client:
+                async for item in sent:
+                    await client.send(item)
+                    if isinstance(item.message, JSONRPCResponse | JSONRPCError):
+                        self._settle(item.message.id)
+                        self.begun.set()
+                    elif isinstance(item.message, JSONRPCRequest):
+                        self._asked.add(item.message.id)
+                    self._was_sent.set()
+                    self._was_sent = anyio.Event()
 
     async def _drain(self) -> AsyncIterator[str]:
         """Let requests under way end; yield the answers that the client no longer gives to theirs."""
@@ -356,34 +363,10 @@ class Exchange:
                 await self._was_sent.wait()
 
 
-@dataclass(slots=True)
-class _Noting:
-    """A write stream that tells an exchange of every message that it passed on."""
-
-    replies: Any
-    exchange: Exchange
-
-    def clone(self) -> "_Noting":
-        return _Noting(self.replies.clone(), self.exchange)
-
-    async def send(self, item: SessionMessage, /) -> None:
-        await self.replies.send(item)
-        self.exchange.note_sent(item)
-
-    async def aclose(self) -> None:
-        await self.replies.aclose()
-
-    async def __aenter__(self) -> "_Noting":
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.aclose()
-
-
 async def _serve_both_eras(
     server: Server[Any],
     messages: AsyncIterable[SessionMessage | Exception],
-    replies: _Noting,
+    replies: Any,
     options: InitializationOptions,
 ) -> None:
     """Serve a connection whose first request, other than `server/discover`, decides its era.
@@ -397,17 +380,14 @@ async def _serve_both_eras(
         tasks.start_soon(server.run, probes, replies.clone(), options)
         tasks.start_soon(server.run, requests, replies, options)
         async with to_probes, to_requests:
-            async for message in messages:
-                await (to_probes if _is_probe(message) else to_requests).send(message)
-
-
-def _is_probe(item: SessionMessage | Exception) -> bool:
-    """Whether a message asks which versions of the protocol there are, in the form of the modern era."""
-    message = item.message if isinstance(item, SessionMessage) else None
-    if not isinstance(message, JSONRPCRequest) or message.method != "server/discover":
-        return False
-    meta = (message.params or {}).get("_meta")
-    return isinstance(meta, dict) and PROTOCOL_VERSION_META_KEY in meta
+            async for item in messages:
+                message = item.message if isinstance(item, SessionMessage) else None
+                is_probe = False
+                if isinstance(message, JSONRPCRequest) and message.method == "server/discover":
+                    # Asked in the form of the modern era.
+                    meta = (message.params or {}).get("_meta")
+                    is_probe = isinstance(meta, dict) and PROTOCOL_VERSION_META_KEY in meta
+                await (to_probes if is_probe else to_requests).send(item)
 
 
 async def serve_stdio(
@@ -445,7 +425,8 @@ async def serve_stdio(
                 tasks.start_soon(end_on_signal, tasks.cancel_scope)
             tasks.start_soon(once_begun)
             async with stdio_server(stdin=cast(Any, exchange)) as (read, write), read:
-                exchange.replies = _Noting(write, exchange)
+                exchange.replies, sent = anyio.create_memory_object_stream[SessionMessage]()
+                tasks.start_soon(exchange.pass_on, sent, write)
                 await _serve_both_eras(low, read, exchange.replies, options)
             tasks.cancel_scope.cancel()
     except* BrokenPipeError:

@@ -52,17 +52,12 @@ _RECENT = 50
 _LONGEST_TITLE = 200
 _SHOWN = 1_000
 """How many characters of a memory a thread shows; its own resource has it whole."""
-_SCHEME = "soulkeep://"
+SCHEME = "soulkeep://"
 _WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
 
 _EVERYONE: list[Literal["user", "assistant"]] = ["user", "assistant"]
 
 _Result = TypeVar("_Result")
-
-
-def log_uri(day: date) -> str:
-    """Return the address of a day's log."""
-    return f"soulkeep://daily/{day.isoformat()}"
 
 
 def _context_text(home: Home) -> str:
@@ -236,13 +231,13 @@ def state_of(home: Home, uri: str) -> str:
         return _stats_text(home)
     if uri in _FIXED_URIS:
         return ""
-    kind, _, key = uri.removeprefix(_SCHEME).partition("/")
-    if uri.startswith(_SCHEME) and kind == "threads":
+    kind, _, key = uri.removeprefix(SCHEME).partition("/")
+    if uri.startswith(SCHEME) and kind == "threads":
         return _thread_text(home, key)
-    if uri.startswith(_SCHEME) and kind == "daily":
+    if uri.startswith(SCHEME) and kind == "daily":
         _day(key)
         return ""
-    if uri.startswith(_SCHEME) and kind == "memories":
+    if uri.startswith(SCHEME) and kind == "memories":
         try:
             return repr(_memory(home, key))
         except MemoryForgottenError as error:
@@ -284,7 +279,7 @@ def _following(home: Home, after: Place | None, limit: int) -> Iterator[tuple[Pl
         for day in reversed(home.documents.list_daily()):
             if after is None or day.isoformat() < after.key:
                 log = Resource(
-                    uri=log_uri(day),
+                    uri=f"{SCHEME}daily/{day}",
                     name=f"daily/{day.isoformat()}.md",
                     title=f"Log of {day.isoformat()}",
                     mime_type=MARKDOWN,
@@ -297,7 +292,7 @@ def _following(home: Home, after: Place | None, limit: int) -> Iterator[tuple[Pl
         yield (
             Place("thread", str(place)),
             Resource(
-                uri=f"{_SCHEME}threads/{thread.id}",
+                uri=f"{SCHEME}threads/{thread.id}",
                 name=thread.id,
                 title=one_line(thread.title, MAX_NAME),
                 mime_type=MARKDOWN,

@@ -21,9 +21,9 @@ from soulkeep.models import (
     Recall,
 )
 from soulkeep.search.ranking import FITS
-from soulkeep.service.callers import Receipt, Similar
+from soulkeep.service.callers import Receipt
 from soulkeep.service.context import NOTE as PARTS_NOTE
-from soulkeep.service.context import Context, Part
+from soulkeep.service.context import Context
 from soulkeep.wording import (
     DATA,
     NOTE,
@@ -266,13 +266,6 @@ class SimilarAnswer(View):
     similarity: float | None = None
     content: str
 
-    @classmethod
-    def of(cls, similar: Similar) -> "SimilarAnswer":
-        """Build the answer, with the beginning of the memory."""
-        similarity = None if similar.similarity is None else round(similar.similarity, 2)
-        content = one_line(similar.memory.content)
-        return cls(id=similar.memory.id, similarity=similarity, content=content)
-
     def as_text(self) -> str:
         """Return the memory in one line."""
         closeness = "" if self.similarity is None else f" ({self.similarity:.2f})"
@@ -309,7 +302,11 @@ class ReceiptAnswer(View):
                 *map(line_text, receipt.lines[:_NAMED]),
             ),
             similar=tuple(
-                SimilarAnswer.of(similar)
+                SimilarAnswer(
+                    id=similar.memory.id,
+                    similarity=None if similar.similarity is None else round(similar.similarity, 2),
+                    content=one_line(similar.memory.content),
+                )
                 for similar in receipt.similar or ()
                 if similar.similarity is None or similar.similarity >= _CLOSE
             ),
@@ -391,12 +388,6 @@ class PartAnswer(View):
     text: str
     is_data: bool = False
 
-    @classmethod
-    def of(cls, part: Part) -> "PartAnswer":
-        """Build the answer from a part."""
-        text = visible(part.text.strip())
-        return cls(name=plain(part.name), source=part.source, text=text, is_data=part.is_data)
-
     def as_text(self) -> str:
         """Return the part under a line that names it; each line of what is data stands behind a bar."""
         if self.is_data:
@@ -423,7 +414,15 @@ class ContextAnswer(View):
     def of(cls, context: Context) -> "ContextAnswer":
         """Build the answer from a context."""
         pressure = context.pressure
-        parts = tuple(PartAnswer.of(part) for part in context.parts)
+        parts = tuple(
+            PartAnswer(
+                name=plain(part.name),
+                source=part.source,
+                text=visible(part.text.strip()),
+                is_data=part.is_data,
+            )
+            for part in context.parts
+        )
         return cls(
             note=PARTS_NOTE if any(part.is_data for part in parts) else "",
             advice=context.advice,
