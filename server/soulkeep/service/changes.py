@@ -89,22 +89,18 @@ class ChangeRecorder:
     """What the store cannot know of a change: edits of documents, and whose place a memory took."""
 
     edited: dict[str, list[Hunk]] = field(default_factory=dict)
-    _replaced_by: dict[int, int] = field(default_factory=dict)
+    replaced_by: dict[int, int] = field(default_factory=dict)
     _was_replaced_by: dict[int, int] = field(default_factory=dict)
     undone: Sequence[int] = ()
     change_id: int = 0
     lines: Sequence[LineChange] = ()
-
-    def replace(self, memory_ids: Iterable[int], new_id: int) -> None:
-        """Note that one memory takes the place of others."""
-        self._replaced_by |= dict.fromkeys(memory_ids, new_id)
 
     def put_back(self, row: ChangedRow) -> None:
         """Note that a row is what it was before a change, and what this means for what replaced it."""
         if row.replaced_by is not None:
             self._was_replaced_by.setdefault(int(row.key), row.replaced_by)
             if row.before is not None:
-                self._replaced_by.setdefault(row.replaced_by, int(row.key))
+                self.replaced_by.setdefault(row.replaced_by, int(row.key))
 
     def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
         """Note what was done to a document, if anything was."""
@@ -115,7 +111,7 @@ class ChangeRecorder:
         """Return a row with what took the place of a memory, or had it; `find` says what is there."""
         if row.kind != "memories":
             return row
-        later = {**self._was_replaced_by, **self._replaced_by}
+        later = {**self._was_replaced_by, **self.replaced_by}
         found = later.get(int(row.key))
         while row.after is None and found is not None and not find([found]):
             found = later.pop(found, None)

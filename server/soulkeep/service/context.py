@@ -417,14 +417,13 @@ class Contexts:
                 yield match.memory
 
     def _weightiest(self, memories: Sequence[Memory]) -> list[Memory]:
-        today = self._documents.today()
-
-        def worth(memory: Memory) -> float:
+        today, worth = self._documents.today(), dict[int, float]()
+        for memory in memories:
             day = self._days.day_of(memory.occurred_at) or date.min
             age = max((today - day).days, 0)
-            return WEIGHTS.get(memory.memory_type, 0.5) * math.exp2(-min(age / HALF_LIFE, 1_000))
-
-        return sorted(memories, key=lambda m: (worth(m), m.occurred_at, m.id), reverse=True)
+            weight = WEIGHTS.get(memory.memory_type, 0.5)
+            worth[memory.id] = weight * math.exp2(-min(age / HALF_LIFE, 1_000))
+        return sorted(memories, key=lambda m: (worth[m.id], m.occurred_at, m.id), reverse=True)
 
     def _messages(self, thread: Thread | None) -> Section:
         """Return the last messages of a thread, the latest worth most."""
@@ -461,7 +460,7 @@ class Contexts:
         facts += [f"{archived:,} archived"] if archived else []
         facts += [counted(len(self._documents.list_daily()), "daily log")]
         facts += [f"in a {self._announcement}"] if self._announcement else []
-        remarks = [remark.rstrip(".") for remark in self._memories.remarks()]
+        remarks = [remark.rstrip(".") for remark in self._background.remarks()]
         return "; ".join([", ".join(facts), *remarks])
 
 

@@ -120,7 +120,7 @@ class DocumentLooks:
 
     def due(self) -> list[str]:
         """Return the documents to look at now: notes, today's log, then the others, latest first."""
-        first = [MEMORY, log_name(self._documents.today().isoformat())]
+        first = [MEMORY, f"daily/{self._documents.today()}.md"]
         noted, self._noted = self._noted, set()
         now, others = clocks.monotonic(), list[str]()
         if self._all:
@@ -142,7 +142,7 @@ class DocumentLooks:
         if at is not None and at == self._listed:
             return
         self._listed = at if at is not None and is_settled(at) else None
-        logs = {log_name(day.isoformat()) for day in self._documents.list_daily()}
+        logs = {f"daily/{day}.md" for day in self._documents.list_daily()}
         self._names = sorted({*self._indexed(), *logs} - {MEMORY}, reverse=True)
 
 
@@ -163,11 +163,6 @@ def size_of(at: str) -> int:
 def is_settled(at: str) -> bool:
     """Whether a file with a stamp is old enough that a change of it would show in its stamp."""
     return abs(clocks.time_ns() - int(at.split(":")[0])) > SETTLED_S * 1e9
-
-
-def log_name(day: str) -> str:
-    """Return the name in the home of the log of a day, given as an ISO date."""
-    return f"daily/{day}.md"
 
 
 _SECTION_TYPES = {
@@ -268,7 +263,7 @@ def read_document(documents: Documents, name: str) -> Reading:
 
 def list_too_long(documents: Documents) -> list[tuple[str, int]]:
     """Return the documents of which only the beginning is searched, with their sizes in bytes."""
-    names = [MEMORY, *(log_name(day.isoformat()) for day in documents.list_daily())]
+    names = [MEMORY, *(f"daily/{day}.md" for day in documents.list_daily())]
     stamps = ((name, stamp(documents.home / name)) for name in names)
     return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
 
@@ -300,7 +295,6 @@ class DocumentIndex:
         self._looks = DocumentLooks(documents, lambda: repository.documents.states())
         self._waiting: dict[str, None] = {}
         self._too_long: dict[str, int] = {}
-        self._closed = threading.Event()
         self._told: dict[str, str] = {}
         self._passages = Passages()
 
@@ -323,7 +317,7 @@ class DocumentIndex:
             self._is_beside = seconds is not None
             end = math.inf if seconds is None else clocks.monotonic() + seconds
             for name in list(self._waiting):
-                if clocks.monotonic() > end or self._closed.is_set():
+                if clocks.monotonic() > end or self._indexes.closing.is_set():
                     break
                 if not self._read_and_index(name):
                     break  # others are writing: it waits for the next time
@@ -339,10 +333,6 @@ class DocumentIndex:
             part = f"{MAX_INDEXED / 1e6:g} of {size / 1e6:,.1f} MB"
             said.append(f"{name} is long: only its first {part} are searched.")
         return said
-
-    def close(self) -> None:
-        """Index nothing from now on: the store is being closed."""
-        self._closed.set()
 
     def reread(self) -> tuple[int, list[str]]:
         """Read every document, whatever is known of it; return how many, and which were not read.
@@ -423,7 +413,7 @@ class DocumentIndex:
                 known = reading.state if is_last else part
                 self._repository.documents.put_state(reading.name, known)
             gone = ()
-            if not is_last and self._closed.wait(PAUSE_S):
+            if not is_last and self._indexes.closing.wait(PAUSE_S):
                 return  # whoever comes next finds the state of a part and goes on
 
     def _difference(self, reading: Reading, known: str | None) -> tuple[list[int], list[NewMemory]]:

@@ -1,6 +1,7 @@
 """Keeping what is derived from memories in step with them: their embeddings and both search indexes."""
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -97,6 +98,8 @@ class Indexes:
         self._choice = choice
         self.configured = embedder
         """The embedder that is set, loaded or not."""
+        self.closing = threading.Event()
+        """Set when the store is being closed: what is under way then writes nothing any more."""
         self._former: tuple[str, Embedder | None] = (NO_EMBEDDER, None)
         self._repository = repository
         self._sessions = sessions

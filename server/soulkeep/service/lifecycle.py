@@ -149,7 +149,7 @@ class Lifecycle:
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0])
             kept = self._add(memories, vectors, session, now)
-            recorder.replace(gone, kept[0][0])
+            recorder.replaced_by |= dict.fromkeys(gone, kept[0][0])
             self._repository.threads.touch_threads(_thread_ids(memories), now)
         return [
             Receipt(

@@ -193,27 +193,26 @@ class WordCache:
     def words_of(self, memories: Mapping[int, Memory]) -> dict[int, tuple[str, ...]]:
         """Return the words of each memory's text, subject and day, for ranking."""
         with self._lock:
-            return {
-                i: self._words_of((m.content, m.subject, m.occurred_at)) for i, m in memories.items()
-            }
+            found = {}
+            for memory_id, memory in memories.items():
+                key = memory.content, memory.subject, memory.occurred_at
+                if (words := self._words.get(key)) is None:
+                    day = _words_of_day(self._days.day_of(memory.occurred_at))
+                    words = self._words[key] = text_words(memory.content, memory.subject, day)
+                    self.characters += len(memory.content)
+                    while self.characters > self._most:
+                        (gone, *_), _ = self._words.popitem(last=False)
+                        self.characters -= len(gone)
+                else:
+                    self._words.move_to_end(key)
+                found[memory_id] = words
+            return found
 
     def release(self) -> None:
         """Give back the memory of the words."""
         with self._lock:
             self._words.clear()
             self.characters = 0
-
-    def _words_of(self, key: _Key) -> tuple[str, ...]:
-        if (known := self._words.get(key)) is not None:
-            self._words.move_to_end(key)
-            return known
-        content, subject, moment = key
-        words = self._words[key] = text_words(content, subject, _words_of_day(self._days.day_of(moment)))
-        self.characters += len(content)
-        while self.characters > self._most:
-            (gone, *_), _ = self._words.popitem(last=False)
-            self.characters -= len(gone)
-        return words
 
 
 @lru_cache(10_000)
@@ -329,7 +328,7 @@ class Memories:
             said = self._repository.messages.matching(query_terms(query), allowed, MESSAGES)
         self._sessions.note(session, RECALLED, {"matches": len(matches)})
         mode: Mode = "hybrid" if embedder else "lexical"
-        remarks = [*([remark] if remark else []), *self.remarks()]
+        remarks = [*([remark] if remark else []), *self._background.remarks()]
         return Recall(tuple(matches), mode, tuple(said), self._indexes.advice, tuple(remarks))
 
     def rest(self) -> None:
@@ -353,10 +352,6 @@ class Memories:
         """
         self._words.release()
         self._indexes.release_memory()
-
-    def remarks(self) -> list[str]:
-        """Return what an answer may lack now, in sentences."""
-        return self._background.remarks()
 
     def _read(self, query: str) -> tuple[Question, list[str]]:
         """Return what a query asks for, and the words to look up."""

@@ -303,12 +303,11 @@ def _lines_taken(documents: Documents, plan: PurgePlan) -> int:
 
 
 def _texts_rewritten(documents: Documents, plan: PurgePlan) -> int:
-    mentions = _pattern(plan).search
-
-    def change(text: str) -> str:
-        return _without(text, plan, promoted_only=False) if mentions(text) else text
-
-    return sum(documents.rewrite_history(name, change) for name in DOCUMENTS)
+    mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
+    return sum(
+        documents.rewrite_history(name, lambda text: without(text) if mentions(text) else text)
+        for name in DOCUMENTS
+    )
 
 
 def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:

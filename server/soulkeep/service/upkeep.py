@@ -242,9 +242,7 @@ class Background:
         with suppress(StoreError):  # also where it is closed already
             if not (self._serves or self._indexes.is_quick) and self._queue.waiting().pending:
                 self._embedding.wait(CLOSE_S)
-        self._queue.close()
-        self._reembedding.close()
-        self._entries.close()
+        self._indexes.closing.set()
         self._keeping_up.close(None)
         self._embedding.close(CLOSE_S)
 

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import random
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -101,7 +100,6 @@ class VectorQueue:
         self._made_by = ""
         self._failures = 0
         self._not_before: datetime | None = None
-        self._closed = threading.Event()
 
     def waiting(self) -> Waiting:
         """Return how many memories wait for their vectors here; none where no embedder can make them."""
@@ -127,10 +125,6 @@ class VectorQueue:
             why = f": {waiting.reason.rstrip('.')}" if not waiting.pending else ""
             said.append(f"{refused} alone{why}; it is tried again by itself, or by `soulkeep reembed`.")
         return said
-
-    def close(self) -> None:
-        """Write nothing from now on: the store is being closed."""
-        self._closed.set()
 
     def step(self, *, waiting: bool = False) -> float | None:
         """Embed the next few memories and write their vectors; nothing is locked while they are made.
@@ -200,21 +194,18 @@ class VectorQueue:
         table = self._repository.vectors
         try:
             with self._repository.transaction(durable=False, waiting=waiting):
-                if self._closed.is_set() or not self._indexes.is_serving(embedder):
+                if self._indexes.closing.is_set() or not self._indexes.is_serving(embedder):
                     return False
-                now = self._repository.memories.list_by_ids([m.id for m in (*made, *failed)])
-                table.add_pending({m.id: v for m, v in made.items() if now.get(m.id) == m})
-                self._put_off({m.id: why for m, why in failed.items() if now.get(m.id) == m}, delay)
+                there = self._repository.memories.list_by_ids([m.id for m in (*made, *failed)])
+                table.add_pending({m.id: v for m, v in made.items() if there.get(m.id) == m})
+                why, now = {m.id: w for m, w in failed.items() if there.get(m.id) == m}, self._clock()
+                for memory_id, attempts in table.attempts(list(why)).items():
+                    s = delay or delay_s(attempts + 1, REFUSED_DELAY_S, MAX_REFUSED_DELAY_S)
+                    state, then = "failed" if delay is None else "pending", now + timedelta(seconds=s)
+                    table.put_off({memory_id: why[memory_id]}, state, timestamp(then))
         except StoreBusyError:
             return False
         return True
-
-    def _put_off(self, failed: Mapping[int, str], delay: float | None) -> None:
-        table, now = self._repository.vectors, self._clock()
-        for memory_id, attempts in table.attempts(list(failed)).items():
-            s = delay or delay_s(attempts + 1, REFUSED_DELAY_S, MAX_REFUSED_DELAY_S)
-            state = "failed" if delay is None else "pending"
-            table.put_off({memory_id: failed[memory_id]}, state, timestamp(now + timedelta(seconds=s)))
 
     def retry(self) -> None:
         """Let all that waits have its turn now, also what failed, and embed it.
@@ -235,7 +226,7 @@ class VectorQueue:
         """
         total = 0
         with suppress(StoreNotWritableError, StoreFullError):
-            while not self._closed.is_set() and self.step() == 0:
+            while not self._indexes.closing.is_set() and self.step() == 0:
                 left = self.waiting().pending
                 total = max(total, left)
                 if total > AT_ONCE:
@@ -293,7 +284,6 @@ class Reembedding:
         self._refused: dict[int, str] = {}
         self._clock = clock
         self._gave_up = False
-        self._closed = threading.Event()
 
     def progress(self) -> Progress | None:
         """Return how far the store is on its way to the embedder that is set; None if it is on none."""
@@ -361,10 +351,6 @@ class Reembedding:
         get = f"{counted(count, 'memory')} {agreeing(count, 'gets', 'get')} new vectors"
         return f"{get} from {progress.embedder} in the background; until then search {meanwhile}"
 
-    def close(self) -> None:
-        """Write nothing from now on: the store is being closed."""
-        self._closed.set()
-
     def step(self, *, waiting: bool = False) -> bool:
         """Give the next few memories their new vectors, or let these serve if all have them.
 
@@ -378,7 +364,7 @@ class Reembedding:
         """
         table, identity = self._repository.next_vectors, self._indexes.embedder_identity
         self._made = self._made or self._embed_next(identity)
-        if self._closed.is_set():  # perhaps so long ago that the store is closed as well
+        if self._indexes.closing.is_set():  # perhaps so long ago that the store is closed as well
             return False
         with self._repository.transaction(durable=not self._made, waiting=waiting):
             if self.progress() is None:
@@ -421,14 +407,14 @@ class Reembedding:
             StoreError: The store cannot be read or written.
             EmbedderError: The embedder does not work.
         """
-        if self._closed.is_set() or (progress := self.progress()) is None:
+        if self._indexes.closing.is_set() or (progress := self.progress()) is None:
             return None
         tell("Making new vectors", progress.made / max(progress.memories, 1))
         with self._repository.sole_worker(WORK) as is_alone, suppress(StoreBusyError):
             if is_alone and not self.step(waiting=True):
                 steps = self._repository.tidy(waiting=False)
                 with suppress(StoreBusyError):
-                    while not self._closed.wait(PAUSE_S) and next(steps, None) is not None:
+                    while not self._indexes.closing.wait(PAUSE_S) and next(steps, None) is not None:
                         pass
                 return None
             return 0 if is_alone else LOOK_AGAIN_S
@@ -459,7 +445,7 @@ class Reembedding:
         """
         pause, attempts = self.work(), 0
         while pause is not None:
-            self._closed.wait(pause)
+            self._indexes.closing.wait(pause)
             try:
                 pause, attempts = self.work(), 0
             except EmbedderError as error:
