@@ -495,12 +495,9 @@ def test_the_log_tells_what_happened_and_what_it_cost(store: Repository) -> None
     assert len(store.ledger.list_log(9, late, None, "memory")) == 1
     assert store.ledger.list_log(9, "", "nobody", None) == []
     assert store.ledger.count_events("memory.stored", early) == {"2026-03-01": 2}
-    assert store.ledger.events_after(2) == {"memory.purged"}
-    assert (store.ledger.last_event(), store.ledger.erased_at(7), store.ledger.erased_at(8)) == (
-        3,
-        late,
-        None,
-    )
+    assert store.ledger.events_after(2) == (3, {"memory.purged"})
+    assert store.ledger.events_after(3) == (3, set())
+    assert (store.ledger.erased_at(7), store.ledger.erased_at(8)) == (late, None)
     (before,) = store.ledger.usage_by_model()
     assert (before.input_tokens, before.output_tokens, before.cost) == (5, 1, 0.5)
     with store.transaction():

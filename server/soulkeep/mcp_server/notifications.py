@@ -305,10 +305,9 @@ class _Seen:
             self.home.background.note_work()
             sessions, made = self.home.sessions, self.home.changes
             # The last ones first: what is added meanwhile is better told twice than never.
-            last_event, last_change = sessions.last_event(), made.last_id()
+            last_change, (last_event, events) = made.last_id(), sessions.events_after(self._last_event)
             if before is None:
-                self._last_event, self._last_change = last_event, last_change
-            events = sessions.events_after(self._last_event)
+                self._last_change, events = last_change, set()
             other_threads = made.lists_threads_anew(self._last_change)
             self._last_event, self._last_change = last_event, last_change
             changes = self._look_at_events(changes, events, other_threads=other_threads)

@@ -292,11 +292,8 @@ class Ledger(Protocol):
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, most uses first, then by name."""
 
-    def last_event(self) -> int:
-        """Return the id of the last event; 0 where there is none."""
-
-    def events_after(self, event_id: int) -> set[str]:
-        """Return the names of the events after one."""
+    def events_after(self, event_id: int) -> tuple[int, set[str]]:
+        """Return the id of the last event, 0 where there is none, and the names of those after one."""
 
     def count_events(self, event: str, since: str) -> dict[str, int]:
         """Return by the user's day how often an event happened since a timestamp."""

@@ -328,12 +328,8 @@ class Sessions:
             if self._unwritten and self._unwritten[0] is record:
                 self._unwritten.popleft()
 
-    def last_event(self) -> int:
-        """Return the id of the last event in the log; 0 where there is none."""
-        return self._repository.ledger.last_event()
-
-    def events_after(self, event_id: int) -> set[str]:
-        """Return the names of the events after one."""
+    def events_after(self, event_id: int) -> tuple[int, set[str]]:
+        """Return the id of the last event in the log, or 0, and the names of those after one."""
         return self._repository.ledger.events_after(event_id)
 
     def close(self) -> None:

@@ -102,10 +102,18 @@ class Recording:
             (now, session.id, session.agent_id, action),
         )
         change_id = int(made[0][0])
+        values = []
+        for row in rows:
+            if isinstance(row.before, DocumentEdit):
+                before: _Image | None = {"hunks": row.before.hunks}
+            else:
+                before = self._before[row.kind, row.key]
+            stored = None if before is None else json.dumps(before, ensure_ascii=False)
+            values.append((change_id, row.kind, row.key, stored, row.after, row.replaced_by))
         self._database.execute_many(
             "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            ((change_id, r.kind, r.key, self._stored(r), r.after, r.replaced_by) for r in rows),
+            values,
         )
         mark = "UPDATE changes SET undone_by = ? WHERE id = ?"
         self._database.execute_many(mark, ((change_id, i) for i in undone))
@@ -117,12 +125,6 @@ class Recording:
             {"these": json.dumps(list(undone))},
         )
         return change_id
-
-    def _stored(self, row: ChangedRow) -> str | None:
-        if isinstance(row.before, DocumentEdit):
-            return json.dumps({"hunks": row.before.hunks}, ensure_ascii=False)
-        before = self._before[row.kind, row.key]
-        return None if before is None else json.dumps(before, ensure_ascii=False)
 
 
 @dataclass(eq=False)

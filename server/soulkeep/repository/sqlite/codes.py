@@ -89,9 +89,7 @@ class Codes:
                 column[places[known]] = rows[name][known]
             self._note_dropped()
         added = ~known & (scales > 0)
-        self._append({name: column[added] for name, column in rows.items()})
-
-    def _append(self, rows: Columns) -> None:
+        rows = {name: column[added] for name, column in rows.items()}
         before, end = self.count, self.count + len(rows["ids"])
         if end == before:
             return
@@ -198,7 +196,16 @@ class Codes:
         products = np.zeros((len(self._parts), len(scales)), np.float32)
         if len(scales):
             for product, (name, part) in zip(products, self._by_part(vector).items(), strict=True):
-                product[:] = _products(part, self._column(name)[rows])
+                (query,), (scale,) = _quantised(part[np.newaxis, :])
+                # Without `out`, with which simsimd 6.5 takes a reference from None at each call:
+                # Python 3.11 dies of it after some thousand searches.
+                product[:] = np.asarray(
+                    simsimd.cdist(
+                        query[np.newaxis, :], self._column(name)[rows], "inner", out_dtype="float32"
+                    )
+                )[0]
+                # Codes are those of the direction alone.
+                product *= scale * np.linalg.norm(part)
             products *= scales
         return products
 
@@ -226,19 +233,6 @@ class Codes:
         places = np.searchsorted(known, ids)
         places[places == len(known)] = 0
         return np.where(known[places] == ids, places, -1)
-
-
-def _products(vector: Array, codes: Array) -> Array:
-    """Return the products of a vector with codes that are not scaled yet."""
-    (query,), (scale,) = _quantised(vector[np.newaxis, :])
-    # Without `out`, with which simsimd 6.5 takes a reference from None at each call: Python 3.11 dies
-    # of it after some thousand searches.
-    products: Array = np.asarray(
-        simsimd.cdist(query[np.newaxis, :], codes, "inner", out_dtype="float32")
-    )[0]
-    # Codes are those of the direction alone.
-    products *= scale * np.linalg.norm(vector)
-    return products
 
 
 def _quantised(vectors: Array) -> tuple[Array, Array]:

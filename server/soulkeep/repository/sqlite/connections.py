@@ -164,7 +164,7 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         self._path, self._log_path = str(path), f"{path}-wal"
         self._store, self._log = _identity(self._path, None), _identity(self._log_path, None)
-        self._written = self._last_written()
+        self.written = self.last_written()
 
     @property
     def store_stands(self) -> bool:
@@ -181,12 +181,8 @@ class OpenFiles:
         """Whether another log stands beside it, into which somebody may have written already."""
         return _identity(self._log_path, self._log) not in (None, self._log)
 
-    @property
-    def were_written(self) -> bool:
-        """Whether somebody wrote into the store or its log since."""
-        return self._written != self._last_written()
-
-    def _last_written(self) -> list[tuple[int, int]]:
+    def last_written(self) -> list[tuple[int, int]]:
+        """Return what is another once somebody wrote into the store or its log."""
         status = [Path(path).stat() for path in (self._path, self._log_path) if os.path.lexists(path)]
         return [(each.st_mtime_ns, each.st_size) for each in status]
 
@@ -289,7 +285,7 @@ class Readers:
                 if connection is not None:
                     self._idle.append(connection)
                 if self._is_closed:
-                    self._close_idle()
+                    self.release()
                 self._changed.notify_all()
 
     def _opened(self) -> apsw.Connection | None:
@@ -305,12 +301,9 @@ class Readers:
 
     def release(self) -> None:
         """Close the connections that nobody uses."""
-        with self._changed:
-            self._close_idle()
-
-    def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        with self._changed:  # its lock may be held already
+            while self._idle:
+                self._idle.pop().close()
 
     def close(self, patience_s: float) -> bool:
         """Close all and give no more; return whether none is in use any more after so many seconds.
@@ -321,7 +314,7 @@ class Readers:
             self._is_closed = True
             self._changed.notify_all()
             is_done = self._changed.wait_for(lambda: not self._used, patience_s)
-            self._close_idle()
+            self.release()
             return is_done
 
     def reopen(self) -> None:

@@ -124,7 +124,11 @@ class Database:
             raise apsw.ConnectionClosedError("the store was closed")
         if self.only_reads and self._is_open and self._files.store_stands:
             return self._ready_where_full(to_write=to_write)
-        if self._is_open and not self._connection.in_transaction and not self._stands(to_write=to_write):
+        if (
+            self._is_open
+            and not self._connection.in_transaction
+            and not (self._main.is_untouched and (self._files.log_stands or not to_write))
+        ):
             self._follow(to_write=to_write)
         if not self._is_open:
             require_same_store(self.path, self._known)
@@ -134,7 +138,9 @@ class Database:
 
     def _ready_where_full(self, *, to_write: bool) -> apsw.Connection:
         """Return a connection that only reads, or one that writes where there is room again."""
-        if not self._connection.in_transaction and (to_write or self._files.were_written):
+        if not self._connection.in_transaction and (
+            to_write or self._files.last_written() != self._files.written
+        ):
             self._let_go()
             recognise(self.path)
             set_aside_foreign_log(self.path)
@@ -143,9 +149,6 @@ class Database:
         if to_write and self.only_reads:
             raise StoreFullError(self.path)
         return self._connection
-
-    def _stands(self, *, to_write: bool) -> bool:
-        return self._main.is_untouched and (self._files.log_stands or not to_write)
 
     def _follow(self, *, to_write: bool) -> None:
         """Take note of a checkpoint, or let go of a file that is no longer the one that was open."""
@@ -395,7 +398,7 @@ class Database:
             self._readers.close(CLOSING_S)
             try:
                 with translated(self.path):
-                    if not self._stands(to_write=True):
+                    if not (self._main.is_untouched and self._files.log_stands):
                         self._follow(to_write=True)
             except StoreError:  # what is in the log may be all that is left
                 self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

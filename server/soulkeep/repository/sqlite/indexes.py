@@ -332,17 +332,6 @@ def padded(embedding: Embedding) -> bytes:
     """Check a vector, and pad it with zeros to the width of vec_memories: 1536 float32, little-endian.
 
     Raises:
-        DimensionMismatchError: It is wider than that.
-        EmbedderError: It is not a unit vector.
-    """
-    require_unit(embedding)
-    return embedding.ljust(4 * DIMENSIONS, b"\0")
-
-
-def require_unit(embedding: Embedding) -> None:
-    """Check that vec_memories can hold a vector.
-
-    Raises:
         DimensionMismatchError: It is too wide.
         EmbedderError: Its length is not 1. A zero vector would come first in every search, and one
             with NaN nowhere, without an error from sqlite-vec.
@@ -356,6 +345,7 @@ def require_unit(embedding: Embedding) -> None:
         raise EmbedderError(
             f"An embedding has length {norm}, not 1; report this as a fault of its embedder."
         )
+    return embedding.ljust(4 * DIMENSIONS, b"\0")
 
 
 _PAGE = 1_000
@@ -417,7 +407,7 @@ class NextVectors:
             EmbedderError: An embedding is not a unit vector.
         """
         for vector in vectors.values():
-            require_unit(vector.embedding)
+            padded(vector.embedding)  # refuses what cannot serve
         if self._database.get_fact("next_embedder") != identity:
             self.discard()
             self._database.put_fact("next_embedder", identity)

@@ -88,14 +88,14 @@ class Ledger:
         )
         return [ModelUsage(*row) for row in rows]
 
-    def last_event(self) -> int:
-        """Return the id of the last audited event; 0 where there is none."""
-        return int(self._database.query("SELECT ifnull(max(id), 0) FROM audit_log")[0][0])
-
-    def events_after(self, event_id: int) -> set[str]:
-        """Return the names of the events that were audited after one."""
-        rows = self._database.query("SELECT DISTINCT event FROM audit_log WHERE id > ?", (event_id,))
-        return {row[0] for row in rows}
+    def events_after(self, event_id: int) -> tuple[int, set[str]]:
+        """Return the id of the last audited event, or 0, and the names of those after one."""
+        last, names = self._database.query(
+            "SELECT ifnull(max(id), 0), json_group_array(DISTINCT event) FILTER (WHERE id > ?)"
+            " FROM audit_log",
+            (event_id,),
+        )[0]
+        return last, set(json.loads(names))
 
     def count_events(self, event: str, since: str) -> dict[str, int]:
         """Return by day how often an event was audited since a timestamp."""

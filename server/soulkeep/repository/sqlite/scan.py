@@ -160,7 +160,12 @@ class VectorScan:
         """Return the codes as the store is now; None where the exact search has to serve."""
         state = self._look()
         known, self._codes = self._codes, None  # so that an error half way leaves nothing half done
-        if not state.last_id or not state.dimensions or _codes_class() is None:
+        if not state.last_id or not state.dimensions:
+            return None
+        try:
+            # Nothing as slow as numpy may be imported before the first protocol answer.
+            from soulkeep.repository.sqlite.codes import Codes
+        except ImportError:
             return None
         if state.last_id > MAXIMUM_ROWS:
             rows = self._database.query("SELECT count(*) FROM vec_memories_rowids")[0][0]
@@ -169,7 +174,7 @@ class VectorScan:
         changes = state.last_change - self._seen.last_change
         is_other = (state.generation, state.embedder) != (self._seen.generation, self._seen.embedder)
         if known is None or is_other or not 0 <= changes <= RELOAD_CHANGES:
-            known = self._loaded(state)
+            known = self._loaded(Codes, state)
         elif state != self._seen:
             self._catch_up(known, state)
         self._codes, self._seen = known, state
@@ -186,10 +191,7 @@ class VectorScan:
         )[0]
         return _State(embedder, last_id or 0, last_change or 0, generation)
 
-    def _loaded(self, state: _State) -> "Codes | None":
-        made = _codes_class()
-        if made is None:
-            return None
+    def _loaded(self, made: "type[Codes]", state: _State) -> "Codes":
         parts = self._parts if sum(self._parts) == state.dimensions else [state.dimensions]
         import numpy as np
 
@@ -276,15 +278,6 @@ class VectorScan:
         ):
             _put(codes, rows)
             after = rows[-1][0]
-
-
-def _codes_class() -> "type[Codes] | None":
-    # Nothing as slow as numpy may be imported before the first protocol answer.
-    try:
-        from soulkeep.repository.sqlite.codes import Codes
-    except ImportError:
-        return None
-    return Codes
 
 
 def _put(codes: "Codes", rows: Sequence[Row]) -> None:
