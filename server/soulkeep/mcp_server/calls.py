@@ -5,7 +5,7 @@ A call may put a question to the user in the middle of it, in both protocol eras
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
@@ -210,7 +210,11 @@ class CheckedServer(MCPServer[Any]):
             sent = read_arguments(name, known[name], arguments)
         except SoulkeepError as error:
             raise ToolError(str(error)) from error
-        ignored = _shown(sent.ignored)
+        # The first names, quoted where they could be anything; they are the caller's.
+        first = sent.ignored[:_SHOWN_NAMES]
+        ignored = [one if _PLAIN.fullmatch(one) else quoted(one) for one in first]
+        if more := len(sent.ignored) - len(first):
+            ignored.append(f"{more} more")
         said = f"\nIgnored, since {name} has no such argument: {', '.join(ignored)}." if ignored else ""
         try:
             result = await super().call_tool(name, sent.arguments, context)
@@ -225,13 +229,6 @@ class CheckedServer(MCPServer[Any]):
             block.text += said
             result.structured_content = {**(result.structured_content or {}), "ignored": ignored}
         return result
-
-
-def _shown(ignored: Sequence[str]) -> list[str]:
-    """Return the first names, quoted where they could be anything; they are the caller's."""
-    shown = [name if _PLAIN.fullmatch(name) else quoted(name) for name in ignored[:_SHOWN_NAMES]]
-    more = len(ignored) - len(shown)
-    return [*shown, f"{more} more"] if more else shown
 
 
 def _explained(tool: str, error: ValidationError) -> str:

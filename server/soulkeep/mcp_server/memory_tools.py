@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.answers import command
-from soulkeep.mcp_server.answers.changes import BrowseAnswer, ChangedAnswer, PurgedAnswer, UndoneAnswer
+from soulkeep.mcp_server.answers.changes import (
+    BrowseAnswer,
+    ChangedAnswer,
+    ChangeItem,
+    MemoryItem,
+    PurgedAnswer,
+    UndoneAnswer,
+)
 from soulkeep.mcp_server.answers.memories import DEFAULT_TOKENS, RecallAnswer, RememberAnswer, scores
 from soulkeep.mcp_server.calls import (
     CHANGES,
@@ -227,9 +234,10 @@ def _browsed(
     filters: dict[str, str | None],
 ) -> BrowseAnswer:
     if view == "memories":
-        return BrowseAnswer.of_memories(
-            home.lifecycle.list_memories(limit=limit, below=below, **filters), limit, home.days
-        )
+        memories = home.lifecycle.list_memories(limit=limit, below=below, **filters)
+        items = [MemoryItem.of(memory, home.days) for memory in memories]
+        whole = "read soulkeep://memories/ID for all of it"
+        return BrowseAnswer.page(view, items, [memory.id for memory in memories], limit, whole)
     for name, value in filters.items():
         if value is not None and (view, name) != ("changes", "since"):
             raise InvalidInputError(name, f"goes with view=memories, not with {view}")
@@ -241,7 +249,8 @@ def _browsed(
     if view == "trash":
         return BrowseAnswer.of_past(view, home.lifecycle.list_trash(limit, below), limit, home.days)
     changes = home.changes.list_changes(limit, below, filters["since"])
-    return BrowseAnswer.of_changes(home.changes.summarize(changes), limit, home.days)
+    summaries = [ChangeItem.of(one, home.days) for one in home.changes.summarize(changes)]
+    return BrowseAnswer.page(view, summaries, [change.id for change in changes], limit)
 
 
 async def change_memory(

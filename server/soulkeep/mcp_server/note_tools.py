@@ -7,6 +7,7 @@ from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from soulkeep.errors import InvalidInputError
+from soulkeep.mcp_server.answers import command
 from soulkeep.mcp_server.answers.changes import (
     CuratedAnswer,
     LearnedAnswer,
@@ -41,7 +42,7 @@ from soulkeep.mcp_server.calls import (
     served,
 )
 from soulkeep.mcp_server.homes import Caller
-from soulkeep.models import ConsentState, MessageRole, NewMessage, PromptChange, Session, Thread
+from soulkeep.models import ConsentState, MessageRole, NewMessage, PromptChange, Session
 from soulkeep.service.callers import (
     MAX_CONTENT,
     MAX_ENTRY,
@@ -170,7 +171,9 @@ async def learn_preference(
     if state == "written":
         written = await served(ctx, lambda home, session: home.curator.learn(line, session))
     home = ctx.request_context.lifespan_context.home
-    return answer(LearnedAnswer.of(state, written, home.path))
+    where = ["SOUL.md", "Learned Preferences", written]
+    how = command(home.path, ["documents", "add"], *where) if state == "not asked" else ""
+    return answer(LearnedAnswer(state=state, line=written, command=how))
 
 
 Action = Literal["list", "rename", "set_prompt", "archive", "unarchive", "resume", "delete"]
@@ -198,10 +201,9 @@ async def create_thread(
     """
     prompt: str | None = system_prompt or None
     state: ConsentState = "not asked"
-    is_asking: bool = bool(prompt) and await served(
-        ctx, lambda home, _: _is_creating(home, title, system_prompt, new=new)
-    )
-    if prompt and is_asking:
+    if prompt:
+        await served(ctx, lambda home, _: home.threads.require_prompt(system_prompt))
+    if prompt and (not await served(ctx, lambda home, _: home.threads.namesakes(title)) or new):
         reply = await ask(ctx, _prompt_question(title, prompt), PromptConsent)
         if isinstance(reply, InputRequiredResult):
             return reply
@@ -217,11 +219,6 @@ async def create_thread(
     if prompt and not started.is_new:
         said = "Its prompt was left as it is."
     return answer(StartedAnswer.of(started, home.days, said))
-
-
-def _is_creating(home: Home, title: str, prompt: str, *, new: bool) -> bool:
-    home.threads.require_prompt(prompt)
-    return not home.threads.namesakes(title) or new
 
 
 def _prompt_question(title: str, prompt: str) -> str:
@@ -270,7 +267,8 @@ async def manage_thread(
 async def _prompted(
     ctx: Context[Caller], thread_id: str, prompt: str
 ) -> CallToolResult | InputRequiredResult:
-    before = await served(ctx, lambda home, _: _unprompted(home, thread_id, prompt))
+    await served(ctx, lambda home, _: home.threads.require_prompt(prompt))
+    before = await served(ctx, lambda home, _: home.threads.get_thread(thread_id))
     state: ConsentState = "agreed"
     if not (before.is_agreed and before.system_prompt == prompt):
         reply = await ask(ctx, _prompt_question(before.title, prompt), PromptConsent)
@@ -286,11 +284,6 @@ async def _prompted(
     home = ctx.request_context.lifespan_context.home
     said = prompt_state(thread, prompt, state, home.path)
     return answer(ManagedAnswer.of("set_prompt", [thread], home.days, said))
-
-
-def _unprompted(home: Home, thread_id: str, prompt: str) -> Thread:
-    home.threads.require_prompt(prompt)
-    return home.threads.get_thread(thread_id)
 
 
 async def save_messages(

@@ -391,7 +391,9 @@ def _named(home: Home, name: str) -> tuple[Prompt, PromptOffer | None]:
         return offered[name]
     close = get_close_matches(name[:100], offered, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise _refusal(f"There is no prompt {quoted(name)}; {hint}prompts/list names what there is.")
+    raise MCPError(
+        INVALID_PARAMS, f"There is no prompt {quoted(name)}; {hint}prompts/list names what there is."
+    )
 
 
 def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
@@ -399,11 +401,12 @@ def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
     known = [argument.name for argument in prompt.arguments or ()]
     for other in [other for other in given if other not in known]:
         takes = f"it takes {', '.join(known)}" if known else "send it without arguments"
-        raise _refusal(f"{prompt.name} has no argument {quoted(other)}; {takes}.")
+        raise MCPError(INVALID_PARAMS, f"{prompt.name} has no argument {quoted(other)}; {takes}.")
     required = [argument.name for argument in prompt.arguments or () if argument.required]
     if missing := [needed for needed in required if needed not in given]:
-        raise _refusal(
-            f"{prompt.name} was not filled in; send the missing {', '.join(missing)} as text."
+        raise MCPError(
+            INVALID_PARAMS,
+            f"{prompt.name} was not filled in; send the missing {', '.join(missing)} as text.",
         )
     if offer is None:
         from soulkeep.mcp_server.answers.memories import ContextAnswer
@@ -416,10 +419,6 @@ def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
         text = visible(fill_placeholders(offer.prompt.content, given))
     message = PromptMessage(role="user", content=TextContent(type="text", text=text))
     return GetPromptResult(description=prompt.description, messages=[message])
-
-
-def _refusal(message: str) -> MCPError:
-    return MCPError(code=INVALID_PARAMS, message=message)
 
 
 def _values(home: Home, params: CompleteRequestParams) -> list[str]:

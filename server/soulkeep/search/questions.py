@@ -7,7 +7,7 @@ memory says first.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -342,18 +342,10 @@ def user_fit(asked: Asked, memory: Memory) -> float:
 
 
 @cache
-def user_terms() -> tuple[str, ...]:
-    """Return the words by which the full text is asked for memories that may be about the user."""
-    return _terms((_words(_SELF) | _words(_NAME)) - _COMMON_ELSEWHERE)
-
-
-@cache
-def subject_terms() -> tuple[str, ...]:
-    """Return the words of subjects that mean the user."""
-    return _terms(_words(_SELF) - _NOT_ALONE)
-
-
-def _terms(words: Iterable[str]) -> tuple[str, ...]:
+def user_terms(*, in_subjects: bool = False) -> tuple[str, ...]:
+    """Return the words by which texts, or subjects, are looked for that may be about the user."""
+    about = _words(_SELF) | _words(_NAME)
+    words = _words(_SELF) - _NOT_ALONE if in_subjects else about - _COMMON_ELSEWHERE
     pieces = dict.fromkeys(piece for word in sorted(words) for piece in split_query(word))
     # One character of a script without spaces would find all that begins with it.
     return tuple(piece for piece in pieces if not is_single_unspaced(piece))

@@ -38,7 +38,6 @@ from soulkeep.search.questions import (
     inverse_document_frequency,
     named_ids,
     query_terms,
-    subject_terms,
     text_words,
     user_terms,
 )
@@ -382,7 +381,10 @@ class Memories:
         found = dict(table.matching(terms, allowed, limit))
         others = table.passing(question.ids, allowed) if question.ids else []
         if question.about_user:
-            others += [i for i, _ in table.matching(subject_terms(), allowed, limit, in_subject=True)]
+            others += [
+                i
+                for i, _ in table.matching(user_terms(in_subjects=True), allowed, limit, in_subject=True)
+            ]
             others += self._repository.documents.ids_of_source(MEMORY, USER_FACTS, allowed, limit)
         return dict.fromkeys(others, 0.0) | found
 

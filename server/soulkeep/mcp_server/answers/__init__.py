@@ -160,11 +160,13 @@ def excerpt(content: str, terms: Sequence[str], room: int) -> str:
         return content
     sentences = split_sentences(content)
     words = [" ".join(["", *split_words(sentence)]) for sentence in sentences]
-    counts = [sum(f" {_stem(term)}" in some for term in terms) for some in words]
+    # A letter less of a longer word, so that one form of it finds another.
+    stems = [term[:-1] if len(term) > _SHORT_WORD else term for term in terms]
+    counts = [sum(f" {stem}" in some for stem in stems) for some in words]
     best = counts.index(max(counts))
     chosen = _fitting(sentences, counts, best, room)
     if not chosen:
-        return _around(sentences[best], terms, room)
+        return _around(sentences[best], stems, room)
     text, before = "", -1
     for place in sorted(chosen):
         gap = "" if place == before + 1 else _GAP
@@ -180,11 +182,6 @@ def split_sentences(text: str) -> list[str]:
     return [text[start:end] for start, end in pairwise(bounds)]
 
 
-def _stem(term: str) -> str:
-    """Take a letter off a longer word, so that one form of it finds another."""
-    return term[:-1] if len(term) > _SHORT_WORD else term
-
-
 def _fitting(sentences: Sequence[str], counts: Sequence[int], best: int, room: int) -> set[int]:
     chosen: set[int] = set()
     for place in sorted(range(len(sentences)), key=lambda i: (-counts[i], abs(i - best))):
@@ -197,11 +194,11 @@ def _fitting(sentences: Sequence[str], counts: Sequence[int], best: int, room: i
     return chosen
 
 
-def _around(sentence: str, terms: Sequence[str], room: int) -> str:
+def _around(sentence: str, stems: Sequence[str], room: int) -> str:
     """Return the stretch of one long sentence that holds most of the words."""
     width = max((room - 2 * len(_GAP)) * len(sentence) // weight(sentence), 1)
     lower = sentence.lower()
-    places = sorted(at for term in terms if (at := lower.find(_stem(term))) >= 0)
+    places = sorted(at for stem in stems if (at := lower.find(stem)) >= 0)
     held = [sum(start <= at < start + width for at in places) for start in places]
     middle = places[held.index(max(held))] if places else 0
     start = max(0, min(middle - width // 8, len(sentence) - width))

@@ -1,7 +1,6 @@
 """What is answered by the tools that browse, change and purge memories, edit documents, and undo."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import SerializeAsAny
@@ -14,7 +13,6 @@ from soulkeep.mcp_server.answers import (
     Items,
     Prose,
     View,
-    command,
     cut,
     fit_items,
     runs,
@@ -153,13 +151,6 @@ class BrowseAnswer(View):
     next: int | None = None
 
     @classmethod
-    def of_memories(cls, memories: Sequence[Memory], limit: int, days: Days) -> Self:
-        """Build a page of memories."""
-        items = [MemoryItem.of(memory, days) for memory in memories]
-        whole = "read soulkeep://memories/ID for all of it"
-        return cls._page("memories", items, [m.id for m in memories], limit, whole)
-
-    @classmethod
     def of_past(
         cls, view: str, past: Sequence[Past], limit: int, days: Days, now: Memory | None = None
     ) -> Self:
@@ -169,18 +160,13 @@ class BrowseAnswer(View):
         # The present version belongs to the first page only, whose cursor is above all changes.
         cursors = [*([past[0].change_id + 1] if now and past else []), *(p.change_id for p in past)]
         whole = "ask for it alone, with limit=1, for more of it"
-        return cls._page(view, items, cursors, limit + bool(now), whole)
+        return cls.page(view, items, cursors, limit + bool(now), whole)
 
     @classmethod
-    def of_changes(cls, changes: Sequence[ChangeSummary], limit: int, days: Days) -> Self:
-        """Build a page of changes."""
-        items = [ChangeItem.of(summary, days) for summary in changes]
-        return cls._page("changes", items, [s.change.id for s in changes], limit, "")
-
-    @classmethod
-    def _page(
-        cls, view: str, items: Sequence[Item], cursors: Sequence[int], limit: int, whole: str
+    def page(
+        cls, view: str, items: Sequence[Item], cursors: Sequence[int], limit: int, whole: str = ""
     ) -> Self:
+        """Build a page of items, each with its cursor; `whole` says how to get all of a cut one."""
         shown = fit_items(items)
         is_cut = any(item != all_of_it for item, all_of_it in zip(shown, items, strict=False))
         has_more = len(shown) < len(items) or len(items) == limit
@@ -428,12 +414,6 @@ class LearnedAnswer(View):
     state: LearnedState
     line: str
     command: str = ""
-
-    @classmethod
-    def of(cls, state: LearnedState, line: str, home: Path) -> "LearnedAnswer":
-        """Build the answer from what the user said, if anybody could be asked."""
-        how = command(home, ["documents", "add"], "SOUL.md", "Learned Preferences", line)
-        return cls(state=state, line=line, command=how if state == "not asked" else "")
 
     def as_text(self) -> str:
         """Say whether the line was written, and else how the user adds it."""
