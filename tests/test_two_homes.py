@@ -338,7 +338,7 @@ async def test_a_home_that_nobody_uses_is_closed_in_time_with_what_works_beside_
 
     for home in house.homes.values():
         with pytest.raises(StoreError):
-            home.sessions.events_after(0)
+            home.news(None)
     assert house.opened.count("anna") > house.opened.count("ben") == 1
 
 

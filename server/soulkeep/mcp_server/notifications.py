@@ -283,8 +283,7 @@ class _Seen:
     states: dict[str, str] = field(default_factory=dict)
     _stamps: dict[str, str | None] = field(default_factory=dict, init=False)
     _writes: Hashable = field(default=None, init=False)
-    _last_event: int = field(default=0, init=False)
-    _last_change: int = field(default=0, init=False)
+    _told: tuple[int, int] | None = field(default=None, init=False)
     _outline: str = field(default="", init=False)
     _offers: str = field(default="", init=False)
     _prompts: list[GlobalPrompt] = field(default_factory=list, init=False)
@@ -303,13 +302,7 @@ class _Seen:
         writes = self.home.revision()
         if writes != before:
             self.home.background.note_work()
-            sessions, made = self.home.sessions, self.home.changes
-            # The last ones first: what is added meanwhile is better told twice than never.
-            last_change, (last_event, events) = made.last_id(), sessions.events_after(self._last_event)
-            if before is None:
-                self._last_change, events = last_change, set()
-            other_threads = made.lists_threads_anew(self._last_change)
-            self._last_event, self._last_change = last_event, last_change
+            self._told, events, other_threads = self.home.news(self._told)
             changes = self._look_at_events(changes, events, other_threads=other_threads)
             if events != {RECALLED}:  # the most frequent, of which no resource shows anything
                 different = {

@@ -68,7 +68,9 @@ class Backups:
         require_text("label", label, MAX_LABEL)
         label = " ".join(label.split())
         with exclusive(self.folder):
-            return self._make_one(label, automatic=not on_demand)
+            backup, _ = self._make(label, automatic=not on_demand, lock=locked(self._documents.home))
+            self._drop_surplus(None)
+        return backup
 
     def before_forgetting(self, memories: int, messages: int = 0) -> None:
         """Back up before so many memories and messages go, if they are many; outside a transaction.
@@ -92,7 +94,8 @@ class Backups:
                 for backup in self.list_backups()
             )
             if not has_recent:
-                self._make_one(label, automatic=True)
+                self._make(label, automatic=True, lock=locked(self._documents.home))
+                self._drop_surplus(None)
 
     def before_migration(self, version: int) -> None:
         """Back up a store before it is brought to a newer schema; inside the migrating transaction.
@@ -223,12 +226,6 @@ class Backups:
                 undo.pop_all()
             self._drop_surplus(backup.id)
         return restored
-
-    def _make_one(self, label: str, *, automatic: bool) -> Backup:
-        lock = locked(self._documents.home)
-        backup, _ = self._make(label, automatic=automatic, lock=lock)
-        self._drop_surplus(None)
-        return backup
 
     def _make(
         self, label: str, *, automatic: bool, lock: AbstractContextManager[None]

@@ -328,10 +328,6 @@ class Sessions:
             if self._unwritten and self._unwritten[0] is record:
                 self._unwritten.popleft()
 
-    def events_after(self, event_id: int) -> tuple[int, set[str]]:
-        """Return the id of the last event in the log, or 0, and the names of those after one."""
-        return self._repository.ledger.events_after(event_id)
-
     def close(self) -> None:
         """Write what can be written now and forget the rest: it is not worth a client's wait."""
         self.flush()

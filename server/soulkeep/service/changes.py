@@ -274,14 +274,6 @@ class Changes:
         found = self._repository.memories.list_by_ids(sorted(had))
         return [memory.id for memory in found.values() if memory.expires_at is None]
 
-    def last_id(self) -> int:
-        """Return the id of the last change; 0 where there is none."""
-        return max((change.id for change in self._repository.changes.list_changes(1)), default=0)
-
-    def lists_threads_anew(self, after: int) -> bool:
-        """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
-        return self._repository.changes.lists_threads_anew(after)
-
     def undo(
         self, change_id: int, session: Session | None = None, *, spare: Collection[str] = ()
     ) -> list[Change]:

@@ -184,7 +184,7 @@ def entries_of(name: str, text: str, zone: tzinfo | None, passages: Passages) ->
     if name == MEMORY:
         entries = passages.list_entries(text)
         return [_memory(name, entry.heading, entry.text, None, entry.outline) for entry in entries]
-    day, found = day_of_log(name), []
+    day, found = date.fromisoformat(Path(name).stem), []
     for entry, at in list_daily_entries(day, text):
         try:
             moment = timestamp(datetime.combine(day, at or time(12), zone))
@@ -202,11 +202,6 @@ def keys_of(entries: Sequence[NewMemory | Memory]) -> list[Key]:
         (e.content, e.memory_type, e.source, e.occurred_at if e.document != MEMORY else None)
         for e in entries
     ]
-
-
-def day_of_log(name: str) -> date:
-    """Return the day of a log by its name in the home."""
-    return date.fromisoformat(Path(name).stem)
 
 
 def _memory(
@@ -252,7 +247,9 @@ def read_document(documents: Documents, name: str) -> Reading:
         return Reading(name, None, "")
     is_old = is_settled(at)
     text = (
-        documents.read("MEMORY.md") if name == MEMORY else documents.read_daily(day_of_log(name)) or ""
+        documents.read("MEMORY.md")
+        if name == MEMORY
+        else documents.read_daily(date.fromisoformat(Path(name).stem)) or ""
     )
     if len(text) > MAX_INDEXED or len(text.encode()) > MAX_INDEXED:
         text = text[:MAX_INDEXED].encode()[:MAX_INDEXED].decode(errors="ignore")

@@ -262,6 +262,22 @@ class Home:
             if "background" in self.__dict__:
                 self.background.serve()
 
+    def news(self, since: tuple[int, int] | None) -> tuple[tuple[int, int], set[str], bool]:
+        """Return where the logs of events and of changes end, and what is new `since` they ended before.
+
+        That is the names of the events, and whether threads were made, deleted, renamed, archived or
+        resumed. Nothing is new since None.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        ledger, changes = self.repository.ledger, self.repository.changes
+        # The end first: what is added meanwhile is better told twice than never.
+        last_change = max((change.id for change in changes.list_changes(1)), default=0)
+        event, change = since or (0, last_change)
+        last_event, events = ledger.events_after(event)
+        return (last_event, last_change), events if since else set(), changes.lists_threads_anew(change)
+
     def revision(self) -> Hashable:
         """Return what is another after each change of the store, whoever made it, at no cost."""
         return self.repository.revision()

@@ -48,13 +48,15 @@ Neighbours = dict[int, tuple[int | None, int | None]]
 
 def near(neighbours: Neighbours, memories: Mapping[int, Memory]) -> Neighbours:
     """Leave only those neighbours that are also near in time; `memories` has all of them by id."""
-
-    def one(i: int, other: int | None) -> int | None:
-        if other is None or i not in memories or other not in memories:
-            return None
-        return other if are_near(memories[i].occurred_at, memories[other].occurred_at) else None
-
-    return {i: (one(i, before), one(i, after)) for i, (before, after) in neighbours.items()}
+    when = {i: memory.occurred_at for i, memory in memories.items()}
+    close: Neighbours = {}
+    for i, pair in neighbours.items():
+        before, after = (
+            other if i in when and other in when and are_near(when[i], when[other]) else None
+            for other in pair
+        )
+        close[i] = before, after
+    return close
 
 
 def are_near(earlier: str, later: str) -> bool:

@@ -140,7 +140,8 @@ class Prompts:
         session = session or self._sessions.current()
         with self._changes.recording("prompt.removed", session):
             prompt = self._repository.prompts.get_prompt(prompt_id)
-            self._remove(prompt, session)
+            self._repository.prompts.delete_prompt(prompt_id)
+            self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt_id})
         return prompt
 
     def set_prompt(
@@ -179,7 +180,8 @@ class Prompts:
             if remove:
                 if former is None:
                     raise PromptNameNotFoundError(name)
-                self._remove(former, session)
+                self._repository.prompts.delete_prompt(former.id)
+                self._sessions.audit(session, "prompt.removed", {"prompt_id": former.id})
                 change = PromptChange("removed", former)
             elif former is None:
                 agreed = agreed or session.is_users
@@ -304,10 +306,6 @@ class Prompts:
     def _note(self, prompt: GlobalPrompt, session: Session, *, agreed: bool) -> None:
         note, by = self._repository.consents.note, session.agent_id
         note("global_prompts", prompt.id, prompt.agreed_text, by, agreed=agreed)
-
-    def _remove(self, prompt: GlobalPrompt, session: Session) -> None:
-        self._repository.prompts.delete_prompt(prompt.id)
-        self._sessions.audit(session, "prompt.removed", {"prompt_id": prompt.id})
 
 
 def _given(**values: object) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Purges:
             named = self._named()
             for name in backups:
                 named[name] = sorted({*named.get(name, ()), *plan.memory_ids})
-            self._put_named(named)
+            self._repository.put_fact(NAMED, json.dumps(named) if named else None)
             details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
         is_final = self._erase(backups)
@@ -186,9 +186,6 @@ class Purges:
         named: dict[str, list[int]] = json.loads(self._repository.get_fact(NAMED) or "{}")
         return named
 
-    def _put_named(self, named: Mapping[str, Sequence[int]]) -> None:
-        self._repository.put_fact(NAMED, json.dumps(named) if named else None)
-
     def faults(self) -> list[Fault]:
         """Return what a purge that was cut off has left to do as a fault of the store."""
         places = ["the freed space of the store"] if self._repository.get_fact(PENDING) else []
@@ -225,7 +222,7 @@ class Purges:
                 continue
             del left[name]
             with self._repository.transaction():
-                self._put_named(left)
+                self._repository.put_fact(NAMED, json.dumps(left) if left else None)
         if errors:
             places, first = [f"backup {name}" for name in errors], next(iter(errors.values()))
             raise PurgeUnfinishedError(_OUT_OF_SEARCH, places, first, marked=True)
