@@ -476,6 +476,9 @@ def test_prompts_are_listed_by_priority_and_know_who_agreed(store: Repository) -
     with store.transaction():
         store.consents.note("global_prompts", first.id, first.agreed_text, "another", agreed=True)
     assert store.prompts.get_prompt(first.id) == replace(first, prompt_by="claude", is_agreed=True)
+    assert store.consents.origin("global_prompts", first.id, first.agreed_text) == ("claude", True)
+    assert store.consents.origin("global_prompts", first.id, "another text") == (None, False)
+    assert store.consents.origin("threads", "unknown", "a text") == (None, True)
     changed(store, lambda: store.prompts.update_prompt(replace(first, content="other")))
     assert not store.prompts.get_prompt(first.id).is_agreed
     assert store.prompts.outline() != outline

@@ -234,8 +234,11 @@ class Consents(Protocol):
     def note(self, kind: PromptKind, key: str | int, text: str, set_by: str, *, agreed: bool) -> None:
         """Record who set a text, unless that is known, and a yes of the user; inside a transaction."""
 
-    def is_agreed(self, kind: PromptKind, key: str | int, text: str) -> bool:
-        """Whether the user agreed to a text, or there is no record of any text of this prompt."""
+    def origin(self, kind: PromptKind, key: str | int, text: str | None) -> tuple[str | None, bool]:
+        """Return who set a text, if that is known, and whether the user agreed to it.
+
+        So it is also where there is no text, or no record of any text of this prompt.
+        """
 
 
 class Messages(Protocol):

@@ -266,7 +266,7 @@ class Prompts:
         return PromptChange("changed", changed, former)
 
     def _is_agreed(self, prompt: GlobalPrompt) -> bool:
-        return self._repository.consents.is_agreed("global_prompts", prompt.id, prompt.agreed_text)
+        return self._repository.consents.origin("global_prompts", prompt.id, prompt.agreed_text)[1]
 
     def _add(
         self,

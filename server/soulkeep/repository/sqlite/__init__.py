@@ -49,6 +49,18 @@ from soulkeep.search.words import TEXT_RULES
 class SqliteRepository(Upkeep):
     """A store: its tables by noun, and the transactions that span them."""
 
+    memories: interface.Memories
+    vectors: interface.Vectors
+    vector_search: interface.VectorSearch
+    next_vectors: interface.NextVectors
+    documents: interface.Documents
+    threads: interface.Threads
+    prompts: interface.Prompts
+    consents: interface.Consents
+    messages: interface.Messages
+    ledger: interface.Ledger
+    changes: interface.Changes
+
     def __init__(
         self,
         path: Path,
@@ -75,29 +87,25 @@ class SqliteRepository(Upkeep):
             super().__init__(database)
             self.snapshot, self.revision = database.snapshot, database.revision
             self.get_fact, self.put_fact = database.get_fact, database.put_fact
-            self._vectors, self._consents = VectorTable(database), ConsentTable(database)
-            self._memories = MemoryTable(database, self._vectors, days)
-            ledger, self._scan = Ledger(database, days), VectorScan(database, self._vectors)
-            self._messages = MessageTable(database, ledger)
-            self._changes = ChangeTable(database, self._memories, self._messages, self._consents)
+            self.vectors = self._vectors = VectorTable(database)
+            self.vector_search = self._scan = VectorScan(database, self._vectors)
+            self.memory_used = self._scan.memory_used
+            self.memories = self._memories = MemoryTable(database, self._vectors, days)
+            self.next_vectors = NextVectors(database, self._memories, self._vectors)
+            self.documents, self.threads = DocumentTable(database), ThreadTable(database)
+            self.prompts, ledger = PromptTable(database), Ledger(database, days)
+            self.ledger = ledger
+            self.messages = self._messages = MessageTable(database, ledger)
+            self.consents = self._consents = ConsentTable(database)
+            self.changes = self._changes = ChangeTable(
+                database, self._memories, self._messages, self._consents
+            )
             if not read_only:
                 bootstrap(database, rebuild=self._fill_new_tables, migrating=migrating)
                 database.note_identity()
                 remove_leftover(database)
                 self._follow_text_rules()
             on_failure.pop_all()
-        self.memory_used = self._scan.memory_used
-        self.memories: interface.Memories = self._memories
-        self.vectors: interface.Vectors = self._vectors
-        self.vector_search: interface.VectorSearch = self._scan
-        self.next_vectors: interface.NextVectors = NextVectors(database, self._memories, self._vectors)
-        self.documents: interface.Documents = DocumentTable(database)
-        self.threads: interface.Threads = ThreadTable(database)
-        self.prompts: interface.Prompts = PromptTable(database)
-        self.consents: interface.Consents = self._consents
-        self.messages: interface.Messages = self._messages
-        self.ledger: interface.Ledger = ledger
-        self.changes: interface.Changes = self._changes
 
     def _fill_new_tables(self) -> None:
         self.rebuild_full_text()

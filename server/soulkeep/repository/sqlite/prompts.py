@@ -102,10 +102,6 @@ class ConsentTable:
             (kind, str(key), _digest(text), set_by, int(agreed)),
         )
 
-    def is_agreed(self, kind: PromptKind, key: str | int, text: str) -> bool:
-        """Whether the user agreed to a text, or wrote it by hand."""
-        return self.origin(kind, key, text)[1]
-
     def origin(self, kind: PromptKind, key: str | int, text: str | None) -> tuple[str | None, bool]:
         """Return who set a text, if it is known, and whether the user agreed to it."""
         rows = self._database.query(

@@ -13,7 +13,7 @@ shared, small or on another disk. A copy that a killed process left is removed w
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -201,11 +201,7 @@ class Upkeep:
         Raises:
             StoreBusyError: Another process is writing, for long or while it is not to be waited for.
         """
-
-        def step(work: Callable[[], int | None]) -> int | None:
-            with nullcontext() if waiting else self._database.without_waiting():
-                return work()
-
+        patience = nullcontext if waiting else self._database.without_waiting
         sparse = self._database.query(
             "SELECT c.chunk_id FROM vec_memories_chunks AS c LEFT JOIN"
             " (SELECT chunk_id, count(*) AS taken FROM vec_memories_rowids GROUP BY chunk_id) AS r"
@@ -214,11 +210,14 @@ class Upkeep:
             " AND ifnull(r.taken, 0) <= :sparse * c.size ORDER BY r.taken, c.chunk_id",
             {"sparse": SPARSE},
         )
-        for (chunk,) in sparse:
-            while step(partial(_move_some, self._database, chunk)) is not None:
-                yield 0
-        while freed := step(partial(_free_some_pages, self._database)):
-            yield freed
+        moves = [partial(_move_some, self._database, chunk) for (chunk,) in sparse]
+        for step in (*moves, partial(_free_some_pages, self._database)):
+            while True:
+                with patience():
+                    freed = step()
+                if freed is None:
+                    break
+                yield freed
 
     def erase(self) -> bool:
         """Write the file anew without anything that was deleted; return whether its log is empty too.
@@ -303,7 +302,10 @@ def _entries(database: Database, index: _FullText) -> list[Fault]:
 
 def _words(database: Database, index: _FullText) -> list[Fault]:
     """Find what FTS5's own check passes over: wrong sizes, and words that a search cannot reach."""
-    if not _sizes_agree(database, index.table):
+    sizes = [_varints(row[0]) for row in database.query(f"SELECT sz FROM {index.table}_docsize")]
+    totals = database.query(f"SELECT block FROM {index.table}_data WHERE id = 1")
+    added = [len(sizes), *map(sum, zip(*sizes, strict=False))]
+    if sizes and added != _varints(totals[0][0] if totals else None):
         return [Fault(index.fault, "the sizes of its entries do not add up", _REPAIR)]
     lost, found = 0, f"SELECT 1 FROM {index.table} WHERE {index.table} MATCH ? AND rowid = ?"
     try:
@@ -323,14 +325,6 @@ def _words(database: Database, index: _FullText) -> list[Fault]:
     texts = counted(_SAMPLE, index.noun)
     detail = f"of {texts} looked up, {lost} {agreeing(lost)} not found by their words"
     return [Fault(index.fault, detail, _REPAIR)] if lost else []
-
-
-def _sizes_agree(database: Database, table: str) -> bool:
-    """Whether the numbers of words of the entries add up to the totals that FTS5 keeps."""
-    sizes = [_varints(row[0]) for row in database.query(f"SELECT sz FROM {table}_docsize")]
-    totals = database.query(f"SELECT block FROM {table}_data WHERE id = 1")
-    added = [len(sizes), *map(sum, zip(*sizes, strict=False))]
-    return not sizes or added == _varints(totals[0][0] if totals else None)
 
 
 def _varints(blob: object) -> list[int]:
@@ -365,15 +359,15 @@ def _move_some(database: Database, chunk: int) -> int | None:
     return 0
 
 
-def _free_some_pages(database: Database) -> int:
-    """Let the file end sooner; return by how many bytes."""
+def _free_some_pages(database: Database) -> int | None:
+    """Let the file end sooner; return by how many bytes, and None where that is all."""
     state = "SELECT freelist_count, auto_vacuum, page_size FROM pragma_freelist_count,"
     state += " pragma_auto_vacuum, pragma_page_size"
     before, has_map, page_size = database.execute(state)[0]
     if not (before and has_map):
-        return 0
+        return None
     database.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
-    return int((before - database.execute(state)[0][0]) * page_size)
+    return int((before - database.execute(state)[0][0]) * page_size) or None
 
 
 def remove_leftover(database: Database) -> None:
