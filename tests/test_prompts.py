@@ -51,7 +51,7 @@ def test_a_title_that_breaks_a_rule_makes_no_thread(title: str, home: Home) -> N
 def test_threads_are_listed_latest_activity_first_and_found_by_title_or_id(home: Home) -> None:
     first, second, third = (home.threads.create_thread(title) for title in ("One", "Two", "ÜBER one"))
     with home.repository.transaction():
-        home.repository.threads.touch_threads([first.id], "2026-03-02T00:00:00.000Z")
+        home.repository.threads.change_threads([first.id], last_active_at="2026-03-02T00:00:00.000Z")
 
     listed = home.threads.list_threads()
 

@@ -421,7 +421,7 @@ def test_a_duplicate_states_the_same_wherever_it_comes_from(store: Repository) -
 def test_threads_are_listed_by_their_use_and_found_by_title_or_id(store: Repository) -> None:
     for thread_id, title, hour in (("a1", "ÄPFEL", "09"), ("b2", "Work", "11"), ("c3", "Äpfel", "10")):
         thread(store, thread_id, title, f"2026-03-01T{hour}:00:00.000Z")
-    changed(store, lambda: store.threads.change_thread("b2", archived=1))
+    changed(store, lambda: store.threads.change_threads(["b2"], archived=1))
 
     listed = store.threads.list_threads
     assert [t.id for t in listed(9)] == ["c3", "a1"]
@@ -521,7 +521,7 @@ def test_what_a_change_does_is_noted_by_the_store_itself(store: Repository) -> N
         store.memories.delete_memories([1])
         store.memories.move_memories([2], "t")
         store.memories.move_memories([3], None)  # where it is
-        store.threads.touch_threads(["t"], "2026-03-02T00:00:00.000Z")
+        store.threads.change_threads(["t"], last_active_at="2026-03-02T00:00:00.000Z")
         store.memories.add_memories([NewMemory("Entry.", document="MEMORY.md")], [None], NOW)
         (gone,) = store.memories.add_memories([NewMemory("Gone at once.")], [None], NOW)
         store.memories.delete_memories([gone])
@@ -545,7 +545,7 @@ WRITES: dict[str, Callable[[Repository], object]] = {
     "delete a memory": lambda s: s.memories.delete_memories([1]),
     "move a memory": lambda s: s.memories.move_memories([1], "t"),
     "add a thread": lambda s: s.threads.add_thread(Thread("v", "V", None, False, NOW, NOW)),
-    "change a thread": lambda s: s.threads.change_thread("t", title="Other"),
+    "change a thread": lambda s: s.threads.change_threads(["t"], title="Other"),
     "delete a thread": lambda s: s.threads.delete_thread("u"),
     "add a message": lambda s: s.messages.add_messages("t", "a", [NewMessage("user", "x")], [1], NOW),
     "delete a message": lambda s: s.messages.delete_messages([1]),

@@ -169,14 +169,14 @@ class Threads(Protocol):
     def add_thread(self, thread: Thread) -> None:
         """Add a thread, inside a transaction; who set its prompt is for `Consents`."""
 
-    def change_thread(self, thread_id: str, **columns: str | int | None) -> None:
-        """Set `title`, `system_prompt` or `archived` (0 or 1) of a thread; inside a transaction."""
+    def change_threads(self, thread_ids: Sequence[str], **columns: str | int | None) -> None:
+        """Set `title`, `system_prompt`, `archived` (0 or 1) or `last_active_at`; inside a transaction.
+
+        The last of these is no change of a thread, and needs no recording.
+        """
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread, inside a transaction; OwnerGoneError where something still belongs to it."""
-
-    def touch_threads(self, thread_ids: Sequence[str], last_active_at: str) -> None:
-        """Note that something happened in threads, which is no change of them; inside a transaction."""
 
     def get_thread(self, thread_id: str) -> Thread:
         """Return one thread; ThreadNotFoundError where there is none with this id."""

@@ -150,7 +150,7 @@ class Lifecycle:
             gone = self._remove(replaced, memories[0])
             kept = self._add(memories, vectors, session, now)
             recorder.replaced_by |= dict.fromkeys(gone, kept[0][0])
-            self._repository.threads.touch_threads(_thread_ids(memories), now)
+            self._repository.threads.change_threads(_thread_ids(memories), last_active_at=now)
         return [
             Receipt(
                 memory_id,

@@ -230,7 +230,7 @@ class Threads:
             has_other = former.is_agreed and former.system_prompt not in (None, system_prompt)
             if system_prompt and has_other and not (agreed or session.is_users):
                 return former
-            self._repository.threads.change_thread(thread_id, system_prompt=system_prompt)
+            self._repository.threads.change_threads([thread_id], system_prompt=system_prompt)
             self._note_prompt(thread_id, system_prompt, session, agreed=agreed)
             self._sessions.audit(session, "thread.prompted", {"thread_id": thread_id})
             return self._get(thread_id)
@@ -285,7 +285,7 @@ class Threads:
         session = session or self._sessions.current()
         with self._changes.recording(action, session):
             self._get(thread_id)
-            self._repository.threads.change_thread(thread_id, **columns)
+            self._repository.threads.change_threads([thread_id], **columns)
             self._sessions.audit(session, action, {"thread_id": thread_id})
         return self._repository.threads.get_thread(thread_id)
 
@@ -447,7 +447,7 @@ class Messages:
             return []
         now, table = timestamp(self._clock()), self._repository.messages
         ids = table.add_messages(thread_id, session.agent_id, messages, counts, now)
-        self._repository.threads.touch_threads([thread_id], now)
+        self._repository.threads.change_threads([thread_id], last_active_at=now)
         details = (
             {"message_id": i, "thread_id": thread_id, "role": m.role, "characters": len(m.content)}
             for i, m in zip(ids, messages, strict=True)

@@ -247,11 +247,12 @@ class ThreadTable:
         )
         return [(row[0], _thread(row[1:])) for row in rows]
 
-    def change_thread(self, thread_id: str, **columns: str | int | None) -> None:
-        """Set columns of a thread, by their names; inside a transaction."""
+    def change_threads(self, thread_ids: Sequence[str], **columns: str | int | None) -> None:
+        """Set columns of threads, by their names; inside a transaction."""
         assigned = ", ".join(f"{name} = :{name}" for name in columns)
         self._database.execute(
-            f"UPDATE threads SET {assigned} WHERE id = :of_thread", {**columns, "of_thread": thread_id}
+            f"UPDATE threads SET {assigned} WHERE id IN (SELECT value FROM json_each(:these))",
+            {**columns, "these": json.dumps(list(thread_ids))},
         )
 
     def delete_thread(self, thread_id: str) -> None:
@@ -271,13 +272,6 @@ class ThreadTable:
         )
         if rows:
             raise ThreadNotFoundError(rows[0][0])
-
-    def touch_threads(self, thread_ids: Sequence[str], last_active_at: str) -> None:
-        """Record that something happened in threads; inside a transaction."""
-        self._database.execute(
-            "UPDATE threads SET last_active_at = ? WHERE id IN (SELECT value FROM json_each(?))",
-            (last_active_at, json.dumps(list(thread_ids))),
-        )
 
 
 def _thread(row: Row) -> Thread:
