@@ -227,24 +227,24 @@ _Event = tuple[str, Mapping[str, Any]]
 _Record = tuple[Session, Usage | _Event | None, str]
 
 
+@dataclass(eq=False)
 class Sessions:
     """Opens sessions and writes what they did into usage_records and audit_log.
 
     What is only bookkeeping never fails or delays a call: it is written when nobody else writes.
     """
 
-    def __init__(self, repository: Repository, clock: Clock) -> None:
-        self._repository = repository
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
-        self._local: Session | None = None
-        self._unwritten: deque[_Record] = deque()
-        self._until_look = 0
-        self._logged = ""
-        self._is_closed = False
-        self.write_later: Callable[[], None] | None = None
-        """Lets another thread `flush`, where a call is not to write what is only bookkeeping."""
+    _repository: Repository
+    _clock: Clock
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _writing: threading.Lock = field(default_factory=threading.Lock)
+    _local: Session | None = None
+    _unwritten: deque[_Record] = field(default_factory=deque)
+    _until_look: int = 0
+    _logged: str = ""
+    _is_closed: bool = False
+    write_later: Callable[[], None] | None = None
+    """Lets another thread `flush`, where a call is not to write what is only bookkeeping."""
 
     def current(self) -> Session:
         """Return the one session that all runs of the command line share."""

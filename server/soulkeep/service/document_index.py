@@ -12,7 +12,7 @@ import threading
 import time as clocks
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -97,19 +97,19 @@ seconds."""
 MEMORY: Final = "MEMORY.md"
 
 
+@dataclass(eq=False)
 class DocumentLooks:
     """Says at each call which documents to look at: all at first, then those that may have changed."""
 
-    def __init__(self, documents: Documents, indexed: Callable[[], Collection[str]]) -> None:
-        """Look at the files of `documents`, and at those that are `indexed`, which may be gone."""
-        self._documents = documents
-        self._indexed = indexed
-        self._names: list[str] = []
-        self._listed: str | None = None
-        self._next = 0
-        self._looked = 0.0
-        self._all = True
-        self._noted: set[str] = set()
+    _documents: Documents
+    _indexed: Callable[[], Collection[str]]
+    """Names the documents that are indexed, which may be gone."""
+    _names: list[str] = field(default_factory=list)
+    _listed: str | None = None
+    _next: int = 0
+    _looked: float = 0.0
+    _all: bool = True
+    _noted: set[str] = field(default_factory=set)
 
     def note(self, names: Iterable[str] | None = None) -> None:
         """Look at these documents at the next call, or at all: they were changed."""

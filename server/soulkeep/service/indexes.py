@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from soulkeep.embedders import (
@@ -82,32 +83,22 @@ _TEXTS = 100
 Vectors = Sequence[Vector | None]
 
 
+@dataclass(eq=False)
 class Indexes:
     """Embeds memories and questions, and builds both search indexes."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        embedder: Embedder | None,
-        sessions: Sessions,
-        clock: Clock,
-        choice: EmbedderChoice,
-    ) -> None:
-        """Index a store with an embedder; without one a new store has no vectors.
-
-        By `choice` the embedder of its former vectors is reached.
-        """
-        self._choice = choice
-        self.configured = embedder
-        """The embedder that is set, loaded or not."""
-        self.closing = threading.Event()
-        """Set when the store is being closed: what is under way then writes nothing any more."""
-        self._former: tuple[str, Embedder | None] = (NO_EMBEDDER, None)
-        self._repository = repository
-        self._sessions = sessions
-        self._clock = clock
-        self._problems: dict[str, str] = {}
-        self._used = math.inf
+    _repository: Repository
+    configured: Embedder | None
+    """The embedder that is set, loaded or not; without one a new store has no vectors."""
+    _sessions: Sessions
+    _clock: Clock
+    _choice: EmbedderChoice
+    """How the embedder of the store's former vectors is reached."""
+    closing: threading.Event = field(default_factory=threading.Event)
+    """Set when the store is being closed: what is under way then writes nothing any more."""
+    _former: tuple[str, Embedder | None] = (NO_EMBEDDER, None)
+    _problems: dict[str, str] = field(default_factory=dict)
+    _used: float = math.inf
 
     @property
     def embedder_identity(self) -> str:

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import lru_cache
 
@@ -108,7 +109,13 @@ class Questions:
             if known := self._known.get(key):
                 self._known.move_to_end(key)
                 return known, ""
-            asked = self._under_way.get(key) or self._begin(key, embedder, session)
+            asked = self._under_way.get(key)
+            is_free = asked is None and len(self._under_way) < AT_ONCE
+            if is_free and not (self._failures and self._clock() < self._not_before):
+                asked = self._under_way[key] = Future()
+                args = key, embedder, session, asked
+                # A daemon: one that hangs keeps no process from ending.
+                threading.Thread(target=self._finish, args=args, daemon=True).start()
             patience = PATIENCE_S if self._took <= PATIENCE_S else 0
         if asked is None:
             why = self._problem or "it is busy with other questions"
@@ -121,17 +128,6 @@ class Questions:
         except EmbedderError as error:
             why = str(error)
         return None, f"Search is by words alone, as {why.rstrip('.')}."
-
-    def _begin(self, key: _Asked, embedder: Embedder, session: Session) -> "Future[Embedded] | None":
-        """Begin to embed a question in a thread, unless too many are or the embedder is down."""
-        if len(self._under_way) >= AT_ONCE:
-            return None
-        if self._failures and self._clock() < self._not_before:
-            return None
-        asked = self._under_way[key] = Future()
-        # A daemon: one that hangs keeps no process from ending.
-        threading.Thread(target=self._finish, args=(key, embedder, session, asked), daemon=True).start()
-        return asked
 
     def _finish(
         self, key: _Asked, embedder: Embedder, session: Session, asked: "Future[Embedded]"
@@ -179,15 +175,15 @@ _Key = tuple[str, str | None, str]
 """A memory's content, subject and time."""
 
 
+@dataclass(eq=False)
 class WordCache:
     """Words of texts, the latest met, up to a number of characters; threads may share it."""
 
-    def __init__(self, days: Days, most: int = MAX_CHARACTERS) -> None:
-        self.characters = 0
-        self._days = days
-        self._most = most
-        self._words: OrderedDict[_Key, tuple[str, ...]] = OrderedDict()
-        self._lock = threading.Lock()
+    _days: Days
+    most: int = MAX_CHARACTERS
+    characters: int = 0
+    _words: OrderedDict[_Key, tuple[str, ...]] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def words_of(self, memories: Mapping[int, Memory]) -> dict[int, tuple[str, ...]]:
         """Return the words of each memory's text, subject and day, for ranking."""
@@ -199,7 +195,7 @@ class WordCache:
                     day = _words_of_day(self._days.day_of(memory.occurred_at))
                     words = self._words[key] = text_words(memory.content, memory.subject, day)
                     self.characters += len(memory.content)
-                    while self.characters > self._most:
+                    while self.characters > self.most:
                         (gone, *_), _ = self._words.popitem(last=False)
                         self.characters -= len(gone)
                 else:

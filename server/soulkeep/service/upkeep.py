@@ -196,7 +196,9 @@ class Background:
             StoreError: The store cannot be read or written.
         """
         if not self._serves:
-            self._take_in(None)
+            self._indexes.take_in_added()
+            self._changes.drop_expired()
+            self._entries.catch_up()
             if self._indexes.is_quick:
                 self._queue.work_off()
             return
@@ -246,13 +248,10 @@ class Background:
         self._keeping_up.close(None)
         self._embedding.close(CLOSE_S)
 
-    def _take_in(self, seconds: float | None) -> bool:
+    def _keep_up(self) -> float | None:
         self._indexes.take_in_added()
         self._changes.drop_expired()
-        return self._entries.catch_up(seconds)
-
-    def _keep_up(self) -> float | None:
-        is_more = self._take_in(SLICE_S)
+        is_more = self._entries.catch_up(SLICE_S)
         self._sessions.flush()
         self._embedding.wake()
         return AGAIN_S if is_more or self._sessions.has_unwritten else None

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from soulkeep.embedders import NO_EMBEDDER, Embedder, cost_of
@@ -86,20 +86,18 @@ def fitting(memories: Sequence[Memory], characters: int) -> Sequence[Memory]:
     return memories[: max(1, sum(end <= characters for end in ends))]
 
 
+@dataclass(eq=False)
 class VectorQueue:
     """Gives memories that wait in the store their vectors."""
 
-    def __init__(
-        self, repository: Repository, indexes: Indexes, sessions: Sessions, clock: Clock
-    ) -> None:
-        self._repository = repository
-        self._indexes = indexes
-        self._sessions = sessions
-        self._clock = clock
-        self._known: dict[str, Embedding] = {}
-        self._made_by = ""
-        self._failures = 0
-        self._not_before: datetime | None = None
+    _repository: Repository
+    _indexes: Indexes
+    _sessions: Sessions
+    _clock: Clock
+    _known: dict[str, Embedding] = field(default_factory=dict)
+    _made_by: str = ""
+    _failures: int = 0
+    _not_before: datetime | None = None
 
     def waiting(self) -> Waiting:
         """Return how many memories wait for their vectors here; none where no embedder can make them."""
