@@ -269,7 +269,14 @@ class Contexts:
         require_range("max_tokens", limit, 100, MAX_TOKENS)
         if query is not None:
             require_text("query", query, MAX_QUERY)
-        pressure = self._pressure(used_tokens, window_tokens)
+        pressure = None
+        if used_tokens is not None and window_tokens is not None:
+            require_range("window_tokens", window_tokens, 1, 10**9)
+            require_range("used_tokens", used_tokens, 0, 10**9)
+            pressure = Pressure(used_tokens / window_tokens, self._options.pressure)
+        elif (used_tokens, window_tokens) != (None, None):
+            given, missing = ("window", "used") if used_tokens is None else ("used", "window")
+            raise InvalidInputError(f"{missing}_tokens", f"must come with `{given}_tokens`")
         self._background.drop_expired()
         thread = None if thread_id is None else self._repository.threads.get_thread(thread_id)
         return self._filled(limit, thread, query, pressure, session)
@@ -324,16 +331,6 @@ class Contexts:
             thread=thread,
             pressure=pressure,
         )
-
-    def _pressure(self, used: int | None, window: int | None) -> Pressure | None:
-        if used is None and window is None:
-            return None
-        if used is None or window is None:
-            given, missing = ("window", "used") if used is None else ("used", "window")
-            raise InvalidInputError(f"{missing}_tokens", f"must come with `{given}_tokens`")
-        require_range("window_tokens", window, 1, 10**9)
-        require_range("used_tokens", used, 0, 10**9)
-        return Pressure(used / window, self._options.pressure)
 
     def _instructions(self, thread: Thread | None, unreadable: list[str]) -> Iterator[Section]:
         """Yield SOUL.md, the global prompts in force, and the thread's prompt or an agent's note.

@@ -112,7 +112,8 @@ class Home:
     def reembedding(self) -> "Reembedding":
         from soulkeep.service.vectors import Reembedding
 
-        return Reembedding(self.repository, self.indexes, self.sessions, self.clock)
+        former = self.repository.vectors.recorded_embedder()
+        return Reembedding(self.repository, self.indexes, self.sessions, self.clock, former)
 
     @on_first_use
     def queue(self) -> "VectorQueue":
@@ -162,7 +163,7 @@ class Home:
 
     @on_first_use
     def memories(self) -> "Memories":
-        from soulkeep.service.memories import Memories
+        from soulkeep.service.memories import Memories, Questions, WordCache
 
         return Memories(
             self.repository,
@@ -172,6 +173,8 @@ class Home:
             self.sessions,
             self.clock,
             self.days,
+            WordCache(self.days),
+            Questions(self.sessions, self.clock),
         )
 
     @on_first_use

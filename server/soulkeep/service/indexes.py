@@ -308,12 +308,18 @@ class Indexes:
             try:
                 _, vectors = self._embed_in_context([pair for _, pair in part], embedder, session, known)
             except EmbedderError as error:
+                memory, (own, before) = part[0]
+                is_smallest = len(part) == 1 and before is None
                 is_last = not parts and not made and len(memories) > 1
-                if _is_of_embedder(error) or (len(part) == 1 and part[0][1][1] is None and is_last):
+                if _is_of_embedder(error) or (is_smallest and is_last):
                     raise
-                parts += _smaller(part)
-                if len(part) == 1 and part[0][1][1] is None:
-                    refused[part[0][0]] = str(error)
+                # Tried again are its halves, or a memory without the one before.
+                if is_smallest:
+                    refused[memory] = str(error)
+                elif len(part) == 1:
+                    parts.append([(memory, (own, None))])
+                else:
+                    parts += [part[len(part) // 2 :], part[: len(part) // 2]]
             else:
                 made |= zip((memory for memory, _ in part), vectors, strict=True)
         return made, refused
@@ -425,14 +431,6 @@ class Indexes:
 
 _Texts = tuple[str, str | None]
 """A memory's own text and, where it matters, that of the one before it."""
-
-
-def _smaller(part: Sequence[tuple[Memory, _Texts]]) -> list[list[tuple[Memory, _Texts]]]:
-    """Return what to try where a part was refused: its halves, or a memory without the one before."""
-    if len(part) > 1:
-        return [list(part[len(part) // 2 :]), list(part[: len(part) // 2])]
-    ((memory, (own, before)),) = part
-    return [] if before is None else [[(memory, (own, None))]]
 
 
 def _is_of_embedder(error: EmbedderError) -> bool:

@@ -223,28 +223,19 @@ MESSAGES = 5
 """How many messages an answer holds where they are included."""
 
 
+@dataclass(eq=False)
 class Memories:
     """The service behind `remember` and `recall`."""
 
-    def __init__(
-        self,
-        repository: Repository,
-        lifecycle: Lifecycle,
-        indexes: Indexes,
-        background: Background,
-        sessions: Sessions,
-        clock: Clock,
-        days: Days,
-    ) -> None:
-        self._repository = repository
-        self._lifecycle = lifecycle
-        self._indexes = indexes
-        self._background = background
-        self._sessions = sessions
-        self._clock = clock
-        self._days = days
-        self._words = WordCache(days)
-        self._questions = Questions(sessions, clock)
+    _repository: Repository
+    _lifecycle: Lifecycle
+    _indexes: Indexes
+    _background: Background
+    _sessions: Sessions
+    _clock: Clock
+    _days: Days
+    _words: WordCache
+    _questions: Questions
 
     def remember(
         self,

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -76,19 +76,19 @@ CLOSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Worker:
     """A thread that does one step of its work after another, and rests when there is nothing to do."""
 
-    def __init__(self, step: Callable[[], float | None]) -> None:
-        """Do `step` when woken; it returns in how many seconds to do it again, None for never."""
-        self._step = step
-        self._state = threading.Condition()
-        self._asked = 0
-        self.done = 0
-        """How often it was at work."""
-        self._is_closed = False
-        self._thread: threading.Thread | None = None
-        self._said = ""
+    _step: Callable[[], float | None]
+    """What is done when woken; it returns in how many seconds to do it again, None for never."""
+    done: int = 0
+    """How often it was at work."""
+    _state: threading.Condition = field(default_factory=threading.Condition)
+    _asked: int = 0
+    _is_closed: bool = False
+    _thread: threading.Thread | None = None
+    _said: str = ""
 
     def wake(self) -> None:
         """Let the next step begin now, or after the one that is being done."""

@@ -263,6 +263,7 @@ class Plan:
     is_local: bool
 
 
+@dataclass(eq=False)
 class Reembedding:
     """Makes a new set of vectors, a few at a time, and lets it serve once it is whole.
 
@@ -270,18 +271,16 @@ class Reembedding:
     different settings neither undoes the other's work as long as they run.
     """
 
-    def __init__(
-        self, repository: Repository, indexes: Indexes, sessions: Sessions, clock: Clock
-    ) -> None:
-        self._repository = repository
-        self._indexes = indexes
-        self._sessions = sessions
-        self._former = repository.vectors.recorded_embedder()
-        self._below = _NEWEST
-        self._made: dict[Memory, Vector] = {}
-        self._refused: dict[int, str] = {}
-        self._clock = clock
-        self._gave_up = False
+    _repository: Repository
+    _indexes: Indexes
+    _sessions: Sessions
+    _clock: Clock
+    _former: str | None
+    """Whose vectors the store had when this was built."""
+    _below: int = _NEWEST
+    _made: dict[Memory, Vector] = field(default_factory=dict)
+    _refused: dict[int, str] = field(default_factory=dict)
+    _gave_up: bool = False
 
     def progress(self) -> Progress | None:
         """Return how far the store is on its way to the embedder that is set; None if it is on none."""
