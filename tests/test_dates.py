@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from soulkeep.days import DateSpan, date_score
 from soulkeep.models import NewMemory
 from soulkeep.search.dates import asks_when, day_words, find_dates, has_time_word
-from soulkeep.search.dates.spans import DateSpan, date_score
 from soulkeep.search.words import split_query
 from soulkeep.service.home import Home
 

@@ -16,10 +16,9 @@ from functools import lru_cache
 from itertools import compress
 from operator import mul
 
-from soulkeep.days import Days
+from soulkeep.days import DateSpan, Days, date_score, names_day
 from soulkeep.models import Match, Memory, Strengths
 from soulkeep.search.dates import has_time_word
-from soulkeep.search.dates.spans import DateSpan, date_score, names_day
 from soulkeep.search.questions import Asked, user_fit
 from soulkeep.search.words import is_exact, split_query
 

@@ -10,9 +10,12 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import cache, lru_cache
 
+from soulkeep.days import SOUTHERN, DateSpan, joined
 from soulkeep.search.dates import readers
-from soulkeep.search.dates.names import (
+from soulkeep.search.dates.readers import (
+    AGO,
     BESIDE,
+    CLOCK,
     DAYS,
     DECADES,
     ENGLISH_ORDINALS,
@@ -31,11 +34,10 @@ from soulkeep.search.dates.names import (
     UNIT_NAMES,
     UNITS,
     WEEKDAYS,
+    Now,
     any_of,
     folded,
 )
-from soulkeep.search.dates.readers import AGO, CLOCK, Now
-from soulkeep.search.dates.spans import SOUTHERN, DateSpan, joined
 
 MAX_QUERY_CHARS = 2000
 """Characters of a query in which dates are looked for."""
