@@ -78,7 +78,7 @@ def test_what_was_kept_meanwhile_is_embedded_once_its_embedder_is_back(make_home
     assert gone not in vectors(home)
     assert any(m.reasons.get("semantic") for m in recall.matches if m.memory.id == kept)
     assert home.check() == []
-    assert home.repository.vectors.list_pending(10) == []
+    assert home.repository.vectors.list_pending(10) == {}
 
 
 def test_a_store_begun_without_an_embedder_serves_by_words_until_it_is_indexed(

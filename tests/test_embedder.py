@@ -125,11 +125,11 @@ def test_where_a_file_of_it_was_changed_words_serve_and_doctor_says_what_to_do(
 
     assert (recall.mode, len(recall.matches), receipt.stored) == ("lexical", 2, True)
     assert "is not the file that soulkeep was made for" in recall.advice
-    assert home.repository.vectors.list_pending(10) == [receipt.id]
+    assert list(home.repository.vectors.list_pending(10)) == [receipt.id]
     assert code == 1
     assert "sp.model is not the file that soulkeep was made for" in " ".join((out + err).split())
     assert "pip install --force-reinstall" in out + err
     Meaning().release()
     mended = make_home()
     assert mended.memories.recall("When does the boat depart?").mode == "hybrid"
-    assert mended.repository.vectors.list_pending(10) == []
+    assert mended.repository.vectors.list_pending(10) == {}

@@ -201,7 +201,7 @@ def test_calls_of_other_threads_meet_no_half_of_it(frozen: Path, make_home: Make
     home.memories.recall(question)
     assert home.check() == []
     assert vectors(home).keys() == kept(home).keys()
-    assert home.repository.vectors.list_pending(10) == []
+    assert home.repository.vectors.list_pending(10) == {}
 
 
 def test_a_step_that_another_writer_holds_up_is_written_later_and_not_embedded_again(
@@ -295,7 +295,7 @@ def test_where_the_former_embedder_is_not_to_be_had_words_serve_until_all_is_don
     home = make_home()
     if former.startswith("none"):
         database_of(home).execute("DELETE FROM vec_memories_rowids")
-        home.repository.vectors.reset_vectors(former)
+        home.repository.next_vectors.take_over(former)
     home.memories.remember([NewMemory("The tram to the sea is number one.")])
     recall = home.memories.recall("tram")
 
@@ -307,7 +307,7 @@ def test_where_the_former_embedder_is_not_to_be_had_words_serve_until_all_is_don
     home.reembedding.move()
     assert home.memories.recall("tram").mode == "hybrid"
     assert vectors(home).keys() == kept(home).keys()
-    assert (home.check(), home.repository.vectors.list_pending(10)) == ([], [])
+    assert (home.check(), home.repository.vectors.list_pending(10)) == ([], {})
 
 
 def test_without_an_embedder_nothing_is_moved(frozen: Path, make_home: MakeHome) -> None:

@@ -155,7 +155,7 @@ def test_what_no_text_can_hold_is_refused_and_changes_nothing(store: Repository)
         keep(store, "One.", "\ud800")
     with pytest.raises(InvalidInputError), store.transaction():
         store.put_fact("name", "\udfff")
-    assert (store.count_rows()["memories"], store.memories.find_saying(["\ud800"])) == (0, [])
+    assert (store.count_rows()["memories"], store.find_saying(["\ud800"])) == (0, [])
 
 
 @pytest.mark.parametrize("too_large", [2**63, 2**70])
@@ -175,7 +175,7 @@ def test_what_is_missing_is_an_error_of_its_kind(store: Repository) -> None:
         (lambda: store.threads.get_thread("none"), ThreadNotFoundError),
         (lambda: store.prompts.get_prompt(7), PromptNotFoundError),
         (lambda: store.changes.get_change(7), ChangeNotFoundError),
-        (lambda: store.threads.require_threads(["none"]), ThreadNotFoundError),
+        (lambda: store.threads.get_thread("none"), ThreadNotFoundError),
     ):
         with pytest.raises(error):
             read()
@@ -336,25 +336,25 @@ def test_who_has_no_vector_of_the_stores_embedder_waits_for_it(store: Repository
     )
 
     assert store.vectors.recorded_embedder() == "test:2:unit"
-    assert {*store.vectors.list_pending(9)} == {2, 3}
+    assert list(store.vectors.list_pending()) == [3, 2]
     with store.transaction():
         store.vectors.add_pending({2: vector(0, 1), 3: vector(0, 1), 99: vector(0, 1)})
-    assert store.vectors.list_pending(9) == []
+    assert store.vectors.list_pending(9) == {}
     assert store.check(vectors_expected=True) == []
 
 
 def test_who_waits_is_put_off_counted_and_tried_again(store: Repository) -> None:
     keep(store, "a", "b", "c", "d", vectors=[vector(1, 0), None, None, None])
     table, later = store.vectors, "2026-03-01T13:00:00.000Z"
-    assert (table.list_pending(9), table.list_pending(2)) == ([4, 3, 2], [4, 3])
+    assert (list(table.list_pending(9)), table.list_pending(2)) == ([4, 3, 2], {4: 0, 3: 0})
     with store.transaction():
         table.put_off({2: "too long"}, "failed", later)
         table.put_off({3: "nobody answers", 99: "gone"}, "pending", later)
     with store.transaction():
         table.put_off({3: "still nobody"}, "pending", later)
 
-    assert (table.list_pending(9, NOW), table.list_pending(9, later)) == ([4], [4, 3, 2])
-    assert table.attempts([1, 2, 3, 4, 99]) == {2: 1, 3: 2, 4: 0}
+    assert (table.list_pending(9, NOW), list(table.list_pending(9, later))) == ({4: 0}, [4, 3, 2])
+    assert table.list_pending(among=[1, 2, 3, 99]) == {2: 1, 3: 2}
     waiting = table.waiting()
     assert (waiting.pending, waiting.failed, waiting.reason) == (2, 1, "still nobody")
     assert store.check(vectors_expected=True) == []
@@ -363,14 +363,14 @@ def test_who_waits_is_put_off_counted_and_tried_again(store: Repository) -> None
     with store.transaction():
         table.retry_pending()
     changed(store, lambda: store.memories.delete_memories([4]))
-    assert (table.list_pending(9, NOW), table.attempts([2, 3])) == ([3, 2], {2: 0, 3: 0})
+    assert (table.list_pending(9, NOW), table.list_pending(among=[])) == ({3: 0, 2: 0}, {})
     assert table.waiting() == Waiting(2)
     with store.transaction():
-        table.reset_vectors("other:2:unit")
-    assert table.list_pending(9) == [3, 2, 1]
+        store.next_vectors.take_over("other:2:unit")
+    assert list(table.list_pending(9)) == [3, 2, 1]
     with store.transaction():
-        table.reset_vectors("none:0:none")
-    assert (table.list_pending(9), table.waiting()) == ([], Waiting())
+        store.next_vectors.take_over("none:0:none")
+    assert (table.list_pending(9), table.waiting()) == ({}, Waiting())
 
 
 def test_a_new_set_of_vectors_serves_once_it_takes_over(store: Repository) -> None:
@@ -387,7 +387,7 @@ def test_a_new_set_of_vectors_serves_once_it_takes_over(store: Repository) -> No
     with store.transaction():
         store.next_vectors.take_over("next:2:unit")
     assert store.vectors.recorded_embedder() == "next:2:unit"
-    assert store.vectors.list_pending(9) == [2]
+    assert list(store.vectors.list_pending(9)) == [2]
     nearest = store.vector_search.nearest(vector(0, 1).embedding, EVERY, 9)
     assert [(i, round(distance, 2)) for i, distance in nearest] == [(1, 0.0)]
     assert store.next_vectors.count("next:2:unit")[0] == 0
@@ -459,7 +459,7 @@ def test_messages_are_read_in_order_and_found_by_their_words(store: Repository) 
     matches = store.messages.matching(["ferry"], MemoryFilter(since="2026-03-02T00:00:00.000Z"), 9)
     assert [(match.message.id, match.thread_id) for match in matches] == [(3, "t"), (2, "t")]
     assert store.messages.matching(["ferry"], MemoryFilter(thread_id="u"), 9) == []
-    assert store.messages.threads_saying(["rry 2"]) == ["t"]
+    assert store.find_saying(["rry 2"]) == [(False, "threads", "t")]
 
 
 def test_prompts_are_listed_by_priority_and_know_who_agreed(store: Repository) -> None:
@@ -519,8 +519,8 @@ def test_what_a_change_does_is_noted_by_the_store_itself(store: Repository) -> N
 
     def work() -> None:
         store.memories.delete_memories([1])
-        store.memories.move_memories([2], "t")
-        store.memories.move_memories([3], None)  # where it is
+        store.memories.move_memories([2], "t", [None])
+        store.memories.move_memories([3], None, [None])  # where it is
         store.threads.change_threads(["t"], last_active_at="2026-03-02T00:00:00.000Z")
         store.memories.add_memories([NewMemory("Entry.", document="MEMORY.md")], [None], NOW)
         (gone,) = store.memories.add_memories([NewMemory("Gone at once.")], [None], NOW)
@@ -543,7 +543,7 @@ def test_what_a_change_does_is_noted_by_the_store_itself(store: Repository) -> N
 WRITES: dict[str, Callable[[Repository], object]] = {
     "add a memory": lambda s: s.memories.add_memories([NewMemory("x")], [None], NOW),
     "delete a memory": lambda s: s.memories.delete_memories([1]),
-    "move a memory": lambda s: s.memories.move_memories([1], "t"),
+    "move a memory": lambda s: s.memories.move_memories([1], "t", [None]),
     "add a thread": lambda s: s.threads.add_thread(Thread("v", "V", None, False, NOW, NOW)),
     "change a thread": lambda s: s.threads.change_threads(["t"], title="Other"),
     "delete a thread": lambda s: s.threads.delete_thread("u"),
@@ -605,11 +605,11 @@ def test_what_was_changed_since_or_is_held_is_not_taken_back(store: Repository) 
     keep(store, "One.")
     thread(store, "t")
     made = store.changes.list_changes(1)[0].id
-    moved = changed(store, lambda: store.memories.move_memories([1], "t"))
+    moved = changed(store, lambda: store.memories.move_memories([1], "t", [None]))
     with pytest.raises(UndoConflictError) as held:
         undo(store, made)
     assert held.value.held_by == (("memories", "1"),)
-    back = changed(store, lambda: store.memories.move_memories([1], None))
+    back = changed(store, lambda: store.memories.move_memories([1], None, [None]))
     with pytest.raises(UndoConflictError):
         undo(store, moved)
     changed(store, lambda: store.threads.delete_thread("t"))
@@ -641,7 +641,7 @@ def test_an_id_leads_to_what_took_its_place_also_when_changes_are_forgotten(stor
         "1",
         "2",
     ]
-    assert store.changes.find_saying(["wo."]) == [("memories", "2")]
+    assert store.find_saying(["wo.", "ee."]) == [(False, "memories", "3"), (True, "memories", "2")]
     with store.transaction():
         assert store.changes.delete_before(NOW) == 0
         assert store.changes.delete_before(None) == 3

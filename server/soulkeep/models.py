@@ -350,13 +350,17 @@ RowValue = Memory | Thread | GlobalPrompt | Message | DocumentEdit
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change: who made it and what it was; `undone_by` is the change that took it back."""
+    """One change: who made it and what it was, to how many rows.
+
+    `undone_by` is the change that took it back.
+    """
 
     id: int
     made_at: str
     agent_id: str
     action: str
     undone_by: int | None
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)

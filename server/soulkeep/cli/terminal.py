@@ -380,8 +380,7 @@ def changes_shape(summaries: "Sequence[ChangeSummary]") -> Shape:
     """Return changes with what each did to its first rows, and how many it touched."""
     return {
         "changes": [
-            asdict(summary.change)
-            | {"rows": summary.count, "did": [asdict(row) | {"name": row.name} for row in summary.rows]}
+            asdict(summary.change) | {"did": [asdict(row) | {"name": row.name} for row in summary.rows]}
             for summary in summaries
         ]
     }

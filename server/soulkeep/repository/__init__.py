@@ -66,8 +66,13 @@ class Memories(Protocol):
     def delete_memories(self, memory_ids: Sequence[int]) -> None:
         """Delete memories and what is derived from them; inside a transaction."""
 
-    def move_memories(self, memory_ids: Sequence[int], thread_id: str | None) -> None:
-        """Put memories into a thread, or with None into none, inside a transaction."""
+    def move_memories(
+        self, memory_ids: Sequence[int], thread_id: str | None, vectors: Sequence[Vector | None]
+    ) -> None:
+        """Put memories into a thread, or with None into none, inside a transaction.
+
+        They get these vectors, or none, in the place of those that they have.
+        """
 
     def list_by_ids(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
         """Return those of these memories that are there, by id, in no order."""
@@ -106,9 +111,6 @@ class Memories(Protocol):
         Content and subject in the normal form NFC, type, thread, expiry and the date that was given, or
         that none was, have to be the same. No subject is the same as an empty one; entries do not count.
         """
-
-    def find_saying(self, texts: Sequence[str]) -> list[int]:
-        """Return the ids of memories, no entries, that hold one of the texts; smallest first."""
 
     def matching(
         self, terms: Sequence[str], allowed: MemoryFilter, limit: int, *, in_subject: bool = False
@@ -180,9 +182,6 @@ class Threads(Protocol):
 
     def get_thread(self, thread_id: str) -> Thread:
         """Return one thread; ThreadNotFoundError where there is none with this id."""
-
-    def require_threads(self, thread_ids: Sequence[str]) -> None:
-        """Raise ThreadNotFoundError for one that is not there."""
 
     def list_threads(
         self, limit: int, archived: bool | None = False, containing: str = ""
@@ -271,9 +270,6 @@ class Messages(Protocol):
     def matching(self, terms: Sequence[str], allowed: MemoryFilter, limit: int) -> list[MessageMatch]:
         """Return messages with any of the words, of a thread or all, by BM25, then largest id."""
 
-    def threads_saying(self, texts: Sequence[str]) -> list[str]:
-        """Return the ids, in order, of the threads in whose messages one of the texts stands."""
-
 
 class Ledger(Protocol):
     """Bookkeeping: who was connected, what it cost, what happened; it is written in transactions."""
@@ -323,24 +319,18 @@ class Vectors(Protocol):
     def claim_embedder(self, identity: str) -> None:
         """Record whose vectors the store will hold, unless that is known; inside a transaction."""
 
-    def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
-        """Give memories these vectors, or none, in the place of those they have; in a transaction."""
-
-    def reset_vectors(self, identity: str) -> None:
-        """Delete every vector and record another embedder; inside a transaction.
-
-        All memories wait for its vectors then, unless it makes none.
-        """
-
     def compare(
         self, embedding: Embedding, parts: Sequence[int], memory_ids: Sequence[int]
     ) -> dict[int, tuple[float, ...]]:
         """Return the cosines (-1..1) of the parts of these lengths, for those that have a vector."""
 
-    def list_pending(self, limit: int, now: str | None = None) -> list[int]:
-        """Return the ids of memories that wait for their vectors, largest first.
+    def list_pending(
+        self, limit: int = -1, now: str | None = None, among: Collection[int] | None = None
+    ) -> dict[int, int]:
+        """Return which memories wait for their vectors, and how often they were put off; -1 is no limit.
 
-        With `now`, a timestamp, those that were put off until later are left out.
+        The largest id comes first. With `now`, a timestamp, those that were put off until later are left
+        out, and with `among` all others.
         """
 
     def add_pending(self, vectors: Mapping[int, Vector]) -> None:
@@ -358,9 +348,6 @@ class Vectors(Protocol):
 
     def retry_pending(self) -> None:
         """Let all that wait have their turn now, as if never tried; inside a transaction."""
-
-    def attempts(self, memory_ids: Sequence[int]) -> dict[int, int]:
-        """Return which of these memories wait, and how often they were put off."""
 
     def waiting(self) -> Waiting:
         """Count the memories that wait for their vectors."""
@@ -414,7 +401,11 @@ class NextVectors(Protocol):
         """Add vectors of memories that are still the same; inside a transaction. Others go."""
 
     def take_over(self, identity: str) -> None:
-        """Let these serve in the place of all others; inside a transaction. Who has none waits."""
+        """Delete all others, record this embedder, and let these serve; inside a transaction.
+
+        They have to be of this embedder, if there are any. Memories without one wait, unless it makes
+        none.
+        """
 
     def discard(self) -> None:
         """Delete them, whosever they are; inside a transaction."""
@@ -469,9 +460,6 @@ class Changes(Protocol):
     def rows_of(self, change_id: int, limit: int = -1) -> list[ChangedRow]:
         """Return what a change did: threads, prompts, memories, documents, messages, each by number."""
 
-    def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
-        """Return how many rows each of these changes touched."""
-
     def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
         """Return what changes did to rows of these keys, or to all of a kind, oldest change first."""
 
@@ -498,9 +486,6 @@ class Changes(Protocol):
 
         In force is what is not undone. An undo counts only where there is nothing else.
         """
-
-    def find_saying(self, texts: Sequence[str]) -> list[tuple[str, str]]:
-        """Return kind and key, in order, of the rows that once held one of the texts."""
 
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Forget what changes did to rows, and changes that did nothing else; inside a transaction."""
@@ -578,6 +563,13 @@ class Repository(Protocol):
 
     def count_rows(self) -> dict[str, int]:
         """Count what there is by its name in `ROWS`."""
+
+    def find_saying(self, texts: Sequence[str]) -> list[tuple[bool, str, str]]:
+        """Return kind and key of what holds one of the texts, after whether only its past does.
+
+        First come memories, no entries, smallest id first; then threads with a message that does, by id;
+        then rows that once did, as the log of changes has them, by kind and key.
+        """
 
     def size(self) -> int:
         """Return how many bytes the store takes where it is kept."""

@@ -73,11 +73,10 @@ class RowSummary:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSummary:
-    """A change, the first rows that it touched, and how many there are in all."""
+    """A change, and the first of the rows that it touched."""
 
     change: Change
     rows: tuple[RowSummary, ...]
-    count: int
 
 
 class _DryRunError(Exception):
@@ -245,11 +244,8 @@ class Changes:
             StoreError: The store cannot be read.
         """
         log = self._repository.changes
-        counts = log.row_counts([change.id for change in changes])
         return [
-            ChangeSummary(
-                change, tuple(map(self._summary, log.rows_of(change.id, ROWS))), counts.get(change.id, 0)
-            )
+            ChangeSummary(change, tuple(map(self._summary, log.rows_of(change.id, ROWS))))
             for change in changes
         ]
 

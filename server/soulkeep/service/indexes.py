@@ -356,8 +356,8 @@ class Indexes:
         self.load_embedder()
         with self._repository.transaction():
             self._repository.rebuild_full_text(recreate=recreate)
-            self._repository.vectors.reset_vectors(self.embedder_identity)
             self._repository.next_vectors.discard()
+            self._repository.next_vectors.take_over(self.embedder_identity)
             count = self._repository.count_rows()["memories"]
             self._sessions.audit(session, "store.reindexed", {"embedder": self.embedder_identity})
         self._embed_all(count, session)
@@ -370,7 +370,7 @@ class Indexes:
         embedder = self.configured
         if embedder is None:
             return
-        waiting = table.list_pending(count)
+        waiting = list(table.list_pending(count))
         for begin in range(0, len(waiting), _TEXTS):
             ids = waiting[begin : begin + _TEXTS]
             memories = list(self._repository.memories.list_by_ids(ids).values())

@@ -126,7 +126,8 @@ class Lifecycle:
             old = self._replaced(replaces)
             memories = [_labelled(memory) for memory in make(old)]
             require_memories(memories, self._days)
-            self._repository.threads.require_threads(_thread_ids(memories))
+            for wanted in _thread_ids(memories):
+                self._repository.threads.get_thread(wanted)
             receipts = self._try_to_keep([self._dated(m) for m in memories], old, session)
         return receipts
 
@@ -145,7 +146,8 @@ class Lifecycle:
         with self._changes.recording(action, session, leaving=leaving) as recorder:
             if self._replaced(list(old)) != old:
                 return None
-            self._repository.threads.require_threads(_thread_ids(memories))
+            for wanted in _thread_ids(memories):
+                self._repository.threads.get_thread(wanted)
             self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0])
             kept = self._add(memories, vectors, session, now)
@@ -432,16 +434,16 @@ class Lifecycle:
     ) -> Changed | None:
         """Move memories; None where one is not any more what it was before it was embedded."""
         memories = {m.id: m._replace(thread_id=thread_id) for m in led.values()}
-        threads = [] if thread_id is None else [thread_id]
-        self._repository.threads.require_threads(threads)
+        if thread_id is not None:
+            self._repository.threads.get_thread(thread_id)
         vectors = self._indexes.embed_stored(list(memories.values()), session)
         with self._changes.recording("memory.moved", session) as recorder:
-            self._repository.threads.require_threads(threads)
+            if thread_id is not None:
+                self._repository.threads.get_thread(thread_id)
             if self._own(list(led)) != led:
                 return None
             ids = list(memories)
-            self._repository.memories.move_memories(ids, thread_id)
-            self._repository.vectors.replace_vectors(ids, vectors)
+            self._repository.memories.move_memories(ids, thread_id, vectors)
             self._sessions.audit(session, "memory.moved", {"memory_ids": ids, "thread_id": thread_id})
         return Changed(tuple(memories.values()), _newer(led), recorder.change_id)
 

@@ -328,19 +328,20 @@ def _choice(plan: PurgePlan, *, promoted_only: bool) -> Callable[[str], bool]:
     return goes
 
 
+_HELD = {"memories": "memory", "threads": "messages of"}
+"""What of a row holds a text, before its name."""
+
+
 def _still_in(repository: Repository, documents: Documents, plan: PurgePlan) -> list[str]:
     """Return the names of rows, documents and former texts in which a memory's text may still stand."""
     said = sorted({memory.content for memory in plan.versions})
-    memories, threads = repository.memories.find_saying(said), repository.messages.threads_saying(said)
-    past = repository.changes.find_saying(said)
+    rows = [(is_past, kind, row_name(kind, key)) for is_past, kind, key in repository.find_saying(said)]
     mentions = _pattern(plan).search
     texts, unreadable = documents.read_all()
     every = chain(texts.items(), documents.read_history())
     found = [name for name, content in every if mentions(content.decode(errors="replace"))]
     return [
-        *(f"memory #{i}" for i in memories),
-        *(f"messages of thread {i}" for i in threads),
-        *(f"the past of {row_name(kind, key)}" for kind, key in past),
+        *(f"the past of {name}" if is_past else f"{_HELD[kind]} {name}" for is_past, kind, name in rows),
         *sorted([*found, *unreadable]),
     ]
 

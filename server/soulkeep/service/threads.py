@@ -339,9 +339,8 @@ class Threads:
             if fate == "forget":
                 table.delete_memories(ids)
             else:
-                table.move_memories(ids, None)
                 # Their vectors come later: another process could add to the thread while they are made.
-                self._repository.vectors.replace_vectors(ids, [None] * len(ids))
+                table.move_memories(ids, None, [None] * len(ids))
             said = [message.id for message in self._repository.messages.list_of_thread(thread_id)]
             self._repository.messages.delete_messages(said)
             self._repository.threads.delete_thread(thread_id)

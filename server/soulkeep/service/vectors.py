@@ -146,7 +146,7 @@ class VectorQueue:
             if embedder is None:
                 return None
             count = AT_ONCE if embedder.is_local else SENT_AT_ONCE
-            ids = table.list_pending(count, timestamp(now))
+            ids = list(table.list_pending(count, timestamp(now)))
             found = self._repository.memories.list_by_ids(ids)
             if gone := [memory_id for memory_id in ids if memory_id not in found]:
                 with self._repository.transaction(durable=False):  # another program deleted them
@@ -197,7 +197,7 @@ class VectorQueue:
                 there = self._repository.memories.list_by_ids([m.id for m in (*made, *failed)])
                 table.add_pending({m.id: v for m, v in made.items() if there.get(m.id) == m})
                 why, now = {m.id: w for m, w in failed.items() if there.get(m.id) == m}, self._clock()
-                for memory_id, attempts in table.attempts(list(why)).items():
+                for memory_id, attempts in table.list_pending(among=why).items():
                     s = delay or delay_s(attempts + 1, REFUSED_DELAY_S, MAX_REFUSED_DELAY_S)
                     state, then = "failed" if delay is None else "pending", now + timedelta(seconds=s)
                     table.put_off({memory_id: why[memory_id]}, state, timestamp(then))

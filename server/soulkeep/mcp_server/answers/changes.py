@@ -111,7 +111,7 @@ class ChangeItem(Item):
 def did_text(summary: ChangeSummary) -> str:
     """Say in one line what a change did: `#12 "The cat is called Miso." added; and 4 more`."""
     did = [f'{row.name} "{plain(row.text, _ROW)}" {row.done}' for row in summary.rows]
-    more = summary.count - len(summary.rows)
+    more = summary.change.rows - len(summary.rows)
     return "; ".join([*did, *([f"and {more:,} more"] if more else [])])
 
 

@@ -34,7 +34,10 @@ from soulkeep.repository.sqlite.prompts import ConsentTable
 _Image = dict[str, Any]
 """A row, by its columns."""
 
-_COLUMNS = "id, made_at, agent_id, action, undone_by"
+_COLUMNS = (
+    "id, made_at, agent_id, action, undone_by,"
+    " (SELECT count(*) FROM changed_rows AS r WHERE r.change_id = changes.id)"
+)
 
 _ACTIVITY = "last_active_at"
 """Moves with every use of a row, which is no change of it."""
@@ -296,15 +299,6 @@ class ChangeTable:
         )
         return later[0].before if later else self.value(row.kind, self.image(row.kind, row.key))
 
-    def row_counts(self, change_ids: Sequence[int]) -> dict[int, int]:
-        """Return how many rows each of these changes touched."""
-        rows = self._database.query(
-            "SELECT change_id, count(*) FROM changed_rows"
-            " WHERE change_id IN (SELECT value FROM json_each(?)) GROUP BY 1",
-            (json.dumps(list(change_ids)),),
-        )
-        return dict(rows)
-
     def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
         """Return what changes did to rows of these keys, or to all of a kind, oldest first."""
         if not keys:
@@ -378,16 +372,6 @@ class ChangeTable:
             order="change_id DESC, key",
             limit=limit,
         )
-
-    def find_saying(self, texts: Sequence[str]) -> list[tuple[str, str]]:
-        """Return kind and key of the rows that once held one of the texts, as the log has them."""
-        rows = self._database.query(
-            "SELECT DISTINCT r.kind, r.key FROM json_each(?) AS said CROSS JOIN changed_rows AS r"
-            " ON instr(ifnull(r.before ->> 'content', r.before ->> 'system_prompt'), said.value)"
-            " ORDER BY r.kind, r.key",
-            (json.dumps(list(texts)),),
-        )
-        return [(row[0], row[1]) for row in rows]
 
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""

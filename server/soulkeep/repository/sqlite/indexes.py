@@ -5,7 +5,7 @@ import json
 import math
 import struct
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
@@ -168,17 +168,20 @@ class VectorTable:
                 "INSERT OR IGNORE INTO pending_vectors (memory_id) VALUES (?)", ((i,) for i in missing)
             )
 
-    def list_pending(self, limit: int, now: str | None = None) -> list[int]:
-        """Return the ids of up to `limit` memories that wait for their vectors, the newest first.
+    def list_pending(
+        self, limit: int = -1, now: str | None = None, among: Collection[int] | None = None
+    ) -> dict[int, int]:
+        """Return which memories wait for their vectors, newest first, and how often each was put off.
 
-        With `now`, only those whose turn it is.
+        With `now`, only those whose turn it is; with `among`, only those of these ids.
         """
+        within = "" if among is None else " AND memory_id IN (SELECT value FROM json_each(:among))"
         rows = self._database.query(
-            "SELECT memory_id FROM pending_vectors WHERE :now IS NULL OR next_try <= :now"
-            " ORDER BY memory_id DESC LIMIT :limit",
-            {"now": now, "limit": limit},
+            "SELECT memory_id, attempts FROM pending_vectors"
+            f" WHERE (:now IS NULL OR next_try <= :now){within} ORDER BY memory_id DESC LIMIT :limit",
+            {"now": now, "limit": limit, "among": json.dumps(list(among or ()))},
         )
-        return [row[0] for row in rows]
+        return dict(rows)
 
     def waiting(self) -> Waiting:
         """Count the memories that wait for their vectors, and those whose text was refused."""
@@ -203,20 +206,11 @@ class VectorTable:
             DimensionMismatchError: An embedding is wider than the store.
             EmbedderError: An embedding is not a unit vector.
         """
-        ids = list(self.attempts(list(vectors)))
+        ids = list(self.list_pending(among=vectors))
         pending = "DELETE FROM pending_vectors WHERE memory_id IN (SELECT value FROM json_each(?))"
         self._database.execute(pending, (json.dumps(ids),))
         self.add_vectors(ids, [vectors[memory_id] for memory_id in ids])
         self.note_changes(ids)
-
-    def attempts(self, memory_ids: Sequence[int]) -> dict[int, int]:
-        """Return which of these memories wait for their vectors, and how often that failed."""
-        rows = self._database.query(
-            "SELECT memory_id, attempts FROM pending_vectors"
-            " WHERE memory_id IN (SELECT value FROM json_each(?))",
-            (json.dumps(list(memory_ids)),),
-        )
-        return dict(rows)
 
     def put_off(self, failed: Mapping[int, str], state: str, next_try: str) -> None:
         """Note why memories have no vectors yet, and when that is tried again; inside a transaction."""
@@ -280,11 +274,6 @@ class VectorTable:
             )
         self.note_changes(memory_ids)
 
-    def replace_vectors(self, memory_ids: Sequence[int], vectors: Sequence[Vector | None]) -> None:
-        """Put other vectors in the place of those of these memories; inside a transaction."""
-        self.delete_vectors(memory_ids)
-        self.add_vectors(memory_ids, vectors)
-
     def note_changes(self, memory_ids: Sequence[int]) -> None:
         """Tell processes that hold copies of vectors which ones are to be read again.
 
@@ -314,18 +303,6 @@ class VectorTable:
         self._database.execute(
             "INSERT OR IGNORE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
-
-    def reset_vectors(self, identity: str) -> None:
-        """Delete every vector and record another embedder, for which all wait; inside a transaction."""
-        # To make the table anew is quicker than to delete each vector, and leaves no gaps.
-        self._database.execute("DROP TABLE vec_memories")
-        self._database.execute(VEC_MEMORIES)
-        self._database.execute("DELETE FROM pending_vectors")
-        self._database.execute("DELETE FROM memory_changes")
-        self.note_changes([row[0] for row in self._database.query("SELECT id FROM memories")])
-        self._database.put_fact("embedder", identity)
-        if self.has_vectors:
-            self._database.execute("INSERT INTO pending_vectors (memory_id) SELECT id FROM memories")
 
 
 def padded(embedding: Embedding) -> bytes:
@@ -424,9 +401,20 @@ class NextVectors:
     def take_over(self, identity: str) -> None:
         """Let the set serve in the place of all other vectors; inside a transaction.
 
-        A memory that was kept a moment ago, and is not in it, waits for its vector.
+        A memory that is not in it waits for its vector.
         """
-        self._vectors.reset_vectors(identity)
+        # To make the table anew is quicker than to delete each vector, and leaves no gaps.
+        for statement in (
+            "DROP TABLE vec_memories",
+            VEC_MEMORIES,
+            "DELETE FROM pending_vectors",
+            "DELETE FROM memory_changes",
+        ):
+            self._database.execute(statement)
+        self._vectors.note_changes([row[0] for row in self._database.query("SELECT id FROM memories")])
+        self._database.put_fact("embedder", identity)
+        if self._vectors.has_vectors:
+            self._database.execute("INSERT INTO pending_vectors (memory_id) SELECT id FROM memories")
         self._database.execute(
             "DELETE FROM next_vectors WHERE memory_id NOT IN (SELECT id FROM memories)"
         )

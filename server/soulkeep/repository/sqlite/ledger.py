@@ -274,16 +274,6 @@ class MessageTable:
         )
         return [MessageMatch(Message(*row[:-2]), row[-2], row[-1]) for row in rows]
 
-    def threads_saying(self, texts: Sequence[str]) -> list[str]:
-        """Return the ids of the threads in whose messages one of the texts stands."""
-        rows = self._database.query(
-            f"SELECT DISTINCT substr(s.session_key, {len(THREAD_KEY) + 1})"
-            " FROM json_each(?) AS said CROSS JOIN messages AS m ON instr(m.content, said.value)"
-            " JOIN sessions AS s ON s.id = m.session_id ORDER BY 1",
-            (json.dumps(list(texts)),),
-        )
-        return [row[0] for row in rows]
-
     def rebuild_full_text(self) -> None:
         """Build the full-text index anew from the messages of threads; inside a transaction."""
         self._database.execute("DELETE FROM messages_fts")

@@ -116,12 +116,16 @@ class MemoryTable:
         )
         return [Memory._make(row) for row in rows]
 
-    def move_memories(self, memory_ids: Sequence[int], thread_id: str | None) -> None:
-        """Put memories into a thread, or make them global; inside a transaction."""
+    def move_memories(
+        self, memory_ids: Sequence[int], thread_id: str | None, vectors: Sequence[Vector | None]
+    ) -> None:
+        """Put memories into a thread, or make them global, with other vectors; inside a transaction."""
         self._database.execute_many(
             "UPDATE memories SET thread_id = ? WHERE id = ?",
             ((thread_id, memory_id) for memory_id in memory_ids),
         )
+        self._vectors.delete_vectors(memory_ids)
+        self._vectors.add_vectors(memory_ids, vectors)
 
     def list_expired(self, now: str, limit: int) -> list[int]:
         """Return the ids of up to `limit` memories whose time has passed."""
@@ -197,16 +201,6 @@ class MemoryTable:
         )
         found: dict[int, int] = dict(rows)
         return [found.get(place) for place in range(len(memories))]
-
-    def find_saying(self, texts: Sequence[str]) -> list[int]:
-        """Return the ids of the memories, but for entries of documents, that hold one of the texts."""
-        rows = self._database.query(
-            "SELECT DISTINCT m.id FROM json_each(?) AS said"
-            " CROSS JOIN memories AS m ON instr(m.content, said.value)"
-            " WHERE m.document IS NULL ORDER BY m.id",
-            (json.dumps(list(texts)),),
-        )
-        return [row[0] for row in rows]
 
     def _index(self, memories: Iterable[Row]) -> None:
         """Add rows of id, content, subject and date to the full text."""

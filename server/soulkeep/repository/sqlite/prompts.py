@@ -259,20 +259,6 @@ class ThreadTable:
         """Delete a thread that nothing belongs to any more; inside a transaction."""
         self._database.execute("DELETE FROM threads WHERE id = ?", (thread_id,))
 
-    def require_threads(self, thread_ids: Sequence[str]) -> None:
-        """Check that threads exist.
-
-        Raises:
-            ThreadNotFoundError: One does not.
-        """
-        rows = self._database.query(
-            "SELECT w.value FROM json_each(?) AS w"
-            " WHERE w.value NOT IN (SELECT id FROM threads) LIMIT 1",
-            (json.dumps(list(thread_ids)),),
-        )
-        if rows:
-            raise ThreadNotFoundError(rows[0][0])
-
 
 def _thread(row: Row) -> Thread:
     identifier, title, prompt, archived, created_at, last_active_at, origins = row

@@ -13,7 +13,7 @@ shared, small or on another disk. A copy that a killed process left is removed w
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -48,6 +48,22 @@ SOURCES = {name: name for name in ROWS} | {
 _REINDEX = "run `soulkeep reindex`, which builds the search indexes anew from the memories"
 _RESTORE = "run `soulkeep restore` with a backup that `soulkeep backups` lists"
 _REPAIR = "run `soulkeep doctor --repair`"
+
+_MEMORIES_SAYING = (
+    "SELECT DISTINCT 'memories', m.id FROM json_each(?) AS said"
+    " CROSS JOIN memories AS m ON instr(m.content, said.value)"
+    " WHERE m.document IS NULL ORDER BY m.id"
+)
+_THREADS_SAYING = (
+    f"SELECT DISTINCT 'threads', substr(s.session_key, {len(THREAD_KEY) + 1})"
+    " FROM json_each(?) AS said CROSS JOIN messages AS m ON instr(m.content, said.value)"
+    " JOIN sessions AS s ON s.id = m.session_id ORDER BY 2"
+)
+_ONCE_SAYING = (
+    "SELECT DISTINCT r.kind, r.key FROM json_each(?) AS said CROSS JOIN changed_rows AS r"
+    " ON instr(ifnull(r.before ->> 'content', r.before ->> 'system_prompt'), said.value)"
+    " ORDER BY r.kind, r.key"
+)
 
 _SAMPLE = 20
 _SHORT = 500
@@ -121,6 +137,20 @@ class Upkeep:
             for name, source in SOURCES.items()
         )
         return {name: rows[0][0] for name, rows in counted_rows}
+
+    def find_saying(self, texts: Sequence[str]) -> list[tuple[bool, str, str]]:
+        """Return whether only its past does, kind and key of what holds one of the texts."""
+        said = (json.dumps(list(texts)),)
+        found = (
+            (is_past, *row)
+            for is_past, statement in (
+                (False, _MEMORIES_SAYING),
+                (False, _THREADS_SAYING),
+                (True, _ONCE_SAYING),
+            )
+            for row in self._database.query(statement, said)
+        )
+        return [(is_past, kind, str(key)) for is_past, kind, key in found]
 
     def check(self, *, vectors_expected: bool) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole.
