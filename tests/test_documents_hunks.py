@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soulkeep.documents.hunks import Hunk, find_hunks, hunk_at
+from soulkeep.documents.markdown import Hunk, find_hunks, hunk_at
 
 TEXT = "# M\n\n## Facts\n- one\n- two\n\n## Plans\n- one\n- three\n"
 

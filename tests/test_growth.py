@@ -9,8 +9,7 @@ import pytest
 from engine import database_of, file_of, store_of
 from soulkeep.days import Days
 from soulkeep.embedders import choose_embedder, wordllama
-from soulkeep.embedders.meaning import Meaning
-from soulkeep.embedders.word_matches import MAX_NEAR, MAX_WORDS
+from soulkeep.embedders.meaning import MAX_NEAR, MAX_WORDS, Meaning
 from soulkeep.embedders.wordllama import MAX_CHARACTERS, WordLlama
 from soulkeep.models import Memory, NewMemory, NewMessage, Usage
 from soulkeep.repository.sqlite.indexes import KEPT_CHANGES

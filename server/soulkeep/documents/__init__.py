@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from soulkeep.disk import make_folder, sync_folder
+from soulkeep.documents.blocks import list_sent
 from soulkeep.documents.files import (
     PART,
     Version,
@@ -25,7 +26,7 @@ from soulkeep.documents.files import (
     write_new,
     writing,
 )
-from soulkeep.documents.hunks import Hunk, hunk_at
+from soulkeep.documents.markdown import Hunk, as_item, hunk_at, log_addition
 from soulkeep.errors import (
     HALF_A_PAIR,
     DocumentChangedError,
@@ -136,9 +137,6 @@ class Documents:
             InvalidInputError: The text is blank, nested too deeply, or none that a file can hold.
             DocumentError: The log cannot be read or written.
         """
-        from soulkeep.documents.blocks import list_sent
-        from soulkeep.documents.markdown import as_item, log_addition
-
         entries = list_sent(_encoded(text).decode())
         item = [line for entry in entries for line in as_item(entry, argument="text")]
         now = self.clock().astimezone(self.timezone)

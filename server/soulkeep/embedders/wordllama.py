@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soulkeep.embedders import Embedded, Embedder, Kept, Weighting, groups
-from soulkeep.embedders.word_matches import WordMatches
+from soulkeep.embedders.meaning import WordMatches
 from soulkeep.errors import EmbedderUnavailableError
 from soulkeep.models import Embedding
 

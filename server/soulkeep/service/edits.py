@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk
 from soulkeep.documents.files import locked
-from soulkeep.documents.hunks import find_hunks
+from soulkeep.documents.markdown import find_hunks
 from soulkeep.errors import DocumentError, InvalidInputError, UndoConflictError
 from soulkeep.models import ChangedRow, DocumentEdit, Memory
 from soulkeep.repository import Repository
