@@ -11,7 +11,7 @@ import pytest
 from conftest import TickingClock
 from soulkeep.documents import Documents
 from soulkeep.documents.files import MAX_VERSIONS
-from soulkeep.documents.markdown import add_entry, remove_entry
+from soulkeep.documents.markdown import add_entry, replace_entry
 from soulkeep.errors import (
     DocumentChangedError,
     DocumentError,
@@ -313,7 +313,7 @@ def test_a_git_checkout_meanwhile_is_joined(documents: Documents, memory: Path) 
 def test_each_former_text_is_kept_and_can_be_the_text_again(documents: Documents, memory: Path) -> None:
     first = memory.read_text(encoding="utf-8")
     second = documents.edit("MEMORY.md", _add("two"))
-    documents.edit("MEMORY.md", lambda text: remove_entry(text, "Facts", "one"))
+    documents.edit("MEMORY.md", lambda text: replace_entry(text, "Facts", "one", None))
     newest, oldest = documents.list_versions("MEMORY.md")
 
     assert documents.read_version("MEMORY.md", newest.id) == second

@@ -17,7 +17,6 @@ from soulkeep.documents.markdown import (
     list_entries,
     list_sections,
     log_addition,
-    remove_entry,
     replace_entry,
 )
 from soulkeep.errors import EntryNotFoundError, InvalidInputError, SectionNotFoundError
@@ -170,8 +169,8 @@ def test_replacing_and_removing_touch_nothing_else() -> None:
     text = "## A\n1. one\n2. two\n   more\n3. three\n\npara\n- item\n---\nend\n"
 
     assert replace_entry(text, "A", "two more", "2") == text.replace("2. two\n   more\n", "2. 2\n")
-    assert remove_entry(text, "A", "two  more") == text.replace("2. two\n   more\n", "")
-    assert remove_entry(text, "A", "item") == text.replace("- item\n", "\n")
+    assert replace_entry(text, "A", "two  more", None) == text.replace("2. two\n   more\n", "")
+    assert replace_entry(text, "A", "item", None) == text.replace("- item\n", "\n")
 
 
 def test_an_entry_that_is_not_there_is_an_error_that_names_near_ones() -> None:
@@ -180,7 +179,7 @@ def test_an_entry_that_is_not_there_is_an_error_that_names_near_ones() -> None:
     with pytest.raises(EntryNotFoundError, match="The cat is Miso") as missing:
         replace_entry(text, "A", "cat Miso", "x")
     with pytest.raises(EntryNotFoundError, match="There are 2 entries"):
-        remove_entry(text, "A", "The dog is Rex")
+        replace_entry(text, "A", "The dog is Rex", None)
 
     assert missing.value.near[0] == "The cat is Miso"
 
@@ -208,7 +207,7 @@ def test_line_endings_byte_order_mark_and_final_newline_are_kept(
 
     expected = "# A\n- one\n- two\n- three\n  lines".replace("\n", ending)
     assert added == mark + expected + (ending if final else "")
-    assert remove_entry(added, "A", "three lines") == text
+    assert replace_entry(added, "A", "three lines", None) == text
 
 
 def test_a_file_of_mixed_line_endings_keeps_each() -> None:
@@ -223,7 +222,7 @@ def test_hostile_text_is_one_item_and_comes_back_to_the_letter(entry: str) -> No
     assert found == [_plain(entry)]
     assert [s.title for s in list_sections(text)] == [s.title for s in list_sections(SHIPPED)]
     assert date_footer(text, "x") != text
-    assert remove_entry(text, "Preferences", entry).count("\n") == SHIPPED.count("\n") - 1
+    assert replace_entry(text, "Preferences", entry, None).count("\n") == SHIPPED.count("\n") - 1
 
 
 @given(lines=documents, ending=endings, entry=texts, mark=st.sampled_from(["", "\ufeff"]))
@@ -263,7 +262,10 @@ def test_a_replaced_entry_becomes_the_new_one_and_a_removed_one_is_gone(
     at = pick % len(entries)
     heading, old = entries[at]
     try:
-        replaced, removed = replace_entry(text, heading, old, entry), remove_entry(text, heading, old)
+        replaced, removed = (
+            replace_entry(text, heading, old, entry),
+            replace_entry(text, heading, old, None),
+        )
     except (EntryNotFoundError, InvalidInputError):
         return
 

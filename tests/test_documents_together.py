@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from conftest import TickingClock
 from soulkeep.documents import Documents
-from soulkeep.documents.markdown import add_entry, list_daily_entries, list_entries, remove_entry
+from soulkeep.documents.markdown import add_entry, list_daily_entries, list_entries, replace_entry
 from soulkeep.errors import DocumentError, SectionNotFoundError
 
 long = pytest.mark.campaign
@@ -228,7 +228,7 @@ class HandsMachine(RuleBasedStateMachine):
     @rule(word=_words)
     def add_and_remove(self, word: str) -> None:
         self.documents.edit("MEMORY.md", lambda text: add_entry(text, "A", f"gone {word}"))
-        self.documents.edit("MEMORY.md", lambda text: remove_entry(text, "A", f"gone {word}"))
+        self.documents.edit("MEMORY.md", lambda text: replace_entry(text, "A", f"gone {word}", None))
 
     @rule()
     def restore(self) -> None:

@@ -98,7 +98,14 @@ def serve() -> None:
 
 def main() -> None:
     """Run the command line; an expected failure is one line on stderr."""
-    _open_missing_streams()
+    # Without standard streams the next file that is opened, the store for one, would take their place:
+    # then they lead nowhere.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - stays open
     if isinstance(sys.stdout, io.TextIOWrapper):
         # What an encoding lacks is shown as an escape.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -112,16 +119,3 @@ def main() -> None:
         sys.stdout = io.StringIO()
         click.echo(f"soulkeep: the output cannot be written ({error.strerror}).", err=True)
         sys.exit(1)
-
-
-def _open_missing_streams() -> None:
-    """Give a process that was started without standard streams some that lead nowhere.
-
-    Else the next file that it opens, the store for one, would take their place.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STREAM:
-        pass
-    os.close(descriptor)
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - stays open

@@ -44,7 +44,7 @@ from soulkeep.mcp_server.answers.memories import (
     RecallAnswer,
     RememberAnswer,
 )
-from soulkeep.models import MEMORY_TYPES, Match, Memory, NewMemory, Recall
+from soulkeep.models import MEMORY_TYPES, Match, Memory, NewMemory
 from soulkeep.search.questions import query_terms
 from soulkeep.search.words import split_words
 from soulkeep.service.lifecycle import MAX_PAGE
@@ -121,18 +121,13 @@ def recall(query: str, max_tokens: int, *, as_json: bool, limit: int, **filters:
     """Bring back the memories that fit QUERY, best first."""
     with home_to_read() as home:
         found = home.memories.recall(query, limit=limit, **filters)
-        view = RecallAnswer.of(found, home.days, query_terms(query), max_tokens)
+        words = query_terms(query)
+        view = RecallAnswer.of(found, home.days, words, max_tokens)
     if as_json:
         print_json(recall_shape(found))
-    else:
-        _print_recall(query, found, view)
-
-
-def _print_recall(query: str, found: Recall, view: RecallAnswer) -> None:
-    """Tell a person what fits, best first: how well, why, since when, about whom, and its text."""
+        return
     if view.nothing_fits:
         say("Nothing known fits. The nearest memories:" if view.matches else "Nothing known fits.")
-    words = query_terms(query)
     for match, shown in zip(found.matches, view.matches, strict=False):
         fit = "well" if shown.relevance >= FITS_WELL else "in part"
         fits = "hardly fits" if shown.hardly_fits else f"fits {fit}"

@@ -309,7 +309,8 @@ def _line(cells: Sequence[str], widths: Sequence[int], left: int | None) -> str:
     if left is not None:
         first = [*first[:1], *map(cut, first[1:], widths[1:])]
         last = cut(last, left)
-    return "  ".join([*map(_padded, first, widths), last]).rstrip()
+    padded = [cell + " " * (wide - width(cell)) for cell, wide in zip(first, widths, strict=False)]
+    return "  ".join([*padded, last]).rstrip()
 
 
 def _print_pairs(pairs: Mapping[str, str], room: int | None) -> None:
@@ -320,16 +321,13 @@ def _print_pairs(pairs: Mapping[str, str], room: int | None) -> None:
     for name, value in pairs.items():
         first, *others = wrapped(value, None if room is None else max(room - lead, 1))
         if names:
-            click.echo(f"  {_padded(name, names)}  {first}".rstrip())
+            gap = " " * (names - width(name))
+            click.echo(f"  {name}{gap}  {first}".rstrip())
         else:
             click.echo(f"  {name}")
             others = [first, *others]
         for line in others:
             click.echo(" " * lead + line)
-
-
-def _padded(cell: str, wide: int) -> str:
-    return cell + " " * (wide - width(cell))
 
 
 Shape = dict[str, Any]

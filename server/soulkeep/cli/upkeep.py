@@ -61,7 +61,14 @@ def doctor(*, repair: bool, as_json: bool) -> None:
         with opened_home() as home:
             sys.exit(_repair(home, as_json))
     with ExitStack() as stack:
-        opened, kept_from = _opened(stack)
+        opened, kept_from = None, list[Fault]()
+        try:
+            opened = stack.enter_context(opened_home())
+        except (StoreError, DocumentError) as error:
+            kept_from = [fault_of(error)]
+            if isinstance(error, StoreNotWritableError | StoreFullError | DocumentError):
+                with suppress(StoreError):
+                    opened = stack.enter_context(opened_home(read_only=True))
         if opened is None:
             settings = current_settings()
             found = home_faults(Documents(settings.home, timezone=settings.options.timezone), 0)
@@ -70,18 +77,6 @@ def doctor(*, repair: bool, as_json: bool) -> None:
         faults = list(dict.fromkeys([*kept_from, *found]))
         _report(opened, faults, as_json=as_json)
     sys.exit(1 if faults else 0)
-
-
-def _opened(stack: ExitStack) -> tuple[Home | None, list[Fault]]:
-    """Open the home as far as that can be done, and say what kept it from being opened to write."""
-    try:
-        return stack.enter_context(opened_home()), []
-    except (StoreError, DocumentError) as error:
-        faults = [fault_of(error)]
-        if isinstance(error, StoreNotWritableError | StoreFullError | DocumentError):
-            with suppress(StoreError):
-                return stack.enter_context(opened_home(read_only=True)), faults
-    return None, faults
 
 
 def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:

@@ -111,33 +111,49 @@ def add_entry(text: str, section: str, entry: str) -> str:
         SectionNotFoundError: No section has this title.
         InvalidInputError: The entry is blank or nested too deeply.
     """
-    found = _section(text, section)
-    first, last, lead = _place(found, list_blocks(text), split_lines(text))
+    found, lines = _section(text, section), split_lines(text)
+    body = [block for block in list_blocks(text) if found.first <= block.first < found.last]
+    # Entries come before the rule and the footer that end a document.
+    while body and (body[-1].kind == "hr" or _is_line(body[-1], lines, _FOOTER)):
+        body.pop()
+    first = last = found.first
+    lead = _LEAD
+    if lists := [block for block in body if block.kind == "bullet_list"]:
+        first = last = lists[-1].last
+        lead = lead_of(lines[lists[-1].items[-1][0]]) or _LEAD
+    elif body:
+        opening, end = body[0], body[-1]
+        is_empty = all(_is_no_entry(block, lines, opening=block is opening) for block in body)
+        # A fence or comment that nobody closed reaches to the end and would swallow what follows it.
+        is_open = end.kind in ("fence", "html_block") and all(map(is_blank, lines[end.last :]))
+        first = last = end.first if is_open else end.last
+        if is_empty and _is_line(opening, lines, _PLACEHOLDER):
+            first, last = opening.first, opening.last
     return _splice(text, first, last, as_item(entry, lead))
 
 
-def replace_entry(text: str, section: str, old: str, new: str) -> str:
+def replace_entry(text: str, section: str, old: str, new: str | None) -> str:
     """Put a list item in the place of the one entry that says `old`, white space folded.
+
+    None for the new one removes it.
 
     Raises:
         SectionNotFoundError: No section has this title.
         EntryNotFoundError: No entry of it says that, or several do.
         InvalidInputError: The new entry is blank or nested too deeply.
     """
-    entry = _find_entry(text, section, old)
-    lead = lead_of(split_lines(text)[entry.first]) or _LEAD
-    return _splice(text, entry.first, entry.last, as_item(new, lead))
-
-
-def remove_entry(text: str, section: str, old: str) -> str:
-    """Remove the one entry that says `old`, white space folded.
-
-    Raises:
-        SectionNotFoundError: No section has this title.
-        EntryNotFoundError: No entry of it says that, or several do.
-    """
-    entry = _find_entry(text, section, old)
-    return _splice(text, entry.first, entry.last, [])
+    title = same_title(_section(text, section).title)
+    entries = [entry for entry in list_entries(text) if same_title(entry.heading) == title]
+    found: list[Entry] = []
+    for meant in (old, unmarked(old)):
+        found = found or [entry for entry in entries if in_one_form(entry.text) == in_one_form(meant)]
+    if len(found) != 1:
+        words = set(split_words(old))
+        shared = {entry.text: len(words.intersection(split_words(entry.text))) for entry in entries}
+        near = sorted(filter(shared.get, shared), key=shared.__getitem__, reverse=True)[:_NEAR]
+        raise EntryNotFoundError(section, old, [] if found else near, count=len(found))
+    lead = lead_of(split_lines(text)[found[0].first]) or _LEAD
+    return _splice(text, found[0].first, found[0].last, [] if new is None else as_item(new, lead))
 
 
 def change_entries(text: str, change: Callable[[Entry], str | None]) -> Iterator[str]:
@@ -205,41 +221,6 @@ def _section(text: str, title: str) -> Section:
     if not found:
         raise SectionNotFoundError(title, [section.title for section in sections])
     return found[0]
-
-
-def _find_entry(text: str, section: str, old: str) -> Entry:
-    title = same_title(_section(text, section).title)
-    entries = [entry for entry in list_entries(text) if same_title(entry.heading) == title]
-    found: list[Entry] = []
-    for meant in (old, unmarked(old)):
-        found = found or [entry for entry in entries if in_one_form(entry.text) == in_one_form(meant)]
-    if len(found) == 1:
-        return found[0]
-    words = set(split_words(old))
-    shared = {entry.text: len(words.intersection(split_words(entry.text))) for entry in entries}
-    near = sorted(filter(shared.get, shared), key=shared.__getitem__, reverse=True)[:_NEAR]
-    raise EntryNotFoundError(section, old, [] if found else near, count=len(found))
-
-
-def _place(section: Section, blocks: Sequence[Block], lines: Sequence[str]) -> tuple[int, int, str]:
-    """Return the lines that a new item replaces, mostly none, and what it begins with."""
-    body = [block for block in blocks if section.first <= block.first < section.last]
-    # Entries come before the rule and the footer that end a document.
-    while body and (body[-1].kind == "hr" or _is_line(body[-1], lines, _FOOTER)):
-        body.pop()
-    if not body:
-        return section.first, section.first, _LEAD
-    if lists := [block for block in body if block.kind == "bullet_list"]:
-        at = lists[-1].last
-        return at, at, lead_of(lines[lists[-1].items[-1][0]]) or _LEAD
-    first, end = body[0], body[-1]
-    is_empty = all(_is_no_entry(block, lines, opening=block is first) for block in body)
-    if is_empty and _is_line(first, lines, _PLACEHOLDER):
-        return first.first, first.last, _LEAD
-    # A fence or comment that nobody closed reaches to the end and would swallow what follows it.
-    is_open = end.kind in ("fence", "html_block") and all(map(is_blank, lines[end.last :]))
-    at = end.first if is_open else end.last
-    return at, at, _LEAD
 
 
 def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:

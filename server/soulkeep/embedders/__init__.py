@@ -19,11 +19,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import mul
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
 from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding, Usage
 from soulkeep.progress import tell
+
+if TYPE_CHECKING:
+    from soulkeep.embedders.meaning import WordMatches
 
 # Here, as numpy reads it once, when anything first imports it. The products of embedders are small:
 # waking threads for them takes longer than the work, on a busy machine many times as long.
@@ -132,34 +135,15 @@ class Embedder(Protocol):
         ...
 
 
-class WordStrengths(Protocol):
-    """Compares the words of a question with those of texts, and keeps the vectors of those met last."""
-
-    def __call__(
-        self, query: Sequence[str], texts: Sequence[Sequence[str]]
-    ) -> Sequence[Sequence[float]]:
-        """Return how strong each word of a question is in each text; see `Strengths`."""
-        ...
-
-    @property
-    def memory_used(self) -> int:
-        """How many bytes the vectors take."""
-        ...
-
-    def release(self) -> None:
-        """Give back that memory; words met again are looked up again."""
-        ...
-
-
 @runtime_checkable
 class ComparesWords(Protocol):
     """An embedder that also knows how near single words are; without it, words are compared as such."""
 
-    strengths: WordStrengths
+    strengths: "WordMatches"
     """What compares the words of a question with those of one home's texts."""
 
 
-def strengths_of(embedder: Embedder | None) -> WordStrengths | None:
+def strengths_of(embedder: Embedder | None) -> "WordMatches | None":
     """Return what an embedder compares single words by; None if it has nothing for that."""
     return embedder.strengths if isinstance(embedder, ComparesWords) else None
 

@@ -242,8 +242,16 @@ class UniversalEncoder:
             lengths = [len(tokens[place]) for place in places]
             features = self._features(np.concatenate([tokens[place] for place in places]), lengths)
             sums[places] = np.add.reduceat(features, np.cumsum([0, *lengths[:-1]]), axis=0)
+        counts = np.array([len(some) for some in tokens], np.float32)[:, None]
         with self._lock:
-            return self._head(sums, np.array([len(some) for some in tokens], np.float32)[:, None])
+            apply = self._apply
+            pooled = apply("cnn_W", sums)
+            pooled += counts * self._floats["cnn_b"]
+            pooled /= np.sqrt(counts)
+            inner = np.maximum(apply("d0", pooled), 0)
+            second = np.maximum(apply("p1", pooled) + apply("d1", inner), 0)
+            third = np.maximum(apply("d2", second), 0)
+            return unit_rows(np.tanh(apply("p3", second) + apply("d3", third)))
 
     def _features(self, ids: NDArray[np.intp], lengths: Sequence[int]) -> Floats:
         """Return what each token means between its neighbours; texts do not see each other."""
@@ -280,17 +288,6 @@ class UniversalEncoder:
             said += self._floats[f"b{step}_{order}"]
             padded[:-1] += np.maximum(said, 0, out=said)
         return padded[:-1]
-
-    def _head(self, sums: Floats, lengths: Floats) -> Floats:
-        """Return the vectors of texts from the sums of their features."""
-        apply = self._apply
-        pooled = apply("cnn_W", sums)
-        pooled += lengths * self._floats["cnn_b"]
-        pooled /= np.sqrt(lengths)
-        first = np.maximum(apply("d0", pooled), 0)
-        second = np.maximum(apply("p1", pooled) + apply("d1", first), 0)
-        third = np.maximum(apply("d2", second), 0)
-        return unit_rows(np.tanh(apply("p3", second) + apply("d3", third)))
 
     def _apply(self, name: str, rows: Floats) -> Floats:
         linear = self._linear[name]

@@ -153,11 +153,15 @@ class Curator:
             EntryNotFoundError: The section has no such entry, or several.
             DocumentError: MEMORY.md cannot be read or written.
         """
-        from soulkeep.documents.markdown import remove_entry
+        from soulkeep.documents.markdown import replace_entry
 
         _require(section, entry)
         return self._curate(
-            "entry.removed", section, entry, lambda text: remove_entry(text, section, entry), session
+            "entry.removed",
+            section,
+            entry,
+            lambda text: replace_entry(text, section, entry, None),
+            session,
         )
 
     def _curate(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from soulkeep.embedders import (
     NO_EMBEDDER,
     Embedder,
     EndpointError,
     UnusableVectorsError,
-    WordStrengths,
     embedder_of,
     in_context,
     strengths_of,
@@ -39,6 +39,9 @@ from soulkeep.models import (
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.callers import Sessions
+
+if TYPE_CHECKING:
+    from soulkeep.embedders.meaning import WordMatches
 
 NEAR_S = 3600.0
 """Memories of a thread are neighbours when at most an hour lies between them."""
@@ -207,7 +210,7 @@ class Indexes:
             strengths.release()
         self._repository.release_memory()
 
-    def _strengths(self) -> list[WordStrengths]:
+    def _strengths(self) -> list["WordMatches"]:
         known = map(strengths_of, (self.configured, self._former[1]))
         return [strengths for strengths in known if strengths is not None]
 
