@@ -108,20 +108,6 @@ class Settings(BaseSettings):
     )
 
     @property
-    def embedder_choice(self) -> EmbedderChoice:
-        """Which embedder, and how it is reached."""
-        return EmbedderChoice(
-            name=self.embedder,
-            url=self.embedder_url,
-            key=self.embedder_key,
-            timeout_s=self.embedder_timeout,
-            dimensions=self.embedder_dimensions,
-            query_prefix=self.embedder_query_prefix,
-            passage_prefix=self.embedder_passage_prefix,
-            prices=self.embedder_prices,
-        )
-
-    @property
     def options(self) -> Options:
         """What the services need of the settings."""
         from zoneinfo import ZoneInfo
@@ -133,7 +119,16 @@ class Settings(BaseSettings):
             pressure=self.pressure,
             retention_days=self.retention_days,
             backups=self.backups,
-            embedder=self.embedder_choice,
+            embedder=EmbedderChoice(
+                name=self.embedder,
+                url=self.embedder_url,
+                key=self.embedder_key,
+                timeout_s=self.embedder_timeout,
+                dimensions=self.embedder_dimensions,
+                query_prefix=self.embedder_query_prefix,
+                passage_prefix=self.embedder_passage_prefix,
+                prices=self.embedder_prices,
+            ),
         )
 
     @field_validator("embedder")
@@ -183,33 +178,25 @@ class Settings(BaseSettings):
     @field_validator("home", mode="before")
     @classmethod
     def _whole_path(cls, home: str | Path) -> Path:
-        return whole_path(str(home))
-
-
-def whole_path(written: str) -> Path:
-    """Return the path that is meant by one with quotes, variables or `~` in it.
-
-    Raises:
-        ValueError: It names a variable that is unset or a user there is not, or depends on the folder
-            that soulkeep happens to be started in.
-    """
-    path = written.strip()
-    if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
-        path = path[1:-1].strip()
-    if not (Path(path).is_absolute() and os.path.lexists(path)):  # whatever it is called
-        path = _VARIABLE.sub(_value, path)
-    expanded = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
-    if path.startswith("~") and str(expanded) == path:
-        raise ValueError(
-            f"names the user {path.split('/')[0]}, whom nobody knows here; write the whole path"
-        )
-    if not expanded.is_absolute():
-        raise ValueError(
-            f"is {written!r}, which depends on where soulkeep is started; write the whole path"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in str(expanded)):
-        raise ValueError("is no UTF-8, in which SQLite takes paths; name a folder that is")
-    return expanded
+        """Return the path that is meant by one with quotes, variables or `~` in it."""
+        written = str(home)
+        path = written.strip()
+        if len(path) > 1 and path[0] == path[-1] and path[0] in "\"'":
+            path = path[1:-1].strip()
+        if not (Path(path).is_absolute() and os.path.lexists(path)):  # whatever it is called
+            path = _VARIABLE.sub(_value, path)
+        expanded = Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises for an unknown user
+        if path.startswith("~") and str(expanded) == path:
+            raise ValueError(
+                f"names the user {path.split('/')[0]}, whom nobody knows here; write the whole path"
+            )
+        if not expanded.is_absolute():
+            raise ValueError(
+                f"is {written!r}, which depends on where soulkeep is started; write the whole path"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in str(expanded)):
+            raise ValueError("is no UTF-8, in which SQLite takes paths; name a folder that is")
+        return expanded
 
 
 def _value(variable: re.Match[str]) -> str:
@@ -250,13 +237,14 @@ def open_home(
         options = replace(options, embedder=EmbedderChoice(embedder))
     model = choose_embedder(options.embedder)
     documents = Documents(path, clock, options.timezone)
-
-    def before_migration(version: int) -> None:
-        open_backups(path, clock=clock, options=options).before_migration(version)
-
+    backups = partial(open_backups, path, clock=clock, options=options)
     with ExitStack() as on_failure:
-        days = Days(options.timezone)
-        repository = SqliteRepository(path / STORE_NAME, before_migration, days, read_only=read_only)
+        repository = SqliteRepository(
+            path / STORE_NAME,
+            lambda version: backups().before_migration(version),
+            Days(options.timezone),
+            read_only=read_only,
+        )
         on_failure.callback(repository.close)
         sessions = Sessions(repository, clock)
         if not read_only and (seeded := documents.seed()):
@@ -264,7 +252,6 @@ def open_home(
             with repository.transaction(durable=False):
                 sessions.audit(session, "documents.seeded", {"names": seeded})
         on_failure.pop_all()
-    backups = partial(open_backups, path, clock=clock, options=options)
     return Home(documents, repository, sessions, model, clock, options, backups, is_new=is_new)
 
 

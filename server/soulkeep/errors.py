@@ -37,23 +37,33 @@ class SoulkeepError(Exception):
 
 
 class NotFoundError(SoulkeepError):
-    """The caller named something that is not in the store; `remedy` says how to find what is."""
+    """The caller named something that is not in the store; `remedy` says how to find what is.
 
-    def __init__(self, problem: str, remedy: str) -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem}; {remedy}.")
+    A kind that is a dataclass has places for its values in `problem`; texts among them are quoted.
+    """
+
+    problem = ""
+    remedy = ""
+
+    def __init__(self, problem: str = "", remedy: str = "") -> None:
+        self.problem = problem or self.problem
+        self.remedy = remedy or self.remedy
+        super().__init__(f"{self.problem}; {self.remedy}.")
+
+    def __post_init__(self) -> None:
+        values = {
+            n: quoted(value) if isinstance(value, str) else value for n, value in vars(self).items()
+        }
+        NotFoundError.__init__(self, self.problem.format_map(values))
 
 
+@dataclass(eq=False)
 class ThreadNotFoundError(NotFoundError):
     """No thread has this id."""
 
-    def __init__(self, thread_id: str) -> None:
-        self.thread_id = thread_id
-        super().__init__(
-            f"There is no thread {quoted(thread_id)}",
-            "create one with create_thread, or leave thread_id out to use global memories",
-        )
+    thread_id: str
+    problem = "There is no thread {thread_id}"
+    remedy = "create one with create_thread, or leave thread_id out to use global memories"
 
 
 class MemoryNotFoundError(NotFoundError):
@@ -66,13 +76,13 @@ class MemoryNotFoundError(NotFoundError):
         super().__init__(f"There is no memory {memory_id}{where}", remedy)
 
 
+@dataclass(eq=False)
 class MemoryForgottenError(MemoryNotFoundError):
     """The memory is in the trash."""
 
-    def __init__(self, memory_id: int) -> None:
-        self.memory_id = memory_id
-        problem = f"Memory #{memory_id} is in the trash"
-        NotFoundError.__init__(self, problem, "restore it to use it again")
+    memory_id: int
+    problem = "Memory #{memory_id} is in the trash"
+    remedy = "restore it to use it again"
 
 
 class MemoryErasedError(MemoryNotFoundError):
@@ -85,40 +95,38 @@ class MemoryErasedError(MemoryNotFoundError):
         NotFoundError.__init__(self, problem, "there is nothing left to do")
 
 
+@dataclass(eq=False)
 class ChangeNotFoundError(NotFoundError):
     """No change has this id, or it is older than what is kept."""
 
-    def __init__(self, change_id: int) -> None:
-        self.change_id = change_id
-        super().__init__(f"There is no change {change_id} that is still kept", "list the changes first")
+    change_id: int
+    problem = "There is no change {change_id} that is still kept"
+    remedy = "list the changes first"
 
 
 class IdTooLargeError(NotFoundError):
     """An id, or the place of a page, is a number that no row can have."""
 
-    def __init__(self) -> None:
-        super().__init__("No id is as large as that", "use one that was shown before")
+    problem = "No id is as large as that"
+    remedy = "use one that was shown before"
 
 
+@dataclass(eq=False)
 class PromptNotFoundError(NotFoundError):
     """No global prompt has this id."""
 
-    def __init__(self, prompt_id: int) -> None:
-        self.prompt_id = prompt_id
-        super().__init__(
-            f"There is no global prompt {prompt_id}", "`soulkeep prompts list` shows their ids"
-        )
+    prompt_id: int
+    problem = "There is no global prompt {prompt_id}"
+    remedy = "`soulkeep prompts list` shows their ids"
 
 
+@dataclass(eq=False)
 class PromptNameNotFoundError(NotFoundError):
     """No global prompt has this name."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(
-            f"There is no global prompt named {quoted(name)}",
-            "take a name that list_prompts shows with include_inactive, or send content to create it",
-        )
+    name: str
+    problem = "There is no global prompt named {name}"
+    remedy = "take a name that list_prompts shows with include_inactive, or send content to create it"
 
 
 class SectionNotFoundError(NotFoundError):
@@ -167,15 +175,13 @@ class VersionNotFoundError(NotFoundError):
         )
 
 
+@dataclass(eq=False)
 class BackupNotFoundError(NotFoundError):
     """No backup has this id, or none is as old as this moment."""
 
-    def __init__(self, wanted: str) -> None:
-        self.wanted = wanted
-        super().__init__(
-            f"There is no backup {quoted(wanted)} and none from before such a moment",
-            "`soulkeep backups` lists what there is",
-        )
+    wanted: str
+    problem = "There is no backup {wanted} and none from before such a moment"
+    remedy = "`soulkeep backups` lists what there is"
 
 
 class UndoConflictError(SoulkeepError):
@@ -241,7 +247,10 @@ class UnknownArgumentError(SoulkeepError):
 
 
 class PathError(SoulkeepError):
-    """Something is wrong with a file, a folder or the place of a store; each class says its own."""
+    """Something is wrong with a file, a folder or the place of a store; each class says its own.
+
+    A kind that is a dataclass has places for its values in `problem`.
+    """
 
     problem = ""
     remedy = ""
@@ -251,6 +260,9 @@ class PathError(SoulkeepError):
         self.problem = problem or self.problem
         self.remedy = remedy or self.remedy
         super().__init__(f"{path}: {self.problem}; {self.remedy}.")
+
+    def __post_init__(self) -> None:
+        PathError.__init__(self, self.path, self.problem.format_map(vars(self)))
 
 
 class StoreError(PathError):
@@ -264,16 +276,14 @@ class StoreBusyError(StoreError):
     remedy = "try again in a moment"
 
 
+@dataclass(eq=False)
 class StoreNotWritableError(StoreError):
     """The file or its folder cannot be opened for writing."""
 
-    def __init__(self, path: Path, detail: str) -> None:
-        self.detail = detail
-        super().__init__(
-            path,
-            f"the store cannot be opened for writing ({detail})",
-            "make the folder writable for you, or set SOULKEEP_HOME to one that is",
-        )
+    path: Path | str
+    detail: str
+    problem = "the store cannot be opened for writing ({detail})"
+    remedy = "make the folder writable for you, or set SOULKEEP_HOME to one that is"
 
 
 class StoreFullError(StoreError):
@@ -311,16 +321,14 @@ class PurgeUnfinishedError(StoreError):
         )
 
 
+@dataclass(eq=False)
 class NotAStoreError(StoreError):
     """The path holds something that soulkeep did not make."""
 
-    def __init__(self, path: Path, found: str) -> None:
-        self.found = found
-        super().__init__(
-            path,
-            f"this is {found}, not a soulkeep store, and was left as it is",
-            "move it away, or set SOULKEEP_HOME to another folder",
-        )
+    path: Path | str
+    found: str
+    problem = "this is {found}, not a soulkeep store, and was left as it is"
+    remedy = "move it away, or set SOULKEEP_HOME to another folder"
 
 
 class StoreGoneError(StoreError):
@@ -353,54 +361,48 @@ class StoreOverwrittenError(StoreError):
         )
 
 
+@dataclass(eq=False)
 class StoreCorruptError(StoreError):
     """SQLite cannot read the file."""
 
-    def __init__(self, path: Path | str, detail: str) -> None:
-        self.detail = detail
-        super().__init__(
-            path,
-            f"the store is damaged ({detail})",
-            "run `soulkeep doctor --repair`, or `soulkeep restore` with one of `soulkeep backups`",
-        )
+    path: Path | str
+    detail: str
+    problem = "the store is damaged ({detail})"
+    remedy = "run `soulkeep doctor --repair`, or `soulkeep restore` with one of `soulkeep backups`"
 
 
+@dataclass(eq=False)
 class SchemaTooNewError(StoreError):
     """A later soulkeep wrote the file."""
 
-    def __init__(self, path: Path, found: int, supported: int) -> None:
-        self.found = found
-        self.supported = supported
-        super().__init__(
-            path,
-            f"the store has schema version {found} and this soulkeep knows {supported}",
-            "upgrade soulkeep",
-        )
+    path: Path | str
+    found: int
+    supported: int
+    problem = "the store has schema version {found} and this soulkeep knows {supported}"
+    remedy = "upgrade soulkeep"
 
 
+@dataclass(eq=False)
 class EmbedderMismatchError(StoreError):
     """The store has the vectors of an embedder, and none is in use."""
 
-    def __init__(self, path: Path | str, stored: str) -> None:
-        self.stored = stored
-        super().__init__(
-            path,
-            f"the store's vectors were made by {stored}, and no embedder is in use now",
-            "start it as before (Python version, SOULKEEP_EMBEDDER), or run `soulkeep reindex`, which"
-            " deletes them",
-        )
+    path: Path | str
+    stored: str
+    problem = "the store's vectors were made by {stored}, and no embedder is in use now"
+    remedy = (
+        "start it as before (Python version, SOULKEEP_EMBEDDER), or run `soulkeep reindex`, which"
+        " deletes them"
+    )
 
 
+@dataclass(eq=False)
 class BackupDamagedError(StoreError):
     """A backup is not what was written."""
 
-    def __init__(self, path: Path, detail: str) -> None:
-        self.detail = detail
-        super().__init__(
-            path,
-            f"the backup is damaged ({detail})",
-            "take another one that `soulkeep backups` lists; the home was left as it is",
-        )
+    path: Path | str
+    detail: str
+    problem = "the backup is damaged ({detail})"
+    remedy = "take another one that `soulkeep backups` lists; the home was left as it is"
 
 
 class BackupsBusyError(StoreError):

@@ -311,7 +311,15 @@ class _Seen:
                 changes = replace(changes, updated=changes.updated | different)
             self._writes = writes
         self._are_figures_due |= writes != before or bool(changes.files)
-        return _Changes() if before is None else self._look_at_figures(changes)
+        if before is None:
+            return _Changes()
+        now = time.monotonic()
+        if self._are_figures_due and now - self._figures_told >= STATS_S:
+            self._are_figures_due = False
+            if STATS_URI in self.states and self._is_different(STATS_URI):
+                self._figures_told = now
+                changes = replace(changes, updated=changes.updated | {STATS_URI})
+        return changes
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
         from soulkeep.service.document_index import stamp
@@ -346,16 +354,6 @@ class _Seen:
             offers=offered,
             listed=changes.listed or other_threads or "store.restored" in events,
         )
-
-    def _look_at_figures(self, changes: _Changes) -> _Changes:
-        now = time.monotonic()
-        if not self._are_figures_due or now - self._figures_told < STATS_S:
-            return changes
-        self._are_figures_due = False
-        if STATS_URI not in self.states or not self._is_different(STATS_URI):
-            return changes
-        self._figures_told = now
-        return replace(changes, updated=changes.updated | {STATS_URI})
 
     def _is_different(self, uri: str) -> bool:
         try:

@@ -314,8 +314,16 @@ class Exchange:
                 self._note_line(message)
                 is_error = isinstance(message, JSONRPCError)
                 yield message.model_dump_json(exclude_unset=True) if is_error else line.decode()
-        async for answer in self._drain():
-            yield answer
+        # Requests under way may end; to ours come the answers that the client no longer gives.
+        until = anyio.current_time() + DRAIN_S
+        while self._waiting and anyio.current_time() < until:
+            if self._asked:
+                error = ErrorData(code=CONNECTION_CLOSED, message="The client closed stdin.")
+                yield JSONRPCError(jsonrpc="2.0", id=self._asked.pop(), error=error).model_dump_json()
+                continue
+            self._at_end()
+            with anyio.move_on_after(until - anyio.current_time()):
+                await self._was_sent.wait()
 
     def _note_line(self, message: JSONRPCMessage) -> None:
         if isinstance(message, JSONRPCRequest):
@@ -349,18 +357,6 @@ class Exchange:
                         self._asked.add(item.message.id)
                     self._was_sent.set()
                     self._was_sent = anyio.Event()
-
-    async def _drain(self) -> AsyncIterator[str]:
-        """Let requests under way end; yield the answers that the client no longer gives to theirs."""
-        until = anyio.current_time() + DRAIN_S
-        while self._waiting and anyio.current_time() < until:
-            if self._asked:
-                error = ErrorData(code=CONNECTION_CLOSED, message="The client closed stdin.")
-                yield JSONRPCError(jsonrpc="2.0", id=self._asked.pop(), error=error).model_dump_json()
-                continue
-            self._at_end()
-            with anyio.move_on_after(until - anyio.current_time()):
-                await self._was_sent.wait()
 
 
 async def _serve_both_eras(

@@ -313,22 +313,18 @@ def years(match: re.Match[str], now: Now) -> DateSpan | None:
 
 def shifted(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read last week, this Friday, the month before last."""
-    groups, word = match.groupdict(), match["target"]
+    groups, word, today = match.groupdict(), match["target"], now.today
     shift = SHIFTS[groups["shift"]] if groups.get("shift") else None
     if groups.get("habit"):
         return None
-    if word in WEEKDAYS:
-        return around(now.today + timedelta(_days_to(WEEKDAYS[word], shift, now.today)))
-    return _shifted_unit(UNITS[word], shift or 0, now.today)
-
-
-def _days_to(weekday: int, shift: int | None, today: date) -> int:
-    ahead = (weekday - today.weekday()) % 7
+    if word not in WEEKDAYS:
+        return _shifted_unit(UNITS[word], shift or 0, today)
+    days = WEEKDAYS[word] - today.weekday()
     if shift is None:
-        return (ahead - 7) % -7
-    if shift == 0:
-        return weekday - today.weekday()
-    return ahead + 7 * shift if shift < 0 else (ahead or 7) + 7 * (shift - 1)
+        days = (days % 7 - 7) % -7
+    elif shift:
+        days = days % 7 + 7 * shift if shift < 0 else (days % 7 or 7) + 7 * (shift - 1)
+    return around(today + timedelta(days))
 
 
 def _shifted_unit(unit: str, shift: int, today: date) -> DateSpan | None:
@@ -391,24 +387,20 @@ def _weeks(year: int, first: int, last: int, *, year_stated: bool = True) -> Dat
 
 def of_month(match: re.Match[str], now: Now) -> DateSpan | None:
     """Read the third week of March, the last Friday of May 2025, the 24th of last month."""
-    groups = match.groupdict()
-    first, stated = _month(groups, now)
+    groups, today = match.groupdict(), now.today
+    name, is_stated = groups.get("month"), True
+    if name is None:
+        shift = SHIFTS[groups.get("shift") or groups.get("shift2") or "this"]
+        first = clipped(today.year, today.month + shift, 1)
+    elif groups.get("year"):
+        first = date(int(groups["year"]), MONTHS[name], 1)
+    else:
+        first, is_stated = date(today.year - (MONTHS[name] > today.month), MONTHS[name], 1), False
     days = _days_of_month(ordinal(match["nth"]), groups.get("what") or "day", first)
     if days is None:
         return None
     begin, end = (first + timedelta(day - 1) for day in days)
-    return DateSpan("range" if end > begin else "day", begin, end, stated)
-
-
-def _month(groups: dict[str, str | None], now: Now) -> tuple[date, bool]:
-    """Return the first day of the month that is named, and whether its year is."""
-    name, today = groups.get("month"), now.today
-    if name is None:
-        shift = SHIFTS[groups.get("shift") or groups.get("shift2") or "this"]
-        return clipped(today.year, today.month + shift, 1), True
-    if year := groups.get("year"):
-        return date(int(year), MONTHS[name], 1), True
-    return date(today.year - (MONTHS[name] > today.month), MONTHS[name], 1), False
+    return DateSpan("range" if end > begin else "day", begin, end, is_stated)
 
 
 def _days_of_month(number: int, what: str, first: date) -> tuple[int, int] | None:
