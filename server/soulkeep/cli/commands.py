@@ -61,23 +61,6 @@ class WrongSetting(Refused):
     exit_code = 2
 
 
-def in_shell(error: SoulkeepError, context: click.Context) -> str:
-    """Return what an error says, with the options and commands that a person at a shell has."""
-    if isinstance(error, InvalidInputError):
-        typed = {"stdin": "stdin"}
-        for parameter in context.command.params:
-            is_option = isinstance(parameter, click.Option)
-            metavar = parameter.make_metavar(context).strip("[].")
-            typed[parameter.name or ""] = max(parameter.opts, key=len) if is_option else metavar
-        return _ARGUMENT.sub(lambda found: typed.get(found[1], found[0]), str(error))
-    if isinstance(error, NotFoundError):
-        remedy = _REMEDIES.get(type(error))
-        return f"{error.problem}; {remedy.format_map(vars(error)) if remedy else error.remedy}."
-    if HOME in context.meta:
-        return str(error).replace("set SOULKEEP_HOME to", "set --home to")
-    return str(error)
-
-
 class _Formatter(click.HelpFormatter):
     """Help as wide as the terminal is; click's own needs 50 columns."""
 
@@ -108,7 +91,21 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except SoulkeepError as error:
-            raise Refused(in_shell(error, ctx)) from error
+            said = str(error)
+            if isinstance(error, InvalidInputError):
+                typed = {"stdin": "stdin"}
+                for parameter in self.params:
+                    is_option = isinstance(parameter, click.Option)
+                    metavar = parameter.make_metavar(ctx).strip("[].")
+                    typed[parameter.name or ""] = max(parameter.opts, key=len) if is_option else metavar
+                said = _ARGUMENT.sub(lambda found: typed.get(found[1], found[0]), said)
+            elif isinstance(error, NotFoundError):
+                remedy = _REMEDIES.get(type(error))
+                remedy = remedy.format_map(vars(error)) if remedy else error.remedy
+                said = f"{error.problem}; {remedy}."
+            elif HOME in ctx.meta:
+                said = said.replace("set SOULKEEP_HOME to", "set --home to")
+            raise Refused(said) from error
 
 
 class Group(click.Group):

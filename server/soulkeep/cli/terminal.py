@@ -252,9 +252,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> No
             _print_pairs({name: cell for name, cell in shown if cell}, room)
         return
     left = None if room is None else room - sum(2 + taken for taken in first)
-    say(_line(headings, first, left), bold=True)
-    for row in cells:
-        click.echo(_line(row, first, left))
+    for place, (*others, last) in enumerate([headings, *cells]):
+        if left is not None:
+            others, last = [*others[:1], *map(cut, others[1:], first[1:])], cut(last, left)
+        padded = [cell + " " * (wide - width(cell)) for cell, wide in zip(others, first, strict=True)]
+        click.secho("  ".join([*padded, last]).rstrip(), bold=True if place == 0 else None)
 
 
 def print_facts(title: str, facts: Mapping[str, str]) -> None:
@@ -302,15 +304,6 @@ def _fitting(widths: Sequence[int], room: int | None) -> list[int] | None:
             fitting[place] = max(_WIDEST - missing, _LEAST)
     left = room - sum(2 + taken for taken in fitting)
     return None if left < min(last, _NARROWEST) else fitting
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], left: int | None) -> str:
-    *first, last = cells
-    if left is not None:
-        first = [*first[:1], *map(cut, first[1:], widths[1:])]
-        last = cut(last, left)
-    padded = [cell + " " * (wide - width(cell)) for cell, wide in zip(first, widths, strict=False)]
-    return "  ".join([*padded, last]).rstrip()
 
 
 def _print_pairs(pairs: Mapping[str, str], room: int | None) -> None:

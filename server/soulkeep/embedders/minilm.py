@@ -118,9 +118,23 @@ class MiniLM:
         owners = np.repeat(np.arange(len(texts)), [len(some) for some in windows])
         flat = list(itertools.chain.from_iterable(windows))
         order = sorted(range(len(flat)), key=lambda place: len(flat[place]))
-        sums = np.zeros((len(texts), DIMENSIONS), np.float32)
+        sums, scratch = np.zeros((len(texts), DIMENSIONS), np.float32), self._scratch
         for places in groups(order, WINDOW, lambda place: len(flat[place])):
-            np.add.at(sums, owners[places], self._pooled([flat[place] for place in places]))
+            lengths = [len(flat[place]) for place in places]
+            rows = self._rows([token for place in places for token in flat[place]])
+            rows += np.concatenate([self._places[:length] for length in lengths])
+            rows = normalise_layer(rows, *self._norm)
+            with self._lock:
+                for layer in self._layers:
+                    self._attend(rows, layer, lengths)
+                    wide = layer.widened.apply(rows, scratch.wide[: len(rows)], scratch.weights)
+                    for begin in range(0, len(wide), _ROWS):
+                        _activate(wide[begin : begin + _ROWS], scratch.activation)
+                    rows += layer.narrowed.apply(wide, scratch.narrow[: len(rows)], scratch.weights)
+                    normalise_layer(rows, *layer.norms[1])
+            starts = np.cumsum([0, *lengths[:-1]])
+            means = unit_rows(np.add.reduceat(rows, starts, axis=0))
+            np.add.at(sums, owners[places], means)
         return unit_rows(sums)
 
     def word_vectors(self, words: Sequence[str]) -> Floats:
@@ -153,24 +167,6 @@ class MiniLM:
         rows: Floats = self._table[ids].astype(np.float32)
         rows *= self._table_scale[ids]
         return rows
-
-    def _pooled(self, windows: Sequence[Sequence[int]]) -> Floats:
-        """Return the unit mean of each window's tokens; the shortest come first, WINDOW in all."""
-        lengths, scratch = [len(window) for window in windows], self._scratch
-        rows = self._rows(list(itertools.chain.from_iterable(windows)))
-        rows += np.concatenate([self._places[:length] for length in lengths])
-        rows = normalise_layer(rows, *self._norm)
-        with self._lock:
-            for layer in self._layers:
-                self._attend(rows, layer, lengths)
-                wide = layer.widened.apply(rows, scratch.wide[: len(rows)], scratch.weights)
-                for begin in range(0, len(wide), _ROWS):
-                    _activate(wide[begin : begin + _ROWS], scratch.activation)
-                rows += layer.narrowed.apply(wide, scratch.narrow[: len(rows)], scratch.weights)
-                normalise_layer(rows, *layer.norms[1])
-        starts = np.cumsum([0, *lengths[:-1]])
-        means: Floats = unit_rows(np.add.reduceat(rows, starts, axis=0))
-        return means
 
     def _attend(self, rows: Floats, layer: _Layer, lengths: Sequence[int]) -> None:
         """Add to each row what the rows of its window tell it, and normalise them, in place."""

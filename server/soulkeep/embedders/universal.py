@@ -270,24 +270,17 @@ class UniversalEncoder:
             projected = self._apply("projection", embedded)
             normalise_layer(projected, self._gain, self._shift)
             for branch, order in enumerate(ORDERS):
-                own = projected[:, branch * _BRANCH :][:, :_BRANCH]
+                # The last row stays zero: it stands for what is before and behind a text.
+                own = np.zeros((len(ids) + 1, _BRANCH), np.float32)
+                own[:-1] = projected[:, branch * _BRANCH :][:, :_BRANCH]
                 looked_at = seen[:, 2 - _BEFORE[order] :][:, :order]
-                features[:, DIMENSIONS + branch * _BRANCH :][:, :_BRANCH] = self._convolved(
-                    own, looked_at, order
-                )
+                for step in (1, 2):
+                    # To each row comes what it and its neighbours say together.
+                    said = self._apply(f"w{step}_{order}", own[looked_at].reshape(len(ids), -1))
+                    said += self._floats[f"b{step}_{order}"]
+                    own[:-1] += np.maximum(said, 0, out=said)
+                features[:, DIMENSIONS + branch * _BRANCH :][:, :_BRANCH] = own[:-1]
         return normalise_layer(features, self._floats["ln_g"], self._floats["ln_b"])
-
-    def _convolved(self, own: Floats, looked_at: NDArray[np.intp], order: int) -> Floats:
-        """Add to each row what it and its neighbours say together, twice."""
-        # The last row stays zero: it stands for what is before and behind a text.
-        padded = np.zeros((len(own) + 1, _BRANCH), np.float32)
-        padded[:-1] = own
-        for step in (1, 2):
-            rows = padded[looked_at].reshape(len(own), -1)
-            said = self._apply(f"w{step}_{order}", rows)
-            said += self._floats[f"b{step}_{order}"]
-            padded[:-1] += np.maximum(said, 0, out=said)
-        return padded[:-1]
 
     def _apply(self, name: str, rows: Floats) -> Floats:
         linear = self._linear[name]
