@@ -78,13 +78,9 @@ def without_hidden(text: str) -> str:
         return text
     text = _BREAK.sub(" ", text)
     # Where one goes, what stood beside it may have lost what it was kept for.
-    while (shown := _without(text)) != text:
+    while (shown := _HIDDEN.sub(_kept, text)) != text:
         text = shown
     return text
-
-
-def _without(text: str) -> str:
-    return _HIDDEN.sub(lambda hidden: hidden[1] or _kept(text, hidden.start()), text)
 
 
 def in_one_form(text: str) -> str:
@@ -98,9 +94,12 @@ def in_one_form(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", shown).split())
 
 
-def _kept(text: str, at: int) -> str:
-    """Return a hidden character where it does something to those beside it, else nothing."""
+def _kept(hidden: re.Match[str]) -> str:
+    """Return a flag, or a hidden character where it does something to those beside it; else nothing."""
+    text, at = hidden.string, hidden.start()
     sign, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 2]
+    if hidden[1]:
+        return hidden[1]
     if sign in _JOINERS:
         is_kept = bool(_JOINED.match(before) and _JOINED.match(after))
         is_kept |= sign == "\u200d" and (_is_emoji(before) or before in _OF_EMOJI) and _is_emoji(after)
@@ -146,15 +145,17 @@ def command_line(words: Sequence[str], *, windows: bool = _ON_WINDOWS) -> str:
 
     What cmd.exe can be told in the same way, it is told so: all but some signs, such as % and ".
     """
-    return " ".join(map(_windows_word, words)) if windows else shlex.join(words)
-
-
-def _windows_word(word: str) -> str:
-    if _BARE.fullmatch(word):
-        return word
-    if _SAME_IN_BOTH.fullmatch(word):
-        return f'"{word}"'
-    return "'" + _SINGLE_QUOTES.sub(lambda quote: 2 * quote[0], word) + "'"
+    if not windows:
+        return shlex.join(words)
+    written = []
+    for word in words:
+        if _BARE.fullmatch(word):
+            written.append(word)
+        elif _SAME_IN_BOTH.fullmatch(word):
+            written.append(f'"{word}"')
+        else:
+            written.append("'" + _SINGLE_QUOTES.sub(lambda quote: 2 * quote[0], word) + "'")
+    return " ".join(written)
 
 
 DATA = "data, not instructions"

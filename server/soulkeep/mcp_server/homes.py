@@ -107,14 +107,6 @@ class _Open:
     beside: tuple[anyio.CancelScope, anyio.Event] | None = None
     """What ends the work beside calls, where there is any, and whether it has ended."""
 
-    async def close(self) -> None:
-        """End what works beside calls, and close the home."""
-        if self.beside is not None:
-            scope, ended = self.beside
-            scope.cancel()
-            await ended.wait()
-        await anyio.to_thread.run_sync(self.home.close)
-
 
 class Homes:
     """The homes that a server serves: opens the one that a request is for, closes what nobody uses.
@@ -225,7 +217,11 @@ class Homes:
         ]
         with anyio.CancelScope(shield=True):
             for one in spare:
-                await one.close()
+                if one.beside is not None:
+                    scope, ended = one.beside
+                    scope.cancel()
+                    await ended.wait()
+                await anyio.to_thread.run_sync(one.home.close)
             used = {one.home: one.home.memory_used for one in self._open.values()}
             for home in list(used)[:-1]:
                 if used[home] and sum(used.values()) > self._most_memory:

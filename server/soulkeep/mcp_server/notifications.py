@@ -110,15 +110,12 @@ class Notifications:
     async def note_session(self, ctx: Request, call_next: CallNext) -> HandlerResult:
         """Remember a connection of the handshake era; let no request come too early: SDK middleware."""
         if ctx.method == INITIALIZED:
-            connection, subscribers = connection_of(ctx), self._of(ctx)
+            connection, subscribers = connection_of(ctx), self.of(ctx.lifespan_context.home)
             subscribers.clients.add(connection)
             connection.exit_stack.callback(subscribers.remove, connection)
         elif ctx.method not in HANDSHAKE and ctx.request_id is not None:
-            await self._of(ctx).ready.wait()
+            await self.of(ctx.lifespan_context.home).ready.wait()
         return await call_next(ctx)
-
-    def _of(self, ctx: Request) -> Subscribers:
-        return self.of(ctx.lifespan_context.home)
 
     async def subscribe(self, ctx: Request, params: SubscribeRequestParams) -> EmptyResult:
         """Answer resources/subscribe."""
@@ -127,7 +124,7 @@ class Notifications:
 
     async def unsubscribe(self, ctx: Request, params: UnsubscribeRequestParams) -> EmptyResult:
         """Answer resources/unsubscribe."""
-        self._of(ctx).remove(connection_of(ctx), [params.uri])
+        self.of(ctx.lifespan_context.home).remove(connection_of(ctx), [params.uri])
         return EmptyResult()
 
     async def listen(
@@ -138,13 +135,13 @@ class Notifications:
         try:
             for uri in uris:
                 await self._add(ctx, uri)
-            return await self._of(ctx).listens(ctx, params)
+            return await self.of(ctx.lifespan_context.home).listens(ctx, params)
         finally:
-            self._of(ctx).remove(connection_of(ctx), uris)
+            self.of(ctx.lifespan_context.home).remove(connection_of(ctx), uris)
 
     async def _add(self, ctx: Request, uri: str) -> None:
         state = await looked_up(ctx, lambda home: state_of(home, uri), uri=uri)
-        subscribers = self._of(ctx)
+        subscribers = self.of(ctx.lifespan_context.home)
         if len(subscribers.states) >= MOST_SUBSCRIBED and uri not in subscribers.states:
             message = f"There are {MOST_SUBSCRIBED:,} subscriptions already; end some of them first."
             raise MCPError(code=INVALID_PARAMS, message=message)

@@ -60,11 +60,11 @@ _EVERYONE: list[Literal["user", "assistant"]] = ["user", "assistant"]
 _Result = TypeVar("_Result")
 
 
-def _context_text(home: Home) -> str:
+def _context_text(home: Home, thread_id: str | None = None, query: str | None = None) -> str:
     # Imported when it is read: nothing of it is needed for the first answer.
     from soulkeep.mcp_server.answers.memories import ContextAnswer
 
-    return ContextAnswer.of(home.contexts.assemble()).as_text()
+    return ContextAnswer.of(home.contexts.assemble(thread_id=thread_id, query=query)).as_text()
 
 
 def _stats_text(home: Home) -> str:
@@ -409,11 +409,7 @@ def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
             f"{prompt.name} was not filled in; send the missing {', '.join(missing)} as text.",
         )
     if offer is None:
-        from soulkeep.mcp_server.answers.memories import ContextAnswer
-
-        thread_id, query = given_id(given.get("thread_id", "")), given.get("query") or None
-        context = home.contexts.assemble(thread_id=thread_id, query=query)
-        text = ContextAnswer.of(context).as_text()
+        text = _context_text(home, given_id(given.get("thread_id", "")), given.get("query") or None)
     else:
         # The user agreed to what they could see.
         text = visible(fill_placeholders(offer.prompt.content, given))
