@@ -249,7 +249,7 @@ def test_a_filter_lets_the_same_pass_in_both_halves_of_the_search(store: Reposit
     query = QueryVector(vector(1, 0, 0, 0).embedding, TEST, [4], [[1.0]])
 
     assert {*found(store, "ferry", allowed)} == expected
-    assert {*store.memories.passing([1, 2, 3, 4, 9], allowed)} == expected
+    assert store.memories.list_by_ids([1, 2, 3, 4, 9], allowed).keys() == expected
     assert {i for i, _ in store.vector_search.nearest(query.embedding, allowed, 9)} == expected
     assert store.vector_search.compare(query, allowed, 9, []).keys() == expected
     assert {m.id for m in store.memories.list_memories(allowed, 9)} == expected

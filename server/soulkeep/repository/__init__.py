@@ -59,9 +59,19 @@ class Memories(Protocol):
     """
 
     def add_memories(
-        self, memories: Sequence[NewMemory], vectors: Sequence[Vector | None], created_at: str
+        self,
+        memories: Sequence[NewMemory],
+        vectors: Sequence[Vector | None],
+        created_at: str,
+        embedder: str | None = None,
     ) -> list[int]:
-        """Keep memories with the vectors that they have (see `Vectors`); return their ids."""
+        """Keep memories with the vectors that they have (see `Vectors`); return their ids.
+
+        Inside a transaction, and in a recording unless they are entries. Before that `embedder` is
+        recorded as the one whose vectors the store will hold, unless one is, and searches find by its
+        words what another program added: see `unindexed`. It is so for no memories too, in any
+        transaction.
+        """
 
     def delete_memories(self, memory_ids: Sequence[int]) -> None:
         """Delete memories and what is derived from them; inside a transaction."""
@@ -74,8 +84,10 @@ class Memories(Protocol):
         They get these vectors, or none, in the place of those that they have.
         """
 
-    def list_by_ids(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
-        """Return those of these memories that are there, by id, in no order."""
+    def list_by_ids(
+        self, memory_ids: Collection[int], allowed: MemoryFilter | None = None
+    ) -> dict[int, Memory]:
+        """Return those of these memories that are there and pass the filter, by id, in no order."""
 
     def list_memories(
         self, allowed: MemoryFilter, limit: int, below: int | None = None, **columns: str
@@ -124,9 +136,6 @@ class Memories(Protocol):
         filter applies before the limit.
         """
 
-    def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
-        """Return those of these ids whose memories are there and pass the filter, in no order."""
-
     def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """Return how many memories there are, and how many `matching` would find by each term alone.
 
@@ -136,14 +145,11 @@ class Memories(Protocol):
     def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
         """Return for each memory in a thread the ids before and after it there, by date, then id."""
 
-    def take_in_added(self) -> None:
-        """Let searches find by its words what another program added; inside a transaction.
-
-        In a store with vectors it waits for its own. `add_memories` does this too.
-        """
-
     def unindexed(self, limit: int) -> list[Memory]:
-        """Return memories that another program added, which no search finds yet, smallest id first."""
+        """Return memories that another program added, which no search finds yet, smallest id first.
+
+        `add_memories` takes them in. In a store with vectors they wait for theirs.
+        """
 
 
 class Documents(Protocol):
@@ -156,13 +162,13 @@ class Documents(Protocol):
         """Return ids of entries whose source begins so, a space for any signs; largest first."""
 
     def states(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Return the noted state of each document, or of those of these names that have one."""
+        """Return the noted state of those of these documents that have one.
+
+        Without `names` of all that have a state or entries, where none is noted an empty one.
+        """
 
     def put_state(self, name: str, state: str | None) -> None:
         """Note the state of a document, or with None forget the document; inside a transaction."""
-
-    def names(self) -> set[str]:
-        """Return the documents that have a state or entries."""
 
 
 class Threads(Protocol):
@@ -307,17 +313,14 @@ class Ledger(Protocol):
 class Vectors(Protocol):
     """The vectors of memories, all of one embedder, which the store records by its identity.
 
-    The first vector that a memory comes with claims its embedder. In a store with vectors, who has none,
-    or one of another embedder, waits for it: see `list_pending`. Whatever takes vectors raises
-    DimensionMismatchError for one of more than 1536 dimensions, and EmbedderError for one that is not of
-    length 1, to one in a thousand.
+    The first vector that a memory comes with claims its embedder, unless one is recorded. In a store
+    with vectors, who has none, or one of another embedder, waits: see `list_pending`. What takes vectors
+    raises DimensionMismatchError for one of more than 1536 dimensions, and EmbedderError for one that is
+    not of length 1, to one in a thousand.
     """
 
     def recorded_embedder(self) -> str | None:
         """Return the identity of the embedder that made the vectors; None before the first memory."""
-
-    def claim_embedder(self, identity: str) -> None:
-        """Record whose vectors the store will hold, unless that is known; inside a transaction."""
 
     def compare(
         self, embedding: Embedding, parts: Sequence[int], memory_ids: Sequence[int]
@@ -649,14 +652,12 @@ class Copies(Protocol):
     def keep_files(self, folder: Path) -> bool:
         """Put what is in the place of a store that cannot be read into a folder; False for nothing."""
 
-    def begin_anew(self) -> None:
-        """Make an empty store in the place of whatever is there."""
-
     def replacing(self, folder: Path, *, continuing: bool) -> AbstractContextManager[Repository]:
         """Keep others from writing during the block, then put a copy in the store's place, for all.
 
         The block is handed the copy, open. When an error leaves it, the store stays as it was. If
-        `continuing`, ids go on where the present store ends.
+        `continuing`, ids go on where the present store ends; else there is none to go on from, and what
+        is in its place is gone before the block begins.
 
         Raises:
             StoreBusyError: Another process kept on writing.

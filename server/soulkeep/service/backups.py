@@ -210,8 +210,6 @@ class Backups:
             has_store = self._copies.is_there()
             # Something else may be in the store's place, which is kept.
             damaged = None if has_store else self._keep_damaged()
-            if not has_store:
-                self._copies.begin_anew()
             with locked(self._documents.home), ExitStack() as undo:
                 with self._copies.replacing(copy, continuing=has_store) as staged:
                     restored = self._keep_present(backup, damaged)

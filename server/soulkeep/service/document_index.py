@@ -339,7 +339,7 @@ class DocumentIndex:
             EmbedderError: A text cannot be embedded.
         """
         with self._repository.transaction():
-            for name in self._repository.documents.names():
+            for name in self._repository.documents.states():
                 self._repository.documents.put_state(name, _UNREAD)
         self.note_change()
         self.catch_up()
@@ -404,9 +404,8 @@ class DocumentIndex:
                     return
                 self._repository.memories.delete_memories(gone)
                 if page:
-                    self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
-                    now = timestamp(self._clock())
-                    self._repository.memories.add_memories(page, vectors, now)
+                    now, embedder = timestamp(self._clock()), self._indexes.embedder_identity
+                    self._repository.memories.add_memories(page, vectors, now, embedder)
                 known = reading.state if is_last else part
                 self._repository.documents.put_state(reading.name, known)
             gone = ()

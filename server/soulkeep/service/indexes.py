@@ -336,8 +336,7 @@ class Indexes:
         table = self._repository.memories
         if table.unindexed(1):
             with suppress(StoreBusyError), self._repository.transaction(waiting=False):
-                self._repository.vectors.claim_embedder(self.embedder_identity)
-                table.take_in_added()
+                table.add_memories([], [], timestamp(self._clock()), self.embedder_identity)
 
     def reindex(
         self,

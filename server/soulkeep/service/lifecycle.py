@@ -148,7 +148,6 @@ class Lifecycle:
                 return None
             for wanted in _thread_ids(memories):
                 self._repository.threads.get_thread(wanted)
-            self._repository.vectors.claim_embedder(self._indexes.embedder_identity)
             gone = self._remove(replaced, memories[0])
             kept = self._add(memories, vectors, session, now)
             recorder.replaced_by |= dict.fromkeys(gone, kept[0][0])
@@ -207,7 +206,10 @@ class Lifecycle:
                 first.setdefault(_statement(memory), place)
         places = list(first.values())
         ids = table.add_memories(
-            [memories[place] for place in places], [vectors[place] for place in places], now
+            [memories[place] for place in places],
+            [vectors[place] for place in places],
+            now,
+            self._indexes.embedder_identity,
         )
         added = dict(zip(places, ids, strict=True))
         details = [

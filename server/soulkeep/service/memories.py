@@ -366,7 +366,7 @@ class Memories:
         """Return the BM25 scores of the memories with the words, and 0 for what is found otherwise."""
         table = self._repository.memories
         found = dict(table.matching(terms, allowed, limit))
-        others = table.passing(question.ids, allowed) if question.ids else []
+        others = list(table.list_by_ids(question.ids, allowed)) if question.ids else []
         if question.about_user:
             others += [
                 i

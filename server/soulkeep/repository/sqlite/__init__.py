@@ -326,16 +326,6 @@ class SqliteCopies:
                 raise StoreError(folder, "a file was not written as it is", "check the disk")
         return bool(there)
 
-    def begin_anew(self) -> None:
-        """Make an empty store in the place of whatever is there.
-
-        Raises:
-            StoreError: It cannot be made.
-        """
-        for file in self._files():
-            file.unlink(missing_ok=True)
-        SqliteRepository(self._store).close()
-
     def _files(self) -> list[Path]:
         return [self._store.with_name(self._store.name + end) for end in ("-wal", "-shm", "")]
 
@@ -344,12 +334,16 @@ class SqliteCopies:
         """Keep others from writing during the block, then put what a copy holds in the store's place.
 
         It happens at once, also for those who have the store open. When an error leaves the block, the
-        store stays as it was.
+        store stays as it was; without `continuing` an empty one takes the place of whatever was there.
 
         Raises:
             StoreBusyError: Another process kept the write lock.
             StoreError: The store cannot be written, or the copy not read.
         """
+        if not continuing:
+            for file in self._files():
+                file.unlink(missing_ok=True)
+            SqliteRepository(self._store).close()
         copy = folder / self._store.name
         _fit(copy, self._store)
         with closing(SqliteRepository(copy, days=self._days)) as staged, replacing(self._store, copy):

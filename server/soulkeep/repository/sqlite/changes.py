@@ -146,10 +146,22 @@ class ChangeTable:
             return
         for statement in _NOTES:
             self._database.execute(statement)
-        for kind in _RECORDED:
-            if self._columns_of(kind):  # a damaged store may lack a table
-                for statement in _triggers(kind, self._columns_of(kind)):
-                    self._database.execute(statement)
+        for kind, (counted, added, there) in _RECORDED.items():
+            columns = self._columns_of(kind)
+            image = ", ".join(f"'{name}', old.{name}" for name in columns)
+            for name, when, which, row, before in (
+                ("added", "AFTER INSERT", added, "new", "NULL"),
+                ("changed", f"BEFORE UPDATE{counted}", there, "old", f"json_object({image})"),
+                ("deleted", "BEFORE DELETE", there, "old", f"json_object({image})"),
+            ):
+                if columns:  # a damaged store may lack a table
+                    self._database.execute(
+                        f"CREATE TEMP TRIGGER {kind}_{name} {when} ON main.{kind} {which} BEGIN"
+                        f" SELECT RAISE(ABORT, '{kind} {UNRECORDED}')"
+                        " WHERE NOT EXISTS (SELECT 1 FROM recording);"
+                        f" INSERT INTO noted SELECT '{kind}', {row}.id, {before} WHERE NOT EXISTS"
+                        f" (SELECT 1 FROM noted WHERE kind = '{kind}' AND key = {row}.id || ''); END"
+                    )
 
     @contextmanager
     def recording(self) -> Iterator[Recording]:
@@ -409,24 +421,6 @@ class ChangeTable:
             )
             self._columns[kind] = [row[0] for row in rows]
         return self._columns[kind]
-
-
-def _triggers(kind: RowKind, columns: Sequence[str]) -> Iterator[str]:
-    """Yield statements that let a connection note, or outside a recording refuse, writes to a table."""
-    counted, added, there = _RECORDED[kind]
-    image = ", ".join(f"'{name}', old.{name}" for name in columns)
-    for name, when, which, row, before in (
-        ("added", "AFTER INSERT", added, "new", "NULL"),
-        ("changed", f"BEFORE UPDATE{counted}", there, "old", f"json_object({image})"),
-        ("deleted", "BEFORE DELETE", there, "old", f"json_object({image})"),
-    ):
-        yield (
-            f"CREATE TEMP TRIGGER {kind}_{name} {when} ON main.{kind} {which} BEGIN"
-            f" SELECT RAISE(ABORT, '{kind} {UNRECORDED}') WHERE NOT EXISTS (SELECT 1 FROM recording);"
-            f" INSERT INTO noted SELECT '{kind}', {row}.id, {before}"
-            f" WHERE NOT EXISTS (SELECT 1 FROM noted WHERE kind = '{kind}' AND key = {row}.id || '');"
-            " END"
-        )
 
 
 def _digest(image: Mapping[str, Any] | None) -> str | None:

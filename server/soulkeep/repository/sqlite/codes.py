@@ -150,8 +150,10 @@ class Codes:
             # Drawn to zero where they are few and say little of others.
             mean = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
             asked = asked - CENTRING * mean
+        # The parts of a unit vector are shorter than it, each by the same.
+        asked = asked * np.float32(len(self._parts))
         rows, refused = self._rows(allowed)
-        ids, cosines = self._column("ids")[rows], self._cosines(asked, rows)
+        ids, cosines = self._column("ids")[rows], self._products(asked, rows)
         chosen = [np.empty(0, np.intp)]
         for weighting in query.weightings:
             scores = np.array(weighting, np.float32) @ cosines
@@ -160,7 +162,7 @@ class Codes:
         near = np.unique(np.concatenate(chosen))
         others = self._places(np.array(also, np.int64))
         others = others[(others >= 0) & (self._column("scales")[others] > 0)]
-        beside = cosines[:, others] if isinstance(rows, slice) else self._cosines(asked, others)
+        beside = cosines[:, others] if isinstance(rows, slice) else self._products(asked, others)
         compared = np.hstack((cosines[:, near], beside)).T.tolist()
         named = [*ids[near].tolist(), *self._column("ids")[others].tolist()]
         return dict(zip(named, map(tuple, compared), strict=True))
@@ -184,11 +186,6 @@ class Codes:
         if np.count_nonzero(mask) > self.count // _GATHERED:
             return slice(self.count), ~mask
         return np.flatnonzero(mask), np.empty(0, np.intp)
-
-    def _cosines(self, vector: Array, rows: slice | Array) -> Array:
-        """Return a row for each part: the cosines of that part with that of each of these rows."""
-        # The parts of a unit vector are shorter than it, each by the same.
-        return self._products(vector, rows) * np.float32(len(self._parts))
 
     def _products(self, vector: Array, rows: slice | Array) -> Array:
         """Return a row for each part: its share of the product of the vector with each of these rows."""

@@ -185,17 +185,6 @@ class Database:
         self._main.close()
         self._connection.close()  # the last, so that SQLite writes the log back
 
-    def _require_files(self) -> None:
-        """Refuse to commit what would be lost with a file that nobody can reach any more.
-
-        Raises:
-            StoreGoneError: The store or its log was moved or deleted a moment ago.
-            StoreOverwrittenError: Something else was written into the store a moment ago.
-        """
-        if not (self._files.store_stands and self._files.log_stands):
-            raise StoreGoneError(self.path)
-        self._main.require_plausible()
-
     def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         """Run one statement, which may write, and return its rows.
 
@@ -311,7 +300,10 @@ class Database:
             try:
                 with self._own.using(self._connection):
                     yield
-                self._require_files()
+                # Else it would be lost with a file that nobody can reach any more.
+                if not (self._files.store_stands and self._files.log_stands):
+                    raise StoreGoneError(self.path)
+                self._main.require_plausible()
                 with self.writing_back():
                     self._connection.execute("COMMIT")
                 if not (self.only_reads or self._connection.in_transaction):

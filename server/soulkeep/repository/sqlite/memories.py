@@ -24,6 +24,10 @@ COLUMNS = (
 )
 """What makes a Memory, of `memories AS m`."""
 
+_INSERT = (
+    "INSERT INTO memories (thread_id, content, memory_type, source, created_at, subject, occurred_at,"
+    " document, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+)
 _PAGE = 1_000
 
 
@@ -42,6 +46,7 @@ class MemoryTable:
         memories: Sequence[NewMemory],
         vectors: Sequence[Vector | None],
         created_at: str,
+        embedder: str | None = None,
     ) -> list[int]:
         """Insert memories and their vectors; call inside a transaction. Return their ids.
 
@@ -49,11 +54,12 @@ class MemoryTable:
             DimensionMismatchError: An embedding is wider than the store.
             EmbedderError: An embedding is not a unit vector.
         """
-        self.take_in_added()  # the largest id that is indexed says how far all are
+        if embedder is not None:
+            self._vectors.claim_embedder(embedder)
+        while added := self.unindexed(_PAGE):  # the largest id that is indexed says how far all are
+            self.add_to_indexes(added, [None] * len(added))
         rows = self._database.execute_many(
-            "INSERT INTO memories"
-            " (thread_id, content, memory_type, source, created_at, subject, occurred_at, document,"
-            " expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
+            _INSERT,
             [
                 (
                     m.thread_id,
@@ -85,12 +91,15 @@ class MemoryTable:
                 f"DELETE FROM {table} WHERE {key} = ?", ((memory_id,) for memory_id in memory_ids)
             )
 
-    def list_by_ids(self, memory_ids: Sequence[int]) -> dict[int, Memory]:
-        """Return the memories that exist among these ids, by id."""
+    def list_by_ids(
+        self, memory_ids: Collection[int], allowed: MemoryFilter | None = None
+    ) -> dict[int, Memory]:
+        """Return the memories that exist among these ids and pass the filter, by id."""
+        where, values = conditions(allowed or MemoryFilter())
         rows = self._database.query(
-            f"SELECT {COLUMNS} FROM json_each(?) AS wanted"
-            " CROSS JOIN memories AS m ON m.id = wanted.value",
-            (json.dumps(list(memory_ids)),),
+            f"SELECT {COLUMNS} FROM json_each(:ids) AS wanted"
+            f" CROSS JOIN memories AS m ON m.id = wanted.value WHERE TRUE{where}",
+            {**values, "ids": json.dumps(list(memory_ids))},
         )
         return {row[0]: Memory._make(row) for row in rows}
 
@@ -237,16 +246,6 @@ class MemoryTable:
         )
         return [(row[0], row[1]) for row in rows]
 
-    def passing(self, memory_ids: Collection[int], allowed: MemoryFilter) -> list[int]:
-        """Return those of these ids whose memories are there and pass the filter."""
-        where, values = conditions(allowed)
-        rows = self._database.query(
-            "SELECT m.id FROM json_each(:ids) AS wanted"
-            f" CROSS JOIN memories AS m ON m.id = wanted.value WHERE TRUE{where}",
-            {**values, "ids": json.dumps(list(memory_ids))},
-        )
-        return [row[0] for row in rows]
-
     def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
         """Return for each memory in a thread the one before and the one after it there.
 
@@ -282,11 +281,6 @@ class MemoryTable:
         ):
             self._index(page)
             last = page[-1][0]
-
-    def take_in_added(self) -> None:
-        """Index by its words what another program added, for a vector to come; inside a transaction."""
-        while added := self.unindexed(_PAGE):
-            self.add_to_indexes(added, [None] * len(added))
 
     def unindexed(self, limit: int) -> list[Memory]:
         """Return up to `limit` memories that another program added after the last indexed one."""
@@ -344,23 +338,20 @@ class DocumentTable:
         return [Memory._make(row) for row in rows]
 
     def states(self, names: Sequence[str] | None = None) -> dict[str, str]:
-        """Return for each indexed document, or those of these names, the state of its file then."""
+        """Return for each indexed document, or those of these names, the state of its file then.
+
+        Among all are those that memories are said to be entries of.
+        """
         if names is None:
-            return dict(self._database.query("SELECT name, state FROM document_states"))
+            entries = "SELECT DISTINCT document, '' FROM memories WHERE document IS NOT NULL"
+            states = self._database.query(f"{entries} UNION ALL SELECT name, state FROM document_states")
+            return dict(states)  # the last counts
         rows = self._database.query(
             "SELECT name, state FROM json_each(?) AS wanted"
             " CROSS JOIN document_states ON name = wanted.value",
             (json.dumps(list(names)),),
         )
         return dict(rows)
-
-    def names(self) -> set[str]:
-        """Return the documents that are indexed, or that memories are said to be entries of."""
-        rows = self._database.query(
-            "SELECT name FROM document_states"
-            " UNION SELECT document FROM memories WHERE document IS NOT NULL"
-        )
-        return {row[0] for row in rows}
 
     def ids_of_source(self, document: str, source: str, allowed: MemoryFilter, limit: int) -> list[int]:
         """Return the ids of up to `limit` entries of a document that have a source.
