@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from importlib.metadata import version
@@ -227,7 +227,8 @@ def backup(label: str, *, as_json: bool) -> None:
     with opened_home() as home, progress_shown():
         made = home.backups.make(label, on_demand=True)
     report(as_json, asdict(made), f"Made {made.id}: {_contents(made)}")
-    _warn_of("Left out, since they cannot be read", made.left_out)
+    if made.left_out:
+        say(f"Left out, since they cannot be read: {', '.join(sorted(made.left_out))}", err=True)
 
 
 @click.command(cls=Command)
@@ -278,7 +279,8 @@ def restore(wanted: str, *, yes: bool, as_json: bool) -> None:
     )
     document = asdict(restored) | {"kept": str(restored.kept)}
     report(as_json, document, f"Restored {chosen.id}: {_contents(chosen)}", former)
-    _warn_of("Left as they are", {*restored.left, *chosen.left_out})
+    if left := sorted({*restored.left, *chosen.left_out}):
+        say(f"Left as they are: {', '.join(left)}", err=True)
 
 
 def _opened_backups() -> Backups:
@@ -290,11 +292,6 @@ def _opened_backups() -> Backups:
 
 def _contents(made: Backup) -> str:
     return f"{counted(made.counts['memories'], 'memory')}, {size_text(made.size)}"
-
-
-def _warn_of(what: str, names: Iterable[str]) -> None:
-    if listed := ", ".join(sorted(names)):
-        say(f"{what}: {listed}", err=True)
 
 
 @click.command(cls=Command)

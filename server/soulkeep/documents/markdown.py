@@ -233,7 +233,12 @@ def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:
     inside = {line for line in (first, last) if any(b.first < line < b.last and b.items for b in blocks)}
     apart_before = before and not follows and first not in inside
     apart_after = after and last not in inside
-    if last not in inside and _would_swallow(blocks, lines, first, last, new):
+    # An indented block that follows must not become part of the item or code before it.
+    ending = [block for block in blocks if block.items and block.items[0][0] < first][-1:]
+    item = new[0] if new else next((lines[block.items[-1][0]] for block in ending), "")
+    following = next((line for line in lines[last:] if not is_blank(line)), "").expandtabs(4)
+    indent = len(following) - len(following.lstrip(" "))
+    if last not in inside and indent >= min(CODE, len(lead_of(item) or " " * CODE)):
         put = [*[""] * apart_before, *new, *_APART[: 3 if after else 2]]
     elif new:
         put = [*[""] * apart_before, *new, *[""] * apart_after]
@@ -248,16 +253,6 @@ def _splice(text: str, first: int, last: int, new: Sequence[str]) -> str:
     if lines and not below and not text.endswith(("\r", "\n")):
         lines[-1] = lines[-1].rstrip("\r\n")
     return "".join(lines)
-
-
-def _would_swallow(
-    blocks: Sequence[Block], lines: Sequence[str], first: int, last: int, new: Sequence[str]
-) -> bool:
-    """Whether an indented block that follows would become part of the item or code before it."""
-    ending = [block for block in blocks if block.items and block.items[0][0] < first][-1:]
-    item = new[0] if new else next((lines[block.items[-1][0]] for block in ending), "")
-    line = next((line for line in lines[last:] if not is_blank(line)), "").expandtabs(4)
-    return len(line) - len(line.lstrip(" ")) >= min(CODE, len(lead_of(item) or " " * CODE))
 
 
 def _is_no_entry(block: Block, lines: Sequence[str], *, opening: bool) -> bool:

@@ -171,18 +171,10 @@ class Endpoint(OtherModel):
         return rows, tokens
 
     def _request(self, texts: Sequence[str], dimensions: int, timeout_s: float) -> tuple[list[Any], int]:
-        body = {"model": self.model, "input": list(texts)}
-        answer = self._in_time(body | ({"dimensions": dimensions} if dimensions else {}), timeout_s)
-        if answer.status != 200:
-            raise self._refusal(answer)
-        rows, tokens = self._read(answer.content, len(texts))
-        return rows, estimated(texts) if tokens is None else tokens
-
-    def _in_time(self, body: Mapping[str, Any], timeout_s: float) -> _Answer:
-        """Send a request and wait for the whole answer, but no longer than the time that it has.
-
-        In a thread: looking up a name, and an answer that comes byte by byte, have no end of their own.
-        """
+        body: dict[str, Any] = {"model": self.model, "input": list(texts)}
+        body |= {"dimensions": dimensions} if dimensions else {}
+        # In a thread: looking up a name, and an answer that comes byte by byte, have no end of their
+        # own, and nothing may take longer than the time that it has.
         outcome: queue.SimpleQueue[_Answer | EmbedderError] = queue.SimpleQueue()
         send = threading.Thread(
             target=lambda: outcome.put(self._answer(body, timeout_s)), name="endpoint", daemon=True
@@ -196,7 +188,10 @@ class Endpoint(OtherModel):
         # Not where the library's error was caught: frames of it that hold the key would hang on to ours.
         if isinstance(got, EmbedderError):
             raise got
-        return got
+        if got.status != 200:
+            raise self._refusal(got)
+        rows, tokens = self._read(got.content, len(texts))
+        return rows, estimated(texts) if tokens is None else tokens
 
     def _answer(self, body: Mapping[str, Any], timeout_s: float) -> _Answer | EmbedderError:
         import httpx2
