@@ -46,11 +46,11 @@ class Days:
 
     def first_moment(self, day: date) -> datetime:
         """Return the moment at which a day begins, in UTC."""
-        return self._utc(datetime.combine(day, time.min))
+        return self.utc(datetime.combine(day, time.min))
 
     def last_moment(self, day: date) -> datetime:
         """Return the last microsecond of a day, in UTC; of an hour that comes twice, the second."""
-        return self._utc(datetime.combine(day, time.max).replace(fold=1))
+        return self.utc(datetime.combine(day, time.max).replace(fold=1))
 
     def utc(self, moment: datetime) -> datetime:
         """Return a moment in UTC; one that names no zone is as the user's clocks show it.
@@ -58,14 +58,13 @@ class Days:
         Raises:
             OverflowError: It lies outside the calendar.
         """
-        return self._utc(moment) if moment.tzinfo is None else moment.astimezone(UTC)
-
-    def _utc(self, clock_time: datetime) -> datetime:
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
         try:
-            return clock_time.replace(tzinfo=self.zone).astimezone(UTC)
+            return moment.replace(tzinfo=self.zone).astimezone(UTC)
         except (ValueError, OverflowError, OSError):
             # On the first or last day of the calendar, or before what this machine's zone reaches to.
-            return clock_time.replace(tzinfo=UTC)
+            return moment.replace(tzinfo=UTC)
 
     def _read(self, moment: str) -> datetime:
         read = datetime.fromisoformat(moment)

@@ -412,14 +412,15 @@ class BackupsBusyError(StoreError):
     remedy = "try again in a moment"
 
 
+@dataclass(eq=False)
 class NotMigratedError(StoreError):
     """A store of an older schema stays as it is, since no backup of it could be made."""
 
-    def __init__(self, path: Path | str, version: int, reason: str, remedy: str) -> None:
-        self.version = version
-        self.reason = reason
-        problem = f"it stays at schema version {version}, since it could not be backed up ({reason})"
-        super().__init__(path, problem, remedy)
+    path: Path | str
+    version: int
+    reason: str
+    remedy: str
+    problem = "it stays at schema version {version}, since it could not be backed up ({reason})"
 
 
 class EmbedderError(SoulkeepError):

@@ -89,7 +89,11 @@ def fit_items(items: Sequence[_AnItem], room: int = BOUND, least: int = LEAST) -
     ]
     taken = accumulate(min(whole, base + least) for whole, base in zip(wholes, bare, strict=True))
     count = max(sum(size <= room for size in taken), 1)
-    parts = share_out(wholes[:count], room)
+    # What takes less than an even part gets all that it takes, the rest equal parts.
+    parts = [0] * count
+    for rank, place in enumerate(sorted(range(count), key=wholes.__getitem__)):
+        parts[place] = min(wholes[place], room // (count - rank))
+        room -= parts[place]
     return [
         item.with_content(cut(item.content, part - base))
         for item, base, part in zip(items, bare, parts, strict=False)
@@ -110,15 +114,6 @@ def cut(text: str, room: int) -> str:
     while kept and (taken := weight(kept)) > room:
         kept = kept[: len(kept) * room // taken]
     return kept.rstrip() + "…"
-
-
-def share_out(weights: Sequence[int], room: int) -> list[int]:
-    """Divide `room`: what takes less than an even part gets all that it takes, the rest equal parts."""
-    parts = [0] * len(weights)
-    for rank, place in enumerate(sorted(range(len(weights)), key=weights.__getitem__)):
-        parts[place] = min(weights[place], room // (len(weights) - rank))
-        room -= parts[place]
-    return parts
 
 
 def runs(ids: Sequence[int]) -> str:
