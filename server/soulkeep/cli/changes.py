@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from soulkeep.cli.commands import (
+from soulkeep.cli import (
     Command,
     before_option,
     current_days,

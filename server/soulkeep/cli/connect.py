@@ -13,7 +13,7 @@ import anyio
 import click
 
 from soulkeep.app import Settings
-from soulkeep.cli.commands import (
+from soulkeep.cli import (
     Command,
     Refused,
     current_settings,

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import click
 
-from soulkeep.cli.commands import Group, home_option, home_to_read, json_option, opened_home, yes_option
+from soulkeep.cli import Group, home_option, home_to_read, json_option, opened_home, yes_option
 from soulkeep.cli.terminal import (
     confirm,
     one_line,

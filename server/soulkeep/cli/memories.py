@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from soulkeep.cli.commands import (
+from soulkeep.cli import (
     Command,
     Group,
     before_option,

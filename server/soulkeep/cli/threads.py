@@ -8,7 +8,7 @@ from typing import TextIO
 import click
 from pydantic import TypeAdapter
 
-from soulkeep.cli.commands import (
+from soulkeep.cli import (
     Group,
     current_days,
     home_option,

@@ -12,7 +12,7 @@ from click.shell_completion import BashComplete, FishComplete, ShellComplete, Zs
 
 from soulkeep import __version__
 from soulkeep.app import STORE_NAME
-from soulkeep.cli.commands import (
+from soulkeep.cli import (
     Command,
     current_days,
     current_settings,
