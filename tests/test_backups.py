@@ -254,11 +254,11 @@ def test_a_restore_shows_among_the_events_of_a_store(make_home: Callable[..., Ho
     home.prompts.add_prompt("Tone", "Be brief.", 0)
     backup = home.backups.make("try")
     home.prompts.change_prompt(1, content="Be great.")
-    last, _ = other.repository.ledger.events_after(0)
+    ends = other.repository.news(None)[0]
 
     home.backups.restore(backup.id)
 
-    assert "store.restored" in other.repository.ledger.events_after(last)[1]
+    assert "store.restored" in other.repository.news(ends)[1]
     assert other.prompts.list_prompts()[0].content == "Be brief."
 
 

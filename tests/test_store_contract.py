@@ -210,7 +210,7 @@ def test_memories_are_listed_in_the_orders_that_are_stated(store: Repository) ->
     assert store.memories.latest_in_threads({"t": "2026-01-02T23:00:00.000Z"})["t"].id == c
     assert store.count_rows()["memories"] == 5
     assert store.memories.count_by_type() == {"fact": 4}
-    assert store.memories.count_by_day("2026-03-01") == {"2026-03-01": 4}
+    assert store.count_by_day("2026-03-01") == {"2026-03-01": 4}
     assert [m.id for m in store.documents.list_entries("MEMORY.md")] == [5]
 
 
@@ -497,9 +497,9 @@ def test_the_log_tells_what_happened_and_what_it_cost(store: Repository) -> None
     assert {entry.event for entry in listed[:2]} == {"memory.purged", "model.used"}
     assert len(store.ledger.list_log(9, late, None, "memory")) == 1
     assert store.ledger.list_log(9, "", "nobody", None) == []
-    assert store.ledger.count_events("memory.stored", early) == {"2026-03-01": 2}
-    assert store.ledger.events_after(2) == (3, {"memory.purged"})
-    assert store.ledger.events_after(3) == (3, set())
+    assert store.count_by_day(early, "memory.stored") == {"2026-03-01": 2}
+    assert store.news(None) == ((3, 0), set(), False)
+    assert store.news((2, 0)) == ((3, 0), {"memory.purged"}, False)
     assert (store.ledger.erased_at(7), store.ledger.erased_at(8)) == (late, None)
     (before,) = store.ledger.usage_by_model()
     assert (before.input_tokens, before.output_tokens, before.cost) == (5, 1, 0.5)

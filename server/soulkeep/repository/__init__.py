@@ -114,9 +114,6 @@ class Memories(Protocol):
     def count_by_type(self) -> dict[str, int]:
         """Return how many memories of each type there are, no entries, most first, then by name."""
 
-    def count_by_day(self, since: str) -> dict[str, int]:
-        """Count memories, no entries, kept since a timestamp, by the user's day (2026-11-26) of that."""
-
     def find_duplicates(self, memories: Sequence[NewMemory]) -> list[int | None]:
         """Return for each the smallest id of a memory that states the same; None where there is none.
 
@@ -297,12 +294,6 @@ class Ledger(Protocol):
     def usage_by_model(self) -> list[ModelUsage]:
         """Return the sums for each model, most uses first, then by name."""
 
-    def events_after(self, event_id: int) -> tuple[int, set[str]]:
-        """Return the id of the last event, 0 where there is none, and the names of those after one."""
-
-    def count_events(self, event: str, since: str) -> dict[str, int]:
-        """Return by the user's day how often an event happened since a timestamp."""
-
     def list_log(self, limit: int, since: str, agent: str | None, event: str | None) -> list[LogEntry]:
         """Return events, and uses as `model.used`, newest first; `event` may be what its dot follows."""
 
@@ -457,9 +448,6 @@ class Changes(Protocol):
     def list_changes(self, limit: int, before: int | None = None, since: str = "") -> list[Change]:
         """Return changes with ids below `before`, made since a timestamp, largest id first."""
 
-    def lists_threads_anew(self, after: int) -> bool:
-        """Whether the changes with ids above made, deleted, renamed, archived or resumed a thread."""
-
     def rows_of(self, change_id: int, limit: int = -1) -> list[ChangedRow]:
         """Return what a change did: threads, prompts, memories, documents, messages, each by number."""
 
@@ -566,6 +554,19 @@ class Repository(Protocol):
 
     def count_rows(self) -> dict[str, int]:
         """Count what there is by its name in `ROWS`."""
+
+    def count_by_day(self, since: str, event: str | None = None) -> dict[str, int]:
+        """Count memories, no entries, kept since a timestamp, by the user's day (2026-11-26) of that.
+
+        With `event` it is how often that happened since, as `Ledger.add_audit` noted it.
+        """
+
+    def news(self, since: tuple[int, int] | None) -> tuple[tuple[int, int], set[str], bool]:
+        """Return the last ids, 0 where there is none, of events and of changes, and what is new.
+
+        That is the names of the events after the first of the ids `since`, and whether changes after the
+        second made, deleted, renamed, archived or resumed a thread. Nothing is new since None.
+        """
 
     def find_saying(self, texts: Sequence[str]) -> list[tuple[bool, str, str]]:
         """Return kind and key of what holds one of the texts, after whether only its past does.

@@ -274,12 +274,7 @@ class Home:
         Raises:
             StoreError: The store cannot be read.
         """
-        ledger, changes = self.repository.ledger, self.repository.changes
-        # The end first: what is added meanwhile is better told twice than never.
-        last_change = max((change.id for change in changes.list_changes(1)), default=0)
-        event, change = since or (0, last_change)
-        last_event, events = ledger.events_after(event)
-        return (last_event, last_change), events if since else set(), changes.lists_threads_anew(change)
+        return self.repository.news(since)
 
     def revision(self) -> Hashable:
         """Return what is another after each change of the store, whoever made it, at no cost."""

@@ -350,8 +350,8 @@ class Statistics:
         repository, today = self._repository, self._days.local(self._clock()).date()
         shown = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
         since, days = timestamp(self._days.first_moment(shown[0])), [day.isoformat() for day in shown]
-        memories = repository.memories.count_by_day(since)
-        recalls = repository.ledger.count_events(RECALLED, since)
+        memories = repository.count_by_day(since)
+        recalls = repository.count_by_day(since, RECALLED)
         sizes = {"store": repository.size(), "backups": 0, "documents": 0}
         for path in self._folder.rglob("*"):
             kind = _KINDS.get(path.relative_to(self._folder).parts[0])  # the user has files there too

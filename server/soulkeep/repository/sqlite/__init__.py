@@ -80,7 +80,7 @@ class SqliteRepository(Upkeep):
             StoreError: The file cannot serve; the subclass says why.
         """
         self.path, self.place = path, str(path)
-        days = days or Days()
+        self._days = days = days or Days()
         with ExitStack() as on_failure:
             database = ReadOnlyDatabase(path) if read_only else Database(path)
             on_failure.callback(database.close)
@@ -93,7 +93,7 @@ class SqliteRepository(Upkeep):
             self.memories = self._memories = MemoryTable(database, self._vectors, days)
             self.next_vectors = NextVectors(database, self._memories, self._vectors)
             self.documents, self.threads = DocumentTable(database), ThreadTable(database)
-            self.prompts, ledger = PromptTable(database), Ledger(database, days)
+            self.prompts, ledger = PromptTable(database), Ledger(database)
             self.ledger = ledger
             self.messages = self._messages = MessageTable(database, ledger)
             self.consents = self._consents = ConsentTable(database)
@@ -193,6 +193,18 @@ class SqliteRepository(Upkeep):
         self._scan.release()
         self._memories.frequencies.release()
         self._database.release_memory()
+
+    def count_by_day(self, since: str, event: str | None = None) -> dict[str, int]:
+        """Count memories, no entries, that were kept since a timestamp, or what happened, by day."""
+        if event is None:
+            at, counted = "created_at", "memories WHERE document IS NULL"
+        else:
+            at, counted = "timestamp", "audit_log WHERE event = :event"
+        rows = self._database.query(
+            f"SELECT substr({at}, 1, 16) || 'Z', count(*) FROM {counted} AND {at} >= :since GROUP BY 1",
+            {"since": since, "event": event},
+        )
+        return self._days.sums(rows)
 
     def size(self) -> int:
         """Return how many bytes the store's files take."""

@@ -284,17 +284,6 @@ class ChangeTable:
         )
         return [Change(*row) for row in rows]
 
-    def lists_threads_anew(self, after: int) -> bool:
-        """Whether the changes after one made, deleted, renamed, archived or resumed a thread."""
-        rows = self._database.query(
-            "SELECT 1 FROM changed_rows AS r LEFT JOIN threads AS t ON t.id = r.key"
-            " WHERE r.change_id > ? AND r.kind = 'threads' AND (r.before IS NULL OR t.id IS NULL"
-            " OR t.title IS NOT r.before ->> 'title' OR t.archived IS NOT r.before ->> 'archived')"
-            " LIMIT 1",
-            (after,),
-        )
-        return bool(rows)
-
     def rows_of(self, change_id: int, limit: int = -1) -> list[ChangedRow]:
         """Return what a change did to rows, of those first that tell most of it."""
         weightiest = "instr('threads,global_prompts,memories,documents,messages', kind)"

@@ -329,10 +329,9 @@ def open_beside(path: Path) -> apsw.Connection:
     Raises:
         apsw.Error: SQLite cannot open it.
     """
-    with _opening(path, "mode=ro", apsw.SQLITE_OPEN_READONLY) as connection:
-        connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
-        connection.execute(f"PRAGMA cache_size = -{_READ_CACHE_KIB}")
-        _map_pages(connection)
+    waiting, cache = f"busy_timeout = {BUSY_TIMEOUT_S * 1000}", f"cache_size = -{_READ_CACHE_KIB}"
+    connection = _open(path, "mode=ro", waiting, cache)
+    _map_pages(connection)
     return connection
 
 
@@ -355,21 +354,15 @@ def open_to_read(path: Path) -> apsw.Connection:
 
 
 def _open(path: Path, how: str, *pragmas: str) -> apsw.Connection:
-    with _opening(path, how, apsw.SQLITE_OPEN_READWRITE) as connection:
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-@contextmanager
-def _opening(path: Path, how: str, flags: int) -> Iterator[apsw.Connection]:
-    """Open a connection, configured by the block; what cannot be read fails at its end."""
+    """Open a connection and configure it; what cannot be read fails here."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI  # `how` takes away from these
     with ExitStack() as on_failure:
-        connection = apsw.Connection(f"{path.as_uri()}?{how}", flags=flags | apsw.SQLITE_OPEN_URI)
+        connection = apsw.Connection(f"{path.as_uri()}?{how}", flags=flags)
         on_failure.callback(connection.close)
         # Closing would remove the log at the path by its name, whosever that is by now.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-        connection.execute("PRAGMA temp_store = MEMORY")
-        yield connection
+        for pragma in ("temp_store = MEMORY", *pragmas):
+            connection.execute(f"PRAGMA {pragma}")
         connection.execute("SELECT 1 FROM sqlite_schema")
         on_failure.pop_all()
+    return connection

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from soulkeep.days import Days
 from soulkeep.models import (
     MODEL_USED,
     LogEntry,
@@ -51,7 +50,6 @@ class Ledger:
     """Rows of sessions, messages, usage_records and audit_log; writes go inside a transaction."""
 
     _database: Database
-    _days: Days
 
     def touch_session(self, session: Session, now: str) -> None:
         """Record that a session is active, inserting it when it is new."""
@@ -87,24 +85,6 @@ class Ledger:
             f" FROM {_USAGE} GROUP BY u.model ORDER BY count(*) DESC, u.model"
         )
         return [ModelUsage(*row) for row in rows]
-
-    def events_after(self, event_id: int) -> tuple[int, set[str]]:
-        """Return the id of the last audited event, or 0, and the names of those after one."""
-        last, names = self._database.query(
-            "SELECT ifnull(max(id), 0), json_group_array(DISTINCT event) FILTER (WHERE id > ?)"
-            " FROM audit_log",
-            (event_id,),
-        )[0]
-        return last, set(json.loads(names))
-
-    def count_events(self, event: str, since: str) -> dict[str, int]:
-        """Return by day how often an event was audited since a timestamp."""
-        rows = self._database.query(
-            "SELECT substr(timestamp, 1, 16) || 'Z', count(*) FROM audit_log"
-            " WHERE event = ? AND timestamp >= ? GROUP BY 1",
-            (event, since),
-        )
-        return self._days.sums(rows)
 
     def erased_at(self, memory_id: int) -> str | None:
         """Return when a memory was purged, if the log still knows."""

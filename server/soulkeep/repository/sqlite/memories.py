@@ -169,15 +169,6 @@ class MemoryTable:
         )
         return dict(rows)
 
-    def count_by_day(self, since: str) -> dict[str, int]:
-        """Return by day how many memories are there of those kept since a timestamp, without entries."""
-        rows = self._database.query(
-            "SELECT substr(created_at, 1, 16) || 'Z', count(*) FROM memories"
-            " WHERE document IS NULL AND created_at >= ? GROUP BY 1",
-            (since,),
-        )
-        return self._days.sums(rows)
-
     def find_duplicates(self, memories: Sequence[NewMemory]) -> list[int | None]:
         """Return for each the oldest memory that states the same, if there is one.
 

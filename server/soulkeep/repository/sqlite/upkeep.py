@@ -138,6 +138,25 @@ class Upkeep:
         )
         return {name: rows[0][0] for name, rows in counted_rows}
 
+    def news(self, since: tuple[int, int] | None) -> tuple[tuple[int, int], set[str], bool]:
+        """Return where events and changes end, the names of new events, and whether threads changed."""
+        # The end first: what is added meanwhile is better told twice than never.
+        last_change = self._database.query("SELECT ifnull(max(id), 0) FROM changes")[0][0]
+        event, change = since or (0, last_change)
+        last_event, names = self._database.query(
+            "SELECT ifnull(max(id), 0), json_group_array(DISTINCT event) FILTER (WHERE id > ?)"
+            " FROM audit_log",
+            (event,),
+        )[0]
+        threads = self._database.query(
+            "SELECT 1 FROM changed_rows AS r LEFT JOIN threads AS t ON t.id = r.key"
+            " WHERE r.change_id > ? AND r.kind = 'threads' AND (r.before IS NULL OR t.id IS NULL"
+            " OR t.title IS NOT r.before ->> 'title' OR t.archived IS NOT r.before ->> 'archived')"
+            " LIMIT 1",
+            (change,),
+        )
+        return (last_event, last_change), set(json.loads(names)) if since else set(), bool(threads)
+
     def find_saying(self, texts: Sequence[str]) -> list[tuple[bool, str, str]]:
         """Return whether only its past does, kind and key of what holds one of the texts."""
         said = (json.dumps(list(texts)),)
