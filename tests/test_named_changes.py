@@ -53,7 +53,7 @@ async def test_each_change_names_what_it_did_to_which(client: Client, home: Home
     thread = home.threads.create_thread("Kitchen")
     home.lifecycle.move([2], thread.id)
     home.curator.promote(1, "User Facts")
-    home.lifecycle.revise(1, "The cat is called Momo.")
+    newer = home.lifecycle.revise(1, "The cat is called Momo.").id
     home.prompts.add_prompt("Tone", "Be kind.")
     home.messages.save(thread.id, [NewMessage("user", "The tiles are blue.")])
     home.curator.log_day("Looked at the tiles.")
@@ -68,7 +68,8 @@ async def test_each_change_names_what_it_did_to_which(client: Client, home: Home
     assert did["memory.moved"] == '#2 "The dog is called Rex." changed'
     assert did["entry.promoted"].startswith('MEMORY.md "- The cat is called Miso. ([memory 1]')
     assert did["memory.replaced"].startswith(
-        '#1 "The cat is called Miso." replaced by #3; #3 "The cat is called Momo." added; MEMORY.md "'
+        f'#1 "The cat is called Miso." replaced by #{newer};'
+        f' #{newer} "The cat is called Momo." added; MEMORY.md "'
     )
     assert did["prompt.created"] == 'prompt 1 "Tone" added'
     assert did["messages.saved"] == 'message 1 "The tiles are blue." added'
