@@ -21,7 +21,7 @@ def test_servers_start_at_once_on_one_new_store(processes: int, rounds: int, tmp
     assert starts.started == processes * rounds
 
 
-@pytest.mark.parametrize("writes", [20, pytest.param(500, marks=long)])
+@pytest.mark.parametrize("writes", [10, pytest.param(500, marks=long)])
 def test_two_servers_writing_at_once_lose_nothing(writes: int, tmp_path: Path) -> None:
     result = write_together(tmp_path / "home", writes=writes, processes=2)
 
@@ -45,8 +45,8 @@ def test_after_kill_9_everything_acknowledged_is_there_and_the_store_is_whole(
 @pytest.mark.parametrize(
     ("kills", "memories", "processes"),
     [
-        (2, 300, 1),
-        (0, 300, 2),
+        (2, 150, 1),
+        (0, 150, 2),
         pytest.param(30, 10_000, 1, marks=long),
         pytest.param(30, 10_000, 2, marks=long),
     ],

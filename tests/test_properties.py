@@ -55,7 +55,7 @@ def test_texts_up_to_the_maximum_are_kept_to_the_letter(seed: str, home: Home) -
 
 @quick
 @given(query=any_text)
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_any_query_is_answered_or_refused(query: str, home: Home) -> None:
     home.memories.remember([NewMemory("The only memory.")])
     try:
