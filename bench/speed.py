@@ -24,6 +24,7 @@ from server_process import ServerProcess, resident_mib, soulkeep_command
 from soulkeep.app import open_home
 from soulkeep.embedders import choose_embedder
 from soulkeep.models import MEMORY_TYPES, MemoryFilter, NewMemory
+from soulkeep.repository.sqlite.indexes import VectorTable
 from soulkeep.service.home import Home
 
 BATCH = 1_000
@@ -141,12 +142,13 @@ def measure_first_recall(home: Path, texts: Texts, rounds: int) -> tuple[float, 
 
 def measure_bare(home: Home, texts: Texts, rounds: int) -> list[float]:
     """Time the vector query alone on the same store, which scans it; empty without an embedder."""
-    embedder = choose_embedder("auto")
-    timings = []
+    embedder, vectors, timings = choose_embedder("auto"), home.repository.vectors, []
+    if not isinstance(vectors, VectorTable):
+        raise TypeError("the bare query is one of sqlite-vec")
     for _ in range(rounds if embedder else 0):
         (embedding,) = embedder.embed([texts.question()]).embeddings if embedder else ()
         began = perf_counter()
-        home.repository.vector_search.nearest(embedding, MemoryFilter(), NEAREST)
+        vectors.nearest(embedding, MemoryFilter(), NEAREST)
         timings.append((perf_counter() - began) * 1000)
     return timings
 
