@@ -478,7 +478,7 @@ def test_a_typescript_client_is_told_of_progress_and_of_a_change_of_its_thread(
     counts = [count for count, _ in seen["progress"]]
 
     assert counts == list(range(1, len(counts) + 1))
-    assert "Indexing documents" in [message for _, message in seen["progress"]]
+    assert "Copying the store: 100%" in [message for _, message in seen["progress"]]
     assert seen["updated"] == f"soulkeep://threads/{_structured(seen['thread'])['id']}"
 
 

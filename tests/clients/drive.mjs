@@ -47,10 +47,13 @@ async function subscribed(uri) {
   return { told };
 }
 
-async function recallTold() {
+// So many memories are forgotten that a backup is made before, which tells how far it is.
+async function toldOfForgetting() {
+  const numbers = Array.from({ length: 150 }, (_, index) => index + 2); // #1 is kept
+  await call("remember", { memories: numbers.map((number) => ({ content: `Number ${number}.` })) });
   const told = [];
   const onprogress = ({ progress, message }) => told.push([progress, message]);
-  const parameters = { name: "recall", arguments: { query: "Who keeps the ledger?" } };
+  const parameters = { name: "change_memory", arguments: { action: "forget", memory_ids: numbers } };
   const options = { onprogress };
   await (flavour === "sdk" ? client.callTool(parameters, undefined, options) : client.callTool(parameters, options));
   return told;
@@ -61,7 +64,6 @@ const { tools } = await client.listTools();
 const thread = await call("create_thread", { title: "Café ledger" });
 const thread_id = thread.structuredContent.id;
 const subscription = await subscribed(`soulkeep://threads/${thread_id}`);
-const progress = await recallTold();
 const content = "Zoë keeps the café's ledger in Kraków 📒";
 const seen = {
   server: client.getServerVersion(),
@@ -73,8 +75,8 @@ const seen = {
   recalled: await call("recall", { query: "Who keeps the ledger?", thread_id }),
   refused: await call("recall", { query: "ledger", limit: 1000 }),
   prompts: await call("list_prompts", {}),
-  progress,
   updated: await subscription.told,
+  progress: await toldOfForgetting(),
   resources: (await client.listResources()).resources,
   documents: [await read("soulkeep://SOUL.md"), await read("soulkeep://MEMORY.md")],
 };
