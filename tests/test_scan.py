@@ -229,6 +229,38 @@ def test_the_time_something_happened_counts_before_the_time_it_was_kept(
     assert [i for i, _ in vectors.nearest(store.query(), allowed, 10)] == [7]
 
 
+@pytest.mark.parametrize("size", [40, SIZE])
+def test_vectors_that_came_newest_first_are_followed_too(opened: Callable[[], Store], size: int) -> None:
+    store = opened()
+    store.set_up()
+    every, (first, *later), ids = store.unit(size), store.unit(4), list(range(1, size + 1))
+    with store.database.transaction():
+        for n in range(size):
+            store.database.execute(
+                "INSERT INTO memories (content, memory_type, created_at) VALUES (?, 'fact', ?)",
+                (f"{n}", "2026-03-01T12:00:00.000Z"),
+            )
+        for memory_id in reversed(ids[3:]):
+            store.add_vector(memory_id, every[memory_id - 1])
+    asking = VectorScan(store.database, Refusing(store.database))
+
+    def cosines() -> dict[int, tuple[float, ...]]:
+        question = QueryVector(store.query(), IDENTITY, [DIMENSIONS], [(1.0,)])
+        return asking.compare(question, EVERYTHING, 1, ids)
+
+    assert cosines().keys() == set(ids[3:])
+    store.delete([ids[5]])
+    store.replace(ids[7], first)
+    assert agrees(asking, store)
+    with store.database.transaction():  # those that waited the longest, the last of them first
+        for memory_id, vector in zip(reversed(ids[:3]), later, strict=True):
+            store.add_vector(memory_id, vector)
+            store.note_change(memory_id)
+    assert cosines().keys() == set(ids) - {ids[5]}
+    assert asking.nearest(first.tobytes(), EVERYTHING, 1)[0][0] == ids[7]
+    assert agrees(asking, store)
+
+
 def test_own_memories_are_found_at_once(store: Store, vectors: VectorScan) -> None:
     vectors.nearest(store.query(), EVERYTHING, 1)
     for _ in range(3):

@@ -73,11 +73,27 @@ class Codes:
             for (name, kind), column in zip(_TYPES.items(), values, strict=True)
         }
 
+    def begin_with(self, described: Columns) -> None:
+        """Make all rows at once, in the order of their ids, without their vectors as yet.
+
+        Vectors stand in the store in the order in which they came; each is put into its row then.
+        """
+        self.count = 0
+        self.reserve(len(described["ids"]))
+        self.count = len(described["ids"])
+        for name, column in self._columns.items():
+            column[: self.count] = described.get(name, 0)
+        self._note_dropped()
+
     def put(self, described: Columns, vectors: Array) -> None:
-        """Add or replace rows, one float vector each, in the order of their ids.
+        """Add or replace rows, one float vector each, in any order.
 
         A vector without a direction is left out.
         """
+        if np.any(np.diff(described["ids"]) < 0):
+            order = np.argsort(described["ids"], kind="stable")
+            described = {name: column[order] for name, column in described.items()}
+            vectors = vectors[order]
         codes, scales = _quantised(vectors)
         self._sum += scales @ codes
         rows = {**described, "scales": scales, **self._by_part(codes)}

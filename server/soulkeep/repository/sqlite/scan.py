@@ -198,7 +198,7 @@ class VectorScan:
         codes = made(parts)
         try:
             memories = self._described_memories(codes, state.last_id)
-            codes.reserve(len(memories["ids"]))
+            codes.begin_with(memories)
             for ids, vectors in self._chunks():
                 tell("Loading vectors")
                 places = np.searchsorted(memories["ids"], ids)
