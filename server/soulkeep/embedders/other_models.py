@@ -116,8 +116,8 @@ _FAMILIES: tuple[tuple[str, Family], ...] = (
     (r"\be5\b", Family("query: ", "passage: ")),
     # huggingface.co/BAAI/bge-m3: no instruction; bge-base-zh-v1.5 and bge-base-en-v1.5: for questions
     (r"\bbge-m3", Family(dimensions=1024)),
-    (r"\bbge-small-zh", Family("为这个句子生成表示以用于检索相关文章：", dimensions=512)),  # noqa: RUF001
-    (r"\bbge-(?P<size>base|large)-zh", Family("为这个句子生成表示以用于检索相关文章：")),  # noqa: RUF001
+    (r"\bbge-small-zh", Family("为这个句子生成表示以用于检索相关文章：", dimensions=512)),  # noqa: RUF001 - as published
+    (r"\bbge-(?P<size>base|large)-zh", Family("为这个句子生成表示以用于检索相关文章：")),  # noqa: RUF001 - as published
     (r"\bbge-(?P<size>small|base|large)", Family(_SEARCH)),
     # huggingface.co/nomic-ai/nomic-embed-text-v1, v1.5 (can be cut) and v2-moe (can be cut)
     (r"\bnomic-embed-text-v1(?!\.5)", Family("search_query: ", "search_document: ", 768)),

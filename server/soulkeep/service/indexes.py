@@ -431,10 +431,6 @@ class Indexes:
         return alone, turned
 
 
-_Texts = tuple[str, str | None]
-"""A memory's own text and, where it matters, that of the one before it."""
-
-
 def _is_of_embedder(error: EmbedderError) -> bool:
     """Whether no text would be embedded now, rather than one be at fault."""
     return error.is_temporary or isinstance(

@@ -76,7 +76,7 @@ def delay_s(attempts: int, first: float, most: float, asked: float | None = None
     It doubles with each up to `most`, and is varied, so that many do not come back at once; it is no
     less than what was `asked` for.
     """
-    varied = random.uniform(0.5, 1) * min(first * 2.0 ** min(attempts - 1, 32), most)  # noqa: S311
+    varied = random.uniform(0.5, 1) * min(first * 2.0 ** min(attempts - 1, 32), most)  # noqa: S311 - no secret
     return max(varied, min(asked or 0, MAX_ASKED_S))
 
 
