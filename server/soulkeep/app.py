@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from soulkeep.mcp_server.calls import CheckedServer
     from soulkeep.mcp_server.homes import Homes
     from soulkeep.mcp_server.notifications import Notifications
+    from soulkeep.service.accounts import Accounts
     from soulkeep.service.backups import Backups
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -105,6 +106,10 @@ class Settings(BaseSettings):
         default=90,
         ge=0,
         description="How long changes can be undone and the trash is kept; 0: for ever.",
+    )
+
+    url: str = Field(
+        default="", description="Where clients reach `serve --http`; unset, where it listens."
     )
 
     @property
@@ -206,7 +211,7 @@ def _value(variable: re.Match[str]) -> str:
     return value
 
 
-STORE_NAME = "soulkeep.db"
+STORE_NAME, ACCOUNTS_NAME = "soulkeep.db", "accounts.db"
 
 _log = logging.getLogger(__name__)
 
@@ -264,6 +269,19 @@ def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None 
     documents = Documents(path, clock, options.timezone)
     copies = SqliteCopies(path / STORE_NAME, Days(options.timezone))
     return Backups(copies, documents, clock, options.backups)
+
+
+def open_accounts(home: Path, *, clock: Clock = utc_now) -> "Accounts":
+    """Open the accounts of a server whose homes are below `home`, making what is missing.
+
+    Raises:
+        StoreError: Their file cannot serve.
+    """
+    from soulkeep.repository.accounts import AccountStore
+    from soulkeep.repository.sqlite.accounts import SqliteTables
+    from soulkeep.service.accounts import Accounts
+
+    return Accounts(AccountStore(SqliteTables(home / ACCOUNTS_NAME)), home, clock)
 
 
 def build_server(

@@ -460,3 +460,28 @@ class Waiting:
     failed: int = 0
     reason: str = ""
     next_try: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who uses a server of several; their own home has the account's name.
+
+    `issuer` and `subject` are who they are to an external issuer of tokens, if they come from one.
+    `last_used_at` is kept to ten minutes. A revoked account gets in by no way; its home stays.
+    """
+
+    name: str
+    created_at: str
+    issuer: str | None = None
+    subject: str | None = None
+    revoked_at: str | None = None
+    last_used_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """That an account may use a home, its own or a team's, and whether it may write there."""
+
+    account: str
+    home: str
+    may_write: bool

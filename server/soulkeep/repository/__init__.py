@@ -610,6 +610,25 @@ class Repository(Protocol):
         """Close the store; closing it again does nothing."""
 
 
+class Tables(Protocol):
+    """Tables of a server's accounts, which `repository.accounts` fills and asks.
+
+    Beside the homes and for all of them; as many processes share them as share the homes.
+    """
+
+    def run(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Run one statement with values for its `:names`, and return its rows.
+
+        Outside a transaction it is one of its own, which may be lost with the power.
+        """
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Do everything inside as one durable write, or nothing when an error leaves the block."""
+
+    def close(self) -> None:
+        """Close them; closing again does nothing."""
+
+
 class Snapshot(Protocol):
     """A store as it is at one moment, however others go on writing, with its counts of rows."""
 

@@ -1,0 +1,262 @@
+"""Accounts, teams and their tokens: who gets in, where, and who does not any more."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from conftest import TickingClock
+from soulkeep.app import open_accounts
+from soulkeep.errors import InvalidInputError, NotFoundError
+from soulkeep.models import Access
+from soulkeep.service.accounts import Accounts, new_token, valid_name
+
+
+@pytest.fixture
+def accounts(tmp_path: Path, clock: TickingClock) -> Iterator[Accounts]:
+    with closing(open_accounts(tmp_path, clock=clock)) as opened:
+        yield opened
+
+
+def test_a_token_leads_to_its_account_and_no_other(accounts: Accounts) -> None:
+    ann, bob = accounts.add("ann"), accounts.add("Bob")
+
+    assert [accounts.account_of(token).name for token in (ann, bob)] == ["ann", "bob"]  # type: ignore[union-attr]
+    assert accounts.access("ann", "ann") == Access("ann", "ann", may_write=True)
+    assert accounts.access("ann", "bob") is None
+    assert accounts.home_path("Bob") == accounts.home_path("bob") != accounts.home_path("ann")
+
+
+def test_what_is_kept_of_a_token_lets_nobody_in(accounts: Accounts, tmp_path: Path) -> None:
+    token = accounts.add("ann")
+
+    secret = token.rpartition("_")[2].encode()
+    for path in tmp_path.glob("accounts.db*"):
+        assert secret not in path.read_bytes()
+    with closing(sqlite3.connect(tmp_path / "accounts.db")) as file:
+        ((token_id, digest),) = file.execute("SELECT id, digest FROM tokens")
+    assert accounts.account_of(digest) is None
+    assert accounts.account_of(f"soulkeep_{token_id}_{'A' * 43}") is None
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"),
+        lambda token: token + "A",
+        lambda token: f" {token}",
+        lambda token: token.upper(),
+        lambda token: token.removeprefix("soulkeep_"),
+        lambda token: token[:25],
+        lambda token: "\ud800",
+        lambda token: "",
+    ],
+)
+def test_a_token_that_is_not_quite_right_is_wrong(accounts: Accounts, spoilt: object) -> None:
+    token = accounts.add("ann")
+
+    assert accounts.account_of(spoilt(token)) is None  # type: ignore[operator]
+
+
+def test_rotating_and_revoking_end_a_token_at_once(accounts: Accounts) -> None:
+    first = accounts.add("ann")
+    second = accounts.rotate("ann")
+    assert accounts.account_of(first) is None
+    assert accounts.account_of(second) is not None
+
+    accounts.revoke("ann")
+    assert accounts.account_of(second) is None
+    assert accounts.access("ann", "ann") is None
+    (listed,) = accounts.all()
+    assert listed.revoked_at is not None
+
+    third = accounts.rotate("ANN")
+    assert accounts.account_of(third) is not None
+    assert accounts.account_of(second) is None
+
+
+def test_it_is_noted_when_an_account_was_last_used(accounts: Accounts, clock: TickingClock) -> None:
+    account = accounts.account_of(accounts.add("ann"))
+    assert account is not None
+    assert account.last_used_at is None
+
+    accounts.note_use(account)
+
+    (listed,) = accounts.all()
+    assert listed.last_used_at is not None
+    assert listed.last_used_at > listed.created_at
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            " ",
+            ".",
+            "..",
+            "a/b",
+            "a\\b",
+            "a.b",
+            "-a",
+            "a-",
+            "a--b",
+            "a b",
+            "a\0",
+            "~",
+            "a:b",
+            "a%2fb",
+        ),
+        *("\xe4", "\u212aelvin", "\u0661", "a" * 33),
+        *("con", "NUL", "lpt1", "mcp", "healthz", "login", ".well-known"),
+    ],
+)
+def test_a_name_that_a_file_system_or_an_address_would_confuse_is_refused(
+    accounts: Accounts, name: str
+) -> None:
+    with pytest.raises(InvalidInputError):
+        accounts.add(name)
+    with pytest.raises(InvalidInputError):
+        accounts.add_team(name)
+    with pytest.raises(InvalidInputError):
+        accounts.home_path(name)
+    assert accounts.all() == []
+    assert accounts.teams() == []
+
+
+@given(st.text(max_size=40))
+def test_a_name_that_is_taken_stays_itself_and_in_its_folder(name: str) -> None:
+    try:
+        kept = valid_name("name", name)
+    except InvalidInputError:
+        return
+    assert valid_name("name", kept) == kept == kept.casefold()
+    assert re.fullmatch(r"[a-z0-9-]{1,32}", kept)
+    assert Path(kept).name == kept
+
+
+def test_every_token_is_of_one_shape_and_a_new_one() -> None:
+    made = [new_token() for _ in range(200)]
+
+    assert all(re.fullmatch(r"soulkeep_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", token) for token, _, _ in made)
+    assert len({part for each in made for part in each}) == 600
+
+
+@given(st.text(st.sampled_from("soulkeep_0af-AZ\n")) | st.from_regex(r"soulkeep_[0-9a-f]{16}_.{40,46}"))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_no_token_of_ours_is_wrong_without_a_fault(accounts: Accounts, text: str) -> None:
+    assert accounts.account_of(text) is None
+
+
+def test_accounts_and_teams_share_their_names(accounts: Accounts) -> None:
+    accounts.add("ann")
+    accounts.add_team("crew")
+    accounts.delete_team("crew")
+
+    for taken in ("ann", "ANN", "crew"):
+        with pytest.raises(InvalidInputError, match="taken"):
+            accounts.add(taken)
+        with pytest.raises(InvalidInputError, match="taken"):
+            accounts.add_team(taken)
+
+
+def test_members_read_or_write_in_a_teams_home_until_they_leave(accounts: Accounts) -> None:
+    accounts.add("ann")
+    accounts.add("bob")
+    accounts.add_team("crew")
+
+    accounts.put_member("crew", "ann", may_write=True)
+    team = accounts.put_member("crew", "bob", may_write=False)
+    assert tuple(team.members) == (
+        Access("ann", "crew", may_write=True),
+        Access("bob", "crew", may_write=False),
+    )
+    assert accounts.access("bob", "crew") == Access("bob", "crew", may_write=False)
+
+    accounts.put_member("crew", "bob", may_write=True)
+    assert accounts.access("bob", "crew") == Access("bob", "crew", may_write=True)
+
+    accounts.remove_member("crew", "bob")
+    assert accounts.access("bob", "crew") is None
+    assert accounts.access("ann", "crew") is not None
+    with pytest.raises(NotFoundError, match="member"):
+        accounts.remove_member("crew", "bob")
+
+
+def test_a_deleted_team_lets_nobody_in_and_comes_back_with_its_members(accounts: Accounts) -> None:
+    accounts.add("ann")
+    accounts.add_team("crew")
+    accounts.put_member("crew", "ann", may_write=True)
+
+    assert accounts.delete_team("crew").deleted_at is not None
+    assert accounts.access("ann", "crew") is None
+    with pytest.raises(NotFoundError):
+        accounts.put_member("crew", "ann", may_write=True)
+    with pytest.raises(NotFoundError):
+        accounts.delete_team("crew")
+
+    assert accounts.restore_team("crew").deleted_at is None
+    assert accounts.access("ann", "crew") == Access("ann", "crew", may_write=True)
+    with pytest.raises(NotFoundError, match="deleted"):
+        accounts.restore_team("crew")
+
+
+def test_an_accounts_own_home_is_no_team(accounts: Accounts) -> None:
+    accounts.add("ann")
+    accounts.add("bob")
+
+    with pytest.raises(NotFoundError, match="team"):
+        accounts.put_member("ann", "bob", may_write=False)
+    with pytest.raises(NotFoundError, match="team"):
+        accounts.remove_member("ann", "ann")
+    with pytest.raises(NotFoundError, match="team"):
+        accounts.delete_team("ann")
+    assert accounts.access("ann", "ann") is not None
+    assert accounts.access("bob", "ann") is None
+
+
+def test_nobody_of_a_name_is_an_error_that_says_where_the_names_are(accounts: Accounts) -> None:
+    accounts.add_team("crew")
+
+    with pytest.raises(NotFoundError, match="accounts list"):
+        accounts.revoke("nobody")
+    with pytest.raises(NotFoundError, match="accounts list"):
+        accounts.rotate("nobody")
+    with pytest.raises(NotFoundError, match="accounts list"):
+        accounts.put_member("crew", "nobody", may_write=True)
+    with pytest.raises(NotFoundError, match="teams list"):
+        accounts.put_member("nobody", "crew", may_write=True)
+
+
+def test_two_processes_share_accounts(accounts: Accounts, tmp_path: Path) -> None:
+    with closing(open_accounts(tmp_path)) as other:
+        token = accounts.add("ann")
+        assert other.account_of(token) is not None
+
+        with pytest.raises(InvalidInputError):
+            other.add("ann")
+        other.revoke("ann")
+        assert accounts.account_of(token) is None
+
+
+def test_a_subject_of_an_issuer_has_one_account_whose_name_nobody_chose(accounts: Accounts) -> None:
+    accounts.add("ann")
+    made = [
+        accounts.admit_subject("https://a.example", subject) for subject in ("ann", "auth0|64F1", "é")
+    ]
+
+    names = [account.name for account in made if account]
+    assert len({"ann", *names}) == 4
+    assert names[1].startswith("auth0-64f1-")
+    assert all(valid_name("name", name) == name for name in names)
+    assert accounts.admit_subject("https://a.example", "ann") == made[0]
+    assert accounts.admit_subject("https://b.example", "ann") != made[0]
+    assert accounts.of_subject("https://c.example", "ann") is None
+
+    accounts.revoke(names[0])
+    assert accounts.admit_subject("https://a.example", "ann") is None
