@@ -13,9 +13,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from soulkeep.days import Days
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from soulkeep.mcp_server.calls import CheckedServer
     from soulkeep.mcp_server.homes import Homes
     from soulkeep.mcp_server.notifications import Notifications
+    from soulkeep.mcp_server.oauth import Authority
     from soulkeep.service.accounts import Accounts
     from soulkeep.service.backups import Backups
 
@@ -111,6 +113,18 @@ class Settings(BaseSettings):
     url: str = Field(
         default="", description="Where clients reach `serve --http`; unset, where it listens."
     )
+    issuer: str = Field(
+        default="", description="Whose tokens let in too: the `iss` in them, an address over https."
+    )
+    issuer_audience: str = Field(
+        default="", description="For whom they are, the `aud` in them; unset, the address of a home."
+    )
+    issuer_jwks_url: str = Field(
+        default="", description="Where its keys are; unset, where it says so itself."
+    )
+    issuer_adds_accounts: bool = Field(
+        default=False, description="Whether somebody whom it names, and who has no account, gets one."
+    )
 
     @property
     def options(self) -> Options:
@@ -144,6 +158,21 @@ class Settings(BaseSettings):
             others = ", ".join(f"{kind}:MODEL" for kind in OTHER_EMBEDDERS)
             raise ValueError(f"is none of {', '.join(get_args(EmbedderName))}, {others}; correct it")
         return name
+
+    @field_validator("url", "issuer", "issuer_jwks_url")
+    @classmethod
+    def _whole_address(cls, address: str, info: ValidationInfo) -> str:
+        if not address:
+            return address
+        parts, is_url = urlsplit(address), info.field_name == "url"
+        is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if parts.scheme not in (("http", "https") if is_local or is_url else ("https",)):
+            raise ValueError("is no address that begins with https://; correct it")
+        if not parts.hostname or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("is more or less than a host and a path; correct it")
+        if is_url and parts.path not in ("", "/"):
+            raise ValueError("has a path; give a server a host of its own, such as memory.example.org")
+        return address.rstrip("/") if is_url else address
 
     @field_validator("embedder_query_prefix", "embedder_passage_prefix")
     @classmethod
@@ -282,6 +311,26 @@ def open_accounts(home: Path, *, clock: Clock = utc_now) -> "Accounts":
     from soulkeep.service.accounts import Accounts
 
     return Accounts(AccountStore(SqliteTables(home / ACCOUNTS_NAME)), home, clock)
+
+
+def open_authority(settings: Settings, accounts: "Accounts", url: str) -> "Authority":
+    """Return what says who is let in to a server that its clients reach at `url`, and its routes."""
+    from soulkeep.mcp_server import login
+    from soulkeep.mcp_server.oauth import Authority
+    from soulkeep.service.issuer import Issuer
+
+    issuer = None
+    if settings.issuer:
+        issuer = Issuer(
+            accounts,
+            settings.issuer,
+            settings.issuer_audience,
+            settings.issuer_jwks_url,
+            adds_accounts=settings.issuer_adds_accounts,
+        )
+    authority = Authority(accounts, url, issuer)
+    login.mount(authority)
+    return authority
 
 
 def build_server(

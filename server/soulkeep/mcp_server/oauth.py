@@ -1,27 +1,59 @@
-"""Who is let in over HTTP: bearer tokens of three kinds, and what tells programs how to get one."""
+"""Who is let in over HTTP: bearer tokens of three kinds, and the OAuth 2.1 that leads a program to one.
 
+The account's own token, one that a program got for the account by OAuth, or one of an external issuer.
+Where there is such an issuer, programs are sent to it, and there is no page to log in on here.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
 from functools import partial
+from urllib.parse import urlencode, urlsplit
 
-import anyio.to_thread
-from mcp.server.auth.handlers.metadata import ProtectedResourceMetadataHandler
+from anyio.to_thread import run_sync
+from mcp.server.auth.handlers.metadata import MetadataHandler, ProtectedResourceMetadataHandler
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
 from mcp.server.auth.middleware.bearer_auth import (
     AuthenticatedUser,
     BearerAuthBackend,
     RequireAuthMiddleware,
 )
-from mcp.server.auth.provider import AccessToken, TokenVerifier
-from mcp.server.auth.routes import build_resource_metadata_url, cors_middleware
-from mcp.shared.auth import ProtectedResourceMetadata
-from pydantic import AnyHttpUrl
+from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
+from mcp.server.auth.provider import (
+    AccessToken,
+    AuthorizationCode,
+    AuthorizationParams,
+    AuthorizeError,
+    OAuthAuthorizationServerProvider,
+    RefreshToken,
+    RegistrationError,
+    TokenError,
+    TokenVerifier,
+)
+from mcp.server.auth.routes import (
+    build_metadata,
+    build_resource_metadata_url,
+    cors_middleware,
+    create_auth_routes,
+)
+from mcp.server.auth.settings import ClientRegistrationOptions, RevocationOptions
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from mcp.shared.auth import (
+    InvalidRedirectUriError,
+    OAuthClientInformationFull,
+    OAuthToken,
+    ProtectedResourceMetadata,
+)
+from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.service.accounts import Accounts, valid_name
+from soulkeep.service.grants import Grants, Issued, TooManyClientsError
+from soulkeep.service.issuer import Issuer, require_safe_url
 
 SCOPE = "memory"
 """The one scope: to use the home that a token is for. Who may write there is said by the home."""
@@ -29,29 +61,66 @@ SCOPE = "memory"
 ACCESS = "soulkeep.access"
 """Under which key of an ASGI scope's `state` the `Access` is that a request has."""
 
-_METADATA = "/.well-known/oauth-protected-resource"
+MOST_FORM_BYTES = 65_536
+"""The most that is read of what a program or the login page sends."""
+
+MOST_ADDRESSES, LONGEST_ADDRESS, LONGEST_NAME = 10, 500, 80
+"""How much is kept of what a program says of itself when it registers."""
+
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+"""A SHA-256 digest in base64url, as a PKCE challenge by S256 is."""
+
+_RESOURCE_METADATA, _SERVER_METADATA = (
+    f"/.well-known/oauth-{what}" for what in ("protected-resource", "authorization-server")
+)
+
+_as_written = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True)).validate_python
+"""Makes an address of a text without a slash after its host: programs compare issuers as texts."""
 
 
 class Authority:
-    """Says whose a bearer token is, and mounts what leads a program without one to it."""
+    """Says whose a bearer token is, and has the routes that lead a program without one to it."""
 
-    def __init__(self, accounts: Accounts, url: str) -> None:
-        """Let accounts in to a server that its clients reach at `url`, without a slash at its end."""
-        self.accounts = accounts
+    def __init__(self, accounts: Accounts, url: str, issuer: Issuer | None = None) -> None:
+        """Let accounts in to a server that its clients reach at `url`, which has no path."""
+        self.accounts, self.issuer = accounts, issuer
         self.url = url.rstrip("/")
+        self.provider: Provider | None = None
+        self.routes: list[Route] = []
+        """What a server mounts beside its homes at `/mcp` and `/{home}/mcp`; none asks for a token."""
+        if self.offers_oauth:
+            described = cors_middleware(self._describe, ["GET", "OPTIONS"])
+            self.routes += [
+                Route(f"{_RESOURCE_METADATA}{path}", described, methods=["GET", "OPTIONS"])
+                for path in ("/mcp", "/{home}/mcp")
+            ]
+            if issuer is None:
+                self.provider = Provider(self)
+                self.routes += _authorization_routes(self.provider, self.url)
 
     @property
-    def routes(self) -> list[Route]:
-        """What a server mounts beside its homes at `/mcp` and `/{home}/mcp`; none asks for a token."""
-        described = cors_middleware(self._describe, ["GET", "OPTIONS"])
-        return [
-            Route(f"{_METADATA}{path}", described, methods=["GET", "OPTIONS"])
-            for path in ("/mcp", "/{home}/mcp")
-        ]
+    def offers_oauth(self) -> bool:
+        """Whether programs are told how to get a token: only over https, or on this machine."""
+        try:
+            return bool(require_safe_url(self.url))
+        except ValueError:
+            return False
 
     def resource_of(self, home: str = "") -> str:
         """Return the address of a home, for which tokens are made: `""` is an account's own."""
         return f"{self.url}/{home}/mcp" if home else f"{self.url}/mcp"
+
+    def home_of(self, resource: str) -> str:
+        """Return the home at an address, whether or not there is one; the reverse of `resource_of`.
+
+        Raises:
+            InvalidInputError: It is no address of a home of this server.
+        """
+        path = resource.removesuffix("/").removeprefix(f"{self.url}/").removesuffix("mcp")
+        home = path.removesuffix("/")
+        if self.resource_of(home) != resource.removesuffix("/"):
+            raise InvalidInputError("resource", "is no home of this server")
+        return home and valid_name("resource", home)
 
     def verifier(self, resource: str) -> TokenVerifier:
         """Return what verifies tokens for one resource; any other's are refused."""
@@ -63,13 +132,14 @@ class Authority:
             resource = self.resource_of(home and valid_name("home", home))
         except InvalidInputError:
             return JSONResponse({"error": "not_found"}, 404)
-        metadata = ProtectedResourceMetadata(
-            resource=AnyHttpUrl(resource),
-            authorization_servers=[AnyHttpUrl(self.url)],
-            scopes_supported=[SCOPE],
-            resource_name=f"soulkeep: {home}" if home else "soulkeep",
-        )
-        return await ProtectedResourceMetadataHandler(metadata).handle(request)
+        metadata = {
+            "resource": resource,
+            "authorization_servers": [self.issuer.name if self.issuer else self.url],
+            "scopes_supported": None if self.issuer else [SCOPE],
+            "resource_name": f"soulkeep: {home}" if home else "soulkeep",
+        }
+        handler = ProtectedResourceMetadataHandler(ProtectedResourceMetadata.model_validate(metadata))
+        return await handler.handle(request)
 
 
 class _Verifier(TokenVerifier):
@@ -78,20 +148,29 @@ class _Verifier(TokenVerifier):
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return whose a token is, without the token itself, so that nothing can show it."""
-        return await anyio.to_thread.run_sync(self._verify, token)
+        return await run_sync(self._verify, token)
 
     def _verify(self, token: str) -> AccessToken | None:
-        accounts = self._authority.accounts
-        if (found := accounts.verified(token, "account", "access")) is None:
+        accounts, issuer = self._authority.accounts, self._authority.issuer
+        found = accounts.verified(token, "account", "access")
+        if found is not None:
+            _, account, grant = found
+            client_id, expires_at, claims = (grant.client_id if grant else account.name), None, None
+            resource = grant.resource if grant else self._resource
+        elif issuer is not None and (said := issuer.claims_of(token, self._resource)) is not None:
+            account, client_id, expires_at = said
+            resource, claims = self._resource, {"iss": issuer.name}
+        else:
             return None
-        kept, account, grant = found
         accounts.note_use(account)
         return AccessToken(
-            token=kept.id,
-            client_id=grant.client_id if grant else account.name,
+            token="",
+            client_id=client_id,
             scopes=[SCOPE],
-            resource=grant.resource if grant else self._resource,
+            expires_at=expires_at,
+            resource=resource,
             subject=account.name,
+            claims=claims,
         )
 
 
@@ -110,20 +189,230 @@ class RequireAccess:
         """Answer one request, or pass it on."""
         home = scope.get("path_params", {}).get("home", "")
         resource = AnyHttpUrl(self._authority.resource_of(home))
+        described = build_resource_metadata_url(resource) if self._authority.offers_oauth else None
         backend = BearerAuthBackend(
             self._authority.verifier(str(resource)), resource_server_url=resource
         )
-        let_in = partial(self._let_in, home)
-        challenge = RequireAuthMiddleware(let_in, [SCOPE], build_resource_metadata_url(resource))
+        challenge = RequireAuthMiddleware(partial(self._let_in, home), [SCOPE], described)
         app = AuthenticationMiddleware(AuthContextMiddleware(challenge), backend=backend)
         await app(scope, receive, send)
 
     async def _let_in(self, home: str, scope: Scope, receive: Receive, send: Send) -> None:
         user: AuthenticatedUser = scope["user"]
         account = str(user.access_token.subject)
-        find = self._authority.accounts.access
-        access = await anyio.to_thread.run_sync(find, account, home or account)
+        access = await run_sync(self._authority.accounts.access, account, home or account)
         if access is None:
             return await JSONResponse({"error": "not_found"}, 404)(scope, receive, send)
         scope.setdefault("state", {})[ACCESS] = access
         return await self._app(scope, receive, send)
+
+
+class _Client(OAuthClientInformationFull):
+    """A program that registered itself. It has no secret: PKCE and its addresses say which it is."""
+
+    def validate_scope(self, requested_scope: str | None) -> list[str]:
+        """Return the one scope, whatever was asked for: the answer says what was given."""
+        return [SCOPE]
+
+    def validate_redirect_uri(self, redirect_uri: AnyUrl | None) -> AnyUrl:
+        """Return where to send the user back to, if it was registered; on this machine, at any port.
+
+        Raises:
+            InvalidRedirectUriError: It was not.
+        """
+        if redirect_uri is None:
+            return super().validate_redirect_uri(None)
+        if all(_without_port(one) != _without_port(redirect_uri) for one in self.redirect_uris or ()):
+            raise InvalidRedirectUriError("This address was not registered by the program")
+        return redirect_uri
+
+
+def _without_port(address: AnyUrl) -> tuple[object, ...]:
+    parts = urlsplit(str(address))
+    port = parts.port if parts.scheme == "https" else None  # RFC 8252, 7.3
+    return parts.scheme, parts.hostname, port, parts.path or "/", parts.query
+
+
+class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
+    """The authorization server: what the SDK's handlers ask of the accounts and their grants."""
+
+    def __init__(self, authority: Authority) -> None:
+        self._authority = authority
+        self.grants = Grants(authority.accounts)
+
+    async def get_client(self, client_id: str) -> _Client | None:
+        """Return a program that registered itself; None for another."""
+        metadata = await run_sync(self.grants.client, client_id)
+        return _Client.model_validate(metadata) if metadata else None
+
+    async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        """Keep what is needed of what a program says of itself, and tell it so.
+
+        Raises:
+            RegistrationError: Its addresses are none to send a user to, or there are too many programs.
+        """
+        addresses = [str(address) for address in client_info.redirect_uris or ()]
+        try:
+            parts = [urlsplit(require_safe_url(address)) for address in addresses]
+        except ValueError as error:
+            raise RegistrationError("invalid_redirect_uri", f"An address {error}") from error
+        if any(part.fragment or part.username is not None for part in parts):
+            raise RegistrationError(
+                "invalid_redirect_uri", "An address must have no fragment and no user"
+            )
+        if len(addresses) > MOST_ADDRESSES or any(len(one) > LONGEST_ADDRESS for one in addresses):
+            rule = f"up to {MOST_ADDRESSES} addresses of up to {LONGEST_ADDRESS} characters"
+            raise RegistrationError("invalid_redirect_uri", f"A program may have {rule}")
+        client_info.token_endpoint_auth_method = "none"  # noqa: S105
+        client_info.client_secret = client_info.client_secret_expires_at = None
+        client_info.scope = SCOPE
+        client_info.client_name = (client_info.client_name or "")[:LONGEST_NAME] or None
+        kept = {"client_id", "client_name", "redirect_uris", "grant_types", "scope"}
+        kept |= {"token_endpoint_auth_method"}
+        metadata = client_info.model_dump(mode="json", include=kept, exclude_none=True)
+        try:
+            await run_sync(self.grants.add_client, client_info.client_id, metadata)
+        except TooManyClientsError as error:
+            raise RegistrationError("invalid_client_metadata", str(error)) from error
+
+    async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
+        """Return where the user logs in.
+
+        Raises:
+            AuthorizeError: The challenge is none by S256, or no home is at the address asked for.
+        """
+        asked = {
+            "response_type": "code",
+            "client_id": client.client_id,
+            "redirect_uri": str(params.redirect_uri)
+            if params.redirect_uri_provided_explicitly
+            else None,
+            "code_challenge": params.code_challenge,
+            "code_challenge_method": "S256",
+            "state": params.state,
+            "resource": params.resource,
+        }
+        self.require_askable(params.code_challenge, params.resource)
+        said = {name: value for name, value in asked.items() if value is not None}
+        return f"{self._authority.url}/login?{urlencode(said)}"
+
+    def require_askable(self, code_challenge: str, resource: str | None) -> str:
+        """Return the home that is asked for.
+
+        Raises:
+            AuthorizeError: The challenge is none by S256, or no home is at the address.
+        """
+        if not _CHALLENGE.fullmatch(code_challenge):
+            raise AuthorizeError("invalid_request", "code_challenge must be a SHA-256 in base64url")
+        try:
+            return self._authority.home_of(resource or self._authority.resource_of())
+        except InvalidInputError as error:
+            raise AuthorizeError("invalid_target", str(error)) from error
+
+    async def load_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: str
+    ) -> AuthorizationCode | None:
+        """Return a code that is good, by its id instead of itself."""
+        found = await run_sync(self.grants.unspent, authorization_code, "code")
+        if found is None:
+            return None
+        token, grant = found
+        return AuthorizationCode(
+            code=token.id,
+            scopes=[SCOPE],
+            expires_at=float("inf"),  # it was looked at
+            client_id=grant.client_id,
+            code_challenge=grant.code_challenge,
+            redirect_uri=AnyUrl(grant.redirect_uri),
+            redirect_uri_provided_explicitly=grant.redirect_was_named,
+            resource=grant.resource,
+            subject=grant.account,
+        )
+
+    async def exchange_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
+    ) -> OAuthToken:
+        """Return the tokens for a code.
+
+        Raises:
+            TokenError: Somebody used it a moment ago.
+        """
+        return _answer(await run_sync(self.grants.exchange, authorization_code.code))
+
+    async def load_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: str
+    ) -> RefreshToken | None:
+        """Return a refresh token that is good, by its id instead of itself."""
+        found = await run_sync(self.grants.unspent, refresh_token, "refresh")
+        if found is None:
+            return None
+        token, grant = found
+        return RefreshToken(token=token.id, client_id=grant.client_id, scopes=[SCOPE])
+
+    async def exchange_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: RefreshToken, scopes: list[str]
+    ) -> OAuthToken:
+        """Return new tokens for a refresh token, which is then used up.
+
+        Raises:
+            TokenError: Somebody used it a moment ago.
+        """
+        return _answer(await run_sync(self.grants.exchange, refresh_token.token))
+
+    async def load_access_token(self, token: str) -> None:
+        """Return nothing: `verify_token` looks at access tokens, and `revoke` ends them."""
+
+    async def revoke_token(self, token: AccessToken | RefreshToken) -> None:
+        """Do nothing: `revoke` does."""
+
+    async def revoke(self, request: Request) -> Response:
+        """Answer a request to revoke a token (RFC 7009): the same whether it was one."""
+        try:
+            client = await ClientAuthenticator(self).authenticate_request(request)
+        except AuthenticationError as error:
+            body = {"error": "invalid_client", "error_description": error.message}
+            return JSONResponse(body, 401)
+        token = (await request.form()).get("token")
+        if isinstance(token, str):
+            await run_sync(self.grants.revoke, token, client.client_id)
+        return Response(headers={"Cache-Control": "no-store"})
+
+
+def _answer(issued: Issued | None) -> OAuthToken:
+    if issued is None:
+        raise TokenError("invalid_grant", "it was used before")
+    return OAuthToken(
+        access_token=issued.access_token,
+        refresh_token=issued.refresh_token,
+        expires_in=issued.expires_in,
+        scope=SCOPE,
+    )
+
+
+def _authorization_routes(provider: "Provider", issuer: str) -> list[Route]:
+    url = _as_written(issuer)
+    registering, revoking = ClientRegistrationOptions(enabled=True), RevocationOptions(enabled=True)
+    metadata = build_metadata(url, None, registering, revoking)
+    metadata.scopes_supported = [SCOPE]
+    metadata.token_endpoint_auth_methods_supported = ["none"]
+    metadata.revocation_endpoint_auth_methods_supported = ["none"]
+    metadata.authorization_response_iss_parameter_supported = True
+    own = [
+        Route(
+            _SERVER_METADATA,
+            cors_middleware(MetadataHandler(metadata).handle, ["GET", "OPTIONS"]),
+            methods=["GET", "OPTIONS"],
+        ),
+        # The SDK's own wants a secret, which no program has here.
+        Route("/revoke", limited(provider.revoke), methods=["POST"]),
+    ]
+    paths = {route.path for route in own}
+    made = create_auth_routes(
+        provider, url, client_registration_options=registering, revocation_options=revoking
+    )
+    return own + [route for route in made if route.path not in paths]
+
+
+def limited(handle: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """Return the app of a handler that is sent a short form."""
+    return RequestBodyLimitMiddleware(request_response(handle), MOST_FORM_BYTES)

@@ -279,13 +279,16 @@ class AccountStore:
         token, account = Token(*rows[0][:8]), Account(*rows[0][8:14])
         return token, account, Grant(*rows[0][14:]) if token.grant_id else None
 
-    def spend_token(self, token_id: str, spent_at: str) -> bool:
-        """Use a secret that is good for one use; False where it was used before, or is gone."""
+    def spend_token(self, token_id: str, spent_at: str, keep_until: str) -> bool:
+        """Use a secret that is good for one use; False where it was used before, or is gone.
+
+        It expires, and so is forgotten, at `keep_until`.
+        """
         return bool(
             self._run(
-                "UPDATE tokens SET spent_at = :spent_at"
+                "UPDATE tokens SET spent_at = :spent_at, expires_at = :keep_until"
                 " WHERE id = :id AND spent_at IS NULL RETURNING id",
-                {"id": token_id, "spent_at": spent_at},
+                {"id": token_id, "spent_at": spent_at, "keep_until": keep_until},
             )
         )
 
@@ -300,6 +303,14 @@ class AccountStore:
             f"INSERT INTO grants ({_GRANT_ROW}) VALUES (:id, :account, :client_id, :resource,"
             " :redirect_uri, :redirect_was_named, :code_challenge, :created_at)",
             asdict(grant) | {"redirect_was_named": int(grant.redirect_was_named)},
+        )
+
+    def delete_oldest_grants(self, account: str, keep: int) -> None:
+        """Delete all grants of an account but the newest so many, with their secrets."""
+        self._run(
+            "DELETE FROM grants WHERE account = :account AND id NOT IN (SELECT id FROM grants"
+            " WHERE account = :account ORDER BY created_at DESC, id LIMIT :keep)",
+            {"account": account, "keep": keep},
         )
 
     def delete_grant(self, grant_id: str) -> None:
@@ -360,8 +371,6 @@ class AccountStore:
             values = {"now": now, "idle_before": idle_before, "failures_before": failures_before}
             self._run(statement, {name: values[name] for name in values if f":{name}" in statement})
 
-    def count(self, kind: str, account: str | None = None) -> int:
-        """Count the programs that registered ("clients"), or an account's grants ("grants")."""
-        of = "" if account is None else " WHERE account = :account"
-        values = {} if account is None else {"account": account}
-        return int(self._run(f"SELECT COUNT(*) FROM {kind}{of}", values)[0][0])
+    def count_clients(self) -> int:
+        """Count the programs that are registered."""
+        return int(self._run("SELECT COUNT(*) FROM clients", {})[0][0])

@@ -72,6 +72,12 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
+def token_id_of(token: str) -> str | None:
+    """Return the part of a token by which it is found, which is no secret; None for none of ours."""
+    shape = _TOKEN.fullmatch(token)
+    return shape["id"] if shape else None
+
+
 class Accounts:
     """The accounts and teams of a server; threads may share it."""
 
@@ -103,8 +109,8 @@ class Accounts:
         A wrong one takes as long as another: it is found by the part that is no secret, and compared in
         constant time.
         """
-        shape = _TOKEN.fullmatch(token)
-        found = self.store.get_token(shape["id"]) if shape else None
+        token_id = token_id_of(token)
+        found = self.store.get_token(token_id) if token_id else None
         if not hmac.compare_digest(digest_of(token), found[0].digest if found else "0" * 64):
             return None
         if found is None or found[0].kind not in kinds or found[1].revoked_at is not None:

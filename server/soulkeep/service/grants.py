@@ -1,0 +1,205 @@
+"""What accounts let programs do: logins, codes, and the tokens that OAuth 2.1 hands out for them.
+
+A grant is one account's leave for one program to use one home. All its secrets go with it: when one that
+is good for a single use comes a second time, somebody else has it too, so the grant ends.
+"""
+
+import ipaddress
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from soulkeep.errors import SoulkeepError
+from soulkeep.models import Account
+from soulkeep.repository.accounts import Grant, Token, TokenKind
+from soulkeep.service.accounts import Accounts, new_token, token_id_of
+from soulkeep.wording import counted
+
+CODE_S = 60
+ACCESS_S = 3_600
+REFRESH_S = 60 * 86_400
+"""How long a code, an access and a refresh token last; each refresh gives a new one for as long."""
+
+SPENT_S = 7 * 86_400
+"""How long what was used is remembered, so that a second use is noticed."""
+
+MOST_GRANTS = 50
+"""The programs that one account lets in at the same time; the oldest go first."""
+
+MOST_CLIENTS = 10_000
+CLIENT_UNUSED_S = 90 * 86_400
+CLIENT_UNUSED_WHERE_FULL_S = 3_600
+"""How many programs may be registered, and for how long without a grant: any may register itself."""
+
+FREE_FAILURES = 5
+LONGEST_WAIT_S = 900
+FAILURES_FORGOTTEN_S = 3_600
+"""So many wrong tokens in a row cost nothing; then each doubles the wait, up to a quarter of an hour."""
+
+
+@dataclass(eq=False)
+class LoginRefusedError(SoulkeepError):
+    """A token does not let in, for whatever reason; with `wait_s`, none is looked at before that."""
+
+    wait_s: int = 0
+
+    def __post_init__(self) -> None:
+        waiting = f"There were too many tries; wait {counted(self.wait_s, 'second')} and try again."
+        super().__init__(waiting if self.wait_s else "This token does not let you in here; check it.")
+
+
+class TooManyClientsError(SoulkeepError):
+    """No other program can register itself now."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many programs have registered; try again in an hour.")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """New tokens of a grant; `expires_in` is how many seconds the access token lasts."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int = ACCESS_S
+
+
+class Grants:
+    """The programs of a server's accounts, and the secrets that they have; threads may share it."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self.accounts = accounts
+        self._store = accounts.store
+
+    def add_client(self, client_id: str, metadata: Mapping[str, Any]) -> None:
+        """Keep what a program says of itself.
+
+        Raises:
+            TooManyClientsError: As many as may be are registered, and in use or new.
+        """
+        with self._store.transaction():
+            self._sweep(CLIENT_UNUSED_S)
+            if self._store.count_clients() >= MOST_CLIENTS:
+                self._sweep(CLIENT_UNUSED_WHERE_FULL_S)
+            if self._store.count_clients() >= MOST_CLIENTS:
+                raise TooManyClientsError
+            self._store.add_client(client_id, metadata, self.accounts.later(0))
+
+    def client(self, client_id: str) -> dict[str, Any] | None:
+        """Return what a program said of itself; None for one that is not registered."""
+        return self._store.get_client(client_id)
+
+    def log_in(self, token: str, address: str, home: str) -> Account:
+        """Return the account whose own token this is, if it may use a home: `""` is its own.
+
+        Wrong tokens are counted for the address that sent them, and for the token that was nearly named.
+
+        Raises:
+            LoginRefusedError: It does not let in, or nobody is let in from there at the moment.
+        """
+        keys = _login_keys(token, address)
+        if blocked_until := self._store.blocked_until(keys, self.accounts.later(0)):
+            left = datetime.fromisoformat(blocked_until) - datetime.fromisoformat(self.accounts.later(0))
+            raise LoginRefusedError(int(left.total_seconds()) + 1)
+        account = self.accounts.account_of(token)
+        if account is None or self.accounts.access(account.name, home or account.name) is None:
+            with self._store.transaction():
+                for key in set(keys):
+                    self._count_failure(key)
+            raise LoginRefusedError
+        self.accounts.note_use(account)
+        return account
+
+    def _count_failure(self, key: str) -> None:
+        now, forgotten = self.accounts.later(0), self.accounts.later(-FAILURES_FORGOTTEN_S)
+        surplus = self._store.count_failure(key, now, forgotten) - FREE_FAILURES
+        if surplus >= 0:
+            wait_s = min(2 ** min(surplus, 10), LONGEST_WAIT_S)
+            self._store.block_login(key, self.accounts.later(wait_s))
+
+    def add(
+        self,
+        account: str,
+        client_id: str,
+        *,
+        resource: str,
+        redirect_uri: str,
+        redirect_was_named: bool,
+        code_challenge: str,
+    ) -> str:
+        """Let a program use the home at `resource` for an account; return the code that it is told."""
+        now = self.accounts.later(0)
+        grant = Grant(
+            id=secrets.token_hex(8),
+            account=account,
+            client_id=client_id,
+            resource=resource,
+            redirect_uri=redirect_uri,
+            redirect_was_named=redirect_was_named,
+            code_challenge=code_challenge,
+            created_at=now,
+        )
+        with self._store.transaction():
+            self._sweep(CLIENT_UNUSED_S)
+            self._store.delete_oldest_grants(account, keep=MOST_GRANTS - 1)
+            self._store.add_grant(grant)
+            return self._give(grant, "code", CODE_S)
+
+    def unspent(self, token: str, kind: TokenKind) -> tuple[Token, Grant] | None:
+        """Return what is known of a good code or refresh token; one that was used ends its grant."""
+        found = self.accounts.verified(token, kind)
+        if found is None or (grant := found[2]) is None:
+            return None
+        if found[0].spent_at is not None:
+            self._end(grant.id)
+            return None
+        return found[0], grant
+
+    def exchange(self, token_id: str) -> Issued | None:
+        """Use a code or refresh token, by its id, for new tokens; None if somebody else just did."""
+        found = self._store.get_token(token_id)
+        if found is None or (grant := found[2]) is None:
+            return None
+        with self._store.transaction():
+            if self._store.spend_token(
+                token_id, self.accounts.later(0), keep_until=self.accounts.later(SPENT_S)
+            ):
+                return Issued(
+                    self._give(grant, "access", ACCESS_S), self._give(grant, "refresh", REFRESH_S)
+                )
+        self._end(grant.id)
+        return None
+
+    def revoke(self, token: str, client_id: str) -> None:
+        """End the grant of one of a program's tokens; another's, or a wrong one, does nothing."""
+        found = self.accounts.verified(token, "access", "refresh")
+        if found and found[2] and found[2].client_id == client_id:
+            self._end(found[2].id)
+
+    def _end(self, grant_id: str) -> None:
+        with self._store.transaction():
+            self._store.delete_grant(grant_id)
+
+    def _give(self, grant: Grant, kind: TokenKind, seconds: float) -> str:
+        token, token_id, digest = new_token()
+        now, expires_at = self.accounts.later(0), self.accounts.later(seconds)
+        self._store.add_token(Token(token_id, digest, kind, grant.account, now, expires_at, grant.id))
+        return token
+
+    def _sweep(self, client_unused_s: float) -> None:
+        later = self.accounts.later
+        self._store.sweep(later(0), later(-client_unused_s), later(-FAILURES_FORGOTTEN_S))
+
+
+def _login_keys(token: str, address: str) -> tuple[str, str]:
+    """Return under what failed logins are counted; who has one IPv6 address has its whole network."""
+    try:
+        parsed = ipaddress.ip_address(address)
+        if parsed.version == 6:
+            address = str(ipaddress.ip_network((parsed, 64), strict=False))
+    except ValueError:  # a socket's peer without an address
+        address = "unknown"
+    token_id = token_id_of(token)
+    return f"address {address}", f"token {token_id}" if token_id else f"address {address}"
