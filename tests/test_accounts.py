@@ -1,5 +1,6 @@
 """Accounts, teams and their tokens: who gets in, where, and who does not any more."""
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import TickingClock
+from conftest import Run, TickingClock
 from soulkeep.app import open_accounts
 from soulkeep.errors import InvalidInputError, NotFoundError
 from soulkeep.models import Access
@@ -260,3 +261,88 @@ def test_a_subject_of_an_issuer_has_one_account_whose_name_nobody_chose(accounts
 
     accounts.revoke(names[0])
     assert accounts.admit_subject("https://a.example", "ann") is None
+
+
+def test_an_account_is_made_by_hand_with_what_to_paste_into_a_client(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SOULKEEP_URL", "https://memory.example.org/")
+
+    code, out, err = run("accounts", "add", "Ann")
+
+    (token,) = set(re.findall(r"soulkeep_[\w-]+", out))
+    assert (code, err) == (0, "")
+    block = json.loads(out[out.index("{") : out.rindex("}") + 1])["mcpServers"]["soulkeep"]
+    assert block["url"] == "https://memory.example.org/mcp"
+    assert block["headers"] == {"Authorization": f"Bearer {token}"}
+    with closing(open_accounts(tmp_path / "home")) as accounts:
+        assert accounts.account_of(token) is not None
+        renewed = json.loads(run("accounts", "rotate", "ann", "--json")[1])["token"]
+        assert accounts.account_of(token) is None
+        assert accounts.account_of(renewed) is not None
+        assert "revoked" not in run("accounts", "list")[1]
+        run("accounts", "revoke", "ann")
+        assert accounts.account_of(renewed) is None
+    assert "revoked" in run("accounts", "list")[1]
+    assert token not in run("accounts", "list")[1]
+
+
+def test_a_team_is_looked_after_by_hand(run: Run) -> None:
+    for name in ("ann", "bob"):
+        run("accounts", "add", name)
+    assert "/crew/mcp" in run("teams", "add", "crew")[1]
+    run("teams", "join", "crew", "ann", "--write")
+    run("teams", "join", "crew", "bob")
+    assert "ann (writes), bob (reads)" in run("teams", "list")[1]
+
+    run("teams", "leave", "crew", "bob")
+    assert "bob" not in run("teams", "list")[1]
+    assert run("teams", "delete", "crew", typed="n\n")[0] == 1
+    assert "deleted" not in run("teams", "list")[1]
+    assert run("teams", "delete", "crew", "--yes")[0] == 0
+    assert "deleted" in run("teams", "list")[1]
+    assert "1 member" in run("teams", "restore", "crew")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("accounts", "add", "a/b"), "NAME must have 1 to 32 letters"),
+        (("accounts", "add", "mcp"), "NAME must not be mcp"),
+        (("accounts", "revoke", "nobody"), "There is no account 'nobody'; `soulkeep accounts list`"),
+        (("accounts", "add", "ann", "--subject", "x"), "SOULKEEP_ISSUER"),
+        (("teams", "add", "-x"), "No such option"),
+        (("teams", "add", "a b"), "TEAM must have 1 to 32 letters"),
+        (("teams", "join", "crew", "ann"), "There is no team 'crew'; `soulkeep teams list`"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_one_line(
+    run: Run, arguments: tuple[str, ...], said: str
+) -> None:
+    code, out, err = run(*arguments)
+
+    assert code != 0
+    assert out == ""
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("URL", "memory.example.org"),
+        ("URL", "https://memory.example.org/soulkeep"),
+        ("URL", "https://ann:secret@memory.example.org"),
+        ("ISSUER", "http://issuer.example"),
+        ("ISSUER_JWKS_URL", "file:///etc/passwd"),
+    ],
+)
+def test_an_address_that_cannot_serve_is_a_wrong_setting(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"SOULKEEP_{name}", value)
+
+    code, _, err = run("accounts", "list")
+
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"SOULKEEP_{name}" in err
+    assert "secret" not in err

@@ -188,6 +188,8 @@ THREAD = {"id", "title", "system_prompt", "archived", "created_at", "last_active
 PROMPT = {"id", "name", "content", "is_active", "priority", "created_at"}
 MESSAGE = {"id", "role", "created_at", "content"}
 CHANGE = {"id", "made_at", "agent_id", "action", "undone_by", "rows", "did"}
+ACCOUNT = {"name", "created_at", "last_used_at", "revoked_at", "issuer", "subject"}
+TEAM = {"name", "created_at", "deleted_at", "members", "url"}
 BACKUP = {"id", "made_at", "label", "automatic", "size", "counts", "left_out"}
 
 OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {
@@ -232,6 +234,16 @@ OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {
     ("threads", "archive", "THREAD"): (THREAD, {}),
     ("threads", "unarchive", "THREAD"): (THREAD, {}),
     ("threads", "delete", "THREAD", "--memories", "global", "--yes"): (THREAD | {"change_id"}, {}),
+    ("accounts", "add", "ann"): ({"name", "token", "url"}, {}),
+    ("accounts", "list"): (set(), {"accounts": ACCOUNT}),
+    ("accounts", "rotate", "ann"): ({"name", "token", "url"}, {}),
+    ("teams", "add", "crew"): (TEAM, {}),
+    ("teams", "join", "crew", "ann", "--write"): (TEAM, {"members": {"account", "may_write"}}),
+    ("teams", "list"): (set(), {"teams": TEAM}),
+    ("teams", "delete", "crew", "--yes"): (TEAM, {}),
+    ("teams", "restore", "crew"): (TEAM, {}),
+    ("teams", "leave", "crew", "ann"): (TEAM, {}),
+    ("accounts", "revoke", "ann"): (ACCOUNT, {}),
     ("context",): ({"text"}, {}),
     ("backup",): (BACKUP, {}),
     ("backups",): (set(), {"backups": BACKUP}),

@@ -304,6 +304,10 @@ _MODULES = {
         "prompts": "soulkeep.cli.documents",
         "threads": "soulkeep.cli.threads",
     },
+    "Several people": {
+        "accounts": "soulkeep.cli.accounts",
+        "teams": "soulkeep.cli.accounts",
+    },
     "Upkeep": {
         "doctor": "soulkeep.cli.upkeep",
         "backup": "soulkeep.cli.upkeep",
