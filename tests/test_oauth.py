@@ -4,10 +4,8 @@ import base64
 import hashlib
 import logging
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
 from html import unescape
@@ -17,7 +15,6 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 import pytest
-import uvicorn
 from mcp.client.auth import OAuthClientProvider
 from mcp.shared.auth import (
     AuthorizationCodeResult,
@@ -26,47 +23,16 @@ from mcp.shared.auth import (
     OAuthToken,
 )
 from pydantic import AnyUrl
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from conftest import TickingClock
+from served import served
 from soulkeep.app import Settings, open_accounts, open_authority
-from soulkeep.mcp_server.oauth import ACCESS, Authority, RequireAccess
 from soulkeep.service.accounts import Accounts
 from soulkeep.service.grants import ACCESS_S, FREE_FAILURES, LONGEST_WAIT_S, MOST_GRANTS, REFRESH_S
 
 BACK = "http://127.0.0.1:7777/callback"
 VERIFIER = "v" * 43
 CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).decode().rstrip("=")
-
-
-@contextmanager
-def served(authority_at: Callable[[str], Authority]) -> Iterator[str]:
-    """Serve homes that say who uses them, on a port of this machine."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        authority = authority_at(url)
-
-        async def home(scope: Scope, receive: Receive, send: Send) -> None:
-            access = scope["state"][ACCESS]
-            body = {"account": access.account, "home": access.home, "may_write": access.may_write}
-            await JSONResponse(body)(scope, receive, send)
-
-        guarded = RequireAccess(home, authority)
-        app = Starlette(
-            routes=[*authority.routes, Route("/mcp", guarded), Route("/{home}/mcp", guarded)]
-        )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            yield url
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture
@@ -262,6 +228,19 @@ def test_the_descriptions_name_the_server_as_it_is_reached(url: str, browser: ht
 
 
 @pytest.mark.parametrize(
+    "home", ["Crew", "a%20b", "%22", "%0d%0ax:y", "%3Fa", "[", "%ff", "a" * 300, "-", "con"]
+)
+def test_what_can_be_no_home_is_not_found_whoever_asks(
+    browser: httpx2.Client, accounts: Accounts, home: str
+) -> None:
+    token = accounts.add("ann")
+    for headers in ({}, bearer(token)):
+        described = f"/.well-known/oauth-protected-resource/{home}/mcp"
+        for path in (f"/{home}/mcp", described):
+            assert browser.get(path, headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize(
     "redirect",
     [
         "http://example.org/back",
@@ -370,7 +349,9 @@ def test_who_says_no_is_sent_back_with_that(browser: httpx2.Client, url: str) ->
         ({"resource": "{url}/mcp/more"}, "invalid_target"),
         ({"resource": "{url}/a/b/mcp"}, "invalid_target"),
         ({"resource": "{url}.evil.example/mcp"}, "invalid_target"),
-        ({"resource": "{url}/../mcp"}, "invalid_target"),
+        ({"resource": "{url}/Crew/mcp"}, "invalid_target"),
+        ({"resource": "{url}/mcp?x=1"}, "invalid_target"),
+        ({"resource": "mcp"}, "invalid_target"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_before_the_user_is_asked(

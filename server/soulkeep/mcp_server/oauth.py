@@ -43,7 +43,7 @@ from mcp.shared.auth import (
     OAuthToken,
     ProtectedResourceMetadata,
 )
-from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter
+from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -51,7 +51,7 @@ from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soulkeep.errors import InvalidInputError
-from soulkeep.service.accounts import Accounts, valid_name
+from soulkeep.service.accounts import Accounts, is_name
 from soulkeep.service.grants import Grants, Issued, TooManyClientsError
 from soulkeep.service.issuer import Issuer, require_safe_url
 
@@ -74,6 +74,8 @@ _RESOURCE_METADATA, _SERVER_METADATA = (
     f"/.well-known/oauth-{what}" for what in ("protected-resource", "authorization-server")
 )
 
+_NOT_FOUND = JSONResponse({"error": "not_found"}, 404)
+
 _as_written = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True)).validate_python
 """Makes an address of a text without a slash after its host: programs compare issuers as texts."""
 
@@ -84,7 +86,7 @@ class Authority:
     def __init__(self, accounts: Accounts, url: str, issuer: Issuer | None = None) -> None:
         """Let accounts in to a server that its clients reach at `url`, which has no path."""
         self.accounts, self.issuer = accounts, issuer
-        self.url = url.rstrip("/")
+        self.url = str(_as_written(url)).rstrip("/")
         self.provider: Provider | None = None
         self.routes: list[Route] = []
         """What a server mounts beside its homes at `/mcp` and `/{home}/mcp`; none asks for a token."""
@@ -116,11 +118,14 @@ class Authority:
         Raises:
             InvalidInputError: It is no address of a home of this server.
         """
-        path = resource.removesuffix("/").removeprefix(f"{self.url}/").removesuffix("mcp")
-        home = path.removesuffix("/")
-        if self.resource_of(home) != resource.removesuffix("/"):
+        try:
+            asked = str(_as_written(resource)).removesuffix("/")
+        except ValidationError as error:
+            raise InvalidInputError("resource", "is no address") from error
+        home = asked.removeprefix(f"{self.url}/").removesuffix("mcp").removesuffix("/")
+        if self.resource_of(home) != asked or (home and not is_name(home)):
             raise InvalidInputError("resource", "is no home of this server")
-        return home and valid_name("resource", home)
+        return home
 
     def verifier(self, resource: str) -> TokenVerifier:
         """Return what verifies tokens for one resource; any other's are refused."""
@@ -128,12 +133,10 @@ class Authority:
 
     async def _describe(self, request: Request) -> Response:
         home = request.path_params.get("home", "")
-        try:
-            resource = self.resource_of(home and valid_name("home", home))
-        except InvalidInputError:
-            return JSONResponse({"error": "not_found"}, 404)
+        if home and not is_name(home):
+            return _NOT_FOUND
         metadata = {
-            "resource": resource,
+            "resource": self.resource_of(home),
             "authorization_servers": [self.issuer.name if self.issuer else self.url],
             "scopes_supported": None if self.issuer else [SCOPE],
             "resource_name": f"soulkeep: {home}" if home else "soulkeep",
@@ -188,6 +191,8 @@ class RequireAccess:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
         home = scope.get("path_params", {}).get("home", "")
+        if home and not is_name(home):
+            return await _NOT_FOUND(scope, receive, send)
         resource = AnyHttpUrl(self._authority.resource_of(home))
         described = build_resource_metadata_url(resource) if self._authority.offers_oauth else None
         backend = BearerAuthBackend(
@@ -195,14 +200,14 @@ class RequireAccess:
         )
         challenge = RequireAuthMiddleware(partial(self._let_in, home), [SCOPE], described)
         app = AuthenticationMiddleware(AuthContextMiddleware(challenge), backend=backend)
-        await app(scope, receive, send)
+        return await app(scope, receive, send)
 
     async def _let_in(self, home: str, scope: Scope, receive: Receive, send: Send) -> None:
         user: AuthenticatedUser = scope["user"]
         account = str(user.access_token.subject)
         access = await run_sync(self._authority.accounts.access, account, home or account)
         if access is None:
-            return await JSONResponse({"error": "not_found"}, 404)(scope, receive, send)
+            return await _NOT_FOUND(scope, receive, send)
         scope.setdefault("state", {})[ACCESS] = access
         return await self._app(scope, receive, send)
 

@@ -131,6 +131,7 @@ CREATE TABLE failed_logins (
         "CREATE INDEX tokens_by_account ON tokens (account)",
         "CREATE INDEX tokens_by_grant ON tokens (grant_id)",
         "CREATE INDEX tokens_by_expiry ON tokens (expires_at)",
+        "CREATE INDEX failed_logins_by_time ON failed_logins (last_at)",
     ),
 )
 """`STEPS[n]` brings the tables from version n to n + 1."""

@@ -60,6 +60,14 @@ def valid_name(argument: str, name: str) -> str:
     return kept
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a name as it is kept, of whomever or nobody."""
+    try:
+        return valid_name("name", text) == text
+    except InvalidInputError:
+        return False
+
+
 def new_token() -> tuple[str, str, str]:
     """Return a secret of 256 random bits, the id by which it is found, and the digest to keep of it."""
     token_id = secrets.token_hex(8)

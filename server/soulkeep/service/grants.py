@@ -106,6 +106,7 @@ class Grants:
         account = self.accounts.account_of(token)
         if account is None or self.accounts.access(account.name, home or account.name) is None:
             with self._store.transaction():
+                self._sweep(CLIENT_UNUSED_S)
                 for key in set(keys):
                     self._count_failure(key)
             raise LoginRefusedError
@@ -163,6 +164,7 @@ class Grants:
         if found is None or (grant := found[2]) is None:
             return None
         with self._store.transaction():
+            self._sweep(CLIENT_UNUSED_S)
             if self._store.spend_token(
                 token_id, self.accounts.later(0), keep_until=self.accounts.later(SPENT_S)
             ):

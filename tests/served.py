@@ -1,0 +1,41 @@
+"""Homes over real HTTP on this machine that say no more than who uses them; tests take it from here."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from soulkeep.mcp_server.oauth import ACCESS, Authority, RequireAccess
+
+
+@contextmanager
+def served(authority_at: Callable[[str], Authority]) -> Iterator[str]:
+    """Serve homes that say who uses them, on a port of this machine."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        authority = authority_at(url)
+
+        async def home(scope: Scope, receive: Receive, send: Send) -> None:
+            access = scope["state"][ACCESS]
+            body = {"account": access.account, "home": access.home, "may_write": access.may_write}
+            await JSONResponse(body)(scope, receive, send)
+
+        guarded = RequireAccess(home, authority)
+        app = Starlette(
+            routes=[*authority.routes, Route("/mcp", guarded), Route("/{home}/mcp", guarded)]
+        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
