@@ -24,9 +24,10 @@ from report import print_machine, print_table
 from soulkeep.embedders import choose_embedder
 from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.indexes import VectorTable, padded
+from soulkeep.repository.sqlite.indexes import VectorTable
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import bootstrap
+from soulkeep.repository.values import padded
 
 LIMIT = 10
 COMPARED = 50

@@ -6,10 +6,11 @@ import pytest
 
 from soulkeep.models import MemoryFilter
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.indexes import VectorTable, padded
+from soulkeep.repository.sqlite.indexes import VectorTable
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import bootstrap
 from soulkeep.repository.sqlite.upkeep import Upkeep
+from soulkeep.repository.values import padded
 
 np = pytest.importorskip("numpy")
 pytest.importorskip("simsimd")

@@ -15,7 +15,7 @@ from soulkeep.embedders.meaning import Meaning, Universal
 from soulkeep.embedders.wordllama import DIMENSIONS, WordLlama
 from soulkeep.errors import DimensionMismatchError, EmbedderError, EmbedderUnavailableError
 from soulkeep.models import NewMemory
-from soulkeep.repository.sqlite.indexes import padded
+from soulkeep.repository.values import padded
 from soulkeep.service.home import Home
 
 model = WordLlama()

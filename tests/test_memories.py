@@ -14,7 +14,7 @@ from soulkeep.errors import (
     ThreadNotFoundError,
 )
 from soulkeep.models import Memory, NewMemory, Vector
-from soulkeep.repository.sqlite.indexes import padded
+from soulkeep.repository.values import padded
 from soulkeep.service.callers import Receipt
 from soulkeep.service.home import Home
 

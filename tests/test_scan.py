@@ -12,9 +12,10 @@ import pytest
 from soulkeep.models import MEMORY_TYPES, MemoryFilter, QueryVector
 from soulkeep.repository.sqlite import codes, scan
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.indexes import VectorTable, padded
+from soulkeep.repository.sqlite.indexes import VectorTable
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import bootstrap
+from soulkeep.repository.values import padded
 
 np = pytest.importorskip("numpy")
 kernel = pytest.importorskip("simsimd")

@@ -33,7 +33,7 @@ from soulkeep.errors import (
 from soulkeep.models import NewMemory, Session
 from soulkeep.repository.sqlite import SqliteRepository, replacing, schema
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.indexes import padded
+from soulkeep.repository.values import padded
 from soulkeep.service.backups import exclusive, verify_files
 from soulkeep.service.home import Home
 

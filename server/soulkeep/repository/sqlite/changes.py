@@ -4,46 +4,42 @@ SQLite notes the rows itself, by triggers of the connection that writes: a table
 during a recording goes into `noted`, and outside of one the write is refused.
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 from soulkeep.errors import ChangeNotFoundError, UndoConflictError
 from soulkeep.models import (
     Change,
     ChangedRow,
     DocumentEdit,
-    GlobalPrompt,
     Memory,
     Message,
     RowKind,
     RowValue,
     Session,
-    Thread,
     Vector,
 )
 from soulkeep.repository.sqlite.connections import UNRECORDED
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.ledger import THREAD_KEY, MessageTable
+from soulkeep.repository.sqlite.ledger import MessageTable
 from soulkeep.repository.sqlite.memories import MemoryTable
 from soulkeep.repository.sqlite.prompts import ConsentTable
-
-_Image = dict[str, Any]
-"""A row, by its columns."""
+from soulkeep.repository.values import (
+    ACTIVITY,
+    ADDED,
+    THREAD_KEY,
+    Image,
+    digest_of_row,
+    is_as_left,
+    value_of,
+)
 
 _COLUMNS = (
     "id, made_at, agent_id, action, undone_by,"
     " (SELECT count(*) FROM changed_rows AS r WHERE r.change_id = changes.id)"
 )
-
-_ACTIVITY = "last_active_at"
-"""Moves with every use of a row, which is no change of it."""
-
-_ADDED = "added"
-"""Stands for the digest of a row that a change added: undoing takes it away, changed since or not."""
 
 _RECORDED: dict[RowKind, tuple[str, str, str]] = {
     "memories": ("", "WHEN new.document IS NULL", "WHEN old.document IS NULL"),
@@ -66,7 +62,7 @@ class Recording:
 
     _database: Database
     _table: "ChangeTable"
-    _before: dict[tuple[RowKind, str], _Image | None] = field(default_factory=dict, init=False)
+    _before: dict[tuple[RowKind, str], Image | None] = field(default_factory=dict, init=False)
 
     def rows(self) -> list[ChangedRow]:
         """Return what has changed until now, in the order of the first writes."""
@@ -88,10 +84,10 @@ class Recording:
         rows = []
         for (kind, key), before in self._before.items():
             if before is None:
-                after = _ADDED if (kind, key) in added else None
+                after = ADDED if (kind, key) in added else None
             else:
-                after = _digest(self._table.image(kind, key))
-            if after != _digest(before):
+                after = digest_of_row(self._table.image(kind, key))
+            if after != digest_of_row(before):
                 rows.append(ChangedRow(kind, key, self._table.value(kind, before), after))
         return rows
 
@@ -108,7 +104,7 @@ class Recording:
         values = []
         for row in rows:
             if isinstance(row.before, DocumentEdit):
-                before: _Image | None = {"hunks": row.before.hunks}
+                before: Image | None = {"hunks": row.before.hunks}
             else:
                 before = self._before[row.kind, row.key]
             stored = None if before is None else json.dumps(before, ensure_ascii=False)
@@ -171,7 +167,7 @@ class ChangeTable:
         self._database.execute("DELETE FROM recording")
         self._database.execute("DELETE FROM noted")
 
-    def image(self, kind: RowKind, key: str) -> _Image | None:
+    def image(self, kind: RowKind, key: str) -> Image | None:
         """Return a row as it is, by its columns; None where there is none."""
         columns = self._columns_of(kind)
         rows = self._database.query(
@@ -179,30 +175,9 @@ class ChangeTable:
         )
         return dict(zip(columns, rows[0], strict=True)) if rows else None
 
-    def value(self, kind: RowKind, image: _Image | None) -> RowValue | None:
+    def value(self, kind: RowKind, image: Image | None) -> RowValue | None:
         """Return what an image shows, perhaps one from before a migration."""
-        if image is None:
-            return None
-        match kind:
-            case "memories":
-                occurred_at = image.get("occurred_at") or image["created_at"]
-                row = image | {"occurred_at": occurred_at}
-                return Memory._make(row.get(name) for name in Memory._fields)
-            case "messages":
-                names = ("id", "session_id", "role", "content", "created_at", "token_count")
-                return Message(*(image[name] for name in names))
-            case "threads":
-                prompt, archived = image["system_prompt"], bool(image["archived"])
-                times = image["created_at"], image["last_active_at"]
-                origin = self._consents.origin(kind, image["id"], prompt)
-                return Thread(image["id"], image["title"], prompt, archived, *times, *origin)
-            case "global_prompts":
-                state = bool(image["is_active"]), image["priority"], image["created_at"]
-                made = GlobalPrompt(image["id"], image["name"], image["content"], *state)
-                by, is_agreed = self._consents.origin(kind, made.id, made.agreed_text)
-                return replace(made, prompt_by=by, is_agreed=is_agreed)
-            case "documents":
-                return DocumentEdit(tuple(image["hunks"]))
+        return value_of(kind, image, self._consents.origin)
 
     def put_back(self, row: ChangedRow, vector: Vector | None, now: str) -> None:
         """Make a row what it was before a change, with all that is derived from it; in a recording.
@@ -214,9 +189,9 @@ class ChangeTable:
             "SELECT before FROM changed_rows WHERE change_id = ? AND kind = ? AND key = ?",
             (row.change_id, row.kind, row.key),
         )
-        before: _Image | None = json.loads(noted[0][0]) if noted and noted[0][0] is not None else None
+        before: Image | None = json.loads(noted[0][0]) if noted and noted[0][0] is not None else None
         held = self._held_by(row, before)
-        if held or not _is_as_left(row.after, before, self.image(row.kind, row.key)):
+        if held or not is_as_left(row.after, before, self.image(row.kind, row.key)):
             raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held)
         if before is not None and before.get("expires_at") is not None and before["expires_at"] <= now:
             before = before | {"expires_at": None}
@@ -231,7 +206,7 @@ class ChangeTable:
         elif isinstance(restored, Message):
             self._messages.index([(restored.id, restored.content)])
 
-    def _held_by(self, row: ChangedRow, before: _Image | None) -> list[tuple[RowKind, str]]:
+    def _held_by(self, row: ChangedRow, before: Image | None) -> list[tuple[RowKind, str]]:
         """Return what belongs to a thread that would go, or the gone thread that a row belongs to."""
         if row.kind == "threads" and before is None:
             return self._database.query(
@@ -250,7 +225,7 @@ class ChangeTable:
         is_there = thread_id is None or self.image("threads", thread_id) is not None
         return [] if is_there else [("threads", str(thread_id))]
 
-    def _put(self, kind: RowKind, key: str, image: _Image | None) -> None:
+    def _put(self, kind: RowKind, key: str, image: Image | None) -> None:
         """Make a row what an image says, or delete it; a row that is there keeps its activity."""
         if image is None:
             self._database.execute(f"DELETE FROM {kind} WHERE id = {_typed('?', kind)}", (key,))
@@ -261,7 +236,7 @@ class ChangeTable:
         self._database.execute(
             f"INSERT INTO {kind} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
             " ON CONFLICT (id) DO UPDATE SET"
-            f" {', '.join(f'{name} = excluded.{name}' for name in names if name != _ACTIVITY)}",
+            f" {', '.join(f'{name} = excluded.{name}' for name in names if name != ACTIVITY)}",
             list(known.values()),
         )
 
@@ -410,26 +385,6 @@ class ChangeTable:
             )
             self._columns[kind] = [row[0] for row in rows]
         return self._columns[kind]
-
-
-def _digest(image: Mapping[str, Any] | None) -> str | None:
-    """Return a short text that differs for rows that differ in more than activity; None for no row."""
-    if image is None:
-        return None
-    compared = {name: value for name, value in image.items() if name != _ACTIVITY}
-    text = json.dumps(compared, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _is_as_left(after: str | None, before: _Image | None, current: _Image | None) -> bool:
-    """Whether a row is as a change left it; an expiry that was cleared on its return does not count."""
-    if after == _ADDED:
-        return current is not None
-    if after == _digest(current):
-        return True
-    if before is None or current is None or current.get("expires_at") is not None:
-        return False
-    return after == _digest({**current, "expires_at": before.get("expires_at")})
 
 
 def _typed(key: str, kind: RowKind) -> str:

@@ -2,19 +2,15 @@
 
 import itertools
 import json
-import math
-import struct
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import lru_cache
 
-from soulkeep.errors import DimensionMismatchError, EmbedderError
 from soulkeep.models import Embedding, Memory, MemoryFilter, Vector, Waiting
 from soulkeep.repository import Memories
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.schema import VEC_MEMORIES
+from soulkeep.repository.values import DIMENSIONS, dimensions_of, padded
 from soulkeep.search.words import SIGNS, is_single_unspaced, split_words
 
 # FTS5 cuts words at signs, and takes characters for private use for letters; no word has those.
@@ -31,15 +27,6 @@ def fts_term(term: str) -> str:
     term = term.translate(_AS_LETTERS)
     # Quoted, a word is a string to FTS5 and never one of its operators.
     return f'"{term}"*' if is_single_unspaced(term) else f'"{term}"'
-
-
-@lru_cache(10_000)
-def fts_day(day: date | None) -> str:
-    """Return what FTS5 is to hold of the day of a memory; nothing where it has none."""
-    # Imported here, as opening a store needs none of it.
-    from soulkeep.search.dates import day_words
-
-    return " ".join(day_words(day)) if day else ""
 
 
 WHEN = "ifnull(m.occurred_at, m.created_at)"
@@ -124,14 +111,9 @@ class WordFrequencies:
         return kept
 
 
-DIMENSIONS = 1536
-"""The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
-
 KEPT_CHANGES = 2_000
 """How many deleted or replaced vectors are named to other processes; after more of them loading all
 vectors anew is the quicker way."""
-
-_UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(eq=False)
@@ -295,34 +277,13 @@ class VectorTable:
     @property
     def has_vectors(self) -> bool:
         """Whether memories have vectors here: the store was not begun without an embedder."""
-        parts = (self.recorded_embedder() or "").rsplit(":", 2)
-        return len(parts) == 3 and parts[1] != "0"
+        return dimensions_of(self.recorded_embedder()) > 0
 
     def claim_embedder(self, identity: str) -> None:
         """Record whose vectors the store holds, on the first memory; inside a transaction."""
         self._database.execute(
             "INSERT OR IGNORE INTO store_facts (name, value) VALUES ('embedder', ?)", (identity,)
         )
-
-
-def padded(embedding: Embedding) -> bytes:
-    """Check a vector, and pad it with zeros to the width of vec_memories: 1536 float32, little-endian.
-
-    Raises:
-        DimensionMismatchError: It is too wide.
-        EmbedderError: Its length is not 1. A zero vector would come first in every search, and one
-            with NaN nowhere, without an error from sqlite-vec.
-    """
-    dimensions = len(embedding) // 4
-    if dimensions > DIMENSIONS:
-        raise DimensionMismatchError(DIMENSIONS, dimensions)
-    values = struct.unpack(f"<{dimensions}f", embedding)
-    norm = math.hypot(*values)
-    if not abs(norm - 1) < _UNIT_TOLERANCE:
-        raise EmbedderError(
-            f"An embedding has length {norm}, not 1; report this as a fault of its embedder."
-        )
-    return embedding.ljust(4 * DIMENSIONS, b"\0")
 
 
 _PAGE = 1_000

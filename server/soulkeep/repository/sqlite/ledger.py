@@ -19,13 +19,7 @@ from soulkeep.models import (
 )
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.indexes import conditions, fts_term, fts_text
-
-UNKNOWN_MODEL = "unknown"
-"""A client does not say which language model it runs."""
-
-THREAD_KEY = "thread:"
-"""With a thread's id behind it: the session_key of the thread's conversation, the row of sessions that
-its messages belong to."""
+from soulkeep.repository.values import THREAD_KEY, UNKNOWN_MODEL
 
 _USAGE = "usage_records AS u LEFT JOIN unpriced_usage AS x ON x.usage_id = u.id"
 _COST = "iif(count(x.usage_id), NULL, ifnull(sum(u.cost), 0.0))"

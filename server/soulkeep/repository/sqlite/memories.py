@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from unicodedata import normalize
 
 from soulkeep.days import Days
 from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
@@ -13,10 +12,10 @@ from soulkeep.repository.sqlite.indexes import (
     VectorTable,
     WordFrequencies,
     conditions,
-    fts_day,
     fts_term,
     fts_text,
 )
+from soulkeep.repository.values import day_text, forms
 
 COLUMNS = (
     "m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject,"
@@ -153,7 +152,7 @@ class MemoryTable:
         where, values = conditions(allowed)
         for name, value in columns.items():
             where += f" AND m.{name} IN (SELECT value FROM json_each(:is_{name}))"
-            values[f"is_{name}"] = json.dumps(_forms(value))
+            values[f"is_{name}"] = json.dumps(forms(value))
         rows = self._database.query(
             f"SELECT {COLUMNS} FROM memories AS m WHERE m.document IS NULL AND m.id < :below{where}"
             " ORDER BY m.id DESC LIMIT :limit",
@@ -185,10 +184,10 @@ class MemoryTable:
                 m.thread_id,
                 m.occurred_at,
                 m.expires_at,
-                _forms(m.subject or ""),
+                forms(m.subject or ""),
             ]
             for place, m in enumerate(memories)
-            for form in _forms(m.content)
+            for form in forms(m.content)
         ]
         rows = self._database.query(
             "SELECT w.value ->> 0, min(m.id) FROM json_each(?) AS w CROSS JOIN memories AS m"
@@ -211,7 +210,7 @@ class MemoryTable:
                     memory_id,
                     fts_text(content),
                     fts_text(subject) if subject else "",
-                    fts_day(self._days.day_of(occurred_at)),
+                    day_text(self._days.day_of(occurred_at)),
                 )
                 for memory_id, content, subject, occurred_at in memories
             ),
@@ -296,11 +295,6 @@ class MemoryTable:
         }
         self._vectors.add_vectors(list(new), list(new.values()))
         self._vectors.note_changes(list(new))
-
-
-def _forms(text: str) -> list[str]:
-    """Return the forms in which a text may stand in the store: as it is, composed and decomposed."""
-    return list(dict.fromkeys([text, normalize("NFC", text), normalize("NFD", text)]))
 
 
 def _neighbour(side: str, closest: str, order: str) -> str:

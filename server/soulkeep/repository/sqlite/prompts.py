@@ -1,6 +1,5 @@
 """Threads and the user's global prompts, and who set the text of each prompt."""
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from soulkeep.errors import PromptNotFoundError, ThreadNotFoundError
 from soulkeep.models import GlobalPrompt, Thread
 from soulkeep.repository import PromptKind
 from soulkeep.repository.sqlite.database import Database, Row
+from soulkeep.repository.values import digest_of_text, origin_of
 from soulkeep.search.words import same_title
 
 
@@ -65,7 +65,7 @@ class PromptTable:
         for *columns, records in rows:
             prompt_id, name, content, is_active, *others = columns
             prompt = GlobalPrompt(prompt_id, name, content, bool(is_active), *others)
-            prompt_by, is_agreed = origin_of(records, prompt.agreed_text)
+            prompt_by, is_agreed = origin_of(json.loads(records), prompt.agreed_text)
             prompts.append(replace(prompt, prompt_by=prompt_by, is_agreed=is_agreed))
         return prompts
 
@@ -99,7 +99,7 @@ class ConsentTable:
         self._database.execute(
             "INSERT INTO prompt_consents (kind, key, digest, set_by, is_agreed) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET is_agreed = max(is_agreed, excluded.is_agreed)",
-            (kind, str(key), _digest(text), set_by, int(agreed)),
+            (kind, str(key), digest_of_text(text), set_by, int(agreed)),
         )
 
     def origin(self, kind: PromptKind, key: str | int, text: str | None) -> tuple[str | None, bool]:
@@ -109,7 +109,7 @@ class ConsentTable:
             " WHERE kind = ? AND key = ?",
             (kind, str(key)),
         )
-        return origin_of(rows[0][0], text)
+        return origin_of(json.loads(rows[0][0]), text)
 
     def note_earlier(self, users_agent: str) -> None:
         """Record who set the prompts from before there were records, by the log; in a transaction.
@@ -150,19 +150,6 @@ def origins(kind: PromptKind) -> str:
         "(SELECT json_group_object(digest, json_array(set_by, is_agreed)) FROM prompt_consents AS c"
         f" WHERE c.kind = '{kind}' AND c.key = CAST({kind}.id AS TEXT))"
     )
-
-
-def origin_of(records: str, text: str | None) -> tuple[str | None, bool]:
-    """Return who set a text, if it is known, and whether the user agreed to it."""
-    known = json.loads(records)
-    if text is None or not known:
-        return None, True
-    set_by, agreed = known.get(_digest(text), (None, 0))
-    return set_by, bool(agreed)
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 _COLUMNS = (
@@ -262,7 +249,7 @@ class ThreadTable:
 
 def _thread(row: Row) -> Thread:
     identifier, title, prompt, archived, created_at, last_active_at, origins = row
-    prompt_by, is_agreed = origin_of(origins, prompt)
+    prompt_by, is_agreed = origin_of(json.loads(origins), prompt)
     return Thread(
         identifier, title, prompt, bool(archived), created_at, last_active_at, prompt_by, is_agreed
     )

@@ -14,8 +14,9 @@ from soulkeep.errors import StoreError
 from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.progress import tell
 from soulkeep.repository.sqlite.database import Database, Row
-from soulkeep.repository.sqlite.indexes import DIMENSIONS, KEPT_CHANGES, VectorTable, padded
+from soulkeep.repository.sqlite.indexes import KEPT_CHANGES, VectorTable
 from soulkeep.repository.sqlite.schema import OCCURRED_AT
+from soulkeep.repository.values import DIMENSIONS, dimensions_of, padded
 
 if TYPE_CHECKING:
     from soulkeep.repository.sqlite.codes import Array, Codes, Columns
@@ -60,8 +61,7 @@ class _State:
     @property
     def dimensions(self) -> int:
         """How many dimensions the vectors have; 0 if the embedder's identity does not say."""
-        parts = (self.embedder or "").rsplit(":", 2)
-        return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
+        return dimensions_of(self.embedder)
 
 
 class VectorScan:

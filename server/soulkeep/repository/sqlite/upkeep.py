@@ -28,8 +28,7 @@ from soulkeep.progress import tell
 from soulkeep.repository import ROWS
 from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, translated
 from soulkeep.repository.sqlite.database import Database
-from soulkeep.repository.sqlite.indexes import DIMENSIONS, fts_text
-from soulkeep.repository.sqlite.ledger import THREAD_KEY
+from soulkeep.repository.sqlite.indexes import fts_text
 from soulkeep.repository.sqlite.schema import (
     MESSAGES_FTS,
     NEXT_VECTORS,
@@ -37,6 +36,7 @@ from soulkeep.repository.sqlite.schema import (
     VEC_MEMORIES,
     WORDS_FTS,
 )
+from soulkeep.repository.values import DIMENSIONS, THREAD_KEY
 from soulkeep.wording import agreeing, counted
 
 SOURCES = {name: name for name in ROWS} | {
