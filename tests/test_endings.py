@@ -8,7 +8,10 @@ import apsw
 
 from soulkeep.search.endings import without_ending
 
-TABLE = "CREATE VIRTUAL TABLE f USING fts5(a, tokenize = \"porter unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'\")"
+TABLE = (
+    "CREATE VIRTUAL TABLE f USING fts5(a, tokenize ="
+    " \"porter unicode61 remove_diacritics 0 categories 'L* N* Co Mn Mc'\")"
+)
 ENDINGS = (
     "s sses ies ing ed y ational tional enci anci izer logi bli alli entli eli ousli ization ation ator"
     " alism iveness fulness ousness aliti iviti biliti icate ative alize iciti ical ful ness al ance"
@@ -36,8 +39,8 @@ def test_words_of_texts_lose_the_endings_that_they_lose_in_fts5() -> None:
 def test_made_up_words_with_one_or_two_endings_do_too() -> None:
     chance = random.Random(7)  # noqa: S311 - no secret
     heads = ["".join(chance.choices("abcdeiloprstuy", k=chance.randint(1, 6))) for _ in range(20_000)]
-    words = {h + chance.choice(ENDINGS) + chance.choice(["", *ENDINGS]) for h in heads}
-    words = sorted(words - {"eed", "eeds"})
+    made = {h + chance.choice(ENDINGS) + chance.choice(["", *ENDINGS]) for h in heads}
+    words = sorted(made)
     found = of_fts5(words)
     assert {word: without_ending(word) for word in words} == found
 

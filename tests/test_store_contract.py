@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from postgres import database_url, owner_of, rows_of_all
 from soulkeep.days import Days
 from soulkeep.errors import (
     BackupDamagedError,
@@ -46,6 +47,7 @@ from soulkeep.models import (
     Waiting,
 )
 from soulkeep.repository import ROWS, Copies, Repository, UnrecordedChangeError
+from soulkeep.repository.postgres import PostgresRepository
 from soulkeep.repository.sqlite import SqliteCopies, SqliteRepository
 from soulkeep.search.questions import query_terms
 
@@ -61,7 +63,7 @@ class Engine:
     """How a store at a path is opened and copied, and what its bytes are."""
 
     open: Callable[[Path], Repository]
-    copies: Callable[[Path], Copies]
+    copies: Callable[[Path], Copies] | None
     traces: Callable[[Path], bytes]
 
 
@@ -70,7 +72,12 @@ ENGINES = {
         lambda path: SqliteRepository(path / "store.db", days=DAYS),
         lambda path: SqliteCopies(path / "store.db", DAYS),
         lambda path: b"".join(file.read_bytes() for file in path.glob("store.db*")),
-    )
+    ),
+    "postgres": Engine(
+        lambda path: PostgresRepository(database_url(), owner_of(path), DAYS),
+        None,
+        lambda path: rows_of_all(),
+    ),
 }
 
 
@@ -125,6 +132,12 @@ def changed(store: Repository, work: Callable[[], object], *undone: int) -> int:
 
 def found(store: Repository, question: str, allowed: MemoryFilter = EVERY, limit: int = 10) -> list[int]:
     return [i for i, _ in store.memories.matching(query_terms(question), allowed, limit)]
+
+
+def copies_of(engine: Engine, path: Path) -> Copies:
+    if engine.copies is None:
+        pytest.skip("this engine's stores are copied by its own tools")
+    return engine.copies(path)
 
 
 def undo(store: Repository, change_id: int) -> int:
@@ -685,7 +698,7 @@ def test_what_is_erased_leaves_no_trace(store: Repository, engine: Engine, tmp_p
 def test_a_copy_holds_one_moment_and_takes_the_stores_place(
     store: Repository, other: Repository, engine: Engine, tmp_path: Path
 ) -> None:
-    folder, copies = tmp_path / "copy", engine.copies(tmp_path)
+    folder, copies = tmp_path / "copy", copies_of(engine, tmp_path)
     folder.mkdir()
     keep(store, "One.")
     with copies.snapshot() as moment:
@@ -712,7 +725,7 @@ def test_a_copy_holds_one_moment_and_takes_the_stores_place(
 
 
 def test_a_copy_that_is_not_whole_is_refused(store: Repository, engine: Engine, tmp_path: Path) -> None:
-    folder, copies = tmp_path / "copy", engine.copies(tmp_path)
+    folder, copies = tmp_path / "copy", copies_of(engine, tmp_path)
     folder.mkdir()
     with copies.snapshot() as moment:
         moment.copy_to(folder)

@@ -18,9 +18,11 @@ An engine is written by reading this one page, and is right when it passes
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from soulkeep.errors import StoreError
 from soulkeep.models import (
     Change,
     ChangedRow,
@@ -407,6 +409,23 @@ class NextVectors(Protocol):
 
 class UnrecordedChangeError(Exception):
     """Something that can be undone was written outside `Repository.recording`: the program is wrong."""
+
+
+@dataclass(eq=False)
+class StoreUnreachableError(StoreError):
+    """The database that holds the store does not answer, or the connection to it was lost."""
+
+    path: Path | str
+    detail: str
+    problem = "the database cannot be reached ({detail}), and nothing was written"
+    remedy = "see that it runs and that SOULKEEP_STORE names it, then try again"
+
+
+class CommitUnknownError(StoreError):
+    """The connection was lost at the end of a transaction, and the database cannot be asked of it."""
+
+    problem = "the connection was lost at the end of a change, which may be there or not"
+    remedy = "look whether it is there before you send it again"
 
 
 class Recording(Protocol):
