@@ -237,7 +237,7 @@ class Server:
         while not self._ending.is_set():
             # What was announced before anybody listened.
             for owner, revision in connection.execute(
-                "SELECT owner, revision FROM homes WHERE owner = ANY(%s)", [list(self._revisions)]
+                "SELECT owner, revision FROM owners WHERE owner = ANY(%s)", [list(self._revisions)]
             ):
                 self._stored[owner] = revision
             self._is_listening = True
@@ -249,7 +249,7 @@ class Server:
     def _follow(self, owners: list[str]) -> None:
         rows = self.again(
             lambda connection: connection.execute(
-                "SELECT owner, revision FROM homes WHERE owner = ANY(%s)", [owners]
+                "SELECT owner, revision FROM owners WHERE owner = ANY(%s)", [owners]
             ).fetchall()
         )
         self._stored |= dict(rows)

@@ -32,7 +32,9 @@ LARGEST_ID = 2**63 - 1
 
 NO_LIMIT = 2**62
 
-_MARK = b"UPDATE homes SET revision = revision + 1 WHERE owner = %s RETURNING pg_current_xact_id()::text"
+_MARK = (
+    b"UPDATE owners SET revision = revision + 1 WHERE owner = %s RETURNING pg_current_xact_id()::text"
+)
 
 
 class _Own(threading.local):
@@ -58,11 +60,11 @@ class Database:
         self._is_closed = False
         with ExitStack() as on_failure:
             on_failure.callback(self.server.close)
-            home = "INSERT INTO homes (owner) VALUES (%(owner)s) ON CONFLICT DO NOTHING"
+            home = "INSERT INTO owners (owner) VALUES (%(owner)s) ON CONFLICT DO NOTHING"
             self.number: int
             with translated(self.place):
                 self.server.again(lambda connection: connection.execute(home, {"owner": owner}))
-                ((self.number,),) = self.query("SELECT number FROM homes WHERE owner = %(owner)s")
+                ((self.number,),) = self.query("SELECT number FROM owners WHERE owner = %(owner)s")
             on_failure.pop_all()
 
     def query(self, statement: str, **values: object) -> list[Row]:
@@ -185,7 +187,7 @@ class Database:
         if not durable:
             local["synchronous_commit"] = "off"
         begin = "BEGIN; " + "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in local.items())
-        lock = f"SELECT revision FROM homes WHERE owner = %s FOR UPDATE{'' if waiting else ' NOWAIT'}"
+        lock = f"SELECT revision FROM owners WHERE owner = %s FOR UPDATE{'' if waiting else ' NOWAIT'}"
         for attempt in range(ATTEMPTS):
             with ExitStack() as attempted:
                 connection = attempted.enter_context(self.server.connection())

@@ -14,8 +14,8 @@ TEXT = 'text COLLATE "C"'
 """In the order of code points, as everywhere in soulkeep, whatever the database has."""
 
 # A home; its row is locked by who writes into it. `number` stands for it in the words of the full text.
-HOMES = """
-CREATE TABLE homes (
+OWNERS = """
+CREATE TABLE owners (
   owner    text PRIMARY KEY,
   number   integer GENERATED ALWAYS AS IDENTITY,
   revision bigint NOT NULL DEFAULT 0
@@ -351,7 +351,7 @@ RECORDED = ("memories", "threads", "global_prompts", "messages")
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         "CREATE EXTENSION IF NOT EXISTS vector",
-        HOMES,
+        OWNERS,
         NUMBERS,
         THREADS,
         MEMORIES,
@@ -384,7 +384,7 @@ TABLES = (
     *("numbers", "threads", "memories", "global_prompts", "prompt_consents", "sessions", "messages"),
     *("usage_records", "unpriced_usage", "audit_log", "changes", "changed_rows", "former_ids"),
     *("store_facts", "document_states", "vec_memories", "next_vectors", "pending_vectors"),
-    *("memories_fts", "messages_fts", "word_counts", "noted_rows", "homes"),
+    *("memories_fts", "messages_fts", "word_counts", "noted_rows", "owners"),
 )
 
 _LOCK = 0x736F756C6B656570
