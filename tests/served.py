@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from soulkeep.mcp_server.oauth import ACCESS, Authority, RequireAccess
+from soulkeep.mcp_server.homes import ACCESS
+from soulkeep.mcp_server.oauth import Authority, RequireAccess
 
 
 @contextmanager

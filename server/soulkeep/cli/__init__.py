@@ -355,9 +355,25 @@ def soulkeep(context: click.Context) -> None:
 
 
 @soulkeep.command()
+@click.option(
+    "--http", "over_http", is_flag=True, help="Serve over HTTP instead, any number of clients."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8765, show_default=True, help="The port."
+)
+@click.option("--ssl-certfile", type=click.Path(), help="A certificate, to encrypt without a proxy.")
+@click.option("--ssl-keyfile", type=click.Path(), help="Its key, where that is in a file of its own.")
 @home_option
-def serve() -> None:
-    """Serve an MCP client over stdin and stdout (what clients start)."""
+def serve(
+    host: str, port: int, ssl_certfile: str | None, ssl_keyfile: str | None, *, over_http: bool
+) -> None:
+    """Serve an MCP client over stdin and stdout (what clients start), or with --http all that come."""
+    if over_http:
+        from soulkeep.cli.connect import serve_over_http
+
+        serve_over_http(host, port, ssl_certfile, ssl_keyfile)
+        return
     if sys.stdin.isatty():
         from soulkeep.cli.connect import WAITING
 

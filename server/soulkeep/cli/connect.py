@@ -73,6 +73,32 @@ def print_welcome(settings: Settings) -> None:
     print_facts("By hand you can try it and look after what it keeps:", _BY_HAND)
 
 
+def serve_over_http(host: str, port: int, ssl_certfile: str | None, ssl_keyfile: str | None) -> None:
+    """Serve over HTTP until a signal comes.
+
+    Raises:
+        SoulkeepError: It cannot.
+    """
+    from soulkeep.app import serve_http
+    from soulkeep.mcp_server.http import Address
+
+    settings = current_settings()
+    address = Address(host, port, ssl_certfile, ssl_keyfile)
+
+    def announce(url: str) -> None:
+        click.echo(f"soulkeep: serving {url}/mcp (Ctrl+C ends it)", err=True)
+        if not (address.is_local or url.startswith("https:")):
+            say(UNENCRYPTED, err=True)
+
+    serve_http(settings, address, announce)
+
+
+UNENCRYPTED = (
+    "Tokens and memories travel unencrypted: give --ssl-certfile, or put a proxy with TLS in front of"
+    " this server and set SOULKEEP_URL to the proxy's https address."
+)
+
+
 @click.command(cls=Command)
 @click.option("--thread", "thread_id", help="The thread that is continued.")
 @click.option("--query", help="What the conversation will be about.")

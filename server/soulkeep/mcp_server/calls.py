@@ -5,10 +5,11 @@ A call may put a question to the user in the middle of it, in both protocol eras
 
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from inspect import cleandoc
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
@@ -46,8 +47,8 @@ from pydantic import AnyUrl, BaseModel, Field, ValidationError
 from soulkeep.errors import HALF_A_PAIR, NotFoundError, SoulkeepError
 from soulkeep.mcp_server.answers import View
 from soulkeep.mcp_server.arguments import compact, outline, read_arguments
-from soulkeep.mcp_server.homes import MODERN, Caller
-from soulkeep.models import ConsentState, Session
+from soulkeep.mcp_server.homes import MODERN, Caller, access_of
+from soulkeep.models import Access, ConsentState, Session
 from soulkeep.progress import told_to
 from soulkeep.service.callers import MAX_ID
 from soulkeep.service.home import Home
@@ -113,12 +114,18 @@ async def served(
             fault of ours and reaches only the log.
     """
     caller = ctx.request_context.lifespan_context
+    in_session = partial(_in_session, caller, work)
     try:
-        return await anyio.to_thread.run_sync(
-            lambda: work(caller.home, caller.session()), limiter=None if reads else caller.writing
-        )
+        if reads:
+            return await anyio.to_thread.run_sync(in_session)
+        async with caller.writing:
+            return await anyio.to_thread.run_sync(in_session, limiter=caller.writers)
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
+
+
+def _in_session(caller: Caller, work: Callable[[Home, Session], _Result]) -> _Result:
+    return work(caller.home, caller.session())
 
 
 async def read(ctx: Context[Caller], work: Callable[[Home], str]) -> str:
@@ -161,6 +168,8 @@ class CheckedServer(MCPServer[Any]):
     offered: Collection[str] | None = None
     """The names of the tools that are offered, where not all of them are."""
     _known: Mapping[str, dict[str, Any]] = MappingProxyType({})
+    _reading: Sequence[str] = ()
+    """The names of the tools that change nothing."""
 
     def add_tool(self, fn: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Add a tool, unless it is not among those that are offered."""
@@ -196,7 +205,11 @@ class CheckedServer(MCPServer[Any]):
             add_tools, self.add_tools = self.add_tools, None
             if add_tools is not None:
                 add_tools()
-            self._known = {tool.name: tool.input_schema for tool in await super().list_tools()}
+            tools = await super().list_tools()
+            self._known = {tool.name: tool.input_schema for tool in tools}
+            self._reading = [
+                tool.name for tool in tools if tool.annotations and tool.annotations.read_only_hint
+            ]
         return self._known
 
     async def call_tool(
@@ -206,6 +219,13 @@ class CheckedServer(MCPServer[Any]):
         known = await self._schemas()
         if name not in known:
             raise ToolError(f"There is no tool {quoted(name)}; there are {', '.join(known)}.")
+        access: Access | None = context.request_context.lifespan_context.access if context else None
+        if access is not None and not access.may_write and name not in self._reading:
+            raise ToolError(
+                f"{name} was not run: {access.account} may read the memory of {access.home}, but not"
+                f" change it. Whoever looks after it can allow that; until then use"
+                f" {', '.join(self._reading)}."
+            )
         try:
             sent = read_arguments(name, known[name], arguments)
         except SoulkeepError as error:
@@ -243,6 +263,18 @@ def _explained(tool: str, error: ValidationError) -> str:
     shown = "; ".join(said)
     more = f"; and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
     return f"{tool} was not run: {shown}{more}. Nothing was done; correct this and call again."
+
+
+async def offer_what_may_be_done(
+    ctx: ServerRequestContext[Any, Any], call_next: CallNext
+) -> HandlerResult:
+    """List no tool that writes for whom may only read: SDK middleware."""
+    result = await call_next(ctx)
+    if ctx.method == "tools/list" and isinstance(result, dict) and not access_of(ctx).may_write:
+        result["tools"] = [
+            tool for tool in result["tools"] if tool.get("annotations", {}).get("readOnlyHint")
+        ]
+    return result
 
 
 async def tell_progress(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
@@ -329,6 +361,22 @@ async def ask(
     params = ElicitRequestFormParams(message=message, requested_schema=render_elicitation_schema(form))
     request = ElicitRequest(params=params)
     if (ctx.protocol_version or "") < MODERN:
+        answer = await _answered(ctx, request)
+        return Reply("not asked") if answer is None else _understood(answer, form)
+    # The client gives it back, sealed: an answer counts for the very question that was asked, over this
+    # connection and about this home.
+    asked = ctx.request_context.lifespan_context.mark(params.model_dump_json())
+    if ctx.request_state != asked:
+        return InputRequiredResult(input_requests={_QUESTION: request}, request_state=asked)
+    given = (ctx.input_responses or {}).get(_QUESTION)
+    return _understood(given, form) if isinstance(given, ElicitResult) else Reply("not asked")
+
+
+async def _answered(ctx: Context[Caller], request: ElicitRequest) -> ElicitResult | None:
+    """Return what a client of the handshake era answers, if it does before the server stops."""
+    questions, answer = ctx.request_context.lifespan_context.questions, None
+    with anyio.CancelScope() as until_stopped:
+        questions.add(until_stopped)
         try:
             answer = await ctx.session.send_request(
                 request,
@@ -337,15 +385,10 @@ async def ask(
                 metadata=ServerMessageMetadata(related_request_id=ctx.request_id),
             )
         except (MCPError, ValidationError):
-            return Reply("not asked")
-        return _understood(answer, form)
-    # The client gives it back, sealed: an answer counts for the very question that was asked, over this
-    # connection and about this home.
-    asked = ctx.request_context.lifespan_context.mark(params.model_dump_json())
-    if ctx.request_state != asked:
-        return InputRequiredResult(input_requests={_QUESTION: request}, request_state=asked)
-    given = (ctx.input_responses or {}).get(_QUESTION)
-    return _understood(given, form) if isinstance(given, ElicitResult) else Reply("not asked")
+            return None
+        finally:
+            questions.discard(until_stopped)
+    return answer
 
 
 def _understood(answer: ElicitResult, form: type[_Form]) -> Reply[_Form]:

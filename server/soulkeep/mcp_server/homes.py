@@ -5,9 +5,9 @@ import hmac
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 
 from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError, StoreError
-from soulkeep.models import Session
+from soulkeep.models import Access, Session
 from soulkeep.service.home import Home
 
 HANDSHAKE = frozenset({"initialize", "server/discover", "ping"})
@@ -44,8 +44,18 @@ used last may take more: the codes of two million memories do."""
 MODERN = "2026-07-28"
 """From this version of the protocol on there is no handshake, and a question is the result of a call."""
 
-WRITERS = 20
-"""The threads of calls that may write to one home; all others share those that anyio gives, 40."""
+MOST_WAITED_FOR = 1_000
+"""How many homes stay open at the most where clients only wait to be told of changes."""
+
+WRITERS, ALL_WRITERS = 8, 64
+"""The threads of calls that may write to one home, and to all: they wait for one another. All other
+calls share those that anyio gives, 40."""
+
+MOST_KNOWN = 1_000
+"""Of how many sessions and accounts something is remembered that may be forgotten; the latest used."""
+
+ACCESS = "soulkeep.access"
+"""Under which key of the state of an HTTP request its `Access` is."""
 
 INITIALIZED = "notifications/initialized"
 
@@ -63,22 +73,30 @@ _Result = TypeVar("_Result")
 class Client:
     """What one connection has of its own while it lasts: its session in each home, and a key."""
 
-    sessions: dict[tuple[Path, str], Session] = field(default_factory=dict)
+    sessions: OrderedDict[tuple[Path, str], Session] = field(default_factory=OrderedDict)
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """For whom a request is served: a home, and the connection that asks, by the name it gives.
+    """For whom a request is served: a home, and the connection that asks.
 
-    Calls that may write to the home share the threads of `writing`: they wait for one another.
+    `agent_id` is the name that it gives, behind that of its account, if it has one.
     """
 
     home: Home
     client: Client
     agent_id: str
+    access: Access
     writing: anyio.CapacityLimiter
+    """How many calls may write to the home at the same time."""
+    writers: anyio.CapacityLimiter
+    """Their threads, which all homes share."""
+    only_waiting: Callable[[], AbstractAsyncContextManager[None]]
+    """Lets the home be closed in the block, in which the request waits to be told of changes."""
+    questions: set[anyio.CancelScope]
+    """What ends the waiting for the answers of users."""
 
     def session(self) -> Session:
         """Return the connection's session in the home, opening it on first use.
@@ -90,6 +108,9 @@ class Caller:
         with self.client.lock:
             if place not in self.client.sessions:
                 self.client.sessions[place] = self.home.sessions.open(self.agent_id)
+            self.client.sessions.move_to_end(place)
+            while len(self.client.sessions) > MOST_KNOWN:
+                self.client.sessions.popitem(last=False)
             return self.client.sessions[place]
 
     def mark(self, text: str) -> str:
@@ -111,11 +132,11 @@ class _Open:
 class Homes:
     """The homes that a server serves: opens the one that a request is for, closes what nobody uses.
 
-    In use is a home while a request for it is served, and while a client of the handshake era that began
-    there is connected, which waits to be told of changes. The others are closed after a while, or when
-    they are too many, the longest unused first. Where what all have read takes too much memory, the
-    longest unused give back theirs. It is looked whenever a home is given back, and from time to time
-    while this runs.
+    In use is a home while a request for it is served. The others are closed after a while, or when they
+    are too many, the longest unused first. Those where a client waits to be told of changes, one of the
+    handshake era as long as it is connected, are closed only when they are too many. Where what all
+    have read takes too much memory, the longest unused give back theirs. It is looked whenever a home
+    is given back, and from time to time while this runs.
     """
 
     def __init__(
@@ -124,6 +145,7 @@ class Homes:
         open_home: Callable[[str], Home],
         *,
         most_open: int = MOST_OPEN,
+        most_waited_for: int = MOST_WAITED_FOR,
         idle_s: float = IDLE_S,
         most_memory: int = MOST_MEMORY,
     ) -> None:
@@ -133,11 +155,16 @@ class Homes:
         """
         self._name_of = name_of
         self._open_home = open_home
-        self._most_open = most_open
+        self._most_open, self._most_waited_for = most_open, most_waited_for
         self._idle_s = idle_s
         self._most_memory = most_memory
         self._opening = anyio.Lock()
         self._open: OrderedDict[str, _Open] = OrderedDict()
+        self._waiting: Counter[str] = Counter()
+        self._clients: OrderedDict[str, Client] = OrderedDict()
+        self._key = secrets.token_bytes(32)
+        self._writers = anyio.CapacityLimiter(ALL_WRITERS)
+        self._questions: set[anyio.CancelScope] = set()
         self._begin: Callable[[_Open], None] = lambda _: None
 
     @classmethod
@@ -171,18 +198,63 @@ class Homes:
         name = self._name_of(ctx)
         async with self._used(name) as used:
             if ctx.method == INITIALIZED:
-                await connection_of(ctx).exit_stack.enter_async_context(self._used(name))
-            about = ctx.session.client_params
-            agent_id = about.client_info.name if about else ""
-            # A modern connection lasts as long as a run of the server over one pipe, whose lifespan this
-            # is. In the handshake era the SDK has an object for each, also where many share a lifespan.
-            client: Client = ctx.lifespan_context
-            if ctx.protocol_version < MODERN:
-                client = connection_of(ctx).state.setdefault("soulkeep", Client())
-            caller = Caller(used.home, client, agent_id, used.writing)
+                await connection_of(ctx).exit_stack.enter_async_context(self._waited_for(name))
+            caller = self._caller(ctx, name, used)
             if ctx.method in _OPENS_SESSION:
                 await anyio.to_thread.run_sync(caller.session)
             return await call_next(replace(ctx, lifespan_context=caller))
+
+    def _caller(self, ctx: Request, name: str, used: _Open) -> Caller:
+        about, access = ctx.session.client_params, access_of(ctx)
+        agent_id = about.client_info.name if about else ""
+        if access.account:
+            agent_id = f"{access.account}/{agent_id}" if agent_id else access.account
+        # In the handshake era the SDK has an object for each connection, also where many share a
+        # lifespan. In the modern one a connection over HTTP lasts as long as a request, so that an
+        # account takes its place; over one pipe it lasts as long as a run of the server, whose lifespan
+        # this is.
+        if ctx.protocol_version < MODERN:
+            client = connection_of(ctx).state.setdefault("soulkeep", Client())
+        else:
+            client = self._client_of(access.account) if access.account else ctx.lifespan_context
+        waiting, questions = partial(self._only_waiting, name, used), self._questions
+        return Caller(
+            used.home, client, agent_id, access, used.writing, self._writers, waiting, questions
+        )
+
+    def _client_of(self, account: str) -> Client:
+        if account not in self._clients:
+            key = hmac.new(self._key, account.encode(), hashlib.sha256).digest()
+            self._clients[account] = Client(key=key)
+            if len(self._clients) > MOST_KNOWN:
+                self._clients.popitem(last=False)
+        self._clients.move_to_end(account)
+        return self._clients[account]
+
+    def end_questions(self) -> None:
+        """Let the users that are being asked count as not asked: their answers cannot come any more."""
+        for scope in self._questions:
+            scope.cancel()
+
+    @asynccontextmanager
+    async def _waited_for(self, name: str) -> AsyncIterator[None]:
+        self._waiting[name] += 1
+        try:
+            yield
+        finally:
+            self._waiting[name] -= 1
+            if not self._waiting[name]:
+                del self._waiting[name]
+            await self._limit()
+
+    @asynccontextmanager
+    async def _only_waiting(self, name: str, used: _Open) -> AsyncIterator[None]:
+        async with self._waited_for(name):
+            used.users -= 1
+            try:
+                yield
+            finally:
+                used.users += 1
 
     @asynccontextmanager
     async def _used(self, name: str) -> AsyncIterator[_Open]:
@@ -203,18 +275,23 @@ class Homes:
         finally:
             used.users -= 1
             used.used_at = time.monotonic()
-            self._open.move_to_end(name)
+            if self._open.get(name) is used:  # it may have been closed while a client only waited
+                self._open.move_to_end(name)
             await self._limit()
 
     async def _limit(self) -> None:
         """Close homes that are unused for long or too many, and let others give back memory."""
-        unused = [name for name, one in self._open.items() if not one.users]
+        idle = [name for name, one in self._open.items() if not one.users]
+        waited_for = [name for name in idle if name in self._waiting]
+        unused = [name for name in idle if name not in self._waiting]
         until, surplus = time.monotonic() - self._idle_s, len(unused) - self._most_open
-        spare = [
-            self._open.pop(name)
+        too_many = waited_for[: max(len(waited_for) - self._most_waited_for, 0)]
+        old = [
+            name
             for place, name in enumerate(unused)
             if place < surplus or self._open[name].used_at <= until
         ]
+        spare = [self._open.pop(name) for name in (*old, *too_many)]
         with anyio.CancelScope(shield=True):
             for one in spare:
                 if one.beside is not None:
@@ -246,6 +323,16 @@ def _begin(tasks: anyio.abc.TaskGroup, beside: Callable[[Home], Awaitable[None]]
             ended.set()
 
     tasks.start_soon(until_closed)
+
+
+def access_of(ctx: Request) -> Access:
+    """Return who asks for which home; over a pipe, and without accounts, anybody may do all."""
+    scope = getattr(ctx.request, "scope", {})
+    access: Access = scope.get("state", {}).get(ACCESS, _ANYBODY)
+    return access
+
+
+_ANYBODY = Access("", "", may_write=True)
 
 
 def connection_of(ctx: Request) -> Connection:

@@ -61,6 +61,8 @@ class Subscribers:
         """Set once it is known what was there before the first request."""
         self.states: dict[str, str] = {}
         """What `state_of` said of each resource that is subscribed to when its change was last told."""
+        self.called = anyio.Event()
+        """Set by a call of a tool, after which something may be another than before."""
         self.bus = InMemorySubscriptionBus()
         self.listens = ListenHandler(self.bus)
         self.clients: weakref.WeakSet[Connection] = weakref.WeakSet()
@@ -87,24 +89,30 @@ class Subscribers:
 class Notifications:
     """Tells clients what changed in their home; without a client it does nothing.
 
-    Where homes are `watched`, requests wait until it is known what was there before them.
+    Where homes are `watched`, requests wait until it is known what was there before them. Those of
+    `many` are looked at after calls and from time to time: to have the system watch one takes a thread.
     """
 
-    def __init__(self, *, watched: bool = False) -> None:
+    def __init__(self, *, watched: bool = False, many: bool = False) -> None:
         self._watched = watched
+        self.many = many
         self._by_home: weakref.WeakKeyDictionary[Home, Subscribers] = weakref.WeakKeyDictionary()
+        # They wait on while their home is closed and opened again.
+        self._by_path: weakref.WeakValueDictionary[Path, Subscribers] = weakref.WeakValueDictionary()
 
     def of(self, home: Home) -> Subscribers:
         """Return who is told of changes in this home."""
         if home not in self._by_home:
-            self._by_home[home] = Subscribers()
+            subscribers = self._by_path.get(home.path) or Subscribers()
+            self._by_home[home] = self._by_path[home.path] = subscribers
+            subscribers.ready = anyio.Event()
             if not self._watched:
-                self._by_home[home].ready.set()
+                subscribers.ready.set()
         return self._by_home[home]
 
     def close(self) -> None:
         """End the streams of notifications of the modern era, which go on until somebody does."""
-        for subscribers in self._by_home.values():
+        for subscribers in list(self._by_path.values()):
             subscribers.listens.close()
 
     async def note_session(self, ctx: Request, call_next: CallNext) -> HandlerResult:
@@ -115,7 +123,11 @@ class Notifications:
             connection.exit_stack.callback(subscribers.remove, connection)
         elif ctx.method not in HANDSHAKE and ctx.request_id is not None:
             await self.of(ctx.lifespan_context.home).ready.wait()
-        return await call_next(ctx)
+        try:
+            return await call_next(ctx)
+        finally:
+            if ctx.method == "tools/call":
+                self.of(ctx.lifespan_context.home).called.set()
 
     async def subscribe(self, ctx: Request, params: SubscribeRequestParams) -> EmptyResult:
         """Answer resources/subscribe."""
@@ -132,12 +144,15 @@ class Notifications:
     ) -> SubscriptionsListenResult:
         """Answer subscriptions/listen, once it ends."""
         uris = params.notifications.resource_subscriptions or []
+        caller = ctx.lifespan_context
+        subscribers = self.of(caller.home)
         try:
             for uri in uris:
                 await self._add(ctx, uri)
-            return await self.of(ctx.lifespan_context.home).listens(ctx, params)
+            async with caller.only_waiting():
+                return await subscribers.listens(ctx, params)
         finally:
-            self.of(ctx.lifespan_context.home).remove(connection_of(ctx), uris)
+            subscribers.remove(connection_of(ctx), uris)
 
     async def _add(self, ctx: Request, uri: str) -> None:
         state = await looked_up(ctx, lambda home: state_of(home, uri), uri=uri)
@@ -157,6 +172,9 @@ STEP_MS = 50
 
 LOOK_MS = 1_000
 """How often files are looked at anyway: for what came before the watching, or from another machine."""
+
+LOOK_AT_MANY_S = 3.0
+"""How often the files of each home are looked at where a server has many."""
 
 AGAIN_S = 5.0
 """When watching is tried again after it failed."""
@@ -192,11 +210,13 @@ async def watch(home: Home, notifications: Notifications) -> None:
     while True:
         try:
             try:
-                changes = await anyio.to_thread.run_sync(seen.look, frozenset())
+                first = seen.look_at_all if notifications.many else partial(seen.look, ())
+                changes = await anyio.to_thread.run_sync(first)
             finally:
                 subscribers.ready.set()
             await _tell(home, subscribers, changes)
-            await _watch_files(home, subscribers, seen)
+            keep_looking = _look_after_calls if notifications.many else _watch_files
+            await keep_looking(home, subscribers, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
             problem = str(errors.exceptions[0])
             if problem != said:
@@ -238,6 +258,16 @@ async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> N
         ):
             names = [Path(path).relative_to(root).as_posix() for _, path in changes]
             await _tell(home, subscribers, await anyio.to_thread.run_sync(seen.look, names))
+
+
+async def _look_after_calls(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:
+    while True:
+        with anyio.move_on_after(LOOK_AT_MANY_S) as scope:
+            await subscribers.called.wait()
+        await anyio.sleep(DEBOUNCE_MS / 1000)
+        subscribers.called = anyio.Event()
+        look = seen.look_at_all if scope.cancelled_caught else partial(seen.look, ())
+        await _tell(home, subscribers, await anyio.to_thread.run_sync(look))
 
 
 async def _set_when_cancelled(stop: anyio.Event) -> None:
@@ -309,7 +339,9 @@ class _Seen:
             self._writes = writes
         self._are_figures_due |= writes != before or bool(changes.files)
         if before is None:
-            return _Changes()
+            # Somebody may have waited already while the home was closed.
+            updated = {uri for uri in [*self.states] if self._is_different(uri)}
+            return _Changes(updated=frozenset(updated))
         now = time.monotonic()
         if self._are_figures_due and now - self._figures_told >= STATS_S:
             self._are_figures_due = False
@@ -317,6 +349,15 @@ class _Seen:
                 self._figures_told = now
                 changes = replace(changes, updated=changes.updated | {STATS_URI})
         return changes
+
+    def look_at_all(self) -> _Changes:
+        """Return what changed since the last look, in whichever file.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        logs = {f"daily/{day.isoformat()}.md" for day in self.home.documents.list_daily()}
+        return self.look(logs | self._stamps.keys())
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
         from soulkeep.service.document_index import stamp

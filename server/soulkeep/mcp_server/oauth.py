@@ -51,15 +51,13 @@ from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soulkeep.errors import InvalidInputError
+from soulkeep.mcp_server.homes import ACCESS
 from soulkeep.service.accounts import Accounts, is_name
 from soulkeep.service.grants import Grants, Issued, TooManyClientsError
 from soulkeep.service.issuer import Issuer, require_safe_url
 
 SCOPE = "memory"
 """The one scope: to use the home that a token is for. Who may write there is said by the home."""
-
-ACCESS = "soulkeep.access"
-"""Under which key of an ASGI scope's `state` the `Access` is that a request has."""
 
 MOST_FORM_BYTES = 65_536
 """The most that is read of what a program or the login page sends."""

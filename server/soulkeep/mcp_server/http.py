@@ -1,0 +1,391 @@
+"""The server's end of the protocol over HTTP: who comes in, how often, and an end that loses no answer.
+
+Streamable HTTP is the SDK's, in both eras; this module uses what it keeps of its sessions, which is
+private. What it answers in few words to a request that it refuses is said in more here.
+"""
+
+import ipaddress
+import logging
+import math
+import os
+import socket
+import ssl
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.streamable_http import GET_STREAM_KEY, MCP_SESSION_ID_HEADER
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
+from mcp.types import INVALID_REQUEST, ErrorData, JSONRPCError
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from sse_starlette.sse import AppStatus
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from soulkeep.errors import InvalidInputError
+from soulkeep.mcp_server.calls import CheckedServer
+from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes
+from soulkeep.mcp_server.notifications import Notifications
+from soulkeep.mcp_server.oauth import Authority, RequireAccess
+from soulkeep.models import Access
+
+STOP_S = 60.0
+"""How long calls under way may go on after a signal; a client waits about as long for an answer."""
+
+STEP_S = 0.1
+"""How often streams that would never end are ended meanwhile: one may have begun just now."""
+
+KEEP_ALIVE_S = 75
+"""How long a connection stays open without a request."""
+
+LOOK_AGAIN_S = 10.0
+"""How often it is looked whether who has a stream open may still have it."""
+
+MINUTE_S = 60.0
+
+FILES_OPEN = 65_536
+"""How many files a server may have open, where the system lets it: an open home has up to fifteen."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is too much: bytes of a request, sessions of an account, and its requests in a minute.
+
+    A session that nobody uses ends after `idle_s` seconds.
+    """
+
+    body: int
+    sessions: int
+    requests: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens, and the address by which its clients reach it.
+
+    `origins` are those of pages in browsers that may ask too. `proxies` are the addresses, networks or
+    `*`, that are believed where they say who asks and whether it was encrypted.
+    """
+
+    host: str
+    port: int
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    url: str = ""
+    origins: Sequence[str] = ()
+    proxies: Sequence[str] = ()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this machine reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    @property
+    def reached_at(self) -> str:
+        """The address of the server as clients write it, without a slash at its end."""
+        if self.url:
+            return self.url.rstrip("/")
+        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        scheme = "https" if self.ssl_certfile else "http"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def listen(self) -> socket.socket:
+        """Return a socket that listens there.
+
+        Raises:
+            InvalidInputError: It cannot listen there.
+        """
+        try:
+            family, *_, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
+            both = self.host == "::" and socket.has_dualstack_ipv6()
+            return socket.create_server(place[:2], family=family, dualstack_ipv6=both, backlog=2048)
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            rule = f"of {self.host} cannot be listened at ({why}); choose another or end what uses it"
+            raise InvalidInputError("port", f"{self.port} {rule}") from error
+
+    @property
+    def security(self) -> TransportSecuritySettings:
+        """By which names and from which pages it may be asked, against the rebinding of names."""
+        own = {self.reached_at.partition("//")[2], f"{self.host}:{self.port}"}
+        hosts = {"127.0.0.1", "localhost", "[::1]", *(one.rpartition(":")[0] for one in own), *own}
+        if not self.url and not self.is_local:
+            hosts |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
+        names = {each for host in hosts if host for each in (host, f"{host}:*")}
+        local = {f"http://{host}:*" for host in ("127.0.0.1", "localhost", "[::1]")}
+        return TransportSecuritySettings(
+            allowed_hosts=sorted(names),
+            allowed_origins=sorted({*local, self.reached_at, *self.origins}),
+        )
+
+
+def _refusal(status: int, message: str, wait_s: float | None = None) -> Response:
+    error = JSONRPCError(jsonrpc="2.0", id=None, error=ErrorData(code=INVALID_REQUEST, message=message))
+    headers = {} if wait_s is None else {"Retry-After": str(math.ceil(wait_s))}
+    body = error.model_dump_json(by_alias=True, exclude_unset=True)
+    return Response(body, status, headers, media_type="application/json")
+
+
+@dataclass(slots=True)
+class _Allowance:
+    left: float
+    at: float
+
+
+@dataclass
+class Rates:
+    """How many requests each account has left: so many a minute, all at once or one after another."""
+
+    most: int
+    _left: OrderedDict[str, _Allowance] = field(default_factory=OrderedDict)
+
+    def wait_s(self, account: str) -> float:
+        """Count a request; return in how many seconds it is allowed, 0 for now."""
+        now, rate = time.monotonic(), self.most / MINUTE_S
+        one = self._left.setdefault(account, _Allowance(self.most, now))
+        self._left.move_to_end(account)
+        if len(self._left) > MOST_KNOWN and self._left[next(iter(self._left))].at < now - MINUTE_S:
+            self._left.popitem(last=False)
+        one.left, one.at = min(one.left + (now - one.at) * rate, self.most), now
+        if one.left < 1:
+            return (1 - one.left) / rate
+        one.left -= 1
+        return 0
+
+
+class Entrance:
+    """Passes a request on to the SDK, unless there were too many, and says in full what that refuses."""
+
+    def __init__(
+        self, manager: StreamableHTTPSessionManager, limits: Limits, authority: Authority | None
+    ) -> None:
+        """Pass on to `manager`; `authority` says whether who has a stream open may keep it."""
+        self._manager = manager
+        self._limits = limits
+        self._authority = authority
+        self._rates = Rates(limits.requests)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        access: Access | None = scope.get("state", {}).get(ACCESS)
+        headers = Headers(scope=scope)
+        if refused := self._too_many(headers, scope["method"], access):
+            await refused(scope, receive, send)
+            return
+        if access is not None:
+            # A session is of an account in one home, whichever of its tokens it comes with.
+            token = AccessToken(token="", client_id=access.account, subject=access.home, scopes=[])
+            scope["user"] = AuthenticatedUser(token)
+        send = _explaining(partial(self._explained, headers), scope, receive, send)
+        async with anyio.create_task_group() as tasks:
+            if self._authority is not None:
+                tasks.start_soon(self._end_when_refused, self._authority, scope, tasks.cancel_scope)
+            await self._manager.asgi_app(scope, receive, send)
+            tasks.cancel_scope.cancel()
+
+    def _too_many(self, headers: Headers, method: str, access: Access | None) -> Response | None:
+        account = access.account if access else ""
+        if wait_s := self._rates.wait_s(account):
+            most = self._limits.requests
+            message = f"There were more than {most:,} requests in a minute; go on in {wait_s:.0f} s."
+            return _refusal(429, message, wait_s)
+        version = headers.get(MCP_PROTOCOL_VERSION_HEADER, HANDSHAKE_PROTOCOL_VERSIONS[-1])
+        opens = method == "POST" and MCP_SESSION_ID_HEADER not in headers
+        if not opens or version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            return None
+        owners = self._manager._session_owners.values()
+        count = sum(owner["client_id"] == account for owner in owners)
+        count = count if access else len(self._manager._server_instances)
+        if count < self._limits.sessions:
+            return None
+        message = f"{count:,} sessions are open, which is the most; end some, or wait until one is idle."
+        return _refusal(429, message, self._limits.idle_s)
+
+    def _explained(self, headers: Headers, status: int) -> Response | None:
+        """Return what is said where the SDK refuses a request with this status."""
+        if status == 413:
+            return _refusal(413, f"A request may have {self._limits.body:,} bytes; send less at once.")
+        if status == 421:
+            rule = "use its own address, or set SOULKEEP_URL to this one where the server runs"
+            return _refusal(421, f"This server is not known as {headers.get('host', '')!r}; {rule}.")
+        if status == 403:
+            rule = "may not ask this server; whoever runs it can add them to SOULKEEP_HTTP_ORIGINS"
+            return _refusal(403, f"Pages of {headers.get('origin', '')!r} {rule}.")
+        if status == 503:
+            return _refusal(503, "Too many sessions are open; try again later.", MINUTE_S)
+        return None
+
+    async def _end_when_refused(
+        self, authority: Authority, scope: Scope, calls: anyio.CancelScope
+    ) -> None:
+        """End a request once who asked may not any more, or only read: it may go on for days."""
+        token = Headers(scope=scope).get("authorization", "").partition(" ")[2]
+        resource = authority.resource_of(scope["path_params"].get("home", ""))
+        access: Access = scope["state"][ACCESS]
+        now: Access | None = access
+        while now == access:
+            await anyio.sleep(LOOK_AGAIN_S)
+            is_good = await authority.verifier(resource).verify_token(token) is not None
+            find = partial(authority.accounts.access, access.account, access.home)
+            now = await anyio.to_thread.run_sync(find) if is_good else None
+        calls.cancel()
+
+
+def _explaining(
+    explained: Callable[[int], Response | None], scope: Scope, receive: Receive, send: Send
+) -> Send:
+    """Return what sends an answer, or what is said in place of one with its status."""
+    is_replaced = False
+
+    async def explain(message: Message) -> None:
+        nonlocal is_replaced
+        starts = message["type"] == "http.response.start"
+        if starts and (said := explained(message["status"])) is not None:
+            is_replaced = True
+            await said(scope, receive, send)
+        elif not is_replaced:
+            await send(message)
+
+    return explain
+
+
+async def _health(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+class HttpServer(uvicorn.Server):
+    """A server that ends after a signal once all that was asked is answered, and at once after a second.
+
+    Streams of notifications and questions to users would never end by themselves.
+    """
+
+    def __init__(self, config: uvicorn.Config, url: str, end_streams: Callable[[], None]) -> None:
+        """Serve what is reached at `url`; `end_streams` lets go what waits for what is to come."""
+        super().__init__(config)
+        self.url = url
+        self._end_streams = end_streams
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals that end a process, which does not die of them afterwards."""
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End; after a second signal, without waiting for anything."""
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, answer those there are, and end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_ending)
+            await super().shutdown(sockets)
+            tasks.cancel_scope.cancel()
+
+    async def _keep_ending(self) -> None:
+        while True:
+            self._end_streams()
+            await anyio.sleep(STEP_S)
+
+
+def http_server(
+    server: CheckedServer,
+    homes: Homes,
+    notifications: Notifications,
+    beside: Callable[[], Coroutine[None, None, None]],
+    address: Address,
+    limits: Limits,
+    authority: Authority | None = None,
+) -> HttpServer:
+    """Return a server of homes over HTTP, which does `beside` as long as it runs.
+
+    Without an `authority` whoever reaches it is served one home, at `/mcp`.
+
+    Raises:
+        InvalidInputError: The certificate cannot be used.
+    """
+    # It would cut off answers too, as soon as a signal comes.
+    AppStatus.enable_automatic_graceful_drain = False
+    manager = StreamableHTTPSessionManager(
+        server._lowlevel_server,
+        security_settings=address.security,
+        max_request_body_size=limits.body,
+        session_idle_timeout=limits.idle_s,
+    )
+    entrance: ASGIApp = Entrance(manager, limits, authority)
+    routes = [Route("/healthz", _health, methods=["GET"])]
+    if authority is None:
+        routes.append(Route("/mcp", entrance))
+    else:
+        entrance = RequireAccess(entrance, authority)
+        routes += [Route("/mcp", entrance), Route("/{home}/mcp", entrance), *authority.routes]
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks, manager.run():
+            tasks.start_soon(beside)
+            yield
+            tasks.cancel_scope.cancel()
+
+    def end_streams() -> None:
+        notifications.close()
+        homes.end_questions()
+        for transport in list(manager._server_instances.values()):
+            transport.close_sse_stream(GET_STREAM_KEY)
+
+    config = uvicorn.Config(
+        Starlette(routes=routes, lifespan=lifespan),
+        log_config=None,
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        proxy_headers=bool(address.proxies),
+        forwarded_allow_ips=list(address.proxies),
+        ssl_certfile=address.ssl_certfile,
+        ssl_keyfile=address.ssl_keyfile,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(STOP_S),
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInputError("ssl_certfile", f"cannot be used ({error}); correct it") from error
+    return HttpServer(config, address.reached_at, end_streams)
+
+
+def allow_open_files() -> None:
+    """Let the process have as many files open as it may need, where the system allows that."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES_OPEN if hard == resource.RLIM_INFINITY else min(FILES_OPEN, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,55 @@
+"""A server over HTTP in the loop of a test, and its clients."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from soulkeep.app import Settings, open_http
+from soulkeep.mcp_server.http import Address, HttpServer
+
+JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+@dataclass
+class Serving:
+    """A server that runs, and where."""
+
+    server: HttpServer
+    url: str
+
+    def http(self, token: str = "", **headers: str) -> httpx2.AsyncClient:
+        """Return a plain HTTP client of the server."""
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        return httpx2.AsyncClient(base_url=self.url, headers=JSON | headers, timeout=20)
+
+    @asynccontextmanager
+    async def client(
+        self, mode: str, token: str = "", home: str = "", **options: Any
+    ) -> AsyncIterator[Client]:
+        """Give an MCP client of a home, by its account's token."""
+        url = f"{self.url}/{home}/mcp" if home else f"{self.url}/mcp"
+        async with (
+            self.http(token) as http,
+            Client(
+                streamable_http_client(url, http_client=http), mode=mode, cache=None, **options
+            ) as connected,
+        ):
+            yield connected
+
+
+@asynccontextmanager
+async def serving(home: Path, **settings: Any) -> AsyncIterator[Serving]:
+    """Serve what is in a folder until the end of the block."""
+    with open_http(Settings(home=home, **settings), Address("127.0.0.1", 0)) as (server, listening):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listening])
+            yield Serving(server, server.url)
+            server.should_exit = True
