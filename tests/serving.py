@@ -11,8 +11,9 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from soulkeep.app import Settings, open_http
+from soulkeep.app import Settings
 from soulkeep.mcp_server.http import Address, HttpServer
+from soulkeep.serving import open_http
 
 JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 

@@ -7,8 +7,8 @@ import gc
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.errors import InvalidInputError
 from soulkeep.models import (
     OTHER_EMBEDDERS,
     Clock,
@@ -37,11 +36,8 @@ from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
 
 if TYPE_CHECKING:
-    from socket import socket
-
     from soulkeep.mcp_server.calls import CheckedServer
     from soulkeep.mcp_server.homes import Homes
-    from soulkeep.mcp_server.http import Address, HttpServer
     from soulkeep.mcp_server.notifications import Notifications
     from soulkeep.mcp_server.oauth import Authority
     from soulkeep.service.accounts import Accounts
@@ -440,84 +436,3 @@ def serve(settings: Settings) -> None:
         signalled = anyio.run(serve_stdio, server, beside, notifications.close)
     if signalled:
         os._exit(0)
-
-
-@contextmanager
-def open_http(settings: Settings, address: "Address") -> "Iterator[tuple[HttpServer, socket]]":
-    """Open the homes that are served over HTTP, and give the server with the socket that it listens at.
-
-    That is the one home, or where there are accounts, those of all. After the block they are closed.
-
-    Raises:
-        SoulkeepError: It cannot listen there, or only with accounts; or the home cannot be opened.
-    """
-    from soulkeep.mcp_server.homes import MOST_OPEN, Homes, access_of
-    from soulkeep.mcp_server.http import Limits, http_server
-    from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
-
-    limits = Limits(
-        body=settings.http_body,
-        sessions=settings.http_sessions,
-        requests=settings.http_requests,
-        idle_s=settings.http_idle_minutes * 60,
-    )
-    with ExitStack() as stack:
-        accounts = _accounts_of(settings, stack)
-        if accounts is None and not address.is_local:
-            raise InvalidInputError("host", NO_ACCOUNTS.format(host=address.host))
-        listening = stack.enter_context(address.listen())
-        address = replace(
-            address,
-            port=listening.getsockname()[1],
-            url=settings.url,
-            origins=settings.http_origins,
-            proxies=settings.http_proxies,
-        )
-        if accounts is None:
-            home = open_home(settings.home, options=settings.options, is_named=settings.is_home_named)
-            homes, authority = Homes.only(home), None
-        else:
-            homes = Homes(
-                lambda ctx: access_of(ctx).home,
-                lambda name: open_home(accounts.home_path(name), options=settings.options),
-                most_waited_for=MOST_OPEN,
-            )
-            authority = open_authority(settings, accounts, address.reached_at)
-        stack.callback(homes.close)
-        notifications = Notifications(watched=True, many=accounts is not None)
-        server = build_server(homes, notifications, tools_offered=settings.tools)
-        beside = partial(homes.run, partial(work_beside_calls, notifications=notifications))
-        yield (
-            http_server(server, homes, notifications, beside, address, limits, authority),
-            listening,
-        )
-
-
-def _accounts_of(settings: Settings, stack: ExitStack) -> "Accounts | None":
-    """Return the accounts of a server until the stack ends; None where there are none to come either."""
-    if not (settings.home / ACCOUNTS_NAME).exists() and not settings.issuer:
-        return None
-    accounts = stack.enter_context(closing(open_accounts(settings.home)))
-    return accounts if settings.issuer or accounts.all() else None
-
-
-def serve_http(settings: Settings, address: "Address", on_ready: Callable[[str], None]) -> None:
-    """Serve over HTTP until a signal comes; `on_ready` is told where, when clients can connect.
-
-    Raises:
-        SoulkeepError: It cannot; see `open_http`.
-    """
-    from soulkeep.mcp_server.http import allow_open_files
-
-    allow_open_files()
-    with open_http(settings, address) as (server, listening):
-        gc.freeze()
-        gc.enable()
-        on_ready(server.url)
-        server.run(sockets=[listening])
-
-
-NO_ACCOUNTS = (
-    "is {host}, which others than programs of this machine can reach, and there are no accounts; add one"
-    " with `soulkeep accounts add NAME`, or listen at 127.0.0.1"
-)
