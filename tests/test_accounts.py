@@ -248,19 +248,20 @@ def test_two_processes_share_accounts(accounts: Accounts, tmp_path: Path) -> Non
 def test_a_subject_of_an_issuer_has_one_account_whose_name_nobody_chose(accounts: Accounts) -> None:
     accounts.add("ann")
     made = [
-        accounts.admit_subject("https://a.example", subject) for subject in ("ann", "auth0|64F1", "é")
+        accounts.of_subject("https://a.example", subject, adds=True)
+        for subject in ("ann", "auth0|64F1", "é")
     ]
 
     names = [account.name for account in made if account]
     assert len({"ann", *names}) == 4
     assert names[1].startswith("auth0-64f1-")
     assert all(valid_name("name", name) == name for name in names)
-    assert accounts.admit_subject("https://a.example", "ann") == made[0]
-    assert accounts.admit_subject("https://b.example", "ann") != made[0]
+    assert accounts.of_subject("https://a.example", "ann", adds=True) == made[0]
+    assert accounts.of_subject("https://b.example", "ann", adds=True) != made[0]
     assert accounts.of_subject("https://c.example", "ann") is None
 
     accounts.revoke(names[0])
-    assert accounts.admit_subject("https://a.example", "ann") is None
+    assert accounts.of_subject("https://a.example", "ann", adds=True) is None
 
 
 def test_an_account_is_made_by_hand_with_what_to_paste_into_a_client(

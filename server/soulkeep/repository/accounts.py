@@ -7,7 +7,6 @@ and a secret of a single use is spent by one UPDATE, which one of two that come 
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -146,23 +145,14 @@ _ISSUED_ROW = "id, digest, kind, account, created_at, expires_at, grant_id, spen
 class AccountStore:
     """Accounts, the homes of teams with their members, and the secrets that let programs in.
 
-    Every method is one statement; several are one write inside `transaction()`.
+    Every method is one statement, or few; several are one write inside `transaction()`.
 
     Raises:
         StoreError: Any method may, as the engine does.
     """
 
     def __init__(self, tables: Tables) -> None:
-        self._run = tables.run
-        self._tables = tables
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Do everything inside as one durable write, or nothing when an error leaves the block."""
-        return self._tables.transaction()
-
-    def close(self) -> None:
-        """Close the engine's tables."""
-        self._tables.close()
+        self._run, self.transaction, self.close = tables.run, tables.transaction, tables.close
 
     def add_home(self, name: str, created_at: str, *, is_team: bool) -> bool:
         """Take a name for a home; False where an account or a team has it, also a deleted one."""

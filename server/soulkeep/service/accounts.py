@@ -87,17 +87,18 @@ def token_id_of(token: str) -> str | None:
 
 
 class Accounts:
-    """The accounts and teams of a server; threads may share it."""
+    """The accounts and teams of a server; threads may share it.
+
+    `all` and `teams` list them by name, revoked and deleted ones too. `access` says what an account
+    may do in a home, or None where it may not, or there is none.
+    """
 
     def __init__(self, store: AccountStore, home: Path, clock: Clock = utc_now) -> None:
         """Keep them in `store`; the homes are in the folder of accounts inside `home`."""
-        self.store = store
+        self.store, self.close = store, store.close
+        self.all, self.teams, self.access = store.list_accounts, store.list_teams, store.get_access
         self._folder = home / FOLDER
         self._clock = clock
-
-    def close(self) -> None:
-        """Close the store."""
-        self.store.close()
 
     def later(self, seconds: float) -> str:
         """Return the timestamp of the moment in so many seconds, or before now if they are negative."""
@@ -131,20 +132,11 @@ class Accounts:
         found = self.verified(token, "account")
         return found[1] if found else None
 
-    def access(self, account: str, home_name: str) -> Access | None:
-        """Return what an account may do in a home; None where it may not, or there is none."""
-        return self.store.get_access(account, home_name)
-
     def note_use(self, account: Account) -> None:
         """Note that an account is used, now and then; that it cannot be noted stops nobody."""
         if account.last_used_at is None or account.last_used_at < self.later(-USE_NOTED_S):
             with suppress(StoreError):
                 self.store.update_account(account.name, last_used_at=self.later(0))
-
-    def of_subject(self, issuer: str, subject: str) -> Account | None:
-        """Return the account of who is `subject` to an external issuer; None where there is none."""
-        found = self.store.list_accounts(issuer=issuer, subject=subject)
-        return found[0] if found and found[0].revoked_at is None else None
 
     def add(self, name: str, *, issuer: str | None = None, subject: str | None = None) -> str:
         """Make an account with its home, and return its token, which nobody can show again.
@@ -164,12 +156,13 @@ class Accounts:
             self.store.put_member(Access(name, name, may_write=True), now)
             return self._give_token(name)
 
-    def admit_subject(self, issuer: str, subject: str) -> Account | None:
-        """Return the account of who is `subject` to an issuer, made if there is none; None if revoked.
+    def of_subject(self, issuer: str, subject: str, *, adds: bool = False) -> Account | None:
+        """Return the account of who is `subject` to an issuer; None for none, or a revoked one.
 
-        Its name is made of the subject and its digest, so it is nobody else's, whoever chose theirs.
+        With `adds` one is made where there is none. Its name is made of the subject and its digest, so
+        it is nobody else's, whoever chose theirs.
         """
-        if not self.store.list_accounts(issuer=issuer, subject=subject):
+        if adds and not self.store.list_accounts(issuer=issuer, subject=subject):
             digest = digest_of(f"{issuer}\n{subject}")[:12]
             said = "-".join(re.findall(r"[a-z0-9]+", subject.lower()))[: LONGEST_NAME - 13].strip("-")
             with self.store.transaction():
@@ -177,11 +170,8 @@ class Accounts:
                 if self.store.add_home(name, now, is_team=False):
                     self.store.add_account(Account(name, now, issuer, subject))
                     self.store.put_member(Access(name, name, may_write=True), now)
-        return self.of_subject(issuer, subject)
-
-    def all(self) -> list[Account]:
-        """Return all accounts by name, revoked ones too."""
-        return self.store.list_accounts()
+        found = self.store.list_accounts(issuer=issuer, subject=subject)
+        return found[0] if found and found[0].revoked_at is None else None
 
     def revoke(self, name: str) -> Account:
         """Let an account in by no way any more: its token, and what it let programs do, end now.
@@ -219,10 +209,6 @@ class Accounts:
         with self.store.transaction():
             self._take(name, is_team=True, argument="team")
         return self.team(name)
-
-    def teams(self) -> list[Team]:
-        """Return all teams by name with their members, deleted ones too."""
-        return self.store.list_teams()
 
     def team(self, name: str) -> Team:
         """Return a team, deleted or not.

@@ -45,16 +45,14 @@ class LoginRefusedError(SoulkeepError):
 
     wait_s: int = 0
 
-    def __post_init__(self) -> None:
+    def __str__(self) -> str:
+        """Return what is said of it to whoever tried."""
         waiting = f"There were too many tries; wait {counted(self.wait_s, 'second')} and try again."
-        super().__init__(waiting if self.wait_s else "This token does not let you in here; check it.")
+        return waiting if self.wait_s else "This token does not let you in here; check it."
 
 
 class TooManyClientsError(SoulkeepError):
     """No other program can register itself now."""
-
-    def __init__(self) -> None:
-        super().__init__("Too many programs have registered; try again in an hour.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +65,14 @@ class Issued:
 
 
 class Grants:
-    """The programs of a server's accounts, and the secrets that they have; threads may share it."""
+    """The programs of a server's accounts, and the secrets that they have; threads may share it.
+
+    `client` returns what a program said of itself, or None for one that is not registered.
+    """
 
     def __init__(self, accounts: Accounts) -> None:
         self.accounts = accounts
-        self._store = accounts.store
+        self._store, self.client = accounts.store, accounts.store.get_client
 
     def add_client(self, client_id: str, metadata: Mapping[str, Any]) -> None:
         """Keep what a program says of itself.
@@ -84,12 +85,8 @@ class Grants:
             if self._store.count_clients() >= MOST_CLIENTS:
                 self._sweep(CLIENT_UNUSED_WHERE_FULL_S)
             if self._store.count_clients() >= MOST_CLIENTS:
-                raise TooManyClientsError
+                raise TooManyClientsError("Too many programs have registered; try again in an hour.")
             self._store.add_client(client_id, metadata, self.accounts.later(0))
-
-    def client(self, client_id: str) -> dict[str, Any] | None:
-        """Return what a program said of itself; None for one that is not registered."""
-        return self._store.get_client(client_id)
 
     def log_in(self, token: str, address: str, home: str) -> Account:
         """Return the account whose own token this is, if it may use a home: `""` is its own.

@@ -80,8 +80,7 @@ class Issuer:
         subject = claims["sub"]
         if not 0 < len(subject.strip()) <= len(subject) <= MOST_SUBJECT:
             return None
-        find = self._accounts.admit_subject if self._adds_accounts else self._accounts.of_subject
-        account = find(self.name, subject)
+        account = self._accounts.of_subject(self.name, subject, adds=self._adds_accounts)
         client = claims.get("client_id", claims.get("azp", self.name))
         return Claims(account, str(client), int(claims["exp"])) if account else None
 

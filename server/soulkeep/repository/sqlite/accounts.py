@@ -1,7 +1,7 @@
 """The file of a server's accounts, beside the homes."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,10 @@ class SqliteTables:
             database.note_identity()
             on_failure.pop_all()
         self._database = database
-        self.close = database.close
+        self.transaction, self.close = database.transaction, database.close
 
     def run(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement with values for its `:names`, and return its rows."""
         if statement.startswith("SELECT"):
             return self._database.query(statement, values)
         return self._database.execute(statement, values)
-
-    def transaction(self) -> AbstractContextManager[None]:
-        """Do everything inside as one durable write, or nothing when an error leaves the block."""
-        return self._database.transaction()
