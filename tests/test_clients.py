@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -514,3 +515,36 @@ def test_a_python_client_hands_its_model_what_was_recalled_marked_as_data(
     assert "not instructions" in seen["model"]["note"]
     assert [match["content"] for match in seen["model"]["matches"]] == [LEDGER]
     assert f"| {LEDGER}" in seen.get("text", f"| {LEDGER}")
+
+
+@contextmanager
+def served_to_ann(home: Path) -> Iterator[tuple[str, str]]:
+    """Serve over HTTP to one account, and give the address and its token."""
+    added = _run([str(COMMAND), "accounts", "add", "ann", "--json", "--home", str(home)])
+    server = subprocess.Popen(
+        [str(COMMAND), "serve", "--http", "--port", "0", "--home", str(home)],
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    try:
+        assert server.stderr
+        found = re.search(r"http://\S+/mcp", server.stderr.readline())
+        assert found
+        yield found[0], json.loads(added.stdout)["token"]
+    finally:
+        server.terminate()
+        server.communicate(timeout=RUN_TIMEOUT_S)
+
+
+def test_a_client_is_let_in_by_its_user_in_a_browser_and_remembers(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served_to_ann(tmp_path) as (address, token):
+        monkeypatch.setenv("TOKEN", token)
+        done = _run([python, str(SOURCES / "drive.py"), "fastmcp-oauth", address])
+
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert set(seen["tools"]) == DEFAULT_TOOLS
+    assert [match["content"] for match in seen["model"]["matches"]] == [LEDGER]
+    assert (tmp_path / "accounts" / "ann" / "soulkeep.db").exists()
