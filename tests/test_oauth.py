@@ -28,7 +28,14 @@ from conftest import TickingClock
 from served import served
 from soulkeep.app import Settings, open_accounts, open_authority
 from soulkeep.service.accounts import Accounts
-from soulkeep.service.grants import ACCESS_S, FREE_FAILURES, LONGEST_WAIT_S, MOST_GRANTS, REFRESH_S
+from soulkeep.service.grants import (
+    ACCESS_S,
+    FREE_FAILURES,
+    LONGEST_WAIT_S,
+    MOST_GRANTS,
+    MOST_REGISTERING,
+    REFRESH_S,
+)
 
 BACK = "http://127.0.0.1:7777/callback"
 VERIFIER = "v" * 43
@@ -499,6 +506,18 @@ def test_failed_logins_count_in_all_processes(
             with pytest.raises(LoginRefusedError) as refused:
                 Grants(other).log_in("nothing", f"2001:db8::{last}", "")
         assert refused.value.wait_s > 0
+
+
+def test_one_address_registers_only_so_many_programs_in_an_hour(
+    browser: httpx2.Client, accounts: Accounts, clock: TickingClock
+) -> None:
+    clock.now = clock.now.replace(minute=0)
+    answers = [register(browser).status_code for _ in range(MOST_REGISTERING + 2)]
+
+    assert answers == [201] * MOST_REGISTERING + [429] * 2
+    assert accounts.store.count_clients() == MOST_REGISTERING
+    clock.now += timedelta(hours=1)
+    assert register(browser).status_code == 201
 
 
 def test_grants_and_programs_stay_few(accounts: Accounts, clock: TickingClock) -> None:

@@ -30,6 +30,7 @@ from mcp.server.auth.provider import (
     TokenVerifier,
 )
 from mcp.server.auth.routes import (
+    REGISTRATION_PATH,
     build_metadata,
     build_resource_metadata_url,
     cors_middleware,
@@ -248,6 +249,13 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         metadata = await run_sync(self.grants.client, client_id)
         return _Client.model_validate(metadata) if metadata else None
 
+    async def register(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let `app` register a program, unless too many come from the same address."""
+        address = (scope.get("client") or ("",))[0]
+        if scope["method"] == "POST" and not await run_sync(self.grants.may_register, address):
+            app = JSONResponse({"error": "temporarily_unavailable"}, 429, {"Retry-After": "3600"})
+        await app(scope, receive, send)
+
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
         """Keep what is needed of what a program says of itself, and tell it so.
 
@@ -413,6 +421,9 @@ def _authorization_routes(provider: "Provider", issuer: str) -> list[Route]:
     made = create_auth_routes(
         provider, url, client_registration_options=registering, revocation_options=revoking
     )
+    for route in made:
+        if route.path == REGISTRATION_PATH:
+            route.app = partial(provider.register, route.app)
     return own + [route for route in made if route.path not in paths]
 
 

@@ -33,6 +33,9 @@ CLIENT_UNUSED_S = 90 * 86_400
 CLIENT_UNUSED_WHERE_FULL_S = 3_600
 """How many programs may be registered, and for how long without a grant: any may register itself."""
 
+MOST_REGISTERING = 60
+"""The programs that one address may register in an hour of the clock."""
+
 FREE_FAILURES = 5
 LONGEST_WAIT_S = 900
 FAILURES_FORGOTTEN_S = 3_600
@@ -74,6 +77,15 @@ class Grants:
         self.accounts = accounts
         self._store, self.client = accounts.store, accounts.store.get_client
 
+    def may_register(self, address: str) -> bool:
+        """Count a program that registers itself from an address; False where there were too many."""
+        key, now = (
+            f"register {network_of(address)} {self.accounts.later(0)[:13]}",
+            self.accounts.later(0),
+        )
+        with self._store.transaction():
+            return self._store.count_failure(key, now, forgotten_before="") <= MOST_REGISTERING
+
     def add_client(self, client_id: str, metadata: Mapping[str, Any]) -> None:
         """Keep what a program says of itself.
 
@@ -96,7 +108,8 @@ class Grants:
         Raises:
             LoginRefusedError: It does not let in, or nobody is let in from there at the moment.
         """
-        keys = _login_keys(token, address)
+        by_address, token_id = f"address {network_of(address)}", token_id_of(token)
+        keys = (by_address, f"token {token_id}" if token_id else by_address)
         if blocked_until := self._store.blocked_until(keys, self.accounts.later(0)):
             left = datetime.fromisoformat(blocked_until) - datetime.fromisoformat(self.accounts.later(0))
             raise LoginRefusedError(int(left.total_seconds()) + 1)
@@ -192,13 +205,11 @@ class Grants:
         self._store.sweep(later(0), later(-client_unused_s), later(-FAILURES_FORGOTTEN_S))
 
 
-def _login_keys(token: str, address: str) -> tuple[str, str]:
-    """Return under what failed logins are counted; who has one IPv6 address has its whole network."""
+def network_of(address: str) -> str:
+    """Return what is counted as one address: who has one of IPv6 has its whole network."""
     try:
         parsed = ipaddress.ip_address(address)
-        if parsed.version == 6:
-            address = str(ipaddress.ip_network((parsed, 64), strict=False))
     except ValueError:  # a socket's peer without an address
-        address = "unknown"
-    token_id = token_id_of(token)
-    return f"address {address}", f"token {token_id}" if token_id else f"address {address}"
+        return "unknown"
+    network = ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed
+    return str(network)
