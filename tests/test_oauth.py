@@ -15,7 +15,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx2
 import pytest
+from anyio.to_thread import run_sync
+from mcp import Client
 from mcp.client.auth import OAuthClientProvider
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import (
     AuthorizationCodeResult,
     OAuthClientInformationFull,
@@ -26,6 +29,7 @@ from pydantic import AnyUrl
 
 from conftest import TickingClock
 from served import served
+from serving import serving
 from soulkeep.app import Settings, open_accounts, open_authority
 from soulkeep.service.accounts import Accounts
 from soulkeep.service.grants import (
@@ -140,7 +144,7 @@ def program(address: str, browser: httpx2.Client, token: str, kept: Kept) -> htt
     """Return the SDK's client of a home, whose user logs in with a token."""
 
     async def redirected(to: str) -> None:
-        kept.back = answer_of(log_in(browser, to, token))
+        kept.back = answer_of(await run_sync(log_in, browser, to, token))
 
     async def called_back() -> AuthorizationCodeResult:
         return AuthorizationCodeResult.model_validate(kept.back)
@@ -166,6 +170,27 @@ async def test_the_sdks_client_gets_in_by_itself_and_stays_in(
     assert kept.client is not None
     second = refresh(browser, kept.client.client_id, first.refresh_token or "").json()
     assert browser.post("/mcp", headers=bearer(second["access_token"])).json()["account"] == "ann"
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_what_an_account_remembers_through_a_login_it_recalls_by_its_token(
+    mode: str, home_path: Path
+) -> None:
+    with closing(open_accounts(home_path)) as accounts:
+        token = accounts.add("ann")
+        async with serving(home_path) as server:
+            kept = Kept()
+            with httpx2.Client(base_url=server.url) as browser:
+                async with (
+                    program(f"{server.url}/mcp", browser, token, kept) as http,
+                    Client(
+                        streamable_http_client(f"{server.url}/mcp", http_client=http), mode=mode
+                    ) as client,
+                ):
+                    await client.call_tool("remember", {"content": "The harbour is frozen."})
+            async with server.client(mode, token) as client:
+                recalled = await client.call_tool("recall", {"query": "harbour"})
+    assert "The harbour is frozen." in str(recalled.structured_content)
 
 
 async def test_a_teams_home_asks_for_a_token_of_its_own(

@@ -138,8 +138,8 @@ _STYLE = (
     "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}.wrong{color:#ff8a80}}"
 )
 
-_FORM = """<p><b>{client}</b> (that is what it calls itself) wants to read and change {home}. You will be
-sent back to <b>{back}</b>. Go on only if you asked for this yourself.</p>{wrong}
+_FORM = """<p><b>{client}</b> (that is what it calls itself) wants to use {home}. You will be sent back
+to <b>{back}</b>. Go on only if you asked for this yourself.</p>{wrong}
 <form method=post><input type=hidden name=form value="{key}">
 <label>The token of your account <input type=password name=token autocomplete=current-password
 autocapitalize=none spellcheck=false required></label>
@@ -150,7 +150,7 @@ autocapitalize=none spellcheck=false required></label>
 def _page(body: str, status: int, target: str = "") -> HTMLResponse:
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width">'
+        '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>soulkeep: let a program in</title><style nonce={{nonce}}>{_STYLE}</style>"
         f"<h1>soulkeep</h1>{body}</html>"
     )
