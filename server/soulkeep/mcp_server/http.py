@@ -42,7 +42,7 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.calls import CheckedServer
 from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes
 from soulkeep.mcp_server.notifications import Notifications
-from soulkeep.mcp_server.oauth import Authority, RequireAccess
+from soulkeep.mcp_server.oauth import Authority, RequireAccess, Verifier
 from soulkeep.models import Access
 
 STOP_S = 60.0
@@ -242,14 +242,12 @@ class Entrance:
     ) -> None:
         """End a request once who asked may not any more, or only read: it may go on for days."""
         token = Headers(scope=scope).get("authorization", "").partition(" ")[2]
-        resource = authority.resource_of(scope["path_params"].get("home", ""))
         access: Access = scope["state"][ACCESS]
         now: Access | None = access
         while now == access:
             await anyio.sleep(LOOK_AGAIN_S)
-            is_good = await authority.verifier(resource).verify_token(token) is not None
-            find = partial(authority.accounts.access, access.account, access.home)
-            now = await anyio.to_thread.run_sync(find) if is_good else None
+            verifier = Verifier(authority, scope["path_params"].get("home", ""))
+            now = verifier.access if await verifier.verify_token(token) else None
         calls.cancel()
 
 

@@ -87,20 +87,21 @@ class LoginPage:
 
     async def _let_in(self, request: Request, asked: _Asked, token: str) -> Response:
         grants, address = self._provider.grants, request.client.host if request.client else ""
-        try:
-            account = await run_sync(grants.log_in, token, address, asked.home)
-        except LoginRefusedError as refused:
-            return self._form(asked, str(refused), 429 if refused.wait_s else 401, refused.wait_s)
         add = partial(
             grants.add,
-            account.name,
+            token,
             asked.client.client_id,
             resource=self._authority.resource_of(asked.home),
             redirect_uri=str(asked.redirect_uri),
             redirect_was_named=asked.request.redirect_uri is not None,
             code_challenge=asked.request.code_challenge,
         )
-        return asked.back(self._authority.url, code=await run_sync(add))
+        try:
+            await run_sync(grants.log_in, token, address, asked.home)
+            code = await run_sync(add)
+        except LoginRefusedError as refused:
+            return self._form(asked, str(refused), 429 if refused.wait_s else 401, refused.wait_s)
+        return asked.back(self._authority.url, code=code)
 
     def _form(self, asked: _Asked, wrong: str = "", status: int = 200, wait_s: int = 0) -> Response:
         parts = urlsplit(str(asked.redirect_uri))

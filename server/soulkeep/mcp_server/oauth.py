@@ -12,11 +12,7 @@ from urllib.parse import urlencode, urlsplit
 from anyio.to_thread import run_sync
 from mcp.server.auth.handlers.metadata import MetadataHandler, ProtectedResourceMetadataHandler
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
-from mcp.server.auth.middleware.bearer_auth import (
-    AuthenticatedUser,
-    BearerAuthBackend,
-    RequireAuthMiddleware,
-)
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
 from mcp.server.auth.provider import (
     AccessToken,
@@ -53,6 +49,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.homes import ACCESS
+from soulkeep.models import Access
 from soulkeep.service.accounts import Accounts, is_name
 from soulkeep.service.grants import Grants, Issued, TooManyClientsError
 from soulkeep.service.issuer import Issuer, require_safe_url
@@ -126,10 +123,6 @@ class Authority:
             raise InvalidInputError("resource", "is no home of this server")
         return home
 
-    def verifier(self, resource: str) -> TokenVerifier:
-        """Return what verifies tokens for one resource; any other's are refused."""
-        return _Verifier(self, resource)
-
     async def _describe(self, request: Request) -> Response:
         home = request.path_params.get("home", "")
         if home and not is_name(home):
@@ -144,9 +137,13 @@ class Authority:
         return await handler.handle(request)
 
 
-class _Verifier(TokenVerifier):
-    def __init__(self, authority: Authority, resource: str) -> None:
-        self._authority, self._resource = authority, resource
+class Verifier(TokenVerifier):
+    """Says whose a token is, for one home; then `access` is what they may do there."""
+
+    def __init__(self, authority: Authority, home: str) -> None:
+        self._authority, self._home = authority, home
+        self._resource = authority.resource_of(home)
+        self.access: Access | None = None
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return whose a token is, without the token itself, so that nothing can show it."""
@@ -165,6 +162,7 @@ class _Verifier(TokenVerifier):
         else:
             return None
         accounts.note_use(account)
+        self.access = accounts.access(account.name, self._home or account.name)
         return AccessToken(
             token="",
             client_id=client_id,
@@ -194,20 +192,16 @@ class RequireAccess:
             return await _NOT_FOUND(scope, receive, send)
         resource = AnyHttpUrl(self._authority.resource_of(home))
         described = build_resource_metadata_url(resource) if self._authority.offers_oauth else None
-        backend = BearerAuthBackend(
-            self._authority.verifier(str(resource)), resource_server_url=resource
-        )
-        challenge = RequireAuthMiddleware(partial(self._let_in, home), [SCOPE], described)
+        verifier = Verifier(self._authority, home)
+        backend = BearerAuthBackend(verifier, resource_server_url=resource)
+        challenge = RequireAuthMiddleware(partial(self._let_in, verifier), [SCOPE], described)
         app = AuthenticationMiddleware(AuthContextMiddleware(challenge), backend=backend)
         return await app(scope, receive, send)
 
-    async def _let_in(self, home: str, scope: Scope, receive: Receive, send: Send) -> None:
-        user: AuthenticatedUser = scope["user"]
-        account = str(user.access_token.subject)
-        access = await run_sync(self._authority.accounts.access, account, home or account)
-        if access is None:
+    async def _let_in(self, verifier: Verifier, scope: Scope, receive: Receive, send: Send) -> None:
+        if verifier.access is None:
             return await _NOT_FOUND(scope, receive, send)
-        scope.setdefault("state", {})[ACCESS] = access
+        scope.setdefault("state", {})[ACCESS] = verifier.access
         return await self._app(scope, receive, send)
 
 

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any
 
 from soulkeep.errors import SoulkeepError
-from soulkeep.models import Account
 from soulkeep.repository.accounts import Grant, Token, TokenKind
 from soulkeep.service.accounts import Accounts, new_token, token_id_of
 from soulkeep.wording import counted
@@ -100,8 +99,8 @@ class Grants:
                 raise TooManyClientsError("Too many programs have registered; try again in an hour.")
             self._store.add_client(client_id, metadata, self.accounts.later(0))
 
-    def log_in(self, token: str, address: str, home: str) -> Account:
-        """Return the account whose own token this is, if it may use a home: `""` is its own.
+    def log_in(self, token: str, address: str, home: str) -> None:
+        """Check that this is an account's own token, and that it may use a home: `""` is its own.
 
         Wrong tokens are counted for the address that sent them, and for the token that was nearly named.
 
@@ -121,7 +120,6 @@ class Grants:
                     self._count_failure(key)
             raise LoginRefusedError
         self.accounts.note_use(account)
-        return account
 
     def _count_failure(self, key: str) -> None:
         now, forgotten = self.accounts.later(0), self.accounts.later(-FAILURES_FORGOTTEN_S)
@@ -132,7 +130,7 @@ class Grants:
 
     def add(
         self,
-        account: str,
+        token: str,
         client_id: str,
         *,
         resource: str,
@@ -140,21 +138,28 @@ class Grants:
         redirect_was_named: bool,
         code_challenge: str,
     ) -> str:
-        """Let a program use the home at `resource` for an account; return the code that it is told."""
-        now = self.accounts.later(0)
-        grant = Grant(
-            id=secrets.token_hex(8),
-            account=account,
-            client_id=client_id,
-            resource=resource,
-            redirect_uri=redirect_uri,
-            redirect_was_named=redirect_was_named,
-            code_challenge=code_challenge,
-            created_at=now,
-        )
+        """Let a program use the home at `resource`, for the account that logged in by this token.
+
+        Return the code that the program is told.
+
+        Raises:
+            LoginRefusedError: The token ended a moment ago.
+        """
         with self._store.transaction():
+            if (account := self.accounts.account_of(token)) is None:
+                raise LoginRefusedError
+            grant = Grant(
+                id=secrets.token_hex(8),
+                account=account.name,
+                client_id=client_id,
+                resource=resource,
+                redirect_uri=redirect_uri,
+                redirect_was_named=redirect_was_named,
+                code_challenge=code_challenge,
+                created_at=self.accounts.later(0),
+            )
             self._sweep(CLIENT_UNUSED_S)
-            self._store.delete_oldest_grants(account, keep=MOST_GRANTS - 1)
+            self._store.delete_oldest_grants(account.name, keep=MOST_GRANTS - 1)
             self._store.add_grant(grant)
             return self._give(grant, "code", CODE_S)
 
