@@ -49,3 +49,19 @@ def rows_of_all() -> bytes:
             with connection.cursor().copy(f"COPY {table} TO STDOUT".encode()) as rows:
                 blocks += [bytes(block) for block in rows]
         return b"".join(blocks)
+
+
+_made = 0
+
+
+def new_database() -> str:
+    """Make an empty database and return its address."""
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    global _made
+    _made += 1
+    name = f"empty_{os.getpid()}_{_made}"
+    with psycopg.connect(database_url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"postgresql://postgres@/{name}?host={conninfo_to_dict(database_url())['host']}"

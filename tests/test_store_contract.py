@@ -48,6 +48,7 @@ from soulkeep.models import (
 )
 from soulkeep.repository import ROWS, Copies, Repository, UnrecordedChangeError
 from soulkeep.repository.postgres import PostgresRepository
+from soulkeep.repository.postgres.copies import PostgresCopies
 from soulkeep.repository.sqlite import SqliteCopies, SqliteRepository
 from soulkeep.search.questions import query_terms
 
@@ -63,7 +64,7 @@ class Engine:
     """How a store at a path is opened and copied, and what its bytes are."""
 
     open: Callable[[Path], Repository]
-    copies: Callable[[Path], Copies] | None
+    copies: Callable[[Path], Copies]
     traces: Callable[[Path], bytes]
 
 
@@ -75,7 +76,7 @@ ENGINES = {
     ),
     "postgres": Engine(
         lambda path: PostgresRepository(database_url(), owner_of(path), DAYS),
-        None,
+        lambda path: PostgresCopies(database_url(), owner_of(path), DAYS),
         lambda path: rows_of_all(),
     ),
 }
@@ -132,12 +133,6 @@ def changed(store: Repository, work: Callable[[], object], *undone: int) -> int:
 
 def found(store: Repository, question: str, allowed: MemoryFilter = EVERY, limit: int = 10) -> list[int]:
     return [i for i, _ in store.memories.matching(query_terms(question), allowed, limit)]
-
-
-def copies_of(engine: Engine, path: Path) -> Copies:
-    if engine.copies is None:
-        pytest.skip("this engine's stores are copied by its own tools")
-    return engine.copies(path)
 
 
 def undo(store: Repository, change_id: int) -> int:
@@ -698,7 +693,7 @@ def test_what_is_erased_leaves_no_trace(store: Repository, engine: Engine, tmp_p
 def test_a_copy_holds_one_moment_and_takes_the_stores_place(
     store: Repository, other: Repository, engine: Engine, tmp_path: Path
 ) -> None:
-    folder, copies = tmp_path / "copy", copies_of(engine, tmp_path)
+    folder, copies = tmp_path / "copy", engine.copies(tmp_path)
     folder.mkdir()
     keep(store, "One.")
     with copies.snapshot() as moment:
@@ -725,7 +720,7 @@ def test_a_copy_holds_one_moment_and_takes_the_stores_place(
 
 
 def test_a_copy_that_is_not_whole_is_refused(store: Repository, engine: Engine, tmp_path: Path) -> None:
-    folder, copies = tmp_path / "copy", copies_of(engine, tmp_path)
+    folder, copies = tmp_path / "copy", engine.copies(tmp_path)
     folder.mkdir()
     with copies.snapshot() as moment:
         moment.copy_to(folder)

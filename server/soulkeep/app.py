@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
+from soulkeep.errors import StoreError
 from soulkeep.models import (
+    LOCAL_OWNER,
     OTHER_EMBEDDERS,
     Clock,
     EmbedderChoice,
@@ -31,6 +33,7 @@ from soulkeep.models import (
     ToolSet,
     utc_now,
 )
+from soulkeep.repository import Copies, Repository
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
@@ -60,6 +63,10 @@ class Settings(BaseSettings):
     home: Path = Field(
         default_factory=lambda: user_data_path("soulkeep", appauthor=False),
         description="The folder of the store and the documents.",
+    )
+    store: SecretStr = Field(
+        default=SecretStr(""),
+        description="postgresql://USER@HOST/NAME: the database of the store; unset, a file in the home.",
     )
     embedder: str = Field(
         default="auto",
@@ -155,6 +162,7 @@ class Settings(BaseSettings):
             pressure=self.pressure,
             retention_days=self.retention_days,
             backups=self.backups,
+            store=self.store,
             embedder=EmbedderChoice(
                 name=self.embedder,
                 url=self.embedder_url,
@@ -166,6 +174,13 @@ class Settings(BaseSettings):
                 prices=self.embedder_prices,
             ),
         )
+
+    @field_validator("store")
+    @classmethod
+    def _known_engine(cls, store: SecretStr) -> SecretStr:
+        if store.get_secret_value() and not is_database(store.get_secret_value()):
+            raise ValueError("is no address such as postgresql://user@host/name; correct it")
+        return store
 
     @field_validator("embedder")
     @classmethod
@@ -257,6 +272,11 @@ class Settings(BaseSettings):
         return expanded
 
 
+def is_database(address: str) -> bool:
+    """Whether an address is that of a database, and not the folder of a home."""
+    return address.startswith(("postgresql://", "postgres://"))
+
+
 def _value(variable: re.Match[str]) -> str:
     name = next(filter(None, variable.groups()), "")
     if not (value := os.environ.get(name)):
@@ -277,12 +297,14 @@ def open_home(
     options: Options | None = None,
     read_only: bool = False,
     is_named: bool = False,
+    owner: str = LOCAL_OWNER,
 ) -> Home:
     """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
 
     `embedder` names one that needs no more than its name; else it is that of the options. A new one that
     `is_named` by the user is announced: the name may be a slip. One that is opened
-    `read_only` can be read, counted and checked, also where nothing can be written.
+    `read_only` can be read, counted and checked, also where nothing can be written. Where the options
+    name a database, the store is that of `owner` in it.
 
     Raises:
         StoreError: The store cannot serve.
@@ -290,17 +312,18 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    is_new = is_named and not os.path.lexists(path / STORE_NAME)
+    is_new = is_named and not (_database_of(options) or os.path.lexists(path / STORE_NAME))
     if embedder is not None:
         options = replace(options, embedder=EmbedderChoice(embedder))
     model = choose_embedder(options.embedder)
     documents = Documents(path, clock, options.timezone)
-    backups = partial(open_backups, path, clock=clock, options=options)
+    backups = partial(open_backups, path, clock=clock, options=options, owner=owner)
     with ExitStack() as on_failure:
-        repository = SqliteRepository(
-            path / STORE_NAME,
-            lambda version: backups().before_migration(version),
-            Days(options.timezone),
+        repository = open_store(
+            path,
+            options,
+            owner,
+            migrating=lambda version: backups().before_migration(version),
             read_only=read_only,
         )
         on_failure.callback(repository.close)
@@ -313,14 +336,60 @@ def open_home(
     return Home(documents, repository, sessions, model, clock, options, backups, is_new=is_new)
 
 
-def open_backups(path: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Backups":
+def open_store(
+    path: Path,
+    options: Options,
+    owner: str = LOCAL_OWNER,
+    *,
+    migrating: Callable[[int], None] = lambda version: None,
+    read_only: bool = False,
+) -> Repository:
+    """Open the store of a home: `owner`'s in the database that the options name, or a file at `path`.
+
+    Raises:
+        StoreError: The store cannot serve, or the packages that its engine needs are not installed.
+    """
+    days = Days(options.timezone)
+    url = _database_of(options)
+    if not url:
+        return SqliteRepository(path / STORE_NAME, migrating, days, read_only=read_only)
+    try:
+        from soulkeep.repository.postgres import PostgresRepository
+    except ImportError as error:
+        raise StoreError(
+            "SOULKEEP_STORE",
+            f"the package {error.name} is not installed, which stores in PostgreSQL need",
+            "install soulkeep[postgres]",
+        ) from error
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return PostgresRepository(url, owner, days)
+
+
+def _database_of(options: Options) -> str:
+    return options.store.get_secret_value()
+
+
+def open_backups(
+    path: Path,
+    *,
+    clock: Clock = utc_now,
+    options: Options | None = None,
+    owner: str = LOCAL_OWNER,
+) -> "Backups":
     """Return the backups of a home without opening its store, which may be damaged or gone."""
-    from soulkeep.repository.sqlite import SqliteCopies
     from soulkeep.service.backups import Backups
 
     options = options or Options()
-    documents = Documents(path, clock, options.timezone)
-    copies = SqliteCopies(path / STORE_NAME, Days(options.timezone))
+    documents, days = Documents(path, clock, options.timezone), Days(options.timezone)
+    copies: Copies
+    if url := _database_of(options):
+        from soulkeep.repository.postgres.copies import PostgresCopies
+
+        copies = PostgresCopies(url, owner, days)
+    else:
+        from soulkeep.repository.sqlite import SqliteCopies
+
+        copies = SqliteCopies(path / STORE_NAME, days)
     return Backups(copies, documents, clock, options.backups)
 
 

@@ -30,6 +30,9 @@ OTHER_EMBEDDERS = ("openai", "sentence-transformers", "fastembed")
 ToolSet = Literal["default", "full"]
 """The tools that a client is offered: `full` adds those for threads and messages."""
 
+LOCAL_OWNER = "local"
+"""Whose the one home is of who has a database alone; those of accounts have their names."""
+
 LOCAL_AGENT = "soulkeep"
 """The agent_id of the command line and of Python code that uses the services directly."""
 
@@ -324,6 +327,7 @@ class Options:
     answers say so, `pressure` the share of a window (0 to 1) from which on an agent is told to save.
     `retention_days` says how long what was forgotten or changed can be brought back; 0 is for ever.
     `backups` is how many are kept. `embedder` is what makes vectors, and how former ones are reached.
+    `store` is the address of the database that has the store; empty for a file in the home.
     """
 
     timezone: tzinfo | None = None
@@ -333,6 +337,7 @@ class Options:
     retention_days: int = 90
     backups: int = 10
     embedder: EmbedderChoice = field(default_factory=EmbedderChoice)
+    store: SecretStr = field(default_factory=partial(SecretStr, ""))
 
 
 RowKind = Literal["memories", "threads", "global_prompts", "messages", "documents"]

@@ -504,6 +504,28 @@ class Changes(Protocol):
         """Forget changes made before a timestamp, or all; inside a transaction. Return how many."""
 
 
+class Rows(Protocol):
+    """All rows of a store by table, as any engine gives and takes them: `values.COLUMNS` has both.
+
+    What is derived is not among them, but for vectors and who waits for one.
+    """
+
+    def read(self, table: str, after: Sequence[Any] = (), limit: int = 1_000) -> list[Sequence[Any]]:
+        """Return the rows of a table after the one of a key, in the order of keys.
+
+        Rows begin with their keys. Embeddings are bytes, and what JSON says is sorted by its names.
+        """
+
+    def add(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows, in a recording that is not saved; those that are there stay as they are."""
+
+    def last_ids(self) -> dict[str, int]:
+        """Return the last id of each table that gives ids."""
+
+    def continue_ids(self, last: Mapping[str, int]) -> None:
+        """Give only ids after these from now on; inside a transaction."""
+
+
 class Repository(Protocol):
     """An open store."""
 
@@ -521,6 +543,7 @@ class Repository(Protocol):
     messages: Messages
     ledger: Ledger
     changes: Changes
+    rows: Rows
 
     def transaction(self, *, durable: bool = True, waiting: bool = True) -> AbstractContextManager[None]:
         """Do everything inside as one write: all of it, or nothing when an error leaves the block.

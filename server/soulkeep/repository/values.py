@@ -80,6 +80,52 @@ def day_text(day: date | None) -> str:
     return " ".join(day_words(day)) if day else ""
 
 
+# Rows as they go from one engine to another
+
+_THREAD = ("title", "system_prompt", "archived", "created_at", "last_active_at")
+_SESSION = ("session_key", "agent_id", "model", "created_at", "last_active_at")
+_MEMORY = (
+    *("thread_id", "content", "memory_type", "source", "created_at"),
+    *("subject", "occurred_at", "document", "expires_at"),
+)
+_USE = ("session_id", "model", "input_tokens", "output_tokens", "total_tokens", "cost", "timestamp")
+_EVENT = ("timestamp", "event", "provider", "source_ip", "source_app", "details")
+_CHANGE = ("made_at", "session_id", "agent_id", "action", "undone_by")
+
+PLACE = "place"
+"""Stands for the order in which rows were added, which each engine keeps its own way."""
+
+COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "threads": ((PLACE,), ("id", *_THREAD)),
+    "sessions": ((PLACE,), ("id", *_SESSION)),
+    "memories": (("id",), _MEMORY),
+    "global_prompts": (("id",), ("name", "content", "is_active", "priority", "created_at")),
+    "prompt_consents": (("kind", "key", "digest"), ("set_by", "is_agreed")),
+    "messages": (("id",), ("session_id", "role", "content", "created_at", "token_count")),
+    "usage_records": (("id",), _USE),
+    "unpriced_usage": (("usage_id",), ()),
+    "audit_log": (("id",), _EVENT),
+    "changes": (("id",), _CHANGE),
+    "changed_rows": (("change_id", "kind", "key"), ("before", "after", "replaced_by")),
+    "former_ids": (("memory_id",), ("later_id",)),
+    "store_facts": (("name",), ("value",)),
+    "document_states": (("name",), ("state",)),
+    "vec_memories": (("memory_id",), ("content_embedding",)),
+    "pending_vectors": (("memory_id",), ("state", "reason", "attempts", "next_try")),
+}
+"""The columns of the keys of each table, and the others; what refers to another comes after it."""
+
+OF_ONE_STORE = ("store_id", "text_rules", "next_embedder", "copying")
+"""Facts that are of one store, and do not go into another."""
+
+GIVE_IDS = ("memories", "messages", "global_prompts", "usage_records", "audit_log", "changes")
+
+
+def sorted_json(value: object) -> str | None:
+    """Write what JSON says one way; None for nothing."""
+    return None if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
 # Who set the text of a prompt
 
 

@@ -31,7 +31,9 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DEVICES = frozenset(
     f"{device}{number}" for device in ("com", "lpt") for number in range(10)
 ) | frozenset({"con", "prn", "aux", "nul"})
-_ADDRESSES = frozenset("mcp healthz authorize login token register revoke static assets api".split())
+_ADDRESSES = frozenset(
+    "mcp healthz authorize login token register revoke static assets api local".split()
+)
 
 USE_NOTED_S = 600
 """How exactly it is noted when an account was last used: not at each request."""

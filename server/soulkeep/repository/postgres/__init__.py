@@ -5,18 +5,17 @@ from contextlib import AbstractContextManager, contextmanager
 
 from soulkeep import repository as interface
 from soulkeep.days import Days
+from soulkeep.models import LOCAL_OWNER
 from soulkeep.repository.postgres.changes import ChangeTable, Recording
 from soulkeep.repository.postgres.database import Database
 from soulkeep.repository.postgres.ledger import Ledger, MessageTable
 from soulkeep.repository.postgres.memories import DocumentTable, MemoryTable
 from soulkeep.repository.postgres.nearest import VectorSearch
 from soulkeep.repository.postgres.prompts import ConsentTable, PromptTable, ThreadTable
+from soulkeep.repository.postgres.rows import Rows
 from soulkeep.repository.postgres.upkeep import Upkeep
 from soulkeep.repository.postgres.vectors import NextVectors, VectorTable
 from soulkeep.search.words import TEXT_RULES
-
-LOCAL_OWNER = "local"
-"""The owner of the one home of who uses a database alone."""
 
 
 class PostgresRepository(Upkeep):
@@ -33,6 +32,7 @@ class PostgresRepository(Upkeep):
     messages: interface.Messages
     ledger: interface.Ledger
     changes: interface.Changes
+    rows: interface.Rows
 
     only_reads = False
     """A database that cannot be written says so at each write."""
@@ -55,7 +55,8 @@ class PostgresRepository(Upkeep):
         self.memories = self._memories = MemoryTable(database, vectors, self._days)
         self.next_vectors = NextVectors(database, self._memories, vectors)
         self.documents, self.threads = DocumentTable(database), ThreadTable(database)
-        self.prompts, ledger = PromptTable(database), Ledger(database)
+        self.prompts, self.rows = PromptTable(database), Rows(database)
+        ledger = Ledger(database)
         self.ledger = ledger
         self.messages = self._messages = MessageTable(database, ledger)
         self.consents = consents = ConsentTable(database)

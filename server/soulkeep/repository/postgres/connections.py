@@ -314,11 +314,17 @@ def _read_address(url: str) -> tuple[str, str]:
     Raises:
         StoreError: It is no address.
     """
+    refused = StoreError(
+        "SOULKEEP_STORE",
+        "it is no address of a PostgreSQL database",
+        "write it as postgresql://user:password@host/name, signs of the password as %40 for @",
+    )
+    if url.partition("?")[0].count("@") > 1:  # a part of the password would pass for the host
+        raise refused
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error:  # which may have a part of a password in it
-        problem = "it is no address of a PostgreSQL database"
-        raise StoreError("SOULKEEP_STORE", problem, "write it as postgresql://user@host/name") from None
+        raise refused from None
     defaults: dict[str, str | int | None] = {
         "connect_timeout": PATIENCE_S,
         "application_name": "soulkeep",
@@ -384,7 +390,7 @@ _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], Callable[[str, str], Except
 
 
 def _told(place: str, error: psycopg.Error) -> Exception:
-    detail = error.diag.message_primary or type(error).__name__
+    detail = error.diag.message_primary or next(iter(str(error).splitlines()), type(error).__name__)
     for kinds, told in _KINDS:
         if isinstance(error, kinds):
             return told(place, detail)

@@ -14,7 +14,7 @@ from soulkeep.repository import ROWS
 from soulkeep.repository.postgres.connections import translated
 from soulkeep.repository.postgres.database import Database
 from soulkeep.repository.postgres.schema import TABLES
-from soulkeep.repository.values import THREAD_KEY
+from soulkeep.repository.values import GIVE_IDS, THREAD_KEY
 from soulkeep.wording import agreeing, counted
 
 SOURCES = {name: name for name in ROWS} | {
@@ -189,6 +189,16 @@ class Upkeep:
             (to_come, f"{counted(to_come, 'vector')} to come {have(to_come)} no memory", _REINDEX),
         )
         return [Fault("vectors", detail, remedy) for is_so, detail, remedy in found if is_so]
+
+    def empty(self) -> None:
+        """Delete all rows of the home but who it is and which ids it has given; in a transaction."""
+        self._database.execute("SELECT set_config('soulkeep.recording', '', true)")
+        for table in reversed(TABLES):
+            if table not in ("owners", "numbers"):
+                self._database.execute(f"DELETE FROM {table} WHERE owner = %(owner)s")
+        self._database.execute(
+            "DELETE FROM numbers WHERE owner = %(owner)s AND name <> ALL(%(ids)s)", ids=list(GIVE_IDS)
+        )
 
     def recreate_indexes(self) -> None:
         """Make the vectors of the home empty, those to come too; in a transaction."""

@@ -40,6 +40,7 @@ from soulkeep.repository.sqlite.indexes import NextVectors, VectorTable
 from soulkeep.repository.sqlite.ledger import Ledger, MessageTable
 from soulkeep.repository.sqlite.memories import DocumentTable, MemoryTable
 from soulkeep.repository.sqlite.prompts import ConsentTable, PromptTable, ThreadTable
+from soulkeep.repository.sqlite.rows import Rows
 from soulkeep.repository.sqlite.scan import VectorScan
 from soulkeep.repository.sqlite.schema import STEPS, Migrating, bootstrap
 from soulkeep.repository.sqlite.upkeep import SOURCES, Upkeep, remove_leftover
@@ -60,6 +61,7 @@ class SqliteRepository(Upkeep):
     messages: interface.Messages
     ledger: interface.Ledger
     changes: interface.Changes
+    rows: interface.Rows
 
     def __init__(
         self,
@@ -93,7 +95,8 @@ class SqliteRepository(Upkeep):
             self.memories = self._memories = MemoryTable(database, self._vectors, days)
             self.next_vectors = NextVectors(database, self._memories, self._vectors)
             self.documents, self.threads = DocumentTable(database), ThreadTable(database)
-            self.prompts, ledger = PromptTable(database), Ledger(database)
+            self.prompts, self.rows = PromptTable(database), Rows(database)
+            ledger = Ledger(database)
             self.ledger = ledger
             self.messages = self._messages = MessageTable(database, ledger)
             self.consents = self._consents = ConsentTable(database)

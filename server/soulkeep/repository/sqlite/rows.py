@@ -1,0 +1,65 @@
+"""All rows of a store in a file, as another engine gives and takes them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from soulkeep.repository.sqlite.database import Database
+from soulkeep.repository.values import COLUMNS, GIVE_IDS, OF_ONE_STORE, PLACE, sorted_json
+
+
+@dataclass(eq=False)
+class Rows:
+    """The rows of each table of `values.COLUMNS`."""
+
+    _database: Database
+
+    def read(self, table: str, after: Sequence[Any] = (), limit: int = 1_000) -> list[Sequence[Any]]:
+        """Return the rows of a table after the one of a key, in the order of keys."""
+        keys, others = COLUMNS[table]
+        named = ", ".join("rowid" if key == PLACE else key for key in keys)
+        conditions = [f"({named}) > ({', '.join('?' * len(after))})"] if after else []
+        if table == "store_facts":
+            conditions.append(f"name NOT IN {OF_ONE_STORE}")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        rows = self._database.query(
+            f"SELECT {', '.join((named, *others))} FROM {table}{where} ORDER BY {named} LIMIT ?",
+            (*after, limit),
+        )
+        if table != "changed_rows":
+            return list(rows)
+        at = len(keys) + others.index("before")
+        return [(*r[:at], sorted_json(r[at] and json.loads(r[at])), *r[at + 1 :]) for r in rows]
+
+    def add(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Add rows, in a recording that is not saved; those that are there stay as they are."""
+        keys, others = COLUMNS[table]
+        names = [key for key in keys if key != PLACE] + list(others)
+        skipped = len(keys) + len(others) - len(names)
+        unless = " OR IGNORE"
+        if table == "vec_memories":  # a virtual table, which knows no conflicts
+            there = self._database.query(
+                "SELECT rowid FROM vec_memories_rowids WHERE rowid IN (SELECT value FROM json_each(?))",
+                (json.dumps([row[0] for row in rows]),),
+            )
+            rows, unless = [row for row in rows if (row[0],) not in there], ""
+        self._database.execute_many(
+            f"INSERT{unless} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
+            (tuple(row[skipped:]) for row in rows),
+        )
+
+    def last_ids(self) -> dict[str, int]:
+        """Return the last id of each table that gives ids."""
+        rows = self._database.query("SELECT name, seq FROM sqlite_sequence")
+        return {name: number for name, number in rows if name in GIVE_IDS}
+
+    def continue_ids(self, last: Mapping[str, int]) -> None:
+        """Give only ids after these from now on; inside a transaction."""
+        now = self.last_ids()
+        for name, number in last.items():
+            self._database.execute("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
+            self._database.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)",
+                (name, max(number, now.get(name, 0))),
+            )

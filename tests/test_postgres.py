@@ -1,0 +1,363 @@
+"""A home in PostgreSQL: over stdio, beside other processes, and where the database goes away."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+from pydantic import SecretStr
+
+from postgres import database_url, new_database, owner_of
+from soulkeep.app import open_home
+from soulkeep.errors import NotAStoreError, SchemaTooNewError, StoreBusyError, StoreError
+from soulkeep.models import MemoryFilter, NewMemory, Options
+from soulkeep.repository import CommitUnknownError, StoreUnreachableError
+from soulkeep.repository.postgres import PostgresRepository, connections
+from soulkeep.repository.postgres.schema import STEPS
+from soulkeep.service.home import Home
+from test_store_contract import DAYS, EVERY, NOW, changed, keep, undo, vector
+from wire import COMMAND, OFFLINE
+
+ALL = MemoryFilter()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[PostgresRepository]:
+    with closing(PostgresRepository(database_url(), owner_of(tmp_path), DAYS)) as store:
+        yield store
+
+
+def opened(path: Path, owner: str = "local", url: str | None = None) -> Home:
+    options = Options(store=SecretStr(url or new_database()))
+    return open_home(path, embedder="none", options=options, owner=owner)
+
+
+def contents(store: PostgresRepository) -> set[str]:
+    return {memory.content for memory in store.memories.list_memories(EVERY, -1)}
+
+
+def end_connections(store: PostgresRepository, *, but: str = "") -> None:
+    """End all connections of the store's process from the side of the database."""
+    with psycopg.connect(database_url(), autocommit=True) as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND application_name = 'soulkeep'"
+        )
+
+
+# The whole product over it
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_client_keeps_and_recalls_over_stdio(tmp_path: Path, mode: str) -> None:
+    server = StdioServerParameters(
+        command=str(COMMAND),
+        args=["serve", "--home", str(tmp_path / "home")],
+        env=OFFLINE | {"SOULKEEP_EMBEDDER": "none", "SOULKEEP_STORE": new_database()},
+    )
+    async with Client(stdio_client(server), mode=mode, read_timeout_seconds=30) as client:
+        await client.call_tool("remember", {"content": "The ferry to Gozo leaves at seven."})
+        found = await client.call_tool("recall", {"query": "When does the ferry leave?"})
+        assert "at seven" in str(found.structured_content)
+    assert not (tmp_path / "home" / "soulkeep.db").exists()
+
+
+def test_a_home_is_backed_up_restored_and_purged(tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "home")) as home:
+        home.memories.remember([NewMemory("One."), NewMemory("The code is kingfisher.")])
+        backup = home.backups.make("by hand", on_demand=True)
+        home.memories.remember([NewMemory("Two.")])
+        home.backups.restore(backup.id)
+        kept = home.repository.memories.list_memories(ALL, -1)
+        assert {memory.content for memory in kept} == {"One.", "The code is kingfisher."}
+        receipt = home.memories.remember([NewMemory("Three.")])[0]
+        assert receipt.id > 3
+        assert home.check() == []
+
+
+def test_two_homes_of_one_database_share_nothing(tmp_path: Path) -> None:
+    url = new_database()
+    with (
+        closing(opened(tmp_path / "a", "anna", url)) as anna,
+        closing(opened(tmp_path / "b", "bob", url)) as bob,
+    ):
+        anna.memories.remember([NewMemory("The ferry of Anna.")])
+        seen = bob.revision()
+        bob.memories.remember([NewMemory("The ferry of Bob.", source="web")])
+        assert [m.memory.content for m in anna.memories.recall("ferry").matches] == [
+            "The ferry of Anna."
+        ]
+        assert [m.memory.content for m in bob.memories.recall("ferry").matches] == ["The ferry of Bob."]
+        assert anna.repository.memories.count_and_frequencies(["ferry"]) == (1, {"ferry": 1})
+        assert bob.repository.count_rows()["memories"] == 1
+        assert bob.revision() != seen
+        assert (anna.check(), bob.check()) == ([], [])
+
+
+# The database goes away
+
+
+def test_what_reads_goes_on_over_another_connection(store: PostgresRepository) -> None:
+    keep(store, "Stays.")
+    end_connections(store)
+    assert contents(store) == {"Stays."}
+    end_connections(store)
+    assert keep(store, "Also.") == [2]
+
+
+def test_a_connection_lost_inside_a_change_leaves_nothing_of_it(store: PostgresRepository) -> None:
+    def lose() -> None:
+        with store.recording():
+            store.memories.add_memories([NewMemory("Lost.")], [None], NOW)
+            end_connections(store)
+            store.memories.add_memories([NewMemory("Lost too.")], [None], NOW)
+
+    with pytest.raises(StoreUnreachableError, match="nothing was written"):
+        lose()
+    assert contents(store) == set()
+    assert keep(store, "Later.") == [1]
+    assert store.check(vectors_expected=False) == []
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_connection_lost_in_the_commit_tells_what_became_of_it(
+    store: PostgresRepository, is_done: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = psycopg.Connection.execute
+
+    def losing(self: psycopg.Connection, query: object, *rest: object, **more: object) -> object:
+        if query == "COMMIT":
+            if is_done:
+                execute(self, "COMMIT")
+            self.close()
+        return execute(self, query, *rest, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(psycopg.Connection, "execute", losing)
+    if is_done:
+        keep(store, "Kept.")
+    else:
+        with pytest.raises(StoreUnreachableError):
+            keep(store, "Kept.")
+    monkeypatch.undo()
+    assert contents(store) == ({"Kept."} if is_done else set())
+
+
+def test_who_cannot_be_asked_about_a_commit_says_so(
+    store: PostgresRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = psycopg.Connection.execute
+
+    def losing(self: psycopg.Connection, query: object, *rest: object, **more: object) -> object:
+        if query == "COMMIT" or b"pg_xact_status" in (query if isinstance(query, bytes) else b""):
+            self.close()
+        return execute(self, query, *rest, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(psycopg.Connection, "execute", losing)
+    with pytest.raises(CommitUnknownError, match="look whether it is there"):
+        keep(store, "Perhaps.")
+
+
+def test_all_connections_in_use_are_waited_for_and_then_told(
+    store: PostgresRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = store._database.server
+    monkeypatch.setattr(server._pool, "timeout", 0.1)
+    with ExitStack() as stack:
+        for _ in range(connections.CONNECTIONS):
+            stack.enter_context(server.connection())
+        with pytest.raises(StoreBusyError, match="connections of this process"):
+            contents(store)
+    assert contents(store) == set()
+
+
+def test_many_threads_take_turns_on_few_connections(store: PostgresRepository) -> None:
+    with ThreadPoolExecutor(24) as pool:
+        ids = [i for (i,) in pool.map(lambda n: keep(store, f"Number {n}."), range(48))]
+    assert sorted(ids) == list(range(1, 49))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:secret@127.0.0.1:9/none",
+        "postgresql://u:se@cret@/@@@:x/y",
+        "host=nowhere.invalid",
+    ],
+)
+def test_who_does_not_answer_is_named_without_the_password(url: str) -> None:
+    with pytest.raises(StoreError) as told:
+        PostgresRepository(url, "local", DAYS)
+    assert "secret" not in str(told.value)
+    assert "cret" not in str(told.value)
+
+
+def test_an_address_that_is_none_and_a_missing_package_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**os.environ, "SOULKEEP_STORE": "mysql://x:secret@y/z"}
+    done = subprocess.run([COMMAND, "stats"], env=environment, capture_output=True, check=False)
+    assert done.returncode != 0
+    assert b"SOULKEEP_STORE" in done.stderr
+    assert b"secret" not in done.stderr
+    url = new_database()
+    for name in [name for name in sys.modules if name.startswith("soulkeep.repository.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"install soulkeep\[postgres\]"):
+        opened(tmp_path / "home", url=url)
+
+
+def test_nothing_of_postgresql_is_imported_where_the_store_is_a_file(tmp_path: Path) -> None:
+    code = (
+        "import sys, soulkeep.app as app\n"
+        f"app.open_home({str(tmp_path / 'home')!r}, embedder='none').close()\n"
+        "print([name for name in sys.modules if 'psycopg' in name or 'postgres' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
+
+
+# Schema
+
+
+def test_many_open_an_empty_database_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from soulkeep.repository.postgres import PostgresRepository\n"
+        "PostgresRepository(sys.argv[1], sys.argv[2]).close()"
+    )
+    url = new_database()
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, url, f"home {n % 2}"], stderr=subprocess.PIPE)
+        for n in range(4)
+    ]
+    assert [(p.communicate()[1], p.returncode) for p in started] == [(b"", 0)] * 4
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT version FROM soulkeep_schema").fetchall() == [(len(STEPS),)]
+
+
+def test_a_database_of_others_or_of_a_later_soulkeep_is_left_alone() -> None:
+    url = new_database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE memories (id integer)")
+    with pytest.raises(NotAStoreError):
+        PostgresRepository(url, "local", DAYS)
+    later = new_database()
+    PostgresRepository(later, "local", DAYS).close()
+    with psycopg.connect(later, autocommit=True) as connection:
+        connection.execute("UPDATE soulkeep_schema SET version = 99")
+    with pytest.raises(SchemaTooNewError):
+        PostgresRepository(later, "local", DAYS)
+
+
+# Processes side by side
+
+OTHER = """
+import sys
+from test_store_contract import DAYS, keep, undo
+from soulkeep.repository.postgres import PostgresRepository
+store = PostgresRepository(sys.argv[1], sys.argv[2], DAYS)
+for line in sys.stdin:
+    what, _, said = line.strip().partition(" ")
+    print(keep(store, said)[0] if what == "keep" else undo(store, int(said)), flush=True)
+"""
+
+
+class Other:
+    """The same home in another process, which keeps and undoes what it is told to."""
+
+    def __init__(self, owner: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OTHER, database_url(), owner],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent,
+            text=True,
+        )
+
+    def tell(self, line: str) -> int:
+        assert self.process.stdin
+        assert self.process.stdout
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_changes_are_undone_and_noticed_across_processes(
+    store: PostgresRepository, tmp_path: Path
+) -> None:
+    other = Other(owner_of(tmp_path))
+    try:
+        change = changed(store, lambda: store.memories.add_memories([NewMemory("Here.")], [None], NOW))
+        heard = threading.Event()
+        before, told = store.revision(), store.news(None)[0]
+        other.tell("keep There.")
+        while store.revision() == before and not heard.wait(0.01):
+            pass
+        assert contents(store) == {"Here.", "There."}
+        assert store.news(told)[0][1] == told[1] + 1
+        undone_by = other.tell(f"undo {change}")
+        assert contents(store) == {"There."}
+        assert store.changes.get_change(change).undone_by == undone_by
+        undo(store, undone_by)
+        assert contents(store) == {"Here.", "There."}
+    finally:
+        other.end()
+
+
+@pytest.mark.parametrize(
+    "rounds", [2, pytest.param(30, marks=pytest.mark.campaign)], ids=["short", "long"]
+)
+def test_kill_9_of_one_of_three_processes_loses_nothing_acknowledged(
+    store: PostgresRepository, tmp_path: Path, rounds: int
+) -> None:
+    acknowledged: set[str] = set()
+    others = [Other(owner_of(tmp_path)) for _ in range(3)]
+    try:
+        for turn in range(rounds):
+            killed = turn % 3
+            ending = threading.Timer(0.02 * (turn % 7), others[killed].process.kill)
+
+            def write(number: int, turn: int = turn) -> None:
+                for n in range(20):
+                    said = f"Number {n} of {number} in turn {turn}."
+                    try:
+                        others[number].tell(f"keep {said}")
+                    except (OSError, ValueError):  # it was killed before it answered
+                        return
+                    acknowledged.add(said)
+
+            threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+            for thread in threads:
+                thread.start()
+            ending.start()
+            for thread in threads:
+                thread.join()
+            ending.join()
+            others[killed].end()
+            others[killed] = Other(owner_of(tmp_path))
+            assert acknowledged <= contents(store)
+        assert len(acknowledged) >= 40 * rounds
+        assert store.check(vectors_expected=False) == []
+    finally:
+        for other in others:
+            other.end()
+
+
+def test_vectors_that_wait_are_embedded_by_one_process(store: PostgresRepository) -> None:
+    keep(store, "a", "b", vectors=[vector(1, 0), None])
+    with store.sole_worker("vectors") as is_alone:
+        assert is_alone
+        end_connections(store)  # it is free again, also where its holder does not know yet
+    with store.sole_worker("vectors") as is_alone:
+        assert is_alone
