@@ -20,7 +20,8 @@ import apsw
 
 from report import print_machine, print_table
 from server_process import ServerProcess, soulkeep_command, stored_id
-from soulkeep.app import STORE_NAME, open_home
+from soulkeep.app import open_home
+from soulkeep.engines import STORE_NAME
 from speed import Texts, fill
 
 IDLE, WRITING = "nobody writes", "another process writes without pause"

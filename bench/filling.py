@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from soulkeep.app import STORE_NAME, open_backups, open_home
+from soulkeep.app import open_backups, open_home
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import Embedded, Embedder
 from soulkeep.embedders.meaning import Meaning
+from soulkeep.engines import STORE_NAME
 from soulkeep.models import Options, utc_now
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.callers import Sessions

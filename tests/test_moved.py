@@ -10,7 +10,8 @@ import pytest
 
 from conftest import TickingClock
 from engine import file_of
-from soulkeep.app import STORE_NAME, open_home
+from soulkeep.app import open_home
+from soulkeep.engines import STORE_NAME
 from soulkeep.errors import (
     HomeGoneError,
     NotAStoreError,

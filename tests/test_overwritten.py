@@ -12,7 +12,8 @@ import apsw
 import pytest
 
 from engine import file_of
-from soulkeep.app import STORE_NAME, open_backups, open_home
+from soulkeep.app import open_backups, open_home
+from soulkeep.engines import STORE_NAME
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
 from soulkeep.models import NewMemory
 from soulkeep.repository.sqlite.files import MainFile, set_log_aside

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from conftest import TickingClock
-from soulkeep.app import STORE_NAME, open_home
+from soulkeep.app import open_home
+from soulkeep.engines import STORE_NAME
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
 

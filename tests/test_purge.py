@@ -14,7 +14,8 @@ from mcp import Client
 
 from conftest import Action, Run, TickingClock, asking
 from engine import database_of, store_of
-from soulkeep.app import STORE_NAME, open_home
+from soulkeep.app import open_home
+from soulkeep.engines import STORE_NAME
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.home import Home

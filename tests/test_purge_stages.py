@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from conftest import Run, asking
-from soulkeep.app import STORE_NAME
+from soulkeep.engines import STORE_NAME
 from soulkeep.errors import MemoryErasedError, PurgeUnfinishedError
 from soulkeep.progress import told_to
 from soulkeep.service.home import Home

@@ -20,7 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 import soulkeep.repository.sqlite
 from conftest import TickingClock
 from engine import database_of, file_of
-from soulkeep.app import STORE_NAME, open_home
+from soulkeep.app import open_home
+from soulkeep.engines import STORE_NAME
 from soulkeep.errors import StoreBusyError, StoreError, StoreNotWritableError, StoreOverwrittenError
 from soulkeep.models import NewMemory
 from soulkeep.repository.sqlite import connections

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import replace
 from functools import partial
@@ -19,10 +19,9 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.errors import StoreError
+from soulkeep.engines import STORE_NAME, is_database, open_copies, open_store, open_tables
 from soulkeep.models import (
     LOCAL_OWNER,
     OTHER_EMBEDDERS,
@@ -33,8 +32,6 @@ from soulkeep.models import (
     ToolSet,
     utc_now,
 )
-from soulkeep.repository import Copies, Repository
-from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
 
@@ -272,19 +269,12 @@ class Settings(BaseSettings):
         return expanded
 
 
-def is_database(address: str) -> bool:
-    """Whether an address is that of a database, and not the folder of a home."""
-    return address.startswith(("postgresql://", "postgres://"))
-
-
 def _value(variable: re.Match[str]) -> str:
     name = next(filter(None, variable.groups()), "")
     if not (value := os.environ.get(name)):
         raise ValueError(f"has {variable[0]} in it, and there is no such variable; write the whole path")
     return value
 
-
-STORE_NAME, ACCOUNTS_NAME = "soulkeep.db", "accounts.db"
 
 _log = logging.getLogger(__name__)
 
@@ -312,7 +302,7 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    is_new = is_named and not (_database_of(options) or os.path.lexists(path / STORE_NAME))
+    is_new = is_named and not (options.store.get_secret_value() or os.path.lexists(path / STORE_NAME))
     if embedder is not None:
         options = replace(options, embedder=EmbedderChoice(embedder))
     model = choose_embedder(options.embedder)
@@ -336,39 +326,6 @@ def open_home(
     return Home(documents, repository, sessions, model, clock, options, backups, is_new=is_new)
 
 
-def open_store(
-    path: Path,
-    options: Options,
-    owner: str = LOCAL_OWNER,
-    *,
-    migrating: Callable[[int], None] = lambda version: None,
-    read_only: bool = False,
-) -> Repository:
-    """Open the store of a home: `owner`'s in the database that the options name, or a file at `path`.
-
-    Raises:
-        StoreError: The store cannot serve, or the packages that its engine needs are not installed.
-    """
-    days = Days(options.timezone)
-    url = _database_of(options)
-    if not url:
-        return SqliteRepository(path / STORE_NAME, migrating, days, read_only=read_only)
-    try:
-        from soulkeep.repository.postgres import PostgresRepository
-    except ImportError as error:
-        raise StoreError(
-            "SOULKEEP_STORE",
-            f"the package {error.name} is not installed, which stores in PostgreSQL need",
-            "install soulkeep[postgres]",
-        ) from error
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return PostgresRepository(url, owner, days)
-
-
-def _database_of(options: Options) -> str:
-    return options.store.get_secret_value()
-
-
 def open_backups(
     path: Path,
     *,
@@ -380,17 +337,8 @@ def open_backups(
     from soulkeep.service.backups import Backups
 
     options = options or Options()
-    documents, days = Documents(path, clock, options.timezone), Days(options.timezone)
-    copies: Copies
-    if url := _database_of(options):
-        from soulkeep.repository.postgres.copies import PostgresCopies
-
-        copies = PostgresCopies(url, owner, days)
-    else:
-        from soulkeep.repository.sqlite import SqliteCopies
-
-        copies = SqliteCopies(path / STORE_NAME, days)
-    return Backups(copies, documents, clock, options.backups)
+    documents = Documents(path, clock, options.timezone)
+    return Backups(open_copies(path, options, owner), documents, clock, options.backups)
 
 
 def open_accounts(home: Path, *, clock: Clock = utc_now) -> "Accounts":
@@ -400,10 +348,9 @@ def open_accounts(home: Path, *, clock: Clock = utc_now) -> "Accounts":
         StoreError: Their file cannot serve.
     """
     from soulkeep.repository.accounts import AccountStore
-    from soulkeep.repository.sqlite.accounts import SqliteTables
     from soulkeep.service.accounts import Accounts
 
-    return Accounts(AccountStore(SqliteTables(home / ACCOUNTS_NAME)), home, clock)
+    return Accounts(AccountStore(open_tables(home)), home, clock)
 
 
 def open_authority(settings: Settings, accounts: "Accounts", url: str) -> "Authority":

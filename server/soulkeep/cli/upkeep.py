@@ -11,7 +11,6 @@ import click
 from click.shell_completion import BashComplete, FishComplete, ShellComplete, ZshComplete
 
 from soulkeep import __version__
-from soulkeep.app import STORE_NAME
 from soulkeep.cli import (
     Command,
     current_days,
@@ -38,6 +37,7 @@ from soulkeep.cli.terminal import (
 )
 from soulkeep.documents import Documents
 from soulkeep.embedders import NO_EMBEDDER, missing_packages
+from soulkeep.engines import STORE_NAME
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
 from soulkeep.models import MODEL_USED, Backup, Fault
 from soulkeep.service.backups import Backups
