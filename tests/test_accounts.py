@@ -10,17 +10,26 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from conftest import Run, TickingClock
+from postgres import new_database
 from soulkeep.app import open_accounts
 from soulkeep.errors import InvalidInputError, NotFoundError
-from soulkeep.models import Access
+from soulkeep.models import Access, Options
 from soulkeep.service.accounts import Accounts, new_token, valid_name
 
 
+@pytest.fixture(params=["file", "database"])
+def kept_in(request: pytest.FixtureRequest) -> Options:
+    """Where accounts are kept: in a file beside the homes, or in PostgreSQL."""
+    url = new_database() if request.param == "database" else ""
+    return Options(store=SecretStr(url))
+
+
 @pytest.fixture
-def accounts(tmp_path: Path, clock: TickingClock) -> Iterator[Accounts]:
-    with closing(open_accounts(tmp_path, clock=clock)) as opened:
+def accounts(tmp_path: Path, clock: TickingClock, kept_in: Options) -> Iterator[Accounts]:
+    with closing(open_accounts(tmp_path, clock=clock, options=kept_in)) as opened:
         yield opened
 
 
@@ -33,6 +42,7 @@ def test_a_token_leads_to_its_account_and_no_other(accounts: Accounts) -> None:
     assert accounts.home_path("Bob") == accounts.home_path("bob") != accounts.home_path("ann")
 
 
+@pytest.mark.parametrize("kept_in", ["file"], indirect=True)
 def test_what_is_kept_of_a_token_lets_nobody_in(accounts: Accounts, tmp_path: Path) -> None:
     token = accounts.add("ann")
 
@@ -234,8 +244,8 @@ def test_nobody_of_a_name_is_an_error_that_says_where_the_names_are(accounts: Ac
         accounts.put_member("nobody", "crew", may_write=True)
 
 
-def test_two_processes_share_accounts(accounts: Accounts, tmp_path: Path) -> None:
-    with closing(open_accounts(tmp_path)) as other:
+def test_two_processes_share_accounts(accounts: Accounts, tmp_path: Path, kept_in: Options) -> None:
+    with closing(open_accounts(tmp_path, options=kept_in)) as other:
         token = accounts.add("ann")
         assert other.account_of(token) is not None
 

@@ -341,7 +341,7 @@ def open_backups(
     return Backups(open_copies(path, options, owner), documents, clock, options.backups)
 
 
-def open_accounts(home: Path, *, clock: Clock = utc_now) -> "Accounts":
+def open_accounts(home: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Accounts":
     """Open the accounts of a server whose homes are below `home`, making what is missing.
 
     Raises:
@@ -350,7 +350,7 @@ def open_accounts(home: Path, *, clock: Clock = utc_now) -> "Accounts":
     from soulkeep.repository.accounts import AccountStore
     from soulkeep.service.accounts import Accounts
 
-    return Accounts(AccountStore(open_tables(home)), home, clock)
+    return Accounts(AccountStore(open_tables(home, options or Options())), home, clock)
 
 
 def open_authority(settings: Settings, accounts: "Accounts", url: str) -> "Authority":

@@ -57,12 +57,21 @@ def open_copies(path: Path, options: Options, owner: str = LOCAL_OWNER) -> Copie
     return SqliteCopies(path / STORE_NAME, days)
 
 
-def open_tables(home: Path) -> Tables:
+def may_have_accounts(home: Path, options: Options) -> bool:
+    """Whether a server whose homes are below `home` has tables of accounts; a database always has."""
+    return bool(options.store.get_secret_value()) or (home / ACCOUNTS_NAME).exists()
+
+
+def open_tables(home: Path, options: Options) -> Tables:
     """Open the tables of the accounts of a server whose homes are below `home`.
 
     Raises:
         StoreError: They cannot serve.
     """
+    if url := options.store.get_secret_value():
+        from soulkeep.repository.postgres.accounts import PostgresTables
+
+        return PostgresTables(url)
     from soulkeep.repository.sqlite.accounts import SqliteTables
 
     return SqliteTables(home / ACCOUNTS_NAME)

@@ -8,13 +8,13 @@ from functools import partial
 from socket import socket
 
 from soulkeep.app import (
-    ACCOUNTS_NAME,
     Settings,
     build_server,
     open_accounts,
     open_authority,
     open_home,
 )
+from soulkeep.engines import may_have_accounts
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.homes import MOST_OPEN, Homes, access_of
 from soulkeep.mcp_server.http import Address, HttpServer, Limits, allow_open_files, http_server
@@ -60,7 +60,7 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
         else:
             homes = Homes(
                 lambda ctx: access_of(ctx).home,
-                lambda name: open_home(accounts.home_path(name), options=settings.options),
+                lambda name: open_home(accounts.home_path(name), options=settings.options, owner=name),
                 most_waited_for=MOST_OPEN,
             )
             authority = open_authority(settings, accounts, address.reached_at)
@@ -76,9 +76,9 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
 
 def _accounts_of(settings: Settings, stack: ExitStack) -> Accounts | None:
     """Return the accounts of a server until the stack ends; None where there are none to come either."""
-    if not (settings.home / ACCOUNTS_NAME).exists() and not settings.issuer:
+    if not may_have_accounts(settings.home, settings.options) and not settings.issuer:
         return None
-    accounts = stack.enter_context(closing(open_accounts(settings.home)))
+    accounts = stack.enter_context(closing(open_accounts(settings.home, options=settings.options)))
     return accounts if settings.issuer or accounts.all() else None
 
 

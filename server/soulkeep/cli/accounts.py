@@ -31,7 +31,8 @@ _WHERE_IT_LISTENS = "http://127.0.0.1:8765"
 
 @contextmanager
 def _opened() -> "Iterator[Accounts]":
-    with closing(open_accounts(current_settings().home)) as accounts:
+    settings = current_settings()
+    with closing(open_accounts(settings.home, options=settings.options)) as accounts:
         yield accounts
 
 
