@@ -39,6 +39,8 @@ from soulkeep.service.grants import (
     MOST_GRANTS,
     MOST_REGISTERING,
     REFRESH_S,
+    Grants,
+    LoginRefusedError,
 )
 
 BACK = "http://127.0.0.1:7777/callback"
@@ -516,8 +518,6 @@ def test_wrong_logins_cost_more_and_more_time_and_tell_nothing(
 def test_failed_logins_count_in_all_processes(
     browser: httpx2.Client, accounts: Accounts, tmp_path: Path, clock: TickingClock
 ) -> None:
-    from soulkeep.service.grants import Grants, LoginRefusedError
-
     with closing(open_accounts(tmp_path, clock=clock)) as other:
         for place in [accounts, other] * 10:
             with pytest.raises(LoginRefusedError) as refused:
@@ -533,6 +533,23 @@ def test_failed_logins_count_in_all_processes(
         assert refused.value.wait_s > 0
 
 
+def test_a_login_ends_with_the_token_that_it_was_by(accounts: Accounts) -> None:
+    grants, token = Grants(accounts), accounts.add("ann")
+    grants.add_client("a program", {})
+    grants.log_in(token, "192.0.2.1", "")
+    accounts.rotate("ann")
+
+    with pytest.raises(LoginRefusedError):
+        grants.add(
+            token,
+            "a program",
+            resource="r",
+            redirect_uri=BACK,
+            redirect_was_named=True,
+            code_challenge=CHALLENGE,
+        )
+
+
 def test_one_address_registers_only_so_many_programs_in_an_hour(
     browser: httpx2.Client, accounts: Accounts, clock: TickingClock
 ) -> None:
@@ -546,8 +563,6 @@ def test_one_address_registers_only_so_many_programs_in_an_hour(
 
 
 def test_grants_and_programs_stay_few(accounts: Accounts, clock: TickingClock) -> None:
-    from soulkeep.service.grants import Grants
-
     grants, token = Grants(accounts), accounts.add("ann")
     for number in range(MOST_GRANTS + 20):
         grants.add_client(f"c{number}", {})

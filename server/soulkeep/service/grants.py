@@ -7,11 +7,12 @@ is good for a single use comes a second time, somebody else has it too, so the g
 import ipaddress
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from soulkeep.errors import SoulkeepError
+from soulkeep.errors import SoulkeepError, StoreError
 from soulkeep.repository.accounts import Grant, Token, TokenKind
 from soulkeep.service.accounts import Accounts, new_token, token_id_of
 from soulkeep.wording import counted
@@ -91,10 +92,10 @@ class Grants:
         Raises:
             TooManyClientsError: As many as may be are registered, and in use or new.
         """
+        self._sweep(CLIENT_UNUSED_S)
+        if self._store.count_clients() >= MOST_CLIENTS:
+            self._sweep(CLIENT_UNUSED_WHERE_FULL_S)
         with self._store.transaction():
-            self._sweep(CLIENT_UNUSED_S)
-            if self._store.count_clients() >= MOST_CLIENTS:
-                self._sweep(CLIENT_UNUSED_WHERE_FULL_S)
             if self._store.count_clients() >= MOST_CLIENTS:
                 raise TooManyClientsError("Too many programs have registered; try again in an hour.")
             self._store.add_client(client_id, metadata, self.accounts.later(0))
@@ -114,8 +115,8 @@ class Grants:
             raise LoginRefusedError(int(left.total_seconds()) + 1)
         account = self.accounts.account_of(token)
         if account is None or self.accounts.access(account.name, home or account.name) is None:
+            self._sweep(CLIENT_UNUSED_S)
             with self._store.transaction():
-                self._sweep(CLIENT_UNUSED_S)
                 for key in set(keys):
                     self._count_failure(key)
             raise LoginRefusedError
@@ -145,6 +146,7 @@ class Grants:
         Raises:
             LoginRefusedError: The token ended a moment ago.
         """
+        self._sweep(CLIENT_UNUSED_S)
         with self._store.transaction():
             if (account := self.accounts.account_of(token)) is None:
                 raise LoginRefusedError
@@ -158,7 +160,6 @@ class Grants:
                 code_challenge=code_challenge,
                 created_at=self.accounts.later(0),
             )
-            self._sweep(CLIENT_UNUSED_S)
             self._store.delete_oldest_grants(account.name, keep=MOST_GRANTS - 1)
             self._store.add_grant(grant)
             return self._give(grant, "code", CODE_S)
@@ -178,8 +179,8 @@ class Grants:
         found = self._store.get_token(token_id)
         if found is None or (grant := found[2]) is None:
             return None
+        self._sweep(CLIENT_UNUSED_S)
         with self._store.transaction():
-            self._sweep(CLIENT_UNUSED_S)
             if self._store.spend_token(
                 token_id, self.accounts.later(0), keep_until=self.accounts.later(SPENT_S)
             ):
@@ -207,7 +208,8 @@ class Grants:
 
     def _sweep(self, client_unused_s: float) -> None:
         later = self.accounts.later
-        self._store.sweep(later(0), later(-client_unused_s), later(-FAILURES_FORGOTTEN_S))
+        with suppress(StoreError):  # the next one does it
+            self._store.sweep(later(0), later(-client_unused_s), later(-FAILURES_FORGOTTEN_S))
 
 
 def network_of(address: str) -> str:
