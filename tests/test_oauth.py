@@ -5,6 +5,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,12 +26,14 @@ from mcp.shared.auth import (
     OAuthClientMetadata,
     OAuthToken,
 )
-from pydantic import AnyUrl
+from pydantic import AnyUrl, SecretStr
 
 from conftest import TickingClock
+from postgres import new_database
 from served import served
 from serving import serving
 from soulkeep.app import Settings, open_accounts, open_authority
+from soulkeep.models import Options
 from soulkeep.service.accounts import Accounts
 from soulkeep.service.grants import (
     ACCESS_S,
@@ -49,8 +52,18 @@ CHALLENGE = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest())
 
 
 @pytest.fixture
-def accounts(tmp_path: Path, clock: TickingClock) -> Iterator[Accounts]:
-    with closing(open_accounts(tmp_path, clock=clock)) as opened:
+def kept_in(request: pytest.FixtureRequest) -> Options:
+    """Where accounts are kept: in a file beside the homes, or where a test says so in PostgreSQL."""
+    is_file = getattr(request, "param", "file") == "file"
+    return Options(store=SecretStr("" if is_file else new_database()))
+
+
+ON_BOTH_ENGINES = pytest.mark.parametrize("kept_in", ["file", "database"], indirect=True)
+
+
+@pytest.fixture
+def accounts(tmp_path: Path, clock: TickingClock, kept_in: Options) -> Iterator[Accounts]:
+    with closing(open_accounts(tmp_path, clock=clock, options=kept_in)) as opened:
         yield opened
 
 
@@ -400,6 +413,7 @@ def test_what_cannot_be_asked_for_is_refused_before_the_user_is_asked(
     assert browser.get("/login", params=wanted).status_code == 400
 
 
+@ON_BOTH_ENGINES
 def test_a_code_is_good_once_for_its_program_and_a_minute(
     browser: httpx2.Client, accounts: Accounts, clock: TickingClock
 ) -> None:
@@ -423,6 +437,7 @@ def test_a_code_is_good_once_for_its_program_and_a_minute(
     assert fetch(browser, mine, late).json()["error"] == "invalid_grant"
 
 
+@ON_BOTH_ENGINES
 def test_a_refresh_token_that_comes_twice_ends_all_that_came_of_it(
     browser: httpx2.Client, accounts: Accounts
 ) -> None:
@@ -472,6 +487,7 @@ def test_a_program_ends_what_it_was_let_do(
     assert browser.post("/revoke", data={"client_id": "nobody", "token": "x"}).status_code == 401
 
 
+@ON_BOTH_ENGINES
 @pytest.mark.parametrize("end", ["revoke", "rotate"])
 def test_with_an_accounts_token_ends_what_was_let_in_by_it(
     browser: httpx2.Client, accounts: Accounts, end: str
@@ -515,10 +531,11 @@ def test_wrong_logins_cost_more_and_more_time_and_tell_nothing(
     assert log_in(browser, address, token).status_code == 303
 
 
+@ON_BOTH_ENGINES
 def test_failed_logins_count_in_all_processes(
-    browser: httpx2.Client, accounts: Accounts, tmp_path: Path, clock: TickingClock
+    accounts: Accounts, tmp_path: Path, clock: TickingClock, kept_in: Options
 ) -> None:
-    with closing(open_accounts(tmp_path, clock=clock)) as other:
+    with closing(open_accounts(tmp_path, clock=clock, options=kept_in)) as other:
         for place in [accounts, other] * 10:
             with pytest.raises(LoginRefusedError) as refused:
                 Grants(place).log_in("nothing", "192.0.2.1", "")
@@ -550,6 +567,7 @@ def test_a_login_ends_with_the_token_that_it_was_by(accounts: Accounts) -> None:
         )
 
 
+@ON_BOTH_ENGINES
 def test_one_address_registers_only_so_many_programs_in_an_hour(
     browser: httpx2.Client, accounts: Accounts, clock: TickingClock
 ) -> None:
@@ -562,6 +580,29 @@ def test_one_address_registers_only_so_many_programs_in_an_hour(
     assert register(browser).status_code == 201
 
 
+@ON_BOTH_ENGINES
+def test_of_many_who_use_a_code_at_once_one_gets_tokens_which_end(accounts: Accounts) -> None:
+    grants, token = Grants(accounts), accounts.add("ann")
+    grants.add_client("a program", {})
+    code = grants.add(
+        token,
+        "a program",
+        resource="r",
+        redirect_uri=BACK,
+        redirect_was_named=True,
+        code_challenge=CHALLENGE,
+    )
+    found = grants.unspent(code, "code")
+    assert found is not None
+
+    with ThreadPoolExecutor(8) as threads:
+        issued = [one for one in threads.map(grants.exchange, [found[0].id] * 8) if one]
+
+    assert len(issued) == 1
+    assert accounts.verified(issued[0].access_token, "access") is None
+
+
+@ON_BOTH_ENGINES
 def test_grants_and_programs_stay_few(accounts: Accounts, clock: TickingClock) -> None:
     grants, token = Grants(accounts), accounts.add("ann")
     for number in range(MOST_GRANTS + 20):
