@@ -136,6 +136,9 @@ class Settings(BaseSettings):
         default=(),
         description="Proxies that are believed who asks: addresses or networks, ...; *: all there are.",
     )
+    http_homes: int = Field(
+        default=100, ge=0, description="How many homes stay open that nobody is using right now."
+    )
     http_body: int = Field(default=8_388_608, ge=1_024, description="How many bytes a request may have.")
     http_sessions: int = Field(
         default=100, ge=1, description="How many sessions an account may have open at the same time."

@@ -16,7 +16,7 @@ from soulkeep.app import (
 )
 from soulkeep.engines import may_have_accounts
 from soulkeep.errors import InvalidInputError
-from soulkeep.mcp_server.homes import MOST_OPEN, Homes, access_of
+from soulkeep.mcp_server.homes import Homes, access_of
 from soulkeep.mcp_server.http import Address, HttpServer, Limits, allow_open_files, http_server
 from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
 from soulkeep.service.accounts import Accounts
@@ -61,7 +61,8 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
             homes = Homes(
                 lambda ctx: access_of(ctx).home,
                 lambda name: open_home(accounts.home_path(name), options=settings.options, owner=name),
-                most_waited_for=MOST_OPEN,
+                most_open=settings.http_homes,
+                most_waited_for=settings.http_homes,
             )
             authority = open_authority(settings, accounts, address.reached_at)
         stack.callback(homes.close)

@@ -297,7 +297,7 @@ def _contents(made: Backup) -> str:
 @click.command(cls=Command)
 @limit_option(50, MAX_LOG)
 @since_option
-@click.option("--agent", help="Only what this client did; `soulkeep` is the command line.")
+@click.option("--agent", help="Only what this client or account did; `soulkeep` is the command line.")
 @click.option("--event", help="Only this event, such as memory.stored, or all of `memory`.")
 @json_option
 @home_option

@@ -176,6 +176,9 @@ LOOK_MS = 1_000
 LOOK_AT_MANY_S = 3.0
 """How often the files of each home are looked at where a server has many."""
 
+LAST_LOOK_S = 1.0
+"""How long the telling of changes holds up the closing of a home at most."""
+
 AGAIN_S = 5.0
 """When watching is tried again after it failed."""
 
@@ -261,13 +264,19 @@ async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> N
 
 
 async def _look_after_calls(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:
-    while True:
-        with anyio.move_on_after(LOOK_AT_MANY_S) as scope:
-            await subscribers.called.wait()
-        await anyio.sleep(DEBOUNCE_MS / 1000)
-        subscribers.called = anyio.Event()
-        look = seen.look_at_all if scope.cancelled_caught else partial(seen.look, ())
-        await _tell(home, subscribers, await anyio.to_thread.run_sync(look))
+    look = partial(seen.look, ())
+    try:
+        while True:
+            with anyio.move_on_after(LOOK_AT_MANY_S) as scope:
+                await subscribers.called.wait()
+            await anyio.sleep(DEBOUNCE_MS / 1000)
+            subscribers.called = anyio.Event()
+            now = seen.look_at_all if scope.cancelled_caught else look
+            await _tell(home, subscribers, await anyio.to_thread.run_sync(now))
+    finally:
+        # The home is about to be closed, and those who wait may have to be told of the last call.
+        with anyio.move_on_after(LAST_LOOK_S, shield=True):
+            await _tell(home, subscribers, await anyio.to_thread.run_sync(look))
 
 
 async def _set_when_cancelled(stop: anyio.Event) -> None:
@@ -325,7 +334,7 @@ class _Seen:
         Raises:
             StoreError: The store cannot be read.
         """
-        changes, before = self._look_at_files(names), self._writes
+        changes, before, different = self._look_at_files(names), self._writes, set[str]()
         writes = self.home.revision()
         if writes != before:
             self.home.background.note_work()
@@ -340,8 +349,7 @@ class _Seen:
         self._are_figures_due |= writes != before or bool(changes.files)
         if before is None:
             # Somebody may have waited already while the home was closed.
-            updated = {uri for uri in [*self.states] if self._is_different(uri)}
-            return _Changes(updated=frozenset(updated))
+            return _Changes(updated=frozenset(different))
         now = time.monotonic()
         if self._are_figures_due and now - self._figures_told >= STATS_S:
             self._are_figures_due = False

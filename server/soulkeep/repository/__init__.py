@@ -297,7 +297,10 @@ class Ledger(Protocol):
         """Return the sums for each model, most uses first, then by name."""
 
     def list_log(self, limit: int, since: str, agent: str | None, event: str | None) -> list[LogEntry]:
-        """Return events, and uses as `model.used`, newest first; `event` may be what its dot follows."""
+        """Return events, and uses as `model.used`, newest first; `event` may be what its dot follows.
+
+        `agent` is a whole name, or that of an account, which stands before a `/`.
+        """
 
     def erased_at(self, memory_id: int) -> str | None:
         """Return when a memory was purged, if the log still knows."""

@@ -310,7 +310,8 @@ class Statistics:
     ) -> list[LogEntry]:
         """Return up to `limit` (1 to 10,000) audited events and uses of models, newest first.
 
-        `agent` is a client's name; `event` a whole name, or what stands before its dot: `memory`.
+        `agent` is a client's name or an account's; `event` a whole name, or what stands before its dot:
+        `memory`.
 
         Raises:
             InvalidInputError: The limit is outside, a filter is blank, or `since` is no date.

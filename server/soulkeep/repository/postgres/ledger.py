@@ -28,7 +28,7 @@ _COST = "CASE WHEN count(x.usage_id) = 0 THEN coalesce(sum(u.cost), 0) END"
 _EVENTS = """
 SELECT timestamp, coalesce(source_app, ''), event, details FROM audit_log
 WHERE owner = %(owner)s AND timestamp >= %(since)s
-AND (%(agent)s::text IS NULL OR source_app = %(agent)s)
+AND (%(agent)s::text IS NULL OR source_app = %(agent)s OR starts_with(source_app, %(agent)s || '/'))
 AND (%(event)s::text IS NULL OR event = %(event)s OR starts_with(event, %(event)s || '.'))
 ORDER BY id DESC LIMIT %(limit)s"""
 
@@ -38,7 +38,7 @@ SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_build_object('input_tokens'
   'model', u.model)::text
 FROM {_USAGE} JOIN sessions AS s ON s.owner = u.owner AND s.id = u.session_id
 WHERE u.owner = %(owner)s AND u.timestamp >= %(since)s
-AND (%(agent)s::text IS NULL OR s.agent_id = %(agent)s)
+AND (%(agent)s::text IS NULL OR s.agent_id = %(agent)s OR starts_with(s.agent_id, %(agent)s || '/'))
 AND (%(event)s::text IS NULL OR %(event)s IN ('model', '{MODEL_USED}'))
 ORDER BY u.id DESC LIMIT %(limit)s"""
 

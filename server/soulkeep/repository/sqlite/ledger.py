@@ -28,13 +28,15 @@ _COST = "iif(count(x.usage_id), NULL, ifnull(sum(u.cost), 0.0))"
 _LOG = f"""
 SELECT * FROM (
   SELECT timestamp, ifnull(source_app, '') AS agent, event, details FROM audit_log
-  WHERE timestamp >= :since AND ifnull(:agent, source_app) IS source_app
+  WHERE timestamp >= :since
+  AND (:agent IS NULL OR source_app = :agent OR instr(source_app, :agent || '/') = 1)
   AND (:event IS NULL OR event = :event OR event LIKE :event || '.%') ORDER BY id DESC LIMIT :limit
 ) UNION ALL SELECT * FROM (
   SELECT u.timestamp, s.agent_id, '{MODEL_USED}', json_object('input_tokens', u.input_tokens,
     'output_tokens', u.output_tokens, 'cost', iif(x.usage_id IS NULL, u.cost, NULL), 'model', u.model)
   FROM {_USAGE} JOIN sessions AS s ON s.id = u.session_id
-  WHERE u.timestamp >= :since AND ifnull(:agent, s.agent_id) = s.agent_id
+  WHERE u.timestamp >= :since
+  AND (:agent IS NULL OR s.agent_id = :agent OR instr(s.agent_id, :agent || '/') = 1)
   AND (:event IS NULL OR :event IN ('model', '{MODEL_USED}')) ORDER BY u.id DESC LIMIT :limit
 ) ORDER BY 1 DESC LIMIT :limit"""
 
