@@ -29,7 +29,7 @@ class Serving:
         """Return a plain HTTP client of the server."""
         if token:
             headers["authorization"] = f"Bearer {token}"
-        return httpx2.AsyncClient(base_url=self.url, headers=JSON | headers, timeout=20)
+        return httpx2.AsyncClient(base_url=self.url, headers=JSON | headers, timeout=120)
 
     @asynccontextmanager
     async def client(

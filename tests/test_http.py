@@ -27,7 +27,7 @@ from wire import HANDSHAKE, MODERN, OFFLINE
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 AGREE = ElicitResult(action="accept", content={"agree": True})
 MEMORY = "soulkeep://MEMORY.md"
 OPENING = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HANDSHAKE}

@@ -30,7 +30,7 @@ from wire import HANDSHAKE, MODERN
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 AGREE = ElicitResult(action="accept", content={"agree": True})
 OPENING = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HANDSHAKE}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": MODERN}}
