@@ -548,3 +548,18 @@ def test_a_client_is_let_in_by_its_user_in_a_browser_and_remembers(
     assert set(seen["tools"]) == DEFAULT_TOOLS
     assert [match["content"] for match in seen["model"]["matches"]] == [LEDGER]
     assert (tmp_path / "accounts" / "ann" / "soulkeep.db").exists()
+
+
+@pytest.mark.parametrize("flavour", ["sdk", "legacy", "auto"])
+def test_a_typescript_client_that_wants_a_secret_is_let_in_without_one(
+    flavour: str, node: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served_to_ann(tmp_path) as (address, token):
+        monkeypatch.setenv("TOKEN", token)
+        done = _run([node, "oauth.mjs", flavour, address])
+
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["refused"] == "UnauthorizedError"
+    assert "client_secret" not in seen["client"]
+    assert [match["content"] for match in seen["model"]["matches"]] == [LEDGER]
