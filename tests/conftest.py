@@ -23,6 +23,7 @@ from mcp.server.mcpserver.resources import ResourceTemplate
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
+from database_server import choose_folder, end_server
 from forks import end_forking
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
@@ -59,15 +60,18 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Put the files of tests into memory where there is room: each waits for the disk many times."""
+    choose_folder()
     is_asked = config.option.basetemp is not None or hasattr(config, "workerinput")
     if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """Wait for the process that forks, so that nothing outlasts the tests."""
     end_forking()
+    if not hasattr(session.config, "workerinput"):
+        end_server()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

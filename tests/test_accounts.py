@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from conftest import Run, TickingClock
-from postgres import new_database
+from database_server import new_database
 from soulkeep.app import open_accounts
 from soulkeep.errors import InvalidInputError, NotFoundError
 from soulkeep.models import Access, Options

@@ -1,12 +1,14 @@
 """A home in PostgreSQL: over stdio, beside other processes, and where the database goes away."""
 
 import os
+import random
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -14,13 +16,15 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from pydantic import SecretStr
 
-from postgres import database_url, new_database, owner_of
+from database_server import database_url, new_database, owner_of
 from soulkeep.app import open_home
 from soulkeep.errors import NotAStoreError, SchemaTooNewError, StoreBusyError, StoreError
 from soulkeep.models import MemoryFilter, NewMemory, Options
 from soulkeep.repository import CommitUnknownError, StoreUnreachableError
 from soulkeep.repository.postgres import PostgresRepository, connections
 from soulkeep.repository.postgres.schema import STEPS
+from soulkeep.repository.sqlite import SqliteRepository
+from soulkeep.search.questions import query_terms
 from soulkeep.service.home import Home
 from test_store_contract import DAYS, EVERY, NOW, changed, keep, undo, vector
 from wire import COMMAND, OFFLINE
@@ -99,6 +103,43 @@ def test_two_homes_of_one_database_share_nothing(tmp_path: Path) -> None:
         assert bob.repository.count_rows()["memories"] == 1
         assert bob.revision() != seen
         assert (anna.check(), bob.check()) == ([], [])
+
+
+def test_words_rank_as_in_the_other_engine(store: PostgresRepository, tmp_path: Path) -> None:
+    chance = random.Random(3)  # noqa: S311 - no secret
+    words = "ferry ferries harbour C++ v2.5.1 allergic peanuts Граце живёт naïve running runs"
+    memories = [
+        NewMemory(
+            " ".join(chance.choices(words.split(), k=chance.randint(1, 40)))
+            + chance.choice(["", " 我住在格拉茨。"]),
+            subject=chance.choice([None, "Ada of the ferry", "harbour"]),
+            occurred_at=f"2026-0{chance.randint(1, 9)}-01T00:00:00.000Z",
+        )
+        for _ in range(300)
+    ]
+    with closing(SqliteRepository(tmp_path / "store.db", days=DAYS)) as file:
+        for kept in (store, file):
+            keep(kept, *memories)
+            changed(kept, partial(kept.memories.delete_memories, list(range(1, 300, 7))))
+        for question in (
+            "ferry",
+            "running to the harbour",
+            "C++ 2.5.1",
+            "Граце",
+            "格拉茨",
+            "住 peanuts",
+            "March",
+        ):
+            terms = query_terms(question)
+            for in_subject in (False, True):
+                ours, theirs = (
+                    kept.memories.matching(terms, EVERY, 500, in_subject=in_subject)
+                    for kept in (store, file)
+                )
+                assert dict(ours) == pytest.approx(dict(theirs), rel=1e-6), (question, in_subject)
+            assert store.memories.count_and_frequencies(terms) == file.memories.count_and_frequencies(
+                terms
+            )
 
 
 # The database goes away

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from postgres import database_url, owner_of, rows_of_all
+from database_server import database_url, owner_of, rows_of_all
 from soulkeep.days import Days
 from soulkeep.errors import (
     BackupDamagedError,

