@@ -29,7 +29,7 @@ from mcp.shared.auth import (
 from pydantic import AnyUrl, SecretStr
 
 from conftest import TickingClock
-from postgres import new_database
+from database_server import new_database
 from served import served
 from serving import serving
 from soulkeep.app import Settings, open_accounts, open_authority
