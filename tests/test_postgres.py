@@ -30,11 +30,14 @@ from test_store_contract import DAYS, EVERY, NOW, changed, keep, undo, vector
 from wire import COMMAND, OFFLINE
 
 ALL = MemoryFilter()
+PROCESS = f"soulkeep-{os.getpid()}"
+"""What the connections of this process are called, so that those of others can be left alone."""
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[PostgresRepository]:
-    with closing(PostgresRepository(database_url(), owner_of(tmp_path), DAYS)) as store:
+    url = f"{database_url()}&application_name={PROCESS}"
+    with closing(PostgresRepository(url, owner_of(tmp_path), DAYS)) as store:
         yield store
 
 
@@ -47,12 +50,12 @@ def contents(store: PostgresRepository) -> set[str]:
     return {memory.content for memory in store.memories.list_memories(EVERY, -1)}
 
 
-def end_connections(store: PostgresRepository, *, but: str = "") -> None:
-    """End all connections of the store's process from the side of the database."""
+def end_connections() -> None:
+    """End all connections of this process from the side of the database."""
     with psycopg.connect(database_url(), autocommit=True) as other:
         other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE pid <> pg_backend_pid() AND application_name = 'soulkeep'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s",
+            [PROCESS],
         )
 
 
@@ -147,9 +150,9 @@ def test_words_rank_as_in_the_other_engine(store: PostgresRepository, tmp_path: 
 
 def test_what_reads_goes_on_over_another_connection(store: PostgresRepository) -> None:
     keep(store, "Stays.")
-    end_connections(store)
+    end_connections()
     assert contents(store) == {"Stays."}
-    end_connections(store)
+    end_connections()
     assert keep(store, "Also.") == [2]
 
 
@@ -157,7 +160,7 @@ def test_a_connection_lost_inside_a_change_leaves_nothing_of_it(store: PostgresR
     def lose() -> None:
         with store.recording():
             store.memories.add_memories([NewMemory("Lost.")], [None], NOW)
-            end_connections(store)
+            end_connections()
             store.memories.add_memories([NewMemory("Lost too.")], [None], NOW)
 
     with pytest.raises(StoreUnreachableError, match="nothing was written"):
@@ -399,6 +402,6 @@ def test_vectors_that_wait_are_embedded_by_one_process(store: PostgresRepository
     keep(store, "a", "b", vectors=[vector(1, 0), None])
     with store.sole_worker("vectors") as is_alone:
         assert is_alone
-        end_connections(store)  # it is free again, also where its holder does not know yet
+        end_connections()  # it is free again, also where its holder does not know yet
     with store.sole_worker("vectors") as is_alone:
         assert is_alone
