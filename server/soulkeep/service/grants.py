@@ -8,7 +8,7 @@ import ipaddress
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -62,8 +62,8 @@ class TooManyClientsError(SoulkeepError):
 class Issued:
     """New tokens of a grant; `expires_in` is how many seconds the access token lasts."""
 
-    access_token: str
-    refresh_token: str
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
     expires_in: int = ACCESS_S
 
 
