@@ -7,7 +7,7 @@ and a secret of a single use is spent by one UPDATE, which one of two that come 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from soulkeep.models import Access, Account
@@ -135,11 +135,9 @@ CREATE TABLE failed_logins (
 )
 """`STEPS[n]` brings the tables from version n to n + 1."""
 
-_ACCOUNT_ROW = "name, created_at, issuer, subject, revoked_at, last_used_at"
-_GRANT_ROW = (
-    "id, account, client_id, resource, redirect_uri, redirect_was_named, code_challenge, created_at"
+_ACCOUNT_ROW, _GRANT_ROW, _ISSUED_ROW = (
+    ", ".join(column.name for column in fields(kind)) for kind in (Account, Grant, Token)
 )
-_ISSUED_ROW = "id, digest, kind, account, created_at, expires_at, grant_id, spent_at"
 
 
 class AccountStore:
@@ -164,14 +162,22 @@ class AccountStore:
             )
         )
 
-    def add_account(self, account: Account) -> bool:
-        """Keep an account whose home has been added; False where its subject has one already."""
+    def add(self, row: Account | Grant | Token) -> bool:
+        """Keep one; False where there is another with its key, or for an account with its subject.
+
+        The home of an account has been added before, and the grant of a token that has one.
+        """
+        table = {Account: "accounts", Grant: "grants", Token: "tokens"}[type(row)]
+        columns = [column.name for column in fields(row)]
+        names = ", ".join(f":{column}" for column in columns)
         return bool(
             self._run(
-                f"INSERT INTO accounts ({_ACCOUNT_ROW}) VALUES"
-                " (:name, :created_at, :issuer, :subject, :revoked_at, :last_used_at)"
-                " ON CONFLICT DO NOTHING RETURNING name",
-                asdict(account),
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({names})"
+                f" ON CONFLICT DO NOTHING RETURNING {columns[0]}",
+                {
+                    name: int(value) if isinstance(value, bool) else value
+                    for name, value in asdict(row).items()
+                },
             )
         )
 
@@ -245,14 +251,6 @@ class AccountStore:
             {"team": team, "deleted_at": deleted_at},
         )
 
-    def add_token(self, token: Token) -> None:
-        """Keep a secret's digest."""
-        self._run(
-            f"INSERT INTO tokens ({_ISSUED_ROW}) VALUES (:id, :digest, :kind, :account, :created_at,"
-            " :expires_at, :grant_id, :spent_at)",
-            asdict(token),
-        )
-
     def get_token(self, token_id: str) -> tuple[Token, Account, Grant | None] | None:
         """Return the secret of an id with the account it is of, and the grant it belongs to."""
         columns = [
@@ -287,14 +285,6 @@ class AccountStore:
         """Delete all secrets of an account, and what it let programs do."""
         self._run("DELETE FROM grants WHERE account = :account", {"account": account})
         self._run("DELETE FROM tokens WHERE account = :account", {"account": account})
-
-    def add_grant(self, grant: Grant) -> None:
-        """Keep what an account let a program do."""
-        self._run(
-            f"INSERT INTO grants ({_GRANT_ROW}) VALUES (:id, :account, :client_id, :resource,"
-            " :redirect_uri, :redirect_was_named, :code_challenge, :created_at)",
-            asdict(grant) | {"redirect_was_named": int(grant.redirect_was_named)},
-        )
 
     def delete_oldest_grants(self, account: str, keep: int) -> None:
         """Delete all grants of an account but the newest so many, with their secrets."""

@@ -151,7 +151,7 @@ class Accounts:
         name, now = valid_name("name", name), self.later(0)
         with self.store.transaction():
             self._take(name, is_team=False)
-            if not self.store.add_account(Account(name, now, issuer, subject)):
+            if not self.store.add(Account(name, now, issuer, subject)):
                 raise InvalidInputError(
                     "subject", "has an account already; `soulkeep accounts list` shows it"
                 )
@@ -170,7 +170,7 @@ class Accounts:
             with self.store.transaction():
                 name, now = f"{said}-{digest}".strip("-"), self.later(0)
                 if self.store.add_home(name, now, is_team=False):
-                    self.store.add_account(Account(name, now, issuer, subject))
+                    self.store.add(Account(name, now, issuer, subject))
                     self.store.put_member(Access(name, name, may_write=True), now)
         found = self.store.list_accounts(issuer=issuer, subject=subject)
         return found[0] if found and found[0].revoked_at is None else None
@@ -278,7 +278,7 @@ class Accounts:
 
     def _give_token(self, account: str) -> str:
         token, token_id, digest = new_token()
-        self.store.add_token(Token(token_id, digest, "account", account, self.later(0)))
+        self.store.add(Token(token_id, digest, "account", account, self.later(0)))
         return token
 
     def _account(self, name: str) -> Account:

@@ -161,7 +161,7 @@ class Grants:
                 created_at=self.accounts.later(0),
             )
             self._store.delete_oldest_grants(account.name, keep=MOST_GRANTS - 1)
-            self._store.add_grant(grant)
+            self._store.add(grant)
             return self._give(grant, "code", CODE_S)
 
     def unspent(self, token: str, kind: TokenKind) -> tuple[Token, Grant] | None:
@@ -203,7 +203,7 @@ class Grants:
     def _give(self, grant: Grant, kind: TokenKind, seconds: float) -> str:
         token, token_id, digest = new_token()
         now, expires_at = self.accounts.later(0), self.accounts.later(seconds)
-        self._store.add_token(Token(token_id, digest, kind, grant.account, now, expires_at, grant.id))
+        self._store.add(Token(token_id, digest, kind, grant.account, now, expires_at, grant.id))
         return token
 
     def _sweep(self, client_unused_s: float) -> None:
