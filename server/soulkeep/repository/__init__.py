@@ -177,7 +177,8 @@ class Threads(Protocol):
     def change_threads(self, thread_ids: Sequence[str], **columns: str | int | None) -> None:
         """Set `title`, `system_prompt`, `archived` (0 or 1) or `last_active_at`; inside a transaction.
 
-        The last of these is no change of a thread, and needs no recording.
+        The last of these is no change of a thread, and needs no recording. ThreadNotFoundError where
+        there is none with one of the ids.
         """
 
     def delete_thread(self, thread_id: str) -> None:

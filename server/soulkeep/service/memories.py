@@ -50,7 +50,6 @@ from soulkeep.service.callers import (
     Receipt,
     Sessions,
     parse_filter,
-    require_memories,
     require_range,
     require_text,
 )
@@ -259,7 +258,6 @@ class Memories:
             StoreError: The store cannot take them.
             EmbedderError: A text cannot be embedded.
         """
-        require_memories(memories, self._days)
         if replaces and len(memories) != 1:
             raise InvalidInputError("replaces", "goes with a single memory; give the others apart")
         receipts = self._lifecycle.keep(lambda _: memories, replaces, session)
