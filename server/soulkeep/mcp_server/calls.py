@@ -177,10 +177,6 @@ class CheckedServer(MCPServer[Any]):
             tool.output_schema = outline(tool.output_schema or {})
         return tools
 
-    async def list_resources(self) -> list[Resource]:
-        """Return the resources that every home has."""
-        return [resource for resource, _ in self.fixed.values()]
-
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:

@@ -176,10 +176,22 @@ _log = logging.getLogger(__name__)
 
 
 async def work_beside_calls(home: Home, notifications: Notifications) -> None:
-    """Do for an open home what no call waits for, and tell its clients of changes, until cancelled."""
+    """Do for an open home what no call waits for, and tell its clients of changes, until cancelled.
+
+    That is to begin with what is left to do, to load what a search needs, and to give memory back after
+    long disuse.
+    """
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_keep_ready, home)
-        await watch(home, notifications)
+        tasks.start_soon(watch, home, notifications)
+        # Until that is done the home is not closed; it is imported here, after the first answer.
+        await anyio.to_thread.run_sync(lambda: home.background.start())
+        # Whoever searches hears of an error; a server that ends does not wait for the loading.
+        with contextlib.suppress(SoulkeepError):
+            await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
+        while True:
+            await anyio.sleep(REST_S)
+            with contextlib.suppress(SoulkeepError):
+                await anyio.to_thread.run_sync(home.memories.rest)
 
 
 async def watch(home: Home, notifications: Notifications) -> None:
@@ -203,19 +215,6 @@ async def watch(home: Home, notifications: Notifications) -> None:
                 _log.warning("changes of files are not noticed: %s", problem)
             said = problem
         await anyio.sleep(AGAIN_S)
-
-
-async def _keep_ready(home: Home) -> None:
-    """Begin with what is left to do, load what a search needs, give memory back after long disuse."""
-    # Until that is done the home is not closed; it is imported here, after the first answer.
-    await anyio.to_thread.run_sync(lambda: home.background.start())
-    # Whoever searches hears of an error; a server that ends does not wait for the loading.
-    with contextlib.suppress(SoulkeepError):
-        await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
-    while True:
-        await anyio.sleep(REST_S)
-        with contextlib.suppress(SoulkeepError):
-            await anyio.to_thread.run_sync(home.memories.rest)
 
 
 async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:

@@ -179,7 +179,7 @@ def complete(server: CheckedServer, notifications: Notifications) -> None:
     """Add to a server what the SDK's does not have, and what it answers without knowing for whom."""
 
     async def list_resources(ctx: Request, params: PaginatedRequestParams) -> ListResourcesResult:
-        fixed, caller = await server.list_resources(), ctx.lifespan_context
+        fixed, caller = [resource for resource, _ in server.fixed.values()], ctx.lifespan_context
         resources, more = await looked_up(ctx, lambda _: list_page(caller, fixed, PAGE, params.cursor))
         return ListResourcesResult(resources=resources, next_cursor=more)
 

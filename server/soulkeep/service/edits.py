@@ -235,7 +235,10 @@ class PromotedLines:
         owner = owners.get(linked or 0)
         if linked is None or owner is None:
             return entry.text
-        said = {in_one_form(promoted_text(text, entry.heading)) for text in self._said(owner, linked)}
+        # What the memory says, and what it said when it had the id that the line links to.
+        rows = self._repository.changes.rows_about("memories", str(linked)) if linked != owner.id else ()
+        texts = [owner.content, *(r.before.content for r in rows if isinstance(r.before, Memory))]
+        said = {in_one_form(promoted_text(text, entry.heading)) for text in texts}
         if in_one_form(without_link(entry.text)) not in said:
             changes.append(LineChange(owner.id, entry.heading, "kept"))
             return entry.text
@@ -246,13 +249,6 @@ class PromotedLines:
             return line
         changes.append(LineChange(owner.id, entry.heading, "removed"))
         return None
-
-    def _said(self, owner: Memory, linked: int) -> set[str]:
-        """Return what a memory says, and what it said when it had the id that a line links to."""
-        if linked == owner.id:
-            return {owner.content}
-        rows = self._repository.changes.rows_about("memories", str(linked))
-        return {owner.content, *(row.before.content for row in rows if isinstance(row.before, Memory))}
 
     def removed_with(self, rows: Sequence[ChangedRow]) -> dict[int, list[Hunk]]:
         """Return for memories that are gone what removed their lines, when they went by these rows."""

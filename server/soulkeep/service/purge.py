@@ -128,7 +128,11 @@ class Purges:
         tell("Looking through documents and their former texts")
         self._documents.drop_leftovers()
         lines = _lines_taken(self._documents, plan)
-        texts = _texts_rewritten(self._documents, plan)
+        mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
+        texts = sum(
+            self._documents.rewrite_history(name, lambda text: without(text) if mentions(text) else text)
+            for name in DOCUMENTS
+        )
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
         # What is deleted leaves no trace: the recording is not saved.
         with begun, self._repository.recording():
@@ -297,14 +301,6 @@ def _lines_taken(documents: Documents, plan: PurgePlan) -> int:
     before = len(list_entries(documents.read(MEMORY)))
     text = documents.edit(MEMORY, lambda text: _without(text, plan, promoted_only=True))
     return before - len(list_entries(text))
-
-
-def _texts_rewritten(documents: Documents, plan: PurgePlan) -> int:
-    mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
-    return sum(
-        documents.rewrite_history(name, lambda text: without(text) if mentions(text) else text)
-        for name in DOCUMENTS
-    )
 
 
 def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:

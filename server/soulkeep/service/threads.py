@@ -416,7 +416,12 @@ class Messages:
             ends = (last[start:] for start in range(len(last)) if _are_same(last[start:], messages))
             known = [message.id for message in next(ends, ())]
             if not known and anywhere:
-                known = self._anywhere(thread_id, messages)
+                table = self._repository.messages
+                firsts = table.find_same(thread_id, messages[0])
+                count = len(messages)
+                runs = (table.list_of_thread(thread_id, count, first=first) for first in firsts)
+                whole = (run for run in runs if len(run) == count and _are_same(run, messages))
+                known = [message.id for message in next(whole, ())]
             new = slice(len(known), None)
             ids = self._append(thread_id, messages[new], counts[new], session)
         return [*(Saved(i, stored=False) for i in known), *(Saved(i, stored=True) for i in ids)]
@@ -453,15 +458,6 @@ class Messages:
         )
         self._sessions.audit(session, "message.stored", *details)
         return ids
-
-    def _anywhere(self, thread_id: str, messages: Sequence[NewMessage]) -> list[int]:
-        """Return the ids of messages of the thread that follow each other as all of the list do."""
-        table = self._repository.messages
-        for first in table.find_same(thread_id, messages[0]):
-            found = table.list_of_thread(thread_id, len(messages), first=first)
-            if len(found) == len(messages) and _are_same(found, messages):
-                return [message.id for message in found]
-        return []
 
 
 def _are_same(stored: Sequence[Message], sent: Sequence[NewMessage]) -> bool:

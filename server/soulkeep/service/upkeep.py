@@ -322,10 +322,6 @@ class Statistics:
         moment = "" if since is None else parse_moment("since", since, self._days)
         return self._repository.ledger.list_log(limit, moment, agent, event)
 
-    def count_rows(self) -> Mapping[str, int]:
-        """Count what there is, by its name in `repository.ROWS`."""
-        return self._repository.count_rows()
-
     def usage_totals(self) -> Usage:
         """Return the sums over all uses of models."""
         models = self._repository.ledger.usage_by_model()
@@ -336,10 +332,6 @@ class Statistics:
             sum(one.output_tokens for one in models),
             sum(costs, 0.0) if len(costs) == len(models) else None,
         )
-
-    def versions(self) -> Mapping[str, str]:
-        """Return the versions of what keeps the store, and the schema's."""
-        return self._repository.versions()
 
     def figures(self, *, tables: bool = True) -> Figures:
         """Count everything; for the sizes of `tables` the whole store is read.
@@ -472,10 +464,6 @@ class Repairs:
         remedy = "see whether it can be read and is UTF-8, then repair again"
         unreadable = [Fault("document", f"{name} was not read", remedy) for name in unread]
         return Repaired(found, rebuilt | {"documents": documents}, (*self._faults(), *unreadable))
-
-    def wasted(self) -> int:
-        """Return how many bytes `compact` would give back; 0 where that is not worth while."""
-        return self._repository.wasted()
 
     def compact(self) -> int:
         """Give back the space of deleted vectors; return by how many bytes the store shrank.

@@ -115,7 +115,19 @@ def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
         on_failure.callback(connection.close)
         connection.set_busy_timeout(patience_ms)
         load_vectors(connection)
-        _use_wal(connection)
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while connection.pragma("journal_mode") != "wal":
+            try:
+                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
+                # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
+                connection.pragma("page_size", 16384)
+                connection.pragma("auto_vacuum", "INCREMENTAL")
+                connection.pragma("journal_mode", "wal")
+            except apsw.BusyError:
+                # SQLite does not wait here by itself when several processes make the file at once.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         for pragma in (
             "synchronous = NORMAL",
             "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
@@ -128,22 +140,6 @@ def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
         on_failure.pop_all()
     return connection
-
-
-def _use_wal(connection: apsw.Connection) -> None:
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while connection.pragma("journal_mode") != "wal":
-        try:
-            # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
-            # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
-            connection.pragma("page_size", 16384)
-            connection.pragma("auto_vacuum", "INCREMENTAL")
-            connection.pragma("journal_mode", "wal")
-        except apsw.BusyError:
-            # SQLite does not wait here by itself when several processes make the file at once.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _map_pages(connection: apsw.Connection) -> None:
