@@ -56,7 +56,7 @@ def test_calls_that_only_read_write_nothing(served: Home, clock: TickingClock) -
     clock.now += timedelta(days=3)
     read(served)
     read(served)
-    while served.sessions.has_unwritten:
+    while served.sessions.unwritten:
         served.background.catch_up()
 
     assert writers

@@ -386,7 +386,7 @@ def test_a_restore_does_not_begin_while_another_process_keeps_the_write_lock(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = home.backups.make("try")
-    monkeypatch.setattr("soulkeep.repository.sqlite.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.connections.BUSY_TIMEOUT_S", 0)
     with closing(apsw.Connection(str(file_of(home)))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):

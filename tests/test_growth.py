@@ -122,11 +122,11 @@ def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_ke
 
     for place in range(MAX_WAITING + 500):
         home.sessions.note(session, "memory.recalled", {"matches": place})
-    assert len(home.sessions._unwritten) == MAX_WAITING
+    assert len(home.sessions.unwritten) == MAX_WAITING
     blocker.execute("ROLLBACK")
     home.sessions.flush()
 
-    assert not home.sessions._unwritten
+    assert not home.sessions.unwritten
     kept = "SELECT {}(details ->> 'matches') FROM audit_log WHERE event = 'memory.recalled'"
     assert number(home, kept.format("count")) == MAX_WAITING
     assert (number(home, kept.format("min")), number(home, kept.format("max"))) == (

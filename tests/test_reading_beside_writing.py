@@ -208,13 +208,13 @@ def test_bookkeeping_and_work_beside_calls_wait_for_no_other_thread(home: Home) 
         assert waiting.begun.wait(60)
         with pytest.raises(StoreBusyError), repository.transaction(waiting=False):
             pytest.fail("somebody else writes")
-        assert not repository.in_transaction
+        assert not repository.in_transaction()
         let_go()
         waiting.may_go.set()
         kept.result(60)
 
     with repository.transaction(waiting=False):
-        assert repository.in_transaction
+        assert repository.in_transaction()
 
 
 def test_a_write_of_another_thread_still_waits_while_one_thread_does_not(home: Home) -> None:

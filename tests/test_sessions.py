@@ -120,7 +120,7 @@ def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) 
     blocker.execute("ROLLBACK")
     home.sessions.flush()
     assert home.repository.count_rows()["usage_records"] == before + 1
-    assert list(home.sessions._unwritten) == []
+    assert list(home.sessions.unwritten) == []
 
 
 def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:

@@ -737,8 +737,8 @@ def test_others_see_what_is_committed_and_a_snapshot_stays_as_it_is(
     with store.recording():
         keep_inside(store)
         assert (store.count_rows()["memories"], other.count_rows()["memories"]) == (1, 0)
-        assert store.in_transaction
-    assert not store.in_transaction
+        assert store.in_transaction()
+    assert not store.in_transaction()
     assert other.revision() != seen
     with other.snapshot():
         assert other.count_rows()["memories"] == 1

@@ -121,7 +121,7 @@ async def served(
         raise ToolError(str(error)) from error
 
 
-async def read(ctx: Context[Caller], work: Callable[[Home], str]) -> str:
+async def read(ctx: Context[Caller], work: Callable[[Home], _Result]) -> _Result:
     """Do `work` for who reads a resource, in a worker thread.
 
     Raises:

@@ -152,7 +152,11 @@ def register(server: CheckedServer) -> None:
 
 
 async def _read_memory(memory_id: str, ctx: Context[Caller]) -> str:
-    return await read(ctx, lambda home: _memory_text(home, memory_id))
+    memory = await read(ctx, lambda home: _memory(home, memory_id))
+    if str(memory.id) == memory_id:
+        return visible(memory.content)
+    heading = f"#{memory_id} was replaced by #{memory.id}, which says:"
+    return f"{heading}\n\n{fenced(memory.content)}"
 
 
 async def _read_log(date: str, ctx: Context[Caller]) -> str:
@@ -161,14 +165,6 @@ async def _read_log(date: str, ctx: Context[Caller]) -> str:
 
 async def _read_thread(thread_id: str, ctx: Context[Caller]) -> str:
     return await read(ctx, lambda home: _thread_text(home, thread_id))
-
-
-def _memory_text(home: Home, memory_id: str) -> str:
-    memory = _memory(home, memory_id)
-    if str(memory.id) == memory_id:
-        return visible(memory.content)
-    heading = f"#{memory_id} was replaced by #{memory.id}, which says:"
-    return f"{heading}\n\n{fenced(memory.content)}"
 
 
 def _memory(home: Home, memory_id: str) -> Memory:

@@ -527,9 +527,8 @@ class Repository(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """Let all that is read inside be of one moment, however others write meanwhile."""
 
-    @property
     def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction; waits for one of another thread to end."""
+        """Say whether this thread is inside a transaction."""
 
     @property
     def only_reads(self) -> bool:

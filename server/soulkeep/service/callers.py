@@ -239,7 +239,8 @@ class Sessions:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _local: Session | None = None
-    _unwritten: deque[_Record] = field(default_factory=deque)
+    unwritten: deque[_Record] = field(default_factory=deque)
+    """What waits in memory."""
     _until_look: int = 0
     _logged: str = ""
     _is_closed: bool = False
@@ -281,20 +282,15 @@ class Sessions:
     def _record(
         self, session: Session, what: Usage | _Event | None, now: str, *, flush: bool = True
     ) -> None:
-        while len(self._unwritten) >= MAX_WAITING:
-            self._unwritten.popleft()
-        self._unwritten.append((session, what, now))
+        while len(self.unwritten) >= MAX_WAITING:
+            self.unwritten.popleft()
+        self.unwritten.append((session, what, now))
         if flush:
             (self.write_later or self.flush)()
 
-    @property
-    def has_unwritten(self) -> bool:
-        """Whether something waits in memory."""
-        return bool(self._unwritten)
-
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
-        if self._is_closed or not self._unwritten or self._repository.in_transaction:
+        if self._is_closed or not self.unwritten or self._repository.in_transaction():
             return
         if not self._writing.acquire(blocking=False):
             return  # another thread is at it
@@ -311,7 +307,7 @@ class Sessions:
             self._writing.release()
 
     def _write(self) -> None:
-        pending = list(self._unwritten)
+        pending = list(self.unwritten)
         with self._repository.transaction(durable=False, waiting=False):
             for session, what, now in pending:
                 self._repository.ledger.touch_session(session, now)
@@ -325,14 +321,14 @@ class Sessions:
                 self._repository.ledger.drop_old(KEPT)
         for record in pending:
             # Another thread may have given up some of them meanwhile.
-            if self._unwritten and self._unwritten[0] is record:
-                self._unwritten.popleft()
+            if self.unwritten and self.unwritten[0] is record:
+                self.unwritten.popleft()
 
     def close(self) -> None:
         """Write what can be written now and forget the rest: it is not worth a client's wait."""
         self.flush()
         self._is_closed = True
-        self._unwritten.clear()
+        self.unwritten.clear()
 
     def _now(self) -> str:
         return timestamp(self._clock())

@@ -290,14 +290,11 @@ class DocumentIndex:
         self._lock = threading.Lock()
         self._is_beside = False
         self._looks = DocumentLooks(documents, lambda: repository.documents.states())
+        self.note_change = self._looks.note
         self._waiting: dict[str, None] = {}
         self._too_long: dict[str, int] = {}
         self._told: dict[str, str] = {}
         self._passages = Passages()
-
-    def note_change(self, names: Iterable[str] | None = None) -> None:
-        """Look at these files at the next call, or at every one: they were changed."""
-        self._looks.note(names)
 
     def catch_up(self, seconds: float | None = None) -> bool:
         """Index what changed in the files since any process last did, unless another one is writing.

@@ -177,15 +177,16 @@ class Prompts:
             )
         with self._changes.recording("prompt.set", session):
             former = self._known(name, prompt_id)
-            if remove:
-                if former is None:
+            if former is None:
+                if "content" not in changes:
                     raise PromptNameNotFoundError(name)
+                agreed = agreed or session.is_users
+                changes |= {} if agreed else {"is_active": False}
+                change = PromptChange("created", self._add(name, changes, session, agreed=agreed))
+            elif remove:
                 self._repository.prompts.delete_prompt(former.id)
                 self._sessions.audit(session, "prompt.removed", {"prompt_id": former.id})
                 change = PromptChange("removed", former)
-            elif former is None:
-                agreed = agreed or session.is_users
-                change = self._created(name, changes, session, agreed=agreed)
             else:
                 changes |= {"name": name.strip()} if prompt_id is not None and name.strip() else {}
                 change = self._changed(former, changes, session, agreed=agreed)
@@ -231,20 +232,6 @@ class Prompts:
             ids = ", ".join(str(prompt.id) for prompt in found)
             raise InvalidInputError("name", f"fits the prompts {ids}; say which with prompt_id")
         return found[0] if found else None
-
-    def _created(
-        self,
-        name: str,
-        values: dict[str, Any],
-        session: Session,
-        *,
-        agreed: bool,
-    ) -> PromptChange:
-        if "content" not in values:
-            raise PromptNameNotFoundError(name)
-        if not agreed:
-            values["is_active"] = False
-        return PromptChange("created", self._add(name, values, session, agreed=agreed))
 
     def _changed(
         self,

@@ -254,7 +254,7 @@ class Background:
         is_more = self._entries.catch_up(SLICE_S)
         self._sessions.flush()
         self._embedding.wake()
-        return AGAIN_S if is_more or self._sessions.has_unwritten else None
+        return AGAIN_S if is_more or self._sessions.unwritten else None
 
     def _embed(self) -> float | None:
         pause = self._queue.step(waiting=True)

@@ -26,6 +26,7 @@ from soulkeep.repository import UnrecordedChangeError
 from soulkeep.repository.sqlite.files import (
     Header,
     log_of,
+    overwritten,
     recognise,
     set_log_aside,
     size_of,
@@ -91,17 +92,13 @@ UNRECORDED = "written outside a recording"
 
 def load_vectors(connection: apsw.Connection) -> None:
     """Load sqlite-vec into a connection."""
-    connection.enable_load_extension(True)
-    connection.load_extension(_vec_library())
-    connection.enable_load_extension(False)
-
-
-def _vec_library() -> str:
     # Importing sqlite_vec would import numpy, so its library is loaded by path.
     spec = find_spec("sqlite_vec")
     if spec is None or spec.origin is None:
         raise ImportError("the package sqlite-vec is not installed")
-    return str(Path(spec.origin).with_name("vec0"))
+    connection.enable_load_extension(True)
+    connection.load_extension(str(Path(spec.origin).with_name("vec0")))
+    connection.enable_load_extension(False)
 
 
 def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
@@ -317,6 +314,22 @@ class Readers:
         """Give connections again."""
         with self._changed:
             self._is_closed = False
+
+
+def open_alone(path: Path, *pragmas: str) -> apsw.Connection:
+    """Open a connection that reads and writes a store for one piece of work, and configure it.
+
+    Raises:
+        StoreOverwrittenError: The file is empty, and there is a log of the store that it was.
+        apsw.Error: SQLite cannot open it.
+    """
+    if not size_of(path) and size_of(log_of(path)):
+        raise overwritten(path, "empty")  # SQLite would delete the log
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
 
 
 def open_beside(path: Path) -> apsw.Connection:
