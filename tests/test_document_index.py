@@ -111,7 +111,7 @@ def test_what_the_tools_write_is_found_at_once(home: Home) -> None:
     home.curator.replace_entry("User Facts", "Plays the violin.", "Plays the cello.")
 
     assert contents(home, "violin cello") == ["Plays the cello."]
-    home.curator.remove_entry("User Facts", "Plays the cello.")
+    home.curator.replace_entry("User Facts", "Plays the cello.", None)
     assert contents(home, "violin cello") == []
     assert home.check() == []
 
@@ -649,7 +649,7 @@ def test_sections_and_entries_are_found_however_their_accents_are_written(
 
     assert entry.content == normalize(kept, "Thé glacé à la crème.")
     assert path.read_text(encoding="utf-8") == normalize(kept, "## Préférences\n\n") + "- Café noir.\n"
-    home.curator.remove_entry(normalize(asked, "PRÉFÉRENCES"), normalize(asked, "Café noir."))
+    home.curator.replace_entry(normalize(asked, "PRÉFÉRENCES"), normalize(asked, "Café noir."), None)
     assert contents(home, "café") == []
 
 

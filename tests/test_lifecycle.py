@@ -423,7 +423,7 @@ class LifeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.entries())
     @rule(data=st.data())
     def remove_entry(self, data: st.DataObject) -> None:
-        self.home.curator.remove_entry("User Facts", data.draw(st.sampled_from(self.entries())))
+        self.home.curator.replace_entry("User Facts", data.draw(st.sampled_from(self.entries())), None)
         self.done()
 
     @rule()

@@ -161,7 +161,7 @@ def test_where_the_text_stood_in_other_words_is_told_too(home: Home) -> None:
     other = keep(home, f"Mind that {SECRET}")
     home.lifecycle.forget([other])
     home.curator.add_entry("User Facts", f"Heard: {SECRET}")
-    home.curator.remove_entry("User Facts", f"Heard: {SECRET}")
+    home.curator.replace_entry("User Facts", f"Heard: {SECRET}", None)
     (with_it, _) = home.documents.list_versions("MEMORY.md")
 
     purged = home.purges.purge([memory_id])
@@ -201,7 +201,7 @@ def test_emptying_the_trash_erases_all_that_was_deleted_and_nothing_that_is_ther
     home.messages.save(thread.id, [NewMessage("user", "zanzibar quokka")])
     prompt = home.prompts.add_prompt("Tone", "Mention the quokka.")
     home.curator.add_entry("User Facts", SECRET)
-    home.curator.remove_entry("User Facts", SECRET)
+    home.curator.replace_entry("User Facts", SECRET, None)
     home.threads.delete(thread.id, "forget")
     home.prompts.remove_prompt(prompt.id)
     other = keep(home, "Slates are grey.")

@@ -205,7 +205,13 @@ class Backups:
         """
         backup = self.find(wanted)
         with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
-            copy = self._stage(backup, stage / "backup")
+            original, copy = self.folder / backup.id, stage / "backup"
+            tell("Checking the backup")
+            verify_files(original)
+            if self._copies.examine(original)[1] != backup.counts:
+                raise BackupDamagedError(original, "its counts are not those of its manifest")
+            tell("Copying the backup")
+            copy_folder(original, copy)
             has_store = self._copies.is_there()
             # Something else may be in the store's place, which is kept.
             damaged = None if has_store else self._keep_damaged()
@@ -253,18 +259,6 @@ class Backups:
             # Under its name it is whole or not there at all.
             with temporary_folder(self.folder, "dropping") as path:
                 (self.folder / backup.id).rename(path / backup.id)
-
-    def _stage(self, backup: Backup, path: Path) -> Path:
-        """Return a verified copy of a backup's store."""
-        original = self.folder / backup.id
-        tell("Checking the backup")
-        verify_files(original)
-        _, counts = self._copies.examine(original)
-        if counts != backup.counts:
-            raise BackupDamagedError(original, "its counts are not those of its manifest")
-        tell("Copying the backup")
-        copy_folder(original, path)
-        return path
 
     def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
         try:

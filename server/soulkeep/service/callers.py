@@ -223,8 +223,10 @@ _MAX_AGENT = 100
 
 _log = logging.getLogger(__name__)
 
-_Event = tuple[str, Mapping[str, Any]]
-_Record = tuple[Session, Usage | _Event | None, str]
+Event = tuple[str, Mapping[str, Any]]
+"""The name of an event, and details, which never hold user text."""
+
+_Record = tuple[Session, Usage | Event | None, str]
 
 
 @dataclass(eq=False)
@@ -251,40 +253,32 @@ class Sessions:
         """Return the one session that all runs of the command line share."""
         with self._lock:
             if self._local is None:
-                self._local = Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, self._now())
-                self._record(self._local, None, self._local.created_at)
+                self._local = Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, timestamp(self._clock()))
+                self.record(self._local)
             return self._local
 
     def open(self, agent_id: str) -> Session:
         """Open a session for a client's connection, whatever others of its name there are."""
         name, session_id = agent_id.strip()[:_MAX_AGENT] or "default", secrets.token_hex(8)
-        session = Session(session_id, f"{name}:{session_id}", name, self._now())
-        self._record(session, None, session.created_at)
+        session = Session(session_id, f"{name}:{session_id}", name, timestamp(self._clock()))
+        self.record(session)
         return session
 
     def audit(self, session: Session, event: str, *details: Mapping[str, Any]) -> None:
         """Record changes, inside the transaction that makes them; details never hold user text."""
-        now = self._now()
+        now = timestamp(self._clock())
         self._repository.ledger.touch_session(session, now)
         self._repository.ledger.add_audit(event, session.agent_id, details, now)
 
-    def record_usage(self, session: Session, usage: Usage, *, flush: bool = True) -> None:
-        """Record one use of a model; while another process writes, it waits in memory.
+    def record(self, session: Session, what: Usage | Event | None = None, *, flush: bool = True) -> None:
+        """Record one use of a model, an event that changed nothing, or only that the session is active.
 
-        Without `flush` it waits for the next record too, so that both are one write.
+        While another process writes, it waits in memory; without `flush` it waits for the next record
+        too, so that both are one write.
         """
-        self._record(session, usage, self._now(), flush=flush)
-
-    def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
-        """Record what changed nothing, as `record_usage` does; details never hold user text."""
-        self._record(session, (event, details), self._now())
-
-    def _record(
-        self, session: Session, what: Usage | _Event | None, now: str, *, flush: bool = True
-    ) -> None:
         while len(self.unwritten) >= MAX_WAITING:
             self.unwritten.popleft()
-        self.unwritten.append((session, what, now))
+        self.unwritten.append((session, what, timestamp(self._clock())))
         if flush:
             (self.write_later or self.flush)()
 
@@ -329,9 +323,6 @@ class Sessions:
         self.flush()
         self._is_closed = True
         self.unwritten.clear()
-
-    def _now(self) -> str:
-        return timestamp(self._clock())
 
 
 @dataclass(frozen=True, slots=True)

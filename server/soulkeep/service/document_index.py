@@ -307,7 +307,17 @@ class DocumentIndex:
             EmbedderError: A text cannot be embedded.
         """
         with self._lock:
-            self._look()
+            names = self._looks.due()
+            known = self._repository.documents.states(names)
+            for name in names:
+                at, state = stamp(self._documents.home / name), known.get(name)
+                if at is not None and size_of(at) > MAX_INDEXED:
+                    self._too_long[name] = size_of(at)
+                else:
+                    self._too_long.pop(name, None)
+                is_known = state is not None and at is not None and state.startswith(f"{at} ")
+                if not is_known and (at, state) != (None, None):
+                    self._waiting[name] = None
             self._is_beside = seconds is not None
             end = math.inf if seconds is None else clocks.monotonic() + seconds
             for name in list(self._waiting):
@@ -343,19 +353,6 @@ class DocumentIndex:
         states = self._repository.documents.states()
         unread = [name for name, state in states.items() if state == _UNREAD]
         return len(states) - len(unread), unread
-
-    def _look(self) -> None:
-        names = self._looks.due()
-        known = self._repository.documents.states(names)
-        for name in names:
-            at, state = stamp(self._documents.home / name), known.get(name)
-            if at is not None and size_of(at) > MAX_INDEXED:
-                self._too_long[name] = size_of(at)
-            else:
-                self._too_long.pop(name, None)
-            is_known = state is not None and at is not None and state.startswith(f"{at} ")
-            if not is_known and (at, state) != (None, None):
-                self._waiting[name] = None
 
     def _read_and_index(self, name: str) -> bool:
         """Index what changed in a document; return False where that has to wait for others who write."""

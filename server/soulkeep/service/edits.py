@@ -79,15 +79,6 @@ class Edits:
 
         return self._documents.edit(name, changed), hunks
 
-    def take_back(self, row: ChangedRow) -> None:
-        """Take back what was done to a document a moment ago.
-
-        Raises:
-            UndoConflictError: It does not stand any more.
-            DocumentError: The document cannot be read or written.
-        """
-        _Reversal(self._documents, [row]).write()
-
     @contextmanager
     def taking_back(self, rows: Sequence[ChangedRow]) -> Iterator[Callable[[], Written]]:
         """Take edits back, the first row first; the block is handed the function that writes the files.
@@ -220,7 +211,7 @@ class PromotedLines:
 
         _, hunks = self._edits.edit(MEMORY, steps)
         if hunks:
-            on_failure.callback(self._edits.take_back, row_of(MEMORY, hunks))
+            on_failure.callback(_Reversal(self._documents, [row_of(MEMORY, hunks)]).write)
         return hunks, changes
 
     def _changed(

@@ -45,21 +45,18 @@ def offer_prompts(prompts: Sequence[GlobalPrompt]) -> list[PromptOffer]:
     active = [prompt for prompt in prompts if prompt.in_force]
     offers: dict[str, PromptOffer] = {}
     for prompt in sorted(active, key=lambda prompt: prompt.id):
-        name = _slug(prompt.name) or f"prompt-{prompt.id}"
+        # The name in a-z, 0-9 and hyphens, or the id where no letter of it can be written so.
+        plain = _APOSTROPHES.sub("", prompt.name.casefold()).translate(_LATIN)
+        letters = unicodedata.normalize("NFKD", plain)
+        bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        slug = _NOT_IN_SLUGS.sub("-", bare.casefold()).strip("-")[:_MAX_SLUG].rstrip("-")
+        name = slug if _LETTER.search(slug) else f"prompt-{prompt.id}"
         while name in offers or name in RESERVED_NAMES:
             name = f"{name}-{prompt.id}"
         line = " ".join(prompt.content.strip().partition("\n")[0].split())
         line = line if len(line) <= _MAX_DESCRIPTION else line[: _MAX_DESCRIPTION - 1] + "…"
         offers[name] = PromptOffer(name, prompt, line, tuple(list_placeholders(prompt.content)))
     return sorted(offers.values(), key=lambda offer: active.index(offer.prompt))
-
-
-def _slug(name: str) -> str:
-    """Write a name with a-z, 0-9 and hyphens; empty where no letter of it can be written so."""
-    letters = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", name.casefold()).translate(_LATIN))
-    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    slug = _NOT_IN_SLUGS.sub("-", bare.casefold()).strip("-")[:_MAX_SLUG].rstrip("-")
-    return slug if _LETTER.search(slug) else ""
 
 
 def fingerprint(offers: Sequence[PromptOffer]) -> str:

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -389,7 +388,15 @@ def home_faults(documents: Documents, taken: int) -> list[Fault]:
     mine = os.access in os.supports_effective_ids
     if not os.access(documents.home, os.R_OK | os.X_OK, effective_ids=mine):
         return []  # why, whoever could not open the store has said
-    found = [*_document_faults(documents), *_permission_faults(documents.home)]
+    found = list(_document_faults(documents))
+    for path in (documents.home, *sorted(documents.home.iterdir())) if os.name != "nt" else ():
+        # Whoever follows a link out of the home would change what is not soulkeep's.
+        is_link = path != documents.home and path.is_symlink()
+        with suppress(FileNotFoundError):  # a file beside the store that was removed meanwhile
+            if not is_link and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                quoted = str(path).replace("'", "'\\''")
+                remedy = f"run `chmod go-rwx '{quoted}'`"
+                found.append(Fault("permissions", f"others may read {path}", remedy))
     free = shutil.disk_usage(documents.home).free
     if free < max(LEAST_FREE, taken):
         remedy = "free some space; a backup or a purge needs as much as the store takes"
@@ -413,18 +420,6 @@ def _document_faults(documents: Documents) -> Iterator[Fault]:
             f"{name} has {size / 1e6:,.1f} MB, of which only the first {MAX_INDEXED / 1e6:g} is searched"
         )
         yield Fault("document", detail, "move what is old into a file of its own, or take it out")
-
-
-def _permission_faults(home: Path) -> Iterator[Fault]:
-    if sys.platform == "win32":
-        return
-    for path in (home, *sorted(home.iterdir())):
-        # Whoever follows a link out of the home would change what is not soulkeep's.
-        is_link = path != home and path.is_symlink()
-        with suppress(FileNotFoundError):  # a file beside the store that was removed meanwhile
-            if not is_link and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                quoted = str(path).replace("'", "'\\''")
-                yield Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{quoted}'`")
 
 
 @dataclass(frozen=True, slots=True)
