@@ -241,7 +241,9 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
     segments = [read for text in re.split(_SPACES, run.replace(" %", "%")) if (read := _read(text))]
     asked = [word for read in segments for word in read.asked]
     found = [word for read in segments for word in read.found]
-    for is_number, group in groupby(segments, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
+    in_groups = sum(read.found[0][-1:].isdigit() for read in segments) > 1
+    of_groups = segments if in_groups else ()  # most runs have one number at most
+    for is_number, group in groupby(of_groups, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
         numbers = list(group)
         if not is_number or len(numbers) == 1:
             continue
@@ -329,6 +331,8 @@ def _both(words: Iterable[str]) -> Read:
 def _read_one(atom: str) -> Read:
     if not atom[0].isdigit():
         return _both(_letters(atom))
+    if atom.isdigit():
+        return _both((atom,))
     if day := re.fullmatch(_DAY, atom):
         date = f"{day[3]}{int(day[2]):02}{int(day[1]):02}"
         return Read((date,), (date, day[3]))

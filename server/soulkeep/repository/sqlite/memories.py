@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from unicodedata import normalize
 
 from soulkeep.days import Days
@@ -205,15 +206,11 @@ class MemoryTable:
 
     def _index(self, memories: Iterable[Row]) -> None:
         """Add rows of id, content, subject and date to the full text."""
+        days = cache(lambda moment: fts_day(self._days.day_of(moment)))  # a list shares one, mostly
         self._database.execute_many(
             "INSERT INTO memories_fts (rowid, content, subject, day) VALUES (?, ?, ?, ?)",
             (
-                (
-                    memory_id,
-                    fts_text(content),
-                    fts_text(subject) if subject else "",
-                    fts_day(self._days.day_of(occurred_at)),
-                )
+                (memory_id, fts_text(content), fts_text(subject) if subject else "", days(occurred_at))
                 for memory_id, content, subject, occurred_at in memories
             ),
         )
@@ -301,6 +298,8 @@ class MemoryTable:
 
 def _forms(text: str) -> list[str]:
     """Return the forms in which a text may stand in the store: as it is, composed and decomposed."""
+    if text.isascii():
+        return [text]
     return list(dict.fromkeys([text, normalize("NFC", text), normalize("NFD", text)]))
 
 
