@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import apsw
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TickingClock
@@ -210,7 +210,7 @@ def test_several_processes_index_an_entry_once(
 ) -> None:
     monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
     command = [str(COMMAND), "--home", str(home.path), "recall", "cat"]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     answers = [process.communicate(timeout=60)[0].decode() for process in running]
 
     assert {process.returncode for process in running} == {0}
@@ -350,7 +350,6 @@ LINES = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.lists(LINES, max_size=12), min_size=1, max_size=4))
 def test_after_any_edits_the_memories_are_the_entries_of_the_file(
     edits: list[list[str]], home: Home, make_home: Callable[..., Home]

@@ -8,12 +8,13 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
 
 from conftest import Action, Run, TickingClock, asking
 from engine import database_of, store_of
+from examples import DEAR
 from soulkeep.app import STORE_NAME, open_home
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
 from soulkeep.models import NewMemory, NewMessage
@@ -317,7 +318,7 @@ def test_the_log_says_what_was_purged_and_not_what_it_said(home: Home) -> None:
     assert entry.details == {"memory_ids": [memory_id], "backups": []}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@DEAR
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300))
 def test_any_text_is_erased_from_the_store_and_from_memory_md(
     text: str, tmp_path_factory: pytest.TempPathFactory

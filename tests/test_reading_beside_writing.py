@@ -13,13 +13,13 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import soulkeep.repository.sqlite
 from conftest import TickingClock
 from engine import database_of, file_of
+from examples import DEAR
 from soulkeep.app import STORE_NAME, open_home
 from soulkeep.errors import StoreBusyError, StoreError, StoreNotWritableError, StoreOverwrittenError
 from soulkeep.models import NewMemory
@@ -615,5 +615,5 @@ class Actors(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Actors.TestCase.settings = settings(deadline=None, max_examples=25, stateful_step_count=30)
+Actors.TestCase.settings = DEAR
 TestReadersBesideAWriter = Actors.TestCase
