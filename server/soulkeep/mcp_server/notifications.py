@@ -84,21 +84,23 @@ class Subscribers:
                     del self.subscribed[uri], self.states[uri]
 
 
+@dataclass(eq=False)
 class Notifications:
     """Tells clients what changed in their home; without a client it does nothing.
 
     Where homes are `watched`, requests wait until it is known what was there before them.
     """
 
-    def __init__(self, *, watched: bool = False) -> None:
-        self._watched = watched
-        self._by_home: weakref.WeakKeyDictionary[Home, Subscribers] = weakref.WeakKeyDictionary()
+    watched: bool = False
+    _by_home: weakref.WeakKeyDictionary[Home, Subscribers] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
 
     def of(self, home: Home) -> Subscribers:
         """Return who is told of changes in this home."""
         if home not in self._by_home:
             self._by_home[home] = Subscribers()
-            if not self._watched:
+            if not self.watched:
                 self._by_home[home].ready.set()
         return self._by_home[home]
 

@@ -40,11 +40,11 @@ _Read: TypeAlias = "tuple[list[Entry], Outline]"
 """The entries of a passage, and what stands in which the passage after it does."""
 
 
+@dataclass(eq=False)
 class Passages:
     """The passages of one document as it was read last: what stands from one heading up to another."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, Outline], _Read | None] = {}
+    _known: "dict[tuple[str, Outline], _Read | None]" = field(default_factory=dict)
 
     def list_entries(self, text: str) -> "list[Entry]":
         """Return the entries of a document; their lines are counted from the head of their passage."""

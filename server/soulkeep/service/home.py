@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 _Service = TypeVar("_Service")
 
 
+@dataclass(eq=False)
 class on_first_use(Generic[_Service]):  # noqa: N801 - used as a decorator, like property
     """A service that is imported and built when it is first asked for, once for all threads."""
 
-    def __init__(self, build: Callable[[Any], _Service]) -> None:
-        self._build = build
+    _build: Callable[[Any], _Service]
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name

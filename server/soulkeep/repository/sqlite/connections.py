@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -239,20 +240,22 @@ def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
             raise StoreReplacedError(path)
 
 
+@dataclass(eq=False)
 class Readers:
     """Connections that read beside the one that writes, each for one thread at a time.
 
-    They are opened when there is none free, and see what is committed. None keeps a moment of the store
-    between two uses, so the log can be written back.
+    They are opened when there is none free, and see what is committed, while the files stand at the path
+    and `_is_current` says that they hold the store. None keeps a moment of it between two uses, so the
+    log can be written back.
     """
 
-    def __init__(self, path: Path, files: OpenFiles, is_current: Callable[[], bool]) -> None:
-        """Read the store at `path` while these files stand there and hold what `is_current` says."""
-        self._path, self._files, self._is_current = path, files, is_current
-        self._idle: list[apsw.Connection] = []
-        self._used = 0
-        self._is_closed = False
-        self._changed = threading.Condition()
+    _path: Path
+    _files: OpenFiles
+    _is_current: Callable[[], bool]
+    _idle: list[apsw.Connection] = field(default_factory=list)
+    _used: int = 0
+    _is_closed: bool = False
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
     def one(self) -> Iterator[apsw.Connection | None]:

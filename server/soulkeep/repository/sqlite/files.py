@@ -271,7 +271,11 @@ class MainFile:
                     self._seen = state  # what came since shows at the next look
                     return True
                 self._found, self.is_another_store = self._describe(), False
-                if self._found == "damaged" and self._is_complete(state.header):
+                now = parse_header(state.header)
+                is_full = isinstance(now, Header) and self._file.xFileSize() == now.file_size
+                # It may be a whole database without any log.
+                is_whole = is_full and self._is_whole("immutable=1", "quick_check")
+                if self._found == "damaged" and is_whole:
                     if self.store_id in (None, self._stored_id()):
                         return False
                     self.is_another_store = True
@@ -381,15 +385,6 @@ class MainFile:
         # Somebody may have gone on writing to what looks older than what was seen.
         goes_on = log_moved or self._follows(header)
         return goes_on and self._is_whole("mode=ro", "integrity_check")
-
-    def _is_complete(self, header: bytes) -> bool:
-        """Whether the file is a whole database without any log."""
-        now = parse_header(header)
-        return (
-            isinstance(now, Header)
-            and self._file.xFileSize() == now.file_size
-            and self._is_whole("immutable=1", "quick_check")
-        )
 
     def _is_whole(self, how: str, check: str) -> bool:
         try:
