@@ -61,6 +61,7 @@ def contents(home: Home, query: str, **filters: str) -> list[str]:
 @contextmanager
 def another_writer(home: Home) -> Iterator[None]:
     with closing(apsw.Connection(str(home.path / "soulkeep.db"))) as other:
+        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
         other.execute("BEGIN IMMEDIATE")
         yield
 

@@ -35,6 +35,7 @@ WRITES = 50
 HOLDING = """
 import sys, apsw
 connection = apsw.Connection(sys.argv[1])
+connection.set_busy_timeout(20_000)  # what is written beside calls may be under way
 connection.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 sys.stdin.read()
