@@ -506,6 +506,7 @@ def test_a_copy_put_in_place_under_many_readers_is_what_all_read_from_then_on(
     with closing(apsw.Connection(str(file_of(home)))) as source:
         source.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
     keep(home, "Fact that the copy lacks.")
+    home.memories.recall("fact")  # takes in the documents, which would be refused while the copy comes
 
     with Busy(home) as busy:
         busy.wait_for(4)
