@@ -92,7 +92,9 @@ def _failure_to_start(server: ServerProcess) -> str | None:
     return None
 
 
-def write_together(home: Path, writes: int, processes: int = 2) -> Writes:
+def write_together(
+    home: Path, writes: int, processes: int = 2, embedder: EmbedderName = "auto"
+) -> Writes:
     """Start `processes` servers at once on one new home and let each store `writes` memories.
 
     Raises:
@@ -101,12 +103,13 @@ def write_together(home: Path, writes: int, processes: int = 2) -> Writes:
     """
     began = perf_counter()
     with ExitStack() as running:
-        fleet = [running.enter_context(ServerProcess(soulkeep_command(home))) for _ in range(processes)]
+        command = soulkeep_command(home)
+        fleet = [running.enter_context(ServerProcess(command, embedder)) for _ in range(processes)]
         with ThreadPoolExecutor(processes) as clients:
             replies = list(chain(*clients.map(_write, fleet, range(processes), repeat(writes))))
         seconds = perf_counter() - began
     acknowledged = {stored_id(reply) for reply in replies} - {None}
-    with closing(open_home(home)) as opened:
+    with closing(open_home(home, embedder=embedder)) as opened:
         counts = opened.repository.count_rows()
         faults = [f"{fault.name}: {fault.detail}" for fault in opened.check()]
         has_vectors = opened.indexes.vectors_expected

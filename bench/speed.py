@@ -5,6 +5,7 @@ Beyond the first thousand, memories get vectors that vary those of a few hundred
 """
 
 import argparse
+import gc
 import random
 import tempfile
 from collections import defaultdict
@@ -207,6 +208,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="calls of each kind at each size")
     options = parser.parse_args()
     print_machine()
+    gc.freeze()  # as a server does before it serves, so that no list pays for what imports made
     sizes = sorted(int(size) for size in options.sizes.split(","))
     with tempfile.TemporaryDirectory() as folder:
         rows = list(measure(Path(folder) / "home", sizes, options.rounds))

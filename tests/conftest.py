@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client import ClientRequestContext
@@ -48,6 +49,18 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
+# What holds of any values is tried with few by default, and with many by `-m campaign`.
+settings.register_profile(
+    "short",
+    max_examples=30,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.register_profile(
+    "long", settings.get_profile("short"), max_examples=2_000, stateful_step_count=40
+)
+
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
 ROOM = 2 * 1024**3
 
@@ -59,12 +72,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the files of tests into memory where there is room: each waits for the disk many times."""
+    """Put the files of tests into memory where there is room; choose the number of examples.
+
+    Each test waits for the disk many times.
+    """
     choose_folder()
     is_asked = config.option.basetemp is not None or hasattr(config, "workerinput")
     if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+    settings.load_profile("long" if config.option.markexpr == "campaign" else "short")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -111,8 +128,13 @@ _make_once(ResourceTemplate)
 _check_each_schema_once()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what needs the default embedder where its packages have no wheel."""
+    """Try many examples in a campaign; leave out what needs an embedder whose packages have no wheel."""
+    for item in items:
+        is_long = settings.get_current_profile_name() == "long"
+        if is_long and isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
+            item.add_marker(pytest.mark.campaign)
     if find_spec("sentencepiece") is None:
         for item in items:
             if item.get_closest_marker("embedder"):

@@ -8,8 +8,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+
+import httpcore2
+
+# To read all certificates of this machine for each client takes most of its time.
+httpcore2.default_ssl_context = cache(httpcore2.default_ssl_context)
 
 KEY = "sk-secret-0123456789abcdefghij"
 

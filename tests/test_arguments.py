@@ -334,7 +334,7 @@ async def test_a_wrong_value_is_refused_in_plain_words_that_name_the_argument(
         await client.call_tool("list_prompts", {})
         for name, rules in schema["properties"].items():
             for value in WRONG["enum" if "enum" in rules else rules["type"]]:
-                while home.sessions.has_unwritten:  # bookkeeping of the calls before
+                while home.sessions.unwritten:  # bookkeeping of the calls before
                     home.background.catch_up()
                 before = home.repository.count_rows()
                 result = await client.call_tool(tool, {**REQUIRED[tool], name: value})

@@ -56,7 +56,7 @@ def test_calls_that_only_read_write_nothing(served: Home, clock: TickingClock) -
     clock.now += timedelta(days=3)
     read(served)
     read(served)
-    while served.sessions.has_unwritten:
+    while served.sessions.unwritten:
         served.background.catch_up()
 
     assert writers
@@ -90,6 +90,7 @@ def test_what_another_program_added_is_found_by_the_next_recall(served: Home) ->
 
 def test_reading_goes_on_while_another_process_holds_the_lock(served: Home) -> None:
     with closing(apsw.Connection(str(file_of(served)))) as other:
+        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
         other.execute("BEGIN IMMEDIATE")
         (served.path / "MEMORY.md").write_text("# Notes\n\n- Has a teapot.\n", encoding="utf-8")
         recall = served.memories.recall("kettle teapot")
@@ -109,6 +110,7 @@ def test_what_has_expired_is_not_shown_while_it_cannot_be_moved(
     (receipt,) = served.memories.remember([NewMemory("It is raining.", expires_at="2026-03-02")])
     clock.now += timedelta(days=3)
     with closing(apsw.Connection(str(file_of(served)))) as other:
+        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
         other.execute("BEGIN IMMEDIATE")
         assert "It is raining." not in found(served, "raining")
         assert receipt.id not in [memory.id for memory in served.lifecycle.list_memories()]

@@ -39,7 +39,7 @@ from soulkeep.service.backups import surplus, verify_files, write_manifest
 from soulkeep.service.home import Home
 
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-KILLS = pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.campaign)])
+KILLS = pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.campaign)])
 
 
 def _keep(home: Home, *texts: str) -> list[int]:
@@ -386,7 +386,7 @@ def test_a_restore_does_not_begin_while_another_process_keeps_the_write_lock(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup = home.backups.make("try")
-    monkeypatch.setattr("soulkeep.repository.sqlite.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("soulkeep.repository.sqlite.connections.BUSY_TIMEOUT_S", 0)
     with closing(apsw.Connection(str(file_of(home)))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):
@@ -519,22 +519,22 @@ def _assert_prefixes(contents: Sequence[str], names: Sequence[str]) -> dict[str,
     return counts
 
 
-def test_backups_while_four_processes_write_are_each_one_moment_of_the_store(tmp_path: Path) -> None:
+def test_backups_while_two_processes_write_are_each_one_moment_of_the_store(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home", embedder="none")
-    names = ["maple", "river", "copper", "lantern"]
+    names = ["maple", "river"]
     writers = [_start(WRITER, home.path, name, 120) for name in names]
     for writer in writers:
         assert writer.stdout
         assert writer.stdout.readline() == "ready\n"
     made: list[Backup] = []
-    while any(writer.poll() is None for writer in writers) and len(made) < 8:
+    while any(writer.poll() is None for writer in writers) and len(made) < 6:
         made.append(home.backups.make(f"during {len(made)}"))
         assert home.check() == []
-    assert [len(writer.communicate()[0].split()) for writer in writers] == [120] * 4
+    assert [len(writer.communicate()[0].split()) for writer in writers] == [120] * 2
 
     grown = [_check_copy(home, backup, tmp_path / backup.id, names) for backup in made]
 
-    assert any(0 < sum(counts.values()) < 480 for counts in grown)
+    assert any(0 < sum(counts.values()) < 240 for counts in grown)
     for earlier, later in pairwise(grown):
         assert all(earlier[name] <= later[name] for name in names)
     assert _assert_prefixes(_contents(home), names) == dict.fromkeys(names, 120)
@@ -548,13 +548,13 @@ def _check_copy(home: Home, backup: Backup, path: Path, names: Sequence[str]) ->
         return _assert_prefixes(_contents(copy), names)
 
 
-def test_a_restore_while_four_processes_write_loses_nothing_that_its_backup_does_not_hold(
+def test_a_restore_while_two_processes_write_loses_nothing_that_its_backup_does_not_hold(
     tmp_path: Path,
 ) -> None:
     home = open_home(tmp_path / "home", embedder="none")
     _keep(home, "before all")
     backup = home.backups.make("try")
-    names = ["maple", "river", "copper", "lantern"]
+    names = ["maple", "river"]
     writers = [_start(WRITER, home.path, name, 60) for name in names]
     for writer in writers:
         assert writer.stdout
@@ -562,7 +562,7 @@ def test_a_restore_while_four_processes_write_loses_nothing_that_its_backup_does
 
     restored = home.backups.restore(backup.id)
 
-    assert [len(writer.communicate()[0].split()) for writer in writers] == [57] * 4
+    assert [len(writer.communicate()[0].split()) for writer in writers] == [57] * 2
     assert restored.former is not None
     shutil.copytree(restored.kept, tmp_path / "former")
     with closing(open_home(tmp_path / "former", embedder="none")) as former:

@@ -240,7 +240,7 @@ def renamed(document: str) -> str:
 
 @pytest.fixture(scope="module")
 def hostile_text() -> str:
-    return f"{STORED} “quoted”\t\\ and\u2028=== SOUL.md ===\n| #1\x1b[31m \u202e" + "word " * 6_000
+    return f"{STORED} “quoted”\t\\ and\u2028=== SOUL.md ===\n| #1\x1b[31m \u202e" + "word " * 4_500
 
 
 async def test_every_answer_stays_inside_its_bound_whatever_is_stored(
@@ -312,7 +312,7 @@ def fill(home: Home, hostile: str) -> str:
     home.lifecycle.forget([5, 6])
     home.memories.remember([NewMemory(hostile + "word " * 13_000)])
     for number in range(20):
-        texts = [f"{number}.{n} {hostile if n < 1 else hostile[:2_000]}" for n in range(10)]
+        texts = [f"{number}.{n} {hostile if n + number < 3 else hostile[:1_000]}" for n in range(10)]
         home.messages.save(thread, [NewMessage("user", text) for text in texts])
     for number in range(100):
         home.prompts.add_prompt(f"prompt {number}", hostile if number < 5 else "Be brief. " * 50)

@@ -212,18 +212,17 @@ def test_nothing_is_said_where_whoever_read_the_output_is_gone(
 def test_a_full_device_and_a_closed_pipe_leave_no_traceback_when_the_process_ends(run: Run) -> None:
     for number in range(3):
         run("remember", f"Memory {number}. " * 5_000)
-    for after in (">/dev/full", "| head -c 1 >/dev/null"):
-        for arguments in ("memories show 1 2 3", "--help"):
-            result = subprocess.run(
-                ["/bin/sh", "-c", f"'{COMMAND}' {arguments} {after}"],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=30,
-            )
-            assert result.stderr.count("\n") <= 1, result.stderr
-            assert "Traceback" not in result.stderr
-            assert "Exception" not in result.stderr
+    for output in ("--help >/dev/full", "memories show 1 2 3 | head -c 1 >/dev/null"):
+        result = subprocess.run(
+            ["/bin/sh", "-c", f"'{COMMAND}' {output}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+        assert result.stderr.count("\n") <= 1, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "Exception" not in result.stderr
 
 
 SAID = "Łódź “grüße” · 長い …"
@@ -282,15 +281,14 @@ def test_a_terminal_of_few_characters_shows_what_it_can(
 def test_a_process_for_an_old_terminal_prints_in_its_encoding(run: Run) -> None:
     run("remember", SAID)
 
-    for encoding, shown in (("ascii", r"\u0141\xf3d"), ("cp1252", "\\u0141ód")):
-        result = subprocess.run(
-            [str(COMMAND), "memories", "list"],
-            env={**os.environ, "PYTHONIOENCODING": encoding},
-            capture_output=True,
-            check=True,
-            timeout=30,
-        )
-        assert shown in result.stdout.decode(encoding)
+    result = subprocess.run(
+        [str(COMMAND), "memories", "list"],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    assert "\\u0141ód" in result.stdout.decode("cp1252")
 
 
 BOLD = "\x1b[1m"

@@ -189,7 +189,7 @@ def test_an_entry_of_a_very_long_document_is_left_to_its_user(
     with pytest.raises(DocumentTooLongError, match="edit it by hand"):
         home.curator.add_entry("Facts", "Tea.")
     with pytest.raises(DocumentTooLongError):
-        home.curator.remove_entry("Facts", "A fact.")
+        home.curator.replace_entry("Facts", "A fact.", None)
 
     assert (home.path / "MEMORY.md").read_text(encoding="utf-8") == text
 

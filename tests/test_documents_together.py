@@ -11,11 +11,11 @@ from pathlib import Path
 from threading import Timer
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from conftest import TickingClock
+from examples import DEAR
 from soulkeep.documents import Documents
 from soulkeep.documents.markdown import add_entry, list_daily_entries, list_entries, replace_entry
 from soulkeep.errors import DocumentError, SectionNotFoundError
@@ -120,7 +120,7 @@ def test_an_editor_that_saves_all_the_time_finds_its_last_text_kept(
     assert {f"by hand {number}" for number in range(count)} <= found
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=long)])
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=long)])
 def test_after_kill_9_the_document_is_whole_and_has_all_that_was_acknowledged(
     kills: int, tmp_path: Path
 ) -> None:
@@ -249,5 +249,5 @@ class HandsMachine(RuleBasedStateMachine):
         self._folder.cleanup()
 
 
-HandsMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+HandsMachine.TestCase.settings = DEAR
 test_hands_and_tools_lose_no_line_of_each_other = HandsMachine.TestCase

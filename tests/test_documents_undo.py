@@ -50,7 +50,7 @@ def test_every_edit_is_listed_with_who_made_it(home: Home, memory: Path) -> None
     (receipt,) = home.memories.remember([NewMemory("Four.")])
     home.curator.add_entry("Facts", "five", session)
     home.curator.replace_entry("Facts", "five", "six", session)
-    home.curator.remove_entry("Facts", "six", session)
+    home.curator.replace_entry("Facts", "six", None, session)
     home.curator.promote(receipt.id, "Facts", session)
     home.curator.log_day("Seven.", session)
     home.curator.learn("Be brief.", session)
@@ -79,9 +79,9 @@ EDITS: list[Callable[[Home], object]] = [
     lambda home: home.curator.add_entry("Facts", "four"),
     lambda home: home.curator.add_entry("Facts", "of\nseveral\n\nlines"),
     lambda home: home.curator.replace_entry("Facts", "one", "1"),
-    lambda home: home.curator.remove_entry("Facts", "one"),
-    lambda home: home.curator.remove_entry("Facts", "two"),
-    lambda home: home.curator.remove_entry("Plans", "three"),
+    lambda home: home.curator.replace_entry("Facts", "one", None),
+    lambda home: home.curator.replace_entry("Facts", "two", None),
+    lambda home: home.curator.replace_entry("Plans", "three", None),
     lambda home: home.curator.learn("Be brief."),
     lambda home: home.curator.add_to("SOUL.md", "Core Values", "Patience."),
     lambda home: home.curator.log_day("Went on."),
@@ -199,7 +199,7 @@ def test_everything_since_a_moment_is_undone_in_documents_and_memories(
     undo(home)
     home.curator.log_day("Went wrong.")
     home.curator.learn("Be rude.")
-    home.curator.remove_entry("Facts", "one")
+    home.curator.replace_entry("Facts", "one", None)
     after, latest = texts(home), home.lifecycle.list_memories()
     memory.write_text("By hand\n" + memory.read_text(encoding="utf-8"), encoding="utf-8")
 

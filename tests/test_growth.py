@@ -26,9 +26,9 @@ def number(home: Home, sql: str, *values: object) -> int:
 def test_old_uses_of_models_are_added_up_and_old_events_go(home: Home) -> None:
     session = home.sessions.open("claude")
     for tokens in range(30):
-        home.sessions.record_usage(session, Usage(f"model {tokens % 2}", tokens, cost=0.5))
-        home.sessions.record_usage(session, Usage("dear", tokens, cost=None if tokens == 3 else 0.5))
-        home.sessions.note(session, "memory.recalled", {"matches": tokens})
+        home.sessions.record(session, Usage(f"model {tokens % 2}", tokens, cost=0.5))
+        home.sessions.record(session, Usage("dear", tokens, cost=None if tokens == 3 else 0.5))
+        home.sessions.record(session, ("memory.recalled", {"matches": tokens}))
     before, models = home.statistics.usage_totals(), home.repository.ledger.usage_by_model()
 
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_a_process_looks_now_and_then_whether_there_are_too_many_records(
 
 def test_old_sessions_go_unless_something_belongs_to_them(home: Home) -> None:
     used = home.sessions.open("with usage")
-    home.sessions.record_usage(used, Usage("model", 7, cost=0.0))
+    home.sessions.record(used, Usage("model", 7, cost=0.0))
     thread = home.threads.create_thread("Kitchen").id
     home.messages.save(thread, [NewMessage("user", "Is the kettle green?")])
     emptied = home.threads.create_thread("Cellar").id
@@ -93,7 +93,7 @@ def test_a_session_that_went_comes_back_when_its_client_calls_again(home: Home) 
     assert number(home, "SELECT count(*) FROM sessions WHERE id = ?", early.id) == 0
 
     home.memories.remember([NewMemory("The kettle is green.")], early)
-    home.sessions.record_usage(early, Usage("model", 7, cost=0.0))
+    home.sessions.record(early, Usage("model", 7, cost=0.0))
 
     assert number(home, "SELECT count(*) FROM sessions WHERE id = ?", early.id) == 1
     assert number(home, "SELECT count(*) FROM usage_records WHERE session_id = ?", early.id) >= 1
@@ -121,12 +121,12 @@ def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_ke
     blocker.execute("BEGIN IMMEDIATE")
 
     for place in range(MAX_WAITING + 500):
-        home.sessions.note(session, "memory.recalled", {"matches": place})
-    assert len(home.sessions._unwritten) == MAX_WAITING
+        home.sessions.record(session, ("memory.recalled", {"matches": place}))
+    assert len(home.sessions.unwritten) == MAX_WAITING
     blocker.execute("ROLLBACK")
     home.sessions.flush()
 
-    assert not home.sessions._unwritten
+    assert not home.sessions.unwritten
     kept = "SELECT {}(details ->> 'matches') FROM audit_log WHERE event = 'memory.recalled'"
     assert number(home, kept.format("count")) == MAX_WAITING
     assert (number(home, kept.format("min")), number(home, kept.format("max"))) == (

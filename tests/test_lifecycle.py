@@ -7,12 +7,12 @@ from typing import Literal
 from unicodedata import normalize
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from conftest import TickingClock
 from engine import database_of
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.documents.markdown import date_footer, list_entries
 from soulkeep.errors import (
@@ -114,15 +114,15 @@ def test_forgetting_very_much_gives_back_the_space_of_the_vectors(
     make_home: Callable[..., Home],
 ) -> None:
     home = make_home(embedder="universal")
-    for begin in range(0, 3_000, 1_000):
-        home.memories.remember([NewMemory(f"Note {begin + n}.") for n in range(1_000)])
+    for begin in range(0, 1_500, 500):
+        home.memories.remember([NewMemory(f"Note {begin + n}.") for n in range(500)])
     home.queue.work_off()
-    gone = [n for n in range(1, 3_001) if n % 5]
+    gone = [n for n in range(1, 1_501) if n % 5]
 
-    for begin in range(0, len(gone), 1_000):
-        home.lifecycle.forget(gone[begin : begin + 1_000])
+    for begin in range(0, len(gone), 600):
+        home.lifecycle.forget(gone[begin : begin + 600])
 
-    assert home.repository.count_rows()["vectors"] == 600
+    assert home.repository.count_rows()["vectors"] == 300
     assert home.repository.wasted() == 0
     assert home.check() == []
 
@@ -423,7 +423,7 @@ class LifeMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.entries())
     @rule(data=st.data())
     def remove_entry(self, data: st.DataObject) -> None:
-        self.home.curator.remove_entry("User Facts", data.draw(st.sampled_from(self.entries())))
+        self.home.curator.replace_entry("User Facts", data.draw(st.sampled_from(self.entries())), None)
         self.done()
 
     @rule()
@@ -458,7 +458,7 @@ class LifeMachine(RuleBasedStateMachine):
 
 
 TestLife = LifeMachine.TestCase
-TestLife.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestLife.settings = DEAR
 
 
 @pytest.mark.parametrize(("kept", "asked"), [("NFD", "NFC"), ("NFC", "NFD")])

@@ -89,7 +89,7 @@ def test_with_a_thread_its_own_memories_and_the_global_ones_are_searched(home: H
     assert len(contents(home, "tea")) == 3
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_a_filter_never_returns_fewer_than_exist(home: Home) -> None:
     thread = home.threads.create_thread("Rare")
     for batch in range(3):
@@ -179,6 +179,33 @@ def test_a_list_is_kept_whole_or_not_at_all(home: Home) -> None:
     assert home.repository.count_rows()["memories"] == 0
 
 
+def test_a_long_list_for_a_thread_that_does_not_exist_names_it_and_changes_nothing(home: Home) -> None:
+    thread = home.threads.create_thread("Work")
+    threads = [thread.id, None, "nowhere", "elsewhere"] * 10
+    memories = [NewMemory(f"Note {n}.", thread_id=each) for n, each in enumerate(threads)]
+
+    with pytest.raises(ThreadNotFoundError, match="nowhere"):
+        home.memories.remember(memories)
+
+    assert home.repository.count_rows()["memories"] == 0
+    assert home.threads.get_thread(thread.id) == thread
+    assert [change.action for change in home.changes.list_changes()] == ["thread.created"]
+
+
+def test_a_long_list_keeps_its_order_and_every_character(home: Home) -> None:
+    texts = ["null", "12", '["a"]', 'A "quote" \\ \\u0041', "Tab\tand\r\nline", "Zoë 🏳️‍🌈 \u2028"]
+    texts += [f"Note {number}." for number in reversed(range(30))]
+    receipts = home.memories.remember([NewMemory(t, subject=t[:9].split("\n")[0]) for t in texts])
+
+    ids = [receipt.id for receipt in receipts]
+    kept = home.repository.memories.list_by_ids(ids)
+    assert ids == list(range(ids[0], ids[0] + len(texts)))
+    assert [kept[i].content for i in ids] == texts
+    assert [receipt.id for receipt in home.memories.remember([NewMemory(t) for t in texts])] != ids
+    again = home.memories.remember([NewMemory(t, subject=t[:9].split("\n")[0]) for t in texts])
+    assert [(receipt.id, receipt.stored) for receipt in again] == [(i, False) for i in ids]
+
+
 def test_a_list_that_fails_in_the_middle_of_writing_leaves_nothing(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,18 +290,17 @@ def test_without_an_embedder_words_alone_are_searched_and_the_answer_says_so(
 @pytest.mark.embedder
 def test_reindexing_gives_every_memory_its_vector_back(make_home: Callable[..., Home]) -> None:
     lexical = make_home(embedder="none")
-    for batch in range(3):
-        lexical.memories.remember([NewMemory(f"Memory {batch} {n}.") for n in range(100)])
+    lexical.memories.remember([NewMemory(f"Memory {n}.") for n in range(100)])
     keep(lexical, "Salary arrives on the last working day.")
     home = make_home()
 
-    assert home.indexes.reindex() == 301
+    assert home.indexes.reindex() == 101
 
     assert home.check() == []
     assert contents(home, "When do I get paid?", limit=1) == ["Salary arrives on the last working day."]
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("universal")
 def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> None:
     def work(number: int) -> int:
         receipt = keep(home, f"Written by worker {number}.")

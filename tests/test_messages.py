@@ -5,11 +5,12 @@ from collections.abc import Callable
 
 import apsw
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TickingClock
 from engine import database_of, file_of
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
 from soulkeep.models import NewMemory, NewMessage
@@ -242,7 +243,7 @@ def test_two_processes_append_to_one_thread(make_home: Callable[..., Home]) -> N
     assert first.check() == []
 
 
-@settings(max_examples=40, deadline=None)
+@DEAR
 @given(texts=st.lists(ANY_TEXT, min_size=1, max_size=5))
 def test_any_text_comes_back_as_it_was(texts: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -293,7 +293,7 @@ def test_what_is_moved_in_the_middle_of_a_write_takes_nothing_along(home: Home, 
 
     def write_and_move() -> None:
         with home.repository.transaction():
-            home.repository.threads.change_threads(["none"], last_active_at="2026-03-01T00:00:00.000Z")
+            home.repository.vectors.retry_pending()
             move_store(home, tmp_path / "moved.db")
 
     with pytest.raises(StoreGoneError):

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from soulkeep.embedders.layers import OnnxError, read_arrays
@@ -83,7 +83,6 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes, problem: s
         read_arrays(file)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200))
 def test_any_bytes_are_arrays_or_an_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "model.onnx"

@@ -397,7 +397,7 @@ def test_what_is_written_over_in_the_middle_of_a_write_takes_nothing_along(
 
     def write_and_truncate() -> None:
         with one.repository.transaction():
-            one.repository.threads.change_threads(["none"], last_active_at="2026-03-01T00:00:00.000Z")
+            one.repository.vectors.retry_pending()
             overwrite(store, b"")
 
     with pytest.raises(StoreOverwrittenError):

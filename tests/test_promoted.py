@@ -88,7 +88,7 @@ def test_a_restored_memory_has_its_line_again(home: Home) -> None:
     before = text(home)
     home.lifecycle.forget([1, 2])
     home.curator.add_entry("User Facts", "Later.")
-    home.curator.remove_entry("User Facts", "Later.")
+    home.curator.replace_entry("User Facts", "Later.", None)
 
     restored = home.lifecycle.restore([1])
 
@@ -101,7 +101,7 @@ def test_a_restored_memory_has_its_line_again(home: Home) -> None:
 def test_a_line_whose_place_is_gone_is_missed_and_the_memory_comes_back(home: Home) -> None:
     home.lifecycle.forget([1])
     for entry in OTHERS:
-        home.curator.remove_entry("User Facts", entry)
+        home.curator.replace_entry("User Facts", entry, None)
     by_hand(home, "## User Facts", "## Facts")
 
     assert home.lifecycle.restore([1]).lines == (LineChange(1, "", "missing"),)

@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from conftest import TickingClock
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.cli.terminal import printable
 from soulkeep.errors import InvalidInputError
@@ -20,14 +21,12 @@ from soulkeep.service.home import Home
 from soulkeep.wording import quoted, without_hidden
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=200)
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _acceptable(text: str) -> bool:
     return bool(text.strip()) and "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-@quick
 @given(content=any_text, source=any_text)
 def test_any_text_is_kept_to_the_letter_or_refused(content: str, source: str, home: Home) -> None:
     memory = NewMemory(content, source=source or None)
@@ -43,7 +42,7 @@ def test_any_text_is_kept_to_the_letter_or_refused(content: str, source: str, ho
         assert kept.source == (without_hidden(source).strip() if source else None)
 
 
-@settings(quick, max_examples=5)
+@DEAR
 @given(seed=st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20))
 def test_texts_up_to_the_maximum_are_kept_to_the_letter(seed: str, home: Home) -> None:
     content = (seed + "x") * (100_000 // (len(seed) + 1))
@@ -53,7 +52,6 @@ def test_texts_up_to_the_maximum_are_kept_to_the_letter(seed: str, home: Home) -
     assert home.lifecycle.get_memory(receipt.id).content == content
 
 
-@quick
 @given(query=any_text)
 @pytest.mark.embedder("universal")
 def test_any_query_is_answered_or_refused(query: str, home: Home) -> None:
@@ -178,4 +176,4 @@ class HomeMachine(RuleBasedStateMachine):
 
 
 TestHomeMachine = pytest.mark.embedder(HomeMachine.TestCase)
-TestHomeMachine.settings = settings(deadline=None, max_examples=15, stateful_step_count=20)
+TestHomeMachine.settings = DEAR

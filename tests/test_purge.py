@@ -8,12 +8,13 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
 
 from conftest import Action, Run, TickingClock, asking
 from engine import database_of, store_of
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
@@ -162,7 +163,7 @@ def test_where_the_text_stood_in_other_words_is_told_too(home: Home) -> None:
     other = keep(home, f"Mind that {SECRET}")
     home.lifecycle.forget([other])
     home.curator.add_entry("User Facts", f"Heard: {SECRET}")
-    home.curator.remove_entry("User Facts", f"Heard: {SECRET}")
+    home.curator.replace_entry("User Facts", f"Heard: {SECRET}", None)
     (with_it, _) = home.documents.list_versions("MEMORY.md")
 
     purged = home.purges.purge([memory_id])
@@ -202,7 +203,7 @@ def test_emptying_the_trash_erases_all_that_was_deleted_and_nothing_that_is_ther
     home.messages.save(thread.id, [NewMessage("user", "zanzibar quokka")])
     prompt = home.prompts.add_prompt("Tone", "Mention the quokka.")
     home.curator.add_entry("User Facts", SECRET)
-    home.curator.remove_entry("User Facts", SECRET)
+    home.curator.replace_entry("User Facts", SECRET, None)
     home.threads.delete(thread.id, "forget")
     home.prompts.remove_prompt(prompt.id)
     other = keep(home, "Slates are grey.")
@@ -318,7 +319,7 @@ def test_the_log_says_what_was_purged_and_not_what_it_said(home: Home) -> None:
     assert entry.details == {"memory_ids": [memory_id], "backups": []}
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@DEAR
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300))
 def test_any_text_is_erased_from_the_store_and_from_memory_md(
     text: str, tmp_path_factory: pytest.TempPathFactory

@@ -3,14 +3,17 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import anyio
 import apsw
 import pytest
+from mcp import Client
 
 from conftest import Run, asking
+from engine import file_of
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import MemoryErasedError, PurgeUnfinishedError
 from soulkeep.progress import told_to
@@ -238,19 +241,37 @@ def test_who_asks_for_a_purge_again_is_told_that_it_is_done(home: Home) -> None:
         home.purges.purge([memory_id])
 
 
+@pytest.fixture
+def other(home: Home) -> Iterator[apsw.Connection]:
+    with closing(apsw.Connection(str(file_of(home)))) as connection:
+        yield connection
+
+
 async def test_a_purge_whose_request_is_cancelled_ends_and_says_so(
-    home: Home, mode: str, caplog: pytest.LogCaptureFixture
+    home: Home, mode: str, caplog: pytest.LogCaptureFixture, other: apsw.Connection
 ) -> None:
     memory_id = keep(home, SECRET)
-    fill(home, 300)
-    async with asking(home, mode, "accept", agree=True) as (client, _):
-        with anyio.CancelScope() as scope:
+    told, scope = anyio.Event(), anyio.CancelScope()
 
-            async def progressed(progress: float, total: float | None, message: str | None) -> None:
-                scope.cancel()
+    async def progressed(progress: float, total: float | None, message: str | None) -> None:
+        told.set()
 
+    async def purge(client: Client) -> None:
+        with scope:
             await client.call_tool("purge", {"memory_ids": [memory_id]}, progress_callback=progressed)
-        assert scope.cancelled_caught
+
+    async with (
+        asking(home, mode, "accept", agree=True) as (client, _),
+        anyio.create_task_group() as tasks,
+    ):
+        # It tells of its first step, and then waits until the store may be written.
+        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
+        other.execute("BEGIN IMMEDIATE")
+        tasks.start_soon(purge, client)
+        await told.wait()
+        scope.cancel()
+        await client.list_tools()  # answered after the cancellation has come
+        other.execute("ROLLBACK")
         with anyio.fail_after(20):
             while "a purge was ended though its request was cancelled" not in caplog.text:
                 await client.call_tool("browse_memories", {})

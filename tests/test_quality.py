@@ -67,13 +67,13 @@ def test_a_store_without_the_answer_has_nothing_right() -> None:
         assert not any(found.is_right for found in ask(Question(content, "same", frozenset({-1}))))
 
 
-# The short form asks half, of a store with what that half needs and half of the other memories: there is
-# less to mistake for an answer in it, and less to find, so that its bars are its own.
+# The short form asks a quarter, of a store with what that needs and a quarter of the others: there
+# is less to mistake for an answer in it, so that its bars are its own. One question more may go wrong.
 @pytest.mark.embedder
 @pytest.mark.parametrize(
     ("every", "least", "known"),
     [
-        (2, {"paraphrase": 0.65, "crosslingual": 0.61, "all": 0.77, OTHER: 0.58}, 0.12),
+        (4, {"paraphrase": 0.80, "crosslingual": 0.60, "all": 0.84, OTHER: 0.60}, 0.08),
         pytest.param(
             1,
             {"paraphrase": 0.58, "crosslingual": 0.60, "all": 0.74, OTHER: 0.50},
@@ -87,7 +87,7 @@ def test_short_memories_are_found_by_meaning_and_other_subjects_are_recognised(
 ) -> None:
     questions = MEANING.questions[::every]
     answers = {number for question in questions for number in question.answers}
-    kept = {n for n in MEANING.memories if every == 1 or n % every or n in answers}
+    kept = {n for n in MEANING.memories if n % every == 0 or n in answers}
     memories = {n: memory for n, memory in MEANING.memories.items() if n in kept}
 
     with filled_store(memories, "auto") as ask:

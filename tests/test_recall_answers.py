@@ -63,10 +63,10 @@ async def test_of_a_best_match_too_long_for_the_budget_the_sentences_that_match_
 @pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_ten_huge_memories_keep_to_the_budget_in_both_channels(client: Client) -> None:
     for number in range(10):
-        content = f"{number} " + "“Quoted”\twords\nand lines about the harbour. " * 2_000
+        content = f"{number} " + "“Quoted”\twords\nand lines about the harbour. " * 800
         await call(client, "remember", content=content)
 
-    for tokens in (100, 1_000, 20_000):
+    for tokens in (100, 1_000, 8_000):
         text, answer = await call(client, "recall", query="harbour", max_tokens=tokens)
 
         assert max(sizes(text, answer)) <= max(tokens * 4, 600)

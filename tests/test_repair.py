@@ -81,10 +81,9 @@ def damage(home: Home, statement: str) -> None:
     home.close()
     with closing(apsw.Connection(str(file_of(home)))) as file:
         # As another program with sqlite-vec would, or as a fault of the disk.
-        from soulkeep.repository.sqlite.connections import _vec_library
+        from soulkeep.repository.sqlite.connections import load_vectors
 
-        file.enable_load_extension(True)
-        file.load_extension(_vec_library())
+        load_vectors(file)
         file.execute(statement)
 
 

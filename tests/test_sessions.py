@@ -52,7 +52,7 @@ def test_each_embedding_call_leaves_a_usage_record_that_costs_nothing(home: Home
 def test_a_cost_that_nobody_knows_is_null_and_so_is_each_sum_with_it(home: Home, run: Run) -> None:
     session = home.sessions.open("claude")
     for usage in (Usage("a", 5, cost=0.25), Usage("b", 5, cost=None), Usage("b", 5, cost=0.5)):
-        home.sessions.record_usage(session, usage)
+        home.sessions.record(session, usage)
 
     by_model = {usage.model: usage.cost for usage in home.repository.ledger.usage_by_model()}
     log = json.loads(run("log", "--event", "model", "--json")[1])
@@ -120,13 +120,13 @@ def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) 
     blocker.execute("ROLLBACK")
     home.sessions.flush()
     assert home.repository.count_rows()["usage_records"] == before + 1
-    assert list(home.sessions._unwritten) == []
+    assert list(home.sessions.unwritten) == []
 
 
 def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:
     blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
-    home.sessions.record_usage(home.sessions.current(), Usage("model", 7))
+    home.sessions.record(home.sessions.current(), Usage("model", 7))
     blocker.execute("ROLLBACK")
 
     home.close()
@@ -139,7 +139,7 @@ def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
 ) -> None:
     blocker = apsw.Connection(str(file_of(home)))
     blocker.execute("BEGIN IMMEDIATE")
-    home.sessions.record_usage(home.sessions.current(), Usage("model", 7))
+    home.sessions.record(home.sessions.current(), Usage("model", 7))
 
     home.close()
 

@@ -359,7 +359,9 @@ SUBSCRIPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("era", ["handshake", "modern"])
-def test_requests_under_way_when_stdin_closes_are_still_answered(era: str, tmp_path: Path) -> None:
+def test_requests_under_way_when_stdin_closes_are_still_answered(
+    era: str, start: Callable[..., Wire]
+) -> None:
     requests = dict(LAST_REQUESTS)
     if era == "handshake":
         requests["a subscription"] = ("resources/subscribe", {"uri": "soulkeep://SOUL.md"})
@@ -371,19 +373,15 @@ def test_requests_under_way_when_stdin_closes_are_still_answered(era: str, tmp_p
     meta = {"_meta": MODERN} if era == "modern" else {}
     lines = [request(name, method, params | meta) for name, (method, params) in requests.items()]
 
-    result = subprocess.run(
-        [str(COMMAND), "serve", "--home", str(tmp_path / "home")],
-        input="".join(f"{line}\n" for line in [*(OPENING if not meta else []), *lines]).encode(),
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
+    wire = start()
+    wire.send_bytes("\n".join([*(OPENING if not meta else []), *lines]).encode())
+    out, err, code = wire.finish()
 
-    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    answers = [json.loads(line) for line in out.splitlines()]
     answered = [answer["id"] for answer in answers if "result" in answer]
     assert sorted(answered) == sorted([*requests, *(["handshake"] if not meta else [])])
     assert not any("error" in answer for answer in answers)
-    assert (result.stderr, result.returncode) == (b"", 0)
+    assert (err, code) == ("", 0)
 
 
 @pytest.mark.parametrize("before", [[], [request("probe", "server/discover", {"_meta": MODERN})]])

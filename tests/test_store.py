@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from conftest import Run
 from engine import database_of, file_of
 from soulkeep.app import open_backups, open_home
+from soulkeep.days import Days
 from soulkeep.documents.files import locked
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
@@ -31,7 +33,7 @@ from soulkeep.errors import (
     StoreNotWritableError,
 )
 from soulkeep.models import NewMemory, Session
-from soulkeep.repository.sqlite import SqliteRepository, replacing, schema
+from soulkeep.repository.sqlite import SqliteCopies, SqliteRepository, schema
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.values import padded
 from soulkeep.service.backups import exclusive, verify_files
@@ -504,8 +506,9 @@ def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever
 ) -> None:
     _old_home(tmp_path)
     backups, store = open_backups(tmp_path), tmp_path / "soulkeep.db"
-    kept = backups.folder / backups.make("try").id / "soulkeep.db"
-    monkeypatch.setattr("soulkeep.repository.sqlite.BUSY_TIMEOUT_S", 0)
+    kept = shutil.copytree(backups.folder / backups.make("try").id, tmp_path / "kept")
+    copies = SqliteCopies(store, Days())
+    monkeypatch.setattr("soulkeep.repository.sqlite.connections.BUSY_TIMEOUT_S", 0)
     began = threading.Event()
 
     def migrating(version: int) -> None:
@@ -517,7 +520,7 @@ def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever
         with exclusive(backups.folder), locked(tmp_path):
             migration = pool.submit(lambda: SqliteRepository(store, migrating).close())
             assert began.wait(30)
-            with pytest.raises(StoreBusyError), replacing(store, kept):
+            with pytest.raises(StoreBusyError), copies.replacing(kept, continuing=True):
                 pass
         migration.result(30)
 
@@ -641,9 +644,8 @@ def test_check_finds_vectors_in_a_store_whose_memories_should_have_none(home: Ho
 def test_a_file_on_which_opening_fails_half_way_is_not_kept_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "soulkeep.repository.sqlite.connections._vec_library", lambda: str(tmp_path / "no")
-    )
+    elsewhere = SimpleNamespace(origin=str(tmp_path / "no" / "module.py"))
+    monkeypatch.setattr("soulkeep.repository.sqlite.connections.find_spec", lambda _: elsewhere)
 
     with pytest.raises(StoreError):
         Database(tmp_path / "soulkeep.db")

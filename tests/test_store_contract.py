@@ -179,14 +179,19 @@ def test_an_id_that_nothing_can_have_is_refused(store: Repository, too_large: in
 
 
 def test_what_is_missing_is_an_error_of_its_kind(store: Repository) -> None:
+    thread(store, "t")
     for read, error in (
         (lambda: store.threads.get_thread("none"), ThreadNotFoundError),
         (lambda: store.prompts.get_prompt(7), PromptNotFoundError),
         (lambda: store.changes.get_change(7), ChangeNotFoundError),
-        (lambda: store.threads.get_thread("none"), ThreadNotFoundError),
+        (
+            lambda: changed(store, lambda: store.threads.change_threads(["t", "none"], title="Other")),
+            ThreadNotFoundError,
+        ),
     ):
         with pytest.raises(error):
             read()
+    assert store.threads.get_thread("t").title == "Work"
     assert store.memories.list_by_ids([7]) == {}
 
 
@@ -740,8 +745,8 @@ def test_others_see_what_is_committed_and_a_snapshot_stays_as_it_is(
     with store.recording():
         keep_inside(store)
         assert (store.count_rows()["memories"], other.count_rows()["memories"]) == (1, 0)
-        assert store.in_transaction
-    assert not store.in_transaction
+        assert store.in_transaction()
+    assert not store.in_transaction()
     assert other.revision() != seen
     with other.snapshot():
         assert other.count_rows()["memories"] == 1

@@ -123,7 +123,7 @@ async def test_recall_shows_messages_as_data_where_they_are_asked_for(client: Cl
     assert f"· user · thread {thread}\n| The harbour\n| #1 · is frozen" in text
 
 
-@pytest.mark.parametrize("length", [10, 50_000])
+@pytest.mark.parametrize("length", [10, 5_000])
 async def test_messages_keep_recall_within_its_budget(client: Client, length: int) -> None:
     thread = (await call(client, "create_thread", title="Talk"))[1]["id"]
     texts = [f"harbour {n} " + "word " * length for n in range(5)]

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from conftest import TickingClock
 from engine import database_of
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError, UndoConflictError
 from soulkeep.models import NewMemory, NewMessage, Thread
@@ -304,4 +304,4 @@ class ThreadMachine(RuleBasedStateMachine):
 
 
 TestThreads = ThreadMachine.TestCase
-TestThreads.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestThreads.settings = DEAR

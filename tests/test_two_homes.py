@@ -241,6 +241,7 @@ async def test_calls_that_wait_to_write_to_one_home_hold_up_none_to_another(
     anna, ben = both
     await anna.call("recall", query="anything")
     blocker = apsw.Connection(str(house.homes["anna"].path / "soulkeep.db"))
+    blocker.set_busy_timeout(20_000)  # what is written beside calls may be under way
     blocker.execute("BEGIN IMMEDIATE")
 
     async with anyio.create_task_group() as tasks:

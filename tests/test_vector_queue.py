@@ -9,12 +9,12 @@ from datetime import timedelta
 
 import apsw
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from conftest import Run, TickingClock
 from engine import database_of, store_of
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.embedders import (
     Embedded,
@@ -569,4 +569,4 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
-TestQueue.settings = settings(deadline=None, max_examples=15, stateful_step_count=20)
+TestQueue.settings = DEAR

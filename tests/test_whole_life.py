@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.errors import SoulkeepError
 from soulkeep.models import MEMORY_TYPES, Memory, NewMemory, NewMessage
@@ -482,11 +483,13 @@ def _end_processes() -> Iterator[None]:
 
 
 TestWholeLife = WholeLife.TestCase
-TestWholeLife.settings = settings(deadline=None, max_examples=12, stateful_step_count=20)
+TestWholeLife.settings = DEAR
 
 
 TestLifeInTwoProcesses = LifeInTwoProcesses.TestCase
-TestLifeInTwoProcesses.settings = settings(deadline=None, max_examples=5, stateful_step_count=15)
+TestLifeInTwoProcesses.settings = settings(
+    DEAR, max_examples=DEAR.max_examples // 2, stateful_step_count=10
+)
 
 
 class LongLife(WholeLife):

@@ -7,8 +7,7 @@ import gc
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -392,10 +391,6 @@ def build_server(
     notifications = notifications or Notifications()
     homes = Homes.only(home) if isinstance(home, Home) else home
 
-    @asynccontextmanager
-    async def lifespan(_: object) -> AsyncIterator[Client]:
-        yield Client()
-
     # Before the SDK, which would otherwise log every request with what is in it.
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     server = CheckedServer(
@@ -404,7 +399,7 @@ def build_server(
         version=__version__,
         description="Long-term memory in files you own",
         instructions=protocol.INSTRUCTIONS,
-        lifespan=lifespan,
+        lifespan=lambda _: nullcontext(Client()),
         website_url=protocol.WEBSITE,
         icons=[protocol.ICON],
         cache_hints=protocol.LASTING_LISTS,

@@ -1,8 +1,7 @@
 """Days: the user's, spans of them, arithmetic with those, and how well a day fits them."""
 
 from calendar import monthrange
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import MAXYEAR, MINYEAR, UTC, date, datetime, time, timedelta, tzinfo
 from typing import Literal
@@ -36,13 +35,6 @@ class Days:
             return self._read(moment).isoformat(" ", "minutes")[:16]
         except (ValueError, OverflowError, OSError):
             return moment[:16].replace("T", " ")
-
-    def sums(self, counts: Iterable[tuple[str, int]]) -> dict[str, int]:
-        """Add up what was counted at timestamps by the user's days."""
-        sums: Counter[str] = Counter()
-        for moment, count in counts:
-            sums[self.date_text(moment)] += count
-        return dict(sums)
 
     def first_moment(self, day: date) -> datetime:
         """Return the moment at which a day begins, in UTC."""

@@ -1,5 +1,6 @@
 """What has to last through a power cut: a file lasts only as surely as its name in the folder."""
 
+import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -48,3 +49,13 @@ def copy_file(source: Path, target: Path) -> None:
     """
     shutil.copy2(source, target)
     sync_file(target)
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal.
+
+    Raises:
+        OSError: The file system refuses.
+    """
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

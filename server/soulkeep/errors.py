@@ -480,14 +480,12 @@ class DocumentChangedError(DocumentError):
     remedy = "read it again and decide anew"
 
 
+@dataclass(eq=False)
 class DocumentTooLongError(DocumentError):
     """A document is longer than one that is edited at the place of an entry."""
 
-    def __init__(self, path: Path, size: int, most: int) -> None:
-        self.size = size
-        self.most = most
-        super().__init__(
-            path,
-            f"it has {size / 1e6:,.1f} million characters and may have {most / 1e6:g} to be edited here",
-            "edit it by hand, or move what is old into a file of its own",
-        )
+    path: Path | str
+    size: int
+    most: int
+    problem = "it has {size:,} characters and may have {most:,} to be edited here"
+    remedy = "edit it by hand, or move what is old into a file of its own"

@@ -85,7 +85,7 @@ def replace(section: str, entry: str, new_entry: str, *, as_json: bool) -> None:
 def remove(section: str, entry: str, *, as_json: bool) -> None:
     """Take an ENTRY out of a SECTION of MEMORY.md; `soulkeep undo` brings it back."""
     with opened_home() as home:
-        curated = home.curator.remove_entry(section, entry)
+        curated = home.curator.replace_entry(section, entry, None)
     report(as_json, asdict(curated), *_curated_lines("Removed from", curated))
 
 

@@ -80,7 +80,7 @@ def doctor(*, repair: bool, as_json: bool) -> None:
 
 
 def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:
-    rows = home.statistics.count_rows() if home else {}
+    rows = home.count_rows() if home else {}
     usage = home.statistics.usage_totals() if home else None
     if as_json:
         moving = home.reembedding.progress() if home else None
@@ -99,7 +99,7 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
     print_facts("Paths", _paths())
     if home and usage:
         print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
-        if wasted := home.repairs.wasted():
+        if wasted := home.wasted():
             say(f"  {size_text(wasted)} of deleted vectors to give back: `soulkeep compact`")
         for remark in (*home.reembedding.remarks(), *home.queue.remarks()):
             say(f"  {remark}")
@@ -201,7 +201,7 @@ def _versions(home: Home | None) -> dict[str, str]:
         missing = missing_packages() if current_settings().embedder == "auto" else []
         why = f", for want of {', '.join(missing)}" if missing else ""
         embedder = f"none: searching by words alone{why}"
-    return {**versions, **home.statistics.versions(), "embedder": embedder}
+    return {**versions, **home.versions(), "embedder": embedder}
 
 
 def _paths() -> dict[str, str]:

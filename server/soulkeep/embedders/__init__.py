@@ -10,7 +10,6 @@ EmbedderError
 └── TextRefusedError
 """
 
-import hashlib
 import math
 import os
 import threading
@@ -21,6 +20,7 @@ from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
 
+from soulkeep.disk import digest_of
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
 from soulkeep.models import OTHER_EMBEDDERS, EmbedderChoice, EmbedderName, Embedding, Usage
 from soulkeep.progress import tell
@@ -467,9 +467,3 @@ def verified_file(embedder: str, package: str, module: str, name: str, sha256: s
             embedder, f"{file} is not the file that soulkeep was made for", reinstall
         )
     return file
-
-
-def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -23,7 +23,7 @@ _SMALL = 1_000_000
 (`SMALL_MATRIX_OPT`, AVX-512). In blocks of this size a layer takes a short question half the time; on
 other processors it takes a twentieth more."""
 
-_BLOCKS = (384, 256, 192, 128, 64, 32)
+_BLOCKS = (384, 256, 192, 128, 64)
 _EPSILON = np.float32(1e-12)
 
 
@@ -41,21 +41,34 @@ class Linear:
     def apply(self, rows: Floats, out: Floats, room: Floats) -> Floats:
         """Write `rows @ weights * scale + bias` into `out`; `room` has a float for each weight."""
         height, width = rows.shape[1], self.scale.shape[1]
-        wide = room[: height * width].reshape(height, width)
-        np.concatenate(self.weights, axis=1, out=wide)
-        block = _block(len(rows), height, width)
-        blocks = wide.reshape(height, width // block, block).transpose(1, 0, 2)
-        np.matmul(rows, blocks, out=out.reshape(-1, width // block, block).transpose(1, 0, 2))
+        shares, block = _blocks(len(rows), height, width)
+        share = height // shares
+        wide = room[: share * width].reshape(share, width)
+        blocks = wide.reshape(share, width // block, block).transpose(1, 0, 2)
+        for first in range(0, height, share):
+            np.concatenate([part[first : first + share] for part in self.weights], axis=1, out=wide)
+            some = out if first == 0 else np.empty_like(out)
+            into = some.reshape(-1, width // block, block).transpose(1, 0, 2)
+            np.matmul(rows[:, first : first + share], blocks, out=into)
+            if first:
+                out += some
         out *= self.scale
         out += self.bias
         return out
 
 
 @lru_cache(1_024)
-def _block(count: int, height: int, width: int) -> int:
-    """Return how many columns a block has; all of them, where blocks are of no use."""
-    sizes = (size for size in (width, *_BLOCKS) if not width % size and count * height * size <= _SMALL)
-    return next(sizes, width)
+def _blocks(count: int, height: int, width: int) -> tuple[int, int]:
+    """Return in how many shares the inputs are taken, and how many outputs a block of one has.
+
+    It is one block of all, where smaller ones are of no use.
+    """
+    for shares in (1, 2, 4):
+        for block in (width, *_BLOCKS):
+            fits = count * height * block <= _SMALL * shares
+            if fits and not (width % block or height % shares):
+                return shares, block
+    return 1, width
 
 
 def normalise_layer(rows: Floats, gain: Floats, bias: Floats) -> Floats:

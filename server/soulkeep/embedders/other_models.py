@@ -354,7 +354,13 @@ class _LocalModel(OtherModel):
             try:
                 if self._loaded is None:
                     tell("Loading the model")
-                    self._loaded = self._here()
+                    try:
+                        self._loaded = self._load(offline=True)
+                    except (OSError, ValueError):
+                        if self.folder is not None:
+                            raise
+                        _log.warning("%s is not on this machine; %s fetches it", self.model, self.kind)
+                        self._loaded = self._load(offline=False)
                 for prefix in dict.fromkeys(prefix for prefix, _ in texts):
                     places = [place for place, pair in enumerate(texts) if pair[0] == prefix]
                     rows |= zip(
@@ -365,16 +371,6 @@ class _LocalModel(OtherModel):
             except Exception as error:  # whatever the libraries of the library raise
                 raise self._unavailable(quoted(str(error))) from error
         return [rows[place] for place in range(len(texts))], estimated([text for _, text in texts])
-
-    def _here(self) -> Any:
-        """Load the model from this machine, or fetch it where that is allowed and it is not here."""
-        try:
-            return self._load(offline=True)
-        except (OSError, ValueError):
-            if self.folder is not None:
-                raise
-            _log.warning("%s is not on this machine; %s fetches it", self.model, self.kind)
-            return self._load(offline=False)
 
 
 class SentenceTransformers(_LocalModel):

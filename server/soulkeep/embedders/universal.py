@@ -24,7 +24,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from soulkeep.embedders import digest_of, groups, verified_file
+from soulkeep.disk import digest_of
+from soulkeep.embedders import groups, verified_file
 from soulkeep.embedders.layers import Floats, Linear, normalise_layer, unit_rows
 from soulkeep.embedders.tokens import UNIVERSAL, load_tokenizer
 from soulkeep.errors import EmbedderUnavailableError

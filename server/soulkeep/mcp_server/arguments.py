@@ -211,7 +211,14 @@ def closest(name: str, known: Sequence[str]) -> str | None:
     words = _words(name)
     if name.startswith("_") or not words:
         return None
-    likely = [(_likeness(words, _words(other)), other) for other in known]
+    likely: list[tuple[float, str]] = []
+    for other in known:
+        theirs = _words(other)
+        if {"id"} != set(words) <= set(theirs):
+            likely.append((1.0, other))
+        elif ("id" in words) == ("id" in theirs):  # a name of an id compares with such only
+            one, two = ("".join(word for word in some if word != "id") for some in (words, theirs))
+            likely.append((SequenceMatcher(None, one, two).ratio(), other))
     share, other = max(likely, default=(0.0, ""))
     return other if share >= _MISSPELT else None
 
@@ -222,16 +229,6 @@ def _words(name: str) -> list[str]:
     if words and (stem := words[-1].removesuffix("s").removesuffix("id")) != words[-1].removesuffix("s"):
         words[-1:] = [stem, "id"] if stem else ["id"]
     return words
-
-
-def _likeness(one: list[str], other: list[str]) -> float:
-    """Return the share of letters in common, 0 to 1; names of ids compare with such only."""
-    if {"id"} != set(one) <= set(other):
-        return 1.0
-    if ("id" in one) != ("id" in other):
-        return 0.0
-    letters = ["".join(word for word in words if word != "id") for words in (one, other)]
-    return SequenceMatcher(None, letters[0], letters[1]).ratio()
 
 
 def compact(schema: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from inspect import cleandoc
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
@@ -114,7 +113,10 @@ async def served(
             fault of ours and reaches only the log.
     """
     caller = ctx.request_context.lifespan_context
-    in_session = partial(_in_session, caller, work)
+
+    def in_session() -> _Result:
+        return work(caller.home, caller.session())
+
     try:
         if reads:
             return await anyio.to_thread.run_sync(in_session)
@@ -124,11 +126,7 @@ async def served(
         raise ToolError(str(error)) from error
 
 
-def _in_session(caller: Caller, work: Callable[[Home, Session], _Result]) -> _Result:
-    return work(caller.home, caller.session())
-
-
-async def read(ctx: Context[Caller], work: Callable[[Home], str]) -> str:
+async def read(ctx: Context[Caller], work: Callable[[Home], _Result]) -> _Result:
     """Do `work` for who reads a resource, in a worker thread.
 
     Raises:
@@ -185,10 +183,6 @@ class CheckedServer(MCPServer[Any]):
             tool.input_schema = compact(tool.input_schema)
             tool.output_schema = outline(tool.output_schema or {})
         return tools
-
-    async def list_resources(self) -> list[Resource]:
-        """Return the resources that every home has."""
-        return [resource for resource, _ in self.fixed.values()]
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None

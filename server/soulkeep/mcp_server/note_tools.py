@@ -149,9 +149,9 @@ def _curated(
         return home.curator.promote(memory_id, section, session)
     if action == "add":
         return home.curator.add_entry(section, entry, session)
-    if action == "replace":
-        return home.curator.replace_entry(section, entry, new_entry, session)
-    return home.curator.remove_entry(section, entry, session)
+    return home.curator.replace_entry(
+        section, entry, new_entry if action == "replace" else None, session
+    )
 
 
 async def learn_preference(

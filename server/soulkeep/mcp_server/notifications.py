@@ -86,6 +86,7 @@ class Subscribers:
                     del self.subscribed[uri], self.states[uri]
 
 
+@dataclass(eq=False)
 class Notifications:
     """Tells clients what changed in their home; without a client it does nothing.
 
@@ -93,12 +94,15 @@ class Notifications:
     `many` are looked at after calls and from time to time: to have the system watch one takes a thread.
     """
 
-    def __init__(self, *, watched: bool = False, many: bool = False) -> None:
-        self._watched = watched
-        self.many = many
-        self._by_home: weakref.WeakKeyDictionary[Home, Subscribers] = weakref.WeakKeyDictionary()
-        # They wait on while their home is closed and opened again.
-        self._by_path: weakref.WeakValueDictionary[Path, Subscribers] = weakref.WeakValueDictionary()
+    watched: bool = False
+    many: bool = False
+    _by_home: weakref.WeakKeyDictionary[Home, Subscribers] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+    # They wait on while their home is closed and opened again.
+    _by_path: weakref.WeakValueDictionary[Path, Subscribers] = field(
+        default_factory=weakref.WeakValueDictionary
+    )
 
     def of(self, home: Home) -> Subscribers:
         """Return who is told of changes in this home."""
@@ -106,7 +110,7 @@ class Notifications:
             subscribers = self._by_path.get(home.path) or Subscribers()
             self._by_home[home] = self._by_path[home.path] = subscribers
             subscribers.ready = anyio.Event()
-            if not self._watched:
+            if not self.watched:
                 subscribers.ready.set()
         return self._by_home[home]
 
@@ -197,10 +201,22 @@ _log = logging.getLogger(__name__)
 
 
 async def work_beside_calls(home: Home, notifications: Notifications) -> None:
-    """Do for an open home what no call waits for, and tell its clients of changes, until cancelled."""
+    """Do for an open home what no call waits for, and tell its clients of changes, until cancelled.
+
+    That is to begin with what is left to do, to load what a search needs, and to give memory back after
+    long disuse.
+    """
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_keep_ready, home)
-        await watch(home, notifications)
+        tasks.start_soon(watch, home, notifications)
+        # Until that is done the home is not closed; it is imported here, after the first answer.
+        await anyio.to_thread.run_sync(lambda: home.background.start())
+        # Whoever searches hears of an error; a server that ends does not wait for the loading.
+        with contextlib.suppress(SoulkeepError):
+            await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
+        while True:
+            await anyio.sleep(REST_S)
+            with contextlib.suppress(SoulkeepError):
+                await anyio.to_thread.run_sync(home.memories.rest)
 
 
 async def watch(home: Home, notifications: Notifications) -> None:
@@ -226,19 +242,6 @@ async def watch(home: Home, notifications: Notifications) -> None:
                 _log.warning("changes of files are not noticed: %s", problem)
             said = problem
         await anyio.sleep(AGAIN_S)
-
-
-async def _keep_ready(home: Home) -> None:
-    """Begin with what is left to do, load what a search needs, give memory back after long disuse."""
-    # Until that is done the home is not closed; it is imported here, after the first answer.
-    await anyio.to_thread.run_sync(lambda: home.background.start())
-    # Whoever searches hears of an error; a server that ends does not wait for the loading.
-    with contextlib.suppress(SoulkeepError):
-        await anyio.to_thread.run_sync(home.indexes.get_ready, abandon_on_cancel=True)
-    while True:
-        await anyio.sleep(REST_S)
-        with contextlib.suppress(SoulkeepError):
-            await anyio.to_thread.run_sync(home.memories.rest)
 
 
 async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:

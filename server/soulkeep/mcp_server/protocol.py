@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, BinaryIO, cast
 
@@ -179,7 +179,7 @@ def complete(server: CheckedServer, notifications: Notifications) -> None:
     """Add to a server what the SDK's does not have, and what it answers without knowing for whom."""
 
     async def list_resources(ctx: Request, params: PaginatedRequestParams) -> ListResourcesResult:
-        fixed, caller = await server.list_resources(), ctx.lifespan_context
+        fixed, caller = [resource for resource, _ in server.fixed.values()], ctx.lifespan_context
         resources, more = await looked_up(ctx, lambda _: list_page(caller, fixed, PAGE, params.cursor))
         return ListResourcesResult(resources=resources, next_cursor=more)
 
@@ -282,23 +282,21 @@ def _request_id(text: str) -> RequestId | None:
     return None
 
 
+@dataclass(eq=False)
 class Exchange:
     """The two directions of one connection, and which requests still wait for their reply."""
 
-    def __init__(self, lines: BinaryIO, at_end: Callable[[], None] = lambda: None) -> None:
-        """Read `lines`; after the last one `at_end` lets requests end that wait for what is to come.
-
-        It is called again after each message to the client: a request may begin to wait only then.
-        """
-        self._lines = lines
-        self._at_end = at_end
-        self._waiting: Counter[RequestId] = Counter()
-        self._asked: set[RequestId] = set()
-        """Requests of ours that the client has not answered."""
-        self._was_sent = anyio.Event()
-        self.begun = anyio.Event()
-        """The first reply was sent, or the client asked for more than a handshake."""
-        self.replies: MemoryObjectSendStream[SessionMessage]
+    _lines: BinaryIO
+    _at_end: Callable[[], None] = lambda: None
+    """Lets requests end that wait for what is to come, after the last line, and again after each message
+    to the client: a request may begin to wait only then."""
+    _waiting: Counter[RequestId] = field(default_factory=Counter)
+    _asked: set[RequestId] = field(default_factory=set)
+    """Requests of ours that the client has not answered."""
+    _was_sent: anyio.Event = field(default_factory=anyio.Event)
+    begun: anyio.Event = field(default_factory=anyio.Event)
+    """The first reply was sent, or the client asked for more than a handshake."""
+    replies: MemoryObjectSendStream[SessionMessage] = field(init=False)
 
     async def __aiter__(self) -> AsyncIterator[str]:
         """Yield the lines that the SDK can serve; answer the others here."""

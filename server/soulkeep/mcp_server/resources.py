@@ -16,6 +16,7 @@ from typing import Literal, TypeVar, cast
 
 from mcp import MCPError
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ResourceNotFoundError
 from mcp.types import (
     INVALID_PARAMS,
     Annotations,
@@ -152,23 +153,22 @@ def register(server: CheckedServer) -> None:
 
 
 async def _read_memory(memory_id: str, ctx: Context[Caller]) -> str:
-    return await read(ctx, lambda home: _memory_text(home, memory_id))
-
-
-async def _read_log(date: str, ctx: Context[Caller]) -> str:
-    return await read(ctx, lambda home: _log_text(home, date))
-
-
-async def _read_thread(thread_id: str, ctx: Context[Caller]) -> str:
-    return await read(ctx, lambda home: _thread_text(home, thread_id))
-
-
-def _memory_text(home: Home, memory_id: str) -> str:
-    memory = _memory(home, memory_id)
+    memory = await read(ctx, lambda home: _memory(home, memory_id))
     if str(memory.id) == memory_id:
         return visible(memory.content)
     heading = f"#{memory_id} was replaced by #{memory.id}, which says:"
     return f"{heading}\n\n{fenced(memory.content)}"
+
+
+async def _read_log(date: str, ctx: Context[Caller]) -> str:
+    text = await read(ctx, lambda home: home.documents.read_daily(_day(date)))
+    if text is None:
+        raise ResourceNotFoundError(f"There is no log of {date}; the tool log_day starts today's.")
+    return text
+
+
+async def _read_thread(thread_id: str, ctx: Context[Caller]) -> str:
+    return await read(ctx, lambda home: _thread_text(home, thread_id))
 
 
 def _memory(home: Home, memory_id: str) -> Memory:
@@ -177,13 +177,6 @@ def _memory(home: Home, memory_id: str) -> Memory:
         problem = f"{quoted(memory_id)} is no id of a memory"
         raise NotFoundError(problem, "use a number that recall shows")
     return home.lifecycle.get_memory(int(memory_id))
-
-
-def _log_text(home: Home, day: str) -> str:
-    text = home.documents.read_daily(_day(day))
-    if text is None:
-        raise NotFoundError(f"There is no log of {day}", "the tool log_day starts today's")
-    return text
 
 
 def _day(text: str) -> date:

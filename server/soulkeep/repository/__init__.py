@@ -179,7 +179,8 @@ class Threads(Protocol):
     def change_threads(self, thread_ids: Sequence[str], **columns: str | int | None) -> None:
         """Set `title`, `system_prompt`, `archived` (0 or 1) or `last_active_at`; inside a transaction.
 
-        The last of these is no change of a thread, and needs no recording.
+        The last of these is no change of a thread, and needs no recording. ThreadNotFoundError where
+        there is none with one of the ids.
         """
 
     def delete_thread(self, thread_id: str) -> None:
@@ -571,9 +572,8 @@ class Repository(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """Let all that is read inside be of one moment, however others write meanwhile."""
 
-    @property
     def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction; waits for one of another thread to end."""
+        """Say whether this thread is inside a transaction."""
 
     @property
     def only_reads(self) -> bool:

@@ -68,6 +68,8 @@ def dimensions_of(identity: str | None) -> int:
 
 def forms(text: str) -> list[str]:
     """Return the forms in which a text may stand in the store: as it is, composed and decomposed."""
+    if text.isascii():
+        return [text]
     return list(dict.fromkeys([text, normalize("NFC", text), normalize("NFD", text)]))
 
 

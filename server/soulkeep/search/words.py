@@ -11,7 +11,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from itertools import chain, groupby, pairwise
 from operator import attrgetter
 from typing import NamedTuple
@@ -94,11 +94,6 @@ def split_words(text: str) -> list[str]:
     return _split(text, attrgetter("found")) + also
 
 
-def split_query(text: str) -> list[str]:
-    """Return the words that a question asks for; a text that says the same is found by each of them."""
-    return _split(text, attrgetter("asked"))
-
-
 def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
     lower = text.lower()
     if any(part in lower for part in _SAID_PARTS):
@@ -113,6 +108,10 @@ def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
         pairs = (run[at : at + 2] for at in range(len(run)))
         words.extend(pairs if unspaced else side(read_run(run, STOP_WORDS)))
     return words
+
+
+split_query = partial(_split, side=attrgetter("asked"))
+"""Returns the words that a question asks for; a text that says the same is found by each of them."""
 
 
 def same_title(text: str) -> str:
@@ -242,7 +241,9 @@ def read_run(run: str, stop_words: frozenset[str]) -> Read:
     segments = [read for text in re.split(_SPACES, run.replace(" %", "%")) if (read := _read(text))]
     asked = [word for read in segments for word in read.asked]
     found = [word for read in segments for word in read.found]
-    for is_number, group in groupby(segments, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
+    in_groups = sum(read.found[0][-1:].isdigit() for read in segments) > 1
+    of_groups = segments if in_groups else ()  # most runs have one number at most
+    for is_number, group in groupby(of_groups, lambda read: bool(re.fullmatch(_GROUP, read.found[0]))):
         numbers = list(group)
         if not is_number or len(numbers) == 1:
             continue
@@ -330,6 +331,8 @@ def _both(words: Iterable[str]) -> Read:
 def _read_one(atom: str) -> Read:
     if not atom[0].isdigit():
         return _both(_letters(atom))
+    if atom.isdigit():
+        return _both((atom,))
     if day := re.fullmatch(_DAY, atom):
         date = f"{day[3]}{int(day[2]):02}{int(day[1]):02}"
         return Read((date,), (date, day[3]))

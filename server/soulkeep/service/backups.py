@@ -3,7 +3,6 @@
 Each is a folder, with a manifest that says what is in it, written last.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 
 from soulkeep import __version__
 from soulkeep.days import Days
-from soulkeep.disk import copy_file, make_folder, sync_folder
+from soulkeep.disk import copy_file, digest_of, make_folder, sync_folder
 from soulkeep.documents import Documents
 from soulkeep.documents.files import locked, write_new
 from soulkeep.errors import (
@@ -206,7 +205,13 @@ class Backups:
         """
         backup = self.find(wanted)
         with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
-            copy = self._stage(backup, stage / "backup")
+            original, copy = self.folder / backup.id, stage / "backup"
+            tell("Checking the backup")
+            verify_files(original)
+            if self._copies.examine(original)[1] != backup.counts:
+                raise BackupDamagedError(original, "its counts are not those of its manifest")
+            tell("Copying the backup")
+            copy_folder(original, copy)
             has_store = self._copies.is_there()
             # Something else may be in the store's place, which is kept.
             damaged = None if has_store else self._keep_damaged()
@@ -254,18 +259,6 @@ class Backups:
             # Under its name it is whole or not there at all.
             with temporary_folder(self.folder, "dropping") as path:
                 (self.folder / backup.id).rename(path / backup.id)
-
-    def _stage(self, backup: Backup, path: Path) -> Path:
-        """Return a verified copy of a backup's store."""
-        original = self.folder / backup.id
-        tell("Checking the backup")
-        verify_files(original)
-        _, counts = self._copies.examine(original)
-        if counts != backup.counts:
-            raise BackupDamagedError(original, "its counts are not those of its manifest")
-        tell("Copying the backup")
-        copy_folder(original, path)
-        return path
 
     def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
         try:
@@ -391,7 +384,7 @@ def write_manifest(path: Path, schema: int, **described: Any) -> None:
         "schema": schema,
         **described,
         "files": {
-            file.relative_to(path).as_posix(): {"size": file.stat().st_size, "sha256": _digest(file)}
+            file.relative_to(path).as_posix(): {"size": file.stat().st_size, "sha256": digest_of(file)}
             for file in sorted(path.rglob("*"))
             if file.is_file()
         },
@@ -412,7 +405,7 @@ def verify_files(path: Path) -> None:
     """
     files = _manifest(path)["files"]
     try:
-        differing = [name for name, file in files.items() if _digest(path / name) != file["sha256"]]
+        differing = [name for name, file in files.items() if digest_of(path / name) != file["sha256"]]
     except OSError as error:
         raise BackupDamagedError(path, f"a file cannot be read ({error.strerror})") from error
     added = read_documents(path).keys() - files.keys()
@@ -462,8 +455,3 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise BackupDamagedError(path, "its manifest is not one of soulkeep")
     return manifest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

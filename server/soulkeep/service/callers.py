@@ -223,8 +223,10 @@ _MAX_AGENT = 100
 
 _log = logging.getLogger(__name__)
 
-_Event = tuple[str, Mapping[str, Any]]
-_Record = tuple[Session, Usage | _Event | None, str]
+Event = tuple[str, Mapping[str, Any]]
+"""The name of an event, and details, which never hold user text."""
+
+_Record = tuple[Session, Usage | Event | None, str]
 
 
 @dataclass(eq=False)
@@ -239,7 +241,8 @@ class Sessions:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _writing: threading.Lock = field(default_factory=threading.Lock)
     _local: Session | None = None
-    _unwritten: deque[_Record] = field(default_factory=deque)
+    unwritten: deque[_Record] = field(default_factory=deque)
+    """What waits in memory."""
     _until_look: int = 0
     _logged: str = ""
     _is_closed: bool = False
@@ -250,51 +253,38 @@ class Sessions:
         """Return the one session that all runs of the command line share."""
         with self._lock:
             if self._local is None:
-                self._local = Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, self._now())
-                self._record(self._local, None, self._local.created_at)
+                self._local = Session(LOCAL_AGENT, LOCAL_AGENT, LOCAL_AGENT, timestamp(self._clock()))
+                self.record(self._local)
             return self._local
 
     def open(self, agent_id: str) -> Session:
         """Open a session for a client's connection, whatever others of its name there are."""
         name, session_id = agent_id.strip()[:_MAX_AGENT] or "default", secrets.token_hex(8)
-        session = Session(session_id, f"{name}:{session_id}", name, self._now())
-        self._record(session, None, session.created_at)
+        session = Session(session_id, f"{name}:{session_id}", name, timestamp(self._clock()))
+        self.record(session)
         return session
 
     def audit(self, session: Session, event: str, *details: Mapping[str, Any]) -> None:
         """Record changes, inside the transaction that makes them; details never hold user text."""
-        now = self._now()
+        now = timestamp(self._clock())
         self._repository.ledger.touch_session(session, now)
         self._repository.ledger.add_audit(event, session.agent_id, details, now)
 
-    def record_usage(self, session: Session, usage: Usage, *, flush: bool = True) -> None:
-        """Record one use of a model; while another process writes, it waits in memory.
+    def record(self, session: Session, what: Usage | Event | None = None, *, flush: bool = True) -> None:
+        """Record one use of a model, an event that changed nothing, or only that the session is active.
 
-        Without `flush` it waits for the next record too, so that both are one write.
+        While another process writes, it waits in memory; without `flush` it waits for the next record
+        too, so that both are one write.
         """
-        self._record(session, usage, self._now(), flush=flush)
-
-    def note(self, session: Session, event: str, details: Mapping[str, Any]) -> None:
-        """Record what changed nothing, as `record_usage` does; details never hold user text."""
-        self._record(session, (event, details), self._now())
-
-    def _record(
-        self, session: Session, what: Usage | _Event | None, now: str, *, flush: bool = True
-    ) -> None:
-        while len(self._unwritten) >= MAX_WAITING:
-            self._unwritten.popleft()
-        self._unwritten.append((session, what, now))
+        while len(self.unwritten) >= MAX_WAITING:
+            self.unwritten.popleft()
+        self.unwritten.append((session, what, timestamp(self._clock())))
         if flush:
             (self.write_later or self.flush)()
 
-    @property
-    def has_unwritten(self) -> bool:
-        """Whether something waits in memory."""
-        return bool(self._unwritten)
-
     def flush(self) -> None:
         """Write what waits in memory, unless another process is writing or the store takes nothing."""
-        if self._is_closed or not self._unwritten or self._repository.in_transaction:
+        if self._is_closed or not self.unwritten or self._repository.in_transaction():
             return
         if not self._writing.acquire(blocking=False):
             return  # another thread is at it
@@ -311,7 +301,7 @@ class Sessions:
             self._writing.release()
 
     def _write(self) -> None:
-        pending = list(self._unwritten)
+        pending = list(self.unwritten)
         with self._repository.transaction(durable=False, waiting=False):
             for session, what, now in pending:
                 self._repository.ledger.touch_session(session, now)
@@ -325,17 +315,14 @@ class Sessions:
                 self._repository.ledger.drop_old(KEPT)
         for record in pending:
             # Another thread may have given up some of them meanwhile.
-            if self._unwritten and self._unwritten[0] is record:
-                self._unwritten.popleft()
+            if self.unwritten and self.unwritten[0] is record:
+                self.unwritten.popleft()
 
     def close(self) -> None:
         """Write what can be written now and forget the rest: it is not worth a client's wait."""
         self.flush()
         self._is_closed = True
-        self._unwritten.clear()
-
-    def _now(self) -> str:
-        return timestamp(self._clock())
+        self.unwritten.clear()
 
 
 @dataclass(frozen=True, slots=True)

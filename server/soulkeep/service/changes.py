@@ -108,9 +108,9 @@ class ChangeRecorder:
 
     def with_place_taken(self, row: ChangedRow, find: Callable[[list[int]], object]) -> ChangedRow:
         """Return a row with what took the place of a memory, or had it; `find` says what is there."""
-        if row.kind != "memories":
-            return row
         later = {**self._was_replaced_by, **self.replaced_by}
+        if row.kind != "memories" or not later:
+            return row
         found = later.get(int(row.key))
         while row.after is None and found is not None and not find([found]):
             found = later.pop(found, None)

@@ -113,9 +113,11 @@ class Curator:
             )
 
     def replace_entry(
-        self, section: str, entry: str, new_entry: str, session: Session | None = None
+        self, section: str, entry: str, new_entry: str | None, session: Session | None = None
     ) -> Curated:
         """Put another entry in the place of one in a section of MEMORY.md; a link it has stays.
+
+        None for the new one takes the entry out.
 
         Raises:
             InvalidInputError: An argument breaks a rule.
@@ -127,40 +129,21 @@ class Curator:
         from soulkeep.documents.markdown import replace_entry
 
         _require(section, entry)
-        _require(section, new_entry, "new_entry")
-        new_entry, *others = list_sent(new_entry, section)
-        if others:
-            raise InvalidInputError(
-                "new_entry", "holds several list items; give one, and add the others"
-            )
-        origin = linked_id(entry)
-        if origin is not None and linked_id(new_entry) is None:
-            new_entry = f"{new_entry.rstrip()} {link_to(origin)}"
+        if new_entry is not None:
+            _require(section, new_entry, "new_entry")
+            new_entry, *others = list_sent(new_entry, section)
+            if others:
+                raise InvalidInputError(
+                    "new_entry", "holds several list items; give one, and add the others"
+                )
+            origin = linked_id(entry)
+            if origin is not None and linked_id(new_entry) is None:
+                new_entry = f"{new_entry.rstrip()} {link_to(origin)}"
         return self._curate(
-            "entry.replaced",
+            "entry.removed" if new_entry is None else "entry.replaced",
             section,
-            new_entry,
+            entry if new_entry is None else new_entry,
             lambda text: replace_entry(text, section, entry, new_entry),
-            session,
-        )
-
-    def remove_entry(self, section: str, entry: str, session: Session | None = None) -> Curated:
-        """Take an entry out of a section of MEMORY.md.
-
-        Raises:
-            InvalidInputError: An argument breaks a rule.
-            SectionNotFoundError: MEMORY.md has no such section.
-            EntryNotFoundError: The section has no such entry, or several.
-            DocumentError: MEMORY.md cannot be read or written.
-        """
-        from soulkeep.documents.markdown import replace_entry
-
-        _require(section, entry)
-        return self._curate(
-            "entry.removed",
-            section,
-            entry,
-            lambda text: replace_entry(text, section, entry, None),
             session,
         )
 

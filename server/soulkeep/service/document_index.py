@@ -40,11 +40,11 @@ _Read: TypeAlias = "tuple[list[Entry], Outline]"
 """The entries of a passage, and what stands in which the passage after it does."""
 
 
+@dataclass(eq=False)
 class Passages:
     """The passages of one document as it was read last: what stands from one heading up to another."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, Outline], _Read | None] = {}
+    _known: "dict[tuple[str, Outline], _Read | None]" = field(default_factory=dict)
 
     def list_entries(self, text: str) -> "list[Entry]":
         """Return the entries of a document; their lines are counted from the head of their passage."""
@@ -290,14 +290,11 @@ class DocumentIndex:
         self._lock = threading.Lock()
         self._is_beside = False
         self._looks = DocumentLooks(documents, lambda: repository.documents.states())
+        self.note_change = self._looks.note
         self._waiting: dict[str, None] = {}
         self._too_long: dict[str, int] = {}
         self._told: dict[str, str] = {}
         self._passages = Passages()
-
-    def note_change(self, names: Iterable[str] | None = None) -> None:
-        """Look at these files at the next call, or at every one: they were changed."""
-        self._looks.note(names)
 
     def catch_up(self, seconds: float | None = None) -> bool:
         """Index what changed in the files since any process last did, unless another one is writing.
@@ -310,7 +307,17 @@ class DocumentIndex:
             EmbedderError: A text cannot be embedded.
         """
         with self._lock:
-            self._look()
+            names = self._looks.due()
+            known = self._repository.documents.states(names)
+            for name in names:
+                at, state = stamp(self._documents.home / name), known.get(name)
+                if at is not None and size_of(at) > MAX_INDEXED:
+                    self._too_long[name] = size_of(at)
+                else:
+                    self._too_long.pop(name, None)
+                is_known = state is not None and at is not None and state.startswith(f"{at} ")
+                if not is_known and (at, state) != (None, None):
+                    self._waiting[name] = None
             self._is_beside = seconds is not None
             end = math.inf if seconds is None else clocks.monotonic() + seconds
             for name in list(self._waiting):
@@ -346,19 +353,6 @@ class DocumentIndex:
         states = self._repository.documents.states()
         unread = [name for name, state in states.items() if state == _UNREAD]
         return len(states) - len(unread), unread
-
-    def _look(self) -> None:
-        names = self._looks.due()
-        known = self._repository.documents.states(names)
-        for name in names:
-            at, state = stamp(self._documents.home / name), known.get(name)
-            if at is not None and size_of(at) > MAX_INDEXED:
-                self._too_long[name] = size_of(at)
-            else:
-                self._too_long.pop(name, None)
-            is_known = state is not None and at is not None and state.startswith(f"{at} ")
-            if not is_known and (at, state) != (None, None):
-                self._waiting[name] = None
 
     def _read_and_index(self, name: str) -> bool:
         """Index what changed in a document; return False where that has to wait for others who write."""

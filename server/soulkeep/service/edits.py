@@ -79,15 +79,6 @@ class Edits:
 
         return self._documents.edit(name, changed), hunks
 
-    def take_back(self, row: ChangedRow) -> None:
-        """Take back what was done to a document a moment ago.
-
-        Raises:
-            UndoConflictError: It does not stand any more.
-            DocumentError: The document cannot be read or written.
-        """
-        _Reversal(self._documents, [row]).write()
-
     @contextmanager
     def taking_back(self, rows: Sequence[ChangedRow]) -> Iterator[Callable[[], Written]]:
         """Take edits back, the first row first; the block is handed the function that writes the files.
@@ -220,7 +211,7 @@ class PromotedLines:
 
         _, hunks = self._edits.edit(MEMORY, steps)
         if hunks:
-            on_failure.callback(self._edits.take_back, row_of(MEMORY, hunks))
+            on_failure.callback(_Reversal(self._documents, [row_of(MEMORY, hunks)]).write)
         return hunks, changes
 
     def _changed(
@@ -235,7 +226,10 @@ class PromotedLines:
         owner = owners.get(linked or 0)
         if linked is None or owner is None:
             return entry.text
-        said = {in_one_form(promoted_text(text, entry.heading)) for text in self._said(owner, linked)}
+        # What the memory says, and what it said when it had the id that the line links to.
+        rows = self._repository.changes.rows_about("memories", str(linked)) if linked != owner.id else ()
+        texts = [owner.content, *(r.before.content for r in rows if isinstance(r.before, Memory))]
+        said = {in_one_form(promoted_text(text, entry.heading)) for text in texts}
         if in_one_form(without_link(entry.text)) not in said:
             changes.append(LineChange(owner.id, entry.heading, "kept"))
             return entry.text
@@ -246,13 +240,6 @@ class PromotedLines:
             return line
         changes.append(LineChange(owner.id, entry.heading, "removed"))
         return None
-
-    def _said(self, owner: Memory, linked: int) -> set[str]:
-        """Return what a memory says, and what it said when it had the id that a line links to."""
-        if linked == owner.id:
-            return {owner.content}
-        rows = self._repository.changes.rows_about("memories", str(linked))
-        return {owner.content, *(row.before.content for row in rows if isinstance(row.before, Memory))}
 
     def removed_with(self, rows: Sequence[ChangedRow]) -> dict[int, list[Hunk]]:
         """Return for memories that are gone what removed their lines, when they went by these rows."""

@@ -1,7 +1,8 @@
 """A home: one folder with a store and its documents, and the services over them."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 _Service = TypeVar("_Service")
 
 
+@dataclass(eq=False)
 class on_first_use(Generic[_Service]):  # noqa: N801 - used as a decorator, like property
     """A service that is imported and built when it is first asked for, once for all threads."""
 
-    def __init__(self, build: Callable[[Any], _Service]) -> None:
-        self._build = build
+    _build: Callable[[Any], _Service]
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -82,6 +83,16 @@ class Home:
         self.options = options
         self.days = Days(options.timezone)
         self.lock = threading.RLock()
+        self.revision = repository.revision
+        """Returns what is another after each change of the store, whoever made it, at no cost."""
+        self.news = repository.news
+        """Returns what events and changes came since the last look."""
+        self.count_rows = repository.count_rows
+        """Counts what there is, by its name in `repository.ROWS`."""
+        self.wasted = repository.wasted
+        """Returns how many bytes `repairs.compact` would give back; 0 where that is not worth while."""
+        self.versions = repository.versions
+        """Returns the versions of what keeps the store, and the schema's."""
         self._embedder = embedder
         self._open_backups = open_backups
         self._serves = False
@@ -264,21 +275,6 @@ class Home:
             self._serves = True
             if "background" in self.__dict__:
                 self.background.serve()
-
-    def news(self, since: tuple[int, int] | None) -> tuple[tuple[int, int], set[str], bool]:
-        """Return where the logs of events and of changes end, and what is new `since` they ended before.
-
-        That is the names of the events, and whether threads were made, deleted, renamed, archived or
-        resumed. Nothing is new since None.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return self.repository.news(since)
-
-    def revision(self) -> Hashable:
-        """Return what is another after each change of the store, whoever made it, at no cost."""
-        return self.repository.revision()
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""

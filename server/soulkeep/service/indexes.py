@@ -85,6 +85,14 @@ _TEXTS = 100
 
 Vectors = Sequence[Vector | None]
 
+_OF_EMBEDDER = (
+    EndpointError,
+    UnusableVectorsError,
+    EmbedderUnavailableError,
+    DimensionMismatchError,
+)
+"""After these no text would be embedded now, rather than one be at fault."""
+
 
 @dataclass(eq=False)
 class Indexes:
@@ -314,7 +322,8 @@ class Indexes:
                 memory, (own, before) = part[0]
                 is_smallest = len(part) == 1 and before is None
                 is_last = not parts and not made and len(memories) > 1
-                if _is_of_embedder(error) or (is_smallest and is_last):
+                is_of_embedder = error.is_temporary or isinstance(error, _OF_EMBEDDER)
+                if is_of_embedder or (is_smallest and is_last):
                     raise
                 # Tried again are its halves, or a memory without the one before.
                 if is_smallest:
@@ -420,7 +429,7 @@ class Indexes:
         if new := [text for text in wanted if text not in known]:
             embedded = embedder.embed(new)
             known |= zip(new, embedded.embeddings, strict=True)
-            self._sessions.record_usage(session, usage_of(embedder, embedded.tokens))
+            self._sessions.record(session, usage_of(embedder, embedded.tokens))
         alone = [Vector(known[own], embedder.identity) for own, _ in texts]
         turned = [
             vector
@@ -429,14 +438,6 @@ class Indexes:
             for vector, (_, before) in zip(alone, texts, strict=True)
         ]
         return alone, turned
-
-
-def _is_of_embedder(error: EmbedderError) -> bool:
-    """Whether no text would be embedded now, rather than one be at fault."""
-    return error.is_temporary or isinstance(
-        error,
-        EndpointError | UnusableVectorsError | EmbedderUnavailableError | DimensionMismatchError,
-    )
 
 
 def _text(memory: NewMemory | Memory) -> str:

@@ -52,6 +52,8 @@ Replaced = Mapping[int, Memory]
 
 
 def _labelled(memory: NewMemory) -> NewMemory:
+    if memory.subject is None is memory.source:
+        return memory
     subject, source = (
         None if label is None else require_label(argument, label)
         for argument, label in (("subject", memory.subject), ("source", memory.source))
@@ -126,8 +128,8 @@ class Lifecycle:
             old = self._replaced(replaces)
             memories = [_labelled(memory) for memory in make(old)]
             require_memories(memories, self._days)
-            for wanted in _thread_ids(memories):
-                self._repository.threads.get_thread(wanted)
+            for wanted in _thread_ids(memories) if len(memories) <= LOOKED_UP else ():
+                self._repository.threads.get_thread(wanted)  # before anything is embedded
             receipts = self._try_to_keep([self._dated(m) for m in memories], old, session)
         return receipts
 
@@ -146,12 +148,10 @@ class Lifecycle:
         with self._changes.recording(action, session, leaving=leaving) as recorder:
             if self._replaced(list(old)) != old:
                 return None
-            for wanted in _thread_ids(memories):
-                self._repository.threads.get_thread(wanted)
+            self._repository.threads.change_threads(_thread_ids(memories), last_active_at=now)
             gone = self._remove(replaced, memories[0])
             kept = self._add(memories, vectors, session, now)
             recorder.replaced_by |= dict.fromkeys(gone, kept[0][0])
-            self._repository.threads.change_threads(_thread_ids(memories), last_active_at=now)
         return [
             Receipt(
                 memory_id,

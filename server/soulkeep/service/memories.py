@@ -50,7 +50,6 @@ from soulkeep.service.callers import (
     Receipt,
     Sessions,
     parse_filter,
-    require_memories,
     require_range,
     require_text,
 )
@@ -98,7 +97,7 @@ class Questions:
         """
         if embedder.is_quick:
             embedded = embedder.embed_query(query)
-            self._sessions.record_usage(session, usage_of(embedder, embedded.tokens), flush=False)
+            self._sessions.record(session, usage_of(embedder, embedded.tokens), flush=False)
             return _vector(query, embedder, embedded), ""
         found, remark = self._ask(query, embedder, session)
         return (None if found is None else _vector(query, embedder, found)), remark
@@ -151,7 +150,7 @@ class Questions:
             while len(self._known) > QUESTIONS:
                 self._known.popitem(last=False)
         asked.set_result(embedded)
-        self._sessions.record_usage(session, usage_of(embedder, embedded.tokens), flush=False)
+        self._sessions.record(session, usage_of(embedder, embedded.tokens), flush=False)
 
 
 def _vector(query: str, embedder: Embedder, embedded: Embedded) -> QueryVector:
@@ -259,7 +258,6 @@ class Memories:
             StoreError: The store cannot take them.
             EmbedderError: A text cannot be embedded.
         """
-        require_memories(memories, self._days)
         if replaces and len(memories) != 1:
             raise InvalidInputError("replaces", "goes with a single memory; give the others apart")
         receipts = self._lifecycle.keep(lambda _: memories, replaces, session)
@@ -312,7 +310,7 @@ class Memories:
         said: Sequence[MessageMatch] = ()
         if include_messages:
             said = self._repository.messages.matching(query_terms(query), allowed, MESSAGES)
-        self._sessions.note(session, RECALLED, {"matches": len(matches)})
+        self._sessions.record(session, (RECALLED, {"matches": len(matches)}))
         mode: Mode = "hybrid" if embedder else "lexical"
         remarks = [*([remark] if remark else []), *self._background.remarks()]
         return Recall(tuple(matches), mode, tuple(said), self._indexes.advice, tuple(remarks))
@@ -390,7 +388,7 @@ class Memories:
         while True:
             embedder = self._indexes.embedder
             if embedder is None:
-                self._sessions.record_usage(session, Usage("none", 0), flush=False)
+                self._sessions.record(session, Usage("none", 0), flush=False)
                 return None, {}, ""
             vector, remark = self._questions.embed(query, embedder, session)
             if vector is None:

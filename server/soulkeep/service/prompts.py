@@ -45,21 +45,18 @@ def offer_prompts(prompts: Sequence[GlobalPrompt]) -> list[PromptOffer]:
     active = [prompt for prompt in prompts if prompt.in_force]
     offers: dict[str, PromptOffer] = {}
     for prompt in sorted(active, key=lambda prompt: prompt.id):
-        name = _slug(prompt.name) or f"prompt-{prompt.id}"
+        # The name in a-z, 0-9 and hyphens, or the id where no letter of it can be written so.
+        plain = _APOSTROPHES.sub("", prompt.name.casefold()).translate(_LATIN)
+        letters = unicodedata.normalize("NFKD", plain)
+        bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        slug = _NOT_IN_SLUGS.sub("-", bare.casefold()).strip("-")[:_MAX_SLUG].rstrip("-")
+        name = slug if _LETTER.search(slug) else f"prompt-{prompt.id}"
         while name in offers or name in RESERVED_NAMES:
             name = f"{name}-{prompt.id}"
         line = " ".join(prompt.content.strip().partition("\n")[0].split())
         line = line if len(line) <= _MAX_DESCRIPTION else line[: _MAX_DESCRIPTION - 1] + "…"
         offers[name] = PromptOffer(name, prompt, line, tuple(list_placeholders(prompt.content)))
     return sorted(offers.values(), key=lambda offer: active.index(offer.prompt))
-
-
-def _slug(name: str) -> str:
-    """Write a name with a-z, 0-9 and hyphens; empty where no letter of it can be written so."""
-    letters = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", name.casefold()).translate(_LATIN))
-    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    slug = _NOT_IN_SLUGS.sub("-", bare.casefold()).strip("-")[:_MAX_SLUG].rstrip("-")
-    return slug if _LETTER.search(slug) else ""
 
 
 def fingerprint(offers: Sequence[PromptOffer]) -> str:
@@ -177,15 +174,16 @@ class Prompts:
             )
         with self._changes.recording("prompt.set", session):
             former = self._known(name, prompt_id)
-            if remove:
-                if former is None:
+            if former is None:
+                if "content" not in changes:
                     raise PromptNameNotFoundError(name)
+                agreed = agreed or session.is_users
+                changes |= {} if agreed else {"is_active": False}
+                change = PromptChange("created", self._add(name, changes, session, agreed=agreed))
+            elif remove:
                 self._repository.prompts.delete_prompt(former.id)
                 self._sessions.audit(session, "prompt.removed", {"prompt_id": former.id})
                 change = PromptChange("removed", former)
-            elif former is None:
-                agreed = agreed or session.is_users
-                change = self._created(name, changes, session, agreed=agreed)
             else:
                 changes |= {"name": name.strip()} if prompt_id is not None and name.strip() else {}
                 change = self._changed(former, changes, session, agreed=agreed)
@@ -231,20 +229,6 @@ class Prompts:
             ids = ", ".join(str(prompt.id) for prompt in found)
             raise InvalidInputError("name", f"fits the prompts {ids}; say which with prompt_id")
         return found[0] if found else None
-
-    def _created(
-        self,
-        name: str,
-        values: dict[str, Any],
-        session: Session,
-        *,
-        agreed: bool,
-    ) -> PromptChange:
-        if "content" not in values:
-            raise PromptNameNotFoundError(name)
-        if not agreed:
-            values["is_active"] = False
-        return PromptChange("created", self._add(name, values, session, agreed=agreed))
 
     def _changed(
         self,

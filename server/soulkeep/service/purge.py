@@ -123,12 +123,20 @@ class Purges:
             PurgeUnfinishedError: The store or a backup cannot be written; it says what is gone by then.
             DocumentError: MEMORY.md or a former text cannot be written; the store is as it was.
         """
+        from soulkeep.documents.markdown import list_entries
+
         session = session or self._sessions.current()
         plan = self.plan(memory_ids, backups)
         tell("Looking through documents and their former texts")
         self._documents.drop_leftovers()
-        lines = _lines_taken(self._documents, plan)
-        texts = _texts_rewritten(self._documents, plan)
+        before = len(list_entries(self._documents.read(MEMORY)))
+        text = self._documents.edit(MEMORY, partial(_without, plan=plan, promoted_only=True))
+        lines = before - len(list_entries(text))
+        mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
+        texts = sum(
+            self._documents.rewrite_history(name, lambda text: without(text) if mentions(text) else text)
+            for name in DOCUMENTS
+        )
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
         # What is deleted leaves no trace: the recording is not saved.
         with begun, self._repository.recording():
@@ -288,23 +296,6 @@ def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
     if path.exists():
         text = path.read_bytes().decode(errors="surrogateescape")
         path.write_bytes(_without(text, plan, promoted_only=True).encode(errors="surrogateescape"))
-
-
-def _lines_taken(documents: Documents, plan: PurgePlan) -> int:
-    """Take out of MEMORY.md what was promoted from the memories and still says the same."""
-    from soulkeep.documents.markdown import list_entries
-
-    before = len(list_entries(documents.read(MEMORY)))
-    text = documents.edit(MEMORY, lambda text: _without(text, plan, promoted_only=True))
-    return before - len(list_entries(text))
-
-
-def _texts_rewritten(documents: Documents, plan: PurgePlan) -> int:
-    mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
-    return sum(
-        documents.rewrite_history(name, lambda text: without(text) if mentions(text) else text)
-        for name in DOCUMENTS
-    )
 
 
 def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:

@@ -85,6 +85,14 @@ class Threads:
     _sessions: Sessions
     _clock: Clock
 
+    def __post_init__(self) -> None:
+        self.get_thread = self._repository.threads.get_thread
+        """Returns a thread."""
+        self.list_made = self._repository.threads.list_made
+        """Returns active threads with their lasting places, the latest added first."""
+        self.latest_memories = self._repository.memories.list_of_thread
+        """Returns the latest memories of a thread, newest first."""
+
     def create_thread(
         self,
         title: str,
@@ -168,31 +176,6 @@ class Threads:
             StoreError: The store cannot be read.
         """
         return [thread.id for thread in self._repository.threads.list_threads(-1, archived, containing)]
-
-    def get_thread(self, thread_id: str) -> Thread:
-        """Return a thread.
-
-        Raises:
-            ThreadNotFoundError: The thread does not exist.
-            StoreError: The store cannot be read.
-        """
-        return self._repository.threads.get_thread(thread_id)
-
-    def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
-        """Return up to `limit` active threads with their lasting places below `before`, latest first.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return self._repository.threads.list_made(limit, before)
-
-    def latest_memories(self, thread_id: str, limit: int) -> list[Memory]:
-        """Return the latest memories of a thread, newest first.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        return self._repository.memories.list_of_thread(thread_id, limit)
 
     def rename(self, thread_id: str, title: str, session: Session | None = None) -> Thread:
         """Give a thread a title of up to 200 characters; return it.
@@ -416,7 +399,12 @@ class Messages:
             ends = (last[start:] for start in range(len(last)) if _are_same(last[start:], messages))
             known = [message.id for message in next(ends, ())]
             if not known and anywhere:
-                known = self._anywhere(thread_id, messages)
+                table = self._repository.messages
+                firsts = table.find_same(thread_id, messages[0])
+                count = len(messages)
+                runs = (table.list_of_thread(thread_id, count, first=first) for first in firsts)
+                whole = (run for run in runs if len(run) == count and _are_same(run, messages))
+                known = [message.id for message in next(whole, ())]
             new = slice(len(known), None)
             ids = self._append(thread_id, messages[new], counts[new], session)
         return [*(Saved(i, stored=False) for i in known), *(Saved(i, stored=True) for i in ids)]
@@ -453,15 +441,6 @@ class Messages:
         )
         self._sessions.audit(session, "message.stored", *details)
         return ids
-
-    def _anywhere(self, thread_id: str, messages: Sequence[NewMessage]) -> list[int]:
-        """Return the ids of messages of the thread that follow each other as all of the list do."""
-        table = self._repository.messages
-        for first in table.find_same(thread_id, messages[0]):
-            found = table.list_of_thread(thread_id, len(messages), first=first)
-            if len(found) == len(messages) and _are_same(found, messages):
-                return [message.id for message in found]
-        return []
 
 
 def _are_same(stored: Sequence[Message], sent: Sequence[NewMessage]) -> bool:

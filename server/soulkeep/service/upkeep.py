@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -254,7 +253,7 @@ class Background:
         is_more = self._entries.catch_up(SLICE_S)
         self._sessions.flush()
         self._embedding.wake()
-        return AGAIN_S if is_more or self._sessions.has_unwritten else None
+        return AGAIN_S if is_more or self._sessions.unwritten else None
 
     def _embed(self) -> float | None:
         pause = self._queue.step(waiting=True)
@@ -323,10 +322,6 @@ class Statistics:
         moment = "" if since is None else parse_moment("since", since, self._days)
         return self._repository.ledger.list_log(limit, moment, agent, event)
 
-    def count_rows(self) -> Mapping[str, int]:
-        """Count what there is, by its name in `repository.ROWS`."""
-        return self._repository.count_rows()
-
     def usage_totals(self) -> Usage:
         """Return the sums over all uses of models."""
         models = self._repository.ledger.usage_by_model()
@@ -337,10 +332,6 @@ class Statistics:
             sum(one.output_tokens for one in models),
             sum(costs, 0.0) if len(costs) == len(models) else None,
         )
-
-    def versions(self) -> Mapping[str, str]:
-        """Return the versions of what keeps the store, and the schema's."""
-        return self._repository.versions()
 
     def figures(self, *, tables: bool = True) -> Figures:
         """Count everything; for the sizes of `tables` the whole store is read.
@@ -398,7 +389,15 @@ def home_faults(documents: Documents, taken: int) -> list[Fault]:
     mine = os.access in os.supports_effective_ids
     if not os.access(documents.home, os.R_OK | os.X_OK, effective_ids=mine):
         return []  # why, whoever could not open the store has said
-    found = [*_document_faults(documents), *_permission_faults(documents.home)]
+    found = list(_document_faults(documents))
+    for path in (documents.home, *sorted(documents.home.iterdir())) if os.name != "nt" else ():
+        # Whoever follows a link out of the home would change what is not soulkeep's.
+        is_link = path != documents.home and path.is_symlink()
+        with suppress(FileNotFoundError):  # a file beside the store that was removed meanwhile
+            if not is_link and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                quoted = str(path).replace("'", "'\\''")
+                remedy = f"run `chmod go-rwx '{quoted}'`"
+                found.append(Fault("permissions", f"others may read {path}", remedy))
     free = shutil.disk_usage(documents.home).free
     if free < max(LEAST_FREE, taken):
         remedy = "free some space; a backup or a purge needs as much as the store takes"
@@ -422,18 +421,6 @@ def _document_faults(documents: Documents) -> Iterator[Fault]:
             f"{name} has {size / 1e6:,.1f} MB, of which only the first {MAX_INDEXED / 1e6:g} is searched"
         )
         yield Fault("document", detail, "move what is old into a file of its own, or take it out")
-
-
-def _permission_faults(home: Path) -> Iterator[Fault]:
-    if sys.platform == "win32":
-        return
-    for path in (home, *sorted(home.iterdir())):
-        # Whoever follows a link out of the home would change what is not soulkeep's.
-        is_link = path != home and path.is_symlink()
-        with suppress(FileNotFoundError):  # a file beside the store that was removed meanwhile
-            if not is_link and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                quoted = str(path).replace("'", "'\\''")
-                yield Fault("permissions", f"others may read {path}", f"run `chmod go-rwx '{quoted}'`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,10 +460,6 @@ class Repairs:
         remedy = "see whether it can be read and is UTF-8, then repair again"
         unreadable = [Fault("document", f"{name} was not read", remedy) for name in unread]
         return Repaired(found, rebuilt | {"documents": documents}, (*self._faults(), *unreadable))
-
-    def wasted(self) -> int:
-        """Return how many bytes `compact` would give back; 0 where that is not worth while."""
-        return self._repository.wasted()
 
     def compact(self) -> int:
         """Give back the space of deleted vectors; return by how many bytes the store shrank.

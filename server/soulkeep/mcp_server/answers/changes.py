@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import SerializeAsAny
+from pydantic import BaseModel, SerializeAsAny
 
 from soulkeep.days import Days
 from soulkeep.mcp_server.answers import (
@@ -352,16 +352,12 @@ class LoggedAnswer(View):
         return f"Logged under {self.time} in daily/{self.day}.md."
 
 
-class SuggestionAnswer(View):
+class SuggestionAnswer(BaseModel):
     """An entry of MEMORY.md that could go, by its beginning."""
 
     section: str
     entry: str
     tokens: int
-
-    def as_text(self) -> str:
-        """Return the entry in one line."""
-        return f"{self.section}, {counted(self.tokens, 'token')}: {self.entry}"
 
 
 class CuratedAnswer(View):
@@ -404,7 +400,8 @@ class CuratedAnswer(View):
                 "That is over the budget; nothing is cut off. The longest entries, which could go to"
                 " remember instead:"
             )
-            lines.append(fenced("\n".join(entry.as_text() for entry in self.could_go)))
+            longest = [f"{s.section}, {counted(s.tokens, 'token')}: {s.entry}" for s in self.could_go]
+            lines.append(fenced("\n".join(longest)))
         return "\n".join(lines)
 
 

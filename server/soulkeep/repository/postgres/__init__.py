@@ -97,7 +97,6 @@ class PostgresRepository(Upkeep):
         """Say whether this one alone, of all that have the home open, does the work of a name now."""
         return self._database.server.sole_holder(f"{self._database.owner}\n{name}")
 
-    @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction."""
         return self._database.in_transaction

@@ -1,6 +1,7 @@
 """Proof that a home is whole, counts and sizes of it, and taking out what was deleted."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,10 @@ class Upkeep:
             since=since,
             event=event,
         )
-        return self._days.sums(rows)
+        by_day: Counter[str] = Counter()
+        for moment, count in rows:
+            by_day[self._days.date_text(moment)] += count
+        return dict(by_day)
 
     def news(self, since: tuple[int, int] | None) -> tuple[tuple[int, int], set[str], bool]:
         """Return where events and changes end, the names of new events, and whether threads changed."""

@@ -1,6 +1,7 @@
 """The only code that talks to SQLite: a store, and copies of it that are put in its place."""
 
 import filecmp
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -24,14 +25,12 @@ from soulkeep.models import LOCAL_AGENT
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.repository.sqlite.changes import ChangeTable, Recording
-from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, set_aside_foreign_log, translated
+from soulkeep.repository.sqlite.connections import open_alone, set_aside_foreign_log, translated
 from soulkeep.repository.sqlite.database import Database, ReadOnlyDatabase
 from soulkeep.repository.sqlite.files import (
     APPLICATION_ID,
     Header,
     create_file,
-    log_of,
-    overwritten,
     size_of,
     store_identity,
     stored_header,
@@ -88,6 +87,7 @@ class SqliteRepository(Upkeep):
             on_failure.callback(database.close)
             super().__init__(database)
             self.snapshot, self.revision = database.snapshot, database.revision
+            self.in_transaction = database.in_transaction
             self.get_fact, self.put_fact = database.get_fact, database.put_fact
             self.vectors = self._vectors = VectorTable(database)
             self.vector_search = self._scan = VectorScan(database, self._vectors)
@@ -178,11 +178,6 @@ class SqliteRepository(Upkeep):
             lock.release()
 
     @property
-    def in_transaction(self) -> bool:
-        """Whether this thread is inside a transaction."""
-        return self._database.in_transaction
-
-    @property
     def only_reads(self) -> bool:
         """Whether nothing can be written, as the disk was full when the store was last opened."""
         return self._database.only_reads
@@ -207,7 +202,10 @@ class SqliteRepository(Upkeep):
             f"SELECT substr({at}, 1, 16) || 'Z', count(*) FROM {counted} AND {at} >= :since GROUP BY 1",
             {"since": since, "event": event},
         )
-        return self._days.sums(rows)
+        by_day: Counter[str] = Counter()
+        for moment, count in rows:
+            by_day[self._days.date_text(moment)] += count
+        return dict(by_day)
 
     def size(self) -> int:
         """Return how many bytes the store's files take."""
@@ -277,7 +275,7 @@ class SqliteCopies:
             StoreCorruptError: It is damaged.
             StoreError: It cannot be read.
         """
-        with translated(self._store), closing(_opened(self._store)) as connection:
+        with translated(self._store), closing(open_alone(self._store)) as connection:
             connection.execute("BEGIN")
             # The first look is the moment: until the end of the transaction nothing newer is seen.
             try:
@@ -317,7 +315,7 @@ class SqliteCopies:
         copy = folder / self._store.name
         with closing(SqliteRepository(copy, days=self._days)) as repository:
             yield repository
-        with translated(copy), closing(_opened(copy)) as connection:
+        with translated(copy), closing(open_alone(copy)) as connection:
             connection.pragma("journal_mode", "delete")
 
     def is_there(self) -> bool:
@@ -361,10 +359,22 @@ class SqliteCopies:
             SqliteRepository(self._store).close()
         copy = folder / self._store.name
         _fit(copy, self._store)
-        with closing(SqliteRepository(copy, days=self._days)) as staged, replacing(self._store, copy):
-            if continuing:
-                _continue_ids_of(copy, self._store)
-            yield staged
+        with (
+            closing(SqliteRepository(copy, days=self._days)) as staged,
+            translated(self._store),
+            closing(open_alone(copy)) as source,
+            closing(open_alone(self._store, "fullfsync = ON")) as target,  # with synchronous = FULL
+        ):
+            with target.backup("main", source, "main") as backup:
+                backup.step(1)  # takes the write lock, which SQLite keeps until the backup is finished
+                if continuing:
+                    _continue_ids_of(copy, self._store)
+                yield staged
+                # What the block changed in the copy makes SQLite begin it anew, under the same lock.
+                backup.step()
+            target.set_busy_timeout(0)
+            with suppress(apsw.BusyError):
+                target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def _fit(copy: Path, store: Path) -> None:
@@ -379,7 +389,7 @@ def _fit(copy: Path, store: Path) -> None:
     fitting = copy.with_name(f".{copy.name}.part")
     with translated(store):
         try:
-            with closing(_opened(store)) as connection:
+            with closing(open_alone(store)) as connection:
                 wanted = connection.pragma("page_size"), connection.pragma("auto_vacuum")
         except apsw.CorruptError:
             # https://www.sqlite.org/fileformat.html#the_database_header
@@ -388,7 +398,7 @@ def _fit(copy: Path, store: Path) -> None:
             bounds = ((16, 18), (52, 56), (64, 68))
             size, root, incremental = (int.from_bytes(header[a:b]) for a, b in bounds)
             wanted = 65536 if size == 1 else size, (2 if incremental else 1) if root else 0
-    with translated(copy), closing(_opened(copy)) as connection:
+    with translated(copy), closing(open_alone(copy)) as connection:
         if wanted != (connection.pragma("page_size"), connection.pragma("auto_vacuum")):
             connection.pragma("page_size", wanted[0])
             connection.pragma("auto_vacuum", wanted[1])
@@ -410,9 +420,9 @@ def _continue_ids_of(copy: Path, store: Path) -> None:
     """
     last, store_id = dict[str, int](), None
     # Of a damaged store nobody can know.
-    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+    with suppress(StoreCorruptError), translated(store), closing(open_alone(store)) as connection:
         last = dict(list(connection.execute("SELECT name, seq FROM sqlite_sequence")))
-    with suppress(StoreCorruptError), translated(store), closing(_opened(store)) as connection:
+    with suppress(StoreCorruptError), translated(store), closing(open_alone(store)) as connection:
         store_id = store_identity(connection)[0]
     with closing(Database(copy)) as database, database.transaction():
         if store_id is not None:
@@ -424,41 +434,6 @@ def _continue_ids_of(copy: Path, store: Path) -> None:
         database.execute_many("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", rows)
         change = last.get("memory_changes", 0) + CHANGES_SKIPPED
         database.execute("INSERT INTO memory_changes (seq, memory_id) VALUES (?, 0)", (change,))
-
-
-@contextmanager
-def replacing(store: Path, copy: Path) -> Iterator[None]:
-    """Keep others from writing a store during the block, then put what a copy holds in its place.
-
-    It happens at once, also for those who have the store open. When an error leaves the block, the store
-    stays as it was.
-
-    Raises:
-        StoreBusyError: Another process kept the write lock.
-        StoreError: The store cannot be written, or the copy not read.
-    """
-    with (
-        translated(store),
-        closing(_opened(copy)) as source,
-        closing(_opened(store)) as target,
-    ):
-        target.pragma("fullfsync", 1)  # with synchronous = FULL, which is the default
-        with target.backup("main", source, "main") as backup:
-            backup.step(1)  # takes the write lock, which SQLite keeps until the backup is finished
-            yield
-            # What the block changed in the copy makes SQLite begin it anew, under the same lock.
-            backup.step()
-        target.set_busy_timeout(0)
-        with suppress(apsw.BusyError):
-            target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-
-
-def _opened(path: Path) -> apsw.Connection:
-    if not size_of(path) and size_of(log_of(path)):
-        raise overwritten(path, "empty")  # SQLite would delete the log
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
-    return connection
 
 
 def _counts(connection: apsw.Connection) -> dict[str, int]:

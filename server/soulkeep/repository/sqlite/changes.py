@@ -155,8 +155,8 @@ class ChangeTable:
                         f"CREATE TEMP TRIGGER {kind}_{name} {when} ON main.{kind} {which} BEGIN"
                         f" SELECT RAISE(ABORT, '{kind} {UNRECORDED}')"
                         " WHERE NOT EXISTS (SELECT 1 FROM recording);"
-                        f" INSERT INTO noted SELECT '{kind}', {row}.id, {before} WHERE NOT EXISTS"
-                        f" (SELECT 1 FROM noted WHERE kind = '{kind}' AND key = {row}.id || ''); END"
+                        f" INSERT INTO noted VALUES ('{kind}', {row}.id, {before})"
+                        " ON CONFLICT DO NOTHING; END"
                     )
 
     @contextmanager

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from soulkeep.repository import UnrecordedChangeError
 from soulkeep.repository.sqlite.files import (
     Header,
     log_of,
+    overwritten,
     recognise,
     set_log_aside,
     size_of,
@@ -91,17 +93,13 @@ UNRECORDED = "written outside a recording"
 
 def load_vectors(connection: apsw.Connection) -> None:
     """Load sqlite-vec into a connection."""
-    connection.enable_load_extension(True)
-    connection.load_extension(_vec_library())
-    connection.enable_load_extension(False)
-
-
-def _vec_library() -> str:
     # Importing sqlite_vec would import numpy, so its library is loaded by path.
     spec = find_spec("sqlite_vec")
     if spec is None or spec.origin is None:
         raise ImportError("the package sqlite-vec is not installed")
-    return str(Path(spec.origin).with_name("vec0"))
+    connection.enable_load_extension(True)
+    connection.load_extension(str(Path(spec.origin).with_name("vec0")))
+    connection.enable_load_extension(False)
 
 
 def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
@@ -115,7 +113,19 @@ def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
         on_failure.callback(connection.close)
         connection.set_busy_timeout(patience_ms)
         load_vectors(connection)
-        _use_wal(connection)
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while connection.pragma("journal_mode") != "wal":
+            try:
+                # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
+                # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
+                connection.pragma("page_size", 16384)
+                connection.pragma("auto_vacuum", "INCREMENTAL")
+                connection.pragma("journal_mode", "wal")
+            except apsw.BusyError:
+                # SQLite does not wait here by itself when several processes make the file at once.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         for pragma in (
             "synchronous = NORMAL",
             "fullfsync = ON",  # on macOS a plain fsync does not reach the disk
@@ -128,22 +138,6 @@ def open_to_write(path: Path, patience_ms: int) -> apsw.Connection:
         connection.execute("SELECT 1 FROM sqlite_schema")  # opens the log
         on_failure.pop_all()
     return connection
-
-
-def _use_wal(connection: apsw.Connection) -> None:
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while connection.pragma("journal_mode") != "wal":
-        try:
-            # Only a new file takes these two. A vector lies deep in a blob of 6 MB: large pages and
-            # the map of pages that auto_vacuum keeps reach it in few steps, without memory mapping.
-            connection.pragma("page_size", 16384)
-            connection.pragma("auto_vacuum", "INCREMENTAL")
-            connection.pragma("journal_mode", "wal")
-        except apsw.BusyError:
-            # SQLite does not wait here by itself when several processes make the file at once.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
 
 
 def _map_pages(connection: apsw.Connection) -> None:
@@ -246,20 +240,22 @@ def require_same_store(path: Path, known: tuple[str | None, int]) -> None:
             raise StoreReplacedError(path)
 
 
+@dataclass(eq=False)
 class Readers:
     """Connections that read beside the one that writes, each for one thread at a time.
 
-    They are opened when there is none free, and see what is committed. None keeps a moment of the store
-    between two uses, so the log can be written back.
+    They are opened when there is none free, and see what is committed, while the files stand at the path
+    and `_is_current` says that they hold the store. None keeps a moment of it between two uses, so the
+    log can be written back.
     """
 
-    def __init__(self, path: Path, files: OpenFiles, is_current: Callable[[], bool]) -> None:
-        """Read the store at `path` while these files stand there and hold what `is_current` says."""
-        self._path, self._files, self._is_current = path, files, is_current
-        self._idle: list[apsw.Connection] = []
-        self._used = 0
-        self._is_closed = False
-        self._changed = threading.Condition()
+    _path: Path
+    _files: OpenFiles
+    _is_current: Callable[[], bool]
+    _idle: list[apsw.Connection] = field(default_factory=list)
+    _used: int = 0
+    _is_closed: bool = False
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     @contextmanager
     def one(self) -> Iterator[apsw.Connection | None]:
@@ -321,6 +317,22 @@ class Readers:
         """Give connections again."""
         with self._changed:
             self._is_closed = False
+
+
+def open_alone(path: Path, *pragmas: str) -> apsw.Connection:
+    """Open a connection that reads and writes a store for one piece of work, and configure it.
+
+    Raises:
+        StoreOverwrittenError: The file is empty, and there is a log of the store that it was.
+        apsw.Error: SQLite cannot open it.
+    """
+    if not size_of(path) and size_of(log_of(path)):
+        raise overwritten(path, "empty")  # SQLite would delete the log
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
 
 
 def open_beside(path: Path) -> apsw.Connection:

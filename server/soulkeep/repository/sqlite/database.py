@@ -269,7 +269,6 @@ class Database:
                     self._main.keep_up()
             return self.generation, self._main.count_commits()
 
-    @property
     def in_transaction(self) -> bool:
         """Whether this thread is inside a transaction."""
         return self._own.connection is not None and self._own.connection is self._connection

@@ -39,13 +39,9 @@ class Header(NamedTuple):
     page_size: int
     in_wal_mode: bool
     change_counter: int
-    pages: int
+    file_size: int
+    """How many bytes the file has when all is written that its log held."""
     application_id: int
-
-    @property
-    def file_size(self) -> int:
-        """How many bytes the file has when all is written that its log held."""
-        return self.pages * self.page_size
 
 
 def parse_header(header: bytes) -> Header | str:
@@ -63,7 +59,8 @@ def parse_header(header: bytes) -> Header | str:
     )
     if application_id != APPLICATION_ID and (application_id or pages > 1):
         return "another program's SQLite database"
-    return Header(65536 if size == 1 else size, header[18:20] == b"\2\2", counter, pages, application_id)
+    size = 65536 if size == 1 else size
+    return Header(size, header[18:20] == b"\2\2", counter, pages * size, application_id)
 
 
 def opened_raw(path: Path) -> apsw.VFSFile:
@@ -183,8 +180,6 @@ _Stamp = tuple[int, ...] | None
 _LOG_HEADER = _FRAME_HEADER = 24
 """The bytes that tell a log from the one before it, salts included, and those before a page in it."""
 
-_ANOTHER_STORE = "another store"
-
 _CHECKPOINT_LOOKS, _CHECKPOINT_LOOK_S = 60, 0.005
 """How often and in which steps a checkpoint is waited for, before all of the file is read."""
 
@@ -215,6 +210,8 @@ class MainFile:
         self._lock = threading.RLock()
         self._refused: _Stamp = None
         self._found = ""
+        self.is_another_store = False
+        """Whether a whole other store was found in it at the last look."""
         self._seen = _State(None, b"", (b"", 0, 0))
         self._seen = self._state()
 
@@ -222,11 +219,6 @@ class MainFile:
     def is_untouched(self) -> bool:
         """Whether nobody has written to the file, or put another in its place, since the last look."""
         return self._look() == self._seen.stamp
-
-    @property
-    def is_another_store(self) -> bool:
-        """Whether a whole other store was found in it at the last look."""
-        return self._found == _ANOTHER_STORE
 
     @property
     def is_plausible(self) -> bool:
@@ -278,11 +270,15 @@ class MainFile:
                 if self._is_continued(state.header):
                     self._seen = state  # what came since shows at the next look
                     return True
-                self._found = self._describe()
-                if self._found == "damaged" and self._is_complete(state.header):
+                self._found, self.is_another_store = self._describe(), False
+                now = parse_header(state.header)
+                is_full = isinstance(now, Header) and self._file.xFileSize() == now.file_size
+                # It may be a whole database without any log.
+                is_whole = is_full and self._is_whole("immutable=1", "quick_check")
+                if self._found == "damaged" and is_whole:
                     if self.store_id in (None, self._stored_id()):
                         return False
-                    self._found = _ANOTHER_STORE
+                    self.is_another_store = True
                 self._refused = state.stamp
             if self.is_another_store:
                 raise StoreReplacedError(self._path)
@@ -389,15 +385,6 @@ class MainFile:
         # Somebody may have gone on writing to what looks older than what was seen.
         goes_on = log_moved or self._follows(header)
         return goes_on and self._is_whole("mode=ro", "integrity_check")
-
-    def _is_complete(self, header: bytes) -> bool:
-        """Whether the file is a whole database without any log."""
-        now = parse_header(header)
-        return (
-            isinstance(now, Header)
-            and self._file.xFileSize() == now.file_size
-            and self._is_whole("immutable=1", "quick_check")
-        )
 
     def _is_whole(self, how: str, check: str) -> bool:
         try:

@@ -151,9 +151,10 @@ class Ledger:
         self, event: str, source_app: str, details: Sequence[Mapping[str, Any]], now: str
     ) -> None:
         """Insert changes of one kind; `details` hold ids and sizes, never what the user wrote."""
-        self._database.execute_many(
-            "INSERT INTO audit_log (timestamp, event, source_app, details) VALUES (?, ?, ?, ?)",
-            ((now, event, source_app, json.dumps(detail)) for detail in details),
+        self._database.execute(
+            "INSERT INTO audit_log (timestamp, event, source_app, details)"
+            " SELECT ?, ?, ?, value FROM json_each(?) WHERE TRUE ORDER BY key",
+            (now, event, source_app, json.dumps(details)),
         )
 
 

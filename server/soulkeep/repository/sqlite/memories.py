@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from soulkeep.days import Days
 from soulkeep.models import MEMORY_TYPES, Memory, MemoryFilter, NewMemory, Vector
@@ -23,9 +24,11 @@ COLUMNS = (
 )
 """What makes a Memory, of `memories AS m`."""
 
+_NEW = "thread_id, content, memory_type, source, created_at, subject, occurred_at, document, expires_at"
+# One statement for all: with a trigger, each would first save all pages that it is about to change.
 _INSERT = (
-    "INSERT INTO memories (thread_id, content, memory_type, source, created_at, subject, occurred_at,"
-    " document, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+    f"INSERT INTO memories ({_NEW}) SELECT {', '.join(f'value ->> {n}' for n in range(9))}"
+    " FROM json_each(?) WHERE TRUE ORDER BY key RETURNING id"
 )
 _PAGE = 1_000
 
@@ -57,24 +60,22 @@ class MemoryTable:
             self._vectors.claim_embedder(embedder)
         while added := self.unindexed(_PAGE):  # the largest id that is indexed says how far all are
             self.add_to_indexes(added, [None] * len(added))
-        rows = self._database.execute_many(
-            _INSERT,
-            [
-                (
-                    m.thread_id,
-                    m.content,
-                    m.memory_type,
-                    m.source,
-                    m.created_at or created_at,
-                    m.subject,
-                    m.occurred_at,
-                    m.document,
-                    m.expires_at,
-                )
-                for m in memories
-            ],
-        )
-        ids = [int(row[0]) for row in rows]
+        values = [
+            (
+                m.thread_id,
+                m.content,
+                m.memory_type,
+                m.source,
+                m.created_at or created_at,
+                m.subject,
+                m.occurred_at,
+                m.document,
+                m.expires_at,
+            )
+            for m in memories
+        ]
+        rows = self._database.execute(_INSERT, (json.dumps(values, ensure_ascii=False),))
+        ids = sorted(row[0] for row in rows)  # they grow in the order of insertion
         self._index(
             (memory_id, m.content, m.subject, m.occurred_at or m.created_at or created_at)
             for memory_id, m in zip(ids, memories, strict=True)
@@ -86,8 +87,9 @@ class MemoryTable:
         """Delete memories with their vectors and index entries; inside a transaction."""
         self._vectors.delete_vectors(memory_ids)
         for table, key in (("memories_fts", "rowid"), ("memories", "id")):
-            self._database.execute_many(
-                f"DELETE FROM {table} WHERE {key} = ?", ((memory_id,) for memory_id in memory_ids)
+            self._database.execute(
+                f"DELETE FROM {table} WHERE {key} IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(memory_ids)),),
             )
 
     def list_by_ids(
@@ -203,15 +205,11 @@ class MemoryTable:
 
     def _index(self, memories: Iterable[Row]) -> None:
         """Add rows of id, content, subject and date to the full text."""
+        days = cache(lambda moment: day_text(self._days.day_of(moment)))  # a list shares one, mostly
         self._database.execute_many(
             "INSERT INTO memories_fts (rowid, content, subject, day) VALUES (?, ?, ?, ?)",
             (
-                (
-                    memory_id,
-                    fts_text(content),
-                    fts_text(subject) if subject else "",
-                    day_text(self._days.day_of(occurred_at)),
-                )
+                (memory_id, fts_text(content), fts_text(subject) if subject else "", days(occurred_at))
                 for memory_id, content, subject, occurred_at in memories
             ),
         )

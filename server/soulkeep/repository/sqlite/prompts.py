@@ -235,12 +235,20 @@ class ThreadTable:
         return [(row[0], _thread(row[1:])) for row in rows]
 
     def change_threads(self, thread_ids: Sequence[str], **columns: str | int | None) -> None:
-        """Set columns of threads, by their names; inside a transaction."""
+        """Set columns of threads, by their names; inside a transaction.
+
+        Raises:
+            ThreadNotFoundError: One does not exist.
+        """
         assigned = ", ".join(f"{name} = :{name}" for name in columns)
-        self._database.execute(
-            f"UPDATE threads SET {assigned} WHERE id IN (SELECT value FROM json_each(:these))",
+        changed = self._database.execute(
+            f"UPDATE threads SET {assigned} WHERE id IN (SELECT value FROM json_each(:these))"
+            " RETURNING id",
             {**columns, "these": json.dumps(list(thread_ids))},
         )
+        for thread_id in thread_ids if len(changed) < len(thread_ids) else ():
+            if (thread_id,) not in changed:
+                raise ThreadNotFoundError(thread_id)
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete a thread that nothing belongs to any more; inside a transaction."""

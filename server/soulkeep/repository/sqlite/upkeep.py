@@ -26,7 +26,7 @@ from soulkeep.errors import StoreBusyError, StoreCorruptError
 from soulkeep.models import Fault
 from soulkeep.progress import tell
 from soulkeep.repository import ROWS
-from soulkeep.repository.sqlite.connections import BUSY_TIMEOUT_S, translated
+from soulkeep.repository.sqlite.connections import open_alone, translated
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.indexes import fts_text
 from soulkeep.repository.sqlite.schema import (
@@ -430,7 +430,8 @@ def remove_leftover(database: Database) -> None:
 def _rewritten(database: Database) -> bool:
     """Write the file anew; False where somebody wrote between the copy and its taking the place."""
     with translated(database.path), ExitStack() as stack:
-        reader, target = (stack.enter_context(_opened(database.path)) for _ in range(2))
+        opened = partial(open_alone, database.path, "fullfsync = ON", "temp_store = MEMORY")
+        reader, target = (stack.enter_context(closing(opened())) for _ in range(2))
         with database.transaction(durable=False):  # keeps others from writing
             copy = stack.enter_context(_copied(reader, _copy_path(database.path)))
             seen = reader.pragma("data_version")
@@ -460,14 +461,6 @@ def _copied(reader: apsw.Connection, copy: Path) -> Iterator[Path]:
         yield copy
     finally:
         _remove(copy)
-
-
-def _opened(path: Path) -> closing[apsw.Connection]:
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    connection.set_busy_timeout(BUSY_TIMEOUT_S * 1000)
-    connection.pragma("fullfsync", 1)
-    connection.pragma("temp_store", "MEMORY")
-    return closing(connection)
 
 
 def _copy_path(store: Path) -> Path:
