@@ -22,7 +22,7 @@ from mcp.types import ElicitRequestParams, ElicitResult, ResourceUpdatedNotifica
 from conftest import Run
 from serving import JSON, Serving, serving
 from soulkeep.app import open_home
-from soulkeep.mcp_server.http import Rates
+from soulkeep.mcp_server.http import Address, Rates
 from wire import HANDSHAKE, MODERN, OFFLINE
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
@@ -358,6 +358,15 @@ def test_a_signal_ends_the_process_when_all_was_answered(home_path: Path, number
 
     assert '"stored":true' in answer.text.replace(" ", "")
     assert (code, out, err, rest) == (0, "", "", b"")
+
+
+def test_the_parts_of_an_answer_do_not_wait_for_one_another() -> None:
+    with (
+        Address("127.0.0.1", 0).listen() as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_is_taken_is_one_line(run: Run) -> None:

@@ -136,7 +136,7 @@ class Settings(BaseSettings):
         description="Proxies that are believed who asks: addresses or networks, ...; *: all there are.",
     )
     http_homes: int = Field(
-        default=100, ge=0, description="How many homes stay open that nobody is using right now."
+        default=64, ge=0, description="How many homes stay open that nobody is using right now."
     )
     http_body: int = Field(default=8_388_608, ge=1_024, description="How many bytes a request may have.")
     http_sessions: int = Field(

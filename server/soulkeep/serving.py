@@ -17,9 +17,12 @@ from soulkeep.app import (
 from soulkeep.engines import may_have_accounts
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.homes import Homes, access_of
-from soulkeep.mcp_server.http import Address, HttpServer, Limits, allow_open_files, http_server
+from soulkeep.mcp_server.http import Address, HttpServer, Limits, http_server, prepare_process
 from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
 from soulkeep.service.accounts import Accounts
+
+MOST_MEMORY = 150_000_000
+"""How many bytes the homes of all accounts keep of what they read for searches."""
 
 NO_ACCOUNTS = (
     "is {host}, which others than programs of this machine can reach, and there are no accounts; add one"
@@ -63,6 +66,7 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
                 lambda name: open_home(accounts.home_path(name), options=settings.options, owner=name),
                 most_open=settings.http_homes,
                 most_waited_for=settings.http_homes,
+                most_memory=MOST_MEMORY,
             )
             authority = open_authority(settings, accounts, address.reached_at)
         stack.callback(homes.close)
@@ -89,7 +93,7 @@ def serve_http(settings: Settings, address: Address, on_ready: Callable[[str], N
     Raises:
         SoulkeepError: It cannot; see `open_http`.
     """
-    allow_open_files()
+    prepare_process()
     with open_http(settings, address) as (server, listening):
         gc.freeze()
         gc.enable()

@@ -124,6 +124,8 @@ class _Open:
     home: Home
     users: int = 0
     used_at: float = 0.0
+    memory: int = 0
+    """How many bytes it kept of what it read for searches when it was given back last."""
     writing: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WRITERS))
     beside: tuple[anyio.CancelScope, anyio.Event] | None = None
     """What ends the work beside calls, where there is any, and whether it has ended."""
@@ -274,7 +276,7 @@ class Homes:
             yield used
         finally:
             used.users -= 1
-            used.used_at = time.monotonic()
+            used.used_at, used.memory = time.monotonic(), used.home.memory_used
             if self._open.get(name) is used:  # it may have been closed while a client only waited
                 self._open.move_to_end(name)
             await self._limit()
@@ -299,12 +301,12 @@ class Homes:
                     scope.cancel()
                     await ended.wait()
                 await anyio.to_thread.run_sync(one.home.close)
-            used = {one.home: one.home.memory_used for one in self._open.values()}
-            for home in list(used)[:-1]:
-                if used[home] and sum(used.values()) > self._most_memory:
-                    used[home] = 0
+            kept = list(self._open.values())
+            for one in kept[:-1]:
+                if one.memory and sum(each.memory for each in kept) > self._most_memory:
+                    one.memory = 0
                     with suppress(StoreError):  # the next search says so
-                        await anyio.to_thread.run_sync(home.memories.release_memory)
+                        await anyio.to_thread.run_sync(one.home.memories.release_memory)
 
     def close(self) -> None:
         """Close the homes that are open; nothing may be served any more."""

@@ -4,6 +4,7 @@ Streamable HTTP is the SDK's, in both eras; this module uses what it keeps of it
 private. What it answers in few words to a request that it refuses is said in more here.
 """
 
+import ctypes
 import ipaddress
 import logging
 import math
@@ -58,6 +59,12 @@ LOOK_AGAIN_S = 10.0
 """How often it is looked whether who has a stream open may still have it."""
 
 MINUTE_S = 60.0
+
+BACKLOG = 2_048
+"""How many connections wait to be accepted at the most."""
+
+M_ARENA_MAX, ARENAS = -8, 2
+"""The option of glibc's `mallopt`, and into how many parts memory is divided among threads."""
 
 FILES_OPEN = 65_536
 """How many files a server may have open, where the system lets it: an open home has up to fifteen."""
@@ -120,11 +127,17 @@ class Address:
         try:
             family, *_, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
             both = self.host == "::" and socket.has_dualstack_ipv6()
-            return socket.create_server(place[:2], family=family, dualstack_ipv6=both, backlog=2048)
+            listening = socket.create_server(
+                place[:2], family=family, dualstack_ipv6=both, backlog=BACKLOG
+            )
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or str(error)
             rule = f"of {self.host} cannot be listened at ({why}); choose another or end what uses it"
             raise InvalidInputError("port", f"{self.port} {rule}") from error
+        # Its connections have this too. asyncio sets it only for sockets that it made itself; without it
+        # the second part of an answer waits 40 ms for the client to acknowledge the first.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listening
 
     @property
     def security(self) -> TransportSecuritySettings:
@@ -377,10 +390,17 @@ def http_server(
     return HttpServer(config, address.reached_at, end_streams)
 
 
-def allow_open_files() -> None:
-    """Let the process have as many files open as it may need, where the system allows that."""
+def prepare_process() -> None:
+    """Let the process have as many files open as it may need, and its threads share what they free.
+
+    Where the system does not allow either, it stays as it is.
+    """
     if sys.platform == "win32":
         return
+    # glibc keeps memory apart for each of many threads, and half of it would lie idle.
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(M_ARENA_MAX, ARENAS)
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

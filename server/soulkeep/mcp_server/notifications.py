@@ -177,7 +177,7 @@ STEP_MS = 50
 LOOK_MS = 1_000
 """How often files are looked at anyway: for what came before the watching, or from another machine."""
 
-LOOK_AT_MANY_S = 3.0
+LOOK_AT_MANY_S = 10.0
 """How often the files of each home are looked at where a server has many."""
 
 LAST_LOOK_S = 1.0
