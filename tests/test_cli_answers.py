@@ -248,6 +248,7 @@ OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {
     ("backup",): (BACKUP, {}),
     ("backups",): (set(), {"backups": BACKUP}),
     ("restore", "2999-01-01", "--yes"): ({"backup", "former", "kept", "left"}, {}),
+    ("copy", "HOME", "ELSEWHERE"): ({"rows", "documents"}, {}),
     ("log",): (set(), {"log": {"at", "agent_id", "event", "details"}}),
     ("stats",): ({"memories_by_day", "sizes", "usage"}, {}),
     ("doctor",): ({"versions", "paths", "rows", "faults"}, {}),
@@ -267,7 +268,9 @@ def test_every_command_that_answers_has_json() -> None:
 
 
 @pytest.mark.embedder("universal")
-def test_every_command_prints_one_object_with_the_same_names_for_the_same_things(run: Run) -> None:
+def test_every_command_prints_one_object_with_the_same_names_for_the_same_things(
+    run: Run, home_path: Path
+) -> None:
     tried = set()
     thread = json.loads(run("threads", "create", "Harbour", "--json")[1])["id"]
     run("remember", "The harbour is frozen.", "--thread", thread)
@@ -280,7 +283,12 @@ def test_every_command_prints_one_object_with_the_same_names_for_the_same_things
         versions = json.loads(run("documents", "history", "MEMORY.md", "--json")[1])["versions"]
         return str(versions[0]["id"])
 
-    named = {"THREAD": lambda: thread, "VERSION": latest_version}
+    named: dict[str, Callable[[], str]] = {
+        "THREAD": lambda: thread,
+        "VERSION": latest_version,
+        "HOME": lambda: str(home_path),
+        "ELSEWHERE": lambda: str(home_path.with_name("elsewhere")),
+    }
     for arguments, (names, lists) in OBJECTS.items():
         typed = [named[word]() if word in named else word for word in arguments]
         code, out, err = run(*typed, "--json", typed=said)

@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
 from soulkeep.engines import STORE_NAME, is_database, open_copies, open_store, open_tables
+from soulkeep.errors import StoreGoneError
 from soulkeep.models import (
     LOCAL_OWNER,
     OTHER_EMBEDDERS,
@@ -31,6 +32,7 @@ from soulkeep.models import (
     ToolSet,
     utc_now,
 )
+from soulkeep.repository import Repository
 from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
 
@@ -341,6 +343,33 @@ def open_backups(
     options = options or Options()
     documents = Documents(path, clock, options.timezone)
     return Backups(open_copies(path, options, owner), documents, clock, options.backups)
+
+
+def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str, int], int]:
+    """Copy a home into an empty one; return how many rows of each table there are, and documents.
+
+    Each is a folder or the address of a database, with the owner of a home behind a `#`; its documents
+    are in the home of the settings.
+
+    Raises:
+        SoulkeepError: One cannot be opened, or the second holds something else.
+    """
+    from soulkeep.service.copying import copy_documents, copy_store
+
+    with ExitStack() as stack:
+        homes: list[tuple[Repository, Documents]] = []
+        for place in (source, target):
+            address, _, owner = place.partition("#") if is_database(place) else (place, "", "")
+            is_url = is_database(address)
+            path = settings.home if is_url else Path(address).expanduser().absolute()
+            if not (homes or is_url or os.path.lexists(path / STORE_NAME)):
+                raise StoreGoneError(path / STORE_NAME, "there is no home", "name a folder that is one")
+            options = replace(settings.options, store=SecretStr(address if is_url else ""))
+            store = open_store(path, options, owner or LOCAL_OWNER)
+            stack.callback(store.close)
+            homes.append((store, Documents(path, timezone=options.timezone)))
+        (store, documents), (other, others) = homes
+        return copy_store(store, other), copy_documents(documents, others)
 
 
 def open_accounts(home: Path, *, clock: Clock = utc_now, options: Options | None = None) -> "Accounts":

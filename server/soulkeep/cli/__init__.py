@@ -313,6 +313,7 @@ _MODULES = {
         "backup": "soulkeep.cli.upkeep",
         "backups": "soulkeep.cli.upkeep",
         "restore": "soulkeep.cli.upkeep",
+        "copy": "soulkeep.cli.upkeep",
         "log": "soulkeep.cli.upkeep",
         "stats": "soulkeep.cli.upkeep",
         "reembed": "soulkeep.cli.upkeep",

@@ -206,10 +206,12 @@ def _versions(home: Home | None) -> dict[str, str]:
 
 def _paths() -> dict[str, str]:
     home = current_settings().home
-    store, size, documents = home / STORE_NAME, "", ""
+    store, size, documents = str(home / STORE_NAME), "", ""
+    if current_settings().store.get_secret_value():
+        store = "in the database that SOULKEEP_STORE names"
     with suppress(OSError):
         documents = ", ".join(sorted(path.name for path in home.glob("*.md")))
-        size = f" ({size_text(store.stat().st_size)})"
+        size = f" ({size_text((home / STORE_NAME).stat().st_size)})"
     return {
         "home": str(home),
         "store": f"{store}{size}",
@@ -292,6 +294,26 @@ def _opened_backups() -> Backups:
 
 def _contents(made: Backup) -> str:
     return f"{counted(made.counts['memories'], 'memory')}, {size_text(made.size)}"
+
+
+@click.command(cls=Command)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@json_option
+@home_option
+def copy(source: str, target: str, *, as_json: bool) -> None:
+    """Copy a home into another, empty one.
+
+    FROM and TO are folders, or databases as SOULKEEP_STORE has them, with #NAME for the home of an
+    account; the documents of those are in the home's folder. Cut off, it goes on when run again.
+    """
+    from soulkeep.app import copy_between
+
+    with progress_shown():
+        rows, documents = copy_between(source, target, current_settings())
+    copied = {"rows": rows, "documents": documents}
+    shown = f"{counted(rows['memories'], 'memory')}, {counted(sum(rows.values()), 'row')}"
+    report(as_json, copied, f"Copied {shown} and {counted(documents, 'document')}, and compared them")
 
 
 @click.command(cls=Command)

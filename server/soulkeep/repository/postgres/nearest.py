@@ -21,8 +21,8 @@ from soulkeep.repository.postgres.vectors import VectorTable, sent
 from soulkeep.repository.postgres.words import conditions
 from soulkeep.repository.values import dimensions_of, padded
 
-EXACT = 10_000
-"""Up to so many vectors are scanned; `bench/postgres.py` measures from where on HNSW is quicker."""
+EXACT = 5_000
+"""Up to so many vectors are scanned; beyond, HNSW is quicker (`bench/postgres.py`)."""
 
 CENTRING, SHRINKAGE = 0.5, 30
 """As the scan of the other engine has them."""
