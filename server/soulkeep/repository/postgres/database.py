@@ -5,6 +5,7 @@ asking, and others read beside it. Every statement is handed the home as `owner`
 """
 
 import threading
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -29,6 +30,8 @@ from soulkeep.repository.postgres.schema import bootstrap
 Row = tuple[Any, ...]
 
 LARGEST_ID = 2**63 - 1
+
+_PAUSE_S = 0.02
 
 NO_LIMIT = 2**62
 
@@ -220,8 +223,14 @@ class Database:
     def _require_committed(self, number: str, error: psycopg.Error) -> None:
         self.server.mend()
         ask = b"SELECT pg_xact_status(%s::text::xid8)"
+        until = time.monotonic() + PATIENCE_S
         try:
-            done = self.server.again(lambda connection: connection.execute(ask, [number]).fetchone())
+            # The database may not have noticed yet that nobody is there any more.
+            while True:
+                done = self.server.again(lambda connection: connection.execute(ask, [number]).fetchone())
+                if done != ("in progress",) or time.monotonic() > until:
+                    break
+                time.sleep(_PAUSE_S)
         except StoreError as lost:
             raise CommitUnknownError(self.place) from lost
         if done is None or done[0] not in ("committed", "aborted"):
