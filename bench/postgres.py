@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +25,7 @@ import psycopg
 from filling import Filling
 from report import print_machine, print_table
 from scale import question, sentence
+from soulkeep.app import open_backups
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.engines import open_store
@@ -101,7 +103,8 @@ def opened(url: str, owner: str, folder: Path, filling: Filling) -> Home:
     documents = Documents(folder, utc_now, None)
     documents.seed()
     sessions = Sessions(repository, utc_now)
-    return Home(documents, repository, sessions, filling, utc_now, options, lambda: None)  # type: ignore[arg-type, return-value]
+    backups = partial(open_backups, folder, options=options, owner=owner)
+    return Home(documents, repository, sessions, filling, utc_now, options, backups)
 
 
 def recall_ms(home: Home, chance: random.Random, count: int = QUESTIONS) -> list[float]:
