@@ -521,6 +521,13 @@ def test_a_python_client_hands_its_model_what_was_recalled_marked_as_data(
 def served_to_ann(home: Path) -> Iterator[tuple[str, str]]:
     """Serve over HTTP to one account, and give the address and its token."""
     added = _run([str(COMMAND), "accounts", "add", "ann", "--json", "--home", str(home)])
+    with served_to_anybody(home) as address:
+        yield address, json.loads(added.stdout)["token"]
+
+
+@contextmanager
+def served_to_anybody(home: Path) -> Iterator[str]:
+    """Serve over HTTP whoever comes, unless there are accounts, and give the address."""
     server = subprocess.Popen(
         [str(COMMAND), "serve", "--http", "--port", "0", "--home", str(home)],
         stderr=subprocess.PIPE,
@@ -530,10 +537,23 @@ def served_to_ann(home: Path) -> Iterator[tuple[str, str]]:
         assert server.stderr
         found = re.search(r"http://\S+/mcp", server.stderr.readline())
         assert found
-        yield found[0], json.loads(added.stdout)["token"]
+        yield found[0]
     finally:
         server.terminate()
         server.communicate(timeout=RUN_TIMEOUT_S)
+
+
+def test_the_inspector_recalls_over_http_what_it_remembered(node: str, era: str, tmp_path: Path) -> None:
+    with served_to_ann(tmp_path) as (address, token):
+        target = ("--protocol-era", era, "--transport", "http", "--server-url", address)
+        inspector = Inspector(node, (*target, "--header", f"Authorization: Bearer {token}"))
+        _assert_described_tools(inspector.result("--method", "tools/list")["tools"], DEFAULT_TOOLS)
+        inspector.call("remember", content=LEDGER)
+        (match,) = inspector.call("recall", query="Who keeps the ledger?")["matches"]
+        refused = Inspector(node, target).run("--method", "tools/list")
+
+    assert match["content"] == LEDGER
+    assert refused.returncode != 0
 
 
 def test_a_client_is_let_in_by_its_user_in_a_browser_and_remembers(

@@ -363,12 +363,6 @@ def http_server(
             yield
             tasks.cancel_scope.cancel()
 
-    def end_streams() -> None:
-        notifications.close()
-        homes.end_questions()
-        for transport in list(manager._server_instances.values()):
-            transport.close_sse_stream(GET_STREAM_KEY)
-
     config = uvicorn.Config(
         Starlette(routes=routes, lifespan=lifespan),
         log_config=None,
@@ -387,7 +381,17 @@ def http_server(
         config.load()
     except (OSError, ssl.SSLError) as error:
         raise InvalidInputError("ssl_certfile", f"cannot be used ({error}); correct it") from error
+    end_streams = partial(_end_streams, homes, notifications, manager)
     return HttpServer(config, address.reached_at, end_streams)
+
+
+def _end_streams(
+    homes: Homes, notifications: Notifications, manager: StreamableHTTPSessionManager
+) -> None:
+    notifications.close()
+    homes.end_questions()
+    for transport in list(manager._server_instances.values()):
+        transport.close_sse_stream(GET_STREAM_KEY)
 
 
 def prepare_process() -> None:
