@@ -162,14 +162,14 @@ async def test_a_page_reads_no_more_of_the_store_than_it_shows(
     for number in range(PAGE + 50):
         home.threads.create_thread(f"Thread {number}")
     read: list[int] = []
-    list_made = home.threads.list_made
+    list_made = home.repository.threads.list_made
 
     def counting(limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
         found = list_made(limit, before)
         read.append(len(found))
         return found
 
-    monkeypatch.setattr(home.threads, "list_made", counting)
+    monkeypatch.setattr(home.repository.threads, "list_made", counting)
     first = await client.list_resources()
     await client.list_resources(cursor=first.next_cursor)
 

@@ -11,7 +11,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import chain, groupby, pairwise
 from operator import attrgetter
 from typing import NamedTuple
@@ -94,6 +94,11 @@ def split_words(text: str) -> list[str]:
     return _split(text, attrgetter("found")) + also
 
 
+def split_query(text: str) -> list[str]:
+    """Return the words that a question asks for; a text that says the same is found by each of them."""
+    return _split(text, attrgetter("asked"))
+
+
 def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
     lower = text.lower()
     if any(part in lower for part in _SAID_PARTS):
@@ -108,10 +113,6 @@ def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
         pairs = (run[at : at + 2] for at in range(len(run)))
         words.extend(pairs if unspaced else side(read_run(run, STOP_WORDS)))
     return words
-
-
-split_query = partial(_split, side=attrgetter("asked"))
-"""Returns the words that a question asks for; a text that says the same is found by each of them."""
 
 
 def same_title(text: str) -> str:

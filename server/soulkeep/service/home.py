@@ -1,7 +1,7 @@
 """A home: one folder with a store and its documents, and the services over them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -83,10 +83,6 @@ class Home:
         self.options = options
         self.days = Days(options.timezone)
         self.lock = threading.RLock()
-        self.revision = repository.revision
-        """Returns what is another after each change of the store, whoever made it, at no cost."""
-        self.news = repository.news
-        """Returns what events and changes came since the last look."""
         self.count_rows = repository.count_rows
         """Counts what there is, by its name in `repository.ROWS`."""
         self.wasted = repository.wasted
@@ -275,6 +271,21 @@ class Home:
             self._serves = True
             if "background" in self.__dict__:
                 self.background.serve()
+
+    def news(self, since: tuple[int, int] | None) -> tuple[tuple[int, int], set[str], bool]:
+        """Return where the logs of events and of changes end, and what is new `since` they ended before.
+
+        That is the names of the events, and whether threads were made, deleted, renamed, archived or
+        resumed. Nothing is new since None.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self.repository.news(since)
+
+    def revision(self) -> Hashable:
+        """Return what is another after each change of the store, whoever made it, at no cost."""
+        return self.repository.revision()
 
     def check(self) -> list[Fault]:
         """Return everything that is wrong with the store; an empty list means it is whole."""

@@ -85,14 +85,6 @@ class Threads:
     _sessions: Sessions
     _clock: Clock
 
-    def __post_init__(self) -> None:
-        self.get_thread = self._repository.threads.get_thread
-        """Returns a thread."""
-        self.list_made = self._repository.threads.list_made
-        """Returns active threads with their lasting places, the latest added first."""
-        self.latest_memories = self._repository.memories.list_of_thread
-        """Returns the latest memories of a thread, newest first."""
-
     def create_thread(
         self,
         title: str,
@@ -176,6 +168,31 @@ class Threads:
             StoreError: The store cannot be read.
         """
         return [thread.id for thread in self._repository.threads.list_threads(-1, archived, containing)]
+
+    def get_thread(self, thread_id: str) -> Thread:
+        """Return a thread.
+
+        Raises:
+            ThreadNotFoundError: The thread does not exist.
+            StoreError: The store cannot be read.
+        """
+        return self._repository.threads.get_thread(thread_id)
+
+    def list_made(self, limit: int, before: int | None = None) -> list[tuple[int, Thread]]:
+        """Return up to `limit` active threads with their lasting places below `before`, latest first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._repository.threads.list_made(limit, before)
+
+    def latest_memories(self, thread_id: str, limit: int) -> list[Memory]:
+        """Return the latest memories of a thread, newest first.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        return self._repository.memories.list_of_thread(thread_id, limit)
 
     def rename(self, thread_id: str, title: str, session: Session | None = None) -> Thread:
         """Give a thread a title of up to 200 characters; return it.

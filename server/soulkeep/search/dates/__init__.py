@@ -168,19 +168,19 @@ _NTH = rf"(?<!\ba )\b(?P<nth>\d\d?(?:st|nd|rd|th|ere?|re|e|\.)|{any_of([*ORDINAL
 def _rules() -> tuple[tuple[re.Pattern[str], _Reader], ...]:
     """The patterns, the more specific first; compiled at first use to keep the start quick."""
     sources = (
-        *_weeks_and_dates(),
-        *_times_before_and_parts_of_months(),
+        *_weeks(),
+        *_dates(),
+        *_times_before(),
+        *_parts_of_months(),
         *_days_alone(),
         *_days_alone(),
-        *_parts_of_years_and_times_beside(),
+        *_parts_of_years(),
+        *_times_beside(),
     )
     return tuple((re.compile(source, re.ASCII), reader) for reader, source in sources)
 
 
-def _weeks_and_dates() -> _Sources:
-    weeks, in_year = any_of(UNIT_NAMES["week"].split()), r"[ ,/]*(?:of |in |de |del |des jahres )?"
-    sign, number = r"(?:kw|cw|wk|(?:calendar|iso) weeks?|kalenderwochen?)", r"(?P<week>\d\d?)"
-    until = r"(?:(?: ?- ?| bis | to | a | au )(?P<week2>\d\d?))?(?![\w%:]|[.,]\d|/(?!(?:19|20)\d\d)\d|-)"
+def _dates() -> _Sources:
     iso = r"(?P<year>(?:19|20)\d\d)(?P<mark>[-/])(?P<month>\d\d)(?P=mark)(?P<day>\d\d)"
     then = r"(?:(?:(?P<year2>(?:19|20)\d\d)(?P=mark))?(?P<month2>\d\d)(?P=mark))?(?P<day2>\d\d)"
     since = r"(?P<on>\b(?:from|between|vom|von|zwischen|du|entre|del?)(?: the| le| el)? )?"
@@ -188,12 +188,6 @@ def _weeks_and_dates() -> _Sources:
     dot, of, on = r"(?P<dot>\.)?(?:st|nd|rd|th|er)?", "(?P<of> of| de)?", r"(?P<on>\bon (?:the )?)?"
     nth, suffix = r"\.?(?:st|nd|rd|th|er)?", r"(?P<dot>)(?P<of>st|nd|rd|th)?(?![\w:%]|[.,]\d)"
     return (
-        (readers.week, rf"{_BEGIN}(?P<year>(?:19|20)\d\d)-?w{number}(?:-?(?P<day>[1-7]))?(?!\w)"),
-        (readers.week, rf"\bw{number}[ /-]{_YEAR}"),
-        (readers.week, rf"\b{sign}[ .]*{number}{until}(?:{in_year}{_YEAR})?"),
-        (readers.week, rf"\b(?:{weeks}) {number}{until}(?:{in_year}{_YEAR}|{_FOLLOWS})"),
-        (readers.week, rf"\b{number}\. ?(?:kw|kalenderwoche)\b(?:{in_year}{_YEAR})?"),
-        (readers.week, rf"{_NTH.replace('nth', 'week')} {weeks}{in_year}{_YEAR}"),
         (
             readers.numeric_range,
             rf"{_BEGIN}{iso}(?:/|\.\.| ?- ?| (?:to|until|bis|au|al) ){then}(?![\w:]|[-./]\d)",
@@ -222,17 +216,12 @@ def _weeks_and_dates() -> _Sources:
     )
 
 
-def _times_before_and_parts_of_months() -> _Sources:
+def _times_before() -> _Sources:
     units = any_of(name for unit in (*AGO, *CLOCK) for name in UNIT_NAMES[unit].split())
     number, unit = rf"(?P<amount>\d{{1,3}}|{any_of(NUMBERS)})", rf"(?P<unit>{units})\b"
     amount = rf"\b{number} (?:of |de )?{unit}"
     no_morning = "".join(f"(?<!{word} )" for word in "am den der dem diesen heute gestern".split())
     no_morning += "".join(f"(?<!{word} )" for word in "guten la de esta una cada pasado".split())
-    weeks, months = any_of(UNIT_NAMES["week"].split()), any_of(UNIT_NAMES["month"].split())
-    parts = "day tag jour dia week woche semaine semana weekend wochenende".split()
-    what = rf" (?P<what>{any_of([*parts, *WEEKDAYS, *MONTH_HALVES])}) (?:of|in|im|des|de|du|del|d') ?"
-    named = rf"(?:the )?(?P<month>{any_of(MONTHS)})\b{_OF_YEAR}"
-    shifted = rf"(?:the )?(?:{_SHIFT} {months}|the month|{months} (?P<shift2>{any_of(SHIFTS)}))\b"
     return (
         (readers.ago, rf"{amount} (?:ago|back)\b"),
         (readers.ago, rf"\b(?:vor|il y a|hace)(?: ein| un| environ| unos| unas)? {amount}"),
@@ -243,6 +232,30 @@ def _times_before_and_parts_of_months() -> _Sources:
         (readers.weekdays_ago, rf"\b{number} (?P<weekday>{any_of(WEEKDAYS)})s? ago\b"),
         (readers.near_today, rf"{no_morning}\b(?P<day>{any_of(MORNINGS)})\b"),
         (readers.near_today, rf"\b(?P<day>{any_of(DAYS)})\b"),
+    )
+
+
+def _weeks() -> _Sources:
+    weeks, of = any_of(UNIT_NAMES["week"].split()), r"[ ,/]*(?:of |in |de |del |des jahres )?"
+    sign, then = r"(?:kw|cw|wk|(?:calendar|iso) weeks?|kalenderwochen?)", r"(?P<week>\d\d?)"
+    until = r"(?:(?: ?- ?| bis | to | a | au )(?P<week2>\d\d?))?(?![\w%:]|[.,]\d|/(?!(?:19|20)\d\d)\d|-)"
+    return (
+        (readers.week, rf"{_BEGIN}(?P<year>(?:19|20)\d\d)-?w{then}(?:-?(?P<day>[1-7]))?(?!\w)"),
+        (readers.week, rf"\bw{then}[ /-]{_YEAR}"),
+        (readers.week, rf"\b{sign}[ .]*{then}{until}(?:{of}{_YEAR})?"),
+        (readers.week, rf"\b(?:{weeks}) {then}{until}(?:{of}{_YEAR}|{_FOLLOWS})"),
+        (readers.week, rf"\b{then}\. ?(?:kw|kalenderwoche)\b(?:{of}{_YEAR})?"),
+        (readers.week, rf"{_NTH.replace('nth', 'week')} {weeks}{of}{_YEAR}"),
+    )
+
+
+def _parts_of_months() -> _Sources:
+    weeks, months = any_of(UNIT_NAMES["week"].split()), any_of(UNIT_NAMES["month"].split())
+    units = "day tag jour dia week woche semaine semana weekend wochenende".split()
+    what = rf" (?P<what>{any_of([*units, *WEEKDAYS, *MONTH_HALVES])}) (?:of|in|im|des|de|du|del|d') ?"
+    named = rf"(?:the )?(?P<month>{any_of(MONTHS)})\b{_OF_YEAR}"
+    shifted = rf"(?:the )?(?:{_SHIFT} {months}|the month|{months} (?P<shift2>{any_of(SHIFTS)}))\b"
+    return (
         (readers.of_month, rf"{_NTH}(?:{what}| (?:of|de|des) ){named}"),
         (readers.of_month, rf"{_NTH}(?:{what}| (?:of|des) | (?=\D)){shifted}"),
         (readers.of_month, rf"\b(?P<nth>\d\d?)(?:\. | (?:of|du|del) ){shifted}"),
@@ -300,7 +313,7 @@ def _days_alone() -> _Sources:
     )
 
 
-def _parts_of_years_and_times_beside() -> _Sources:
+def _parts_of_years() -> _Sources:
     units = any_of(["quarter", "quartal", "quartals", "trimestre", *HALVES])
     nth = rf"(?P<nth>[1-4](?:st|nd|rd|th|er?|re)?\.?|{any_of([*ORDINALS, *LAST])}) (?P<unit>{units})"
     part = rf"(?P<part>(?:\b|(?<=\d{{4}}))(?P<sign>[qh])(?P<number>[1-4])|\b{nth})"
@@ -308,7 +321,6 @@ def _parts_of_years_and_times_beside() -> _Sources:
     inside = rf"(?:\b(?P<before>in|during|im|en|au|{any_of(THIRDS)})(?: of)?(?: the)? )?"
     decade = rf"(?P<decade>{any_of(DECADES)}(?:n|jahre)?\b|(?P<century>19|20)?\d0'?(?:s|er[ns]?)\b)"
     the = r"(?:\b(?P<the>the|den|der|die) |(?P<quote>'))?"
-    target, habit = any_of([*WEEKDAYS, *UNITS]), r"\b(?:every|each|good|black|jeden|chaque|cada) "
     return (
         (
             readers.part_of_year,
@@ -330,6 +342,12 @@ def _parts_of_years_and_times_beside() -> _Sources:
             rf"{_BEGIN}(?P<year>(?:19|20)\d\d)(?:[-/]| (?:to|until|and|bis|und|a) )"
             r"(?P<year2>(?:19|20)\d\d)(?!\w|[.,:/-]\d)",
         ),
+    )
+
+
+def _times_beside() -> _Sources:
+    target, habit = any_of([*WEEKDAYS, *UNITS]), r"\b(?:every|each|good|black|jeden|chaque|cada) "
+    return (
         (readers.shifted, rf"(?P<habit>{habit})?{_SHIFT} (?P<target>{target})\b"),
         (readers.shifted, rf"\b(?P<target>{target}) {_SHIFT}"),
         (readers.shifted, rf"(?P<habit>{habit})?\b(?P<target>{any_of(WEEKDAYS)})\b(?! gras)"),
