@@ -18,8 +18,8 @@ from soulkeep.mcp_server.oauth import Authority, RequireAccess
 @contextmanager
 def served(authority_at: Callable[[str], Authority]) -> Iterator[str]:
     """Serve homes that say who uses them, on a port of this machine."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+    # It listens from here on: a request may come before the thread has got as far as to take it.
+    with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         authority = authority_at(url)
 
