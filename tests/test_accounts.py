@@ -20,7 +20,7 @@ from soulkeep.models import Access, Options
 from soulkeep.service.accounts import Accounts, new_token, valid_name
 
 
-@pytest.fixture(params=["file", "database"])
+@pytest.fixture(params=["file", pytest.param("database", marks=pytest.mark.postgres)])
 def kept_in(request: pytest.FixtureRequest) -> Options:
     """Where accounts are kept: in a file beside the homes, or in PostgreSQL."""
     url = new_database() if request.param == "database" else ""

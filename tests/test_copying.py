@@ -20,10 +20,18 @@ from soulkeep.service.home import Home
 from test_store_contract import ENGINES, changed, keep, undo, vector
 
 ALL = MemoryFilter()
-PAIRS = [(one, other) for one in ENGINES for other in ENGINES]
+PAIRS = [
+    pytest.param(
+        (one, other),
+        id=f"{one}-{other}",
+        marks=() if one == other == "sqlite" else pytest.mark.postgres,
+    )
+    for one in ENGINES
+    for other in ENGINES
+]
 
 
-@pytest.fixture(params=PAIRS, ids=["-".join(pair) for pair in PAIRS])
+@pytest.fixture(params=PAIRS)
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Repository, Repository]]:
     """A store that holds something of everything, and an empty one."""
     places = [tmp_path / "from", tmp_path / "to"]
@@ -110,6 +118,7 @@ def test_a_copy_that_is_not_the_same_is_told(
         copy_store(source, target)
 
 
+@pytest.mark.postgres
 def test_a_home_moves_to_a_database_and_back_by_hand(run: Run, tmp_path: Path, home: Home) -> None:
     home.memories.remember([NewMemory("The ferry leaves at seven.")])
     (home.path / "daily").mkdir(exist_ok=True)

@@ -58,7 +58,9 @@ def kept_in(request: pytest.FixtureRequest) -> Options:
     return Options(store=SecretStr("" if is_file else new_database()))
 
 
-ON_BOTH_ENGINES = pytest.mark.parametrize("kept_in", ["file", "database"], indirect=True)
+ON_BOTH_ENGINES = pytest.mark.parametrize(
+    "kept_in", ["file", pytest.param("database", marks=pytest.mark.postgres)], indirect=True
+)
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from soulkeep.service.home import Home
 from test_store_contract import DAYS, EVERY, NOW, changed, keep, undo, vector
 from wire import COMMAND, OFFLINE
 
+pytestmark = pytest.mark.postgres
+
 ALL = MemoryFilter()
 PROCESS = f"soulkeep-{os.getpid()}"
 """What the connections of this process are called, so that those of others can be left alone."""
@@ -212,10 +214,10 @@ def test_all_connections_in_use_are_waited_for_and_then_told(
     store: PostgresRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = store._database.server
-    monkeypatch.setattr(server._pool, "timeout", 0.1)
     with ExitStack() as stack:
         for _ in range(connections.CONNECTIONS):
             stack.enter_context(server.connection())
+        monkeypatch.setattr(server._pool, "timeout", 0.1)
         with pytest.raises(StoreBusyError, match="connections of this process"):
             contents(store)
     assert contents(store) == set()

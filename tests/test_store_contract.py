@@ -82,7 +82,13 @@ ENGINES = {
 }
 
 
-@pytest.fixture(params=ENGINES)
+ON_EACH_ENGINE = [
+    pytest.param(name, marks=() if name == "sqlite" else getattr(pytest.mark, name)) for name in ENGINES
+]
+"""Those that need a server are marked by their name: each is a run of its own."""
+
+
+@pytest.fixture(params=ON_EACH_ENGINE)
 def engine(request: pytest.FixtureRequest) -> Engine:
     return ENGINES[request.param]
 
@@ -801,7 +807,7 @@ with store.recording():
 """
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ON_EACH_ENGINE)
 def test_what_was_committed_survives_kill_9_and_nothing_else(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, name, str(tmp_path)]
     with subprocess.Popen(
