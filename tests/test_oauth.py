@@ -296,13 +296,20 @@ def test_what_can_be_no_home_is_not_found_whoever_asks(
         "javascript:alert(1)",
         "data:text/html,x",
         "file:///etc/passwd",
+        "blob:https://example.org/x",
+        "about:blank",
+        "ftp://example.org/back",
+        "vbscript:x",
+        "x-unknown://back",
+        "com.example.app:/back#part",
+        "cursor://user@anysphere.cursor-mcp/oauth/callback",
         "https://user@example.org/back",
         "https://example.org/back#part",
         "http://127.0.0.1.example.org/back",
         "https://example.org/" + "a" * 500,
     ],
 )
-def test_a_program_can_be_sent_back_only_over_https_or_on_this_machine(
+def test_a_program_can_be_sent_back_only_over_https_or_to_a_program_of_this_machine(
     browser: httpx2.Client, redirect: str
 ) -> None:
     refused = register(browser, redirect_uris=[BACK, redirect])
@@ -318,6 +325,10 @@ def test_a_program_can_be_sent_back_only_over_https_or_on_this_machine(
         "https://chatgpt.com/connector_platform_oauth_redirect",
         "http://localhost:3118/callback",
         "http://[::1]/x",
+        "cursor://anysphere.cursor-mcp/oauth/callback",
+        "vscode://vscode.github-authentication/did-authenticate?windowId=1",
+        "com.raycast:/oauth?package_name=Extension",
+        "com.example.app://back",
     ],
 )
 def test_programs_of_any_kind_are_registered_without_a_secret(
@@ -342,12 +353,36 @@ def test_on_this_machine_a_program_may_listen_at_another_port_and_nowhere_else(
 
     code = code_for(browser, client_id, token, redirect_uri=elsewhere)
     assert fetch(browser, client_id, code, redirect_uri=elsewhere).status_code == 200
-    for other in (f"{BACK}/x", BACK.replace("127.0.0.1", "localhost"), "https://evil.example/callback"):
+    others = [f"{BACK}/x", f"{BACK}#x", BACK.replace("127.0.0.1", "localhost")]
+    for other in (*others, BACK.replace("127", "x@127"), "https://evil.example/callback"):
         refused = browser.get("/authorize", params=asked(browser, client_id, redirect_uri=other))
         assert refused.status_code == 400
         refused = browser.get("/login", params=asked(browser, client_id, redirect_uri=other))
         assert refused.status_code == 400
         assert "evil.example" not in refused.text
+
+
+@pytest.mark.parametrize(
+    ("redirect", "target"),
+    [
+        ("https://claude.ai/api/mcp/auth_callback", "https:"),
+        ("http://127.0.0.1:7777/callback", "http://127.0.0.1:7777"),
+        ("cursor://anysphere.cursor-mcp/oauth/callback", "cursor:"),
+        ("com.example.app:/back", "com.example.app:"),
+    ],
+)
+def test_a_browser_lets_the_page_send_its_user_back_to_the_program_alone(
+    browser: httpx2.Client, redirect: str, target: str
+) -> None:
+    client_id = register(browser, redirect_uris=[redirect]).json()["client_id"]
+    wanted = asked(browser, client_id, redirect_uri=redirect)
+
+    page = browser.get("/authorize", params=wanted, follow_redirects=True)
+
+    assert f"form-action 'self' {target};" in page.headers["content-security-policy"]
+    for other in (f"{redirect}x", redirect.replace(":", "s:", 1)):
+        refused = browser.get("/login", params=wanted | {"redirect_uri": other})
+        assert refused.status_code == 400
 
 
 def test_the_page_says_which_program_asks_and_cannot_be_driven_by_it(browser: httpx2.Client) -> None:

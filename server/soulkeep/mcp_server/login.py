@@ -105,16 +105,17 @@ class LoginPage:
 
     def _form(self, asked: _Asked, wrong: str = "", status: int = 200, wait_s: int = 0) -> Response:
         parts = urlsplit(str(asked.redirect_uri))
+        program = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
         key = secrets.token_urlsafe(32)
         home = f"the memory of the team <b>{escape(asked.home)}</b>" if asked.home else "your own memory"
         body = _FORM.format(
             client=escape(asked.client.client_name or "A program without a name"),
-            back=escape(f"{parts.scheme}://{parts.netloc}"),
+            back=escape(program),
             home=home,
             wrong=f"<p class=wrong role=alert>{escape(wrong)}</p>" if wrong else "",
             key=key,
         )
-        target = "https:" if parts.scheme == "https" else f"{parts.scheme}://{parts.netloc}"
+        target = program if parts.scheme == "http" else f"{parts.scheme}:"
         page = _page(body, status, target)
         if wait_s:
             page.headers["Retry-After"] = str(wait_s)

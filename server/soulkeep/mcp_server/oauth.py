@@ -63,6 +63,9 @@ MOST_FORM_BYTES = 65_536
 MOST_ADDRESSES, LONGEST_ADDRESS, LONGEST_NAME = 10, 500, 80
 """How much is kept of what a program says of itself when it registers."""
 
+NATIVE = frozenset({"cursor", "vscode", "vscode-insiders", "vscodium", "windsurf", "warp"})
+"""Schemes of programs that are no reversed domain name, as RFC 8252 (7.1) would have them."""
+
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 """A SHA-256 digest in base64url, as a PKCE challenge by S256 is."""
 
@@ -225,10 +228,38 @@ class _Client(OAuthClientInformationFull):
         return redirect_uri
 
 
-def _without_port(address: AnyUrl) -> tuple[object, ...]:
+def _without_port(address: AnyUrl) -> tuple[str | None, ...]:
     parts = urlsplit(str(address))
-    port = parts.port if parts.scheme == "https" else None  # RFC 8252, 7.3
-    return parts.scheme, parts.hostname, port, parts.path or "/", parts.query
+    if parts.scheme != "http":
+        return (str(address),)
+    user = parts.netloc.rpartition("@")[0]
+    return user, parts.hostname, parts.path or "/", parts.query, parts.fragment  # RFC 8252, 7.3
+
+
+def require_return_addresses(client: OAuthClientInformationFull) -> None:
+    """Look at where a program wants its users sent back to.
+
+    Over https, to this machine, or by a scheme of its own to a program that runs there: a reversed
+    domain name, or one of `NATIVE`. Any other scheme might be one that a browser itself acts upon, such
+    as `javascript` or `data`. Another program may claim the same scheme; without the secret of the
+    challenge (PKCE) the code that it catches is good for nothing.
+
+    Raises:
+        RegistrationError: An address is another, or there are too many.
+    """
+    addresses = [str(address) for address in client.redirect_uris or ()]
+    try:
+        for address in addresses:
+            parts = urlsplit(address)
+            if "." not in parts.scheme and parts.scheme not in NATIVE:
+                require_safe_url(address)
+            if parts.fragment or parts.username is not None:
+                raise ValueError("must have no fragment and no user")  # noqa: TRY301
+    except ValueError as error:
+        raise RegistrationError("invalid_redirect_uri", f"An address {error}") from error
+    if len(addresses) > MOST_ADDRESSES or any(len(one) > LONGEST_ADDRESS for one in addresses):
+        rule = f"up to {MOST_ADDRESSES} addresses of up to {LONGEST_ADDRESS} characters"
+        raise RegistrationError("invalid_redirect_uri", f"A program may have {rule}")
 
 
 class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
@@ -256,18 +287,7 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         Raises:
             RegistrationError: Its addresses are none to send a user to, or there are too many programs.
         """
-        addresses = [str(address) for address in client_info.redirect_uris or ()]
-        try:
-            parts = [urlsplit(require_safe_url(address)) for address in addresses]
-        except ValueError as error:
-            raise RegistrationError("invalid_redirect_uri", f"An address {error}") from error
-        if any(part.fragment or part.username is not None for part in parts):
-            raise RegistrationError(
-                "invalid_redirect_uri", "An address must have no fragment and no user"
-            )
-        if len(addresses) > MOST_ADDRESSES or any(len(one) > LONGEST_ADDRESS for one in addresses):
-            rule = f"up to {MOST_ADDRESSES} addresses of up to {LONGEST_ADDRESS} characters"
-            raise RegistrationError("invalid_redirect_uri", f"A program may have {rule}")
+        require_return_addresses(client_info)
         client_info.token_endpoint_auth_method = "none"  # noqa: S105
         client_info.client_secret = client_info.client_secret_expires_at = None
         client_info.scope = SCOPE
