@@ -1,5 +1,10 @@
-"""A server over HTTP in the loop of a test, and its clients."""
+"""A server over HTTP, in the loop of a test or as a process, and its clients."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +17,11 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from soulkeep.app import Settings
-from soulkeep.mcp_server.http import Address, HttpServer
-from soulkeep.serving import open_http
+from soulkeep.mcp_server.http import HttpServer
+from soulkeep.serving import Address, open_http
+from wire import OFFLINE
+
+PATIENCE_S = 60.0
 
 JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
@@ -54,3 +62,43 @@ async def serving(home: Path, **settings: Any) -> AsyncIterator[Serving]:
             tasks.start_soon(server.serve, [listening])
             yield Serving(server, server.url)
             server.should_exit = True
+
+
+class Process:
+    """`soulkeep serve --http` as a process."""
+
+    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "soulkeep",
+                "serve",
+                "--http",
+                "--port",
+                "0",
+                "--home",
+                str(home),
+                *arguments,
+            ],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **OFFLINE, **environment},
+        )
+        assert self.process.stderr
+        self.said = self.process.stderr.readline().decode()
+        found = re.search(r"https?://\S+(?=/mcp)", self.said)
+        assert found, self.said + self.process.stderr.read().decode()
+        self.url = found[0]
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode, out.decode(), err.decode()

@@ -1,7 +1,6 @@
 """One server over HTTP, for the one home of whoever reaches it: the same as over stdin and stdout."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -20,14 +19,14 @@ from mcp.client.session import IncomingMessage
 from mcp.types import ElicitRequestParams, ElicitResult, ResourceUpdatedNotification
 
 from conftest import Run
-from serving import JSON, Serving, serving
+from serving import JSON, PATIENCE_S, Process, Serving, serving
 from soulkeep.app import open_home
-from soulkeep.mcp_server.http import Address, Rates
-from wire import HANDSHAKE, MODERN, OFFLINE
+from soulkeep.mcp_server.http import Rates
+from soulkeep.serving import Address
+from wire import HANDSHAKE, MODERN
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
-PATIENCE_S = 60.0
 AGREE = ElicitResult(action="accept", content={"agree": True})
 MEMORY = "soulkeep://MEMORY.md"
 OPENING = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HANDSHAKE}
@@ -306,39 +305,6 @@ async def test_a_stream_of_notifications_ends_with_its_result_when_the_server_st
     assert seen == ["notifications/subscriptions/acknowledged", "result"]
 
 
-class Process:
-    """`soulkeep serve --http` as a process."""
-
-    def __init__(self, home: Path, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "soulkeep",
-                "serve",
-                "--http",
-                "--port",
-                "0",
-                "--home",
-                str(home),
-                *arguments,
-            ],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **OFFLINE},
-        )
-        assert self.process.stderr
-        self.said = self.process.stderr.readline().decode()
-        found = re.search(r"https?://\S+(?=/mcp)", self.said)
-        assert found, self.said + self.process.stderr.read().decode()
-        self.url = found[0]
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=PATIENCE_S)
-        return self.process.returncode, out.decode(), err.decode()
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal ends a process at once there")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_process_when_all_was_answered(home_path: Path, number: int) -> None:
@@ -388,16 +354,6 @@ def test_others_than_this_machine_are_not_served_without_accounts(
     assert f"--host is {host}" in err
     assert "soulkeep accounts add NAME" in err
     assert not home_path.exists()
-
-
-def test_a_certificate_that_is_none_is_one_line(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "none.pem").write_text("no certificate", encoding="utf-8")
-    for name in ("none.pem", "absent.pem"):
-        code, _, err = run("serve", "--http", "--port", "0", "--ssl-certfile", str(tmp_path / name))
-
-        assert code == 1
-        assert err.startswith("soulkeep: --ssl-certfile cannot be used (")
-        assert err.count("\n") == 1
 
 
 def test_without_http_nothing_of_it_is_imported(home_path: Path) -> None:

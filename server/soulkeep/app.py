@@ -220,6 +220,19 @@ class Settings(BaseSettings):
             return written
         return tuple(one.strip() for one in written.split(",") if one.strip())
 
+    @field_validator("http_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        from ipaddress import ip_network
+
+        for one in proxies:
+            try:
+                _ = one == "*" or ip_network(one, strict=False)
+            except ValueError:
+                rule = "is no address such as 10.0.0.7, network such as 10.0.0.0/8, or *; correct it"
+                raise ValueError(f"has {one!r}, which {rule}") from None
+        return proxies
+
     @field_validator("embedder_prices", mode="before")
     @classmethod
     def _table(cls, written: object) -> object:

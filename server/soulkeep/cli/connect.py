@@ -79,8 +79,7 @@ def serve_over_http(host: str, port: int, ssl_certfile: str | None, ssl_keyfile:
     Raises:
         SoulkeepError: It cannot.
     """
-    from soulkeep.mcp_server.http import Address
-    from soulkeep.serving import serve_http
+    from soulkeep.serving import Address, serve_http
 
     settings = current_settings()
     address = Address(host, port, ssl_certfile, ssl_keyfile)

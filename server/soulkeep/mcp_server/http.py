@@ -5,16 +5,14 @@ private. What it answers in few words to a request that it refuses is said in mo
 """
 
 import ctypes
-import ipaddress
 import logging
 import math
 import os
 import socket
-import ssl
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +37,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.calls import CheckedServer
 from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes
 from soulkeep.mcp_server.notifications import Notifications
@@ -52,16 +49,10 @@ STOP_S = 60.0
 STEP_S = 0.1
 """How often streams that would never end are ended meanwhile: one may have begun just now."""
 
-KEEP_ALIVE_S = 75
-"""How long a connection stays open without a request."""
-
 LOOK_AGAIN_S = 10.0
 """How often it is looked whether who has a stream open may still have it."""
 
 MINUTE_S = 60.0
-
-BACKLOG = 2_048
-"""How many connections wait to be accepted at the most."""
 
 M_ARENA_MAX, ARENAS = -8, 2
 """The option of glibc's `mallopt`, and into how many parts memory is divided among threads."""
@@ -83,75 +74,6 @@ class Limits:
     sessions: int
     requests: int
     idle_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens, and the address by which its clients reach it.
-
-    `origins` are those of pages in browsers that may ask too. `proxies` are the addresses, networks or
-    `*`, that are believed where they say who asks and whether it was encrypted.
-    """
-
-    host: str
-    port: int
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    url: str = ""
-    origins: Sequence[str] = ()
-    proxies: Sequence[str] = ()
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only programs of this machine reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
-    @property
-    def reached_at(self) -> str:
-        """The address of the server as clients write it, without a slash at its end."""
-        if self.url:
-            return self.url.rstrip("/")
-        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
-        scheme = "https" if self.ssl_certfile else "http"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
-
-    def listen(self) -> socket.socket:
-        """Return a socket that listens there.
-
-        Raises:
-            InvalidInputError: It cannot listen there.
-        """
-        try:
-            family, *_, place = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0]
-            both = self.host == "::" and socket.has_dualstack_ipv6()
-            listening = socket.create_server(
-                place[:2], family=family, dualstack_ipv6=both, backlog=BACKLOG
-            )
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or str(error)
-            rule = f"of {self.host} cannot be listened at ({why}); choose another or end what uses it"
-            raise InvalidInputError("port", f"{self.port} {rule}") from error
-        # Its connections have this too. asyncio sets it only for sockets that it made itself; without it
-        # the second part of an answer waits 40 ms for the client to acknowledge the first.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
-
-    @property
-    def security(self) -> TransportSecuritySettings:
-        """By which names and from which pages it may be asked, against the rebinding of names."""
-        own = {self.reached_at.partition("//")[2], f"{self.host}:{self.port}"}
-        hosts = {"127.0.0.1", "localhost", "[::1]", *(one.rpartition(":")[0] for one in own), *own}
-        if not self.url and not self.is_local:
-            hosts |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
-        names = {each for host in hosts if host for each in (host, f"{host}:*")}
-        local = {f"http://{host}:*" for host in ("127.0.0.1", "localhost", "[::1]")}
-        return TransportSecuritySettings(
-            allowed_hosts=sorted(names),
-            allowed_origins=sorted({*local, self.reached_at, *self.origins}),
-        )
 
 
 def _refusal(status: int, message: str, wait_s: float | None = None) -> Response:
@@ -324,27 +246,29 @@ class HttpServer(uvicorn.Server):
             await anyio.sleep(STEP_S)
 
 
-def http_server(
+def http_app(
     server: CheckedServer,
     homes: Homes,
     notifications: Notifications,
     beside: Callable[[], Coroutine[None, None, None]],
-    address: Address,
     limits: Limits,
+    names: Collection[str],
+    pages: Collection[str],
     authority: Authority | None = None,
-) -> HttpServer:
-    """Return a server of homes over HTTP, which does `beside` as long as it runs.
+) -> tuple[ASGIApp, Callable[[], None]]:
+    """Return the app that serves homes over HTTP, and what lets go all that waits for what is to come.
 
-    Without an `authority` whoever reaches it is served one home, at `/mcp`.
-
-    Raises:
-        InvalidInputError: The certificate cannot be used.
+    It is asked by these `names`, and by browsers from these `pages`, or not at all; and does `beside` as
+    long as it runs. Without an `authority` whoever reaches it is served one home, at
+    `/mcp`.
     """
     # It would cut off answers too, as soon as a signal comes.
     AppStatus.enable_automatic_graceful_drain = False
     manager = StreamableHTTPSessionManager(
         server._lowlevel_server,
-        security_settings=address.security,
+        security_settings=TransportSecuritySettings(
+            allowed_hosts=sorted(names), allowed_origins=sorted(pages)
+        ),
         max_request_body_size=limits.body,
         session_idle_timeout=limits.idle_s,
     )
@@ -363,26 +287,8 @@ def http_server(
             yield
             tasks.cancel_scope.cancel()
 
-    config = uvicorn.Config(
-        Starlette(routes=routes, lifespan=lifespan),
-        log_config=None,
-        access_log=False,
-        ws="none",
-        lifespan="on",
-        server_header=False,
-        proxy_headers=bool(address.proxies),
-        forwarded_allow_ips=list(address.proxies),
-        ssl_certfile=address.ssl_certfile,
-        ssl_keyfile=address.ssl_keyfile,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(STOP_S),
-    )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise InvalidInputError("ssl_certfile", f"cannot be used ({error}); correct it") from error
-    end_streams = partial(_end_streams, homes, notifications, manager)
-    return HttpServer(config, address.reached_at, end_streams)
+    app = Starlette(routes=routes, lifespan=lifespan)
+    return app, partial(_end_streams, homes, notifications, manager)
 
 
 def _end_streams(

@@ -212,11 +212,18 @@ class Grants:
             self._store.sweep(later(0), later(-client_unused_s), later(-FAILURES_FORGOTTEN_S))
 
 
+def parsed_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an address of IP, one of IPv4 as such however it is written; None for another text."""
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
 def network_of(address: str) -> str:
     """Return what is counted as one address: who has one of IPv6 has its whole network."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:  # a socket's peer without an address
+    parsed = parsed_address(address)
+    if parsed is None:  # a socket's peer without an address
         return "unknown"
-    network = ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed
-    return str(network)
+    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
