@@ -5,17 +5,15 @@ nor the evaluator, which reads them and has the metrics, belong to the project.
 """
 
 import importlib.util
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, cast
 
-from question_sets import BATCH
-from soulkeep.app import open_home
+from question_sets import BATCH, new_home
 from soulkeep.models import EmbedderName, NewMemory, timestamp
 from soulkeep.service.home import Home
 
@@ -107,14 +105,17 @@ def queries_of(conversations: Sequence[Conversation]) -> list[str]:
 
 
 def measure_dialogues(
-    evaluator: Evaluator, conversations: list[Conversation], mode: Mode, embedder: EmbedderName
+    evaluator: Evaluator,
+    conversations: list[Conversation],
+    mode: Mode,
+    embedder: EmbedderName,
+    url: str = "",
 ) -> dict[str, float]:
     """Fill stores as the mode says and ask all questions; return the figures of a row."""
     with ExitStack() as cleanup:
 
         def build(turns: list[Turn]) -> Search:
-            folder = cleanup.enter_context(tempfile.TemporaryDirectory())
-            home = cleanup.enter_context(closing(open_home(folder, embedder=embedder)))
+            home = cleanup.enter_context(new_home(embedder, url))
             turn_ids = _fill(home, turns, mode)
 
             def search(query: str, depth: int) -> list[str]:

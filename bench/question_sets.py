@@ -1,6 +1,7 @@
 """Memories with questions about them, and what the service finds for these in a store of its own."""
 
 import json
+import secrets
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from soulkeep.app import open_home
-from soulkeep.models import EmbedderName, NewMemory
+from soulkeep.models import LOCAL_OWNER, EmbedderName, NewMemory, Options
+from soulkeep.service.home import Home
 
 MEANING = Path(__file__).parent / "meaning.json"
 LANGUAGES = Path(__file__).resolve().parent.parent / "tests" / "languages.json"
@@ -82,7 +84,23 @@ def load_languages() -> QuestionSet:
 
 
 @contextmanager
-def filled_store(memories: Mapping[int, NewMemory], embedder: EmbedderName) -> Iterator[Ask]:
+def new_home(embedder: EmbedderName, url: str) -> Iterator[Home]:
+    """Make a home for the block: with its store in a file, or in the database at `url`."""
+    from pydantic import SecretStr
+
+    options = Options(store=SecretStr(url))
+    owner = f"measured {secrets.token_hex(8)}" if url else LOCAL_OWNER
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(open_home(folder, embedder=embedder, options=options, owner=owner)) as home,
+    ):
+        yield home
+
+
+@contextmanager
+def filled_store(
+    memories: Mapping[int, NewMemory], embedder: EmbedderName, url: str = ""
+) -> Iterator[Ask]:
     """Keep the memories in a new home, and ask it.
 
     Raises:
@@ -90,10 +108,7 @@ def filled_store(memories: Mapping[int, NewMemory], embedder: EmbedderName) -> I
     """
     mode = "lexical" if embedder == "none" else "hybrid"
     numbers, ids = list(memories), dict[int, int]()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        closing(open_home(Path(folder) / "home", embedder=embedder)) as home,
-    ):
+    with new_home(embedder, url) as home:
         for begin in range(0, len(numbers), BATCH):
             batch = numbers[begin : begin + BATCH]
             receipts = home.memories.remember([memories[number] for number in batch])
@@ -128,13 +143,13 @@ def ranking_figures(answers: Sequence[Sequence[Found]]) -> dict[str, float]:
     return {"questions": len(places), **within, "MRR@10": reciprocal}
 
 
-def measure_languages(embedder: EmbedderName, every: int = 1) -> Figures:
+def measure_languages(embedder: EmbedderName, every: int = 1, url: str = "") -> Figures:
     """Keep the memories of all languages in one store; return how well each is found, and all.
 
     Of the questions each is asked, or `every` second or third one.
     """
     languages = load_languages()
-    with filled_store(languages.memories, embedder) as ask:
+    with filled_store(languages.memories, embedder, url) as ask:
         kinds = found_by_kind(languages.questions[::every], ask)
     figures = {language: ranking_figures(answers) for language, answers in kinds.items()}
     return figures | {"all": ranking_figures([found for answers in kinds.values() for found in answers])}

@@ -9,6 +9,11 @@ import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from soulkeep.models import Options
 
 FOLDER = "SOULKEEP_TEST_POSTGRES"
 """The environment variable with the folder of the server, which all processes of a run share."""
@@ -44,6 +49,11 @@ def end_server() -> None:
 def owner_of(path: Path) -> str:
     """Return the home that stands for a folder of a test."""
     return f"test {hashlib.blake2b(str(path).encode(), digest_size=8).hexdigest()}"
+
+
+def place_in_postgres(path: Path) -> dict[str, Any]:
+    """Return where the store of the home in a folder is, as `open_home` takes it: in the database."""
+    return {"options": Options(store=SecretStr(database_url())), "owner": owner_of(path)}
 
 
 def rows_of_all() -> bytes:

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from conftest import TickingClock
+from database_server import place_in_postgres
 from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.cli.terminal import printable
@@ -94,7 +96,11 @@ class HomeMachine(RuleBasedStateMachine):
         self._open("auto")
 
     def _open(self, embedder: str) -> None:
-        self.home: Home = open_home(self.folder, embedder=embedder, clock=TickingClock())
+        self.home: Home = open_home(self.folder, embedder=embedder, clock=TickingClock(), **self.place())
+
+    def place(self) -> dict[str, Any]:
+        """Return where the store of the home is, as `open_home` takes it: in a file."""
+        return {}
 
     @rule(target=threads, title=st.sampled_from(["One", "Two"]))
     def create_thread(self, title: str) -> str:
@@ -175,5 +181,16 @@ class HomeMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
+class HomeInPostgresMachine(HomeMachine):
+    """The same, with the store in PostgreSQL."""
+
+    def place(self) -> dict[str, Any]:
+        """Return a home of its own in the database."""
+        return place_in_postgres(self.folder)
+
+
 TestHomeMachine = pytest.mark.embedder(HomeMachine.TestCase)
 TestHomeMachine.settings = DEAR
+
+TestHomeInPostgresMachine = pytest.mark.embedder(HomeInPostgresMachine.TestCase)
+TestHomeInPostgresMachine.settings = DEAR

@@ -2,6 +2,7 @@
 
 import pytest
 
+from database_server import database_url
 from meaning import auc, best_relevance, unfit_share
 from question_sets import (
     OTHER,
@@ -12,6 +13,7 @@ from question_sets import (
     load_meaning,
     ranking_figures,
 )
+from soulkeep.models import EmbedderName
 
 MEANING = load_meaning()
 
@@ -100,3 +102,19 @@ def test_short_memories_are_found_by_meaning_and_other_subjects_are_recognised(
     assert ranking_figures(answered)["@3"] >= least["all"]
     assert unfit_share([best_relevance(found) for found in other]) >= least[OTHER]
     assert unfit_share([best_relevance(found) for found in answered]) <= known
+
+
+@pytest.mark.embedder
+@pytest.mark.parametrize("embedder", ["none", "universal"])
+def test_both_engines_find_the_same_for_the_same_questions(embedder: EmbedderName) -> None:
+    questions = MEANING.answerable[::8]
+    answers = {number for question in questions for number in question.answers}
+    memories = {n: memory for n, memory in MEANING.memories.items() if n % 8 == 0 or n in answers}
+    figures = []
+    for url in ("", database_url()):
+        with filled_store(memories, embedder, url) as ask:
+            found = found_by_kind(questions, ask)
+        figures.append({kind: ranking_figures(of_kind) for kind, of_kind in found.items()})
+
+    for kind, of_file in figures[0].items():
+        assert figures[1][kind] == pytest.approx(of_file, abs=0.005), kind

@@ -1,4 +1,7 @@
-"""Every operation in any order, against a plain model, undo included: in one process and in two."""
+"""Every operation in any order, against a plain model, undo included.
+
+In one process and in two, with the store in a file and in PostgreSQL.
+"""
 
 import copy
 import multiprocessing
@@ -18,6 +21,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from database_server import place_in_postgres
 from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.errors import SoulkeepError
@@ -48,8 +52,8 @@ class SetClock:
 class Actor(Protocol):
     """Whoever works on the home."""
 
-    def open(self, path: str) -> None:
-        """Open a home."""
+    def open(self, path: str, place: dict[str, Any]) -> None:
+        """Open a home, whose store is where `open_home` is told by `place`."""
 
     def call(self, turn: int, name: str, *arguments: Any, **named: Any) -> Any:
         """Call a method of the home by its path, at a time that is told by the turn."""
@@ -61,9 +65,9 @@ class Actor(Protocol):
 class Here:
     """Works on the home in this process."""
 
-    def open(self, path: str) -> None:
+    def open(self, path: str, place: dict[str, Any]) -> None:
         self.clock = SetClock()
-        self.home = open_home(path, embedder="none", clock=self.clock)
+        self.home = open_home(path, embedder="none", clock=self.clock, **place)
 
     def call(self, turn: int, name: str, *arguments: Any, **named: Any) -> Any:
         self.clock.set(turn)
@@ -93,8 +97,8 @@ class Elsewhere:
             raise RefusedError(result)
         return result
 
-    def open(self, path: str) -> None:
-        self._ask("open", 0, path, (), {})
+    def open(self, path: str, place: dict[str, Any]) -> None:
+        self._ask("open", 0, path, (), place)
 
     def call(self, turn: int, name: str, *arguments: Any, **named: Any) -> Any:
         return self._ask("call", turn, name, arguments, named)
@@ -118,7 +122,8 @@ def _work(pipe: Connection) -> None:
             clock.set(turn)
             try:
                 if verb == "open":
-                    home = opened.enter_context(closing(open_home(name, embedder="none", clock=clock)))
+                    made = open_home(name, embedder="none", clock=clock, **named)
+                    home = opened.enter_context(closing(made))
                     pipe.send((True, None))
                 elif verb == "close":
                     opened.close()
@@ -163,11 +168,15 @@ class WholeLife(RuleBasedStateMachine):
         """Return who takes the steps, in turn."""
         return (_here(),)
 
+    def place(self) -> dict[str, Any]:
+        """Return where the store of the home is, as `open_home` takes it: in a file."""
+        return {}
+
     @initialize()
     def open(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
         for actor in self.team():
-            actor.open(str(self.folder / "home"))
+            actor.open(str(self.folder / "home"), self.place())
         self.model = Model()
         self.before: dict[int, Model] = {}
         self.latest = 0
@@ -464,6 +473,18 @@ class LifeInTwoProcesses(WholeLife):
         return _two_processes()
 
 
+class LifeInPostgres(WholeLife):
+    """The same, with the store in PostgreSQL."""
+
+    def place(self) -> dict[str, Any]:
+        """Return a home of its own in the database."""
+        return place_in_postgres(self.folder)
+
+
+class LifeInTwoProcessesInPostgres(LifeInTwoProcesses, LifeInPostgres):
+    """The same, each step by the other one of two processes."""
+
+
 @cache
 def _here() -> Actor:
     return Here()
@@ -486,15 +507,32 @@ TestWholeLife = WholeLife.TestCase
 TestWholeLife.settings = DEAR
 
 
+FEW = settings(DEAR, max_examples=DEAR.max_examples // 2, stateful_step_count=10)
+
 TestLifeInTwoProcesses = LifeInTwoProcesses.TestCase
-TestLifeInTwoProcesses.settings = settings(
-    DEAR, max_examples=DEAR.max_examples // 2, stateful_step_count=10
-)
+TestLifeInTwoProcesses.settings = FEW
+
+
+TestLifeInPostgres = LifeInPostgres.TestCase
+TestLifeInPostgres.settings = DEAR
+
+
+TestLifeInTwoProcessesInPostgres = LifeInTwoProcessesInPostgres.TestCase
+TestLifeInTwoProcessesInPostgres.settings = FEW
 
 
 class LongLife(WholeLife):
     """The same, for as long as it takes to meet what is rare."""
 
 
+class LongLifeInPostgres(LifeInPostgres):
+    """The same, with the store in PostgreSQL."""
+
+
+LONG = settings(deadline=None, max_examples=1_000, stateful_step_count=40)
+
 TestLongLife = pytest.mark.campaign(LongLife.TestCase)
-TestLongLife.settings = settings(deadline=None, max_examples=1_000, stateful_step_count=40)
+TestLongLife.settings = LONG
+
+TestLongLifeInPostgres = pytest.mark.campaign(LongLifeInPostgres.TestCase)
+TestLongLifeInPostgres.settings = LONG
