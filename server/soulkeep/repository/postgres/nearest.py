@@ -31,6 +31,10 @@ _MEAN_OF = 5_000
 _MEAN_TOLERANCE = 0.02
 """The mean of a home is taken of so many of its vectors, and again where their number moved by that."""
 
+_GRAPH_BYTES, _MOST_MEMORY_MB = 600, 2_048
+"""HNSW is built in memory, several times as fast as on disk: what a vector takes there beside its own
+values, and what a build may take of the machine of the database."""
+
 _BESIDE = 32
 """So many more candidates are measured than are asked for."""
 
@@ -76,16 +80,17 @@ class VectorSearch:
         state = _State(embedder, count, has_index)
         if count > EXACT and not has_index and state.dimensions and self._building is None:
             self._building = threading.Thread(
-                target=self._build, args=(index, state.dimensions), name="soulkeep-index", daemon=True
+                target=self._build, args=(index, state), name="soulkeep-index", daemon=True
             )
             self._building.start()
         return state
 
-    def _build(self, index: str, dimensions: int) -> None:
+    def _build(self, index: str, state: _State) -> None:
         """Build the index, unless another process is at it; what was left half done goes first."""
-        named = sql.Identifier(index)
+        named, dimensions = sql.Identifier(index), state.dimensions
+        memory = min(max(state.count * (2 * dimensions + _GRAPH_BYTES) >> 20, 64), _MOST_MEMORY_MB)
         statements = (
-            sql.SQL("SET maintenance_work_mem = '512MB'"),
+            sql.SQL("SET maintenance_work_mem = {}").format(sql.Literal(f"{memory}MB")),
             sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(named),
             sql.SQL(
                 "CREATE INDEX CONCURRENTLY {} ON vec_memories USING hnsw"
