@@ -8,6 +8,9 @@ from soulkeep.errors import StoreError
 from soulkeep.models import LOCAL_OWNER, Options
 from soulkeep.repository import Copies, Repository, Tables
 from soulkeep.repository.sqlite import SqliteRepository
+from soulkeep.repository.sqlite.files import opened_foreign
+
+__all__ = ["is_database", "open_copies", "open_store", "open_tables", "opened_foreign"]
 
 STORE_NAME, ACCOUNTS_NAME = "soulkeep.db", "accounts.db"
 

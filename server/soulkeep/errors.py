@@ -14,6 +14,7 @@ SoulkeepError
 │   │                     StoreReplacedError · StoreOverwrittenError · StoreCorruptError ·
 │   │                     SchemaTooNewError · EmbedderMismatchError · BackupDamagedError ·
 │   │                     BackupsBusyError · NotMigratedError
+│   ├── SourceError
 │   └── DocumentError     HomeGoneError · DocumentChangedError · DocumentTooLongError
 └── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
 
@@ -263,6 +264,10 @@ class PathError(SoulkeepError):
 
     def __post_init__(self) -> None:
         PathError.__init__(self, self.path, self.problem.format_map(vars(self)))
+
+
+class SourceError(PathError):
+    """What is to be imported cannot be, or nobody knows how."""
 
 
 class StoreError(PathError):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from difflib import get_close_matches
 from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -139,7 +140,8 @@ class Group(click.Group):
         """Return a command, imported if need be."""
         for modules in self._modules.values():
             if module := modules.get(cmd_name):
-                command: click.Command = getattr(import_module(module), cmd_name)
+                attribute = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+                command: click.Command = getattr(import_module(module), attribute)
                 return command
         return super().get_command(ctx, cmd_name)
 
@@ -314,6 +316,7 @@ _MODULES = {
         "backups": "soulkeep.cli.upkeep",
         "restore": "soulkeep.cli.upkeep",
         "copy": "soulkeep.cli.upkeep",
+        "import": "soulkeep.cli.imports",
         "log": "soulkeep.cli.upkeep",
         "stats": "soulkeep.cli.upkeep",
         "reembed": "soulkeep.cli.upkeep",

@@ -141,20 +141,32 @@ class Documents:
         item = [line for entry in entries for line in as_item(entry, argument="text")]
         now = self.clock().astimezone(self.timezone)
         day, at = now.date(), f"{now:%H:%M}"
+        title = f"# {day.isoformat()}\n"
+        hunk = self.add_to_log(day, lambda text: log_addition(text, at, item), title)
+        return Logged(day, at, hunk)
+
+    def add_to_log(self, day: date, addition: TextEdit, title: str = "") -> Hunk:
+        """Add to the end of the log of a day what `addition` makes of its text; return that hunk.
+
+        A new log begins with the `title`, which is no part of it.
+
+        Raises:
+            DocumentError: The log cannot be read or written.
+        """
         path = self.daily_path(day)
         hunks: list[Hunk] = []
 
         def added(former: bytes) -> bytes:
-            title = "" if former else f"# {day.isoformat()}\n"
-            text = decode(path, former) + title
-            addition = log_addition(text, at, item)
-            hunks.append(hunk_at(text + addition, len(text), "", addition))
-            return (title + hunks[-1].added).encode()
+            begun = "" if former else title
+            text = decode(path, former) + begun
+            new = addition(text)
+            hunks.append(hunk_at(text + new, len(text), "", new))
+            return (begun + new).encode()
 
         with writing(path), locked(self.home):
             make_folder(path.parent)
             append(locate(self.home, path), added)
-        return Logged(day, at, hunks[-1])
+        return hunks[-1]
 
     def read_daily(self, day: date) -> str | None:
         """Return the log of a day; None if there is none.

@@ -4,7 +4,7 @@ A line that an edit does not concern stays as it is, to the byte.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time
 
@@ -31,6 +31,9 @@ _FOOTER = re.compile(r"([ \t]*)([*_])Last updated:.*\2[ \t]*")
 _PLACEHOLDER = re.compile(r"[ \t]*\(.*\)[ \t]*")
 _LEAD = "- "
 _APART = ["", "<!-- -->", ""]
+_HEADER_LEVEL = 2
+_NO_TITLE = "Imported"
+"""Above what stands in no section of its own."""
 _NEAR = 3
 
 
@@ -111,6 +114,11 @@ def add_entry(text: str, section: str, entry: str) -> str:
         SectionNotFoundError: No section has this title.
         InvalidInputError: The entry is blank or nested too deeply.
     """
+    return add_entries(text, section, [entry])
+
+
+def add_entries(text: str, section: str, entries: Sequence[str]) -> str:
+    """Add several list items at the end of a section's list, as `add_entry` does each."""
     found, lines = _section(text, section), split_lines(text)
     body = [block for block in list_blocks(text) if found.first <= block.first < found.last]
     # Entries come before the rule and the footer that end a document.
@@ -129,7 +137,65 @@ def add_entry(text: str, section: str, entry: str) -> str:
         first = last = end.first if is_open else end.last
         if is_empty and _is_line(opening, lines, _PLACEHOLDER):
             first, last = opening.first, opening.last
-    return _splice(text, first, last, as_item(entry, lead))
+    return _splice(text, first, last, [line for entry in entries for line in as_item(entry, lead)])
+
+
+def merge(text: str, other: str, known: Collection[str] = ()) -> Iterator[str]:
+    """Add the entries of another text that this one lacks, but for those that are `known`.
+
+    They go to the end of the section with the title of theirs; a section that is not there goes to the
+    end of the document. Yield the text after each section.
+
+    Raises:
+        InvalidInputError: An entry is nested too deeply.
+    """
+    for title, lines, entries in _missing(text, other, known):
+        own = {same_title(plain_title(section.title)): section.title for section in list_sections(text)}
+        if section := own.get(same_title(plain_title(title))):
+            text = add_entries(text, section, entries)
+        else:
+            blocks, written = list(list_blocks(text)), split_lines(text)
+            while blocks and (blocks[-1].kind == "hr" or _is_line(blocks[-1], written, _FOOTER)):
+                blocks.pop()
+            at = blocks[-1].last if blocks else 0
+            text = _splice(text, at, at, lines)
+        yield text
+
+
+def log_merge(text: str, other: str, known: Collection[str] = ()) -> str:
+    """Return what to add to the end of a log so that it has the entries of another text, if anything.
+
+    Those that are `known` are left out.
+    """
+    added = [["", *lines] for _, lines, _ in _missing(text, other, known)]
+    if not added:
+        return ""
+    if not text.strip() and not known:
+        return other if other.endswith("\n") else other + "\n"
+    newline = "\r\n" if text.endswith("\r\n") else "\n"
+    lines = [line for section in added for line in section]
+    return newline.join([*lines[text == "" :], ""] if text.endswith("\n") else ["", *lines, ""])
+
+
+def _missing(
+    text: str, other: str, known: Collection[str]
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yield the title, the lines below their heading, and the new entries of each section with such."""
+    there = {in_one_form(entry.text) for entry in list_entries(text)} | set(map(in_one_form, known))
+    lines, sections = split_lines(other), dict[tuple[int, str], list[Entry]]()
+    for entry in list_entries(other):
+        if in_one_form(entry.text) not in there:
+            there.add(in_one_form(entry.text))
+            outline = entry.outline[-1] if entry.outline else (_HEADER_LEVEL, _NO_TITLE)
+            sections.setdefault(outline, []).append(entry)
+    for (level, title), entries in sections.items():
+        written = [f"{'#' * max(level, _HEADER_LEVEL)} {title}", ""]
+        last = entries[0].first
+        for entry in entries:
+            written += [""] * (entry.first > last)
+            written += [line.rstrip("\r\n") for line in lines[entry.first : entry.last]]
+            last = entry.last
+        yield title, written, [entry.text for entry in entries]
 
 
 def replace_entry(text: str, section: str, old: str, new: str | None) -> str:
@@ -269,7 +335,6 @@ def _is_line(block: Block, lines: Sequence[str], form: re.Pattern[str]) -> bool:
 
 
 _HEADER = re.compile(r"##[ \t]+([01]?\d|2[0-3]):([0-5]\d)(?!\d)[ \t]*(.*)")
-_HEADER_LEVEL = 2
 
 
 def log_addition(former: str, at: str, item: Sequence[str]) -> str:

@@ -442,11 +442,19 @@ class Recording(Protocol):
         """
 
     def save(
-        self, action: str, session: Session, now: str, rows: Sequence[ChangedRow], undone: Sequence[int]
+        self,
+        action: str,
+        session: Session,
+        now: str,
+        rows: Sequence[ChangedRow],
+        undone: Sequence[int],
+        into: int = 0,
     ) -> int:
         """Put the change into the log with these of its rows and with edits of documents; return its id.
 
-        `undone` are the changes that it takes back; what those had taken back is in force again.
+        `undone` are the changes that it takes back; what those had taken back is in force again. With
+        `into` the rows are added to that change instead; the edits of a document are there once, and
+        these take the place of others.
         """
 
 
@@ -499,6 +507,15 @@ class Changes(Protocol):
         """Return for each kind and key the last change in force with an id above one, but for some.
 
         In force is what is not undone. An undo counts only where there is nothing else.
+        """
+
+    def imported(self, digests: Collection[str]) -> set[str]:
+        """Return those of these digests that were noted with a change which is not undone."""
+
+    def note_imported(self, digests: Collection[str], change_id: int) -> None:
+        """Note records of other programs as taken in by a change, or with 0 by none; in a transaction.
+
+        They are forgotten with the change only if it is undone by then.
         """
 
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:

@@ -110,6 +110,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "changes": (("id",), _CHANGE),
     "changed_rows": (("change_id", "kind", "key"), ("before", "after", "replaced_by")),
     "former_ids": (("memory_id",), ("later_id",)),
+    "imported": (("digest",), ("change_id",)),
     "store_facts": (("name",), ("value",)),
     "document_states": (("name",), ("state",)),
     "vec_memories": (("memory_id",), ("content_embedding",)),

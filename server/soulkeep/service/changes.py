@@ -93,6 +93,8 @@ class ChangeRecorder:
     undone: Sequence[int] = ()
     change_id: int = 0
     lines: Sequence[LineChange] = ()
+    when_saved: Callable[[int], None] = field(default=lambda change_id: None)
+    """Called in the transaction with the id of the change, 0 where nothing changed."""
 
     def put_back(self, row: ChangedRow) -> None:
         """Note that a row is what it was before a change, and what this means for what replaced it."""
@@ -140,6 +142,7 @@ class Changes:
         *,
         leaving: tuple[int, int] = (0, 0),
         waiting: bool = True,
+        into: int = 0,
     ) -> Iterator[ChangeRecorder]:
         """Do everything inside as one write that can be undone.
 
@@ -151,6 +154,7 @@ class Changes:
             leaving: How many memories and messages go by it. Before very many a backup is made, and
                 afterwards the space of their vectors is given back, if that is worth while.
             waiting: Whether to wait for another process that is writing to the store.
+            into: A former change of which this becomes a part, or 0 for one of its own.
 
         Raises:
             StoreError: The store cannot take it, or the backup not be made; nothing is done.
@@ -160,12 +164,14 @@ class Changes:
         with ExitStack() as locks:
             if leaving[0]:
                 locks.enter_context(self._lines.locked())
-            yield locks.enter_context(self._made(action, session, waiting=waiting))
+            yield locks.enter_context(self._made(action, session, waiting=waiting, into=into))
         if any(leaving):
             compact_some(self._repository)
 
     @contextmanager
-    def _made(self, action: str, session: Session, *, waiting: bool = True) -> Iterator[ChangeRecorder]:
+    def _made(
+        self, action: str, session: Session, *, waiting: bool = True, into: int = 0
+    ) -> Iterator[ChangeRecorder]:
         with ExitStack() as on_failure:
             with self._repository.recording(waiting=waiting) as recording:
                 recorder = ChangeRecorder()
@@ -182,7 +188,8 @@ class Changes:
                 edited = [row_of(name, hunks) for name, hunks in recorder.edited.items()]
                 if changed := [*edited, *rows]:
                     at, undone = timestamp(self._clock()), recorder.undone
-                    recorder.change_id = recording.save(action, session, at, changed, undone)
+                    recorder.change_id = recording.save(action, session, at, changed, undone, into)
+                recorder.when_saved(recorder.change_id or into)
                 now = self._clock()
                 if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
                     self._pruned = now

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from soulkeep.service.curator import Curator
     from soulkeep.service.document_index import DocumentIndex
     from soulkeep.service.edits import Edits
+    from soulkeep.service.imports import Imports
     from soulkeep.service.indexes import Indexes
     from soulkeep.service.lifecycle import Lifecycle
     from soulkeep.service.memories import Memories
@@ -194,6 +195,23 @@ class Home:
             self.indexes,
             self.background,
             self.sessions,
+            self.clock,
+            self.days,
+        )
+
+    @on_first_use
+    def imports(self) -> "Imports":
+        from soulkeep.service.imports import Imports
+
+        return Imports(
+            self.repository,
+            self.documents,
+            self.edits,
+            self.changes,
+            self.background,
+            self.indexes,
+            self.sessions,
+            self.tokens,
             self.clock,
             self.days,
         )

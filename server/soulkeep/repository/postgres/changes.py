@@ -5,7 +5,7 @@ the first write, and outside of one the write is refused.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -77,19 +77,27 @@ class Recording:
         return rows
 
     def save(
-        self, action: str, session: Session, now: str, rows: Sequence[ChangedRow], undone: Sequence[int]
+        self,
+        action: str,
+        session: Session,
+        now: str,
+        rows: Sequence[ChangedRow],
+        undone: Sequence[int],
+        into: int = 0,
     ) -> int:
-        """Put the change into the log with these of its rows and with edits of documents."""
-        (change_id,) = self._database.next_ids("changes", 1)
-        self._database.execute(
-            "INSERT INTO changes (owner, id, made_at, session_id, agent_id, action)"
-            " VALUES (%(owner)s, %(id)s, %(now)s, %(session)s, %(agent)s, %(action)s)",
-            id=change_id,
-            now=now,
-            session=session.id,
-            agent=session.agent_id,
-            action=action,
-        )
+        """Put the change into the log with these of its rows, or go on with a former one."""
+        change_id = into
+        if not into:
+            (change_id,) = self._database.next_ids("changes", 1)
+            self._database.execute(
+                "INSERT INTO changes (owner, id, made_at, session_id, agent_id, action)"
+                " VALUES (%(owner)s, %(id)s, %(now)s, %(session)s, %(agent)s, %(action)s)",
+                id=change_id,
+                now=now,
+                session=session.id,
+                agent=session.agent_id,
+                action=action,
+            )
         values = []
         for row in rows:
             if isinstance(row.before, DocumentEdit):
@@ -99,9 +107,11 @@ class Recording:
             stored = None if before is None else json.dumps(before, ensure_ascii=False)
             values.append((row.kind, row.key, stored, row.after, row.replaced_by))
         self._database.execute(
-            "INSERT INTO changed_rows (owner, change_id, kind, key, before, after, replaced_by)"
+            "INSERT INTO changed_rows AS r (owner, change_id, kind, key, before, after, replaced_by)"
             " SELECT %(owner)s, %(id)s, * FROM unnest(%(kinds)s::text[], %(keys)s::text[],"
-            " %(befores)s::jsonb[], %(afters)s::text[], %(replaced)s::bigint[])",
+            " %(befores)s::jsonb[], %(afters)s::text[], %(replaced)s::bigint[])"
+            " ON CONFLICT (owner, change_id, kind, key) DO UPDATE SET after = excluded.after,"
+            " before = CASE WHEN r.kind = 'documents' THEN excluded.before ELSE r.before END",
             **columns_of(values, "kinds", "keys", "befores", "afters", "replaced"),
             id=change_id,
         )
@@ -350,6 +360,26 @@ class ChangeTable:
             below=NO_LIMIT if before is None else before,
         )
 
+    def imported(self, digests: Collection[str]) -> set[str]:
+        """Return those of these digests that were noted with a change which is not undone."""
+        rows = self._database.query(
+            "SELECT i.digest FROM imported AS i LEFT JOIN changes AS c"
+            " ON c.owner = i.owner AND c.id = i.change_id"
+            " WHERE i.owner = %(owner)s AND i.digest = ANY(%(these)s) AND c.undone_by IS NULL",
+            these=list(digests),
+        )
+        return {row[0] for row in rows}
+
+    def note_imported(self, digests: Collection[str], change_id: int) -> None:
+        """Note records as taken in by a change; inside a transaction."""
+        self._database.execute(
+            "INSERT INTO imported (owner, digest, change_id)"
+            " SELECT %(owner)s, digest, %(id)s FROM unnest(%(these)s::text[]) AS digest"
+            " ON CONFLICT (owner, digest) DO UPDATE SET change_id = excluded.change_id",
+            these=list(digests),
+            id=change_id,
+        )
+
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""
         self._database.execute(
@@ -379,6 +409,11 @@ class ChangeTable:
             " AND NOT EXISTS (SELECT 1 FROM changed_rows AS later WHERE later.owner = r.owner"
             " AND later.kind = 'memories' AND later.key = r.key AND later.change_id > r.change_id)"
             " ON CONFLICT (owner, memory_id) DO UPDATE SET later_id = excluded.later_id",
+            moment=moment,
+        )
+        self._database.execute(
+            "DELETE FROM imported AS i USING changes AS c WHERE c.owner = i.owner"
+            f" AND c.id = i.change_id AND c.undone_by IS NOT NULL AND {which}",
             moment=moment,
         )
         gone = f"DELETE FROM changes AS c WHERE {which} RETURNING 1"

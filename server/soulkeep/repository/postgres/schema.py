@@ -179,6 +179,14 @@ CREATE TABLE former_ids (
   PRIMARY KEY (owner, memory_id)
 )"""
 
+IMPORTED = """
+CREATE TABLE imported (
+  owner     text NOT NULL,
+  digest    text NOT NULL,
+  change_id bigint NOT NULL,
+  PRIMARY KEY (owner, digest)
+)"""
+
 STORE_FACTS = """
 CREATE TABLE store_facts (
   owner text NOT NULL,
@@ -366,13 +374,14 @@ STEPS: tuple[tuple[str, ...], ...] = (
         *INDEXES,
         *(statement for table in RECORDED for statement in _noting(table)),
     ),
+    (IMPORTED,),
 )
 """`STEPS[n]` brings a database from schema version n to n + 1."""
 
 TABLES = (
     *("numbers", "threads", "memories", "global_prompts", "prompt_consents", "sessions", "messages"),
     *("usage_records", "unpriced_usage", "audit_log", "changes", "changed_rows", "former_ids"),
-    *("store_facts", "document_states", "vec_memories", "next_vectors", "pending_vectors"),
+    *("imported", "store_facts", "document_states", "vec_memories", "next_vectors", "pending_vectors"),
     *("memories_fts", "messages_fts", "word_counts", "noted_rows", "owners"),
 )
 

@@ -5,7 +5,7 @@ during a recording goes into `noted`, and outside of one the write is refused.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -92,15 +92,23 @@ class Recording:
         return rows
 
     def save(
-        self, action: str, session: Session, now: str, rows: Sequence[ChangedRow], undone: Sequence[int]
+        self,
+        action: str,
+        session: Session,
+        now: str,
+        rows: Sequence[ChangedRow],
+        undone: Sequence[int],
+        into: int = 0,
     ) -> int:
-        """Put the change into the log with these of its rows and with edits of documents."""
-        made = self._database.execute(
-            "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)"
-            " RETURNING id",
-            (now, session.id, session.agent_id, action),
-        )
-        change_id = int(made[0][0])
+        """Put the change into the log with these of its rows, or go on with a former one."""
+        change_id = into
+        if not into:
+            made = self._database.execute(
+                "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)"
+                " RETURNING id",
+                (now, session.id, session.agent_id, action),
+            )
+            change_id = int(made[0][0])
         values = []
         for row in rows:
             if isinstance(row.before, DocumentEdit):
@@ -111,7 +119,8 @@ class Recording:
             values.append((change_id, row.kind, row.key, stored, row.after, row.replaced_by))
         self._database.execute_many(
             "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET after = excluded.after,"
+            " before = iif(kind = 'documents', excluded.before, before)",
             values,
         )
         mark = "UPDATE changes SET undone_by = ? WHERE id = ?"
@@ -349,6 +358,24 @@ class ChangeTable:
             limit=limit,
         )
 
+    def imported(self, digests: Collection[str]) -> set[str]:
+        """Return those of these digests that were noted with a change which is not undone."""
+        rows = self._database.query(
+            "SELECT i.digest FROM json_each(?) AS wanted CROSS JOIN imported AS i"
+            " ON i.digest = wanted.value LEFT JOIN changes AS c ON c.id = i.change_id"
+            " WHERE c.undone_by IS NULL",
+            (json.dumps(list(digests)),),
+        )
+        return {row[0] for row in rows}
+
+    def note_imported(self, digests: Collection[str], change_id: int) -> None:
+        """Note records as taken in by a change; inside a transaction."""
+        self._database.execute(
+            "INSERT INTO imported (digest, change_id) SELECT value, ? FROM json_each(?) WHERE TRUE"
+            " ON CONFLICT DO UPDATE SET change_id = excluded.change_id",
+            (change_id, json.dumps(list(digests))),
+        )
+
     def delete_rows(self, rows: Sequence[ChangedRow]) -> None:
         """Delete what changes did to rows, and changes that did nothing else; inside a transaction."""
         self._database.execute_many(
@@ -374,6 +401,11 @@ class ChangeTable:
             " AND r.kind = 'memories' AND r.after IS NULL AND r.replaced_by IS NOT NULL"
             " AND NOT EXISTS (SELECT 1 FROM changed_rows AS later WHERE later.kind = 'memories'"
             " AND later.key = r.key AND later.change_id > r.change_id)",
+            (moment,),
+        )
+        self._database.execute(
+            "DELETE FROM imported WHERE change_id IN"
+            f" (SELECT id FROM changes WHERE undone_by IS NOT NULL AND ({which}))",
             (moment,),
         )
         return len(self._database.execute(f"DELETE FROM changes WHERE {which} RETURNING id", (moment,)))

@@ -8,15 +8,17 @@ import os
 import shutil
 import threading
 import time
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
 from soulkeep.disk import make_folder
 from soulkeep.errors import (
     NotAStoreError,
+    SourceError,
     StoreNotWritableError,
     StoreOverwrittenError,
     StoreReplacedError,
@@ -173,6 +175,32 @@ def store_identity(connection: apsw.Connection) -> tuple[str | None, int]:
         return None, version
     ids = connection.execute("SELECT value FROM store_facts WHERE name = 'store_id'").get
     return ids, version
+
+
+@contextmanager
+def opened_foreign(path: Path) -> Iterator[Callable[[str], Iterator[tuple[Any, ...]]]]:
+    """Open another program's database to read it; the block is handed what runs a query.
+
+    Nothing is written there, and nothing that its schema may hold is run.
+
+    Raises:
+        SourceError: It is a store of soulkeep, or cannot be read.
+    """
+    with path.open("rb") as file:
+        header = parse_header(file.read(HEADER_SIZE))
+    if isinstance(header, Header) and header.application_id == APPLICATION_ID:
+        raise SourceError(path, "it is a store of soulkeep", "use `soulkeep copy FROM TO`")
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    if not log_of(path).exists():  # else SQLite would make one beside it, if it may
+        address += "&immutable=1"
+    try:
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        with closing(apsw.Connection(address, flags=flags)) as connection:
+            connection.pragma("trusted_schema", "OFF")
+            connection.pragma("query_only", "ON")
+            yield connection.execute
+    except apsw.Error as error:
+        raise SourceError(path, f"its database cannot be read ({error})", "copy it again") from error
 
 
 _Stamp = tuple[int, ...] | None

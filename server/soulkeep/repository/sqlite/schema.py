@@ -1,7 +1,7 @@
 """Every table of the store, and how a file is brought to the current schema.
 
 Canonical tables hold what the user said: threads, memories, global_prompts, prompt_consents,
-sessions, messages, usage_records, audit_log, changes, former_ids. Derived ones (vec_memories,
+sessions, messages, usage_records, audit_log, changes, former_ids, imported. Derived ones (vec_memories,
 memories_fts, messages_fts) can be rebuilt from them; store_facts, memory_changes, pending_vectors,
 next_vectors and document_states speak of the derived ones.
 
@@ -283,6 +283,15 @@ VECTOR_QUEUE = (
 # And uses of models whose cost nobody knows. In usage_records it is 0, as that takes no null.
 UNPRICED_USAGE = "CREATE TABLE unpriced_usage (usage_id INTEGER PRIMARY KEY)"
 
+# Step 8: which records of other programs were taken in, by a digest of what each said there, and by
+# which change; it holds as long as that is not undone.
+
+IMPORTED = """
+CREATE TABLE imported (
+  digest    TEXT PRIMARY KEY NOT NULL,
+  change_id INTEGER NOT NULL
+) WITHOUT ROWID"""
+
 STEPS: tuple[tuple[str, ...], ...] = (
     (
         THREADS,
@@ -313,6 +322,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         NEXT_VECTORS_BY_ID,
     ),
     (*VECTOR_QUEUE, UNPRICED_USAGE),
+    (IMPORTED,),
 )
 """`STEPS[n]` brings a store from schema version n to n + 1."""
 

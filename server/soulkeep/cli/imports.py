@@ -1,0 +1,69 @@
+"""`soulkeep import`: moving in from another memory server."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from soulkeep.cli import Command, home_option, json_option, opened_home
+from soulkeep.cli.terminal import print_json, print_quoted, print_table, progress_shown, say
+from soulkeep.engines import opened_foreign
+from soulkeep.imports import FORMATS
+from soulkeep.service.imports import Imported
+from soulkeep.wording import counted
+
+_SHOWN = 10
+"""How many broken records are told one by one."""
+
+
+@click.command(cls=Command, name="import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "named", type=click.Choice(list(FORMATS)), help="What it is; unset, found out."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would come.")
+@json_option
+@home_option
+def import_(source: Path, named: str | None, *, dry_run: bool, as_json: bool) -> None:
+    """Take in what another program remembers, from the file, folder or .zip SOURCE.
+
+    Run again, it adds what is new, and goes on where it was cut off. All of it is one change for `undo`.
+    A record that is broken is told and passed over.
+    """
+    with opened_home() as home, progress_shown():
+        imported = home.imports.take(source, opened_foreign, named=named, dry_run=dry_run)
+    if as_json:
+        print_json({"import": asdict(imported) | {"dry_run": dry_run}})
+    else:
+        _print(imported, dry_run=dry_run)
+
+
+def _print(imported: Imported, *, dry_run: bool) -> None:
+    kinds = {name: kind for name, kind in imported.kinds.items() if kind.found}
+    title = FORMATS[imported.format].title
+    say(f"{title[0].upper()}{title[1:]}{':' if kinds else ': nothing to keep.'}")
+    rows = [
+        (name, f"{k.found:,}", f"{k.added:,}", f"{k.found - k.added:,}") for name, k in kinds.items()
+    ]
+    if rows:
+        print_table(("KIND", "FOUND", "NEW" if dry_run else "ADDED", "HERE ALREADY"), rows)
+    for name, kind in kinds.items() if dry_run else ():
+        if kind.examples:
+            say(f"Of the {name}:")
+            print_quoted("\n".join(kind.examples))
+    _print_rest(imported)
+    if imported.change_id:
+        say(f"`soulkeep undo {imported.change_id}` takes all of it back.")
+
+
+def _print_rest(imported: Imported) -> None:
+    """Say what has no place here, and what could not be read."""
+    if imported.not_kept:
+        left = sorted(imported.not_kept.items(), key=lambda pair: -pair[1])
+        say(f"Not kept: {', '.join(f'{name} {count:,}' for name, count in left)}.")
+    if imported.problem_count:
+        say(f"{counted(imported.problem_count, 'record')} passed over:")
+    for problem in imported.problems[:_SHOWN]:
+        say(f"  {problem.place}: {problem.reason}")
+    if imported.problem_count > _SHOWN:
+        say(f"  and {imported.problem_count - _SHOWN:,} more")

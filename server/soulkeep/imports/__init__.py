@@ -1,0 +1,154 @@
+"""Reading what other programs remember: which one it was is told by what it wrote.
+
+A reader turns a source into records and knows no store; `service.imports` takes them into a home.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from soulkeep.errors import InvalidInputError, SourceError
+from soulkeep.imports import chats, notes, tables
+from soulkeep.imports.reading import (
+    DocumentRecord,
+    MemoryRecord,
+    MessageRecord,
+    Problem,
+    Reading,
+    Record,
+    Rows,
+    Source,
+    ThreadRecord,
+    opened,
+)
+from soulkeep.imports.values import first_values
+
+__all__ = [
+    "FORMATS",
+    "DocumentRecord",
+    "MemoryRecord",
+    "MessageRecord",
+    "Problem",
+    "Reading",
+    "Record",
+    "Rows",
+    "ThreadRecord",
+    "open_records",
+]
+
+_STORE, _SQLITE = "soulkeep.db", b"SQLite format 3\0"
+_PEEKED = 4_096
+
+
+class Format(NamedTuple):
+    """What a program writes, in words, and what reads it."""
+
+    title: str
+    read: Callable[[Source, Reading], Iterator[Record]]
+
+
+FORMATS = {
+    "server-memory": Format(
+        "memory.jsonl of the official memory server", tables.read_records("server-memory")
+    ),
+    "mcp-memory-service": Format("database or JSON of mcp-memory-service", tables.read_service),
+    "basic-memory": Format("folder of basic-memory", notes.read_basic_memory),
+    "openclaw": Format("workspace of an OpenClaw agent", notes.read_workspace),
+    "mem0": Format("JSON export of mem0", tables.read_records("mem0")),
+    "chatgpt": Format("data export of ChatGPT", chats.read_chatgpt),
+    "claude": Format("data export of Claude", chats.read_claude),
+    "markdown": Format("notes in Markdown", notes.read_notes),
+    "json": Format("JSON with lists of records", tables.read_records("")),
+    "jsonl": Format("a record in JSON on each line", tables.read_records("")),
+    "csv": Format("a table with names in its first row", tables.read_csv),
+}
+"""What is understood, by the names that `--format` takes."""
+
+
+@contextmanager
+def open_records(
+    path: Path, reading: Reading, named: str | None = None
+) -> Iterator[tuple[str, Iterator[Record]]]:
+    """Open a source; the block is handed the name of its format, and its records one by one.
+
+    Raises:
+        InvalidInputError: `named` is no name of a format.
+        SourceError: It cannot be read, is a home of soulkeep, or nobody knows what it is.
+    """
+    if named is not None and named not in FORMATS:
+        raise InvalidInputError("format", f"must be one of {', '.join(FORMATS)}")
+    with opened(path, reading) as source:
+        if any(name.rsplit("/", 1)[-1] == _STORE for name in source.sizes):
+            raise SourceError(path, "it is a home of soulkeep", "use `soulkeep copy FROM TO`")
+        if not any(source.sizes.values()):
+            raise SourceError(path, "it is empty", "name what the other program wrote")
+        before = reading.problem_count, list(reading.problems), Counter(reading.not_kept)
+        found = named or _recognised(source)
+        # What is wrong with a file is told when it is read, not when it was looked at.
+        reading.problem_count, reading.problems, reading.not_kept = before
+        if found is None:
+            known = "; ".join(f"{name}: {form.title}" for name, form in FORMATS.items())
+            problem = f"nobody knows what this is. Understood are {known}"
+            raise SourceError(path, problem, "say which of them with --format if it is one")
+        reading.total = reading.total or sum(source.sizes.values())
+        reading.done = 0
+        yield found, FORMATS[found].read(source, reading)
+
+
+def _recognised(source: Source) -> str | None:
+    names = set(source.sizes)
+    if source.is_file:
+        return _of_file(source, source.path.name)
+    if chat := chats.conversation_files(source):
+        return _of_file(source, chat[0])
+    if source.names("projects.json", "memories.json") and source.names("users.json"):
+        return "claude"
+    bare = {name.rsplit("/", 1)[-1] for name in names}
+    if "SOUL.md" in bare or ("MEMORY.md" in bare and any("memory/" in name for name in names)):
+        return "openclaw"
+    if notes.is_basic_memory(source):
+        return "basic-memory"
+    if source.names(*notes.PAGES):
+        return "markdown"
+    single = source.names(".db", ".sqlite", ".jsonl", ".json", ".csv", ".tsv")
+    return _of_file(source, single[0]) if single else None
+
+
+def _of_file(source: Source, name: str) -> str | None:
+    """Return the format of a file by its first bytes and values; None where nobody knows it."""
+    with source.stream(name) as stream:
+        first = stream.read(_PEEKED)
+    if first.startswith(_SQLITE):
+        return "mcp-memory-service"
+    if first.lstrip()[:1] in (b"[", b"{"):
+        return _of_json(source, name)
+    if name.lower().endswith(notes.PAGES[:-1]):
+        return "markdown"
+    columns = first.decode("utf-8", "replace").split("\n")[0]
+    if tables.is_header(columns):
+        return "csv"
+    return "markdown" if name.lower().endswith(notes.PAGES) else None
+
+
+_MARKS: Sequence[tuple[str, set[str], set[str]]] = (
+    ("chatgpt", {"mapping"}, set()),
+    ("claude", {"chat_messages"}, set()),
+    ("server-memory", {"type"}, {"observations", "relationType"}),
+    ("mcp-memory-service", {"content", "content_hash"}, set()),
+    ("mem0", {"memory"}, {"id", "hash", "user_id", "agent_id"}),
+)
+"""For each format the fields that a record has, and those of which it has at least one."""
+
+
+def _of_json(source: Source, name: str) -> str | None:
+    is_lines, values = first_values(source, name)
+    for _, value in values:
+        names = value.keys() if isinstance(value, dict) else ()
+        for form, needed, some in _MARKS:
+            if needed.issubset(names) and (not some or not some.isdisjoint(names)):
+                return form
+    if not values and name in chats.conversation_files(source) and not source.is_file:
+        return "claude" if source.names("users.json") else "chatgpt"
+    return "jsonl" if is_lines else "json" if values else None

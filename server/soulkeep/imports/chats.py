@@ -1,0 +1,234 @@
+"""The data exports of ChatGPT and Claude: conversations as threads with messages, and their memories."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from soulkeep.documents.markdown import list_entries
+from soulkeep.imports.reading import MemoryRecord, MessageRecord, Reading, Record, Source, ThreadRecord
+from soulkeep.imports.tables import role_of
+from soulkeep.imports.values import json_values
+from soulkeep.models import NewMemory, NewMessage
+
+_CONVERSATIONS = re.compile(r"(^|/)conversations[\w-]*\.json$")
+
+_REMEMBERED = re.compile(r"^\d+\. \[(\d{4}-\d{2}-\d{2})\]\.? (.+)$", re.MULTILINE)
+"""A line of the list of memories that ChatGPT reads before a conversation."""
+
+_UNTITLED = "Untitled conversation"
+
+
+def conversation_files(source: Source) -> list[str]:
+    """Return the names of the files that hold conversations; of a single file its own."""
+    if source.is_file:
+        return list(source.sizes)
+    return [name for name in source.names(".json") if _CONVERSATIONS.search(name)]
+
+
+def read_chatgpt(source: Source, reading: Reading) -> Iterator[Record]:
+    """Yield the conversations of a ChatGPT export, each as it was last, and what it remembered in them.
+
+    A message that was edited, or answered again, has several continuations: the others are not kept.
+    """
+    for name in conversation_files(source):
+        for _, place, chat in json_values(source, name, reading):
+            nodes = chat.get("mapping") if isinstance(chat, dict) else None
+            if isinstance(nodes, dict):
+                yield from _of_chatgpt(chat, nodes, place, reading)
+            else:
+                reading.report(place, "is no conversation with a mapping of messages")
+    yield from _memories(source, "ChatGPT", reading)
+    _leave_others(source, reading, "memories.json", "memory.json")
+
+
+def _of_chatgpt(
+    chat: Mapping[str, Any], nodes: Mapping[str, Any], place: str, reading: Reading
+) -> Iterator[Record]:
+    branch = _branch(nodes, chat.get("current_node"))
+    every = [node.get("message") for node in nodes.values() if isinstance(node, dict)]
+    others = sum(isinstance(message, dict) for message in every) - len(branch)
+    reading.leave("messages of other branches", others)
+    key = f"chatgpt:{chat.get('conversation_id') or chat.get('id') or chat.get('title')}"
+    title = reading.label(chat.get("title")) or _UNTITLED
+    created, last = reading.moment(chat.get("create_time")), reading.moment(chat.get("update_time"))
+    records: list[Record] = []
+    for number, message in enumerate(branch):
+        author = message.get("author")
+        role = role_of(author.get("role") if isinstance(author, dict) else author)
+        content, where = message.get("content"), f"{place}, message {number + 1}"
+        text = _text_of(content, reading) if isinstance(content, dict) else reading.text(content)
+        moment = reading.moment(message.get("create_time"))
+        if isinstance(content, dict) and content.get("content_type") == "model_editable_context":
+            for day, said in _REMEMBERED.findall(str(content.get("model_set_context", ""))):
+                memory = NewMemory(reading.text(said), source="ChatGPT", created_at=reading.moment(day))
+                records.append(MemoryRecord(where, memory))
+        elif message.get("recipient") == "bio" and text:
+            memory = NewMemory(text, source="ChatGPT", created_at=moment or created)
+            records.append(MemoryRecord(where, memory))
+        elif role is None:
+            reading.report(where, "has no author that is known")
+        elif text:
+            said_by = f"{key}:{message.get('id') or number}"
+            records.append(MessageRecord(where, key, said_by, NewMessage(role, text, moment or created)))
+    if any(isinstance(record, MessageRecord) for record in records):
+        yield ThreadRecord(place, key, title, created, last)
+    yield from records
+
+
+def _branch(nodes: Mapping[str, Any], last: object) -> list[Mapping[str, Any]]:
+    """Return the messages that lead to the last one, the first one first."""
+    if last not in nodes:
+        leaves = [
+            name for name, node in nodes.items() if isinstance(node, dict) and not node.get("children")
+        ]
+        last = leaves[-1] if leaves else None
+    found, seen = list[Mapping[str, Any]](), set[object]()
+    while isinstance(last, str) and last in nodes and last not in seen and isinstance(nodes[last], dict):
+        seen.add(last)
+        message, last = nodes[last].get("message"), nodes[last].get("parent")
+        if isinstance(message, dict):
+            found.append(message)
+    return found[::-1]
+
+
+def _text_of(content: Mapping[str, Any], reading: Reading) -> str:
+    """Return the text of a message; what is no text in it is counted by what it is."""
+    parts = content.get("parts")
+    if not isinstance(parts, list):
+        parts = [content.get("text") or content.get("result") or content.get("content")]
+    said = []
+    for part in parts:
+        if isinstance(part, dict):
+            if isinstance(part.get("text"), str):
+                said.append(part["text"])
+            else:
+                reading.leave(str(part.get("content_type") or "attachments").replace("_", " "))
+        elif isinstance(part, str):
+            said.append(part)
+    if not said and content.get("content_type") in ("user_editable_context", "thoughts"):
+        reading.leave(str(content["content_type"]).replace("_", " "))
+    return reading.text("\n".join(said))
+
+
+def read_claude(source: Source, reading: Reading) -> Iterator[Record]:
+    """Yield the conversations, projects and memories of a Claude export."""
+    for name in conversation_files(source):
+        for _, place, chat in json_values(source, name, reading):
+            if isinstance(chat, dict) and isinstance(chat.get("chat_messages"), list):
+                yield from _of_claude(chat, place, reading)
+            else:
+                reading.report(place, "is no conversation with a list of chat_messages")
+    for name in source.names("projects.json"):
+        for _, place, project in json_values(source, name, reading):
+            if isinstance(project, dict):
+                yield from _of_project(project, place, reading)
+            else:
+                reading.report(place, "is no project")
+    yield from _memories(source, "Claude", reading)
+    _leave_others(source, reading, "projects.json", "memories.json")
+
+
+def _of_claude(chat: Mapping[str, Any], place: str, reading: Reading) -> Iterator[Record]:
+    key = f"claude:{chat.get('uuid') or chat.get('name')}"
+    created, last = reading.moment(chat.get("created_at")), reading.moment(chat.get("updated_at"))
+    thread = ThreadRecord(place, key, reading.label(chat.get("name")) or _UNTITLED, created, last)
+    if summary := reading.text(chat.get("summary")):
+        yield thread
+        yield MemoryRecord(
+            place, NewMemory(summary, "summary", key, "Claude", created_at=last or created)
+        )
+    elif chat["chat_messages"]:
+        yield thread
+    for number, message in enumerate(chat["chat_messages"]):
+        where = f"{place}, message {number + 1}"
+        role = role_of(message.get("sender")) if isinstance(message, dict) else None
+        if role is None:
+            reading.report(where, "has no sender that is known")
+            continue
+        moment = reading.moment(message.get("created_at")) or created
+        said_by = f"{key}:{message.get('uuid') or number}"
+        for part, text in enumerate(_said(message, reading)):
+            yield MessageRecord(where, key, f"{said_by}:{part}", NewMessage(role, text, moment))
+
+
+def _said(message: Mapping[str, Any], reading: Reading) -> Iterator[str]:
+    """Yield the text of a message, and of each file that was sent with it and read."""
+    blocks = message.get("content")
+    texts = []
+    for block in blocks if isinstance(blocks, list) else ():
+        if isinstance(block, dict) and isinstance(block.get("text"), str):
+            texts.append(block["text"])
+        elif isinstance(block, dict):
+            reading.leave(str(block.get("type") or "attachments").replace("_", " "))
+    if text := reading.text("\n\n".join(texts)) or reading.text(message.get("text")):
+        yield text
+    for attached in _dicts(message.get("attachments")):
+        if content := reading.text(attached.get("extracted_content")):
+            yield f"{attached.get('file_name') or 'Attachment'}:\n\n{content}"
+        else:
+            reading.leave("attachments")
+    reading.leave("files", sum(1 for _ in _dicts(message.get("files"))))
+
+
+def _of_project(project: Mapping[str, Any], place: str, reading: Reading) -> Iterator[Record]:
+    key, title = f"claude:{project.get('uuid')}", reading.label(project.get("name"))
+    created, last = reading.moment(project.get("created_at")), reading.moment(project.get("updated_at"))
+    prompt, about = (reading.text(project.get(name)) for name in ("prompt_template", "description"))
+    docs = list(_dicts(project.get("docs")))
+    if not (prompt or about or docs):
+        return
+    yield ThreadRecord(place, key, title or "Untitled project", created, last, prompt or None)
+    if about:
+        memory = NewMemory(about, "summary", key, "Claude project", title, created_at=created)
+        yield MemoryRecord(place, memory)
+    for doc in docs:
+        name, moment = (
+            reading.label(doc.get("filename")),
+            reading.moment(doc.get("created_at")) or created,
+        )
+        where = f"{place}, {name or 'a document'}"
+        yield from _entries(doc.get("content"), where, reading, "Claude project", name, moment, key)
+
+
+def _memories(source: Source, origin: str, reading: Reading) -> Iterator[Record]:
+    """Yield the memories of an export that has a file of them, whether as texts, records or Markdown."""
+    for name in source.names("memories.json", "memory.json") if not source.is_file else ():
+        for _, place, given in json_values(source, name, reading):
+            record = given if isinstance(given, dict) else {"content": given}
+            moment = reading.moment(record.get("updated_at") or record.get("created_at"))
+            texts = [
+                record.get(field) for field in ("conversations_memory", "content", "memory", "text")
+            ]
+            projects = record.get("project_memories")
+            texts += projects.values() if isinstance(projects, dict) else []
+            if not any(isinstance(text, str) and text.strip() for text in texts):
+                reading.report(place, "is no memory with a text")
+            for text in texts:
+                yield from _entries(text, place, reading, f"{origin} memory", None, moment, None)
+
+
+def _entries(
+    text: object,
+    place: str,
+    reading: Reading,
+    source: str,
+    subject: str | None,
+    created: str | None,
+    thread: str | None,
+) -> Iterator[Record]:
+    """Yield a memory for each entry of a text in Markdown."""
+    for entry in list_entries(reading.text(text)):
+        about = reading.label(subject or entry.heading, [entry.heading])
+        memory = NewMemory(entry.text, "fact", thread, source, about, created_at=created)
+        yield MemoryRecord(f"{place}, line {entry.first + 1}", memory)
+
+
+def _dicts(value: object) -> Iterable[Mapping[str, Any]]:
+    return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else ()
+
+
+def _leave_others(source: Source, reading: Reading, *known: str) -> None:
+    """Count the files of an export that hold neither conversations nor memories."""
+    for name in source.sizes if not source.is_file else ():
+        if not (_CONVERSATIONS.search(name) or name.rsplit("/", 1)[-1] in known):
+            reading.leave(name if "/" not in name and name.endswith(".json") else "other files")

@@ -1,0 +1,304 @@
+"""Records with named fields: JSON, JSON Lines, CSV, and the memory servers that keep such.
+
+What a field means is told by its name, whatever program wrote it.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from soulkeep.errors import SourceError
+from soulkeep.imports.reading import MemoryRecord, MessageRecord, Reading, Record, Source, ThreadRecord
+from soulkeep.imports.values import json_records
+from soulkeep.models import MEMORY_TYPES, MESSAGE_ROLES, MemoryType, NewMemory, NewMessage
+
+_MEANINGS: Mapping[str, Sequence[str]] = {
+    "content": (
+        "content",
+        "text",
+        "memory",
+        "note",
+        "fact",
+        "observation",
+        "body",
+        "message",
+        "statement",
+    ),
+    "type": ("memory_type", "type", "kind"),
+    "subject": ("subject", "about", "entity", "entity_name", "title", "name", "topic"),
+    "tags": ("tags", "tag", "labels", "label", "keywords", "categories", "category"),
+    "source": ("source", "origin", "url", "link", "file", "path"),
+    "author": ("author", "user", "user_id", "actor_id", "agent_id", "agent", "app", "created_by"),
+    "created": ("created_at", "created", "timestamp", "created_at_iso", "date", "time", "added_at"),
+    "occurred": ("occurred_at", "happened_at", "event_date", "when"),
+    "expires": ("expires_at", "expiration_date", "expires", "valid_until"),
+    "thread": (
+        "thread",
+        "thread_id",
+        "conversation_id",
+        "conversation",
+        "session_id",
+        "run_id",
+        "project",
+    ),
+    "role": ("role", "sender"),
+}
+"""The names that a field of each meaning may have, the likeliest first."""
+
+_WITHOUT_WORTH = {
+    *("id", "uuid", "hash", "content_hash", "md5", "version", "org_id", "project_id", "app_id"),
+    *("updated_at", "updated_at_iso", "created_at_iso", "updated", "structured_attributes", "object"),
+}
+"""Fields that say nothing outside of the program that wrote them, and when it last did so."""
+
+_TYPES: Sequence[tuple[MemoryType, re.Pattern[str]]] = (
+    ("decision", re.compile(r"deci(sion|ded)|choice", re.I)),
+    ("preference", re.compile(r"prefer|\blikes?\b", re.I)),
+    ("summary", re.compile(r"summar", re.I)),
+)
+
+_ROLES = {
+    "human": "user",
+    "ai": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function": "tool",
+}
+
+
+def kind_of(word: str) -> MemoryType:
+    """Return the memory type that a word of another program means; fact for what is none of ours."""
+    return next((kind for kind, form in _TYPES if form.search(word)), "fact")
+
+
+def role_of(word: object) -> str | None:
+    """Return the role of a message's author; None where the word means none."""
+    role = _ROLES.get(str(word).lower(), str(word).lower())
+    return role if role in MESSAGE_ROLES else None
+
+
+def as_list(value: object) -> list[str]:
+    """Return the words of a list, or of a text with commas, perhaps a list in JSON."""
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+    return [str(word).strip() for word in words]
+
+
+class Fields:
+    """Turns records with named fields into memories and messages; `origin` is what they come from."""
+
+    def __init__(self, reading: Reading, origin: str) -> None:
+        self._reading, self._origin = reading, origin
+        self._threads = set[str]()
+        self._messages = 0
+
+    def records(self, place: str, given: object) -> Iterator[Record]:
+        """Yield what one record says; what says nothing is reported."""
+        reading = self._reading
+        if isinstance(given, str):
+            given = {"content": given}
+        if not isinstance(given, dict):
+            reading.report(place, "is no record with fields")
+            return
+        fields = self._by_meaning(given)
+        content = reading.text(fields.get("content"))
+        if not content:
+            reading.report(place, f"has no text under {', '.join(_MEANINGS['content'][:4])} ...")
+            return
+        thread = reading.text(str(fields["thread"])) if fields.get("thread") else ""
+        if thread and thread not in self._threads:
+            self._threads.add(thread)
+            created = reading.moment(fields.get("created"))
+            yield ThreadRecord(place, thread, reading.label(thread) or thread, created)
+        role = role_of(fields["role"]) if thread and fields.get("role") else None
+        if role is None:
+            yield MemoryRecord(place, self._memory(content, thread, fields))
+        else:
+            self._messages += 1
+            created = reading.moment(fields.get("created"))
+            key = str(given.get("id") or created or self._messages)
+            yield MessageRecord(place, thread, key, NewMessage(role, content, created))
+
+    def _memory(self, content: str, thread: str, fields: Mapping[str, Any]) -> NewMemory:
+        reading, word = self._reading, self._reading.text(fields.get("type"))
+        is_ours = word.lower() in MEMORY_TYPES
+        author = [str(fields["author"])] if fields.get("author") else []
+        source = reading.text(fields.get("source"))
+        return NewMemory(
+            content=content,
+            memory_type=word.lower() if is_ours else kind_of(word),
+            thread_id=thread or None,
+            source=reading.label(source or self._origin, [*author, *([] if is_ours else [word])]),
+            subject=reading.label(fields.get("subject"), as_list(fields.get("tags"))),
+            occurred_at=reading.moment(fields.get("occurred")),
+            expires_at=reading.moment(fields.get("expires")),
+            created_at=reading.moment(fields.get("created")),
+        )
+
+    def _by_meaning(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields by what they mean; what has no place is counted under its name."""
+        metadata = given.get("metadata")
+        if isinstance(metadata, str):
+            with suppress(ValueError, RecursionError):
+                metadata = json.loads(metadata)
+        own = {name: value for name, value in given.items() if name != "metadata"}
+        every = {**(metadata if isinstance(metadata, dict) else {"metadata": metadata}), **own}
+        named = {re.sub(r"[\s-]+", "_", str(name).strip().lower()): v for name, v in every.items()}
+        filled = {name: value for name, value in named.items() if value not in (None, "", [], {})}
+        found: dict[str, Any] = {}
+        for meaning, names in _MEANINGS.items():
+            there = [name for name in names if name in filled]
+            if there:
+                found[meaning] = filled.pop(there[0])
+        for name in filled.keys() - _WITHOUT_WORTH:
+            self._reading.leave(name)
+        return found
+
+
+def read_records(origin: str) -> Callable[[Source, Reading], Iterator[Record]]:
+    """Return a reader of records in JSON: one on each line, or in lists at the top or in an object.
+
+    Entities and relations of the official memory server may be among them.
+    """
+
+    def read(source: Source, reading: Reading) -> Iterator[Record]:
+        fields = Fields(reading, origin)
+        for name in source.names(".json", ".jsonl", ".ndjson") or list(source.sizes):
+            for array, place, value in json_records(source, name, reading):
+                if isinstance(value, dict) and (array in _GRAPH or _GRAPH_FIELDS & value.keys()):
+                    yield from _of_graph({"type": _GRAPH.get(array), **value}, place, origin, reading)
+                else:
+                    yield from fields.records(place, value)
+
+    return read
+
+
+def is_header(line: str) -> bool:
+    """Whether the first line of a table names a column that has a text."""
+    columns = {column.strip(" \"'\r").lower() for column in re.split("[,;\t|]", line)}
+    return not columns.isdisjoint(_MEANINGS["content"])
+
+
+def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
+    """Yield what the rows of a table under a row of names say.
+
+    Raises:
+        SourceError: No column has a name for the text.
+    """
+    for name in source.names(".csv", ".tsv", ".txt") or list(source.sizes):
+        fields, at = Fields(reading, ""), [0]
+        lines = _decoded(source, name, reading, at)
+        header = next(lines, "")
+        counts = {sign: header.count(sign) for sign in ",;\t|"}
+        table = csv.reader([header], delimiter=max(counts, key=counts.__getitem__))
+        columns = [column.strip().lower() for column in next(table, [])]
+        if not set(columns) & set(_MEANINGS["content"]):
+            problem = f"no column is named {', '.join(_MEANINGS['content'][:3])} or the like"
+            raise SourceError(source.path, problem, "name the column that has the text `content`")
+        rows = csv.reader(lines, table.dialect)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                reading.report(source.place(name, at[0]), str(error))
+                continue
+            place = source.place(name, at[0])
+            if len(row) > len(columns):
+                reading.report(place, f"has {len(row)} cells under {len(columns)} names")
+            elif any(row):
+                yield from fields.records(place, dict(zip(columns, row, strict=False)))
+
+
+def _decoded(source: Source, name: str, reading: Reading, at: list[int]) -> Iterator[str]:
+    """Yield the lines of a file; `at` is kept to the number of the last one."""
+    for number, line in source.lines(name):
+        at[0] = number
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            reading.report(source.place(name, number), "is not UTF-8; save the file as UTF-8")
+
+
+# Memory servers
+
+_GRAPH = {"entities": "entity", "relations": "relation"}
+_GRAPH_FIELDS = {"observations", "relationType"}
+
+
+def _of_graph(value: object, place: str, origin: str, reading: Reading) -> Iterator[Record]:
+    fields = value if isinstance(value, dict) else {}
+    first, second = (
+        fields.get("from", fields.get("source")),
+        fields.get("to", fields.get("target", fields.get("destination"))),
+    )
+    kind = fields.get("relationType", fields.get("relationship", fields.get("relation")))
+    if fields.get("type") == "entity" and isinstance(fields.get("observations"), list):
+        subject, about = reading.label(fields.get("name")), fields.get("entityType")
+        for number, observation in enumerate(fields["observations"]):
+            if content := reading.text(observation):
+                source = reading.label(origin, [about])
+                memory = NewMemory(content, kind_of(str(about)), source=source, subject=subject)
+                yield MemoryRecord(place, memory)
+            else:
+                reading.report(f"{place}, observation {number + 1}", "is no text")
+        if not fields["observations"]:
+            reading.leave("entities of which nothing is said")
+    elif all(isinstance(one, str) and one.strip() for one in (first, second, kind)):
+        content = reading.text(f"{first} {str(kind).replace('_', ' ')} {second}")
+        yield MemoryRecord(place, NewMemory(content, source=origin, subject=reading.label(first)))
+    else:
+        reading.report(place, "is neither an entity with observations nor a relation")
+
+
+_OF_MEMORIES = (
+    *("content", "content_hash", "tags", "memory_type", "metadata", "created_at", "deleted_at"),
+    *("superseded_by", "store"),
+)
+
+
+def read_service(source: Source, reading: Reading) -> Iterator[Record]:
+    """Yield the memories of mcp-memory-service, from its database or its export in JSON.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
+    is_json = source.names(".json") and not source.names(".db", ".sqlite", ".sqlite3")
+    yield from (read_records("mcp-memory-service") if is_json else _read_database)(source, reading)
+
+
+def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
+    """Yield the memories of its database, without those that were deleted there."""
+    name = next(iter(source.names(".db", ".sqlite", ".sqlite3")), next(iter(source.sizes), ""))
+    path = source.path if source.is_file else source.path / name
+    fields = Fields(reading, "mcp-memory-service")
+    with reading.open_database(path) as rows:
+        columns = {column for (column,) in rows("SELECT name FROM pragma_table_info('memories')")}
+        if not {"content", "content_hash"} <= columns:
+            problem = "it has no memories as mcp-memory-service keeps them"
+            raise SourceError(path, problem, "name its database, sqlite_vec.db")
+        there = [column for column in _OF_MEMORIES if column in columns]
+        tables = {table for (table,) in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        for table, what in (
+            ("memory_graph", "links between memories"),
+            ("memory_embeddings_rowids", "embeddings"),
+        ):
+            if table in tables:
+                reading.leave(what, next(rows(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - of a constant
+        ((count,),) = rows("SELECT count(*) FROM memories")
+        each = (reading.total or 1) / max(count, 1)
+        for number, row in enumerate(rows(f"SELECT {', '.join(there)} FROM memories ORDER BY id")):  # noqa: S608
+            value = dict(zip(there, row, strict=True))
+            reading.done = int(each * (number + 1))
+            if value.pop("deleted_at", None) or value.pop("superseded_by", None):
+                reading.leave("memories that were deleted or replaced there")
+                continue
+            if value.get("store") == "default":
+                del value["store"]
+            yield from fields.records(source.place(name, value["content_hash"]), value)
