@@ -11,6 +11,7 @@ from pathlib import Path
 
 from report import print_machine, print_table
 from soulkeep.app import open_home
+from soulkeep.documents import log_name
 from soulkeep.service.home import Home
 
 ROUNDS = 5
@@ -33,7 +34,7 @@ def write_documents(home: Home, megabytes: float, chance: random.Random) -> None
     for back in range(DAYS):
         day = home.documents.today() - timedelta(days=back)
         entries = "".join(f"\n## {hour:02}:15\n\n- {_sentence(chance)}\n" for hour in range(9, 14))
-        home.documents.daily_path(day).write_text(f"# {day}\n{entries}", encoding="utf-8")
+        (home.path / log_name(day)).write_text(f"# {day}\n{entries}", encoding="utf-8")
 
 
 def edit_by_hand(home: Home, number: int) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from soulkeep.app import open_backups, open_home
 from soulkeep.days import Days
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, Folder
 from soulkeep.embedders import Embedded, Embedder
 from soulkeep.embedders.meaning import Meaning
 from soulkeep.engines import STORE_NAME
@@ -67,6 +67,6 @@ def open_with(path: Path, embedder: Embedder) -> Home:
     with closing(open_home(path, embedder="none")) as home:
         options = home.options
     repository = SqliteRepository(path / STORE_NAME, lambda _: None, Days(options.timezone))
-    documents = Documents(path, utc_now, options.timezone)
+    documents = Documents(Folder(path), utc_now, options.timezone)
     sessions, backups = Sessions(repository, utc_now), partial(open_backups, path)
-    return Home(documents, repository, sessions, embedder, utc_now, Options(), backups)
+    return Home(path, documents, repository, sessions, embedder, utc_now, Options(), backups)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, Folder
 from soulkeep.errors import DocumentError
 
 ORIGINALS = Path(__file__).parents[1] / "memory_files"
@@ -12,7 +12,7 @@ ORIGINALS = Path(__file__).parents[1] / "memory_files"
 
 @pytest.mark.parametrize("name", ["SOUL.md", "MEMORY.md"])
 def test_first_use_copies_the_shipped_original_byte_for_byte(name: str, tmp_path: Path) -> None:
-    assert Documents(tmp_path).seed() == ["SOUL.md", "MEMORY.md"]
+    assert Documents(Folder(tmp_path)).seed() == ["SOUL.md", "MEMORY.md"]
 
     assert (tmp_path / name).read_bytes() == (ORIGINALS / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MEMORY.md", "SOUL.md", "daily"]
@@ -20,7 +20,7 @@ def test_first_use_copies_the_shipped_original_byte_for_byte(name: str, tmp_path
 
 def test_a_document_of_the_users_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "SOUL.md").write_text("Mine.", encoding="utf-8")
-    documents = Documents(tmp_path)
+    documents = Documents(Folder(tmp_path))
 
     assert documents.seed() == ["MEMORY.md"]
     assert documents.seed() == []
@@ -29,7 +29,7 @@ def test_a_document_of_the_users_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_document_is_read_fresh_each_time(tmp_path: Path) -> None:
-    documents = Documents(tmp_path)
+    documents = Documents(Folder(tmp_path))
     documents.seed()
 
     (tmp_path / "MEMORY.md").write_text("# Edited\r\nby hand: ü", encoding="utf-8", newline="")
@@ -38,7 +38,7 @@ def test_a_document_is_read_fresh_each_time(tmp_path: Path) -> None:
 
 
 def test_a_document_that_was_deleted_is_seeded_again(tmp_path: Path) -> None:
-    documents = Documents(tmp_path)
+    documents = Documents(Folder(tmp_path))
     documents.seed()
     (tmp_path / "SOUL.md").unlink()
 
@@ -46,12 +46,13 @@ def test_a_document_that_was_deleted_is_seeded_again(tmp_path: Path) -> None:
 
 
 def test_a_file_that_appears_while_seeding_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = Documents(tmp_path)
+    documents = Documents(Folder(tmp_path))
     monkeypatch.setattr("os.path.lexists", lambda _: False)
     (tmp_path / "SOUL.md").write_text("Just written by another process.", encoding="utf-8")
 
     assert documents.seed() == ["MEMORY.md"]
 
+    monkeypatch.undo()
     assert documents.read("SOUL.md") == "Just written by another process."
     assert list(tmp_path.glob(".*")) == []
 
@@ -60,7 +61,7 @@ def test_bytes_that_are_not_utf_8_are_an_error_that_leaves_the_file_alone(tmp_pa
     (tmp_path / "SOUL.md").write_bytes(b"caf\xe9")
 
     with pytest.raises(DocumentError, match="byte 3 is not UTF-8"):
-        Documents(tmp_path).read("SOUL.md")
+        Documents(Folder(tmp_path)).read("SOUL.md")
 
     assert (tmp_path / "SOUL.md").read_bytes() == b"caf\xe9"
 
@@ -70,7 +71,7 @@ def test_a_folder_or_a_dangling_link_in_a_documents_place_is_an_error_that_leave
 ) -> None:
     (tmp_path / "SOUL.md").mkdir()
     (tmp_path / "MEMORY.md").symlink_to(tmp_path / "gone")
-    documents = Documents(tmp_path)
+    documents = Documents(Folder(tmp_path))
 
     assert documents.seed() == []
     for name in ("SOUL.md", "MEMORY.md"):
@@ -85,7 +86,7 @@ def test_a_home_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "daily").write_text("in the way", encoding="utf-8")
 
     with pytest.raises(DocumentError, match="SOULKEEP_HOME"):
-        Documents(tmp_path).seed()
+        Documents(Folder(tmp_path)).seed()
 
 
 def test_a_file_system_without_links_is_seeded_too(
@@ -96,5 +97,5 @@ def test_a_file_system_without_links_is_seeded_too(
 
     monkeypatch.setattr("os.link", refuse)
 
-    assert Documents(tmp_path).seed() == ["SOUL.md", "MEMORY.md"]
+    assert Documents(Folder(tmp_path)).seed() == ["SOUL.md", "MEMORY.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MEMORY.md", "SOUL.md", "daily"]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TickingClock
-from soulkeep.documents import Documents
-from soulkeep.documents.files import MAX_VERSIONS
+from soulkeep.documents import MAX_VERSIONS, Documents, Folder, log_name
 from soulkeep.documents.markdown import add_entry, replace_entry
 from soulkeep.errors import (
     DocumentChangedError,
@@ -27,14 +26,18 @@ def _add(entry: str, section: str = "Facts") -> Change:
     return lambda text: add_entry(text, section, entry)
 
 
+def folder_of(documents: Documents) -> Path:
+    return Path(documents.texts.place)
+
+
 @pytest.fixture
 def documents(tmp_path: Path, clock: TickingClock) -> Documents:
-    return Documents(tmp_path, clock, UTC)
+    return Documents(Folder(tmp_path), clock, UTC)
 
 
 @pytest.fixture
 def memory(documents: Documents) -> Path:
-    path = documents.home / "MEMORY.md"
+    path = folder_of(documents) / "MEMORY.md"
     path.write_bytes(b"# Memory\n\n## Facts\n- one\n")
     return path
 
@@ -80,7 +83,7 @@ def test_an_edit_that_fails_leaves_no_trace(documents: Documents, memory: Path) 
         documents.edit("MEMORY.md", lambda text: text + "\ud800")
 
     assert memory.read_bytes() == b"# Memory\n\n## Facts\n- one\n"
-    assert list(documents.home.glob(".*.part")) == []
+    assert list(folder_of(documents).glob(".*.part")) == []
 
 
 def test_bytes_are_kept_as_they_are(documents: Documents, memory: Path) -> None:
@@ -98,7 +101,7 @@ def test_permissions_are_kept(mode: int, documents: Documents, memory: Path) -> 
     documents.edit("MEMORY.md", _add("two"))
 
     assert memory.stat().st_mode & 0o777 == mode
-    assert (documents.home / ".documents.lock").stat().st_mode & 0o777 == 0o600
+    assert (folder_of(documents) / ".documents.lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_read_only_document_is_left_alone(documents: Documents, memory: Path) -> None:
@@ -113,8 +116,8 @@ def test_a_read_only_document_is_left_alone(documents: Documents, memory: Path) 
 def test_a_link_inside_the_home_stays_and_its_target_is_written(
     documents: Documents, memory: Path
 ) -> None:
-    (documents.home / "notes").mkdir()
-    target = memory.rename(documents.home / "notes" / "mine.md")
+    (folder_of(documents) / "notes").mkdir()
+    target = memory.rename(folder_of(documents) / "notes" / "mine.md")
     memory.symlink_to("notes/mine.md")
 
     documents.edit("MEMORY.md", _add("two"))
@@ -131,7 +134,7 @@ def test_a_link_out_of_the_home_is_an_error_that_leaves_both_alone(
     memory.rename(outside)
     memory.symlink_to(outside)
     documents.seed()
-    documents.daily_path(documents.today()).symlink_to(outside)
+    (folder_of(documents) / log_name(documents.today())).symlink_to(outside)
 
     acts: list[Callable[[], object]] = [
         lambda: documents.read("MEMORY.md"),
@@ -155,7 +158,7 @@ def test_a_link_that_leads_nowhere_is_an_error(documents: Documents, memory: Pat
     with pytest.raises(DocumentError, match=r"MEMORY\.md: a link .* leads nowhere"):
         documents.edit("MEMORY.md", _add("two"))
 
-    assert not (documents.home / "gone.md").exists()
+    assert not (folder_of(documents) / "gone.md").exists()
 
 
 def _make_folder(path: Path) -> None:
@@ -174,7 +177,7 @@ def _make_latin(path: Path) -> None:
 def test_what_is_no_text_is_an_error_that_names_it_and_leaves_it_alone(
     make: Callable[[Path], None], documents: Documents, memory: Path
 ) -> None:
-    log = documents.daily_path(documents.today())
+    log = folder_of(documents) / log_name(documents.today())
     log.parent.mkdir()
     memory.unlink()
     make(memory)
@@ -185,13 +188,13 @@ def test_what_is_no_text_is_an_error_that_names_it_and_leaves_it_alone(
     with pytest.raises(DocumentError, match=log.name):
         documents.append_daily("x")
 
-    assert list(documents.home.rglob("*.part")) == []
+    assert list(folder_of(documents).rglob("*.part")) == []
     if make is _make_latin:
         assert memory.read_bytes() == log.read_bytes() == b"## Facts\ncaf\xe9\n"
 
 
 def test_a_home_that_cannot_be_locked_is_an_error(documents: Documents, memory: Path) -> None:
-    (documents.home / ".documents.lock").mkdir()
+    (folder_of(documents) / ".documents.lock").mkdir()
 
     with pytest.raises(DocumentError, match="cannot be locked"):
         documents.edit("MEMORY.md", _add("two"))
@@ -200,7 +203,7 @@ def test_a_home_that_cannot_be_locked_is_an_error(documents: Documents, memory: 
 
 
 def test_a_history_that_cannot_be_kept_stops_the_edit(documents: Documents, memory: Path) -> None:
-    (documents.home / "history").write_text("in the way", encoding="utf-8")
+    (folder_of(documents) / "history").write_text("in the way", encoding="utf-8")
 
     with pytest.raises(DocumentError, match=r"MEMORY\.md: it cannot be written"):
         documents.edit("MEMORY.md", _add("two"))
@@ -296,7 +299,7 @@ def test_a_document_that_never_stands_still_is_an_error(documents: Documents, me
 def test_a_git_checkout_meanwhile_is_joined(documents: Documents, memory: Path) -> None:
     def git(*arguments: str) -> None:
         command = ("git", "-c", "user.name=a", "-c", "user.email=a@b.c", *arguments)
-        subprocess.run(command, cwd=documents.home, check=True, capture_output=True)
+        subprocess.run(command, cwd=folder_of(documents), check=True, capture_output=True)
 
     git("init")
     git("add", "MEMORY.md")
@@ -338,7 +341,7 @@ def test_a_version_that_is_not_kept_is_an_error(
 def test_the_history_is_bounded_and_in_order_even_if_the_clock_stands(
     tmp_path: Path, memory: Path
 ) -> None:
-    documents = Documents(tmp_path, lambda: datetime(2026, 3, 1, tzinfo=UTC))
+    documents = Documents(Folder(tmp_path), lambda: datetime(2026, 3, 1, tzinfo=UTC))
 
     for number in range(MAX_VERSIONS + 5):
         documents.edit("MEMORY.md", _add(f"entry {number}"))
@@ -351,7 +354,7 @@ def test_the_history_is_bounded_and_in_order_even_if_the_clock_stands(
 
 def test_other_files_in_the_history_are_left_alone(documents: Documents, memory: Path) -> None:
     documents.edit("MEMORY.md", _add("two"))
-    other = documents.home / "history" / "MEMORY.md" / "before the move.md"
+    other = folder_of(documents) / "history" / "MEMORY.md" / "before the move.md"
     other.write_text("mine", encoding="utf-8")
 
     assert len(documents.list_versions("MEMORY.md")) == 1
@@ -359,13 +362,13 @@ def test_other_files_in_the_history_are_left_alone(documents: Documents, memory:
 
 def test_a_log_is_begun_with_its_title_and_goes_on_with_times(tmp_path: Path) -> None:
     now = [datetime(2026, 11, 22, 13, 32, tzinfo=UTC)]
-    documents = Documents(tmp_path, lambda: now[0], timezone(timedelta(hours=1)))
+    documents = Documents(Folder(tmp_path), lambda: now[0], timezone(timedelta(hours=1)))
 
     assert documents.append_daily("Began.\n## With a heading")[:2] == (documents.today(), "14:32")
     now[0] += timedelta(minutes=28)
     documents.append_daily("Went on.")
 
-    path = documents.daily_path(documents.today())
+    path = folder_of(documents) / log_name(documents.today())
     assert path.relative_to(tmp_path) == Path("daily/2026-11-22.md")
     assert path.stat().st_mode & 0o777 == 0o600
     assert documents.read_daily(documents.today()) == (
@@ -375,14 +378,14 @@ def test_a_log_is_begun_with_its_title_and_goes_on_with_times(tmp_path: Path) ->
 
 def test_the_day_is_the_users_and_not_utcs(tmp_path: Path) -> None:
     late = datetime(2026, 11, 22, 23, 30, tzinfo=UTC)
-    documents = Documents(tmp_path, lambda: late, timezone(timedelta(hours=1)))
+    documents = Documents(Folder(tmp_path), lambda: late, timezone(timedelta(hours=1)))
 
     assert documents.append_daily("x")[:2] == (late.date() + timedelta(days=1), "00:30")
     assert documents.read_daily(late.date()) is None
 
 
 def test_a_log_goes_on_whatever_a_hand_left_at_its_end(documents: Documents) -> None:
-    path = documents.daily_path(documents.today())
+    path = folder_of(documents) / log_name(documents.today())
     path.parent.mkdir()
 
     path.write_bytes(b"By hand, no newline")
@@ -405,6 +408,6 @@ def test_a_blank_entry_makes_no_log(documents: Documents) -> None:
 def test_days_are_listed_oldest_first_without_other_files(documents: Documents) -> None:
     documents.seed()
     for name in ("2026-11-22.md", "2026-02-30.md", "2025-01-01.md", "20261122.md", "notes.md", "a.txt"):
-        (documents.home / "daily" / name).write_text("x", encoding="utf-8")
+        (folder_of(documents) / "daily" / name).write_text("x", encoding="utf-8")
 
     assert [str(day) for day in documents.list_daily()] == ["2025-01-01", "2026-11-22"]

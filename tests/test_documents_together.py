@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from conftest import TickingClock
 from examples import DEAR
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, Folder
 from soulkeep.documents.markdown import add_entry, list_daily_entries, list_entries, replace_entry
 from soulkeep.errors import DocumentError, SectionNotFoundError
 
@@ -28,11 +28,11 @@ _SETUP = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, Folder
 from soulkeep.documents.markdown import add_entry
 
 home, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-documents = Documents(home, lambda: datetime(2026, 11, 22, 12, tzinfo=UTC), UTC)
+documents = Documents(Folder(home), lambda: datetime(2026, 11, 22, 12, tzinfo=UTC), UTC)
 """
 
 LOG = (
@@ -82,7 +82,7 @@ def test_two_processes_logging_at_once_lose_and_tear_nothing(count: int, tmp_pat
     with _running(LOG, tmp_path, "a", count) as one, _running(LOG, tmp_path, "b", count) as other:
         assert (one.wait(), other.wait()) == (0, 0)
 
-    log = Documents(tmp_path).read_daily(NOON.date()) or ""
+    log = Documents(Folder(tmp_path)).read_daily(NOON.date()) or ""
     found = [entry.text for entry, at in list_daily_entries(NOON.date(), log) if at == NOON.time()]
     assert len(found) == 2 * count
     for name in ("a", "b"):
@@ -97,7 +97,7 @@ def test_two_processes_adding_at_once_lose_nothing(count: int, tmp_path: Path) -
     with _running(ADD, tmp_path, "a", count) as one, _running(ADD, tmp_path, "b", count) as other:
         acknowledged = [process.communicate()[0].splitlines() for process in (one, other)]
 
-    found = [entry.text for entry in list_entries(Documents(tmp_path).read("MEMORY.md"))]
+    found = [entry.text for entry in list_entries(Documents(Folder(tmp_path)).read("MEMORY.md"))]
     assert len(found) == 2 * count
     for name, entries in zip("ab", acknowledged, strict=True):
         assert [text for text in found if text.startswith(name)] == entries
@@ -108,7 +108,7 @@ def test_two_processes_adding_at_once_lose_nothing(count: int, tmp_path: Path) -
 def test_an_editor_that_saves_all_the_time_finds_its_last_text_kept(
     count: int, how: str, tmp_path: Path
 ) -> None:
-    documents = Documents(tmp_path, lambda: NOON, UTC)
+    documents = Documents(Folder(tmp_path), lambda: NOON, UTC)
     documents.seed()
     with _running(EDITOR, tmp_path, how, count) as editor:
         while editor.poll() is None:
@@ -125,7 +125,7 @@ def test_after_kill_9_the_document_is_whole_and_has_all_that_was_acknowledged(
     kills: int, tmp_path: Path
 ) -> None:
     chance = random.Random(7)  # noqa: S311 - repeatable moments
-    documents = Documents(tmp_path, lambda: NOON, UTC)
+    documents = Documents(Folder(tmp_path), lambda: NOON, UTC)
     acknowledged: list[str] = []
     for number in range(kills):
         with _running(ADD, tmp_path, f"round {number}", 10_000) as process:
@@ -156,7 +156,7 @@ class HandsMachine(RuleBasedStateMachine):
         super().__init__()
         self._folder = tempfile.TemporaryDirectory()
         self.path = Path(self._folder.name) / "MEMORY.md"
-        self.documents = Documents(self.path.parent, TickingClock(), UTC)
+        self.documents = Documents(Folder(self.path.parent), TickingClock(), UTC)
         self.lines: list[str] = []
 
     @initialize(final=st.booleans(), ending=st.sampled_from(["\n", "\r\n"]))

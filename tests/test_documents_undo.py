@@ -11,6 +11,7 @@ from mcp import Client
 
 from conftest import Run, TickingClock
 from engine import database_of, file_of
+from soulkeep.documents import log_name
 from soulkeep.errors import DocumentError, StoreFullError, UndoConflictError
 from soulkeep.models import NewMemory
 from soulkeep.repository.sqlite.changes import Recording
@@ -301,7 +302,7 @@ def test_a_hand_that_is_quicker_than_the_undo_wins(
 def test_the_undo_of_a_log_removes_the_very_entry(home: Home) -> None:
     for entry in ("One.", "Two.\n## With a heading", "Three."):
         home.curator.log_day(entry)
-    log = home.documents.daily_path(home.documents.today())
+    log = home.path / log_name(home.documents.today())
     log.write_bytes(log.read_bytes() + b"\nBy hand.\n")
 
     home.changes.undo(2)
@@ -320,7 +321,7 @@ def test_a_log_entry_that_was_edited_or_went_with_its_file_is_a_conflict(
     text: str | None, home: Home
 ) -> None:
     home.curator.log_day("One.")
-    log = home.documents.daily_path(home.documents.today())
+    log = home.path / log_name(home.documents.today())
     log.unlink()
     if text is not None:
         log.write_text(text, encoding="utf-8")
@@ -332,7 +333,7 @@ def test_a_log_entry_that_was_edited_or_went_with_its_file_is_a_conflict(
 
 
 def test_a_log_goes_on_after_one_without_a_last_line_end_and_back(home: Home) -> None:
-    log = home.documents.daily_path(home.documents.today())
+    log = home.path / log_name(home.documents.today())
     log.write_bytes(b"By hand,\r\nno newline")
     home.curator.log_day("One.")
     log.write_bytes(log.read_bytes().replace(b"no newline", b"edited"))

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import TickingClock
 from soulkeep.app import open_home
+from soulkeep.documents import log_name
 from soulkeep.engines import STORE_NAME
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
@@ -57,7 +58,7 @@ def test_a_new_log_is_synced_with_its_folder(home: Home, clock: TickingClock, sy
     daily = home.path / "daily"
     synced()
     home.curator.log_day("First.")
-    log = home.documents.daily_path(home.documents.today())
+    log = home.path / log_name(home.documents.today())
     assert {log, daily} <= synced()
 
     home.curator.log_day("Second.")
@@ -98,7 +99,7 @@ def test_a_backup_is_synced_whole(home: Home, synced: Synced) -> None:
 
 def test_a_restored_log_is_synced_with_its_folder(home: Home, synced: Synced) -> None:
     home.curator.log_day("Logged.")
-    log = home.documents.daily_path(home.documents.today())
+    log = home.path / log_name(home.documents.today())
     made = home.backups.make("one", on_demand=True)
     log.unlink()
     synced()

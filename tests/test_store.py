@@ -20,7 +20,7 @@ from conftest import Run
 from engine import database_of, file_of
 from soulkeep.app import open_backups, open_home
 from soulkeep.days import Days
-from soulkeep.documents.files import locked
+from soulkeep.documents import Folder
 from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     NotAStoreError,
@@ -517,7 +517,7 @@ def test_a_restore_and_a_migration_that_meet_do_not_wait_for_each_other_for_ever
 
     with ThreadPoolExecutor(1) as pool:
         # What a restore holds when it comes to the store, which the migration has locked meanwhile.
-        with exclusive(backups.folder), locked(tmp_path):
+        with exclusive(backups.folder), Folder(tmp_path).locked():
             migration = pool.submit(lambda: SqliteRepository(store, migrating).close())
             assert began.wait(30)
             with pytest.raises(StoreBusyError), copies.replacing(kept, continuing=True):

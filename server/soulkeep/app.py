@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, Folder
 from soulkeep.embedders import choose_embedder
 from soulkeep.engines import STORE_NAME, is_database, open_copies, open_store, open_tables
 from soulkeep.errors import StoreGoneError
@@ -323,7 +323,7 @@ def open_home(
     if embedder is not None:
         options = replace(options, embedder=EmbedderChoice(embedder))
     model = choose_embedder(options.embedder)
-    documents = Documents(path, clock, options.timezone)
+    documents = Documents(Folder(path), clock, options.timezone)
     backups = partial(open_backups, path, clock=clock, options=options, owner=owner)
     with ExitStack() as on_failure:
         repository = open_store(
@@ -340,7 +340,7 @@ def open_home(
             with repository.transaction(durable=False):
                 sessions.audit(session, "documents.seeded", {"names": seeded})
         on_failure.pop_all()
-    return Home(documents, repository, sessions, model, clock, options, backups, is_new=is_new)
+    return Home(path, documents, repository, sessions, model, clock, options, backups, is_new=is_new)
 
 
 def open_backups(
@@ -354,8 +354,8 @@ def open_backups(
     from soulkeep.service.backups import Backups
 
     options = options or Options()
-    documents = Documents(path, clock, options.timezone)
-    return Backups(open_copies(path, options, owner), documents, clock, options.backups)
+    documents = Documents(Folder(path), clock, options.timezone)
+    return Backups(path, open_copies(path, options, owner), documents, clock, options.backups)
 
 
 def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str, int], int]:
@@ -380,7 +380,7 @@ def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str
             options = replace(settings.options, store=SecretStr(address if is_url else ""))
             store = open_store(path, options, owner or LOCAL_OWNER)
             stack.callback(store.close)
-            homes.append((store, Documents(path, timezone=options.timezone)))
+            homes.append((store, Documents(Folder(path), timezone=options.timezone)))
         (store, documents), (other, others) = homes
         return copy_store(store, other), copy_documents(documents, others)
 

@@ -35,7 +35,7 @@ from soulkeep.cli.terminal import (
     say,
     size_text,
 )
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, Folder
 from soulkeep.embedders import NO_EMBEDDER, missing_packages
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
@@ -71,7 +71,8 @@ def doctor(*, repair: bool, as_json: bool) -> None:
                     opened = stack.enter_context(opened_home(read_only=True))
         if opened is None:
             settings = current_settings()
-            found = home_faults(Documents(settings.home, timezone=settings.options.timezone), 0)
+            documents = Documents(Folder(settings.home), timezone=settings.options.timezone)
+            found = home_faults(settings.home, documents, 0)
         else:
             found = opened.faults()
         faults = list(dict.fromkeys([*kept_from, *found]))

@@ -1,49 +1,115 @@
 """SOUL.md, MEMORY.md and the daily logs: plain Markdown that belongs to the user."""
 
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import date, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
-from soulkeep.disk import make_folder, sync_folder
 from soulkeep.documents.blocks import list_sent
-from soulkeep.documents.files import (
-    PART,
-    Version,
-    append,
-    decode,
-    keep_version,
-    list_versions,
-    locate,
-    locked,
-    put_version,
-    read,
-    rewrite,
-    seed,
-    write_new,
-    writing,
-)
+from soulkeep.documents.files import LEAVE, Folder, decode, original
 from soulkeep.documents.markdown import Hunk, as_item, hunk_at, log_addition
 from soulkeep.errors import (
     HALF_A_PAIR,
     DocumentChangedError,
     DocumentError,
-    HomeGoneError,
     InvalidInputError,
     NotFoundError,
     VersionNotFoundError,
 )
 from soulkeep.models import Clock, utc_now
 
-__all__ = ["DOCUMENTS", "DocumentName", "Documents", "Hunk", "Logged", "TextEdit", "Version"]
+__all__ = [
+    "DOCUMENTS",
+    "MAX_VERSIONS",
+    "DocumentName",
+    "Documents",
+    "Folder",
+    "Hunk",
+    "Logged",
+    "TextEdit",
+    "Texts",
+    "Version",
+    "log_name",
+]
 
 DocumentName = Literal["SOUL.md", "MEMORY.md"]
 DOCUMENTS: tuple[DocumentName, ...] = get_args(DocumentName)
 
 TextEdit = Callable[[str], str]
+
+
+MAX_VERSIONS = 50
+
+_FORM = "%Y-%m-%dT%H-%M-%S.%fZ"
+
+
+class Texts(Protocol):
+    """Where the documents of a home and their former texts are kept, by their names in it.
+
+    A name is such as MEMORY.md, daily/2026-03-01.md or history/MEMORY.md/2026-03-01T12-00-00.000Z.md.
+    Any method may raise a DocumentError that says what is wrong with a document, or a StoreError where
+    the store has them.
+    """
+
+    in_store: bool
+    """Whether they are rows of the store: what is written inside a transaction is part of it."""
+
+    @property
+    def place(self) -> Path | str:
+        """Where they are, as messages name it."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep others from writing files during the block; rows are locked by the store's transactions.
+
+        Inside it the same thread may lock them again.
+        """
+
+    def add(self, names: Collection[str], content: Callable[[str], bytes]) -> list[str]:
+        """Add those of these documents that are missing, with what is returned for each; name them."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return what a document says; None where there is none."""
+
+    def list_names(self, folder: str) -> list[str]:
+        """Return the names that there are in `daily` or in `history/MEMORY.md`, in no order."""
+
+    def stamps(self, names: Sequence[str]) -> dict[str, tuple[str, int, bool]]:
+        """Return for each that is there what a change of it makes another, and how many bytes it has.
+
+        It is followed by whether any change will show; one right after another may not. The stamp of
+        `daily` is another where logs came or went, and for rows after any change of a document.
+        """
+
+    def rewrite(
+        self, name: str, change: Callable[[bytes], bytes], keep: Callable[[bytes], None]
+    ) -> bytes:
+        """Replace what a document says in one step, whatever others do meanwhile; return the new.
+
+        `change` is called anew where another was quicker, and `keep` with each content that is replaced.
+        """
+
+    def append(self, name: str, addition: Callable[[bytes], bytes]) -> None:
+        """Add to a document, made if it is missing, what is returned for the content so far."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a former text in its place, whole or not at all, whatever is there."""
+
+    def remove(self, name: str, content: bytes | None = None) -> None:
+        """Remove a document, with `content` one that still says this."""
+
+    def drop_leftovers(self) -> None:
+        """Remove what killed processes left half written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A text that a document once had: its UTC timestamp as a file name can hold it, and its bytes."""
+
+    id: str
+    size: int
 
 
 class Logged(NamedTuple):
@@ -54,50 +120,46 @@ class Logged(NamedTuple):
     hunk: Hunk
 
 
+def log_name(day: date) -> str:
+    """Return the name of the log of a day in a home."""
+    return f"daily/{day.isoformat()}.md"
+
+
 @dataclass(eq=False)
 class Documents:
-    """The documents in a home, which exists already.
+    """The documents of a home, which exists already.
 
     Days and times are those of `timezone`; without one, of the machine.
     """
 
-    home: Path
+    texts: Texts
     clock: Clock = utc_now
     timezone: tzinfo | None = None
 
     def seed(self) -> list[str]:
-        """Copy each shipped original that is missing and make the folder of daily logs.
+        """Put the shipped original of each document that is missing in its place; return their names.
 
-        What exists, whatever it is, stays as it is. Return the names of what was copied.
+        What exists, whatever it is, stays as it is.
 
         Raises:
             HomeGoneError: There is no home.
             DocumentError: It cannot be written.
         """
-        try:
-            make_folder(self.home / "daily")
-            return [name for name in DOCUMENTS if seed(self.home / name)]
-        except FileNotFoundError as error:
-            raise HomeGoneError(self.home) from error
-        except FileExistsError as error:
-            what = "something else stands where the folder of the daily logs should be"
-            remedy = "move it away, or set SOULKEEP_HOME to another folder"
-            raise DocumentError(self.home / "daily", what, remedy) from error
-        except OSError as error:
-            raise DocumentError(
-                self.home,
-                f"the documents cannot be put here ({error.strerror})",
-                "make the folder writable for you, or set SOULKEEP_HOME to one that is",
-            ) from error
+        return self.texts.add(DOCUMENTS, original)
 
     def read(self, name: DocumentName) -> str:
-        """Return a document as it is on the disk now, seeding it if it is missing.
+        """Return a document as it is now, seeding it if it is missing.
 
         Raises:
-            DocumentError: It is no text file in UTF-8, cannot be read, or a link out of the home.
+            DocumentError: It is no text in UTF-8, cannot be read, or a link out of the home.
         """
-        path = self._seeded(name)
-        return decode(path, read(locate(self.home, path)))
+        content = self.texts.read(name)
+        if content is None:
+            self.seed()
+            content = self.texts.read(name)
+        if content is None:
+            raise DocumentError(f"{self.texts.place}/{name}", "it was taken away meanwhile", LEAVE)
+        return decode(f"{self.texts.place}/{name}", content)
 
     def edit(self, name: DocumentName | date, change: TextEdit) -> str:
         """Edit the text of a document, or of the log that a day has; return the new one.
@@ -110,8 +172,10 @@ class Documents:
             DocumentChangedError: The user took away what `change` needs while it was at work.
             InvalidInputError: The new text is none that a file can hold.
         """
-        path = self.daily_path(name) if isinstance(name, date) else self._seeded(name)
-        texts: list[str] = []
+        full = log_name(name) if isinstance(name, date) else str(name)
+        if full in DOCUMENTS and not self.texts.stamps([full]):
+            self.seed()
+        path, texts = f"{self.texts.place}/{full}", list[str]()
 
         def changed(content: bytes) -> bytes:
             text = decode(path, content)
@@ -123,8 +187,7 @@ class Documents:
                 raise DocumentChangedError(path) from error
             return _encoded(texts[-1])
 
-        with writing(path), locked(self.home):
-            return rewrite(locate(self.home, path), changed, self._keeping(path)).decode()
+        return self.texts.rewrite(full, changed, self._keeping(full)).decode()
 
     def today(self) -> date:
         """Return the user's day."""
@@ -153,54 +216,46 @@ class Documents:
         Raises:
             DocumentError: The log cannot be read or written.
         """
-        path = self.daily_path(day)
         hunks: list[Hunk] = []
 
         def added(former: bytes) -> bytes:
             begun = "" if former else title
-            text = decode(path, former) + begun
+            text = decode(f"{self.texts.place}/{log_name(day)}", former) + begun
             new = addition(text)
             hunks.append(hunk_at(text + new, len(text), "", new))
             return (begun + new).encode()
 
-        with writing(path), locked(self.home):
-            make_folder(path.parent)
-            append(locate(self.home, path), added)
+        self.texts.append(log_name(day), added)
         return hunks[-1]
 
     def read_daily(self, day: date) -> str | None:
         """Return the log of a day; None if there is none.
 
         Raises:
-            DocumentError: It is no text file in UTF-8, cannot be read, or a link out of the home.
+            DocumentError: It is no text in UTF-8, cannot be read, or a link out of the home.
         """
-        path = self.daily_path(day)
-        if not os.path.lexists(path):
-            return None
-        return decode(path, read(locate(self.home, path)))
+        content = self.texts.read(log_name(day))
+        return None if content is None else decode(f"{self.texts.place}/{log_name(day)}", content)
 
     def list_daily(self) -> list[date]:
         """Return the days that have a log, oldest first; files of other names are left out."""
-        folder = self.home / "daily"
-        if not folder.is_dir():
-            return []
         days = []
-        # There may be thousands, and they are asked for often: no path is made of each.
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                with suppress(ValueError):
-                    day = date.fromisoformat(entry.name[:10])
-                    if entry.name == f"{day}.md":
-                        days.append(day)
+        for name in self.texts.list_names("daily"):
+            with suppress(ValueError):
+                day = date.fromisoformat(name[:10])
+                if name == f"{day}.md":
+                    days.append(day)
         return sorted(days)
 
-    def daily_path(self, day: date) -> Path:
-        """Return where the log of a day is, or would be."""
-        return self.home / "daily" / f"{day.isoformat()}.md"
-
-    def list_versions(self, name: DocumentName) -> list[Version]:
-        """Return the former texts of a document, newest first."""
-        return list_versions(self._history(name))
+    def list_versions(self, name: str) -> list[Version]:
+        """Return the former texts of a document, newest first; files of other names are left out."""
+        names = [_version_name(name, file[:-3]) for file in self.texts.list_names(f"history/{name}")]
+        found = []
+        for full, (_, size, _) in self.texts.stamps(names).items():
+            with suppress(ValueError):
+                version = full.rpartition("/")[2].removesuffix(".md")
+                found.append((_moment_of(version), Version(version, size)))
+        return [kept for _, kept in sorted(found, key=lambda each: (each[0], each[1].id), reverse=True)]
 
     def read_version(self, name: DocumentName, version: str) -> str:
         """Return a former text of a document.
@@ -209,10 +264,18 @@ class Documents:
             VersionNotFoundError: No such version is kept.
             DocumentError: It cannot be read.
         """
-        if version not in [kept.id for kept in self.list_versions(name)]:
+        full = _version_name(name, version)
+        kept = version in [kept.id for kept in self.list_versions(name)]
+        content = self.texts.read(full) if kept else None
+        if content is None:
             raise VersionNotFoundError(name, version)
-        path = self._history(name) / f"{version}.md"
-        return decode(path, read(path))
+        return decode(f"{self.texts.place}/{full}", content)
+
+    def list_history(self) -> list[str]:
+        """Return the names of the former texts of all documents."""
+        return [
+            _version_name(name, version.id) for name in DOCUMENTS for version in self.list_versions(name)
+        ]
 
     def read_history(self) -> Iterator[tuple[str, bytes]]:
         """Yield the former texts of all documents with their names in the home.
@@ -220,12 +283,11 @@ class Documents:
         Raises:
             DocumentError: One cannot be read.
         """
-        for name in DOCUMENTS:
-            for version in self.list_versions(name):
-                path = self._history(name) / f"{version.id}.md"
-                yield path.relative_to(self.home).as_posix(), read(path)
+        for name in self.list_history():
+            if (content := self.texts.read(name)) is not None:  # dropped meanwhile
+                yield name, content
 
-    def rewrite_history(self, name: DocumentName, change: TextEdit) -> int:
+    def rewrite_history(self, change: TextEdit) -> int:
         """Put what `change` makes of each former text in its place; return how many are others now.
 
         Former texts that are none in UTF-8 stay as they are.
@@ -233,16 +295,13 @@ class Documents:
         Raises:
             DocumentError: One cannot be read or written.
         """
-        count, folder = 0, self._history(name)
-        with writing(folder), locked(self.home):
-            for version in list_versions(folder):
-                path = folder / f"{version.id}.md"
+        count = 0
+        with self.texts.locked():
+            for name, former in self.read_history():
                 with suppress(UnicodeDecodeError):
-                    former = path.read_bytes()
                     if (new := change(former.decode()).encode()) != former:
-                        put_version(path, new)
+                        self.texts.put(name, new)
                         count += 1
-            sync_folder(folder)
         return count
 
     def drop_history(self) -> int:
@@ -251,41 +310,21 @@ class Documents:
         Raises:
             DocumentError: One cannot be removed.
         """
-        count = 0
-        for name in DOCUMENTS:
-            folder = self._history(name)
-            with writing(folder), locked(self.home):
-                versions = list_versions(folder)
-                for kept in [*(f"{version.id}.md" for version in versions), PART]:
-                    (folder / kept).unlink(missing_ok=True)
-                sync_folder(folder)
-            count += len(versions)
-        return count
-
-    def drop_leftovers(self) -> None:
-        """Remove what killed processes left of files half written.
-
-        Raises:
-            DocumentError: One cannot be removed.
-        """
-        with writing(self.home), locked(self.home):
-            parts = [path.with_name(f".{path.name}.part") for path in map(self.home.joinpath, DOCUMENTS)]
-            parts += self.home.glob("daily/.????-??-??.md.part")
-            parts += self.home.glob(f"history/*/{PART}")
-            for part in parts:
-                part.unlink(missing_ok=True)
+        with self.texts.locked():
+            names = self.list_history()
+            for name in names:
+                self.texts.remove(name)
+        return len(names)
 
     def read_all(self) -> tuple[dict[str, bytes], list[str]]:
         """Return every document by its name in the home, and the names of those that cannot be read."""
-        names = [*DOCUMENTS, *(f"daily/{day.isoformat()}.md" for day in self.list_daily())]
-        found, unreadable = {}, []
-        for name in names:
-            path = self.home / name
-            if os.path.lexists(path):
-                try:
-                    found[name] = read(locate(self.home, path))
-                except DocumentError:
-                    unreadable.append(name)
+        found, unreadable = dict[str, bytes](), []
+        for name in (*DOCUMENTS, *map(log_name, self.list_daily())):
+            try:
+                if (content := self.texts.read(name)) is not None:
+                    found[name] = content
+            except DocumentError:
+                unreadable.append(name)
         return found, unreadable
 
     def replace_all(
@@ -293,43 +332,46 @@ class Documents:
     ) -> None:
         """Make the documents say what `new` does where they still say what `former` does.
 
-        Call it inside `locked`. Logs that `new` lacks are removed, and names in `leave` are left alone,
-        as is what the user changes meanwhile.
+        Call it inside `texts.locked`. Logs that `new` lacks are removed, and names in `leave` are left
+        alone, as is what the user changes meanwhile.
 
         Raises:
             DocumentError: One cannot be written; others may have been.
         """
         for name in sorted({*new, *former} - {*leave}):
-            path, content = self.home / name, new.get(name)
-            with writing(path):
-                if content is not None:
-                    self._put(path, content, former.get(name))
-                elif name not in DOCUMENTS and os.path.lexists(path) and read(path) == former[name]:
-                    locate(self.home, path).unlink()
-                    sync_folder(path.parent)
+            if name not in new:
+                if name not in DOCUMENTS:
+                    self.texts.remove(name, former[name])
+            elif name not in former:
+                self.texts.add([name], new.__getitem__)
+            elif new[name] != former[name]:
+                self.texts.rewrite(name, partial(_swapped, former, new, name), self._keeping(name))
 
-    def _put(self, path: Path, content: bytes, former: bytes | None) -> None:
-        make_folder(path.parent)
-        if former is None and not os.path.lexists(path):
-            write_new(path, content)
-            sync_folder(path.parent)
-        elif former is not None and content != former:
-            place = locate(self.home, path)
-            rewrite(place, lambda now: content if now == former else now, self._keeping(path))
+    def _keeping(self, name: str) -> Callable[[bytes], None]:
+        """Return what keeps a content of a document as its newest version; the oldest make room."""
 
-    def _keeping(self, path: Path) -> Callable[[bytes], None]:
-        if path.name not in DOCUMENTS:
-            return lambda _: None
-        return lambda content: keep_version(self._history(path.name), content, self.clock())
+        def keep(content: bytes) -> None:
+            versions, moment = self.list_versions(name), self.clock().astimezone(UTC)
+            if versions and moment <= (newest := _moment_of(versions[0].id)):
+                moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
+            # Colons cannot be in file names everywhere.
+            self.texts.put(_version_name(name, f"{moment.strftime(_FORM)[:-4]}Z"), content)
+            for version in versions[MAX_VERSIONS - 1 :]:
+                self.texts.remove(_version_name(name, version.id))
 
-    def _history(self, name: str) -> Path:
-        return self.home / "history" / name
+        return keep if name in DOCUMENTS else lambda _: None
 
-    def _seeded(self, name: DocumentName) -> Path:
-        path = self.home / name
-        if not os.path.lexists(path):
-            self.seed()
-        return path
+
+def _swapped(former: Mapping[str, bytes], new: Mapping[str, bytes], name: str, content: bytes) -> bytes:
+    return new[name] if content == former[name] else content
+
+
+def _moment_of(version: str) -> datetime:
+    return datetime.strptime(version, _FORM).replace(tzinfo=UTC)
+
+
+def _version_name(name: str, version: str) -> str:
+    return f"history/{name}/{version}.md"
 
 
 def _encoded(text: str) -> bytes:

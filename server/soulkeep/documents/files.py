@@ -4,10 +4,10 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
@@ -45,36 +45,6 @@ def writing(path: Path) -> Iterator[None]:
         raise DocumentError(path, f"it cannot be written ({error.strerror})", remedy) from error
 
 
-@contextmanager
-def locked(home: Path) -> Iterator[None]:
-    """Keep every other process from writing the documents of a home during the block.
-
-    Inside it the same thread may lock them again.
-
-    Raises:
-        HomeGoneError: There is no such folder any more.
-        DocumentError: The lock cannot be made, or another process does not let go of it.
-    """
-    from filelock import FileLock, Timeout
-
-    if not home.is_dir():
-        raise HomeGoneError(home)  # the lock would make the folder anew
-    path = home / LOCK_NAME
-    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o600, is_singleton=True)
-    try:
-        lock.acquire(poll_interval=_LOCK_POLL_S)
-    except Timeout as error:
-        problem = "another process is writing the documents and did not finish in time"
-        raise DocumentError(path, problem, "try again in a moment") from error
-    except (OSError, NotImplementedError) as error:
-        problem = f"the documents cannot be locked ({error})"
-        raise DocumentError(path, problem, "make the folder writable for you") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def locate(home: Path, path: Path) -> Path:
     """Return where the text of a document really is: a link may lead anywhere inside the home.
 
@@ -106,7 +76,7 @@ def read(path: Path) -> bytes:
         raise DocumentError(path, f"it cannot be read ({error.strerror})", LEAVE) from error
 
 
-def decode(path: Path, content: bytes) -> str:
+def decode(path: Path | str, content: bytes) -> str:
     """Return content as text, line ends and byte order mark as they are.
 
     Raises:
@@ -245,118 +215,187 @@ def write_new(path: Path, content: bytes, like: os.stat_result | None = None) ->
         os.fsync(file.fileno())
 
 
-def append(path: Path, addition: Callable[[bytes], bytes]) -> None:
-    """Add to the end of a file, made if it is missing, in one write and down to the disk.
-
-    Args:
-        path: The file itself, not a link to it.
-        addition: From the content so far to what is added.
-
-    Raises:
-        DocumentError: It is no regular file.
-        OSError: The file system refuses; nothing was added.
-    """
-    for _ in range(_ATTEMPTS):
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
-        try:
-            is_new = not os.fstat(descriptor).st_size
-            content, before = addition(read(path)), os.fstat(descriptor).st_size
-            try:
-                if os.write(descriptor, content) < len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as a write of nothing
-                os.fsync(descriptor)
-            except OSError:
-                os.ftruncate(descriptor, before)
-                raise
-            # An editor that renamed its own file over this one meanwhile never saw what was added.
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
-                if is_new:
-                    sync_folder(path.parent)
-                return
-        finally:
-            os.close(descriptor)
-    raise DocumentError(path, "another program keeps writing it", "close it there and try again")
-
-
-MAX_VERSIONS = 50
-
 PART = ".unfinished.part"
 """The name of a version that is being written."""
 
-_FORM = "%Y-%m-%dT%H-%M-%S.%fZ"
+SETTLED_S = 2.0
+"""A file younger than this when it is read may change again without a sign in its date: FAT counts two
+seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A text that a document once had: its UTC timestamp as a file name can hold it, and its bytes."""
-
-    id: str
-    size: int
-
-
-def list_versions(folder: Path) -> list[Version]:
-    """Return the versions in a folder, newest first; files of other names are left out."""
-    found = []
-    for path in folder.glob("*.md"):
-        # Of another name, or dropped by another process meanwhile.
-        with suppress(ValueError, FileNotFoundError):
-            moment = datetime.strptime(path.stem, _FORM).replace(tzinfo=UTC)
-            found.append((moment, Version(path.stem, path.stat().st_size)))
-    return [
-        version for _, version in sorted(found, key=lambda each: (each[0], each[1].id), reverse=True)
-    ]
+def original(name: str) -> bytes:
+    """Return the shipped original of a document."""
+    path = resources.files("soulkeep") / "memory_files" / name
+    if not path.is_file():
+        # An editable install has no copy inside the package: the originals are in the checkout.
+        path = Path(__file__).parents[3] / "memory_files" / name
+    return path.read_bytes()
 
 
-def keep_version(folder: Path, content: bytes, now: datetime) -> None:
-    """Keep a text as the newest version and drop the oldest beyond the bound.
+@dataclass(eq=False)
+class Folder:
+    """The documents of a home as files in its folder, which their user may edit at any time."""
 
-    Raises:
-        OSError: The file system refuses.
-    """
-    for place in (folder.parent, folder):
-        make_folder(place)
-    versions = list_versions(folder)
-    moment = now.astimezone(UTC)
-    if versions:
-        newest = datetime.strptime(versions[0].id, _FORM).replace(tzinfo=UTC)
-        if moment <= newest:
-            moment = newest + timedelta(milliseconds=1)  # a clock that stands or was set back
-    # Colons cannot be in file names everywhere.
-    put_version(folder / f"{moment.strftime(_FORM)[:-4]}Z.md", content)
-    for version in versions[MAX_VERSIONS - 1 :]:
-        (folder / f"{version.id}.md").unlink(missing_ok=True)
-    sync_folder(folder)
+    place: Path
+    in_store = False
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process from writing the documents of a home during the block.
+
+        Inside it the same thread may lock them again.
+
+        Raises:
+            HomeGoneError: There is no such folder any more.
+            DocumentError: The lock cannot be made, or another process does not let go of it.
+        """
+        from filelock import FileLock, Timeout
+
+        if not self.place.is_dir():
+            raise HomeGoneError(self.place)  # the lock would make the folder anew
+        path = self.place / LOCK_NAME
+        lock = FileLock(path, timeout=LOCK_TIMEOUT_S, mode=0o600, is_singleton=True)
+        try:
+            lock.acquire(poll_interval=_LOCK_POLL_S)
+        except Timeout as error:
+            problem = "another process is writing the documents and did not finish in time"
+            raise DocumentError(path, problem, "try again in a moment") from error
+        except (OSError, NotImplementedError) as error:
+            problem = f"the documents cannot be locked ({error})"
+            raise DocumentError(path, problem, "make the folder writable for you") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def add(self, names: Collection[str], content: Callable[[str], bytes]) -> list[str]:
+        """Add those of these documents that are missing, and the folder of logs; name what was added.
+
+        Raises:
+            HomeGoneError: There is no home.
+            DocumentError: It cannot be written.
+        """
+        try:
+            make_folder(self.place / "daily")
+            return [name for name in names if put_new(self.place / name, partial(content, name))]
+        except FileNotFoundError as error:
+            raise HomeGoneError(self.place) from error
+        except FileExistsError as error:
+            what = "something else stands where the folder of the daily logs should be"
+            remedy = "move it away, or set SOULKEEP_HOME to another folder"
+            raise DocumentError(self.place / "daily", what, remedy) from error
+        except OSError as error:
+            raise DocumentError(
+                self.place,
+                f"the documents cannot be put here ({error.strerror})",
+                "make the folder writable for you, or set SOULKEEP_HOME to one that is",
+            ) from error
+
+    def read(self, name: str) -> bytes | None:
+        """Return what a document says; None where nothing is in its place."""
+        path = self.place / name
+        return read(locate(self.place, path)) if os.path.lexists(path) else None
+
+    def list_names(self, folder: str) -> list[str]:
+        """Return the names in a folder of the home."""
+        if not (self.place / folder).is_dir():
+            return []
+        # There may be thousands, and they are asked for often: no path is made of each.
+        with os.scandir(self.place / folder) as entries:
+            return [entry.name for entry in entries]
+
+    def stamps(self, names: Sequence[str]) -> dict[str, tuple[str, int, bool]]:
+        """Return what changes when a file or folder does, its bytes, and whether any change shows."""
+        found = {}
+        for name in names:
+            with suppress(OSError):  # it is not there, or was dropped by another process meanwhile
+                status = (self.place / name).stat()
+                stamp = f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
+                is_settled = abs(time.time_ns() - status.st_mtime_ns) > SETTLED_S * 1e9
+                found[name] = stamp, status.st_size, is_settled
+        return found
+
+    def rewrite(
+        self, name: str, change: Callable[[bytes], bytes], keep: Callable[[bytes], None]
+    ) -> bytes:
+        """Replace a file's content in one step, whatever its user does meanwhile; see `rewrite`."""
+        path = self.place / name
+        with writing(path), self.locked():
+            return rewrite(locate(self.place, path), change, keep)
+
+    def append(self, name: str, addition: Callable[[bytes], bytes]) -> None:
+        """Add to the end of a file, made if it is missing, in one write and down to the disk.
+
+        Raises:
+            DocumentError: It is no regular file, or the system would not do it; nothing was added.
+        """
+        with writing(self.place / name), self.locked():
+            make_folder((self.place / name).parent)
+            path = locate(self.place, self.place / name)
+            for _ in range(_ATTEMPTS):
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+                descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o600)
+                try:
+                    is_new = not os.fstat(descriptor).st_size
+                    content, before = addition(read(path)), os.fstat(descriptor).st_size
+                    try:
+                        if os.write(descriptor, content) < len(content):
+                            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301 - as a write of nothing
+                        os.fsync(descriptor)
+                    except OSError:
+                        os.ftruncate(descriptor, before)
+                        raise
+                    # An editor that renamed its own file over this one never saw what was added.
+                    if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                        if is_new:
+                            sync_folder(path.parent)
+                        return
+                finally:
+                    os.close(descriptor)
+        raise DocumentError(path, "another program keeps writing it", "close it there and try again")
+
+    def put(self, name: str, content: bytes) -> None:
+        """Put a former text in its place, whole or not at all."""
+        path = self.place / name
+        with writing(path.parent):
+            for folder in (path.parent.parent, path.parent):
+                make_folder(folder)
+            part = path.with_name(PART)
+            part.unlink(missing_ok=True)
+            write_new(part, content)
+            part.replace(path)
+            sync_folder(path.parent)
+
+    def remove(self, name: str, content: bytes | None = None) -> None:
+        """Remove a file, with `content` one that still says this."""
+        path = self.place / name
+        with writing(path):
+            if os.path.lexists(path) and (content is None or read(path) == content):
+                locate(self.place, path).unlink()
+                sync_folder(path.parent)
+
+    def drop_leftovers(self) -> None:
+        """Remove what killed processes left of files half written."""
+        with writing(self.place), self.locked():
+            parts = [self.place / f".{name}.md.part" for name in ("SOUL", "MEMORY")]
+            parts += self.place.glob("daily/.????-??-??.md.part")
+            parts += self.place.glob(f"history/*/{PART}")
+            for part in parts:
+                part.unlink(missing_ok=True)
 
 
-def put_version(path: Path, content: bytes) -> None:
-    """Put a text in the place of a version, whole or not at all.
-
-    Raises:
-        OSError: The file system refuses.
-    """
-    part = path.with_name(PART)
-    part.unlink(missing_ok=True)
-    write_new(part, content)
-    part.replace(path)
-
-
-def seed(target: Path) -> bool:
-    """Copy the shipped original of this name unless anything is there; return whether it was copied.
+def put_new(target: Path, content: Callable[[], bytes]) -> bool:
+    """Put a file in its place unless anything is there, whole or not at all; return whether it was.
 
     Raises:
         OSError: The file system refuses.
     """
     if os.path.lexists(target):
         return False
-    original = resources.files("soulkeep") / "memory_files" / target.name
-    if not original.is_file():
-        # An editable install has no copy inside the package: the originals are in the checkout.
-        original = Path(__file__).parents[3] / "memory_files" / target.name
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     unfinished.unlink(missing_ok=True)
     try:
-        write_new(unfinished, original.read_bytes())
+        write_new(unfinished, content())
         try:
             # A link fails where a rename would replace what another process just put there.
             os.link(unfinished, target)

@@ -33,7 +33,7 @@ from mcp.types import (
     UnsubscribeRequestParams,
 )
 
-from soulkeep.documents import DOCUMENTS
+from soulkeep.documents import DOCUMENTS, log_name
 from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connection_of, looked_up
 from soulkeep.mcp_server.resources import CONTEXT_URI, SCHEME, STATS_URI, state_of
@@ -367,15 +367,14 @@ class _Seen:
         Raises:
             StoreError: The store cannot be read.
         """
-        logs = {f"daily/{day.isoformat()}.md" for day in self.home.documents.list_daily()}
+        logs = {*map(log_name, self.home.documents.list_daily())}
         return self.look(logs | self._stamps.keys())
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
-        from soulkeep.service.document_index import stamp
-
-        today = self.home.documents.daily_path(self.home.documents.today())
-        looked_at = {*names, *DOCUMENTS, today.relative_to(self.home.path).as_posix()}
-        now = {name: stamp(self.home.path / name) for name in looked_at if name.endswith(".md")}
+        today = log_name(self.home.documents.today())
+        looked_at = sorted(name for name in {*names, *DOCUMENTS, today} if name.endswith(".md"))
+        there = self.home.documents.texts.stamps(looked_at)
+        now = {name: there[name][0] if name in there else None for name in looked_at}
         # The log of another day was not looked at before it changed, so it may be new.
         before = {name: self._stamps.get(name) for name in now}
         changed = {name for name in now if now[name] != before[name]}

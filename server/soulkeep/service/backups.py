@@ -15,8 +15,8 @@ from typing import Any
 from soulkeep import __version__
 from soulkeep.days import Days
 from soulkeep.disk import copy_file, digest_of, make_folder, sync_folder
-from soulkeep.documents import Documents
-from soulkeep.documents.files import locked, write_new
+from soulkeep.documents import Documents, Folder
+from soulkeep.documents.files import write_new
 from soulkeep.errors import (
     BackupDamagedError,
     BackupNotFoundError,
@@ -45,8 +45,11 @@ _SERVES_FOR = timedelta(hours=1)
 class Backups:
     """Makes, lists and restores the backups of one home; needs no open store."""
 
-    def __init__(self, copies: Copies, documents: Documents, clock: Clock, keep: int) -> None:
-        self.folder = documents.home / BACKUPS_FOLDER
+    def __init__(
+        self, path: Path, copies: Copies, documents: Documents, clock: Clock, keep: int
+    ) -> None:
+        """Keep so many backups in a folder of the home at `path`, of its store and its documents."""
+        self.folder = path / BACKUPS_FOLDER
         self._copies = copies
         self._documents = documents
         self._clock = clock
@@ -67,7 +70,7 @@ class Backups:
         require_text("label", label, MAX_LABEL)
         label = " ".join(label.split())
         with exclusive(self.folder):
-            backup, _ = self._make(label, automatic=not on_demand, lock=locked(self._documents.home))
+            backup, _ = self._make(label, automatic=not on_demand, lock=self._documents.texts.locked())
             self._drop_surplus(None)
         return backup
 
@@ -93,7 +96,7 @@ class Backups:
                 for backup in self.list_backups()
             )
             if not has_recent:
-                self._make(label, automatic=True, lock=locked(self._documents.home))
+                self._make(label, automatic=True, lock=self._documents.texts.locked())
                 self._drop_surplus(None)
 
     def before_migration(self, version: int) -> None:
@@ -215,7 +218,7 @@ class Backups:
             has_store = self._copies.is_there()
             # Something else may be in the store's place, which is kept.
             damaged = None if has_store else self._keep_damaged()
-            with locked(self._documents.home), ExitStack() as undo:
+            with self._documents.texts.locked(), ExitStack() as undo:
                 with self._copies.replacing(copy, continuing=has_store) as staged:
                     restored = self._keep_present(backup, damaged)
                     sessions = Sessions(staged, self._clock)
@@ -224,7 +227,8 @@ class Backups:
                         sessions.audit(sessions.current(), "store.restored", details)
                     new, former = read_documents(copy), read_documents(restored.kept)
                     leave = {*restored.left, *backup.left_out}
-                    undo.callback(self._documents.replace_all, former, new, leave)
+                    if not self._documents.texts.in_store:
+                        undo.callback(self._documents.replace_all, former, new, leave)
                     self._documents.replace_all(new, former, leave)
                 undo.pop_all()
             self._drop_surplus(backup.id)
@@ -394,7 +398,7 @@ def write_manifest(path: Path, schema: int, **described: Any) -> None:
 
 def read_documents(path: Path) -> dict[str, bytes]:
     """Return the documents of a backup by their names in a home."""
-    return Documents(path).read_all()[0]
+    return Documents(Folder(path)).read_all()[0]
 
 
 def verify_files(path: Path) -> None:

@@ -95,6 +95,8 @@ class ChangeRecorder:
     lines: Sequence[LineChange] = ()
     when_saved: Callable[[int], None] = field(default=lambda change_id: None)
     """Called in the transaction with the id of the change, 0 where nothing changed."""
+    on_failure: ExitStack = field(default_factory=ExitStack)
+    """Takes back what was done outside the store, should the change fail."""
 
     def put_back(self, row: ChangedRow) -> None:
         """Note that a row is what it was before a change, and what this means for what replaced it."""
@@ -174,7 +176,7 @@ class Changes:
     ) -> Iterator[ChangeRecorder]:
         with ExitStack() as on_failure:
             with self._repository.recording(waiting=waiting) as recording:
-                recorder = ChangeRecorder()
+                recorder = ChangeRecorder(on_failure=on_failure)
                 yield recorder
                 find = self._repository.memories.list_by_ids
                 rows = [recorder.with_place_taken(row, find) for row in recording.rows()]

@@ -3,12 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-from soulkeep.disk import make_folder
 from soulkeep.documents import Documents
-from soulkeep.documents.files import locked, put_version
-from soulkeep.errors import StoreError
+from soulkeep.errors import DocumentError, StoreError
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.repository.values import COLUMNS, PLACE
@@ -60,20 +59,23 @@ def copy_documents(source: Documents, target: Documents) -> int:
     """Make the documents of a home those of another, with their history; return how many there are.
 
     Raises:
-        DocumentError: One cannot be read or written.
+        DocumentError: One cannot be read or written, or is not the same at the end.
     """
     found, unreadable = source.read_all()
-    if source.home == target.home:
+    if source.texts.place == target.texts.place:
         return len(found)
     target.seed()
-    with locked(target.home):
+    with target.texts.locked():
         former, _ = target.read_all()
         target.replace_all(found, former, unreadable)
         for name, content in source.read_history():
-            place = target.home / name
-            for folder in (place.parent.parent, place.parent):
-                make_folder(folder)
-            put_version(place, content)
+            target.texts.put(name, content)
+    copied = target.read_all()[0] | dict(target.read_history())
+    for name, content in chain(found.items(), source.read_history()):
+        if copied.get(name) != content:
+            remedy = "copy again while nobody writes into either"
+            problem = f"it is not the same as in {source.texts.place}"
+            raise DocumentError(f"{target.texts.place}/{name}", problem, remedy)
     return len(found)
 
 

@@ -1,18 +1,17 @@
 """The documents as the agent's notebook: entries of MEMORY.md, the day's log, lines of SOUL.md."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from soulkeep.documents import DocumentName, Documents, Hunk, TextEdit
-from soulkeep.documents.files import locked
+from soulkeep.documents import DocumentName, Documents, TextEdit, log_name
 from soulkeep.embedders.tokens import TokenCounter
-from soulkeep.errors import DocumentTooLongError, InvalidInputError
+from soulkeep.errors import DocumentTooLongError, InvalidInputError, StoreBusyError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
 from soulkeep.service.callers import MAX_ENTRY, MAX_NAME, Sessions, require_text
 from soulkeep.service.changes import Changes, newest_versions
-from soulkeep.service.edits import Edits, link_to, linked_id, promoted_line
+from soulkeep.service.edits import Edits, link_to, linked_id, promoted_line, take_back_later
 from soulkeep.wording import visible
 
 MAX_EDITED = 2_000_000
@@ -100,17 +99,25 @@ class Curator:
         """
         from soulkeep.documents.markdown import add_entry
 
-        # Locked, so that the memory does not go between the look at it and the line.
-        with locked(self._documents.home):
-            memory = newest_versions(self._repository, [memory_id])[memory_id]
-            if memory.document is not None:
-                rule = f"names an entry of {memory.document}, not a memory"
-                raise InvalidInputError("memory_id", rule)
-            entry = promoted_line(memory, section)
-            _require(section, entry)
-            return self._curate(
-                "entry.promoted", section, entry, lambda text: add_entry(text, section, entry), session
-            )
+        memory = newest_versions(self._repository, [memory_id])[memory_id]
+        if memory.document is not None:
+            rule = f"names an entry of {memory.document}, not a memory"
+            raise InvalidInputError("memory_id", rule)
+        entry = promoted_line(memory, section)
+        _require(section, entry)
+
+        def require_memory() -> None:
+            if newest_versions(self._repository, [memory_id])[memory_id] != memory:
+                raise StoreBusyError(self._repository.place)
+
+        return self._curate(
+            "entry.promoted",
+            section,
+            entry,
+            lambda text: add_entry(text, section, entry),
+            session,
+            require_memory,
+        )
 
     def replace_entry(
         self, section: str, entry: str, new_entry: str | None, session: Session | None = None
@@ -154,11 +161,12 @@ class Curator:
         entry: str,
         change: TextEdit,
         session: Session | None,
+        require: Callable[[], None] = lambda: None,
     ) -> Curated:
         from soulkeep.documents.markdown import list_entries
 
         details = {"section": section, "characters": len(entry)}
-        text = self._edit("MEMORY.md", action, change, session, details)
+        text = self._edit("MEMORY.md", action, change, session, details, require=require)
         tokens, budget, sized = self._tokens.count(text), self._options.memory_tokens, []
         if tokens > budget:
             longest = sorted(list_entries(text), key=lambda entry: -len(entry.text))[:_SUGGESTED]
@@ -174,10 +182,16 @@ class Curator:
             DocumentError: The log cannot be written.
         """
         require_text("text", text, MAX_ENTRY)
-        with locked(self._documents.home):
+        session, action = session or self._sessions.current(), "log.appended"
+        with (
+            self._documents.texts.locked(),
+            self._changes.recording(action, session) as recorder,
+        ):
             day, time, hunk = self._documents.append_daily(text)
-            name = f"daily/{day.isoformat()}.md"
-            self._record(name, [hunk], "log.appended", session, {"characters": len(text)})
+            take_back_later(recorder.on_failure, self._documents, log_name(day), [hunk])
+            recorder.edit(log_name(day), [hunk])
+            details = {"document": log_name(day), "characters": len(text)}
+            self._sessions.audit(session, action, details)
         return day, time
 
     def learned_line(self, line: str) -> str:
@@ -234,10 +248,13 @@ class Curator:
         details: Mapping[str, object],
         *,
         dated: bool = True,
+        require: Callable[[], None] = lambda: None,
     ) -> str:
-        # Locked until it is recorded, so that the log has edits in the order they were made in. The file
-        # is what counts: the end of the process in between loses no more than the undo.
-        path = self._documents.home / name
+        """Change a document and record it; `require` is called inside the recording, before the change.
+
+        Files are locked until that is done, so that the log has edits in the order they were made in.
+        """
+        session, path = session or self._sessions.current(), f"{self._documents.texts.place}/{name}"
 
         def steps(text: str) -> list[str]:
             # Finding the place of an entry in a longer one would take minutes and gigabytes.
@@ -245,23 +262,15 @@ class Curator:
                 raise DocumentTooLongError(path, len(text), MAX_EDITED)
             return [change(text)]
 
-        with locked(self._documents.home):
-            text, hunks = self._edits.edit(name, steps, dated=dated)
-            self._record(name, hunks, action, session, details)
+        with self._documents.texts.locked():
+            # Before the store is locked: in a long document it takes seconds.
+            planned = self._edits.plan(name, steps, dated=dated)
+            with self._changes.recording(action, session) as recorder:
+                require()
+                text = planned.write(recorder.on_failure)
+                recorder.edit(name, planned.hunks)
+                self._sessions.audit(session, action, {"document": name, **details})
         return text
-
-    def _record(
-        self,
-        name: str,
-        hunks: Sequence[Hunk],
-        action: str,
-        session: Session | None,
-        details: Mapping[str, object],
-    ) -> None:
-        session = session or self._sessions.current()
-        with self._changes.recording(action, session) as recorder:
-            recorder.edit(name, hunks)
-            self._sessions.audit(session, action, {"document": name, **details})
 
 
 def _added(text: str, section: str, sent: str) -> str:

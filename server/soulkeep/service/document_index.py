@@ -1,4 +1,4 @@
-"""Entries of MEMORY.md and of the daily logs among the memories, in step with their files.
+"""Entries of MEMORY.md and of the daily logs among the memories, in step with them.
 
 A long document is read again without parsing what did not change in it.
 """
@@ -11,13 +11,13 @@ import secrets
 import threading
 import time as clocks
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from soulkeep.documents import Documents
+from soulkeep.documents import Documents, log_name
 from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
 from soulkeep.models import Clock, Memory, NewMemory, timestamp
 from soulkeep.progress import tell
@@ -90,10 +90,6 @@ LOOK_S = 5.0
 LOOKED = 200
 """How many of these a call looks at."""
 
-SETTLED_S = 2.0
-"""A file younger than this when it is read may change again without a sign in its date: FAT counts two
-seconds."""
-
 MEMORY: Final = "MEMORY.md"
 
 
@@ -109,6 +105,7 @@ class DocumentLooks:
     _next: int = 0
     _looked: float = 0.0
     _all: bool = True
+    _seen: Mapping[str, object] = field(default_factory=dict)
     _noted: set[str] = field(default_factory=set)
 
     def note(self, names: Iterable[str] | None = None) -> None:
@@ -120,9 +117,12 @@ class DocumentLooks:
 
     def due(self) -> list[str]:
         """Return the documents to look at now: notes, today's log, then the others, latest first."""
-        first = [MEMORY, f"daily/{self._documents.today()}.md"]
+        first = [MEMORY, log_name(self._documents.today())]
         noted, self._noted = self._noted, set()
         now, others = clocks.monotonic(), list[str]()
+        if self._documents.texts.in_store:  # there one look tells whether any of them was changed
+            before, self._seen = self._seen, self._documents.texts.stamps(["daily"])
+            self._all = self._all or self._seen != before
         if self._all:
             self._all, self._listed, self._looked, self._next = False, None, now, 0
             self._list()
@@ -138,31 +138,13 @@ class DocumentLooks:
 
     def _list(self) -> None:
         """List the logs anew, unless their folder says that it still has the same files."""
-        at = stamp(self._documents.home / "daily")
+        texts = self._documents.texts
+        at, _, is_settled = texts.stamps(["daily"]).get("daily", (None, 0, False))
         if at is not None and at == self._listed:
             return
-        self._listed = at if at is not None and is_settled(at) else None
-        logs = {f"daily/{day}.md" for day in self._documents.list_daily()}
+        self._listed = at if is_settled else None
+        logs = {*map(log_name, self._documents.list_daily())}
         self._names = sorted({*self._indexed(), *logs} - {MEMORY}, reverse=True)
-
-
-def stamp(path: Path) -> str | None:
-    """Return what changes when a file does; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_mtime_ns}:{status.st_size}:{status.st_ino}"
-
-
-def size_of(at: str) -> int:
-    """Return how many bytes a file with a stamp has."""
-    return int(at.split(":")[1])
-
-
-def is_settled(at: str) -> bool:
-    """Whether a file with a stamp is old enough that a change of it would show in its stamp."""
-    return abs(clocks.time_ns() - int(at.split(":")[0])) > SETTLED_S * 1e9
 
 
 _SECTION_TYPES = {
@@ -242,10 +224,9 @@ def read_document(documents: Documents, name: str) -> Reading:
     Raises:
         DocumentError: It cannot be read.
     """
-    at = stamp(documents.home / name)
+    at, _, is_settled = documents.texts.stamps([name]).get(name, (None, 0, False))
     if at is None:
         return Reading(name, None, "")
-    is_old = is_settled(at)
     text = (
         documents.read("MEMORY.md")
         if name == MEMORY
@@ -255,14 +236,14 @@ def read_document(documents: Documents, name: str) -> Reading:
         text = text[:MAX_INDEXED].encode()[:MAX_INDEXED].decode(errors="ignore")
         text = text[: text.rfind("\n") + 1] or text
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return Reading(name, f"{at if is_old else 'young'} {digest}", text)
+    return Reading(name, f"{at if is_settled else 'young'} {digest}", text)
 
 
 def list_too_long(documents: Documents) -> list[tuple[str, int]]:
     """Return the documents of which only the beginning is searched, with their sizes in bytes."""
-    names = [MEMORY, *(f"daily/{day}.md" for day in documents.list_daily())]
-    stamps = ((name, stamp(documents.home / name)) for name in names)
-    return [(name, size_of(at)) for name, at in stamps if at and size_of(at) > MAX_INDEXED]
+    names = [MEMORY, *map(log_name, documents.list_daily())]
+    stamps = documents.texts.stamps(names)
+    return [(name, size) for name, (_, size, _) in stamps.items() if size > MAX_INDEXED]
 
 
 _UNREAD = "unread"
@@ -308,11 +289,11 @@ class DocumentIndex:
         """
         with self._lock:
             names = self._looks.due()
-            known = self._repository.documents.states(names)
+            known, stamps = self._repository.documents.states(names), self._documents.texts.stamps(names)
             for name in names:
-                at, state = stamp(self._documents.home / name), known.get(name)
-                if at is not None and size_of(at) > MAX_INDEXED:
-                    self._too_long[name] = size_of(at)
+                (at, size, _), state = stamps.get(name, (None, 0, False)), known.get(name)
+                if size > MAX_INDEXED:
+                    self._too_long[name] = size
                 else:
                     self._too_long.pop(name, None)
                 is_known = state is not None and at is not None and state.startswith(f"{at} ")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk
-from soulkeep.documents.files import locked
 from soulkeep.documents.markdown import find_hunks
 from soulkeep.errors import DocumentError, InvalidInputError, UndoConflictError
 from soulkeep.models import ChangedRow, DocumentEdit, Memory
@@ -44,46 +43,105 @@ def hunks_of(row: ChangedRow) -> list[Hunk]:
     return [Hunk(**hunk) for hunk in row.before.hunks] if isinstance(row.before, DocumentEdit) else []
 
 
+class PlannedEdit:
+    """An edit of a document, tried on its present text before anything is locked or written.
+
+    Where the text is another one when it is written, it is done anew. `hunks` says what it does.
+    """
+
+    def __init__(
+        self, documents: Documents, name: str, change: Callable[[str], tuple[str, list[Hunk]]]
+    ) -> None:
+        self.name, self.hunks = name, list[Hunk]()
+        document = next((document for document in DOCUMENTS if document == name), None)
+        self._page = document or date.fromisoformat(Path(name).stem)
+        self._documents, self._change = documents, change
+        self._text: str | None = None
+        self._new = ""
+        if isinstance(self._page, date):
+            self._changed(documents.read_daily(self._page) or "")
+        else:
+            self._changed(documents.read(self._page))
+
+    def write(self, on_failure: ExitStack) -> str:
+        """Write it, to be taken back by `on_failure` where that does not come with the store's rows.
+
+        Return the new text.
+        """
+        text = self._documents.edit(self._page, self._changed)
+        take_back_later(on_failure, self._documents, self.name, self.hunks)
+        return text
+
+    def _changed(self, text: str) -> str:
+        if text != self._text:  # else it was done already, which in a long one saves seconds
+            self._new, self.hunks = self._change(text)
+            self._text = text
+        return self._new
+
+
+def take_back_later(
+    on_failure: ExitStack, documents: Documents, name: str, hunks: Sequence[Hunk]
+) -> None:
+    """Take an edit back by `on_failure`, where that does not come with the store's rows."""
+    if hunks and not documents.texts.in_store:
+        change = partial(_taken_back, documents, [row_of(name, hunks)])
+        on_failure.callback(lambda: PlannedEdit(documents, name, change).write(ExitStack()))
+
+
+def _taken_back(documents: Documents, rows: Sequence[ChangedRow], text: str) -> tuple[str, list[Hunk]]:
+    """Return a text without edits of one document, the first row first, and what that does."""
+    from soulkeep.documents.markdown import date_footer
+
+    is_dated = rows[0].key in DOCUMENTS
+    new, hunks = date_footer(text, "") if is_dated else text, list[Hunk]()
+    for row in rows:
+        for hunk in reversed(hunks_of(row)):
+            taken = hunk.take_back(new)
+            if taken is None:
+                place = (hunk.added or hunk.above).strip()
+                raise UndoConflictError(row.change_id, row.kind, row.key, text=place)
+            new, back = taken
+            hunks.append(back)
+    return date_footer(new, documents.today().isoformat()) if is_dated else new, hunks
+
+
 @dataclass(eq=False)
 class Edits:
     """Edits documents, says what that did, and takes it back."""
 
     _documents: Documents
 
-    def edit(
+    def plan(
         self, name: DocumentName, steps: Callable[[str], Iterable[str]], *, dated: bool = True
-    ) -> tuple[str, list[Hunk]]:
-        """Change a document's text to the last of those that `steps` makes of it, and date its footer.
+    ) -> PlannedEdit:
+        """Plan to change a document's text to the last of those that `steps` makes of it.
 
-        Return the new text and what that did: each step can be taken back alone. Without one, nothing
-        is changed.
+        Its footer is dated. Each step can be taken back alone; without one, nothing is changed.
 
         Raises:
-            DocumentError: It cannot be read or written.
-            InvalidInputError: The new text is none that a file can hold.
+            DocumentError: It cannot be read.
         """
         from soulkeep.documents.markdown import date_footer
 
         day = self._documents.today().isoformat()
-        hunks: list[Hunk] = []
 
-        def changed(text: str) -> str:
-            hunks.clear()
+        def changed(text: str) -> tuple[str, list[Hunk]]:
+            hunks = list[Hunk]()
             new, before = text, date_footer(text, "")
             for new in steps(text):
                 # Without the footer's date, which would make one place of all that stands above it.
                 after = date_footer(new, "")
                 hunks.extend(find_hunks(before, after))
                 before = after
-            return date_footer(new, day) if dated and new is not text else new
+            return date_footer(new, day) if dated and new is not text else new, hunks
 
-        return self._documents.edit(name, changed), hunks
+        return PlannedEdit(self._documents, name, changed)
 
     @contextmanager
     def taking_back(self, rows: Sequence[ChangedRow]) -> Iterator[Callable[[], Written]]:
-        """Take edits back, the first row first; the block is handed the function that writes the files.
+        """Take edits back, the first row first; the block is handed the function that writes them.
 
-        Until it is left no other process writes documents, and where it fails they are as they were.
+        Where the block fails, documents are as they were.
 
         Raises:
             UndoConflictError: What an edit did no longer stands; nothing is written.
@@ -92,69 +150,19 @@ class Edits:
         if not rows:
             yield dict
             return
-        with locked(self._documents.home), ExitStack() as on_failure:
-            names = dict.fromkeys(row.key for row in rows)
-            reversals = [
-                _Reversal(self._documents, [r for r in rows if r.key == name]) for name in names
-            ]
-            for reversal in reversals:
-                reversal.dry_run()
-            yield partial(_write, reversals, on_failure)
+        with self._documents.texts.locked(), ExitStack() as on_failure:
+            planned = []
+            for name in dict.fromkeys(row.key for row in rows):
+                change = partial(_taken_back, self._documents, [r for r in rows if r.key == name])
+                planned.append(PlannedEdit(self._documents, name, change))
+            yield partial(_write, planned, on_failure)
             on_failure.pop_all()
 
 
-def _write(reversals: Sequence["_Reversal"], on_failure: ExitStack) -> Written:
-    written = {}
-    for reversal in reversals:
-        written[reversal.name] = reversal.write()
-        done = row_of(reversal.name, reversal.hunks)
-        on_failure.callback(_Reversal(reversal.documents, [done]).write)
-    return written
-
-
-class _Reversal:
-    """Edits of one document to be taken back, the first row first."""
-
-    def __init__(self, documents: Documents, rows: Sequence[ChangedRow]) -> None:
-        self.name = rows[0].key
-        document = next((document for document in DOCUMENTS if document == self.name), None)
-        self._page = document or date.fromisoformat(Path(self.name).stem)
-        self.documents = documents
-        self._rows = rows
-        self._text: str | None = None
-        self._new = ""
-        self.hunks: list[Hunk] = []
-
-    def dry_run(self) -> None:
-        if isinstance(self._page, date):
-            self._changed(self.documents.read_daily(self._page) or "")
-        else:
-            self._changed(self.documents.read(self._page))
-
-    def write(self) -> Sequence[Hunk]:
-        self.documents.edit(self._page, self._changed)
-        return self.hunks
-
-    def _changed(self, text: str) -> str:
-        # Done in the dry run already, unless the user was quicker: that saves seconds in a long one.
-        if text == self._text:
-            return self._new
-        new, self.hunks = self._dated(text, ""), []
-        for row in self._rows:
-            for hunk in reversed(hunks_of(row)):
-                taken = hunk.take_back(new)
-                if taken is None:
-                    place = (hunk.added or hunk.above).strip()
-                    raise UndoConflictError(row.change_id, row.kind, row.key, text=place)
-                new, back = taken
-                self.hunks.append(back)
-        self._text, self._new = text, self._dated(new, self.documents.today().isoformat())
-        return self._new
-
-    def _dated(self, text: str, day: str) -> str:
-        from soulkeep.documents.markdown import date_footer
-
-        return text if isinstance(self._page, date) else date_footer(text, day)
+def _write(planned: Sequence[PlannedEdit], on_failure: ExitStack) -> Written:
+    for edit in planned:
+        edit.write(on_failure)
+    return {edit.name: edit.hunks for edit in planned}
 
 
 _LINK = re.compile(r"\(\[memory (\d{1,18})\]\(soulkeep://memories/\1\)\)\s*\Z")
@@ -180,7 +188,7 @@ class PromotedLines:
         """
         with ExitStack() as locks:
             if self._linked():
-                locks.enter_context(locked(self._documents.home))
+                locks.enter_context(self._documents.texts.locked())
             yield
 
     def follow(
@@ -209,10 +217,9 @@ class PromotedLines:
             changes.clear()
             return change_entries(text, lambda entry: self._changed(entry, owners, later, changes))
 
-        _, hunks = self._edits.edit(MEMORY, steps)
-        if hunks:
-            on_failure.callback(_Reversal(self._documents, [row_of(MEMORY, hunks)]).write)
-        return hunks, changes
+        planned = self._edits.plan(MEMORY, steps)
+        planned.write(on_failure)
+        return planned.hunks, changes
 
     def _changed(
         self,

@@ -1,16 +1,17 @@
-"""A home: one folder with a store and its documents, and the services over them."""
+"""A home: a store and documents, and the services over them."""
 
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import Embedder
 from soulkeep.errors import StoreError, StoreFullError
-from soulkeep.models import Clock, Fault, Options
+from soulkeep.models import BACKUPS_FOLDER, Clock, Fault, Options
 from soulkeep.repository import Repository
 from soulkeep.service.callers import Sessions
 
@@ -61,6 +62,7 @@ class Home:
 
     def __init__(
         self,
+        path: Path,
         documents: Documents,
         repository: Repository,
         sessions: Sessions,
@@ -73,9 +75,11 @@ class Home:
     ) -> None:
         """Put the services over an open store and the documents; `embedder` is None for words alone.
 
+        `path` is the folder of the home, which where the store has the documents too need not be there.
+
         `is_new` says that the store was just made where the user named a folder.
         """
-        self.path = documents.home
+        self.path = path
         self.documents = documents
         self.repository = repository
         self.announcement = f"new home at {self.path}" if is_new else ""
@@ -274,7 +278,13 @@ class Home:
         from soulkeep.service.upkeep import Statistics
 
         return Statistics(
-            self.repository, self.reembedding, self.queue, self.clock, self.days, self.path
+            self.repository,
+            self.reembedding,
+            self.queue,
+            self.clock,
+            self.days,
+            self.documents,
+            self.path / BACKUPS_FOLDER,
         )
 
     @on_first_use
@@ -314,7 +324,7 @@ class Home:
         """Return what is wrong with the store and all around it, as far as that can be read."""
         from soulkeep.service.upkeep import embedder_faults, fault_of, home_faults
 
-        around = home_faults(self.documents, self.repository.size())
+        around = home_faults(self.path, self.documents, self.repository.size())
         if self.repository.only_reads:
             around = [fault_of(StoreFullError(self.repository.place)), *around]
         try:

@@ -9,15 +9,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from unicodedata import normalize
 
 from soulkeep.days import Days
-from soulkeep.documents import Documents, Hunk
-from soulkeep.documents.files import locked
+from soulkeep.documents import Documents, Hunk, log_name
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import ChangeNotFoundError, InvalidInputError, SourceError, ThreadNotFoundError
 from soulkeep.imports import (
@@ -42,7 +41,7 @@ from soulkeep.service.callers import (
     require_text,
 )
 from soulkeep.service.changes import Changes
-from soulkeep.service.edits import Edits, hunks_of
+from soulkeep.service.edits import Edits, PlannedEdit, hunks_of, take_back_later
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.upkeep import Background
 from soulkeep.wording import in_one_form, one_line, without_hidden
@@ -176,8 +175,8 @@ class Imports:
             StoreError: The store cannot take it; what came before stays.
             DocumentError: A document cannot be read or written; what came before stays.
         """
-        whole, home = path.expanduser().resolve(), self._documents.home.resolve()
-        if whole == home or home in whole.parents:
+        whole, home = path.expanduser().resolve(), self._documents.texts.place
+        if isinstance(home, Path) and home.resolve() in (whole, *whole.parents):
             raise SourceError(path, "it is this home itself", "name what another program wrote")
         reading = Reading(self._days, open_database)
         with open_records(whole, reading, named) as (form, records):
@@ -290,17 +289,18 @@ class Imports:
         """Add to a document what it lacks of another text, but for what was taken in before."""
         from soulkeep.documents.markdown import list_entries
 
-        name = record.name if isinstance(record.name, str) else f"daily/{record.name}.md"
+        name = record.name if isinstance(record.name, str) else log_name(record.name)
         texts = [entry.text for entry in list_entries(record.text)]
         digests = {_digest("entry", name, in_one_form(text)): text for text in texts}
-        with locked(self._documents.home):
+        with self._documents.texts.locked():
             known = self._repository.changes.imported(digests)
-            hunks = self._merge(record, {digests[digest] for digest in known}, run)
+            hunks, write = self._merge(record, {digests[digest] for digest in known}, run)
             run.count([record], [record] if hunks else [])
             if run.is_dry:
                 return
             into = run.change_id
             with self._changes.recording(IMPORTED, run.session, into=into) as recorder:
+                hunks = write(recorder.on_failure) if hunks else []
                 # One row of the change has all that it did to a document, before it was cut off too.
                 rows = self._repository.changes.rows_about("documents", name) if hunks and into else ()
                 former = [hunk for row in rows if row.change_id == into for hunk in hunks_of(row)]
@@ -312,25 +312,32 @@ class Imports:
                 )
             run.change_id = recorder.change_id or run.change_id
 
-    def _merge(self, record: DocumentRecord, known: Collection[str], run: _Run) -> Sequence[Hunk]:
-        """Merge a text into a document and return what that did; of a dry run, what it would do."""
+    def _merge(
+        self, record: DocumentRecord, known: Collection[str], run: _Run
+    ) -> tuple[Sequence[Hunk], Callable[[ExitStack], Sequence[Hunk]]]:
+        """Return what it does to merge a text into a document, and what does it; see `PlannedEdit`."""
         from soulkeep.documents.markdown import find_hunks, log_merge, merge
 
         name, text, documents = record.name, record.text, self._documents
+        planned: PlannedEdit | None = None
+
+        def write(on_failure: ExitStack) -> Sequence[Hunk]:
+            if planned is not None:
+                planned.write(on_failure)
+                return planned.hunks
+            hunks = [documents.add_to_log(day, lambda before: log_merge(before, text, known))]
+            take_back_later(on_failure, documents, log_name(day), hunks)
+            return hunks
+
         try:
             if isinstance(name, str):
-                if run.is_dry:
-                    before = documents.read(name)
-                    return [h for after in merge(before, text, known) for h in find_hunks(before, after)]
-                return self._edits.edit(name, lambda before: merge(before, text, known))[1]
-            if not (addition := log_merge(documents.read_daily(name) or "", text, known)):
-                return []
-            if run.is_dry:
-                return find_hunks("", addition)
-            return [documents.add_to_log(name, lambda before: log_merge(before, text, known))]
+                planned = self._edits.plan(name, lambda before: merge(before, text, known))
+                return planned.hunks, write
+            day = name
+            return find_hunks("", log_merge(documents.read_daily(day) or "", text, known)), write
         except InvalidInputError as error:
             run.reading.report(record.place, f"an entry of it {error.rule}")
-            return []
+            return [], write
 
     def _note(self, digests: Collection[str], change_id: int, run: _Run) -> None:
         self._repository.changes.note_imported(digests, change_id)

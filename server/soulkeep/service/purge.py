@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from soulkeep.documents import DOCUMENTS, Documents
+from soulkeep.documents import Documents
 from soulkeep.errors import (
     BackupNotFoundError,
     InvalidInputError,
@@ -128,15 +128,12 @@ class Purges:
         session = session or self._sessions.current()
         plan = self.plan(memory_ids, backups)
         tell("Looking through documents and their former texts")
-        self._documents.drop_leftovers()
+        self._documents.texts.drop_leftovers()
         before = len(list_entries(self._documents.read(MEMORY)))
         text = self._documents.edit(MEMORY, partial(_without, plan=plan, promoted_only=True))
         lines = before - len(list_entries(text))
         mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
-        texts = sum(
-            self._documents.rewrite_history(name, lambda text: without(text) if mentions(text) else text)
-            for name in DOCUMENTS
-        )
+        texts = self._documents.rewrite_history(lambda text: without(text) if mentions(text) else text)
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
         # What is deleted leaves no trace: the recording is not saved.
         with begun, self._repository.recording():
@@ -166,7 +163,7 @@ class Purges:
             DocumentError: A former text cannot be removed.
         """
         session = session or self._sessions.current()
-        self._documents.drop_leftovers()
+        self._documents.texts.drop_leftovers()
         texts = self._documents.drop_history()
         begun = _unfinished("the former texts of documents are gone", ["the store"], marked=False)
         with begun, self._repository.transaction():

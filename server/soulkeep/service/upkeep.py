@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from soulkeep.days import Days
-from soulkeep.documents import DOCUMENTS, Documents
+from soulkeep.documents import DOCUMENTS, Documents, log_name
 from soulkeep.documents.files import locate
 from soulkeep.errors import (
     DocumentError,
@@ -25,7 +25,6 @@ from soulkeep.errors import (
     StoreError,
 )
 from soulkeep.models import (
-    BACKUPS_FOLDER,
     Clock,
     Fault,
     LogEntry,
@@ -263,7 +262,6 @@ class Background:
 
 
 MAX_LOG = 10_000
-_KINDS = dict.fromkeys((*DOCUMENTS, "daily", "history"), "documents") | {BACKUPS_FOLDER: "backups"}
 DAYS = 30
 """How many days the figures by day go back, today included."""
 
@@ -297,7 +295,8 @@ class Statistics:
     _queue: VectorQueue
     _clock: Clock
     _days: Days
-    _folder: Path
+    _documents: Documents
+    _backups: Path
 
     def list_log(
         self,
@@ -344,12 +343,13 @@ class Statistics:
         since, days = timestamp(self._days.first_moment(shown[0])), [day.isoformat() for day in shown]
         memories = repository.count_by_day(since)
         recalls = repository.count_by_day(since, RECALLED)
-        sizes = {"store": repository.size(), "backups": 0, "documents": 0}
-        for path in self._folder.rglob("*"):
-            kind = _KINDS.get(path.relative_to(self._folder).parts[0])  # the user has files there too
+        names = [*DOCUMENTS, *map(log_name, self._documents.list_daily())]
+        documents = self._documents.texts.stamps([*names, *self._documents.list_history()])
+        sizes = {"store": repository.size(), "backups": 0}
+        sizes["documents"] = sum(size for _, size, _ in documents.values())
+        for path in self._backups.rglob("*"):
             with suppress(OSError):  # gone meanwhile, or not to be looked at
-                if kind and path.is_file():
-                    sizes[kind] += path.stat().st_size
+                sizes["backups"] += path.stat().st_size if path.is_file() else 0
         return Figures(
             memories_by_day={day: memories.get(day, 0) for day in days},
             memories_by_type=repository.memories.count_by_type(),
@@ -384,30 +384,32 @@ def embedder_faults(indexes: Indexes) -> list[Fault]:
     return []
 
 
-def home_faults(documents: Documents, taken: int) -> list[Fault]:
+def home_faults(path: Path, documents: Documents, taken: int) -> list[Fault]:
     """Return what is wrong around a store of so many bytes: documents, permissions, room on its disk."""
+    if documents.texts.in_store and not path.exists():
+        return list(_document_faults(path, documents))
     mine = os.access in os.supports_effective_ids
-    if not os.access(documents.home, os.R_OK | os.X_OK, effective_ids=mine):
+    if not os.access(path, os.R_OK | os.X_OK, effective_ids=mine):
         return []  # why, whoever could not open the store has said
-    found = list(_document_faults(documents))
-    for path in (documents.home, *sorted(documents.home.iterdir())) if os.name != "nt" else ():
+    found = list(_document_faults(path, documents))
+    for place in (path, *sorted(path.iterdir())) if os.name != "nt" else ():
         # Whoever follows a link out of the home would change what is not soulkeep's.
-        is_link = path != documents.home and path.is_symlink()
+        is_link = place != path and place.is_symlink()
         with suppress(FileNotFoundError):  # a file beside the store that was removed meanwhile
-            if not is_link and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                quoted = str(path).replace("'", "'\\''")
+            if not is_link and place.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                quoted = str(place).replace("'", "'\\''")
                 remedy = f"run `chmod go-rwx '{quoted}'`"
-                found.append(Fault("permissions", f"others may read {path}", remedy))
-    free = shutil.disk_usage(documents.home).free
+                found.append(Fault("permissions", f"others may read {place}", remedy))
+    free = shutil.disk_usage(path).free
     if free < max(LEAST_FREE, taken):
         remedy = "free some space; a backup or a purge needs as much as the store takes"
         found.append(Fault("disk", f"{free / 1e6:,.1f} MB are free where the home is", remedy))
     return found
 
 
-def _document_faults(documents: Documents) -> Iterator[Fault]:
+def _document_faults(path: Path, documents: Documents) -> Iterator[Fault]:
     checks: list[Callable[[], object]] = [
-        partial(locate, documents.home, documents.home / "daily"),
+        *([] if documents.texts.in_store else [partial(locate, path, path / "daily")]),
         *(partial(documents.read, name) for name in DOCUMENTS),
         *(partial(documents.read_daily, day) for day in documents.list_daily()),
     ]
