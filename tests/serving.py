@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -68,6 +69,10 @@ class Process:
     """`soulkeep serve --http` as a process."""
 
     def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+        port = "0"
+        if "SOULKEEP_URL" in environment:  # then it names that, not where it listens
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = str(free.getsockname()[1])
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -76,7 +81,7 @@ class Process:
                 "serve",
                 "--http",
                 "--port",
-                "0",
+                port,
                 "--home",
                 str(home),
                 *arguments,
@@ -89,7 +94,7 @@ class Process:
         self.said = self.process.stderr.readline().decode()
         found = re.search(r"https?://\S+(?=/mcp)", self.said)
         assert found, self.said + self.process.stderr.read().decode()
-        self.url = found[0]
+        self.url = found[0] if port == "0" else f"http://127.0.0.1:{port}"
 
     def __enter__(self) -> "Process":
         return self

@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ from pydantic import SecretStr
 
 from conftest import Run, TickingClock
 from database_server import new_database
-from soulkeep.app import open_accounts
-from soulkeep.errors import InvalidInputError, NotFoundError
-from soulkeep.models import Access, Options
-from soulkeep.service.accounts import Accounts, new_token, valid_name
+from soulkeep.app import open_accounts, open_home
+from soulkeep.errors import InvalidInputError, NotFoundError, StoreNotWritableError
+from soulkeep.models import Access, NewMemory, Options
+from soulkeep.service.accounts import KEY_S, KEY_SHARED_S, Accounts, new_token, valid_name
 
 
 @pytest.fixture(params=["file", pytest.param("database", marks=pytest.mark.postgres)])
@@ -217,6 +218,145 @@ def test_a_deleted_team_lets_nobody_in_and_comes_back_with_its_members(accounts:
         accounts.restore_team("crew")
 
 
+def filled(accounts: Accounts, name: str, kept_in: Options) -> Path:
+    path = accounts.home_path(name)
+    with closing(open_home(path, embedder="none", options=kept_in, owner=name)) as home:
+        home.memories.remember([NewMemory("Peanuts.")], home.sessions.open("test"))
+        home.backups.make("before", on_demand=True)
+    return path
+
+
+def memories_of(accounts: Accounts, name: str, kept_in: Options) -> int:
+    path = accounts.home_path(name)
+    with closing(open_home(path, embedder="none", options=kept_in, owner=name)) as home:
+        return home.count_rows()["memories"]
+
+
+def test_a_deleted_account_is_let_in_no_more_and_comes_back_with_all_it_had(
+    accounts: Accounts, kept_in: Options
+) -> None:
+    token = accounts.add("ann")
+    accounts.add_team("crew")
+    accounts.put_member("crew", "ann", may_write=True)
+    filled(accounts, "ann", kept_in)
+
+    assert accounts.delete("Ann").deleted_at is not None
+    assert accounts.account_of(token) is None
+    assert accounts.access("ann", "ann") is accounts.access("ann", "crew") is None
+    with pytest.raises(NotFoundError, match="account"):
+        accounts.delete("ann")
+    with pytest.raises(NotFoundError, match="accounts restore ann"):
+        accounts.rotate("ann")
+    with pytest.raises(InvalidInputError, match="taken"):
+        accounts.add("ann")
+
+    renewed = accounts.restore("ann")
+    assert accounts.account_of(token) is None
+    assert accounts.account_of(renewed) is not None
+    assert accounts.access("ann", "crew") is not None
+    assert memories_of(accounts, "ann", kept_in) == 1
+    with pytest.raises(NotFoundError, match="deleted account"):
+        accounts.restore("ann")
+
+
+@pytest.mark.parametrize("is_team", [False, True])
+def test_what_is_purged_is_gone_for_good_and_its_name_stays_taken(
+    accounts: Accounts, kept_in: Options, is_team: bool
+) -> None:
+    for name in ("ann", "bob"):
+        accounts.add(name)
+    accounts.add_team("crew")
+    for name in ("ann", "bob"):
+        accounts.put_member("crew", name, may_write=True)
+    homes = {name: filled(accounts, name, kept_in) for name in ("ann", "bob", "crew")}
+    name, delete = ("crew", accounts.delete_team) if is_team else ("ann", accounts.delete)
+    with pytest.raises(NotFoundError, match="deleted"):
+        accounts.purge(name, is_team=is_team)
+    delete(name)
+    with pytest.raises(NotFoundError):
+        accounts.purge(name, is_team=not is_team)
+
+    assert accounts.purge(name.upper(), is_team=is_team) == homes[name]
+
+    assert sorted(path.name for path in homes[name].parent.iterdir()) == sorted({*homes} - {name})
+    assert memories_of(accounts, "bob", kept_in) == 1
+    assert name not in [one.name for one in accounts.all()] + [one.name for one in accounts.teams()]
+    assert name not in [one.account for team in accounts.teams() for one in team.members]
+    assert accounts.access("bob", "bob") is not None
+    for again in (accounts.add, accounts.add_team):
+        with pytest.raises(InvalidInputError, match="taken"):
+            again(name)
+    with pytest.raises(NotFoundError):
+        accounts.purge(name, is_team=is_team)
+    assert memories_of(accounts, name, kept_in) == 0
+
+
+@pytest.mark.parametrize("kept_in", ["file"], indirect=True)
+def test_a_purge_that_was_cut_off_goes_on_when_it_is_asked_again(
+    accounts: Accounts, kept_in: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts.add("ann")
+    path = filled(accounts, "ann", kept_in)
+    accounts.delete("ann")
+
+    def full(_: object) -> None:
+        raise OSError("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", full)
+        with pytest.raises(StoreNotWritableError):
+            accounts.purge("ann", is_team=False)
+    assert not path.exists()
+    assert [account.deleted_at is None for account in accounts.all()] == [False]
+
+    accounts.purge("ann", is_team=False)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_whatever_takes_something_away_is_noticed_by_every_process(
+    accounts: Accounts, tmp_path: Path, kept_in: Options
+) -> None:
+    for name in ("ann", "bob"):
+        accounts.add(name)
+    accounts.add_team("crew")
+    accounts.put_member("crew", "ann", may_write=True)
+    accounts.put_member("crew", "bob", may_write=True)
+    with closing(open_accounts(tmp_path, options=kept_in)) as other:
+        for change in (
+            lambda: accounts.rotate("ann"),
+            lambda: accounts.put_member("crew", "ann", may_write=False),
+            lambda: accounts.remove_member("crew", "ann"),
+            lambda: accounts.revoke("ann"),
+            lambda: accounts.delete_team("crew"),
+            lambda: accounts.delete("bob"),
+        ):
+            before = other.access_changes()
+            assert other.access_changes() == before
+            change()
+            assert other.access_changes() != before
+        assert not any(other.is_open(name) for name in ("ann", "bob", "crew", "nobody"))
+
+
+def test_processes_share_their_keys_and_change_them_together(
+    accounts: Accounts, tmp_path: Path, kept_in: Options, clock: TickingClock
+) -> None:
+    with closing(open_accounts(tmp_path, options=kept_in, clock=clock)) as other:
+        (first,) = accounts.keys()
+        assert len(first) >= 32
+        assert other.keys() == [first]
+
+        clock.now += timedelta(seconds=KEY_S)
+        sealed_with, second = accounts.keys()
+        assert sealed_with == first != second
+        assert other.keys() == [first, second]
+        clock.now += timedelta(seconds=KEY_SHARED_S)
+        assert accounts.keys() == other.keys() == [second, first]
+
+        clock.now += timedelta(seconds=KEY_S)
+        assert first not in list(accounts.keys())
+        assert other.keys()[0] == second
+
+
 def test_an_accounts_own_home_is_no_team(accounts: Accounts) -> None:
     accounts.add("ann")
     accounts.add("bob")
@@ -298,6 +438,44 @@ def test_an_account_is_made_by_hand_with_what_to_paste_into_a_client(
     assert token not in run("accounts", "list")[1]
 
 
+def test_an_account_is_deleted_by_hand_with_a_way_back(run: Run, home_path: Path) -> None:
+    run("accounts", "add", "ann")
+    folder = home_path / "accounts" / "ann"
+    folder.mkdir(parents=True)
+    for command in (("accounts", "purge", "ann", "--yes"), ("accounts", "restore", "ann")):
+        assert run(*command)[::2] == (
+            1,
+            "soulkeep: There is no deleted account 'ann'; `soulkeep accounts list` shows all.\n",
+        )
+    assert run("accounts", "delete", "ann", typed="n\n")[0] == 1
+    assert "deleted" not in run("accounts", "list")[1]
+
+    code, out, _ = run("accounts", "delete", "ann", typed="y\n")
+    assert code == 0
+    assert "accounts restore ann" in out
+    assert "accounts purge ann" in out
+    assert "deleted" in run("accounts", "list")[1]
+    assert run("accounts", "restore", "ann")[1].startswith("The token of ann")
+    assert "deleted" not in run("accounts", "list")[1]
+
+    run("accounts", "delete", "ann", "--yes")
+    assert run("accounts", "purge", "ann", typed="n\n")[0] == 1
+    assert folder.exists()
+    assert json.loads(run("accounts", "purge", "ann", "--yes", "--json")[1])["name"] == "ann"
+    assert not folder.exists()
+    assert "There are no accounts" in run("accounts", "list")[1]
+    assert run("accounts", "add", "ann")[0] == 1
+
+
+@pytest.mark.parametrize("group", ["accounts", "teams"])
+def test_what_to_do_instead_of_renaming_is_said(run: Run, group: str) -> None:
+    for names in ((), ("ann",), ("ann", "anna"), ("ann", "--to", "anna")):
+        code, _, err = run(group, "rename", *names)
+        assert code == 2
+        assert "keep their names" in err
+        assert "soulkeep copy" in err
+
+
 def test_a_team_is_looked_after_by_hand(run: Run) -> None:
     for name in ("ann", "bob"):
         run("accounts", "add", name)
@@ -313,6 +491,10 @@ def test_a_team_is_looked_after_by_hand(run: Run) -> None:
     assert run("teams", "delete", "crew", "--yes")[0] == 0
     assert "deleted" in run("teams", "list")[1]
     assert "1 member" in run("teams", "restore", "crew")[1]
+    run("teams", "delete", "crew", "--yes")
+    assert run("teams", "purge", "crew", typed="n\n")[0] == 1
+    assert run("teams", "purge", "crew", "--yes")[0] == 0
+    assert "There are no teams" in run("teams", "list")[1]
 
 
 @pytest.mark.parametrize(

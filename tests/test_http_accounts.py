@@ -35,6 +35,7 @@ AGREE = ElicitResult(action="accept", content={"agree": True})
 OPENING = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HANDSHAKE}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": MODERN}}
 IN_MODERN = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
+LISTEN = "subscriptions/listen"
 EXTRA = 30
 """How many memories anna has before those that matter, so that no id of theirs is one of ben's."""
 
@@ -399,37 +400,72 @@ async def test_who_may_only_read_is_offered_what_reads_and_told_so_otherwise(
     assert after == before
 
 
-async def test_who_is_removed_or_revoked_hears_no_more(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("headers", [{}, IN_MODERN])
+async def test_who_is_removed_revoked_or_deleted_hears_no_more(
+    town: Town, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(http, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(http, "LOOK_S", 0.01)
+    monkeypatch.setattr(http, "LOOK_AGAIN_S", 10_000)
     accounts = open_accounts(town.home)
     ended: list[str] = []
     wanted = {"notifications": {"promptsListChanged": True}, "_meta": MODERN}
     request = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": wanted}
-    headers = IN_MODERN | {"mcp-method": "subscriptions/listen"}
 
     async def listen(name: str, path: str, begun: anyio.Event) -> None:
-        async with (
-            town.running.http(town.tokens[name]) as client,
-            client.stream("POST", path, json=request, headers=headers) as answer,
-        ):
-            with suppress(httpx2.RemoteProtocolError):  # it is cut off
-                async for _ in answer.aiter_lines():
-                    begun.set()
+        async with town.running.http(town.tokens[name]) as client:
+            if headers:
+                sent: dict[str, Any] = {"json": request, "headers": headers | {"mcp-method": LISTEN}}
+                stream = client.stream("POST", path, **sent)
+            else:
+                opened = await client.post(path, json=OPENING)
+                session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+                stream = client.stream("GET", path, headers=session)
+            async with stream as answer:
+                assert answer.status_code == 200
+                begun.set()
+                with suppress(httpx2.RemoteProtocolError):  # it is cut off
+                    await answer.aread()
         ended.append(name)
 
     with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
-            for name, path in (("ben", "/kitchen/mcp"), ("carl", "/mcp")):
+            for name, path in (("ben", "/kitchen/mcp"), ("carl", "/mcp"), ("anna", "/kitchen/mcp")):
                 begun = anyio.Event()
                 tasks.start_soon(listen, name, path, begun)
                 await begun.wait()
             accounts.remove_member("kitchen", "ben")
             accounts.revoke("carl")
+            accounts.delete("anna")
     accounts.close()
 
-    assert sorted(ended) == ["ben", "carl"]
+    assert sorted(ended) == ["anna", "ben", "carl"]
+
+
+async def test_a_home_is_purged_while_the_server_has_served_it(
+    town: Town, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "LOOK_S", 0.01)
+    folder = town.home / "accounts" / "anna"
+    accounts = open_accounts(town.home)
+    async with town.running.http(town.tokens["anna"]) as client:
+        opened = await client.post("/mcp", json=OPENING)
+        session = {"mcp-session-id": opened.headers["mcp-session-id"]}
+        ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        await client.post("/mcp", json=ready, headers=session)
+        async with town.person("anna", mode) as anna:
+            await call(anna, "remember", content="Peanuts.")
+        accounts.delete("anna")
+        with anyio.fail_after(PATIENCE_S):
+            while list((folder).glob("*-wal")):  # closed, the store has no log
+                await anyio.sleep(0.01)
+        refused = await client.post("/mcp", json=LIST, headers=IN_MODERN)
+    accounts.purge("anna", is_team=False)
+    accounts.close()
+    async with town.person("ben", mode) as ben:
+        await call(ben, "remember", content="Slates.")
+
+    assert refused.status_code == 401
+    assert [path.name for path in folder.parent.iterdir()] == ["ben"]
 
 
 async def test_homes_that_were_closed_meanwhile_tell_those_who_wait(tmp_path: Path, mode: str) -> None:

@@ -157,7 +157,13 @@ class Kept:
         self.client = client_info
 
 
-def program(address: str, browser: httpx2.Client, token: str, kept: Kept) -> httpx2.AsyncClient:
+def program(
+    address: str,
+    browser: httpx2.Client,
+    token: str,
+    kept: Kept,
+    transport: httpx2.AsyncBaseTransport | None = None,
+) -> httpx2.AsyncClient:
     """Return the SDK's client of a home, whose user logs in with a token."""
 
     async def redirected(to: str) -> None:
@@ -168,7 +174,7 @@ def program(address: str, browser: httpx2.Client, token: str, kept: Kept) -> htt
 
     metadata = OAuthClientMetadata(redirect_uris=[AnyUrl(BACK)], client_name="The SDK's client")
     auth = OAuthClientProvider(address, metadata, kept, redirected, called_back)
-    return httpx2.AsyncClient(auth=auth)
+    return httpx2.AsyncClient(auth=auth, transport=transport, timeout=60)
 
 
 async def test_the_sdks_client_gets_in_by_itself_and_stays_in(
@@ -222,10 +228,59 @@ async def test_a_teams_home_asks_for_a_token_of_its_own(
 
     assert got == {"account": "ann", "home": "crew", "may_write": False}
     assert kept.tokens is not None
-    own = bearer(kept.tokens.access_token)
-    assert browser.post("/mcp", headers=own).status_code == 401
+    for_crew = bearer(kept.tokens.access_token)
+    assert browser.post("/mcp", headers=for_crew).status_code == 401
+    assert browser.post("/crew/mcp", headers=for_crew).status_code == 200
     accounts.remove_member("crew", "ann")
-    assert browser.post("/crew/mcp", headers=own).status_code == 404
+    assert browser.post("/crew/mcp", headers=for_crew).status_code == 401
+    assert browser.post("/crew/mcp", headers=bearer(token)).status_code == 404
+    accounts.put_member("crew", "ann", may_write=True)
+    assert browser.post("/crew/mcp", headers=for_crew).status_code == 401
+
+
+@ON_BOTH_ENGINES
+def test_with_a_membership_end_the_programs_that_were_let_in_by_it_and_no_other(
+    url: str, browser: httpx2.Client, accounts: Accounts
+) -> None:
+    tokens = {name: accounts.add(name) for name in ("ann", "bob")}
+    for team in ("crew", "my-crew"):
+        accounts.add_team(team)
+        for name in tokens:
+            accounts.put_member(team, name, may_write=True)
+    client_id = register(browser).json()["client_id"]
+
+    def let_in(name: str, home: str) -> dict[str, str]:
+        code = code_for(browser, client_id, tokens[name], resource=f"{url}{home}/mcp")
+        return bearer(fetch(browser, client_id, code).json()["access_token"])
+
+    places = [(name, home) for name in tokens for home in ("", "/crew", "/my-crew")]
+    programs = {place: let_in(*place) for place in places}
+    accounts.remove_member("crew", "ann")
+
+    refused = [
+        place
+        for place in places
+        if browser.post(f"{place[1]}/mcp", headers=programs[place]).status_code == 401
+    ]
+    assert refused == [("ann", "/crew")]
+
+
+def test_all_tokens_of_a_grant_begin_alike_however_often_they_are_refreshed(
+    browser: httpx2.Client, accounts: Accounts
+) -> None:
+    client_id, token = register(browser).json()["client_id"], accounts.add("ann")
+    begins = []
+    for _ in range(2):
+        answer = fetch(browser, client_id, code_for(browser, client_id, token)).json()
+        issued = [answer]
+        for _ in range(3):
+            issued.append(refresh(browser, client_id, issued[-1]["refresh_token"]).json())
+        every = [one[name] for one in issued for name in ("access_token", "refresh_token")]
+        assert len(set(every)) == 8
+        begins.append({one[:17] for one in every})
+
+    assert [len(one) for one in begins] == [1, 1]
+    assert begins[0] != begins[1]
 
 
 def test_without_a_good_token_the_answer_leads_to_one_and_tells_nothing(

@@ -394,7 +394,9 @@ def open_accounts(home: Path, *, clock: Clock = utc_now, options: Options | None
     from soulkeep.repository.accounts import AccountStore
     from soulkeep.service.accounts import Accounts
 
-    return Accounts(AccountStore(open_tables(home, options or Options())), home, clock)
+    known = options or Options()
+    store = AccountStore(open_tables(home, known))
+    return Accounts(store, home, lambda path, name: open_copies(path, known, name), clock)
 
 
 def open_authority(settings: Settings, accounts: "Accounts", url: str) -> "Authority":
@@ -445,7 +447,7 @@ def build_server(
         website_url=protocol.WEBSITE,
         icons=[protocol.ICON],
         cache_hints=protocol.LASTING_LISTS,
-        request_state_security=protocol.sealing(),
+        request_state_security=protocol.sealed_for_a_day(codec=homes.sealing),
         middleware=[
             protocol.name_briefly,
             homes.choose,

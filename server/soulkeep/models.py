@@ -472,7 +472,8 @@ class Account:
     """Somebody who uses a server of several; their own home has the account's name.
 
     `issuer` and `subject` are who they are to an external issuer of tokens, if they come from one.
-    `last_used_at` is kept to ten minutes. A revoked account gets in by no way; its home stays.
+    `last_used_at` is kept to ten minutes. A revoked account gets in by no way; its home stays. So does
+    that of a deleted one, which is restored or purged.
     """
 
     name: str
@@ -481,6 +482,7 @@ class Account:
     subject: str | None = None
     revoked_at: str | None = None
     last_used_at: str | None = None
+    deleted_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

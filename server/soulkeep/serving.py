@@ -24,7 +24,7 @@ from soulkeep.app import (
 )
 from soulkeep.engines import may_have_accounts
 from soulkeep.errors import InvalidInputError
-from soulkeep.mcp_server.homes import Homes, access_of
+from soulkeep.mcp_server.homes import Homes, Sealing, access_of
 from soulkeep.mcp_server.http import STOP_S, HttpServer, Limits, http_app, prepare_process
 from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
 from soulkeep.service.accounts import Accounts
@@ -238,6 +238,7 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
                 most_open=settings.http_homes,
                 most_waited_for=settings.http_homes,
                 most_memory=MOST_MEMORY,
+                sealing=Sealing(accounts.keys()),
             )
             authority = open_authority(settings, accounts, address.reached_at)
         stack.callback(homes.close)
@@ -247,20 +248,23 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
         app, end_streams = http_app(
             server, homes, notifications, beside, limits, address.names, address.pages, authority
         )
-        config = uvicorn.Config(
-            BehindProxies(app, address.proxies),
-            log_config=None,
-            access_log=False,
-            ws="none",
-            lifespan="on",
-            server_header=False,
-            proxy_headers=False,
-            ssl_certfile=address.ssl_certfile,
-            ssl_keyfile=address.ssl_keyfile,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(STOP_S),
-        )
-        yield HttpServer(config, address.reached_at, end_streams), listening
+        yield HttpServer(_config_of(app, address), address.reached_at, end_streams), listening
+
+
+def _config_of(app: ASGIApp, address: Address) -> uvicorn.Config:
+    return uvicorn.Config(
+        BehindProxies(app, address.proxies),
+        log_config=None,
+        access_log=False,
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,
+        ssl_certfile=address.ssl_certfile,
+        ssl_keyfile=address.ssl_keyfile,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(STOP_S),
+    )
 
 
 def _accounts_of(settings: Settings, stack: ExitStack) -> Accounts | None:

@@ -40,6 +40,9 @@ def _address(team: str = "") -> str:
     return "/".join([current_settings().url or _WHERE_IT_LISTENS, *([team] if team else []), "mcp"])
 
 
+_account = click.argument("account")
+
+
 @click.group(cls=Group)
 def accounts() -> None:
     """Say who may use `serve --http`; each account has a home of its own."""
@@ -79,7 +82,11 @@ def list_(*, as_json: bool) -> None:
                 account.name,
                 date(account.created_at),
                 date(account.last_used_at) if account.last_used_at else "never",
-                f"revoked {date(account.revoked_at)}" if account.revoked_at else "",
+                f"deleted {date(account.deleted_at)}"
+                if account.deleted_at
+                else f"revoked {date(account.revoked_at)}"
+                if account.revoked_at
+                else "",
                 account.subject,
             )
             for account in found
@@ -116,6 +123,71 @@ def rotate(name: str, *, as_json: bool) -> None:
     _show_token(account, token, as_json=as_json)
 
 
+@accounts.command()
+@_account
+@yes_option
+@json_option
+@home_option
+def delete(account: str, *, yes: bool, as_json: bool) -> None:
+    """Delete an account: it is let in no more; its home stays until `purge`, for `restore`."""
+    with _opened() as opened:
+        if not yes:
+            confirm(f"Delete the account {quoted(account)}? Its home is kept.")
+        found = opened.delete(account)
+        home = opened.home_path(found.name)
+    report(
+        as_json,
+        asdict(found),
+        f"{found.name} is let in no more. Its home stays ({home}).",
+        f"`soulkeep accounts restore {found.name}` brings both back;"
+        f" `soulkeep accounts purge {found.name}` deletes the home for good.",
+    )
+
+
+@accounts.command()
+@_account
+@json_option
+@home_option
+def restore(account: str, *, as_json: bool) -> None:
+    """Bring a deleted account back, with its home and its teams, and print its new token."""
+    with _opened() as opened:
+        token = opened.restore(account)
+        found = opened.account_of(token)
+    _show_token(found, token, as_json=as_json)
+
+
+@accounts.command()
+@_account
+@yes_option
+@json_option
+@home_option
+def purge(account: str, *, yes: bool, as_json: bool) -> None:
+    """Delete the home of a deleted account for good: memories, documents and backups."""
+    _purge(account, yes=yes, as_json=as_json, is_team=False)
+
+
+def _purge(name: str, *, yes: bool, as_json: bool, is_team: bool) -> None:
+    with _opened() as opened:
+        if not yes:
+            confirm(f"Delete all that is in the home of {quoted(name)}, with its backups, for good?")
+        folder = opened.purge(name, is_team=is_team)
+    report(
+        as_json,
+        {"name": folder.name, "purged": str(folder)},
+        f"The home of {folder.name} is deleted for good. Nobody else is ever given that name.",
+    )
+
+
+@accounts.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("names", nargs=-1, type=click.UNPROCESSED)
+def rename(names: tuple[str, ...]) -> None:
+    """Say what to do instead."""
+    raise WrongSetting(
+        "Accounts and teams keep their names, by which it is known what is whose. Make another, copy the"
+        " home to it with `soulkeep copy`, and delete the first."
+    )
+
+
 def _show_token(account: "Account | None", token: str, *, as_json: bool) -> None:
     name, url = account.name if account else "", _address()
     if as_json:
@@ -138,8 +210,8 @@ def teams() -> None:
     """Make homes with several members, each at an address of its own."""
 
 
+teams.add_command(rename)
 _team = click.argument("team")
-_account = click.argument("account")
 
 
 @teams.command("add")
@@ -207,12 +279,12 @@ def leave(team: str, account: str, *, as_json: bool) -> None:
     )
 
 
-@teams.command()
+@teams.command("delete")
 @_team
 @yes_option
 @json_option
 @home_option
-def delete(team: str, *, yes: bool, as_json: bool) -> None:
+def delete_team(team: str, *, yes: bool, as_json: bool) -> None:
     """Close a team's home for all; everything in it stays on the disk, and `restore` opens it again."""
     with _opened() as opened:
         members = counted(len(opened.team(team).members), "member")
@@ -221,14 +293,30 @@ def delete(team: str, *, yes: bool, as_json: bool) -> None:
         found = opened.delete_team(team)
         home = opened.home_path(found.name)
     said = f"The home of {found.name} is closed for all. All of it stays ({home})."
-    _report(found, said, f"`soulkeep teams restore {found.name}` opens it again.", as_json=as_json)
+    _report(
+        found,
+        said,
+        f"`soulkeep teams restore {found.name}` opens it again;"
+        f" `soulkeep teams purge {found.name}` deletes it for good.",
+        as_json=as_json,
+    )
 
 
-@teams.command()
+@teams.command("purge")
+@_team
+@yes_option
+@json_option
+@home_option
+def purge_team(team: str, *, yes: bool, as_json: bool) -> None:
+    """Delete the home of a deleted team for good: memories, documents and backups."""
+    _purge(team, yes=yes, as_json=as_json, is_team=True)
+
+
+@teams.command("restore")
 @_team
 @json_option
 @home_option
-def restore(team: str, *, as_json: bool) -> None:
+def restore_team(team: str, *, as_json: bool) -> None:
     """Open a deleted team's home again, for those who were its members."""
     with _opened() as opened:
         found = opened.restore_team(team)

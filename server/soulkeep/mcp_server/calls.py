@@ -359,9 +359,9 @@ async def ask(
         return Reply("not asked") if answer is None else _understood(answer, form)
     # The client gives it back, sealed: an answer counts for the very question that was asked, over this
     # connection and about this home.
-    asked = ctx.request_context.lifespan_context.mark(params.model_dump_json())
-    if ctx.request_state != asked:
-        return InputRequiredResult(input_requests={_QUESTION: request}, request_state=asked)
+    caller, text = ctx.request_context.lifespan_context, params.model_dump_json()
+    if not caller.is_marked(text, ctx.request_state):
+        return InputRequiredResult(input_requests={_QUESTION: request}, request_state=caller.mark(text))
     given = (ctx.input_responses or {}).get(_QUESTION)
     return _understood(given, form) if isinstance(given, ElicitResult) else Reply("not asked")
 

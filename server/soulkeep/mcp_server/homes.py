@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +19,7 @@ import anyio.to_thread
 from mcp import MCPError
 from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.request_state import AESGCMRequestStateCodec
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 
 from soulkeep.errors import InvalidInputError, NotFoundError, SoulkeepError, StoreError
@@ -71,10 +72,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """What one connection has of its own while it lasts: its session in each home, and a key."""
+    """What one connection has of its own while it lasts: its session in each home, and its keys."""
 
     sessions: OrderedDict[tuple[Path, str], Session] = field(default_factory=OrderedDict)
-    key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
+    keys: Sequence[bytes] = field(default_factory=lambda: [secrets.token_bytes(32)])
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -115,8 +116,29 @@ class Caller:
 
     def mark(self, text: str) -> str:
         """Return what no other connection, and none to another home, makes of a text."""
-        marked = f"{self.home.path}\n{text}".encode(errors="surrogatepass")
-        return hmac.new(self.client.key, marked, hashlib.sha256).hexdigest()
+        return self._marks(text)[0]
+
+    def is_marked(self, text: str, mark: object) -> bool:
+        """Whether `mark` made this of the text, be it by a key from before."""
+        return mark in self._marks(text)
+
+    def _marks(self, text: str) -> list[str]:
+        # By name: processes on two machines may have the same homes in folders of other names.
+        marked = f"{self.access.home or self.home.path}\n{text}".encode(errors="surrogatepass")
+        return [hmac.new(key, marked, hashlib.sha256).hexdigest() for key in self.client.keys]
+
+
+class Sealing:
+    """The keys of a server, which seal what clients give back to any of its processes."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Seal with the first of these keys; what was sealed with any of them is good."""
+        self.change(keys)
+
+    def change(self, keys: Sequence[bytes]) -> None:
+        """Go on with these keys."""
+        codec = AESGCMRequestStateCodec(keys)
+        self.keys, self.seal, self.unseal = keys, codec.seal, codec.unseal
 
 
 @dataclass(slots=True)
@@ -150,6 +172,7 @@ class Homes:
         most_waited_for: int = MOST_WAITED_FOR,
         idle_s: float = IDLE_S,
         most_memory: int = MOST_MEMORY,
+        sealing: Sealing | None = None,
     ) -> None:
         """Serve the home that `open_home` makes of the name that `name_of` gives a request.
 
@@ -164,7 +187,8 @@ class Homes:
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._waiting: Counter[str] = Counter()
         self._clients: OrderedDict[str, Client] = OrderedDict()
-        self._key = secrets.token_bytes(32)
+        self._gone: set[str] = set()
+        self.sealing = sealing or Sealing([secrets.token_bytes(32)])
         self._writers = anyio.CapacityLimiter(ALL_WRITERS)
         self._questions: set[anyio.CancelScope] = set()
         self._begin: Callable[[_Open], None] = lambda _: None
@@ -225,13 +249,21 @@ class Homes:
         )
 
     def _client_of(self, account: str) -> Client:
-        if account not in self._clients:
-            key = hmac.new(self._key, account.encode(), hashlib.sha256).digest()
-            self._clients[account] = Client(key=key)
-            if len(self._clients) > MOST_KNOWN:
-                self._clients.popitem(last=False)
+        client = self._clients.setdefault(account, Client())
         self._clients.move_to_end(account)
-        return self._clients[account]
+        client.keys = [
+            hmac.new(key, account.encode(), hashlib.sha256).digest() for key in self.sealing.keys
+        ]
+        if len(self._clients) > MOST_KNOWN:
+            self._clients.popitem(last=False)
+        return client
+
+    async def close_others(self, is_there: Callable[[str], bool]) -> None:
+        """Close the homes that are no more, as soon as nobody uses them; `is_there` may take a while."""
+        names = list(self._open)
+        there = await anyio.to_thread.run_sync(lambda: [name for name in names if is_there(name)])
+        self._gone = set(names) - set(there)
+        await self._limit()
 
     def end_questions(self) -> None:
         """Let the users that are being asked count as not asked: their answers cannot come any more."""
@@ -291,7 +323,7 @@ class Homes:
         old = [
             name
             for place, name in enumerate(unused)
-            if place < surplus or self._open[name].used_at <= until
+            if place < surplus or self._open[name].used_at <= until or name in self._gone
         ]
         spare = [self._open.pop(name) for name in (*old, *too_many)]
         with anyio.CancelScope(shield=True):

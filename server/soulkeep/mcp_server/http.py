@@ -13,7 +13,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -37,11 +37,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from soulkeep.errors import StoreError
 from soulkeep.mcp_server.calls import CheckedServer
-from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes
+from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes, Sealing
 from soulkeep.mcp_server.notifications import Notifications
 from soulkeep.mcp_server.oauth import Authority, RequireAccess, Verifier
 from soulkeep.models import Access
+from soulkeep.service.accounts import Accounts
 
 STOP_S = 60.0
 """How long calls under way may go on after a signal; a client waits about as long for an answer."""
@@ -49,8 +51,12 @@ STOP_S = 60.0
 STEP_S = 0.1
 """How often streams that would never end are ended meanwhile: one may have begun just now."""
 
-LOOK_AGAIN_S = 10.0
-"""How often it is looked whether who has a stream open may still have it."""
+LOOK_S, LOOK_AGAIN_S = 1.0, 10.0
+"""How often it is looked whether somebody may do less than before; and, since tokens end by themselves
+too, whether who has a stream open may still have it."""
+
+KEYS_S = 600.0
+"""How often the keys that all processes share are read: a new one is used after an hour."""
 
 MINUTE_S = 60.0
 
@@ -121,6 +127,28 @@ class Entrance:
         self._limits = limits
         self._authority = authority
         self._rates = Rates(limits.requests)
+        self._changed = anyio.Event()
+
+    async def watch(self, accounts: Accounts, homes: Homes) -> None:
+        """End what is open of those who may do less than before, whichever process made that so."""
+        seen: object = None
+        while True:
+            with suppress(StoreError):  # the next look does it
+                now = await anyio.to_thread.run_sync(accounts.access_changes)
+                if seen not in (None, now):
+                    await self._end_what_ended(accounts, homes)
+                seen = now
+            await anyio.sleep(LOOK_S)
+
+    async def _end_what_ended(self, accounts: Accounts, homes: Homes) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+        for session, owner in list(self._manager._session_owners.items()):
+            who, home = owner["client_id"], owner["subject"] or ""
+            may = await anyio.to_thread.run_sync(accounts.access, who, home)
+            if may is None and (opened := self._manager._server_instances.get(session)):
+                await self._manager._discard_session(session, opened)
+        await homes.close_others(accounts.is_open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
@@ -162,6 +190,9 @@ class Entrance:
         """Return what is said where the SDK refuses a request with this status."""
         if status == 413:
             return _refusal(413, f"A request may have {self._limits.body:,} bytes; send less at once.")
+        if status == 404 and MCP_SESSION_ID_HEADER in headers:
+            rule = "it ended, or another process of this server has it; initialize anew"
+            return _refusal(404, f"There is no session of this id here: {rule}.")
         if status == 421:
             rule = "use its own address, or set SOULKEEP_URL to this one where the server runs"
             return _refusal(421, f"This server is not known as {headers.get('host', '')!r}; {rule}.")
@@ -180,7 +211,8 @@ class Entrance:
         access: Access = scope["state"][ACCESS]
         now: Access | None = access
         while now == access:
-            await anyio.sleep(LOOK_AGAIN_S)
+            with anyio.move_on_after(LOOK_AGAIN_S):
+                await self._changed.wait()
             verifier = Verifier(authority, scope["path_params"].get("home", ""))
             now = verifier.access if await verifier.verify_token(token) else None
         calls.cancel()
@@ -202,6 +234,13 @@ def _explaining(
             await send(message)
 
     return explain
+
+
+async def _share_keys(accounts: Accounts, sealing: Sealing) -> None:
+    while True:
+        await anyio.sleep(KEYS_S)
+        with suppress(StoreError):  # those that there are do until then
+            sealing.change(await anyio.to_thread.run_sync(accounts.keys))
 
 
 async def _health(_: Request) -> Response:
@@ -272,18 +311,21 @@ def http_app(
         max_request_body_size=limits.body,
         session_idle_timeout=limits.idle_s,
     )
-    entrance: ASGIApp = Entrance(manager, limits, authority)
+    entrance = Entrance(manager, limits, authority)
     routes = [Route("/healthz", _health, methods=["GET"])]
     if authority is None:
         routes.append(Route("/mcp", entrance))
     else:
-        entrance = RequireAccess(entrance, authority)
-        routes += [Route("/mcp", entrance), Route("/{home}/mcp", entrance), *authority.routes]
+        guarded = RequireAccess(entrance, authority)
+        routes += [Route("/mcp", guarded), Route("/{home}/mcp", guarded), *authority.routes]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks, manager.run():
             tasks.start_soon(beside)
+            if authority is not None:
+                tasks.start_soon(entrance.watch, authority.accounts, homes)
+                tasks.start_soon(_share_keys, authority.accounts, homes.sealing)
             yield
             tasks.cancel_scope.cancel()
 

@@ -125,9 +125,9 @@ ICON = Icon(
     sizes=["any"],
 )
 
-sealing = partial(RequestStateSecurity.ephemeral, ttl=24 * 3600)
-"""How a question to the user is sealed: for a day in seconds, since a person may be away that long; the
-SDK's ten minutes would make an answer after lunch an error."""
+sealed_for_a_day = partial(RequestStateSecurity, ttl=24 * 3600)
+"""How a question to the user is sealed: a person may be away that long; the SDK's ten minutes would make
+an answer after lunch an error."""
 
 LASTING = CacheHint(ttl_ms=3_600_000)
 LASTING_LISTS: dict[CacheableMethod, CacheHint] = {

@@ -313,13 +313,13 @@ def _cursor(caller: Caller, place: Place) -> str:
 
 def _place(caller: Caller, cursor: str) -> Place:
     try:
-        kind, key, _ = base64.urlsafe_b64decode(cursor.encode()).decode().split(" ")
+        text, mark = base64.urlsafe_b64decode(cursor.encode()).decode().rsplit(" ", 1)
+        kind, key = text.split(" ")
     except (ValueError, binascii.Error):
-        kind, key = "", ""
-    place = Place(cast(Literal["log", "thread"], kind), key)
-    if _cursor(caller, place) != cursor:
+        text = mark = kind = key = ""
+    if not caller.is_marked(text, mark):
         raise InvalidInputError("cursor", "is none of ours; list without one")
-    return place
+    return Place(cast(Literal["log", "thread"], kind), key)
 
 
 MOST = 100

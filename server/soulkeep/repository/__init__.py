@@ -731,6 +731,9 @@ class Copies(Protocol):
     def is_there(self) -> bool:
         """Whether there is something that may be a store, damaged or not."""
 
+    def remove(self) -> None:
+        """Delete what there is of the store outside of its folder, for good; nothing has it open."""
+
     def keep_files(self, folder: Path) -> bool:
         """Put what is in the place of a store that cannot be read into a folder; False for nothing."""
 

@@ -132,6 +132,17 @@ CREATE TABLE failed_logins (
         "CREATE INDEX tokens_by_expiry ON tokens (expires_at)",
         "CREATE INDEX failed_logins_by_time ON failed_logins (last_at)",
     ),
+    (
+        "ALTER TABLE homes ADD COLUMN purged_at TEXT",
+        "ALTER TABLE accounts ADD COLUMN deleted_at TEXT",
+        """
+CREATE TABLE server_keys (
+  number     INTEGER PRIMARY KEY NOT NULL,
+  secret     TEXT NOT NULL,
+  created_at TEXT NOT NULL
+)""",
+        "CREATE TABLE access_changes (id TEXT PRIMARY KEY NOT NULL)",
+    ),
 )
 """`STEPS[n]` brings the tables from version n to n + 1."""
 
@@ -194,7 +205,7 @@ class AccountStore:
         return [Account(*row) for row in rows]
 
     def update_account(self, name: str, **columns: str | None) -> None:
-        """Set columns of an account: `revoked_at`, `last_used_at`."""
+        """Set columns of an account: `revoked_at`, `last_used_at`, `deleted_at`."""
         sets = ", ".join(f"{column} = :{column}" for column in columns)
         self._run(f"UPDATE accounts SET {sets} WHERE name = :name", {"name": name, **columns})
 
@@ -240,16 +251,65 @@ class AccountStore:
         ):
             members.setdefault(home, []).append(Access(account, home, bool(may_write)))
         rows = self._run(
-            "SELECT name, created_at, deleted_at FROM homes WHERE is_team = 1 ORDER BY name", {}
+            "SELECT name, created_at, deleted_at FROM homes WHERE is_team = 1 AND purged_at IS NULL"
+            " ORDER BY name",
+            {},
         )
         return [Team(name, made, gone, members.get(name, ())) for name, made, gone in rows]
 
-    def set_deleted(self, team: str, deleted_at: str | None) -> None:
-        """Note when a team was deleted, or with None that it is not."""
-        self._run(
-            "UPDATE homes SET deleted_at = :deleted_at WHERE name = :team AND is_team = 1",
-            {"team": team, "deleted_at": deleted_at},
+    def is_open(self, home: str) -> bool:
+        """Whether anybody may use a home."""
+        return bool(
+            self._run(
+                "SELECT 1 FROM members m JOIN homes h ON h.name = m.home"
+                " JOIN accounts a ON a.name = m.account"
+                " WHERE h.name = :home AND h.deleted_at IS NULL AND a.revoked_at IS NULL LIMIT 1",
+                {"home": home},
+            )
         )
+
+    def set_deleted(self, home: str, deleted_at: str | None) -> None:
+        """Note when a home was deleted, or with None that it is not."""
+        self._run(
+            "UPDATE homes SET deleted_at = :deleted_at WHERE name = :home",
+            {"home": home, "deleted_at": deleted_at},
+        )
+
+    def purge_home(self, home: str, purged_at: str) -> None:
+        """Delete what is known of a home and of the account of its name, but that the name is taken."""
+        self.delete_tokens(home)
+        for statement in (
+            "DELETE FROM members WHERE home = :home OR account = :home",
+            "DELETE FROM accounts WHERE name = :home",
+        ):
+            self._run(statement, {"home": home})
+        self._run(
+            "UPDATE homes SET purged_at = :purged_at WHERE name = :home",
+            {"home": home, "purged_at": purged_at},
+        )
+
+    def note_access_change(self, change_id: str) -> None:
+        """Note that somebody may do less than before, under an id that is larger the later it is."""
+        self._run("INSERT INTO access_changes (id) VALUES (:id)", {"id": change_id})
+
+    def access_changes(self) -> tuple[Any, ...]:
+        """Return what is another after each `note_access_change`, whichever process made it."""
+        return self._run("SELECT COUNT(*), MAX(id) FROM access_changes", {})[0]
+
+    def list_keys(self) -> list[tuple[int, str, str]]:
+        """Return number, secret and date of the keys of the server, the newest first."""
+        rows = self._run("SELECT number, secret, created_at FROM server_keys ORDER BY number DESC", {})
+        return [(number, secret, created_at) for number, secret, created_at in rows]
+
+    def add_key(self, number: int, secret: str, created_at: str) -> None:
+        """Keep a key, unless another process has kept one under this number; older ones by two go."""
+        values = {"number": number, "secret": secret, "created_at": created_at}
+        self._run(
+            "INSERT INTO server_keys (number, secret, created_at)"
+            " VALUES (:number, :secret, :created_at) ON CONFLICT DO NOTHING",
+            values,
+        )
+        self._run("DELETE FROM server_keys WHERE number < :oldest", {"oldest": number - 1})
 
     def get_token(self, token_id: str) -> tuple[Token, Account, Grant | None] | None:
         """Return the secret of an id with the account it is of, and the grant it belongs to."""
@@ -265,8 +325,8 @@ class AccountStore:
         )
         if not rows:
             return None
-        token, account = Token(*rows[0][:8]), Account(*rows[0][8:14])
-        return token, account, Grant(*rows[0][14:]) if token.grant_id else None
+        token, account = Token(*rows[0][:8]), Account(*rows[0][8:15])
+        return token, account, Grant(*rows[0][15:]) if token.grant_id else None
 
     def spend_token(self, token_id: str, spent_at: str, keep_until: str) -> bool:
         """Use a secret that is good for one use; False where it was used before, or is gone.
@@ -292,6 +352,13 @@ class AccountStore:
             "DELETE FROM grants WHERE account = :account AND id NOT IN (SELECT id FROM grants"
             " WHERE account = :account ORDER BY created_at DESC, id LIMIT :keep)",
             {"account": account, "keep": keep},
+        )
+
+    def delete_grants(self, account: str, address_end: str) -> None:
+        """Delete the grants of an account for the home whose address ends so, with their secrets."""
+        self._run(
+            "DELETE FROM grants WHERE account = :account AND resource LIKE :like",
+            {"account": account, "like": f"%{address_end}"},
         )
 
     def delete_grant(self, grant_id: str) -> None:
@@ -348,6 +415,7 @@ class AccountStore:
             "DELETE FROM clients WHERE created_at < :idle_before"
             " AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = clients.id)",
             "DELETE FROM failed_logins WHERE last_at < :failures_before",
+            "DELETE FROM access_changes WHERE id < :failures_before",
         ):
             values = {"now": now, "idle_before": idle_before, "failures_before": failures_before}
             self._run(statement, {name: values[name] for name in values if f":{name}" in statement})

@@ -1,21 +1,23 @@
 """Who may use a server of several people, which homes are theirs, and the secrets that prove it.
 
 An account has a home of its own, which has its name; a team is a home with several members, to read or
-to write. Accounts and teams share their names, and none is ever given twice. Nothing of a home is
-touched here: an account that is revoked and a team that is deleted can come back, with all they had.
+to write. Accounts and teams share their names, and none is ever given twice. Who is revoked or deleted
+can come back, with all they had; only `purge` deletes a home.
 """
 
 import hashlib
 import hmac
 import re
 import secrets
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from soulkeep.errors import InvalidInputError, NotFoundError, StoreError
+from soulkeep.errors import InvalidInputError, NotFoundError, StoreError, StoreNotWritableError
 from soulkeep.models import Access, Account, Clock, timestamp, utc_now
+from soulkeep.repository import Copies
 from soulkeep.repository.accounts import AccountStore, Grant, Team, Token, TokenKind
 from soulkeep.wording import quoted
 
@@ -34,6 +36,10 @@ _DEVICES = frozenset(
 _ADDRESSES = frozenset(
     "mcp healthz authorize login token register revoke static assets api local".split()
 )
+
+KEY_S, KEY_SHARED_S = 30 * 86_400, 3_600
+"""How long a key of the server is used for what is new, and how old a key is before that: by then each
+process has it. The key before is kept, so what it sealed holds for a month more."""
 
 USE_NOTED_S = 600
 """How exactly it is noted when an account was last used: not at each request."""
@@ -70,9 +76,9 @@ def is_name(text: str) -> bool:
         return False
 
 
-def new_token() -> tuple[str, str, str]:
+def new_token(id_begins: str = "") -> tuple[str, str, str]:
     """Return a secret of 256 random bits, the id by which it is found, and the digest to keep of it."""
-    token_id = secrets.token_hex(8)
+    token_id = id_begins + secrets.token_hex(8)[len(id_begins) :]
     token = f"{TOKEN_PREFIX}{token_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     return token, token_id, digest_of(token)
 
@@ -92,12 +98,24 @@ class Accounts:
     """The accounts and teams of a server; threads may share it.
 
     `all` and `teams` list them by name, revoked and deleted ones too. `access` says what an account
-    may do in a home, or None where it may not, or there is none.
+    may do in a home, or None where it may not, or there is none; `is_open` whether anybody may do
+    anything there. `access_changes` is another whenever somebody may do less than before.
     """
 
-    def __init__(self, store: AccountStore, home: Path, clock: Clock = utc_now) -> None:
-        """Keep them in `store`; the homes are in the folder of accounts inside `home`."""
+    def __init__(
+        self,
+        store: AccountStore,
+        home: Path,
+        copies_of: Callable[[Path, str], Copies],
+        clock: Clock = utc_now,
+    ) -> None:
+        """Keep them in `store`; the homes are in the folder of accounts inside `home`.
+
+        `copies_of` tells of the store of a home, by its folder and name.
+        """
         self.store, self.close = store, store.close
+        self._copies_of = copies_of
+        self.access_changes, self.is_open = store.access_changes, store.is_open
         self.all, self.teams, self.access = store.list_accounts, store.list_teams, store.get_access
         self._folder = home / FOLDER
         self._clock = clock
@@ -175,6 +193,23 @@ class Accounts:
         found = self.store.list_accounts(issuer=issuer, subject=subject)
         return found[0] if found and found[0].revoked_at is None else None
 
+    def keys(self) -> list[bytes]:
+        """Return the keys that all processes of the server share; the first seals what is new.
+
+        Each month one is added, which seals once every process has it. To be asked for every few
+        minutes.
+        """
+        found = self.store.list_keys()
+        if not found or found[0][2] < self.later(-KEY_S):
+            with self.store.transaction():
+                number = found[0][0] + 1 if found else 1
+                self.store.add_key(number, secrets.token_hex(_SECRET_BYTES), self.later(0))
+            found = self.store.list_keys()
+        known = [secret for _, secret, created_at in found if created_at <= self.later(-KEY_SHARED_S)]
+        first = known[0] if known else found[-1][1]
+        ordered = [first, *(secret for _, secret, _ in found if secret != first)]
+        return [bytes.fromhex(secret) for secret in ordered]
+
     def revoke(self, name: str) -> Account:
         """Let an account in by no way any more: its token, and what it let programs do, end now.
 
@@ -184,22 +219,89 @@ class Accounts:
             NotFoundError: There is none of this name.
         """
         account = self._account(name)
-        with self.store.transaction():
-            self.store.delete_tokens(account.name)
-            self.store.update_account(account.name, revoked_at=account.revoked_at or self.later(0))
-        return replace(account, revoked_at=account.revoked_at or self.later(0))
+        return self._shut_out(account, revoked_at=account.revoked_at or self.later(0))
 
     def rotate(self, name: str) -> str:
         """Return a new token for an account; the old one, and what it let programs do, end now.
 
         Raises:
-            NotFoundError: There is none of this name.
+            NotFoundError: There is none of this name that is not deleted.
         """
         account = self._account(name)
+        if account.deleted_at is not None:
+            remedy = f"`soulkeep accounts restore {account.name}` brings it back"
+            raise NotFoundError(f"The account {account.name} is deleted", remedy)
+        return self._let_in_again(account)
+
+    def delete(self, name: str) -> Account:
+        """Delete an account: it is let in no more, and is out of its teams while it is deleted.
+
+        Its home is kept for `restore`, until `purge` deletes that too.
+
+        Raises:
+            NotFoundError: There is none of this name that is not deleted.
+        """
+        account = self._account(name)
+        if account.deleted_at is not None:
+            raise _unknown("account", name)
+        now = self.later(0)
+        return self._shut_out(account, revoked_at=account.revoked_at or now, deleted_at=now)
+
+    def restore(self, name: str) -> str:
+        """Bring a deleted account back with its home and its teams; return its new token.
+
+        Raises:
+            NotFoundError: There is no deleted one of this name.
+        """
+        account = self._account(name)
+        if account.deleted_at is None:
+            raise _unknown("deleted account", name)
+        return self._let_in_again(account)
+
+    def purge(self, name: str, *, is_team: bool) -> Path:
+        """Delete the home of a deleted account or team for good; return the folder where it was.
+
+        Nothing of it is kept but that the name is taken.
+
+        Raises:
+            NotFoundError: There is no deleted one of this name.
+            StoreError: Something of it cannot be deleted; what is left is, when it is asked again.
+        """
+        found = self.team(name) if is_team else self._account(name)
+        if found.deleted_at is None:
+            raise _unknown("deleted team" if is_team else "deleted account", name)
+        folder = self.home_path(found.name)
+        aside = folder.with_name(f".{found.name}.purged")
+        try:
+            if folder.exists() and not aside.exists():
+                folder.rename(aside)  # at once, so that nobody finds a half of it
+            for path in (aside, folder):
+                if path.exists():
+                    shutil.rmtree(path)
+        except OSError as error:
+            raise StoreNotWritableError(folder, str(error)) from error
+        self._copies_of(folder, found.name).remove()
+        with self.store.transaction():
+            self.store.purge_home(found.name, self.later(0))
+        return folder
+
+    def _shut_out(self, account: Account, **columns: str | None) -> Account:
         with self.store.transaction():
             self.store.delete_tokens(account.name)
-            self.store.update_account(account.name, revoked_at=None)
+            self.store.update_account(account.name, **columns)
+            self.note_access_change()
+        return self._account(account.name)
+
+    def _let_in_again(self, account: Account) -> str:
+        with self.store.transaction():
+            self.store.delete_tokens(account.name)
+            self.store.update_account(account.name, revoked_at=None, deleted_at=None)
+            self.note_access_change()
             return self._give_token(account.name)
+
+    def note_access_change(self) -> None:
+        """Let every process look again whether who has something open may still have it."""
+        self.store.note_access_change(f"{self.later(0)} {secrets.token_hex(8)}")
 
     def add_team(self, name: str) -> Team:
         """Make a home for several members, of whom it has none yet.
@@ -232,10 +334,13 @@ class Accounts:
         found, member = self._present(team), self._account(account)
         with self.store.transaction():
             self.store.put_member(Access(member.name, found.name, may_write), self.later(0))
+            self.note_access_change()
         return self.team(found.name)
 
     def remove_member(self, team: str, account: str) -> Team:
-        """Take an account's access to a team's home away; what it wrote there stays the team's.
+        """Take an account's access to a team's home away, and that of the programs that it let in there.
+
+        What it wrote there stays the team's.
 
         Raises:
             NotFoundError: There is no such team, or the account is no member of it.
@@ -244,6 +349,8 @@ class Accounts:
         with self.store.transaction():
             if not self.store.delete_member(found.name, member):
                 raise _unknown(f"member of the team {found.name} called", account)
+            self.store.delete_grants(member, f"/{found.name}/mcp")
+            self.note_access_change()
         return self.team(found.name)
 
     def delete_team(self, name: str) -> Team:
@@ -255,6 +362,7 @@ class Accounts:
         team = self._present(name)
         with self.store.transaction():
             self.store.set_deleted(team.name, self.later(0))
+            self.note_access_change()
         return self.team(team.name)
 
     def restore_team(self, name: str) -> Team:
@@ -294,5 +402,5 @@ class Accounts:
 
 
 def _unknown(kind: str, name: str) -> NotFoundError:
-    listing = "accounts" if kind == "account" else "teams"
+    listing = "accounts" if kind.endswith("account") else "teams"
     return NotFoundError(f"There is no {kind} {quoted(name)}", f"`soulkeep {listing} list` shows all")

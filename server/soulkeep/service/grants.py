@@ -36,6 +36,10 @@ CLIENT_UNUSED_WHERE_FULL_S = 3_600
 MOST_REGISTERING = 60
 """The programs that one address may register in an hour of the clock."""
 
+SHARED_DIGITS = 8
+"""How many of the sixteen hex digits by which a token is found all of one grant have in common: a proxy
+that goes by them sends a program to the same process, however often it refreshes."""
+
 FREE_FAILURES = 5
 LONGEST_WAIT_S = 900
 FAILURES_FORGOTTEN_S = 3_600
@@ -199,12 +203,15 @@ class Grants:
     def _end(self, grant_id: str) -> None:
         with self._store.transaction():
             self._store.delete_grant(grant_id)
+            self.accounts.note_access_change()
 
     def _give(self, grant: Grant, kind: TokenKind, seconds: float) -> str:
-        token, token_id, digest = new_token()
         now, expires_at = self.accounts.later(0), self.accounts.later(seconds)
-        self._store.add(Token(token_id, digest, kind, grant.account, now, expires_at, grant.id))
-        return token
+        while True:
+            token, token_id, digest = new_token(grant.id[:SHARED_DIGITS])
+            one = Token(token_id, digest, kind, grant.account, now, expires_at, grant.id)
+            if self._store.add(one):  # its id is nobody else's
+                return token
 
     def _sweep(self, client_unused_s: float) -> None:
         later = self.accounts.later

@@ -153,6 +153,10 @@ class PostgresCopies:
         with closing(self._opened(self._owner)) as repository:
             return any(repository.count_rows().values())
 
+    def remove(self) -> None:
+        """Delete all rows of the home."""
+        self._drop(self._owner)
+
     def keep_files(self, folder: Path) -> bool:
         """Return False: a home in a database has no files of its own."""
         return False
