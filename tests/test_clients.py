@@ -123,7 +123,12 @@ def _started(
 @pytest.fixture(scope="session")
 def python() -> str:
     """A Python with the foreign clients that are written in it."""
-    requirements, folder = SOURCES / "requirements.txt", CLIENTS / "python"
+    return _python_with("requirements.txt", "python")
+
+
+def _python_with(packages: str, name: str) -> str:
+    """Return a Python with the packages of a file, in a folder of its own."""
+    requirements, folder = SOURCES / packages, CLIENTS / name
     wanted, installed = requirements.read_text(encoding="utf-8"), folder / "installed.txt"
     command = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     with _alone():

