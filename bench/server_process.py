@@ -7,11 +7,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any, ClassVar, cast
 
 from soulkeep.models import EmbedderName
 
@@ -41,12 +41,15 @@ def soulkeep_command(home: Path) -> list[str]:
 class ServerProcess:
     """A running server. Use it from one thread; the replies are read in another."""
 
+    start: ClassVar[Callable[..., "subprocess.Popen[bytes]"]] = subprocess.Popen
+    """How a command is started. Tests fork it from a process that has imported all that it needs."""
+
     def __init__(self, command: Sequence[str], embedder: EmbedderName = "auto") -> None:
         """Start `command`; of soulkeep's settings in the environment none but `embedder` reaches it."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SOULKEEP_")}
         environment["SOULKEEP_EMBEDDER"] = embedder
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
-        self.process = subprocess.Popen(
+        self.process = self.start(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -3,14 +3,15 @@
 import argparse
 import hashlib
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 from threading import Timer
@@ -26,6 +27,8 @@ from soulkeep.models import MemoryFilter
 from soulkeep.service.home import Home
 from soulkeep.service.vectors import SENT_AT_ONCE as AT_ONCE
 from speed import BATCH, Texts
+
+SPAWNED: Callable[..., BaseProcess] = get_context("spawn").Process
 
 DIMENSIONS = 64
 
@@ -99,18 +102,35 @@ class Fire:
     faults: list[str] = field(default_factory=list)
 
 
-def embed_under_fire(path: Path, *, memories: int, kills: int, seed: int, processes: int = 1) -> Fire:
-    """Let processes embed what waits, kill all of them `kills` times, and let others end it."""
+def embed_under_fire(
+    path: Path,
+    *,
+    memories: int,
+    kills: int,
+    seed: int,
+    processes: int = 1,
+    process: Callable[..., BaseProcess] = SPAWNED,
+) -> Fire:
+    """Let processes embed what waits, kill all of them `kills` times, and let others end it.
+
+    Args:
+        path: The home.
+        memories: So many wait at first.
+        kills: How often.
+        seed: Decides the moments.
+        processes: So many embed at a time.
+        process: Makes one; by itself a new one, which imports all that it needs.
+    """
     chance, fire, log = random.Random(seed), Fire(), path.with_suffix(".log")  # noqa: S311
     texts = [f"Note {number} of the heap." for number in range(memories)]
     with closing(open_with(path, Remote())) as home:
         _keep(home, texts)
     log.touch()
     for _ in range(kills):
-        _work(path, log, processes, chance.uniform(*MOMENT_S))
+        _work(path, log, processes, chance.uniform(*MOMENT_S), process)
         fire.kills += 1
         fire.faults += _inspect(path)
-    _work(path, log, processes, None)
+    _work(path, log, processes, None, process)
     fire.faults += _inspect(path)
     with closing(open_with(path, Remote())) as home:
         fire.left = home.queue.waiting().pending
@@ -130,19 +150,26 @@ def _keep(home: Home, texts: Sequence[str]) -> None:
         home.memories.remember([NewMemory(text) for text in texts[begin : begin + BATCH]])
 
 
-def _work(path: Path, log: Path, processes: int, killed_after_s: float | None) -> None:
+def _work(
+    path: Path,
+    log: Path,
+    processes: int,
+    killed_after_s: float | None,
+    process: Callable[..., BaseProcess],
+) -> None:
     """Embed what waits in other processes until nothing does, or they are killed at their work."""
-    command = [sys.executable, __file__, "--work", str(path), str(log)]
     size = log.stat().st_size
-    started = [subprocess.Popen(command) for _ in range(processes)]
+    started = [process(target=work, args=(path, log)) for _ in range(processes)]
+    for one in started:
+        one.start()
     if killed_after_s is not None:
-        while log.stat().st_size == size and any(one.poll() is None for one in started):
+        while log.stat().st_size == size and any(one.is_alive() for one in started):
             time.sleep(0.002)
         for one in started:
             killer = Timer(killed_after_s, one.kill)
             killer.start()
     for one in started:
-        one.wait()
+        one.join()
 
 
 def _inspect(path: Path) -> list[str]:
@@ -210,11 +237,7 @@ def main() -> None:
     parser.add_argument("--memories", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--work", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.work:
-        work(*options.work)
-        return
     print_machine()
     rows: list[list[object]] = []
     is_right = True

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ import pytest
 
 from conftest import TickingClock
 from engine import database_of, file_of, store_of
+from forks import run_code
 from soulkeep.app import open_backups, open_home
 from soulkeep.errors import (
     BackupDamagedError,
@@ -505,11 +505,6 @@ for number in range(int(sys.argv[3])):
 """
 
 
-def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
 def _assert_prefixes(contents: Sequence[str], names: Sequence[str]) -> dict[str, int]:
     counts = {}
     for name in names:
@@ -522,7 +517,7 @@ def _assert_prefixes(contents: Sequence[str], names: Sequence[str]) -> dict[str,
 def test_backups_while_two_processes_write_are_each_one_moment_of_the_store(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home", embedder="none")
     names = ["maple", "river"]
-    writers = [_start(WRITER, home.path, name, 120) for name in names]
+    writers = [run_code(WRITER, home.path, name, 120) for name in names]
     for writer in writers:
         assert writer.stdout
         assert writer.stdout.readline() == "ready\n"
@@ -555,7 +550,7 @@ def test_a_restore_while_two_processes_write_loses_nothing_that_its_backup_does_
     _keep(home, "before all")
     backup = home.backups.make("try")
     names = ["maple", "river"]
-    writers = [_start(WRITER, home.path, name, 60) for name in names]
+    writers = [run_code(WRITER, home.path, name, 60) for name in names]
     for writer in writers:
         assert writer.stdout
         assert [writer.stdout.readline() for _ in range(4)] == ["ready\n", "0\n", "1\n", "2\n"]
@@ -594,7 +589,7 @@ def test_kill_9_during_a_backup_leaves_none_that_is_half(kills: int, tmp_path: P
     _keep(home, *(f"Memory {number} " + "maple " * 500 for number in range(300)))
     chance = random.Random(3)  # noqa: S311 - repeatable
     for _ in range(kills):
-        process = _start(BACKING_UP, home.path)
+        process = run_code(BACKING_UP, home.path)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0.0, 0.15))  # the moment of the kill, not a wait
@@ -636,7 +631,7 @@ def test_kill_9_during_a_restore_leaves_one_store_or_the_other(kills: int, tmp_p
     home.close()
     chance = random.Random(4)  # noqa: S311 - repeatable
     for _ in range(kills):
-        process = _start(RESTORING, home.path, few.id, many.id)
+        process = run_code(RESTORING, home.path, few.id, many.id)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         time.sleep(chance.uniform(0.0, 0.3))  # the moment of the kill, not a wait

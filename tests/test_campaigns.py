@@ -1,16 +1,34 @@
 """Many processes on one store, and kill -9: a short form by default, a long one by `-m campaign`."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from forks import ForkedProcess, context
 from kill import kill_campaign
 from many_processes import start_together, write_together
+from server_process import ServerProcess
 from soulkeep.models import EmbedderName
 from soulkeep.service.vectors import SENT_AT_ONCE
 from vector_queue import embed_under_fire
 
 long = pytest.mark.campaign
+
+
+@pytest.fixture(autouse=True)
+def _forked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the servers of the short forms."""
+
+    def fork(
+        command: Sequence[str], env: Mapping[str, str], stderr: IO[bytes], **_: object
+    ) -> ForkedProcess:
+        return ForkedProcess(command[1:], env, errors_to=stderr.fileno())
+
+    if sys.platform != "win32" and not request.node.get_closest_marker("campaign"):
+        monkeypatch.setattr(ServerProcess, "start", staticmethod(fork))
 
 
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 1), pytest.param(6, 30, marks=long)])
@@ -59,7 +77,12 @@ def test_what_waits_is_embedded_in_the_end_however_often_that_is_killed(
     kills: int, memories: int, processes: int, tmp_path: Path
 ) -> None:
     fire = embed_under_fire(
-        tmp_path / "home", memories=memories, kills=kills, seed=5, processes=processes
+        tmp_path / "home",
+        memories=memories,
+        kills=kills,
+        seed=5,
+        processes=processes,
+        process=context().Process,
     )
 
     assert (fire.faults, fire.lost, fire.left) == ([], 0, 0)

@@ -1,11 +1,8 @@
 """Several hands on the same documents: other processes, editors, and kill -9."""
 
 import random
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Timer
@@ -16,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from conftest import TickingClock
 from examples import DEAR
+from forks import run_code
 from soulkeep.documents import Documents, Folder
 from soulkeep.documents.markdown import add_entry, list_daily_entries, list_entries, replace_entry
 from soulkeep.errors import DocumentError, SectionNotFoundError
@@ -70,16 +68,9 @@ for number in range(count):
 """
 
 
-@contextmanager
-def _running(code: str, home: Path, name: str, count: int) -> Iterator[subprocess.Popen[str]]:
-    arguments = [sys.executable, "-c", code, str(home), name, str(count)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        yield process
-
-
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=long)])
 def test_two_processes_logging_at_once_lose_and_tear_nothing(count: int, tmp_path: Path) -> None:
-    with _running(LOG, tmp_path, "a", count) as one, _running(LOG, tmp_path, "b", count) as other:
+    with run_code(LOG, tmp_path, "a", count) as one, run_code(LOG, tmp_path, "b", count) as other:
         assert (one.wait(), other.wait()) == (0, 0)
 
     log = Documents(Folder(tmp_path)).read_daily(NOON.date()) or ""
@@ -94,7 +85,7 @@ def test_two_processes_logging_at_once_lose_and_tear_nothing(count: int, tmp_pat
 
 @pytest.mark.parametrize("count", [25, pytest.param(250, marks=long)])
 def test_two_processes_adding_at_once_lose_nothing(count: int, tmp_path: Path) -> None:
-    with _running(ADD, tmp_path, "a", count) as one, _running(ADD, tmp_path, "b", count) as other:
+    with run_code(ADD, tmp_path, "a", count) as one, run_code(ADD, tmp_path, "b", count) as other:
         acknowledged = [process.communicate()[0].splitlines() for process in (one, other)]
 
     found = [entry.text for entry in list_entries(Documents(Folder(tmp_path)).read("MEMORY.md"))]
@@ -110,7 +101,7 @@ def test_an_editor_that_saves_all_the_time_finds_its_last_text_kept(
 ) -> None:
     documents = Documents(Folder(tmp_path), lambda: NOON, UTC)
     documents.seed()
-    with _running(EDITOR, tmp_path, how, count) as editor:
+    with run_code(EDITOR, tmp_path, how, count) as editor:
         while editor.poll() is None:
             # While it never stands still, or is empty between two steps of a slow editor.
             with suppress(DocumentError, SectionNotFoundError):
@@ -128,7 +119,7 @@ def test_after_kill_9_the_document_is_whole_and_has_all_that_was_acknowledged(
     documents = Documents(Folder(tmp_path), lambda: NOON, UTC)
     acknowledged: list[str] = []
     for number in range(kills):
-        with _running(ADD, tmp_path, f"round {number}", 10_000) as process:
+        with run_code(ADD, tmp_path, f"round {number}", 10_000) as process:
             assert process.stdout is not None
             acknowledged.append(process.stdout.readline().rstrip("\n"))
             killer = Timer(chance.uniform(0.0, 0.05), process.kill)

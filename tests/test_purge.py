@@ -1,6 +1,5 @@
 """Purging: what is erased is in no file of the home any more, and nothing else is gone."""
 
-import multiprocessing
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from mcp import Client
 from conftest import Action, Run, TickingClock, asking
 from engine import database_of, store_of
 from examples import DEAR
+from forks import context
 from soulkeep.app import open_home
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
@@ -248,9 +248,8 @@ def _write_until(path: str, go: Any, stop: Any) -> None:
 def test_others_write_on_while_one_purges(home: Home) -> None:
     memory_id = keep(home, SECRET)
     fill(home, 200)
-    context = multiprocessing.get_context("spawn")
-    go, stop = context.Event(), context.Event()
-    writer = context.Process(target=_write_until, args=(str(home.path), go, stop))
+    go, stop = context().Event(), context().Event()
+    writer = context().Process(target=_write_until, args=(str(home.path), go, stop))
     writer.start()
     try:
         assert go.wait(30)

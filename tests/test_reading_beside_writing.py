@@ -1,8 +1,6 @@
 """Reading beside writing: no read waits for a writer, and each sees what was committed before."""
 
 import ast
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ import soulkeep.repository.sqlite
 from conftest import TickingClock
 from engine import database_of, file_of
 from examples import DEAR
+from forks import run_code
 from soulkeep.app import open_home
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import StoreBusyError, StoreError, StoreNotWritableError, StoreOverwrittenError
@@ -49,8 +48,7 @@ INSERT = "INSERT INTO memories (content, memory_type, created_at) VALUES (?, 'fa
 @contextmanager
 def held_by_another_process(store: Path) -> Iterator[Callable[[], None]]:
     """Keep the write lock in another process; give what lets go of it."""
-    command = [sys.executable, "-c", HOLDING, str(store)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with run_code(HOLDING, store) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
 

@@ -4,7 +4,6 @@ import hashlib
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from conftest import Run
 from engine import database_of, file_of
+from forks import run_code
 from soulkeep.app import open_backups, open_home
 from soulkeep.days import Days
 from soulkeep.documents import Folder
@@ -476,11 +476,7 @@ def test_four_processes_that_open_an_old_store_at_once_make_one_backup_and_one_m
     tmp_path: Path,
 ) -> None:
     _old_home(tmp_path)
-    command = [sys.executable, "-c", OPENING, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
+    processes = [run_code(OPENING, tmp_path) for _ in range(4)]
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"

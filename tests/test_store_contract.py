@@ -7,8 +7,6 @@ all bytes that a store is kept in, for engines where they can be looked at.
 import math
 import random
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from database_server import database_url, owner_of, rows_of_all
+from forks import run_code
 from soulkeep.days import Days
 from soulkeep.errors import (
     BackupDamagedError,
@@ -809,12 +808,9 @@ with store.recording():
 
 @pytest.mark.parametrize("name", ON_EACH_ENGINE)
 def test_what_was_committed_survives_kill_9_and_nothing_else(name: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, name, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parent
-    ) as writer:
+    with run_code(WRITER, name, tmp_path) as writer:
         assert writer.stdout
-        assert writer.stdout.readline() == b"done\n"
+        assert writer.stdout.readline() == "done\n"
         writer.kill()
     with closing(ENGINES[name].open(tmp_path)) as store:
         assert [m.content for m in store.memories.list_memories(EVERY, 9)] == ["Acknowledged."]

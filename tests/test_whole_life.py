@@ -4,7 +4,6 @@ In one process and in two, with the store in a file and in PostgreSQL.
 """
 
 import copy
-import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from database_server import place_in_postgres
 from examples import DEAR
+from forks import context
 from soulkeep.app import open_home
 from soulkeep.errors import SoulkeepError
 from soulkeep.models import MEMORY_TYPES, Memory, NewMemory, NewMessage
@@ -84,9 +84,8 @@ class Elsewhere:
     """Works on the home in a process of its own, which is used for one home after another."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._pipe, theirs = context().Pipe()
+        self.process = context().Process(target=_work, args=(theirs,), daemon=True)
         self.process.start()
 
     def _ask(self, *request: Any) -> Any:
