@@ -17,19 +17,20 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from mcp import Client, StdioServerParameters, stdio_client
+from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.resources import ResourceTemplate
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
+import database_server
 from database_server import choose_folder, end_server
 from forks import end_forking
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
 from soulkeep.service.home import Home
-from wire import COMMAND, OFFLINE, STARTUP, USER_CACHE
+from wire import OFFLINE, STARTUP, USER_CACHE, piped
 
 Run = Callable[..., tuple[int, str, str]]
 """Runs the command line in this process; returns its exit code, stdout and stderr."""
@@ -82,6 +83,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
     settings.load_profile("long" if config.option.markexpr == "campaign" else "short")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let those tests have a database that are marked so."""
+    database_server.is_wanted = item.get_closest_marker("postgres") is not None
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -231,13 +237,9 @@ async def client(home: Home, request: pytest.FixtureRequest) -> AsyncIterator[Cl
 
 @pytest.fixture(params=["auto", "legacy"])
 async def process_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    """A client of the installed command, over stdio, in both eras."""
-    server = StdioServerParameters(
-        command=str(COMMAND),
-        args=["serve", "--home", str(tmp_path / "home")],
-        env=OFFLINE | {"SOULKEEP_EMBEDDER": os.environ["SOULKEEP_EMBEDDER"]},
-    )
-    async with Client(stdio_client(server), mode=request.param, read_timeout_seconds=30) as connected:
+    """A client of a server process, in both eras."""
+    pipes = piped(tmp_path / "home")
+    async with Client(pipes, mode=request.param, read_timeout_seconds=30) as connected:
         yield connected
 
 

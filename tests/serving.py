@@ -17,10 +17,10 @@ import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from forks import ForkedProcess
 from soulkeep.app import Settings
 from soulkeep.mcp_server.http import HttpServer
 from soulkeep.serving import Address, open_http
-from wire import OFFLINE
 
 PATIENCE_S = 60.0
 
@@ -73,23 +73,17 @@ class Process:
         if "SOULKEEP_URL" in environment:  # then it names that, not where it listens
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = str(free.getsockname()[1])
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "soulkeep",
-                "serve",
-                "--http",
-                "--port",
-                port,
-                "--home",
-                str(home),
-                *arguments,
-            ],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **OFFLINE, **environment},
-        )
+        command = ["serve", "--http", "--port", port, "--home", str(home), *arguments]
+        self.process: ForkedProcess | subprocess.Popen[bytes]
+        if "PYTHONPATH" in environment or sys.platform == "win32":  # which is read as Python starts
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "soulkeep", *command],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **environment},
+            )
+        else:
+            self.process = ForkedProcess(command, {**os.environ, **environment})
         assert self.process.stderr
         self.said = self.process.stderr.readline().decode()
         found = re.search(r"https?://\S+(?=/mcp)", self.said)
@@ -103,7 +97,7 @@ class Process:
         self.process.kill()
         self.process.communicate()
 
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+    def end(self, number: int = signal.SIGTERM) -> tuple[int | None, str, str]:
         self.process.send_signal(number)
         out, err = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, out.decode(), err.decode()

@@ -3,11 +3,10 @@
 import contextlib
 import os
 import struct
-import subprocess
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from wire import COMMAND
+from forks import fork
 
 
 def in_terminal(
@@ -28,17 +27,12 @@ def in_terminal(
     os.write(ours, typed)
     without = {"NO_COLOR", "COLUMNS", "LINES"}
     env = {name: value for name, value in os.environ.items() if name not in without}
-    process = subprocess.Popen(
-        [str(COMMAND), *arguments],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**env, "TERM": "xterm", **environment},
-    )
+    process = fork(arguments, {**env, "TERM": "xterm", **environment}, (theirs, theirs, theirs))
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # the end of a terminal is an error on Linux
         while part := os.read(ours, 65536):
             shown += part
     os.close(ours)
-    return process.wait(timeout=30), shown.decode(errors="replace").replace("\r\n", "\n")
+    process.join(30)
+    return process.exitcode, shown.decode(errors="replace").replace("\r\n", "\n")

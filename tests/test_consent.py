@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import anyio
 import pytest
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.client.session import ElicitationFnT
 from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, ErrorData
@@ -19,7 +19,7 @@ from soulkeep.app import build_server
 from soulkeep.mcp_server import calls
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
-from wire import COMMAND, MODERN, OFFLINE, Wire
+from wire import MODERN, Wire, piped
 
 
 def answering(**fields: Any) -> ElicitationFnT:
@@ -191,11 +191,6 @@ async def test_the_user_may_be_away_for_hours(home: Home, monkeypatch: pytest.Mo
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the server is stopped by closing its input")
 async def test_the_user_is_asked_over_stdio(mode: str, tmp_path: Path) -> None:
-    server = StdioServerParameters(
-        command=str(COMMAND),
-        args=["serve", "--home", str(tmp_path / "home")],
-        env={"SOULKEEP_EMBEDDER": "none", **OFFLINE},
-    )
     agreed = {"agree": True}
     answers = iter([("accept", agreed), ("decline", None), ("cancel", None)])
 
@@ -205,7 +200,7 @@ async def test_the_user_is_asked_over_stdio(mode: str, tmp_path: Path) -> None:
 
     states = []
     async with Client(
-        stdio_client(server), mode=mode, read_timeout_seconds=30, elicitation_callback=user
+        piped(tmp_path / "home"), mode=mode, read_timeout_seconds=30, elicitation_callback=user
     ) as client:
         for line in ("Be brief.", "Be kind.", "Be bold."):
             result = await client.call_tool("learn_preference", {"line": line})

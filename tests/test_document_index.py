@@ -1,7 +1,6 @@
 """Entries of MEMORY.md and of the daily logs among the memories, in step with their files."""
 
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,12 +17,12 @@ from hypothesis import strategies as st
 
 from conftest import TickingClock
 from engine import database_of
+from forks import run_code
 from soulkeep.app import open_home
 from soulkeep.documents.markdown import list_entries
 from soulkeep.models import Memory, NewMemory, Options
 from soulkeep.service.document_index import Passages
 from soulkeep.service.home import Home
-from wire import COMMAND
 
 DOCUMENT = (
     "# Memory\n\n## User Facts\n\n- The cat is called Miso.\n\n## Preferences\n\n- Tea, never coffee.\n"
@@ -210,9 +209,9 @@ def test_several_processes_index_an_entry_once(
     home: Home, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOULKEEP_EMBEDDER", "none")
-    command = [str(COMMAND), "--home", str(home.path), "recall", "cat"]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
-    answers = [process.communicate(timeout=60)[0].decode() for process in running]
+    command = "from soulkeep.cli import main; import sys; sys.argv[0] = 'soulkeep'; main()"
+    running = [run_code(command, "--home", home.path, "recall", "cat") for _ in range(2)]
+    answers = [process.communicate(timeout=60)[0] for process in running]
 
     assert {process.returncode for process in running} == {0}
     # A process that meets another one at work answers from what is there already.

@@ -21,7 +21,7 @@ from serving import JSON, PATIENCE_S, Process
 from soulkeep.app import open_accounts
 from soulkeep.models import Options
 from test_http import AGREE, IN_MODERN, OPENING
-from test_oauth import Kept, answer_of, asked, kept_in, program, register
+from test_oauth import ON_BOTH_ENGINES, Kept, answer_of, asked, kept_in, program, register
 from wire import MODERN
 
 __all__ = ["kept_in"]
@@ -186,7 +186,7 @@ def processes(home_path: Path, kept_in: Options) -> Iterator[Processes]:
         yield start
 
 
-@pytest.mark.parametrize("kept_in", ["file", "database"], indirect=True)
+@ON_BOTH_ENGINES
 async def test_any_process_goes_on_with_what_another_began(
     processes: Processes, home_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp import Client, MCPError
 from mcp.client.session import IncomingMessage
 from mcp.types import (
     INVALID_PARAMS,
@@ -25,7 +25,7 @@ from soulkeep.mcp_server.notifications import Notifications, _Changes, _Seen, wa
 from soulkeep.mcp_server.resources import state_of
 from soulkeep.models import NewMemory, NewMessage, PromptOffer
 from soulkeep.service.home import Home
-from wire import COMMAND, HANDSHAKE, MODERN, OFFLINE, Wire, served
+from wire import COMMAND, HANDSHAKE, MODERN, Wire, piped, served
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
@@ -85,13 +85,8 @@ def other(tmp_path: Path) -> Iterator[Home]:
 async def over_pipes(mode: str, other: Home) -> AsyncIterator[Subscribed]:
     """Subscribes to a server in a process of its own."""
     ear = Ear()
-    server = StdioServerParameters(
-        command=str(COMMAND),
-        args=["serve", "--home", str(other.path)],
-        env={"SOULKEEP_EMBEDDER": "none", "SOULKEEP_TOOLS": "full", **OFFLINE},
-    )
     async with Client(
-        stdio_client(server), mode=mode, cache=None, message_handler=ear.note_message
+        piped(other.path, SOULKEEP_TOOLS="full"), mode=mode, cache=None, message_handler=ear.note_message
     ) as client:
         yield _subscribed(client, ear, mode)
 

@@ -192,5 +192,5 @@ class HomeInPostgresMachine(HomeMachine):
 TestHomeMachine = pytest.mark.embedder(HomeMachine.TestCase)
 TestHomeMachine.settings = DEAR
 
-TestHomeInPostgresMachine = pytest.mark.embedder(HomeInPostgresMachine.TestCase)
+TestHomeInPostgresMachine = pytest.mark.postgres(pytest.mark.embedder(HomeInPostgresMachine.TestCase))
 TestHomeInPostgresMachine.settings = DEAR

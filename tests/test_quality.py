@@ -104,6 +104,7 @@ def test_short_memories_are_found_by_meaning_and_other_subjects_are_recognised(
     assert unfit_share([best_relevance(found) for found in answered]) <= known
 
 
+@pytest.mark.postgres
 @pytest.mark.embedder
 @pytest.mark.parametrize("embedder", ["none", "universal"])
 def test_both_engines_find_the_same_for_the_same_questions(embedder: EmbedderName) -> None:

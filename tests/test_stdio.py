@@ -13,12 +13,12 @@ from typing import Any
 
 import apsw
 import pytest
-from mcp import Client
+from mcp import Client, StdioServerParameters, stdio_client
 
 from soulkeep.app import open_home
 from soulkeep.mcp_server.protocol import Exchange, parse_line
 from soulkeep.service.home import Home
-from wire import COMMAND, HANDSHAKE, MODERN, Wire, served
+from wire import COMMAND, HANDSHAKE, MODERN, OFFLINE, Wire, served
 
 
 @pytest.fixture
@@ -59,12 +59,16 @@ def request(request_id: Any, method: str, params: dict[str, Any] | None = None) 
 
 
 @pytest.mark.embedder
-async def test_the_installed_command_keeps_and_recalls_in_both_eras(process_client: Client) -> None:
-    kept = await process_client.call_tool(
-        "remember", {"content": "Salary arrives on the last working day."}
+async def test_the_installed_command_keeps_and_recalls_in_both_eras(mode: str, tmp_path: Path) -> None:
+    server = StdioServerParameters(
+        command=str(COMMAND),
+        args=["serve", "--home", str(tmp_path / "home")],
+        env=OFFLINE | {"SOULKEEP_EMBEDDER": "auto"},
     )
-    found = await process_client.call_tool("recall", {"query": "When do I get paid?"})
-    soul = await process_client.read_resource("soulkeep://SOUL.md")
+    async with Client(stdio_client(server), mode=mode, read_timeout_seconds=30) as client:
+        kept = await client.call_tool("remember", {"content": "Salary arrives on the last working day."})
+        found = await client.call_tool("recall", {"query": "When do I get paid?"})
+        soul = await client.read_resource("soulkeep://SOUL.md")
 
     assert kept.structured_content is not None
     assert found.structured_content is not None
@@ -466,7 +470,7 @@ def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
 def test_a_signal_ends_the_server_cleanly_with_everything_written(
     number: signal.Signals, start: Callable[..., Wire], tmp_path: Path
 ) -> None:
-    wire = start(installed=True)
+    wire = start(installed=number == signal.SIGTERM)
     wire.initialize()
     wire.call("remember", content="Before the signal.")
 
@@ -500,7 +504,7 @@ def test_a_client_that_goes_away_without_a_word_leaves_no_traceback(tmp_path: Pa
 def test_a_misspelt_setting_is_one_line_on_stderr_and_makes_nothing(
     start: Callable[..., Wire], tmp_path: Path
 ) -> None:
-    _, err, code = start(installed=True, SOULKEEP_EMBEDDER="wordlama").finish()
+    _, err, code = start(SOULKEEP_EMBEDDER="wordlama").finish()
 
     assert code == 2
     assert "SOULKEEP_EMBEDDER" in err

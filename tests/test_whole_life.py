@@ -512,11 +512,11 @@ TestLifeInTwoProcesses = LifeInTwoProcesses.TestCase
 TestLifeInTwoProcesses.settings = FEW
 
 
-TestLifeInPostgres = LifeInPostgres.TestCase
+TestLifeInPostgres = pytest.mark.postgres(LifeInPostgres.TestCase)
 TestLifeInPostgres.settings = DEAR
 
 
-TestLifeInTwoProcessesInPostgres = LifeInTwoProcessesInPostgres.TestCase
+TestLifeInTwoProcessesInPostgres = pytest.mark.postgres(LifeInTwoProcessesInPostgres.TestCase)
 TestLifeInTwoProcessesInPostgres.settings = FEW
 
 
@@ -533,5 +533,5 @@ LONG = settings(deadline=None, max_examples=1_000, stateful_step_count=40)
 TestLongLife = pytest.mark.campaign(LongLife.TestCase)
 TestLongLife.settings = LONG
 
-TestLongLifeInPostgres = pytest.mark.campaign(LongLifeInPostgres.TestCase)
+TestLongLifeInPostgres = pytest.mark.postgres(pytest.mark.campaign(LongLifeInPostgres.TestCase))
 TestLongLifeInPostgres.settings = LONG

@@ -8,11 +8,14 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from mcp.shared.message import SessionMessage
+from mcp.types import jsonrpc_message_adapter
 
 from forks import ForkedProcess
 from soulkeep.app import build_server
@@ -128,6 +131,38 @@ class Wire:
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             with contextlib.suppress(BrokenPipeError):
                 pipe and pipe.close()
+
+
+@contextlib.asynccontextmanager
+async def piped(home: Path, **environment: str) -> AsyncIterator[Any]:
+    """What a client of the SDK takes to speak to `soulkeep serve` over pipes, forked as `Wire` is."""
+    process = ForkedProcess(
+        ["serve", "--home", str(home)], {**os.environ, **environment}, errors_to=2, text=True
+    )
+    to_client, heard = anyio.create_memory_object_stream[SessionMessage](0)
+    said, from_client = anyio.create_memory_object_stream[SessionMessage](0)
+
+    async def hear() -> None:
+        with contextlib.suppress(anyio.BrokenResourceError):  # the client hears no more
+            async with to_client:
+                async for line in anyio.wrap_file(process.stdout):
+                    await to_client.send(SessionMessage(jsonrpc_message_adapter.validate_json(line)))
+
+    async def say() -> None:
+        async with from_client:
+            async for message in from_client:
+                line = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                process.stdin.write(f"{line}\n")
+                process.stdin.flush()
+
+    with process:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hear)
+            tasks.start_soon(say)
+            try:
+                yield heard, said
+            finally:
+                process.stdin.close()
 
 
 def served(home: Home, sent: list[str]) -> list[dict[str, Any]]:
