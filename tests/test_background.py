@@ -122,7 +122,6 @@ async def test_bookkeeping_of_a_call_is_in_the_figures_of_the_next(home: Home, m
     async with Client(build_server(home), mode=mode, cache=None) as client:
         for _ in range(3):
             await client.call_tool("recall", {"query": "kettle"})
-        home.background.catch_up()
         assert sum(home.statistics.figures().recalls_by_day.values()) == 3
 
 
@@ -168,3 +167,16 @@ def test_a_call_does_not_wait_for_a_step_that_takes_long() -> None:
     go_on.set()
     assert worker.wait(20)
     worker.close(20)
+
+
+def test_a_worker_that_lets_others_go_first_does_not_where_it_is_waited_for() -> None:
+    done: list[int] = []
+    worker = Worker(lambda: done.append(len(done)), 60)
+    for _ in range(3):
+        worker.wake()
+    assert done == []
+    assert worker.wait(20)
+    assert done == [0]
+    worker.wake()
+    worker.close(20)
+    assert done == [0]

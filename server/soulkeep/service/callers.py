@@ -248,6 +248,8 @@ class Sessions:
     _is_closed: bool = False
     write_later: Callable[[], None] | None = None
     """Lets another thread `flush`, where a call is not to write what is only bookkeeping."""
+    write_soon: Callable[[], object] | None = None
+    """Lets that thread do it at once and waits a moment for it, where what waits is about to be read."""
 
     def current(self) -> Session:
         """Return the one session that all runs of the command line share."""

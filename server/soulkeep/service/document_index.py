@@ -268,7 +268,7 @@ class DocumentIndex:
         self._indexes = indexes
         self._sessions = sessions
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock, self._looking = threading.Lock(), threading.Lock()
         self._is_beside = False
         self._looks = DocumentLooks(documents, lambda: repository.documents.states())
         self.note_change = self._looks.note
@@ -287,7 +287,25 @@ class DocumentIndex:
             StoreError: The store cannot be read or written.
             EmbedderError: A text cannot be embedded.
         """
+        self.look()
         with self._lock:
+            self._is_beside = seconds is not None
+            end = math.inf if seconds is None else clocks.monotonic() + seconds
+            for name in list(self._waiting):
+                if clocks.monotonic() > end or self._indexes.closing.is_set():
+                    break
+                if not self._read_and_index(name):
+                    break  # others are writing: it waits for the next time
+                self._waiting.pop(name, None)
+            return bool(self._waiting)
+
+    def look(self) -> bool:
+        """Note which files changed since any process last indexed them; return whether there are any.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._looking:
             names = self._looks.due()
             known, stamps = self._repository.documents.states(names), self._documents.texts.stamps(names)
             for name in names:
@@ -299,14 +317,6 @@ class DocumentIndex:
                 is_known = state is not None and at is not None and state.startswith(f"{at} ")
                 if not is_known and (at, state) != (None, None):
                     self._waiting[name] = None
-            self._is_beside = seconds is not None
-            end = math.inf if seconds is None else clocks.monotonic() + seconds
-            for name in list(self._waiting):
-                if clocks.monotonic() > end or self._indexes.closing.is_set():
-                    break
-                if not self._read_and_index(name):
-                    break  # others are writing: it waits for the next time
-                self._waiting.pop(name, None)
             return bool(self._waiting)
 
     def remarks(self) -> list[str]:

@@ -281,6 +281,7 @@ class Home:
             self.repository,
             self.reembedding,
             self.queue,
+            self.sessions,
             self.clock,
             self.days,
             self.documents,

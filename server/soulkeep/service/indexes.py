@@ -233,8 +233,10 @@ class Indexes:
         Raises:
             EmbedderMismatchError: It is.
         """
+        if self.configured is not None:
+            return
         recorded = self._repository.vectors.recorded_embedder()
-        if self.configured is None and recorded not in (None, NO_EMBEDDER):
+        if recorded not in (None, NO_EMBEDDER):
             raise EmbedderMismatchError(self._repository.place, str(recorded))
 
     def load_embedder(self) -> None:
@@ -335,6 +337,15 @@ class Indexes:
             else:
                 made |= zip((memory for memory, _ in part), vectors, strict=True)
         return made, refused
+
+    def is_behind(self) -> bool:
+        """Whether another program added memories that are not indexed yet, or some have expired.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        table, now = self._repository.memories, timestamp(self._clock())
+        return bool(table.unindexed(1) or table.list_expired(now, 1))
 
     def take_in_added(self) -> None:
         """Index by its words what another program added, unless another process is writing.

@@ -65,6 +65,9 @@ SLICE_S = 0.05
 AGAIN_S = 0.1
 """When is tried again what others, who are writing, keep from being written."""
 
+NOTED_S = 0.1
+"""How long bookkeeping waits for calls to go first: so much of it a killed process takes with it."""
+
 FAILED_S = 1.0
 """When is tried again what failed."""
 
@@ -80,10 +83,13 @@ class Worker:
 
     _step: Callable[[], float | None]
     """What is done when woken; it returns in how many seconds to do it again, None for never."""
+    _delay_s: float = 0.0
+    """How long it lets others go first, unless one waits for it."""
     done: int = 0
     """How often it was at work."""
     _state: threading.Condition = field(default_factory=threading.Condition)
     _asked: int = 0
+    _is_awaited: bool = False
     _is_closed: bool = False
     _thread: threading.Thread | None = None
     _said: str = ""
@@ -94,7 +100,8 @@ class Worker:
             if self._is_closed:
                 return
             self._asked += 1
-            self._state.notify_all()
+            if self._asked == self.done + 1:  # else it is awake already
+                self._state.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, daemon=True)
                 self._thread.start()
@@ -103,7 +110,8 @@ class Worker:
         """Wake it, and wait so long at most for a whole step; return whether one was done."""
         self.wake()
         with self._state:
-            asked = self._asked
+            asked, self._is_awaited = self._asked, True
+            self._state.notify_all()
             return self._state.wait_for(lambda: self.done >= asked or self._is_closed, seconds)
 
     def close(self, seconds: float | None) -> None:
@@ -121,9 +129,10 @@ class Worker:
             while True:
                 with self._state:
                     self._state.wait_for(lambda: self._asked > self.done or self._is_closed, pause)
+                    self._state.wait_for(lambda: self._is_awaited or self._is_closed, self._delay_s)
                     if self._is_closed:
                         return
-                    asked = self._asked
+                    asked, self._is_awaited = self._asked, False
                 pause = self._try()
                 with self._state:
                     self.done = asked
@@ -142,10 +151,8 @@ class Worker:
                 self._said = str(error)
                 _log.warning("%s", error)
             return FAILED_S
-        if pause is None:
-            return None
         # As long as the work took: half of the time is for calls.
-        return max(pause, PAUSE_S, time.monotonic() - begun)
+        return None if pause is None else max(pause, PAUSE_S, time.monotonic() - begun)
 
 
 @dataclass(eq=False)
@@ -168,11 +175,13 @@ class Background:
     def __post_init__(self) -> None:
         self._keeping_up = Worker(self._keep_up)
         self._embedding = Worker(self._embed)
+        self._noting = Worker(self._note, NOTED_S)
 
     def serve(self) -> None:
         """Do it all in threads from now on."""
         self._serves = True
-        self._sessions.write_later = self._keeping_up.wake
+        self._sessions.write_later = self._noting.wake
+        self._sessions.write_soon = lambda: self._noting.wait(WAIT_S)
 
     def start(self) -> None:
         """Begin with what is left to do; a store of another embedder is moved, where that is free."""
@@ -201,12 +210,11 @@ class Background:
                 self._queue.work_off()
             return
         self._wait()
-        if not self._indexes.is_quick or self._indexes.embedder is None:
-            return
         # The vectors of a few memories are waited for, for as long as they get fewer.
         end, before = time.monotonic() + FEW_WAIT_S, FEW + 1
         while 0 < (left := self._queue.count_waiting(before)) < before:
-            if not self._embedding.wait(max(end - time.monotonic(), 0)):
+            is_quick = self._indexes.is_quick and self._indexes.embedder is not None
+            if not is_quick or not self._embedding.wait(max(end - time.monotonic(), 0)):
                 return
             before = left
 
@@ -222,7 +230,9 @@ class Background:
             self._changes.drop_expired()
 
     def _wait(self) -> None:
-        self._keeping_up.wait(WAIT_S if self._keeping_up.done else FIRST_WAIT_S)
+        is_first = not self._keeping_up.done
+        if is_first or self._indexes.is_behind() or self._entries.look():
+            self._keeping_up.wait(FIRST_WAIT_S if is_first else WAIT_S)
 
     def unexpired(self, memories: Iterable[Memory]) -> list[Memory]:
         """Return the memories whose time has not passed; others may not have been moved away yet."""
@@ -243,6 +253,7 @@ class Background:
             if not (self._serves or self._indexes.is_quick) and self._queue.waiting().pending:
                 self._embedding.wait(CLOSE_S)
         self._indexes.closing.set()
+        self._noting.close(None)
         self._keeping_up.close(None)
         self._embedding.close(CLOSE_S)
 
@@ -250,9 +261,13 @@ class Background:
         self._indexes.take_in_added()
         self._changes.drop_expired()
         is_more = self._entries.catch_up(SLICE_S)
-        self._sessions.flush()
         self._embedding.wake()
-        return AGAIN_S if is_more or self._sessions.unwritten else None
+        return AGAIN_S if is_more else None
+
+    def _note(self) -> float | None:
+        self._sessions.flush()
+        self._embedding.wake()  # other processes may have left something to be done
+        return AGAIN_S if self._sessions.unwritten else None
 
     def _embed(self) -> float | None:
         pause = self._queue.step(waiting=True)
@@ -293,6 +308,7 @@ class Statistics:
     _repository: Repository
     _reembedding: Reembedding
     _queue: VectorQueue
+    _sessions: Sessions
     _clock: Clock
     _days: Days
     _documents: Documents
@@ -338,6 +354,7 @@ class Statistics:
         Raises:
             StoreError: The store cannot be read.
         """
+        (self._sessions.write_soon or self._sessions.flush)()
         repository, today = self._repository, self._days.local(self._clock()).date()
         shown = [today - timedelta(days=ago) for ago in reversed(range(DAYS))]
         since, days = timestamp(self._days.first_moment(shown[0])), [day.isoformat() for day in shown]
