@@ -4,6 +4,7 @@ Importing this module imports numpy and the kernel, so it is imported on the fir
 """
 
 import functools
+import itertools
 from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -232,8 +233,11 @@ class Codes:
 
     def _by_part(self, vectors: Array) -> Columns:
         """Return views of the parts of vectors, by the names of their columns."""
-        ends = np.cumsum(self._parts)[:-1]
-        return {f"codes {n}": part for n, part in enumerate(np.split(vectors, ends, axis=-1))}
+        ends = itertools.accumulate(self._parts)
+        return {
+            f"codes {n}": vectors[..., end - length : end]
+            for n, (length, end) in enumerate(zip(self._parts, ends, strict=True))
+        }
 
     def _column(self, name: str) -> Array:
         return self._columns[name][: self.count]

@@ -257,9 +257,8 @@ class Readers:
     _is_closed: bool = False
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
-    @contextmanager
-    def one(self) -> Iterator[apsw.Connection | None]:
-        """Give a connection for the block; None after `close`, or where the file is no longer current.
+    def take(self) -> apsw.Connection | None:
+        """Give a connection until `give_back`; None after `close`, or where the file is not current.
 
         While `READERS` are in use it waits for one of them.
 
@@ -270,19 +269,24 @@ class Readers:
             self._changed.wait_for(lambda: self._is_closed or self._used < READERS)
             self._used += 1
             connection = self._idle.pop() if self._idle else None
+        usable = None
         try:
-            usable = None
             if not self._is_closed and self._is_current():
                 usable = connection = connection or self._opened()
-            yield usable
         finally:
-            with self._changed:
-                self._used -= 1
-                if connection is not None:
-                    self._idle.append(connection)
-                if self._is_closed:
-                    self.release()
-                self._changed.notify_all()
+            if usable is None:
+                self.give_back(connection)
+        return usable
+
+    def give_back(self, connection: apsw.Connection | None) -> None:
+        """Let another thread have a connection that was taken."""
+        with self._changed:
+            self._used -= 1
+            if connection is not None:
+                self._idle.append(connection)
+            if self._is_closed:
+                self.release()
+            self._changed.notify_all()
 
     def _opened(self) -> apsw.Connection | None:
         # SQLite takes the log at the path for that of the file, and would share the index of another.

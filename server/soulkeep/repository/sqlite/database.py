@@ -206,18 +206,18 @@ class Database:
             IdTooLargeError: A number among the parameters is one that no row can have.
             InvalidInputError: A text among them is none that UTF-8 can hold.
         """
-        with translated(self.path), ExitStack() as stack:
-            connection = self._own.connection or self._reader(stack)
-            return _rows(connection.execute, sql, parameters)
+        with translated(self.path):
+            if (own := self._own.connection) is not None:
+                return _rows(own.execute, sql, parameters)
+            with ExitStack() as stack:
+                return _rows(self._reader(stack).execute, sql, parameters)
 
     def _reader(self, stack: ExitStack) -> apsw.Connection:
         """Return a connection that reads the file that stands at the path, until `stack` is closed."""
         while not self.only_reads:
-            with ExitStack() as attempt:
-                reader = attempt.enter_context(self._readers.one())
-                if reader is not None:
-                    stack.push(attempt.pop_all())
-                    return reader
+            if (reader := self._readers.take()) is not None:
+                stack.callback(self._readers.give_back, reader)
+                return reader
             # Only who may write can let go of a file and open another.
             with self._lock:
                 if not self.only_reads:

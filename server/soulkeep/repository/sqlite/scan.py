@@ -255,11 +255,11 @@ class VectorScan:
             yield np.where(valid, every, -1), _floats(vectors).reshape(size, DIMENSIONS)
 
     def _catch_up(self, codes: "Codes", state: _State) -> None:
-        rows = self._database.query(
-            "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?",
-            (self._seen.last_change, state.last_change),
-        )
-        if rows:
+        if state.last_change != self._seen.last_change:
+            rows = self._database.query(
+                "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?",
+                (self._seen.last_change, state.last_change),
+            )
             changed = [row[0] for row in rows]
             codes.drop(changed)
             replaced = self._database.query(
@@ -271,13 +271,14 @@ class VectorScan:
         self._append_between(codes, self._seen.last_id, state.last_id)
 
     def _append_between(self, codes: "Codes", after: int, last_id: int) -> None:
-        while rows := self._database.query(
-            f"SELECT {_METADATA}, v.content_embedding FROM memories AS m {_WITH_VECTOR}"
-            " WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
-            (after, last_id, _PAGE),
-        ):
+        while after < last_id:
+            rows = self._database.query(
+                f"SELECT {_METADATA}, v.content_embedding FROM memories AS m {_WITH_VECTOR}"
+                " WHERE m.id > ? AND m.id <= ? ORDER BY m.id LIMIT ?",
+                (after, last_id, _PAGE),
+            )
             _put(codes, rows)
-            after = rows[-1][0]
+            after = rows[-1][0] if len(rows) == _PAGE else last_id
 
 
 def _put(codes: "Codes", rows: Sequence[Row]) -> None:
