@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from operator import is_not
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,21 +137,23 @@ class WordMatches:
         """Return the vectors that are kept, and which of them is each word's: below zero, none is."""
         import numpy as np
 
-        kept = self._kept
-        if kept is None or not self._rows.keys() >= set(words):
+        kept, places = self._kept, list(map(self._rows.get, words))
+        if kept is None or not all(map(is_not, places, itertools.repeat(None))):
             if self._filled > MAX_WORDS:
                 self.release()
             elif len(self._rows) - self._filled > MAX_WORDS:  # too many words without a vector
                 self._rows = {word: place for word, place in self._rows.items() if place > _EMPTY}
-            missing = [word for word in dict.fromkeys(words) if word not in self._rows]
+            missing = dict.fromkeys(itertools.filterfalse(self._rows.__contains__, words))
             near = [word for word in missing if not is_exact(word)]
-            kept = self._kept = self._with(near)
+            if near or self._kept is None:
+                self._kept = self._with(near)
             # A memory may have many numbers that no other has, and they need no vectors.
             exact = (word for word in missing if is_exact(word))
             self._rows |= zip(exact, itertools.count(-1 - len(self._rows), -1))
             self._rows |= zip(near, itertools.count(self._filled))
             self._filled += len(near)
-        return kept, np.fromiter(map(self._rows.__getitem__, words), np.intp, len(words))
+            kept, places = self._kept, list(map(self._rows.get, words))
+        return kept, np.array(places, np.intp)
 
     def _with(self, words: Sequence[str]) -> "_Kept":
         """Return the vectors that are kept, those of more words behind them."""

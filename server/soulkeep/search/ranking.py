@@ -15,6 +15,7 @@ from datetime import UTC
 from functools import lru_cache
 from itertools import compress
 from operator import mul
+from typing import NamedTuple
 
 from soulkeep.days import DateSpan, Days, date_score, names_day
 from soulkeep.models import Match, Memory, Strengths
@@ -128,8 +129,7 @@ def exact_strengths(query: Sequence[str], texts: Sequence[Sequence[str]]) -> lis
     return [[float(word in text) for word in query] for text in sets]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cover:
+class _Cover(NamedTuple):
     """How much of the question a memory has (0..1): by the very words, by near ones, with neighbours.
 
     `lacking` is how little to trust its vectors (0..1), as it lacks numbers, versions and identifiers of
@@ -259,14 +259,13 @@ def _coverage(
 
 def _neighbour_rows(
     i: int, candidates: Candidates, matched: Mapping[int, Sequence[float]]
-) -> Iterable[list[float]]:
+) -> Iterable[Iterable[float]]:
     before, after = candidates.neighbours.get(i, (None, None))
     if before is not None and any(matched[before]):
         asked = "?" in candidates.memories[before].content[-40:]
-        weight = PREVIOUS_QUESTION if asked else PREVIOUS
-        yield [weight * strength for strength in matched[before]]
+        yield map((PREVIOUS_QUESTION if asked else PREVIOUS).__mul__, matched[before])
     if after is not None and any(matched[after]):
-        yield [NEXT * strength for strength in matched[after]]
+        yield map(NEXT.__mul__, matched[after])
 
 
 def _parts(i: int, question: Question, candidates: Candidates, cover: _Cover) -> _Parts:

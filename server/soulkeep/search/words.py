@@ -101,12 +101,13 @@ def split_query(text: str) -> list[str]:
 
 def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
     lower = text.lower()
-    if any(part in lower for part in _SAID_PARTS):
+    if any(map(lower.__contains__, _SAID_PARTS)):
         text = re.sub(_SAID_APART, _with_signs, text)
     if text.isascii():
         if _IDENTIFIER.search(text) is None:
             return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
-        return [word for run in re.findall(_ASCII_RUN, text) for word in side(read_run(run, STOP_WORDS))]
+        runs = re.findall(_ASCII_RUN, text)
+        return list(chain.from_iterable([side(read_run(run, STOP_WORDS)) for run in runs]))
     words: list[str] = []
     for match in _run().finditer(fold(text)):
         run, unspaced = match[0], match[1]
@@ -205,7 +206,8 @@ def run_pattern(word: str, letter: str) -> str:
     return rf"(?:{dot})?{parts}(?:{signs})?"
 
 
-_ASCII_RUN = run_pattern("[A-Za-z0-9]", "[A-Za-z]")
+# Most runs are words of letters before another one or the end of a sentence, and found first.
+_ASCII_RUN = r"[A-Za-z]++(?=[.,;:!?)]?(?: [A-Za-z(]|\Z))|" + run_pattern("[A-Za-z0-9]", "[A-Za-z]")
 
 
 def _with_signs(match: re.Match[str]) -> str:
@@ -417,11 +419,17 @@ OTHERS = frozenset(
 )
 
 _WORD = re.compile(r"[^\W\d_]+")
+_ASCII_LETTERS = re.compile("[a-z]+")
 
 
 @lru_cache(20_000)
 def is_english(text: str) -> bool:
     """Whether a text reads as English: more of its words do than those of other languages."""
-    words = _WORD.findall(text.lower())
-    other = sum(word in OTHERS or not word.isascii() for word in words)
-    return not other or sum(word in ENGLISH for word in words) > other
+    lower = text.lower()
+    if lower.isascii():
+        words = _ASCII_LETTERS.findall(lower)
+        other = sum(map(OTHERS.__contains__, words))
+    else:
+        words = _WORD.findall(lower)
+        other = sum(word in OTHERS or not word.isascii() for word in words)
+    return not other or sum(map(ENGLISH.__contains__, words)) > other

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from soulkeep.days import Days
 from soulkeep.embedders import Embedded, Embedder, strengths_of, usage_of
@@ -186,12 +186,14 @@ class WordCache:
 
     def words_of(self, memories: Mapping[int, Memory]) -> dict[int, tuple[str, ...]]:
         """Return the words of each memory's text, subject and day, for ranking."""
+        # Memories that were kept together share a time.
+        said_on = cache(lambda moment: _words_of_day(self._days.day_of(moment)))
         with self._lock:
             found = {}
             for memory_id, memory in memories.items():
                 key = memory.content, memory.subject, memory.occurred_at
                 if (words := self._words.get(key)) is None:
-                    day = _words_of_day(self._days.day_of(memory.occurred_at))
+                    day = said_on(memory.occurred_at)
                     words = self._words[key] = text_words(memory.content, memory.subject, day)
                     self.characters += len(memory.content)
                     while self.characters > self.most:
