@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from conftest import Run
-from serving import JSON, Process, Serving, serving
+from serving import JSON, PATIENCE_S, Process, Serving, serving
 from soulkeep.app import open_accounts
 from soulkeep.service.grants import FREE_FAILURES, network_of
 from test_http import IN_MODERN, LIST
@@ -82,7 +82,10 @@ def test_with_a_certificate_all_is_served_and_named_over_https(
         token = accounts.add("ann")
     paths = [str(pems / one) if one.endswith(".pem") else one for one in files]
     context = ssl.create_default_context(cafile=str(pems / "cert.pem"))
-    with Process(home_path, *paths) as process, httpx2.Client(verify=context) as client:
+    with (
+        Process(home_path, *paths) as process,
+        httpx2.Client(timeout=PATIENCE_S, verify=context) as client,
+    ):
         assert process.url.startswith("https://127.0.0.1:")
         refused = client.post(f"{process.url}/mcp")
         let_in = client.post(
@@ -94,7 +97,7 @@ def test_with_a_certificate_all_is_served_and_named_over_https(
         resource = client.get(described[0]).json()
         (issuer,) = resource["authorization_servers"]
         server = client.get(f"{issuer}/.well-known/oauth-authorization-server").json()
-        with httpx2.Client(base_url=process.url, verify=context) as browser:
+        with httpx2.Client(timeout=PATIENCE_S, base_url=process.url, verify=context) as browser:
             client_id = register(browser).json()["client_id"]
             page = browser.get("/login", params=asked(browser, client_id))
         with pytest.raises(httpx2.TransportError):
@@ -177,7 +180,7 @@ async def behind(home: Path, proxies: str) -> AsyncIterator[Serving]:
 async def tried(running: Serving, *forwarded_for: str) -> list[int]:
     """Send a wrong token from the login page for each; return the statuses of the answers."""
     back = "http://127.0.0.1/back"
-    async with httpx2.AsyncClient(base_url=running.url) as browser:
+    async with httpx2.AsyncClient(timeout=PATIENCE_S, base_url=running.url) as browser:
         program = (await browser.post("/register", json={"redirect_uris": [back]})).json()
         wanted = {"response_type": "code", "client_id": program["client_id"], "redirect_uri": back}
         address = "/login?" + urlencode(wanted | {"code_challenge": CHALLENGE})

@@ -73,7 +73,10 @@ def until_it_stops(process: Process) -> None:
 def test_a_signal_waits_for_what_is_under_way_and_a_second_one_for_nothing(
     home_path: Path, first: int
 ) -> None:
-    with Process(home_path) as process, httpx2.Client(base_url=process.url, headers=JSON) as http:
+    with (
+        Process(home_path) as process,
+        httpx2.Client(timeout=PATIENCE_S, base_url=process.url, headers=JSON) as http,
+    ):
         session = opened(http)
         keep = calling("remember", content="Anna likes peanuts.")
         assert http.post("/mcp", json=keep, headers=session).status_code == 200
@@ -87,7 +90,10 @@ def test_a_signal_waits_for_what_is_under_way_and_a_second_one_for_nothing(
         assert process.process.wait(PATIENCE_S) == 0
     assert not said["result"].get("isError")
 
-    with Process(home_path) as process, httpx2.Client(base_url=process.url, headers=JSON) as http:
+    with (
+        Process(home_path) as process,
+        httpx2.Client(timeout=PATIENCE_S, base_url=process.url, headers=JSON) as http,
+    ):
         session = opened(http)
         with closing(sqlite3.connect(home_path / "soulkeep.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -101,7 +107,10 @@ def test_a_signal_waits_for_what_is_under_way_and_a_second_one_for_nothing(
 def test_a_signal_ends_a_question_to_the_user_and_a_subscription_with_their_results(
     home_path: Path,
 ) -> None:
-    with Process(home_path) as process, httpx2.Client(base_url=process.url, headers=JSON) as http:
+    with (
+        Process(home_path) as process,
+        httpx2.Client(timeout=PATIENCE_S, base_url=process.url, headers=JSON) as http,
+    ):
         session = opened(http)
         learn = calling("learn_preference", line="Be brief.")
         headers = IN_MODERN | {"mcp-method": "subscriptions/listen"}
@@ -126,7 +135,7 @@ def test_a_login_that_was_begun_before_a_restart_ends_after_it(home_path: Path) 
     with closing(open_accounts(home_path)) as accounts:
         token = accounts.add("ann")
     public = {"SOULKEEP_URL": "http://127.0.0.1:1"}
-    with httpx2.Client() as browser:
+    with httpx2.Client(timeout=PATIENCE_S) as browser:
         with Process(home_path, **public) as process:
             browser.base_url = httpx2.URL(process.url)
             client_id = register(browser).json()["client_id"]
@@ -198,7 +207,9 @@ async def test_any_process_goes_on_with_what_another_began(
         return AGREE
 
     kept = Kept()
-    with httpx2.Client(base_url=url, transport=BrowserInTurn(in_turn.ports)) as browser:
+    with httpx2.Client(
+        timeout=PATIENCE_S, base_url=url, transport=BrowserInTurn(in_turn.ports)
+    ) as browser:
         async with (
             program(f"{url}/mcp", browser, token, kept, in_turn) as http,
             Client(
@@ -233,7 +244,9 @@ async def test_a_session_of_another_process_is_not_found_so_that_the_client_begi
     url, in_turn, token = processes(2)
     headers = JSON | {"authorization": f"Bearer {token}"}
     ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
-    async with httpx2.AsyncClient(base_url=url, transport=in_turn, headers=headers) as http:
+    async with httpx2.AsyncClient(
+        timeout=PATIENCE_S, base_url=url, transport=in_turn, headers=headers
+    ) as http:
         opening = await http.post("/mcp", json=OPENING)
         session = {"mcp-session-id": opening.headers["mcp-session-id"]}
         refused = await http.post("/mcp", json=ping, headers=session)

@@ -105,11 +105,13 @@ class LoginPage:
 
     def _form(self, asked: _Asked, wrong: str = "", status: int = 200, wait_s: int = 0) -> Response:
         parts = urlsplit(str(asked.redirect_uri))
+        host = urlsplit(asked.client.client_id).hostname  # of one that publishes what it is
         program = f"{parts.scheme}://{parts.netloc}" if parts.netloc else f"{parts.scheme}:"
         key = secrets.token_urlsafe(32)
         home = f"the memory of the team <b>{escape(asked.home)}</b>" if asked.home else "your own memory"
         body = _FORM.format(
             client=escape(asked.client.client_name or "A program without a name"),
+            whose=f" of <b>{escape(host)}</b>" if host else "",
             back=escape(program),
             home=home,
             wrong=f"<p class=wrong role=alert>{escape(wrong)}</p>" if wrong else "",
@@ -140,8 +142,8 @@ _STYLE = (
     "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}.wrong{color:#ff8a80}}"
 )
 
-_FORM = """<p><b>{client}</b> (that is what it calls itself) wants to use {home}. You will be sent back
-to <b>{back}</b>. Go on only if you asked for this yourself.</p>{wrong}
+_FORM = """<p><b>{client}</b> (that is what it calls itself){whose} wants to use {home}.
+You will be sent back to <b>{back}</b>. Go on only if you asked for this yourself.</p>{wrong}
 <form method=post><input type=hidden name=form value="{key}">
 <label>The token of your account <input type=password name=token autocomplete=current-password
 autocapitalize=none spellcheck=false required></label>

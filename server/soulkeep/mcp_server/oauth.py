@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from urllib.parse import urlencode, urlsplit
 
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from mcp.server.auth.handlers.metadata import MetadataHandler, ProtectedResourceMetadataHandler
 from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
@@ -26,6 +27,7 @@ from mcp.server.auth.provider import (
     TokenVerifier,
 )
 from mcp.server.auth.routes import (
+    AUTHORIZATION_PATH,
     REGISTRATION_PATH,
     build_metadata,
     build_resource_metadata_url,
@@ -41,6 +43,7 @@ from mcp.shared.auth import (
     ProtectedResourceMetadata,
 )
 from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -51,8 +54,8 @@ from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.homes import ACCESS
 from soulkeep.models import Access
 from soulkeep.service.accounts import Accounts, is_name
-from soulkeep.service.grants import Grants, Issued, TooManyClientsError
-from soulkeep.service.issuer import Issuer, require_safe_url
+from soulkeep.service.grants import DESCRIPTION_S, Grants, Issued, TooManyClientsError
+from soulkeep.service.issuer import Issuer, description_of, require_safe_url
 
 SCOPE = "memory"
 """The one scope: to use the home that a token is for. Who may write there is said by the home."""
@@ -62,6 +65,9 @@ MOST_FORM_BYTES = 65_536
 
 MOST_ADDRESSES, LONGEST_ADDRESS, LONGEST_NAME = 10, 500, 80
 """How much is kept of what a program says of itself when it registers."""
+
+MOST_READING = 4
+"""How many descriptions of programs are read at the same time: their hosts may be slow."""
 
 NATIVE = frozenset({"cursor", "vscode", "vscode-insiders", "vscodium", "windsurf", "warp"})
 """Schemes of programs that are no reversed domain name, as RFC 8252 (7.1) would have them."""
@@ -268,6 +274,7 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
         self.grants = Grants(authority.accounts)
+        self._reading = CapacityLimiter(MOST_READING)
 
     async def get_client(self, client_id: str) -> _Client | None:
         """Return a program that registered itself; None for another."""
@@ -280,6 +287,30 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         if scope["method"] == "POST" and not await run_sync(self.grants.may_register, address):
             app = JSONResponse({"error": "temporarily_unavailable"}, 429, {"Retry-After": "3600"})
         await app(scope, receive, send)
+
+    async def look_up(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read what a program says of itself where its id is an address; then let `app` answer it."""
+        program = QueryParams(scope["query_string"]).get("client_id", "")
+        if program.startswith("https://") and not await run_sync(
+            self.grants.client, program, DESCRIPTION_S
+        ):
+            try:
+                await self._read_description(program, (scope.get("client") or ("",))[0])
+            except (InvalidInputError, RegistrationError, ValidationError) as error:
+                why = getattr(error, "error_description", None) or str(error)
+                app = JSONResponse({"error": "invalid_client", "error_description": why}, 400)
+        await app(scope, receive, send)
+
+    async def _read_description(self, program: str, address: str) -> None:
+        if not await run_sync(self.grants.may_register, address):
+            raise InvalidInputError("client_id", "is one of too many in this hour; try again later")
+        read = partial(description_of, program, is_local=self._authority.url.startswith("http:"))
+        said = await run_sync(read, limiter=self._reading)
+        known = {name: said.get(name) for name in ("client_id", "client_name", "redirect_uris")}
+        client = OAuthClientInformationFull.model_validate(known)
+        if not client.redirect_uris:
+            raise InvalidInputError("client_id", "names a description without redirect_uris")
+        await self.register_client(client)
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
         """Keep what is needed of what a program says of itself, and tell it so.
@@ -422,6 +453,7 @@ def _authorization_routes(provider: "Provider", issuer: str) -> list[Route]:
     metadata.token_endpoint_auth_methods_supported = ["none"]
     metadata.revocation_endpoint_auth_methods_supported = ["none"]
     metadata.authorization_response_iss_parameter_supported = True
+    metadata.client_id_metadata_document_supported = True
     own = [
         Route(
             _SERVER_METADATA,
@@ -438,6 +470,8 @@ def _authorization_routes(provider: "Provider", issuer: str) -> list[Route]:
     for route in made:
         if route.path == REGISTRATION_PATH:
             route.app = partial(provider.register, route.app)
+        elif route.path == AUTHORIZATION_PATH:
+            route.app = partial(provider.look_up, route.app)
     return own + [route for route in made if route.path not in paths]
 
 

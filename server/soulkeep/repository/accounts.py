@@ -365,17 +365,19 @@ class AccountStore:
         """Delete a grant with all its secrets."""
         self._run("DELETE FROM grants WHERE id = :id", {"id": grant_id})
 
-    def add_client(self, client_id: str, metadata: Mapping[str, Any], created_at: str) -> None:
-        """Keep a program that registered itself."""
+    def put_client(self, client_id: str, metadata: Mapping[str, Any], created_at: str) -> None:
+        """Keep what a program says of itself, in place of what it said before."""
         self._run(
-            "INSERT INTO clients (id, metadata, created_at) VALUES (:id, :metadata, :created_at)",
+            "INSERT INTO clients (id, metadata, created_at) VALUES (:id, :metadata, :created_at)"
+            " ON CONFLICT (id) DO UPDATE"
+            " SET metadata = excluded.metadata, created_at = excluded.created_at",
             {"id": client_id, "metadata": json.dumps(metadata), "created_at": created_at},
         )
 
-    def get_client(self, client_id: str) -> dict[str, Any] | None:
-        """Return what a program registered; None where there is none of this id."""
-        rows = self._run("SELECT metadata FROM clients WHERE id = :id", {"id": client_id})
-        return next((json.loads(metadata) for (metadata,) in rows), None)
+    def get_client(self, client_id: str) -> tuple[dict[str, Any], str] | None:
+        """Return what a program said of itself, and when; None where there is none of this id."""
+        rows = self._run("SELECT metadata, created_at FROM clients WHERE id = :id", {"id": client_id})
+        return next(((json.loads(metadata), created_at) for metadata, created_at in rows), None)
 
     def count_failure(self, key: str, at: str, forgotten_before: str) -> int:
         """Count a failed login under a key, anew where the last was before that; return how many."""

@@ -34,7 +34,10 @@ CLIENT_UNUSED_WHERE_FULL_S = 3_600
 """How many programs may be registered, and for how long without a grant: any may register itself."""
 
 MOST_REGISTERING = 60
-"""The programs that one address may register in an hour of the clock."""
+"""The programs that one address may register in an hour of the clock, or let be read of."""
+
+DESCRIPTION_S = 86_400
+"""How long what a program publishes of itself is good; then it is read again."""
 
 SHARED_DIGITS = 8
 """How many of the sixteen hex digits by which a token is found all of one grant have in common: a proxy
@@ -72,14 +75,17 @@ class Issued:
 
 
 class Grants:
-    """The programs of a server's accounts, and the secrets that they have; threads may share it.
-
-    `client` returns what a program said of itself, or None for one that is not registered.
-    """
+    """The programs of a server's accounts, and the secrets that they have; threads may share it."""
 
     def __init__(self, accounts: Accounts) -> None:
         self.accounts = accounts
-        self._store, self.client = accounts.store, accounts.store.get_client
+        self._store = accounts.store
+
+    def client(self, client_id: str, newer_than_s: float | None = None) -> dict[str, Any] | None:
+        """Return what a program said of itself; None for an unknown one, or if that is too long ago."""
+        found = self._store.get_client(client_id)
+        since = "" if newer_than_s is None else self.accounts.later(-newer_than_s)
+        return found[0] if found and found[1] > since else None
 
     def may_register(self, address: str) -> bool:
         """Count a program that registers itself from an address; False where there were too many."""
@@ -91,7 +97,7 @@ class Grants:
             return self._store.count_failure(key, now, forgotten_before="") <= MOST_REGISTERING
 
     def add_client(self, client_id: str, metadata: Mapping[str, Any]) -> None:
-        """Keep what a program says of itself.
+        """Keep what a program says of itself, in place of what it said before.
 
         Raises:
             TooManyClientsError: As many as may be are registered, and in use or new.
@@ -102,7 +108,7 @@ class Grants:
         with self._store.transaction():
             if self._store.count_clients() >= MOST_CLIENTS:
                 raise TooManyClientsError("Too many programs have registered; try again in an hour.")
-            self._store.add_client(client_id, metadata, self.accounts.later(0))
+            self._store.put_client(client_id, metadata, self.accounts.later(0))
 
     def log_in(self, token: str, address: str, home: str) -> None:
         """Check that this is an account's own token, and that it may use a home: `""` is its own.

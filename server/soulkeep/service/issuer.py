@@ -1,14 +1,18 @@
-"""Tokens of an external issuer: who they say it is, if they are its own and meant for this server."""
+"""What others publish: the keys by which an issuer's tokens are known, what a program says of itself."""
 
+import json
 import logging
+import socket
 import threading
 import time
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import httpx2
 import jwt
 
+from soulkeep.errors import InvalidInputError
 from soulkeep.models import Account
 from soulkeep.service.accounts import Accounts
 
@@ -25,6 +29,12 @@ PAUSE_S = 10
 MOST_SUBJECT = 255
 
 _DESCRIPTIONS = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
+
+MOST_DESCRIPTION_BYTES, LONGEST_DESCRIPTION_URL = 16_384, 500
+"""The most that is read of what a program says of itself, and the longest address of that."""
+
+_TRANSLATED = [ip_network("64:ff9b::/96"), ip_network("2002::/16")]
+"""Addresses of IPv6 in which there is one of IPv4, perhaps one that is not public."""
 
 _log = logging.getLogger(__name__)
 
@@ -129,3 +139,67 @@ def require_safe_url(url: str) -> str:
     if not parts.hostname or not (parts.scheme == "https" or is_local):
         raise ValueError("must be an address that begins with https://, or http:// on this machine")
     return url
+
+
+def description_of(program: str, *, is_local: bool) -> dict[str, Any]:
+    """Return what a program says of itself at the address that is its id (Client ID Metadata Document).
+
+    Whoever asks to be let in writes that address, so it must not lead into the network of the server:
+    only public addresses are asked, and nowhere else is followed to. A server that is of this machine
+    alone (`is_local`) also asks this machine.
+
+    Raises:
+        InvalidInputError: It cannot be read, or is not of this program.
+    """
+    try:
+        parts = urlsplit(program)
+        host, port = parts.hostname or "", parts.port or 443
+        is_odd = parts.fragment or parts.username is not None or {".", ".."} & {*parts.path.split("/")}
+        if parts.scheme != "https" or parts.path in ("", "/") or is_odd:
+            raise ValueError("it must be an https address with a path")  # noqa: TRY301
+        if len(program) > LONGEST_DESCRIPTION_URL:
+            raise ValueError("it is too long")  # noqa: TRY301
+        said = _read_from(_public_address(host, port, is_local=is_local), program)
+        if not isinstance(said, dict) or said.get("client_id") != program:
+            raise ValueError("it is not of this program")  # noqa: TRY301
+    except (ValueError, OSError, httpx2.HTTPError) as error:
+        raise InvalidInputError(
+            "client_id", f"names a description that cannot be used: {error}"
+        ) from error
+    return said
+
+
+def _public_address(host: str, port: int, *, is_local: bool) -> IPv4Address | IPv6Address:
+    """Return an address of a host, all of which are public; so it does not matter which is asked."""
+    try:
+        found = [ip_address(host)]
+    except ValueError:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = [ip_address(str(place[4][0]).partition("%")[0]) for place in places]
+    plain = [getattr(one, "ipv4_mapped", None) or one for one in found]
+    for one in plain:
+        is_public = one.is_global and not one.is_multicast and not any(one in net for net in _TRANSLATED)
+        if not (is_public or (is_local and one.is_loopback)):
+            raise ValueError(f"{host} is no public host")
+    return plain[0]
+
+
+def _read_from(address: IPv4Address | IPv6Address, url: str) -> object:
+    """Read JSON that is published at a URL, from the address that was looked at and no other."""
+    asked, until, content = httpx2.URL(url), time.monotonic() + 2 * PATIENCE_S, b""
+    with (
+        httpx2.Client(verify=httpx2.create_ssl_context(), trust_env=False, timeout=PATIENCE_S) as client,
+        client.stream(
+            "GET",
+            asked.copy_with(host=str(address)),
+            headers={"Host": asked.netloc.decode(), "Accept": "application/json"},
+            extensions={"sni_hostname": asked.host},
+        ) as answer,
+    ):
+        if answer.status_code != httpx2.codes.OK:
+            raise ValueError(f"its host answers {answer.status_code}")
+        for piece in answer.iter_raw():
+            content += piece
+            if len(content) > MOST_DESCRIPTION_BYTES or time.monotonic() > until:
+                raise ValueError("it is too long, or comes too slowly")
+    return json.loads(content)
