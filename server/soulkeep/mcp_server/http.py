@@ -4,6 +4,7 @@ Streamable HTTP is the SDK's, in both eras; this module uses what it keeps of it
 private. What it answers in few words to a request that it refuses is said in more here.
 """
 
+import asyncio
 import ctypes
 import logging
 import math
@@ -47,6 +48,9 @@ from soulkeep.service.accounts import Accounts
 
 STOP_S = 60.0
 """How long calls under way may go on after a signal; a client waits about as long for an answer."""
+
+GOODBYE_S = 5.0
+"""How long it is waited that a client closes its end of a connection over which all was said."""
 
 STEP_S = 0.1
 """How often streams that would never end are ended meanwhile: one may have begun just now."""
@@ -280,8 +284,16 @@ class HttpServer(uvicorn.Server):
             tasks.cancel_scope.cancel()
 
     async def _keep_ending(self) -> None:
+        closing: dict[asyncio.Transport, float] = {}
         while True:
             self._end_streams()
+            for connection in list(self.server_state.connections):
+                # A TLS connection is closed once both have said so, and idle clients do not listen.
+                transport = connection.transport
+                if transport.is_closing() and not transport.get_write_buffer_size():
+                    since = closing.setdefault(transport, time.monotonic())
+                    if time.monotonic() - since > GOODBYE_S:
+                        transport.abort()
             await anyio.sleep(STEP_S)
 
 
