@@ -27,7 +27,7 @@ from report import print_machine, print_table
 from scale import question, sentence
 from soulkeep.app import open_backups
 from soulkeep.days import Days
-from soulkeep.documents import Documents, Folder
+from soulkeep.documents import Documents
 from soulkeep.embedders import Embedder
 from soulkeep.embedders.meaning import Meaning
 from soulkeep.engines import open_store
@@ -84,8 +84,8 @@ def opened(url: str, owner: str, folder: Path, embedder: Embedder) -> Home:
     from pydantic import SecretStr
 
     options = Options(store=SecretStr(url))
-    repository = open_store(folder, options, owner)
-    documents = Documents(Folder(folder), utc_now, None)
+    repository, texts = open_store(folder, options, owner)
+    documents = Documents(texts, utc_now, None)
     documents.seed()
     sessions = Sessions(repository, utc_now)
     backups = partial(open_backups, folder, options=options, owner=owner)

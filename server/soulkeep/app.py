@@ -18,7 +18,7 @@ from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from soulkeep.documents import Documents, Folder
+from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
 from soulkeep.engines import STORE_NAME, is_database, open_copies, open_store, open_tables
 from soulkeep.errors import StoreGoneError
@@ -323,10 +323,9 @@ def open_home(
     if embedder is not None:
         options = replace(options, embedder=EmbedderChoice(embedder))
     model = choose_embedder(options.embedder)
-    documents = Documents(Folder(path), clock, options.timezone)
     backups = partial(open_backups, path, clock=clock, options=options, owner=owner)
     with ExitStack() as on_failure:
-        repository = open_store(
+        repository, texts = open_store(
             path,
             options,
             owner,
@@ -334,7 +333,7 @@ def open_home(
             read_only=read_only,
         )
         on_failure.callback(repository.close)
-        sessions = Sessions(repository, clock)
+        sessions, documents = Sessions(repository, clock), Documents(texts, clock, options.timezone)
         if not read_only and (seeded := documents.seed()):
             session = sessions.current()
             with repository.transaction(durable=False):
@@ -354,15 +353,15 @@ def open_backups(
     from soulkeep.service.backups import Backups
 
     options = options or Options()
-    documents = Documents(Folder(path), clock, options.timezone)
-    return Backups(path, open_copies(path, options, owner), documents, clock, options.backups)
+    copies, texts = open_copies(path, options, owner)
+    documents = Documents(texts, clock, options.timezone)
+    return Backups(path, copies, documents, clock, options.backups)
 
 
 def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str, int], int]:
     """Copy a home into an empty one; return how many rows of each table there are, and documents.
 
-    Each is a folder or the address of a database, with the owner of a home behind a `#`; its documents
-    are in the home of the settings.
+    Each is a folder or the address of a database, with the owner of a home behind a `#`.
 
     Raises:
         SoulkeepError: One cannot be opened, or the second holds something else.
@@ -372,15 +371,14 @@ def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str
     with ExitStack() as stack:
         homes: list[tuple[Repository, Documents]] = []
         for place in (source, target):
-            address, _, owner = place.partition("#") if is_database(place) else (place, "", "")
-            is_url = is_database(address)
-            path = settings.home if is_url else Path(address).expanduser().absolute()
+            is_url = is_database(place)
+            path = settings.home if is_url else Path(place).expanduser().absolute()
             if not (homes or is_url or os.path.lexists(path / STORE_NAME)):
                 raise StoreGoneError(path / STORE_NAME, "there is no home", "name a folder that is one")
-            options = replace(settings.options, store=SecretStr(address if is_url else ""))
-            store = open_store(path, options, owner or LOCAL_OWNER)
+            options = replace(settings.options, store=SecretStr(place if is_url else ""))
+            store, texts = open_store(path, options)
             stack.callback(store.close)
-            homes.append((store, Documents(Folder(path), timezone=options.timezone)))
+            homes.append((store, Documents(texts, timezone=options.timezone)))
         (store, documents), (other, others) = homes
         return copy_store(store, other), copy_documents(documents, others)
 
@@ -396,7 +394,7 @@ def open_accounts(home: Path, *, clock: Clock = utc_now, options: Options | None
 
     known = options or Options()
     store = AccountStore(open_tables(home, known))
-    return Accounts(store, home, lambda path, name: open_copies(path, known, name), clock)
+    return Accounts(store, home, lambda path, name: open_copies(path, known, name)[0], clock)
 
 
 def open_authority(settings: Settings, accounts: "Accounts", url: str) -> "Authority":

@@ -1,9 +1,10 @@
-"""Which engine keeps a store: a file in the home, or the database that the options name."""
+"""Which engine keeps a home: files in its folder, or the database that the options name."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from soulkeep.days import Days
+from soulkeep.documents import Folder, Texts
 from soulkeep.errors import StoreError
 from soulkeep.models import LOCAL_OWNER, Options
 from soulkeep.repository import Copies, Repository, Tables
@@ -20,6 +21,17 @@ def is_database(address: str) -> bool:
     return address.startswith(("postgresql://", "postgres://"))
 
 
+def _address(options: Options, owner: str) -> tuple[str, str]:
+    """Return the address of the database, if there is one, and whose home in it is meant.
+
+    That is what stands behind a # in the options, where nobody in particular is asked for.
+    """
+    url, _, named = options.store.get_secret_value().rpartition("#")
+    if not url or "@" in named:  # what stands there is a part of a password
+        url, named = options.store.get_secret_value(), ""
+    return url, named if named and owner == LOCAL_OWNER else owner
+
+
 def open_store(
     path: Path,
     options: Options,
@@ -27,15 +39,18 @@ def open_store(
     *,
     migrating: Callable[[int], None] = lambda version: None,
     read_only: bool = False,
-) -> Repository:
-    """Open the store of a home: `owner`'s in the database that the options name, or a file at `path`.
+) -> tuple[Repository, Texts]:
+    """Open the store of a home, and say where its documents are.
+
+    Both are `owner`'s in the database that the options name, or files at `path`.
 
     Raises:
         StoreError: The store cannot serve, or the packages that its engine needs are not installed.
     """
-    days, url = Days(options.timezone), options.store.get_secret_value()
+    days, (url, owner) = Days(options.timezone), _address(options, owner)
     if not url:
-        return SqliteRepository(path / STORE_NAME, migrating, days, read_only=read_only)
+        opened = SqliteRepository(path / STORE_NAME, migrating, days, read_only=read_only)
+        return opened, Folder(path)
     try:
         from soulkeep.repository.postgres import PostgresRepository
     except ImportError as error:
@@ -44,20 +59,21 @@ def open_store(
             f"the package {error.name} is not installed, which stores in PostgreSQL need",
             "install soulkeep[postgres]",
         ) from error
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return PostgresRepository(url, owner, days)
+    store = PostgresRepository(url, owner, days)
+    return store, store.texts
 
 
-def open_copies(path: Path, options: Options, owner: str = LOCAL_OWNER) -> Copies:
-    """Return the copies of the store of a home, which need not be open."""
-    days = Days(options.timezone)
-    if url := options.store.get_secret_value():
+def open_copies(path: Path, options: Options, owner: str = LOCAL_OWNER) -> tuple[Copies, Texts]:
+    """Return the copies of the store of a home, which need not be open, and the documents with it."""
+    days, (url, owner) = Days(options.timezone), _address(options, owner)
+    if url:
         from soulkeep.repository.postgres.copies import PostgresCopies
 
-        return PostgresCopies(url, owner, days)
+        copies = PostgresCopies(url, owner, days)
+        return copies, copies.texts
     from soulkeep.repository.sqlite import SqliteCopies
 
-    return SqliteCopies(path / STORE_NAME, days)
+    return SqliteCopies(path / STORE_NAME, days), Folder(path)
 
 
 def may_have_accounts(home: Path, options: Options) -> bool:
@@ -71,7 +87,7 @@ def open_tables(home: Path, options: Options) -> Tables:
     Raises:
         StoreError: They cannot serve.
     """
-    if url := options.store.get_secret_value():
+    if url := _address(options, LOCAL_OWNER)[0]:
         from soulkeep.repository.postgres.accounts import PostgresTables
 
         return PostgresTables(url)

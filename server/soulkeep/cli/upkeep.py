@@ -71,8 +71,9 @@ def doctor(*, repair: bool, as_json: bool) -> None:
                     opened = stack.enter_context(opened_home(read_only=True))
         if opened is None:
             settings = current_settings()
+            is_here = not settings.store.get_secret_value()
             documents = Documents(Folder(settings.home), timezone=settings.options.timezone)
-            found = home_faults(settings.home, documents, 0)
+            found = home_faults(settings.home, documents, 0) if is_here else []
         else:
             found = opened.faults()
         faults = list(dict.fromkeys([*kept_from, *found]))
@@ -209,10 +210,11 @@ def _paths() -> dict[str, str]:
     home = current_settings().home
     store, size, documents = str(home / STORE_NAME), "", ""
     if current_settings().store.get_secret_value():
-        store = "in the database that SOULKEEP_STORE names"
-    with suppress(OSError):
-        documents = ", ".join(sorted(path.name for path in home.glob("*.md")))
-        size = f" ({size_text((home / STORE_NAME).stat().st_size)})"
+        store = documents = "in the database that SOULKEEP_STORE names"
+    else:
+        with suppress(OSError):
+            documents = ", ".join(sorted(path.name for path in home.glob("*.md")))
+            size = f" ({size_text((home / STORE_NAME).stat().st_size)})"
     return {
         "home": str(home),
         "store": f"{store}{size}",

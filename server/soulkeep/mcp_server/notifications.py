@@ -1,11 +1,12 @@
 """Who is told of changes, and how those behind the server's back are noticed."""
 
+import asyncio
 import contextlib
 import logging
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -92,6 +93,7 @@ class Notifications:
 
     Where homes are `watched`, requests wait until it is known what was there before them. Those of
     `many` are looked at after calls and from time to time: to have the system watch one takes a thread.
+    So are those in a database, which also tells of what other processes commit.
     """
 
     watched: bool = False
@@ -229,12 +231,13 @@ async def watch(home: Home, notifications: Notifications) -> None:
     while True:
         try:
             try:
-                first = seen.look_at_all if notifications.many else partial(seen.look, ())
+                first = partial(seen.look, None if notifications.many else ())
                 changes = await anyio.to_thread.run_sync(first)
             finally:
                 subscribers.ready.set()
             await _tell(home, subscribers, changes)
-            keep_looking = _look_after_calls if notifications.many else _watch_files
+            is_told = notifications.many or home.documents.texts.in_store
+            keep_looking = _look_when_told if is_told else _watch_files
             await keep_looking(home, subscribers, seen)
         except* (OSError, RuntimeError, SoulkeepError) as errors:
             problem = str(errors.exceptions[0])
@@ -266,16 +269,18 @@ async def _watch_files(home: Home, subscribers: Subscribers, seen: "_Seen") -> N
             await _tell(home, subscribers, await anyio.to_thread.run_sync(seen.look, names))
 
 
-async def _look_after_calls(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:
-    look = partial(seen.look, ())
+async def _look_when_told(home: Home, subscribers: Subscribers, seen: "_Seen") -> None:
+    look, loop = partial(seen.look, ()), asyncio.get_running_loop()
+
     try:
-        while True:
-            with anyio.move_on_after(LOOK_AT_MANY_S) as scope:
-                await subscribers.called.wait()
-            await anyio.sleep(DEBOUNCE_MS / 1000)
-            subscribers.called = anyio.Event()
-            now = seen.look_at_all if scope.cancelled_caught else look
-            await _tell(home, subscribers, await anyio.to_thread.run_sync(now))
+        with home.hearing(lambda: loop.call_soon_threadsafe(lambda: subscribers.called.set())):
+            while True:
+                with anyio.move_on_after(LOOK_AT_MANY_S) as scope:
+                    await subscribers.called.wait()
+                await anyio.sleep(DEBOUNCE_MS / 1000)
+                subscribers.called = anyio.Event()
+                now = partial(seen.look, None) if scope.cancelled_caught else look
+                await _tell(home, subscribers, await anyio.to_thread.run_sync(now))
     finally:
         # The home is about to be closed, and those who wait may have to be told of the last call.
         with anyio.move_on_after(LAST_LOOK_S, shield=True):
@@ -328,15 +333,22 @@ class _Seen:
     _prompts: list[GlobalPrompt] = field(default_factory=list, init=False)
     _are_figures_due: bool = field(default=False, init=False)
     _figures_told: float = field(default=-STATS_S, init=False)
+    _rows: Mapping[str, object] = field(default_factory=dict, init=False)
 
-    def look(self, names: Iterable[str]) -> _Changes:
-        """Return what changed since the last look, in files of these names and those there are now.
+    def look(self, names: Iterable[str] | None) -> _Changes:
+        """Return what changed since the last look, in files of these names or all, and those of now.
 
         The first look finds nothing changed.
 
         Raises:
             StoreError: The store cannot be read.
         """
+        texts = self.home.documents.texts
+        if texts.in_store:  # there one look tells whether any of them was changed
+            former, self._rows = self._rows, texts.stamps(["daily"])
+            names = names if self._rows == former else None
+        if names is None:
+            names = {*map(log_name, self.home.documents.list_daily()), *self._stamps}
         changes, before, different = self._look_at_files(names), self._writes, set[str]()
         writes = self.home.revision()
         if writes != before:
@@ -360,15 +372,6 @@ class _Seen:
                 self._figures_told = now
                 changes = replace(changes, updated=changes.updated | {STATS_URI})
         return changes
-
-    def look_at_all(self) -> _Changes:
-        """Return what changed since the last look, in whichever file.
-
-        Raises:
-            StoreError: The store cannot be read.
-        """
-        logs = {*map(log_name, self.home.documents.list_daily())}
-        return self.look(logs | self._stamps.keys())
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
         today = log_name(self.home.documents.today())

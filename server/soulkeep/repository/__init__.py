@@ -16,7 +16,7 @@ An engine is written by reading this one page, and is right when it passes
   repository, and processes a store. Any method may raise a StoreError.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -598,6 +598,12 @@ class Repository(Protocol):
 
     def revision(self) -> Hashable:
         """Return what is another after each commit, whoever made it, at no cost."""
+
+    def hearing(self, heard: Callable[[], object]) -> AbstractContextManager[None]:
+        """Call `heard` soon after each commit, whoever made it, from a thread that it must not keep.
+
+        It is so until the block ends. Nothing tells of those to a file: look at `revision`.
+        """
 
     def get_fact(self, name: str) -> str | None:
         """Return what was noted under a name; None for nothing."""

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ class Backups:
         self._clock = clock
         self._keep = keep
         self._days = Days(documents.timezone)
+        # Of a home in a database, backups are all that is in its folder.
+        self._exclusive = partial(exclusive, self.folder, parents=documents.texts.in_store)
 
     def make(self, label: str, *, on_demand: bool = False) -> Backup:
         """Back up the store and the documents as they are together, and drop what is beyond the bound.
@@ -69,7 +72,7 @@ class Backups:
         """
         require_text("label", label, MAX_LABEL)
         label = " ".join(label.split())
-        with exclusive(self.folder):
+        with self._exclusive():
             backup, _ = self._make(label, automatic=not on_demand, lock=self._documents.texts.locked())
             self._drop_surplus(None)
         return backup
@@ -87,7 +90,7 @@ class Backups:
             return
         counts = {"memories": memories, "messages": messages}
         label = _FORGETTING + " and ".join(f"{n:,} {what}" for what, n in counts.items() if n)
-        with exclusive(self.folder):
+        with self._exclusive():
             now = self._clock()
             has_recent = any(
                 backup.automatic
@@ -162,7 +165,7 @@ class Backups:
             StoreError: The folder cannot be locked.
         """
         if any(self.folder.glob(".*/")):
-            with exclusive(self.folder):
+            with self._exclusive():
                 for path in self.folder.glob(".*/"):
                     shutil.rmtree(path, ignore_errors=True)
 
@@ -175,7 +178,7 @@ class Backups:
             BackupDamagedError: It is not what was written, or not there.
             StoreError: It cannot be written; the backup stays as it was.
         """
-        with exclusive(self.folder), temporary_folder(self.folder, "rewriting") as stage:
+        with self._exclusive(), temporary_folder(self.folder, "rewriting") as stage:
             original, copy = self.folder / backup_id, stage / "backup"
             backup = read_backup(original)
             tell("Writing a backup anew")
@@ -207,7 +210,7 @@ class Backups:
             DocumentError: A document cannot be replaced.
         """
         backup = self.find(wanted)
-        with exclusive(self.folder), temporary_folder(self.folder, "restoring") as stage:
+        with self._exclusive(), temporary_folder(self.folder, "restoring") as stage:
             original, copy = self.folder / backup.id, stage / "backup"
             tell("Checking the backup")
             verify_files(original)
@@ -303,8 +306,10 @@ _NAME_CHARACTERS = 40
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, *, parents: bool = False) -> Iterator[None]:
     """Keep other processes from making and restoring backups during the block; make the folder.
+
+    With `parents` those above it are made too.
 
     Raises:
         BackupsBusyError: Another process does not finish.
@@ -313,7 +318,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        make_folder(folder)
+        make_folder(folder, parents=parents)
         lock = FileLock(folder / _LOCK, timeout=LOCK_TIMEOUT_S, mode=0o600)
         try:
             lock.acquire()

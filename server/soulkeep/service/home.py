@@ -92,6 +92,8 @@ class Home:
         """Counts what there is, by its name in `repository.ROWS`."""
         self.wasted = repository.wasted
         """Returns how many bytes `repairs.compact` would give back; 0 where that is not worth while."""
+        self.hearing = repository.hearing
+        """Calls a function after each commit for the length of a block, if anybody tells of them."""
         self.versions = repository.versions
         """Returns the versions of what keeps the store, and the schema's."""
         self._embedder = embedder

@@ -1,13 +1,15 @@
 """The only code that talks to PostgreSQL: the store of one home among those of a database."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 from soulkeep import repository as interface
 from soulkeep.days import Days
 from soulkeep.models import LOCAL_OWNER
 from soulkeep.repository.postgres.changes import ChangeTable, Recording
 from soulkeep.repository.postgres.database import Database
+from soulkeep.repository.postgres.documents import DocumentRows
 from soulkeep.repository.postgres.ledger import Ledger, MessageTable
 from soulkeep.repository.postgres.memories import DocumentTable, MemoryTable
 from soulkeep.repository.postgres.nearest import VectorSearch
@@ -45,10 +47,12 @@ class PostgresRepository(Upkeep):
         Raises:
             StoreError: The database cannot serve; the subclass says why.
         """
-        database = Database(url, owner)
+        self.database = database = Database(url, owner)
         super().__init__(database, days or Days())
         self.place = f"{database.place} ({owner})"
+        self.texts = DocumentRows(self.place, lambda: nullcontext(database))
         self.snapshot, self.revision = database.snapshot, database.revision
+        self.hearing = partial(database.server.hearing, database.owner)
         self.get_fact, self.put_fact = database.get_fact, database.put_fact
         vectors = VectorTable(database)
         self.vectors, self.vector_search = vectors, VectorSearch(database, vectors)

@@ -79,6 +79,7 @@ class Server:
         self._revisions: Counter[str] = Counter()
         self._stored: dict[str, int] = {}
         self._is_listening = False
+        self._heard: dict[str, list[Callable[[], object]]] = {}
         self._ending = threading.Event()
         self._held: set[int] = set()
         self._locking: Connection | None = None
@@ -222,6 +223,19 @@ class Server:
         with suppress(psycopg.Error):
             connection.execute(notice)
 
+    @contextmanager
+    def hearing(self, owner: str, heard: Callable[[], object]) -> Iterator[None]:
+        """Call `heard` after each commit to a home during the block, and where one may be missed."""
+        with Server._lock:
+            self._heard[owner] = [*self._heard.get(owner, ()), heard]
+        try:
+            yield
+        finally:
+            with Server._lock:
+                self._heard[owner] = [each for each in self._heard[owner] if each is not heard]
+                if not self._heard[owner]:
+                    del self._heard[owner]
+
     def _listen(self) -> None:
         while not self._ending.is_set():
             try:
@@ -240,11 +254,20 @@ class Server:
                 "SELECT owner, revision FROM owners WHERE owner = ANY(%s)", [list(self._revisions)]
             ):
                 self._stored[owner] = revision
-            self._is_listening = True
+            if not self._is_listening:
+                self._is_listening = True
+                for owner in list(self._heard):
+                    self._tell(owner)
             for notice in connection.notifies(timeout=LISTENING_S):
                 self._revisions[notice.payload] += 1
+                self._tell(notice.payload)
                 if self._ending.is_set():
                     break
+
+    def _tell(self, owner: str) -> None:
+        for heard in self._heard.get(owner, ()):
+            with suppress(RuntimeError):  # whoever wants to hear has ended meanwhile
+                heard()
 
     def _follow(self, owners: list[str]) -> None:
         rows = self.again(

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import json
 import secrets
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -24,6 +25,7 @@ from soulkeep.progress import tell
 from soulkeep.repository import Repository, Rows
 from soulkeep.repository.postgres import PostgresRepository
 from soulkeep.repository.postgres.database import Database
+from soulkeep.repository.postgres.documents import DocumentRows
 from soulkeep.repository.postgres.schema import STEPS
 from soulkeep.repository.postgres.upkeep import SOURCES, Upkeep
 from soulkeep.repository.values import COLUMNS
@@ -65,12 +67,32 @@ class Snapshot:
 
 
 class PostgresCopies:
-    """Copies of the home of one owner."""
+    """Copies of the home of one owner.
+
+    `texts` are its documents: inside `snapshot` those of that moment, and inside `replacing` written
+    together with the rows.
+    """
 
     def __init__(self, url: str, owner: str, days: Days) -> None:
         self._url, self._owner, self._days = url, owner, days
-        with closing(Database(url, owner)) as database:
+        self._of_thread = threading.local()
+        with self._using() as database:
             self.place = f"{database.place} ({owner})"
+        self.texts = DocumentRows(self.place, self._using)
+
+    @contextmanager
+    def _using(self, opened: PostgresRepository | None = None) -> Iterator[Database]:
+        """Let documents be read and written over a store's connection, or the one that is in use."""
+        former = getattr(self._of_thread, "database", None)
+        with ExitStack() as stack:
+            database: Database | None = former if opened is None else opened.database
+            if database is None:
+                database = stack.enter_context(closing(Database(self._url, self._owner)))
+            self._of_thread.database = database
+            try:
+                yield database
+            finally:
+                self._of_thread.database = former
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -79,7 +101,11 @@ class PostgresCopies:
         Raises:
             StoreError: It cannot be read.
         """
-        with closing(self._opened(self._owner)) as repository, repository.snapshot():
+        with (
+            closing(self._opened(self._owner)) as repository,
+            repository.snapshot(),
+            self._using(repository),
+        ):
             yield Snapshot(repository, repository.count_rows())
 
     def _opened(self, owner: str) -> PostgresRepository:
@@ -145,6 +171,7 @@ class PostgresCopies:
     def _drop(self, owner: str) -> None:
         with closing(Database(self._url, owner)) as database, database.transaction():
             Upkeep(database, self._days).empty()
+            database.execute("DELETE FROM documents WHERE owner = %(owner)s")
             database.execute("DELETE FROM numbers WHERE owner = %(owner)s")
             database.execute("DELETE FROM owners WHERE owner = %(owner)s")
 
@@ -173,7 +200,8 @@ class PostgresCopies:
             StoreError: The home cannot be written, or the copy not read.
         """
         with self._aside(folder) as copy, closing(self._opened(self._owner)) as own, own.recording():
-            yield copy
+            with self._using(own):
+                yield copy
             own.empty()
             own.rows.continue_ids(copy.rows.last_ids())
             for table in COLUMNS:

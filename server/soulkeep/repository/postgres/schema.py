@@ -187,6 +187,16 @@ CREATE TABLE imported (
   PRIMARY KEY (owner, digest)
 )"""
 
+# A text under its name in the home, as bytes, which are what a file may hold; former texts too.
+DOCUMENTS = """
+CREATE TABLE documents (
+  owner   text NOT NULL,
+  name    text NOT NULL,
+  content bytea NOT NULL,
+  digest  text NOT NULL,
+  PRIMARY KEY (owner, name)
+)"""
+
 STORE_FACTS = """
 CREATE TABLE store_facts (
   owner text NOT NULL,
@@ -374,7 +384,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         *INDEXES,
         *(statement for table in RECORDED for statement in _noting(table)),
     ),
-    (IMPORTED,),
+    (IMPORTED, DOCUMENTS),
 )
 """`STEPS[n]` brings a database from schema version n to n + 1."""
 
@@ -382,7 +392,7 @@ TABLES = (
     *("numbers", "threads", "memories", "global_prompts", "prompt_consents", "sessions", "messages"),
     *("usage_records", "unpriced_usage", "audit_log", "changes", "changed_rows", "former_ids"),
     *("imported", "store_facts", "document_states", "vec_memories", "next_vectors", "pending_vectors"),
-    *("memories_fts", "messages_fts", "word_counts", "noted_rows", "owners"),
+    *("memories_fts", "messages_fts", "word_counts", "noted_rows", "documents", "owners"),
 )
 
 _LOCK = 0x736F756C6B656570

@@ -14,6 +14,7 @@ from soulkeep.progress import tell
 from soulkeep.repository import ROWS
 from soulkeep.repository.postgres.connections import translated
 from soulkeep.repository.postgres.database import Database
+from soulkeep.repository.postgres.documents import REVISION
 from soulkeep.repository.postgres.schema import TABLES
 from soulkeep.repository.values import GIVE_IDS, THREAD_KEY
 from soulkeep.wording import agreeing, counted
@@ -195,13 +196,17 @@ class Upkeep:
         return [Fault("vectors", detail, remedy) for is_so, detail, remedy in found if is_so]
 
     def empty(self) -> None:
-        """Delete all rows of the home but who it is and which ids it has given; in a transaction."""
+        """Delete all rows of the home, in a transaction, but for its documents and who it is.
+
+        Which ids it has given is kept too.
+        """
         self._database.execute("SELECT set_config('soulkeep.recording', '', true)")
         for table in reversed(TABLES):
-            if table not in ("owners", "numbers"):
+            if table not in ("owners", "numbers", "documents"):
                 self._database.execute(f"DELETE FROM {table} WHERE owner = %(owner)s")
         self._database.execute(
-            "DELETE FROM numbers WHERE owner = %(owner)s AND name <> ALL(%(ids)s)", ids=list(GIVE_IDS)
+            "DELETE FROM numbers WHERE owner = %(owner)s AND name <> ALL(%(kept)s)",
+            kept=[*GIVE_IDS, REVISION],
         )
 
     def recreate_indexes(self) -> None:
@@ -250,6 +255,7 @@ class Upkeep:
                 )
             held = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                " AND datname = current_database()"
                 " AND age(backend_xmin) > age(%s::xid)",
                 [str(now[0]) if now else "0"],
             ).fetchone()

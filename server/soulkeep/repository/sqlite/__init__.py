@@ -2,8 +2,8 @@
 
 import filecmp
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,10 @@ class SqliteRepository(Upkeep):
             super().__init__(database)
             self.snapshot, self.revision = database.snapshot, database.revision
             self.in_transaction = database.in_transaction
+            # Nobody tells of commits: the file has to be looked at.
+            self.hearing: Callable[[Callable[[], object]], AbstractContextManager[None]] = lambda _: (
+                nullcontext()
+            )
             self.get_fact, self.put_fact = database.get_fact, database.put_fact
             self.vectors = self._vectors = VectorTable(database)
             self.vector_search = self._scan = VectorScan(database, self._vectors)
