@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
@@ -153,6 +154,26 @@ def test_who_serves_others_without_a_certificate_is_told_that_one_belongs_in_fro
     assert "unencrypted" in said
     assert "--ssl-certfile" in said
     assert "proxy with TLS in front" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others have one address of this kind alone")
+def test_a_server_goes_by_each_address_of_its_machine_and_no_other(home_path: Path) -> None:
+    home_path.mkdir()
+    with closing(open_accounts(home_path)) as accounts:
+        headers = JSON | IN_MODERN | {"authorization": f"Bearer {accounts.add('ann')}"}
+    with Process(home_path, "--host", "0.0.0.0", PYTHONPATH="") as process:  # noqa: S104
+        port = process.url.rpartition(":")[2]
+
+        def status(address: str, host: str) -> int:
+            named = headers | {"host": f"{host}:{port}"}
+            place = f"http://{address}:{port}/mcp"
+            return httpx2.post(place, json=LIST, headers=named, timeout=PATIENCE_S).status_code
+
+        asked_by = [
+            *(("127.0.0.7", "127.0.0.7"), ("127.0.0.8", "127.0.0.8"), ("127.0.0.7", "127.0.0.9")),
+            *(("127.0.0.7", "127.0.0.7.evil.example"), ("127.0.0.7", "evil.example")),
+        ]
+        assert [status(*one) for one in asked_by] == [200, 200, 421, 421, 421]
 
 
 @pytest.mark.parametrize("proxies", ["proxy.example.org", "10.0.0.0/99", "127.0.0.1, 1.2.3", "**"])

@@ -165,12 +165,24 @@ class Entrance:
             # A session is of an account in one home, whichever of its tokens it comes with.
             token = AccessToken(token="", client_id=access.account, subject=access.home, scopes=[])
             scope["user"] = AuthenticatedUser(token)
+        self._note_own_address(scope)
         send = _explaining(partial(self._explained, headers), scope, receive, send)
         async with anyio.create_task_group() as tasks:
             if self._authority is not None:
                 tasks.start_soon(self._end_when_refused, self._authority, scope, tasks.cancel_scope)
             await self._manager.asgi_app(scope, receive, send)
             tasks.cancel_scope.cancel()
+
+    def _note_own_address(self, scope: Scope) -> None:
+        """Go by the address at which a connection came in: not all that a machine has need have a name.
+
+        A page that makes its own name mean this machine asks by that name, not by an address.
+        """
+        security, (address, _) = self._manager.security_settings, scope.get("server") or ("", 0)
+        host = f"[{address}]" if ":" in address else address
+        host = host.removeprefix("[::ffff:").removesuffix("]") if "." in host else host
+        if security is not None and host and host not in security.allowed_hosts:
+            security.allowed_hosts += [host, f"{host}:*"]
 
     def _too_many(self, headers: Headers, method: str, access: Access | None) -> Response | None:
         account = access.account if access else ""
