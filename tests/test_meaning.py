@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from examples import DEAR
 from soulkeep.embedders import minilm, tokens, universal
-from soulkeep.embedders.meaning import MINILM_DIMENSIONS, Meaning, Universal
+from soulkeep.embedders.meaning import MINILM_DIMENSIONS, Meaning, Together, Universal
 from soulkeep.errors import EmbedderUnavailableError
 
 pytestmark = pytest.mark.embedder
@@ -254,6 +255,88 @@ def test_a_released_model_comes_back_and_threads_share_one(meaning: Meaning) -> 
 
     assert len(found) == 6
     assert all(float((before * one).sum()) > 0.999999 for one in found)
+
+
+@pytest.mark.parametrize(("threads", "length"), [(2, 10), (8, 40), (8, 600)])
+def test_threads_that_ask_while_another_one_embeds_are_answered_together(
+    threads: int, length: int
+) -> None:
+    together, groups, may_go = Together(), list[int](), threading.Event()
+    found: dict[int, Sequence[tuple[bytes, int]]] = {}
+
+    def work(texts: Sequence[str]) -> list[tuple[bytes, int]]:
+        groups.append(len(texts))
+        assert may_go.wait(10)
+        return [(text.encode(), len(text)) for text in texts]
+
+    def ask(number: int) -> None:
+        found[number] = together(work, [f"{number}".ljust(length, ".")] * 2)
+
+    asking = [threading.Thread(target=ask, args=(number,)) for number in range(threads)]
+    asking[0].start()
+    while not groups:
+        pass
+    for thread in asking[1:]:
+        thread.start()
+    while len(together._waiting) < threads - 1:
+        pass
+    may_go.set()
+    for thread in asking:
+        thread.join()
+
+    for number, pairs in found.items():
+        assert pairs == [(f"{number}".ljust(length, ".").encode(), length)] * 2
+    # Eight short texts are done at once; of long ones no more than one request.
+    most = 8 if length < 100 else 2
+    assert sum(groups) == 2 * threads
+    assert max(groups) <= most
+    assert len(groups) == 1 + -(-2 * (threads - 1) // most)
+
+
+def test_where_embedding_fails_each_thread_that_asked_is_told() -> None:
+    together, errors, tries, may_go = Together(), list[str](), list[int](), threading.Event()
+
+    def work(texts: Sequence[str]) -> list[tuple[bytes, int]]:
+        tries.append(len(texts))
+        assert may_go.wait(10)
+        raise EmbedderUnavailableError("minilm", "it is gone", "install it")
+
+    def ask() -> None:
+        try:
+            together(work, ["text"])
+        except EmbedderUnavailableError as error:
+            errors.append(str(error))
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    may_go.set()
+    for thread in asking:
+        thread.join()
+
+    assert len(errors) == len(tries) == 4
+    assert together(lambda texts: [(b"", 0) for _ in texts], ["again"]) == [(b"", 0)]
+
+
+def test_homes_embed_together_and_each_text_as_if_it_were_alone(cache: Path) -> None:
+    embedders = [Meaning(cache) for _ in range(6)]
+    texts = [f"{FACT} {'And peanuts. ' * number}" for number in range(6)]
+    alone, found = [vectors(embedders[0], text) for text in texts], {}
+
+    def embed(number: int) -> None:
+        for _ in range(5):
+            found[number] = vectors(embedders[number], texts[number])
+
+    threads = [threading.Thread(target=embed, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({id(embedder._together) for embedder in embedders}) == 1
+    for number, before in enumerate(alone):
+        np.testing.assert_allclose(found[number], before, atol=1e-5)
+    assert Universal(cache)._together is not embedders[0]._together
 
 
 # The files that the models are made of.

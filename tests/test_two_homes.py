@@ -3,6 +3,7 @@
 import gc
 import re
 import sys
+import threading
 import weakref
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
@@ -15,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
+import anyio.lowlevel
 import apsw
 import pytest
 from mcp import Client, MCPError
@@ -40,8 +42,9 @@ from mcp.types import (
 from engine import database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.errors import StoreError
+from soulkeep.mcp_server import homes
 from soulkeep.mcp_server.homes import Client as Connected
-from soulkeep.mcp_server.homes import Homes
+from soulkeep.mcp_server.homes import Homes, Turns
 from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
 from soulkeep.mcp_server.protocol import PAGE
 from soulkeep.service.home import Home
@@ -292,8 +295,8 @@ async def test_signs_of_change_go_to_those_of_the_home(tmp_path: Path, mode: str
             await person.call("remember", content="The first one.")
             await stack.enter_async_context(told(person, mode, *uris))
         # A change that both hear of shows that both are listened for.
-        for home, person in zip(house.homes.values(), both, strict=True):
-            (home.path / "SOUL.md").write_text("# Another\n", encoding="utf-8")
+        for name, person in zip(("anna", "ben"), both, strict=True):
+            (house.homes[name].path / "SOUL.md").write_text("# Another\n", encoding="utf-8")
             await person.hears(SOUL)
             person.heard.clear()
 
@@ -341,6 +344,108 @@ async def test_a_home_that_nobody_uses_is_closed_in_time_with_what_works_beside_
         with pytest.raises(StoreError):
             home.news(None)
     assert house.opened.count("anna") > house.opened.count("ben") == 1
+
+
+async def test_a_home_that_takes_long_to_open_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homes, "LONG_S", 0.0)
+    house, may_open = House(tmp_path), threading.Event()
+
+    def open_slowly(name: str) -> Home:
+        assert name == "ben" or may_open.wait(PATIENCE_S)
+        return house.open(name)
+
+    house.serving._open_home = open_slowly
+    async with house.person("anna", "auto") as anna, house.person("ben", "auto") as ben:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(anna.call, "remember", content="Peanuts."))
+            await ben.call("remember", content="Slates.")
+            assert house.opened == ["ben"]
+            may_open.set()
+        assert (await anna.call("recall", query="peanuts"))["matches"]
+    house.serving.close()
+
+
+async def test_no_answer_waits_until_another_home_is_closed(tmp_path: Path) -> None:
+    house, may_end = House(tmp_path, most_open=1), anyio.Event()
+
+    async def beside(home: Home) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await may_end.wait()
+
+    async with anyio.create_task_group() as tasks, house.person("anna", "auto") as anna:
+        tasks.start_soon(house.serving.run, beside)
+        await anyio.wait_all_tasks_blocked()
+        async with house.person("ben", "auto") as ben:
+            await anna.call("remember", content="Peanuts.")
+            await ben.call("remember", content="Slates.")
+        first = house.homes["anna"]
+        assert first.lifecycle.list_memories()  # it is still open
+        async with anyio.create_task_group() as again:
+            again.start_soon(partial(anna.call, "recall", query="peanuts"))
+            await anyio.wait_all_tasks_blocked()
+            assert house.opened == ["anna", "ben"]  # not before the former one is closed
+            may_end.set()
+        assert house.opened == ["anna", "ben", "anna"]
+        with pytest.raises(StoreError):
+            first.news(None)
+        tasks.cancel_scope.cancel()
+    house.serving.close()
+
+
+@pytest.mark.parametrize("calls", [3, 40])
+async def test_who_asks_much_holds_up_nobody_else(calls: int) -> None:
+    turns, order, may_go = Turns(1), list[str](), anyio.Event()
+
+    async def ask(account: str) -> None:
+        async with turns.one(account):
+            order.append(account)
+            await may_go.wait()
+
+    async with anyio.create_task_group() as tasks:
+        for account in ("anna", *["anna"] * calls, "ben", "carl", "ben"):
+            tasks.start_soon(ask, account)
+            await anyio.wait_all_tasks_blocked()
+        assert order == ["anna"]
+        may_go.set()
+
+    assert order[:6] == ["anna", "anna", "ben", "carl", "anna", "ben"]
+    assert order[6:] == ["anna"] * (calls - 2)
+
+
+async def test_only_so_many_work_at_a_time_and_who_gave_up_is_left_out() -> None:
+    turns, working, most, done = Turns(2), 0, 0, list[int]()
+
+    async def ask(number: int) -> None:
+        nonlocal working, most
+        async with turns.one("anna"):
+            working += 1
+            most = max(most, working)
+            await anyio.lowlevel.checkpoint()
+            working -= 1
+            done.append(number)
+
+    async with anyio.create_task_group() as tasks, turns.one("ben"), turns.one("ben"):
+        with anyio.move_on_after(0):
+            await ask(0)
+        for number in range(1, 6):
+            tasks.start_soon(ask, number)
+        await anyio.wait_all_tasks_blocked()
+        assert not done
+
+    assert (most, sorted(done)) == (2, [1, 2, 3, 4, 5])
+
+
+async def test_who_only_waits_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(homes, "LONG_S", 0.0)
+    turns = Turns(1)
+
+    async with turns.one("anna"), turns.one("anna"), turns.one("ben"):
+        pass
 
 
 async def test_two_connections_of_one_name_have_a_session_each(house: House, mode: str) -> None:
@@ -577,7 +682,7 @@ async def test_what_homes_read_for_searches_has_one_bound_and_the_longest_unused
         kept = []
         for person in (anna, ben, anna):
             assert (await person.call("recall", query="peanuts"))["matches"]
-            kept.append([home.memory_used > 0 for home in house.homes.values()])
+            kept.append([house.homes[name].memory_used > 0 for name in ("anna", "ben")])
     house.serving.close()
 
     assert kept == [[True, False], [False, True], [True, False]]

@@ -15,6 +15,8 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from importlib import import_module
 from operator import is_not
 from pathlib import Path
@@ -205,6 +207,60 @@ UNRELATED = 0.3
 _TEXTS = 64
 """Texts whose tokens are in memory at once."""
 
+SHORT = 1_000
+"""Characters that threads have embedded together: for one short text half of the time goes into widening
+the weights, for eight an eighth of that each."""
+
+_LEAST = SHORT // 8
+"""A shorter text counts as one of so many: of more than eight each would hardly take less time."""
+
+_Pair = tuple[bytes, int]
+"""The vector of a text, and how many tokens it has."""
+
+_Work = Callable[[Sequence[str]], Sequence[_Pair]]
+
+
+def _size(texts: Sequence[str]) -> int:
+    return sum(max(len(text), _LEAST) for text in texts)
+
+
+@dataclass(eq=False)
+class Together:
+    """Embeds at once what threads ask for while one of them embeds; who is alone waits for nobody."""
+
+    _waiting: "list[tuple[Sequence[str], Future[Sequence[_Pair]]]]" = field(default_factory=list)
+    _is_busy: bool = False
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __call__(self, work: _Work, texts: Sequence[str]) -> Sequence[_Pair]:
+        """Return what `work` makes of texts; it is the same for all threads, any of which does it.
+
+        Raises:
+            As `work`.
+        """
+        mine: Future[Sequence[_Pair]] = Future()
+        with self._changed:
+            self._waiting.append((texts, mine))
+        while not mine.done():
+            with self._changed:
+                self._changed.wait_for(lambda: mine.done() or not self._is_busy)
+                if mine.done():
+                    break
+                taken = next(groups(self._waiting, SHORT, lambda one: _size(one[0])))
+                del self._waiting[: len(taken)]
+                self._is_busy = True
+            try:
+                made = iter(work([text for some, _ in taken for text in some]))
+                for some, asked in taken:
+                    asked.set_result(list(itertools.islice(made, len(some))))
+            finally:
+                with self._changed:
+                    # Where it failed, each of the others finds out by itself.
+                    self._waiting[:0] = [one for one in taken if not (one[1].done() or one[1] is mine)]
+                    self._is_busy = False
+                    self._changed.notify_all()
+        return mine.result()
+
 
 # One of each in a process, however many homes it has open.
 _MINILM: "Kept[MiniLM]" = Kept("meaning", lambda: import_module("soulkeep.embedders.minilm").MiniLM())
@@ -213,6 +269,12 @@ _MINILM: "Kept[MiniLM]" = Kept("meaning", lambda: import_module("soulkeep.embedd
 @functools.cache
 def _universal(cache: Path) -> "Kept[UniversalEncoder]":
     return Kept("meaning", lambda: import_module("soulkeep.embedders.universal").UniversalEncoder(cache))
+
+
+@functools.cache
+def _together(kind: type[Embedder], model: "Kept[UniversalEncoder]") -> Together:
+    """Return what all homes of a process have one of, for each kind of embedder."""
+    return Together()
 
 
 class Universal(Embedder):
@@ -227,6 +289,7 @@ class Universal(Embedder):
         """Keep the encoder's laid out weights in `cache`, by default the user's cache folder."""
         self._universal = _universal(cache or user_cache_path("soulkeep", appauthor=False))
         self._models: tuple[Kept[Any], ...] = (self._universal,)
+        self._together = _together(type(self), self._universal)
 
     def weightings(self, query: str) -> Sequence[Weighting]:
         """Return the one weighting that there is; see Embedder."""
@@ -260,14 +323,19 @@ class Universal(Embedder):
             EmbedderUnavailableError: A package is missing or has another file.
         """
         self.load()
-        embeddings: list[bytes] = []
-        count = 0
+        # Many or long ones by themselves: the encoders let others in between their parts.
+        is_short = 0 < _size(texts) <= SHORT
+        pairs = self._together(self._embedded, texts) if is_short else self._embedded(texts)
+        return Embedded(tuple(vector for vector, _ in pairs), sum(count for _, count in pairs))
+
+    def _embedded(self, texts: Sequence[str]) -> list[_Pair]:
+        pairs: list[_Pair] = []
         for begin in range(0, len(texts), _TEXTS):
             some = [whole(text) for text in texts[begin : begin + _TEXTS]]
             tokens = self._universal.get().tokens(some)
-            embeddings += [vector.astype("<f4").tobytes() for vector in self._encode(some, tokens)]
-            count += sum(map(len, tokens))
-        return Embedded(tuple(embeddings), count)
+            vectors = (vector.astype("<f4").tobytes() for vector in self._encode(some, tokens))
+            pairs += zip(vectors, map(len, tokens), strict=True)
+        return pairs
 
     def _encode(self, texts: Sequence[str], tokens: Sequence[Sequence[int]]) -> "Floats":
         """Return the vectors of texts, one a row, which have these tokens of the encoder."""

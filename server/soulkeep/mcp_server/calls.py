@@ -119,8 +119,9 @@ async def served(
 
     try:
         if reads:
-            return await anyio.to_thread.run_sync(in_session)
-        async with caller.writing:
+            async with caller.reads.one(caller.access.account):
+                return await anyio.to_thread.run_sync(in_session)
+        async with caller.writes.one(caller.access.account), caller.writing:
             return await anyio.to_thread.run_sync(in_session, limiter=caller.writers)
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
@@ -132,8 +133,10 @@ async def read(ctx: Context[Caller], work: Callable[[Home], _Result]) -> _Result
     Raises:
         ResourceError: The service refused, in its own words.
     """
+    caller = ctx.request_context.lifespan_context
     try:
-        return await anyio.to_thread.run_sync(work, ctx.request_context.lifespan_context.home)
+        async with caller.reads.one(caller.access.account):
+            return await anyio.to_thread.run_sync(work, caller.home)
     except NotFoundError as error:
         raise ResourceNotFoundError(str(error)) from error
     except SoulkeepError as error:

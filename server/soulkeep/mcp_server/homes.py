@@ -2,16 +2,18 @@
 
 import hashlib
 import hmac
+import logging
 import secrets
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -52,6 +54,13 @@ WRITERS, ALL_WRITERS = 8, 64
 """The threads of calls that may write to one home, and to all: they wait for one another. All other
 calls share those that anyio gives, 40."""
 
+AT_ONCE = 8
+"""How many calls that read work at the same time, and as many that write: more would share the same
+interpreter, and all of them take the longer."""
+
+LONG_S = 0.25
+"""After so long a call that works counts as one that waits: for a lock, a disk or an endpoint."""
+
 MOST_KNOWN = 1_000
 """Of how many sessions and accounts something is remembered that may be forgotten; the latest used."""
 
@@ -69,6 +78,8 @@ Request = ServerRequestContext[Any, Any]
 
 _Result = TypeVar("_Result")
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(eq=False, slots=True)
 class Client:
@@ -77,6 +88,49 @@ class Client:
     sessions: OrderedDict[tuple[Path, str], Session] = field(default_factory=OrderedDict)
     keys: Sequence[bytes] = field(default_factory=lambda: [secrets.token_bytes(32)])
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(eq=False)
+class Turns:
+    """Lets so many work at a time, of those who wait one of each account after the other.
+
+    Who takes longer than `LONG_S` no longer counts, so nobody is held up by what only waits.
+    """
+
+    most: int = AT_ONCE
+    _working: dict[anyio.Event, float] = field(default_factory=dict)
+    _waiting: OrderedDict[str, deque[anyio.Event]] = field(default_factory=OrderedDict)
+
+    @asynccontextmanager
+    async def one(self, account: str) -> AsyncIterator[None]:
+        """Do what is in the block when it is its turn."""
+        mine = anyio.Event()
+        self._waiting.setdefault(account, deque()).append(mine)
+        self._call_next()
+        try:
+            while not mine.is_set():
+                with anyio.move_on_after(LONG_S):
+                    await mine.wait()
+                self._call_next()
+            yield
+        finally:
+            self._working.pop(mine, None)
+            if not mine.is_set():
+                self._waiting[account].remove(mine)
+            self._call_next()
+
+    def _call_next(self) -> None:
+        now = time.monotonic()
+        while self._waiting:
+            if sum(now - begun < LONG_S for begun in self._working.values()) >= self.most:
+                return
+            account, events = self._waiting.popitem(last=False)
+            if events:
+                event = events.popleft()
+                self._working[event] = now
+                event.set()
+            if events:
+                self._waiting[account] = events
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +144,9 @@ class Caller:
     client: Client
     agent_id: str
     access: Access
+    reads: Turns
+    """Those of the calls that read, of all homes, and of the calls that write."""
+    writes: Turns
     writing: anyio.CapacityLimiter
     """How many calls may write to the home at the same time."""
     writers: anyio.CapacityLimiter
@@ -183,7 +240,8 @@ class Homes:
         self._most_open, self._most_waited_for = most_open, most_waited_for
         self._idle_s = idle_s
         self._most_memory = most_memory
-        self._opening = anyio.Lock()
+        self._reads, self._writes, self._openings = Turns(), Turns(), Turns(1)
+        self._changing: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._waiting: Counter[str] = Counter()
         self._clients: OrderedDict[str, Client] = OrderedDict()
@@ -192,6 +250,7 @@ class Homes:
         self._writers = anyio.CapacityLimiter(ALL_WRITERS)
         self._questions: set[anyio.CancelScope] = set()
         self._begin: Callable[[_Open], None] = lambda _: None
+        self._tasks: anyio.abc.TaskGroup | None = None
 
     @classmethod
     def only(cls, home: Home) -> "Homes":
@@ -207,7 +266,7 @@ class Homes:
         It ends when it is cancelled, which a server does before it closes the homes.
         """
         async with anyio.create_task_group() as tasks:
-            self._begin = partial(_begin, tasks, beside)
+            self._begin, self._tasks = partial(_begin, tasks, beside), tasks
             try:
                 for one in self._open.values():
                     self._begin(one)
@@ -215,7 +274,7 @@ class Homes:
                     await anyio.sleep(max(self._idle_s / 10, LEAST_PAUSE_S))
                     await self._limit()
             finally:
-                self._begin = lambda _: None
+                self._begin, self._tasks = lambda _: None, None
 
     async def choose(self, ctx: Request, call_next: CallNext) -> HandlerResult:
         """Let a request be served for its home and its connection: SDK middleware."""
@@ -245,7 +304,16 @@ class Homes:
             client = self._client_of(access.account) if access.account else ctx.lifespan_context
         waiting, questions = partial(self._only_waiting, name, used), self._questions
         return Caller(
-            used.home, client, agent_id, access, used.writing, self._writers, waiting, questions
+            used.home,
+            client,
+            agent_id,
+            access,
+            self._reads,
+            self._writes,
+            used.writing,
+            self._writers,
+            waiting,
+            questions,
         )
 
     def _client_of(self, account: str) -> Client:
@@ -293,7 +361,8 @@ class Homes:
     @asynccontextmanager
     async def _used(self, name: str) -> AsyncIterator[_Open]:
         if name not in self._open:
-            async with self._opening:
+            # Others may be opened meanwhile: one that is brought to a newer schema takes long.
+            async with self._lock_of(name), self._openings.one(name):
                 if name not in self._open:  # nobody opened it meanwhile
                     try:
                         home = await anyio.to_thread.run_sync(self._open_home, name)
@@ -302,8 +371,11 @@ class Homes:
                     home.serve()
                     self._open[name] = _Open(home)
                     self._begin(self._open[name])
-        used = self._open[name]
-        used.users += 1
+                used = self._open[name]
+                used.users += 1
+        else:
+            used = self._open[name]
+            used.users += 1
         try:
             yield used
         finally:
@@ -325,20 +397,36 @@ class Homes:
             for place, name in enumerate(unused)
             if place < surplus or self._open[name].used_at <= until or name in self._gone
         ]
-        spare = [self._open.pop(name) for name in (*old, *too_many)]
+        for name in (*old, *too_many):
+            one = self._open.pop(name)
+            if self._tasks is None:
+                await self._close(name, one)
+            else:  # an answer does not wait for it
+                self._tasks.start_soon(self._close, name, one)
         with anyio.CancelScope(shield=True):
-            for one in spare:
-                if one.beside is not None:
-                    scope, ended = one.beside
-                    scope.cancel()
-                    await ended.wait()
-                await anyio.to_thread.run_sync(one.home.close)
             kept = list(self._open.values())
             for one in kept[:-1]:
                 if one.memory and sum(each.memory for each in kept) > self._most_memory:
                     one.memory = 0
                     with suppress(StoreError):  # the next search says so
                         await anyio.to_thread.run_sync(one.home.memories.release_memory)
+
+    async def _close(self, name: str, one: _Open) -> None:
+        """Close a home that is no longer among the open ones, before it can be opened again."""
+        with anyio.CancelScope(shield=True):
+            async with self._lock_of(name):
+                if one.beside is not None:
+                    scope, ended = one.beside
+                    scope.cancel()
+                    await ended.wait()
+                try:
+                    await anyio.to_thread.run_sync(one.home.close)
+                except StoreError as error:  # nobody waits for it who could be told
+                    _log.warning("%s", error)
+
+    def _lock_of(self, name: str) -> anyio.Lock:
+        """Return what lets one at a time open or close a home, as long as anybody does."""
+        return self._changing.setdefault(name, anyio.Lock())
 
     def close(self) -> None:
         """Close the homes that are open; nothing may be served any more."""
@@ -382,8 +470,10 @@ async def looked_up(ctx: Request, work: Callable[[Home], _Result], **about: Any)
     Raises:
         MCPError: The service refused; in its own words.
     """
+    caller: Caller = ctx.lifespan_context
     try:
-        return await anyio.to_thread.run_sync(work, ctx.lifespan_context.home)
+        async with caller.reads.one(caller.access.account):
+            return await anyio.to_thread.run_sync(work, caller.home)
     except SoulkeepError as error:
         is_asked_wrongly = isinstance(error, InvalidInputError | NotFoundError)
         code = INVALID_PARAMS if is_asked_wrongly else INTERNAL_ERROR
