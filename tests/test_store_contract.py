@@ -33,6 +33,8 @@ from soulkeep.errors import (
     UndoConflictError,
 )
 from soulkeep.models import (
+    ChangedRow,
+    DocumentEdit,
     GlobalPrompt,
     Memory,
     MemoryFilter,
@@ -665,6 +667,41 @@ def test_an_id_leads_to_what_took_its_place_also_when_changes_are_forgotten(stor
         assert store.changes.delete_before(None) == 3
     assert store.changes.latest_ids([1]) == {1: 3}
     assert store.changes.list_changes(9) == []
+
+
+def test_a_change_may_be_made_bit_by_bit(store: Repository) -> None:
+    change_id = changed(store, lambda: keep_inside(store))
+    hunk = {"removed": "", "added": "- a\n"}
+    for hunks in ((hunk,), (hunk, hunk)):
+        with store.recording() as recording:
+            keep_inside(store)
+            edit = ChangedRow("documents", "MEMORY.md", DocumentEdit(hunks), "edited")
+            rows = [edit, *recording.rows()]
+            assert recording.save("changed", SESSION, NOW, rows, [], change_id) == change_id
+
+    assert [(c.id, c.rows) for c in store.changes.list_changes(9)] == [(change_id, 4)]
+    (document,) = store.changes.rows_about("documents", "MEMORY.md")
+    assert document.before == DocumentEdit((hunk, hunk))
+    keys = [row.key for row in store.changes.rows_of(change_id) if row.kind == "memories"]
+    assert keys == ["1", "2", "3"]
+
+
+def test_what_was_imported_is_known_until_its_change_is_undone(store: Repository) -> None:
+    kept, undone = (changed(store, lambda: keep_inside(store)) for _ in range(2))
+    with store.transaction():
+        store.changes.note_imported(["a", "b"], kept)
+        store.changes.note_imported(["c", "d"], undone)
+        store.changes.note_imported(["e"], 0)
+    assert store.changes.imported(["a", "c", "e", "f"]) == {"a", "c", "e"}
+
+    undo(store, undone)
+    assert store.changes.imported(["a", "b", "c", "d", "e"]) == {"a", "b", "e"}
+    with store.transaction():
+        store.changes.note_imported(["c"], kept)
+    assert store.changes.imported(["c", "d"]) == {"c"}
+    with store.transaction():
+        store.changes.delete_before(None)
+    assert store.changes.imported(["a", "b", "c", "d", "e"]) == {"a", "b", "c", "e"}
 
 
 def test_what_fails_in_a_recording_leaves_nothing(store: Repository) -> None:

@@ -80,8 +80,7 @@ def open_records(
     if named is not None and named not in FORMATS:
         raise InvalidInputError("format", f"must be one of {', '.join(FORMATS)}")
     with opened(path, reading) as source:
-        if any(name.rsplit("/", 1)[-1] == _STORE for name in source.sizes):
-            raise SourceError(path, "it is a home of soulkeep", "use `soulkeep copy FROM TO`")
+        _leave_homes(source, reading)
         if not any(source.sizes.values()):
             raise SourceError(path, "it is empty", "name what the other program wrote")
         before = reading.problem_count, list(reading.problems), Counter(reading.not_kept)
@@ -95,6 +94,22 @@ def open_records(
         reading.total = reading.total or sum(source.sizes.values())
         reading.done = 0
         yield found, FORMATS[found].read(source, reading)
+
+
+def _leave_homes(source: Source, reading: Reading) -> None:
+    """Pass over homes of soulkeep that are somewhere in a source.
+
+    Raises:
+        SourceError: It is one.
+    """
+    homes = [name[: -len(_STORE)] for name in source.sizes if f"/{name}".endswith(f"/{_STORE}")]
+    source.sizes = {
+        name: size for name, size in source.sizes.items() if not name.startswith(tuple(homes))
+    }
+    if homes and not source.sizes:
+        raise SourceError(source.path, "it is a home of soulkeep", "use `soulkeep copy FROM TO`")
+    for home in homes:
+        reading.report(home, "is a home of soulkeep; use `soulkeep copy FROM TO`")
 
 
 def _recognised(source: Source) -> str | None:

@@ -4,8 +4,7 @@ Each entry of a note (an item of a list, a paragraph) is a memory, as it is of M
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Final
 
@@ -14,7 +13,7 @@ from soulkeep.documents.blocks import front_matter_lines, split_lines
 from soulkeep.documents.markdown import Entry, list_entries
 from soulkeep.imports.reading import DocumentRecord, MemoryRecord, Reading, Record, Source
 from soulkeep.imports.tables import as_list, kind_of
-from soulkeep.models import NewMemory
+from soulkeep.models import MemoryType, NewMemory
 
 PAGES: Final = (".md", ".markdown", ".mdown", ".txt")
 
@@ -38,8 +37,7 @@ def read_notes(source: Source, reading: Reading) -> Iterator[Record]:
 def read_basic_memory(source: Source, reading: Reading) -> Iterator[Record]:
     """Yield the same of basic-memory's notes, with the categories and relations that it writes."""
     for name in source.names(*PAGES):
-        for record in _note(source, name, reading):
-            yield record._replace(memory=_as_meant(record.memory, reading))
+        yield from _note(source, name, reading, meant=_of_basic_memory)
     reading.leave("files that are no Markdown", len(source.sizes) - len(source.names(*PAGES)))
 
 
@@ -71,11 +69,11 @@ def _top(source: Source) -> str:
 def is_basic_memory(source: Source, looked_at: int = 20) -> bool:
     """Whether the first notes say where basic-memory keeps them."""
     pages = (source.page(name) for name in source.names(".md")[:looked_at])
-    return any(page and "permalink" in front_matter(page)[0] for page in pages)
+    return any(page and "permalink" in front_matter(page) for page in pages)
 
 
-def front_matter(text: str) -> tuple[dict[str, object], int]:
-    """Return what stands at the head of a note, as texts and lists, and how many lines it has."""
+def front_matter(text: str) -> dict[str, object]:
+    """Return what stands at the head of a note, as texts and lists of them."""
     lines = split_lines(text)
     head = front_matter_lines(lines)
     found: dict[str, object] = {}
@@ -91,7 +89,7 @@ def front_matter(text: str) -> tuple[dict[str, object], int]:
             found[name] = (
                 [_unquoted(one) for one in as_list(value[1:-1])] if is_list else _unquoted(value)
             )
-    return found, head
+    return found
 
 
 def _unquoted(value: str) -> str:
@@ -99,11 +97,34 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
-def _note(source: Source, name: str, reading: Reading) -> Iterator[MemoryRecord]:
+_Meant = tuple[str, MemoryType, str, list[str]]
+"""What an entry says, its type, what it is about, and other words for that."""
+
+
+def _plain(entry: Entry, title: str) -> _Meant:
+    is_said = not entry.heading or entry.heading.strip().lower() == title.strip().lower()
+    return entry.text, kind_of(entry.heading), title if is_said else f"{title}: {entry.heading}", []
+
+
+def _of_basic_memory(entry: Entry, title: str) -> _Meant:
+    """Return what `- [category] text` and `- verb [[Note]]` mean."""
+    observation, relation = _OBSERVATION.fullmatch(entry.text), _RELATION.fullmatch(entry.text)
+    if observation and observation[1].strip(" xX-"):  # else it is the box of a task
+        category = observation[1].strip()
+        return observation[2], kind_of(category), title, [category]
+    if relation and relation[1]:
+        said = f"{title} {relation[1].replace('_', ' ')} {relation[2]}{relation[3]}"
+        return said, "fact", title, []
+    return _plain(entry, title)
+
+
+def _note(
+    source: Source, name: str, reading: Reading, meant: Callable[[Entry, str], _Meant] = _plain
+) -> Iterator[MemoryRecord]:
     text = source.page(name)
     if not text:
         return
-    head, _ = front_matter(text)
+    head = front_matter(text)
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     title = reading.text(head.pop("title", "")) or stem
     tags = [tag.lstrip("#") for field in ("tags", "tag") for tag in as_list(head.pop(field, []))]
@@ -114,47 +135,21 @@ def _note(source: Source, name: str, reading: Reading) -> Iterator[MemoryRecord]
     for field, value in head.items():
         reading.leave(field, int(bool(value)))
     for entry in list_entries(text):
-        yield MemoryRecord(
-            source.place(name, entry.first + 1),
-            NewMemory(
-                content=entry.text,
-                memory_type=kind_of(entry.heading),
-                source=reading.label(name),
-                subject=_subject(title, entry, tags, reading),
-                occurred_at=occurred,
-                created_at=created,
-            ),
+        content, kind, about, words = meant(entry, title)
+        subject = reading.label(about, [*words, *tags, *_TAG.findall(content)])
+        memory = NewMemory(
+            content=content,
+            memory_type=kind,
+            source=reading.label(name),
+            subject=subject,
+            occurred_at=occurred,
+            created_at=created,
         )
-
-
-def _subject(title: str, entry: Entry, tags: list[str], reading: Reading) -> str | None:
-    is_said = not entry.heading or entry.heading.strip().lower() == title.strip().lower()
-    return reading.label(
-        title if is_said else f"{title}: {entry.heading}", [*tags, *_TAG.findall(entry.text)]
-    )
+        yield MemoryRecord(source.place(name, entry.first + 1), memory)
 
 
 def _moment_of(head: dict[str, object], reading: Reading) -> str | None:
     """Return when a note was made, as it says itself."""
-    found = None
-    for field in ("created", "created_at", "date created", "date", "modified", "updated", "updated_at"):
-        value = head.pop(field, None)
-        if found is None and value:
-            found = reading.moment(value)
-    return found
-
-
-def _as_meant(memory: NewMemory, reading: Reading) -> NewMemory:
-    """Return an entry of basic-memory without its marks: `[category] text`, or `verb [[Note]]`."""
-    title = (memory.subject or "").split(":")[0].split(" (")[0]
-    if observation := _OBSERVATION.fullmatch(memory.content):
-        category = observation[1].strip()
-        if category.strip(" xX-"):  # else the box of a task
-            subject = reading.label(title, [category, *_TAG.findall(observation[2])])
-            return replace(
-                memory, content=observation[2], memory_type=kind_of(category), subject=subject
-            )
-    if (relation := _RELATION.fullmatch(memory.content)) and relation[1]:
-        content = f"{title} {relation[1].replace('_', ' ')} {relation[2]}{relation[3]}"
-        return replace(memory, content=content, subject=title)
-    return memory
+    fields = ("created", "created_at", "date created", "date", "modified", "updated", "updated_at")
+    values = [head.pop(field, None) for field in fields]
+    return reading.moment(next(filter(None, values), None))

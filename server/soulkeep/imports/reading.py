@@ -88,7 +88,8 @@ Record = MemoryRecord | ThreadRecord | MessageRecord | DocumentRecord
 """What a source holds; `place` says where, for people: a file with a line, or a number in a list."""
 
 
-class Problem(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Problem:
     """A record that was passed over, and why."""
 
     place: str
@@ -330,7 +331,7 @@ def _folder(path: Path, reading: Reading) -> Source:
     for folder, folders, files in os.walk(path, onerror=unreadable):
         reading.leave("hidden files and folders", sum(name[0] == "." for name in (*folders, *files)))
         folders[:] = sorted(name for name in folders if name[0] != ".")
-        for at in (Path(folder, name) for name in (*folders, *files) if name[0] != "."):
+        for at in (Path(folder, name) for name in (*folders, *sorted(files)) if name[0] != "."):
             place = at.relative_to(path).as_posix()
             if at.is_symlink() and not Path(os.path.realpath(at)).is_relative_to(root):
                 reading.report(place, "is a link that leads out of the folder")

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from soulkeep.errors import SourceError
@@ -47,6 +48,9 @@ _MEANINGS: Mapping[str, Sequence[str]] = {
     "role": ("role", "sender"),
 }
 """The names that a field of each meaning may have, the likeliest first."""
+
+_MEANING_OF = {name: meaning for meaning, names in _MEANINGS.items() for name in names}
+_RANKS = {name: rank for rank, name in enumerate(_MEANING_OF)}
 
 _WITHOUT_WORTH = {
     *("id", "uuid", "hash", "content_hash", "md5", "version", "org_id", "project_id", "app_id"),
@@ -146,18 +150,29 @@ class Fields:
         if isinstance(metadata, str):
             with suppress(ValueError, RecursionError):
                 metadata = json.loads(metadata)
-        own = {name: value for name, value in given.items() if name != "metadata"}
-        every = {**(metadata if isinstance(metadata, dict) else {"metadata": metadata}), **own}
-        named = {re.sub(r"[\s-]+", "_", str(name).strip().lower()): v for name, v in every.items()}
-        filled = {name: value for name, value in named.items() if value not in (None, "", [], {})}
+        every = {**metadata, **given} if isinstance(metadata, dict) else given
+        named = {
+            _field_name(name): value
+            for name, value in every.items()
+            if value not in (None, "", [], {}) and value is not metadata and name != "metadata"
+        }
         found: dict[str, Any] = {}
-        for meaning, names in _MEANINGS.items():
-            there = [name for name in names if name in filled]
-            if there:
-                found[meaning] = filled.pop(there[0])
-        for name in filled.keys() - _WITHOUT_WORTH:
-            self._reading.leave(name)
+        for name in sorted(named, key=_rank):
+            meaning = _MEANING_OF.get(name)
+            if meaning is not None and meaning not in found:
+                found[meaning] = named[name]
+            elif name not in _WITHOUT_WORTH:
+                self._reading.leave(name)
         return found
+
+
+def _rank(name: str) -> int:
+    return _RANKS.get(name, len(_RANKS))
+
+
+@lru_cache(1_000)
+def _field_name(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
 def read_records(origin: str) -> Callable[[Source, Reading], Iterator[Record]]:

@@ -1,0 +1,533 @@
+"""What each program's data becomes: frozen files of the real ones (tests/moving), exports by hand."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soulkeep.days import Days
+from soulkeep.engines import opened_foreign
+from soulkeep.errors import SourceError
+from soulkeep.imports import (
+    FORMATS,
+    MemoryRecord,
+    MessageRecord,
+    Reading,
+    Record,
+    ThreadRecord,
+    open_records,
+)
+from soulkeep.imports.values import JsonStream
+from soulkeep.models import NewMemory
+from wire import OFFLINE
+
+MOVING = Path(__file__).with_name("moving")
+
+
+def read(source: Path, named: str | None = None) -> tuple[str, list[Record], Reading]:
+    reading = Reading(Days(), opened_foreign)
+    with open_records(source, reading, named) as (form, records):
+        return form, list(records), reading
+
+
+def memories(source: Path) -> list[NewMemory]:
+    return [record.memory for record in read(source)[1] if isinstance(record, MemoryRecord)]
+
+
+def said(source: Path) -> list[tuple[str, str]]:
+    messages = [record.message for record in read(source)[1] if isinstance(record, MessageRecord)]
+    return [(message.role, message.content) for message in messages]
+
+
+def written(path: Path, value: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def zipped(path: Path, files: Mapping[str, object]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in files.items():
+            archive.writestr(name, value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+# Files of the real programs
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Path:
+    folder = tmp_path / "moving"
+    shutil.copytree(MOVING, folder)
+    packed = folder / "sqlite_vec.db.gz"
+    (folder / "sqlite_vec.db").write_bytes(gzip.decompress(packed.read_bytes()))
+    return folder
+
+
+def test_the_official_memory_servers_observations_and_relations_are_memories(frozen: Path) -> None:
+    form, _, reading = read(frozen / "memory.jsonl")
+
+    assert form == "server-memory"
+    assert [(m.subject, m.content, m.source) for m in memories(frozen / "memory.jsonl")] == [
+        ("Anna", "Anna is allergic to peanuts.", "server-memory (person)"),
+        ("Anna", "Zoë keeps Anna's ledger in Kraków 📒", "server-memory (person)"),
+        ("Kitchen", "The kitchen is painted blue.", "server-memory (project)"),
+        ("Anna", "Anna works on Kitchen", "server-memory"),
+    ]
+    assert not reading.problems
+
+
+def test_mcp_memory_services_database_comes_with_its_dates_tags_and_types(frozen: Path) -> None:
+    form, _, reading = read(frozen / "sqlite_vec.db")
+    found = memories(frozen / "sqlite_vec.db")
+
+    assert form == "mcp-memory-service"
+    assert [(m.content, m.memory_type, m.subject, m.source, m.created_at) for m in found] == [
+        (
+            *("Anna is allergic to peanuts.", "fact", "anna, health"),
+            *("mcp-memory-service (observation)", "2026-01-01T00:00:00.500Z"),
+        ),
+        ("We ship on Fridays.", "decision", "work", "meeting", "2026-01-02T00:00:00.000Z"),
+        (
+            *("Zoë keeps the ledger.", "fact", "zoe"),
+            *("mcp-memory-service (observation)", "2026-01-03T00:00:00.000Z"),
+        ),
+    ]
+    assert reading.not_kept == {
+        "embeddings": 3,
+        "weight": 1,
+        "memories that were deleted or replaced there": 1,
+    }
+
+
+def test_basic_memorys_categories_and_relations_are_read_as_they_are_meant(frozen: Path) -> None:
+    form, _, reading = read(frozen / "basic_memory")
+
+    assert form == "basic-memory"
+    assert [(m.content, m.memory_type, m.subject) for m in memories(frozen / "basic_memory")] == [
+        (
+            *("The kitchen is painted blue #paint (after three tries)", "decision"),
+            "Kitchen (decision, home, renovation, paint)",
+        ),
+        ("Anna likes matt paint #paint", "preference", "Kitchen (preference, home, renovation, paint)"),
+        ("The oven is 60 cm wide", "fact", "Kitchen (fact, home, renovation)"),
+        ("Kitchen belongs to Anna's house", "fact", "Kitchen (home, renovation)"),
+    ]
+    assert {m.source for m in memories(frozen / "basic_memory")} == {"house/Kitchen.md"}
+    assert reading.not_kept == {"permalink": 1}
+
+
+@pytest.mark.clients
+def test_the_real_programs_still_write_what_is_frozen_here(frozen: Path, tmp_path: Path) -> None:
+    import os
+
+    online = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    made, script = tmp_path / "made", str(MOVING / "make.py")
+    subprocess.run([sys.executable, script, str(made)], check=True, timeout=1_500, env=online)
+    packed = made / "sqlite_vec.db.gz"
+    (made / "sqlite_vec.db").write_bytes(gzip.decompress(packed.read_bytes()))
+
+    for name in ("memory.jsonl", "basic_memory", "sqlite_vec.db"):
+        new = [m.content for m in memories(made / name)]
+        assert new == [m.content for m in memories(frozen / name)]
+
+
+# Data exports of ChatGPT and Claude
+
+
+def node(key: str, parent: str | None, children: list[str], message: object) -> dict[str, Any]:
+    return {"id": key, "parent": parent, "children": children, "message": message}
+
+
+def spoken(role: str, *parts: object, **more: object) -> dict[str, Any]:
+    content = {"content_type": "text", "parts": list(parts)}
+    return {"id": f"{role}-{parts}", "author": {"role": role}, "content": content, **more}
+
+
+CHAT = {
+    "conversation_id": "c-1",
+    "title": "A trip",
+    "create_time": 1_767_225_600.25,
+    "update_time": 1_767_229_200,
+    "current_node": "e",
+    "mapping": {
+        "a": node("a", None, ["b"], None),
+        "b": node("b", "a", ["c", "d"], spoken("user", "Where to?", create_time=1_767_225_601)),
+        "c": node("c", "b", [], spoken("assistant", "To Rome.")),
+        "d": node("d", "b", ["e"], spoken("assistant", "User plans trips by train.", recipient="bio")),
+        "e": node(
+            *("e", "d", []),
+            spoken("assistant", "To Graz.", {"content_type": "image_asset_pointer", "asset": "x"}),
+        ),
+    },
+}
+
+
+@pytest.fixture
+def chatgpt(tmp_path: Path) -> Path:
+    files = {"conversations.json": [CHAT], "chat.html": "<html>", "user.json": {"id": "u"}}
+    return zipped(tmp_path / "export.zip", files)
+
+
+def test_a_chatgpt_export_becomes_threads_of_the_last_branch_and_what_was_remembered(
+    chatgpt: Path,
+) -> None:
+    form, records, reading = read(chatgpt)
+
+    assert form == "chatgpt"
+    assert said(chatgpt) == [("user", "Where to?"), ("assistant", "To Graz.")]
+    assert [m.content for m in memories(chatgpt)] == ["User plans trips by train."]
+    assert records[0]._asdict() == {
+        "place": "conversations.json:[0]",
+        "key": "chatgpt:c-1",
+        "title": "A trip",
+        "created_at": "2026-01-01T00:00:00.250Z",
+        "last_active_at": "2026-01-01T01:00:00.000Z",
+        "system_prompt": None,
+    }
+    assert reading.not_kept == {
+        "messages of other branches": 1,
+        "image asset pointer": 1,
+        "user.json": 1,
+        "other files": 1,
+    }
+
+
+def test_an_export_is_read_packed_unpacked_and_as_its_one_file(chatgpt: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(chatgpt) as archive:
+        archive.extractall(tmp_path / "unpacked")
+
+    for source in (tmp_path / "unpacked", tmp_path / "unpacked" / "conversations.json"):
+        assert (read(source)[0], said(source)) == ("chatgpt", said(chatgpt))
+
+
+def test_chatgpts_own_list_of_memories_is_taken_line_by_line(tmp_path: Path) -> None:
+    listed = "1. [2025-05-01]. Anna likes tea.\n2. [2025-06-02]. Anna lives in Graz."
+    content = {"content_type": "model_editable_context", "model_set_context": listed}
+    message = {"id": "m", "author": {"role": "system"}, "content": content}
+    chat = CHAT | {"current_node": "m", "mapping": {"m": node("m", None, [], message)}}
+
+    found = memories(written(tmp_path / "conversations.json", [chat]))
+
+    assert [m.content for m in found] == ["Anna likes tea.", "Anna lives in Graz."]
+    assert [m.created_at and m.created_at[:7] for m in found] == ["2025-05", "2025-06"]
+
+
+def test_branches_that_lead_in_circles_or_nowhere_end(tmp_path: Path) -> None:
+    circle = {
+        "a": node("a", "b", ["b"], spoken("user", "One")),
+        "b": node("b", "a", ["a"], spoken("assistant", "Two")),
+    }
+    chats = [
+        CHAT | {"mapping": circle, "current_node": "b"},
+        CHAT | {"mapping": circle, "current_node": "gone", "conversation_id": "c-2"},
+        CHAT | {"mapping": {"a": None, "b": 3}, "conversation_id": "c-3"},
+    ]
+
+    assert said(written(tmp_path / "conversations.json", chats)) == [
+        ("user", "One"),
+        ("assistant", "Two"),
+    ]
+
+
+CLAUDE = {
+    "uuid": "u-1",
+    "name": "Paint",
+    "summary": "Anna chose blue.",
+    "created_at": "2026-01-02T03:04:05.678901Z",
+    "updated_at": "2026-01-02T04:04:05Z",
+    "chat_messages": [
+        {
+            "uuid": "m-1",
+            "sender": "human",
+            "text": "",
+            "content": [{"type": "text", "text": "Which colour?"}],
+            "created_at": "2026-01-02T03:05:00Z",
+            "attachments": [{"file_name": "list.txt", "extracted_content": "blue, red"}],
+            "files": [{"file_name": "photo.jpg"}],
+        },
+        {
+            "uuid": "m-2",
+            "sender": "assistant",
+            "text": "Blue.",
+            "content": [{"type": "tool_use", "input": {}}],
+            "created_at": "2026-01-02T03:06:00Z",
+        },
+    ],
+}
+
+
+def test_a_claude_export_brings_conversations_summaries_projects_and_memories(tmp_path: Path) -> None:
+    project = {
+        "uuid": "p-1",
+        "name": "House",
+        "description": "All of the house.",
+        "prompt_template": "Answer briefly.",
+        "created_at": "2026-01-01T00:00:00Z",
+        "docs": [{"filename": "rooms.md", "content": "# Rooms\n\n- Kitchen\n- Bath"}],
+    }
+    remembered = {"conversations_memory": "**Home**\n\nAnna lives in Graz.", "project_memories": {}}
+    source = zipped(
+        tmp_path / "claude.zip",
+        {
+            "data/conversations.json": [CLAUDE],
+            "data/projects.json": [project],
+            "data/memories.json": [remembered],
+            "data/users.json": [{"uuid": "u"}],
+        },
+    )
+
+    form, records, reading = read(source)
+
+    assert form == "claude"
+    assert said(source) == [
+        ("user", "Which colour?"),
+        ("user", "list.txt:\n\nblue, red"),
+        ("assistant", "Blue."),
+    ]
+    assert [(m.content, m.memory_type, m.source, m.thread_id) for m in memories(source)] == [
+        ("Anna chose blue.", "summary", "Claude", "claude:u-1"),
+        ("All of the house.", "summary", "Claude project", "claude:p-1"),
+        ("Kitchen", "fact", "Claude project", "claude:p-1"),
+        ("Bath", "fact", "Claude project", "claude:p-1"),
+        ("**Home**", "fact", "Claude memory", None),
+        ("Anna lives in Graz.", "fact", "Claude memory", None),
+    ]
+    prompts = [record.system_prompt for record in records if isinstance(record, ThreadRecord)]
+    assert prompts == [None, "Answer briefly."]
+    assert reading.not_kept == {"tool use": 1, "files": 1, "other files": 1}
+    assert not reading.problems
+
+
+# Records with fields
+
+MEM0 = {
+    "id": "1",
+    "memory": "Anna likes tea",
+    "hash": "h",
+    "user_id": "anna",
+    "run_id": "talk 7",
+    "categories": ["food", "drinks"],
+    "metadata": {"mood": "good"},
+    "created_at": "2026-01-02T03:04:05-08:00",
+    "score": 0.5,
+}
+
+
+@pytest.mark.parametrize("shape", [[MEM0], {"results": [MEM0]}, {"total": 1, "memories": [MEM0]}])
+def test_mem0s_exports_keep_whose_memory_it_is_its_categories_and_run(
+    shape: object, tmp_path: Path
+) -> None:
+    form, records, reading = read(written(tmp_path / "export.json", shape))
+
+    assert form == "mem0"
+    assert [record.place.endswith("[0]") for record in records] == [True, True]
+    (memory,) = (record.memory for record in records if isinstance(record, MemoryRecord))
+    assert (memory.content, memory.subject, memory.source, memory.thread_id, memory.created_at) == (
+        *("Anna likes tea", "food, drinks", "mem0 (anna)", "talk 7"),
+        "2026-01-02T11:04:05.000Z",
+    )
+    assert reading.not_kept == {"mood": 1, "score": 1}
+
+
+def test_mem0s_relations_and_the_graph_of_the_official_server_in_json_are_memories(
+    tmp_path: Path,
+) -> None:
+    relation = {"source": "anna", "relationship": "likes_to_drink", "target": "tea"}
+    entity = {"name": "Anna", "entityType": "person", "observations": ["Sings."]}
+    graph = {"entities": [entity], "relations": [{"from": "a", "relationType": "is", "to": "b"}]}
+
+    with_relations = written(tmp_path / "mem0.json", {"results": [MEM0], "relations": [relation]})
+    assert [m.content for m in memories(with_relations)] == ["Anna likes tea", "anna likes to drink tea"]
+    assert [m.content for m in memories(written(tmp_path / "graph.json", graph))] == ["Sings.", "a is b"]
+
+
+def test_lines_and_tables_are_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
+    line = {
+        "Text": "One.",
+        "type": "preference",
+        "about": "Anna",
+        "url": "https://a.example",
+        "stars": 3,
+    }
+    jsonl = written(tmp_path / "notes.jsonl", json.dumps(line) + "\n\n" + json.dumps("Two.") + "\n")
+    table = 'note;tags;created;rating\n"One; with\n\na break";home, work;2026-01-02;5\nTwo;;;\n'
+    csv = written(tmp_path / "notes.csv", table)
+    tsv = tmp_path / "notes.tsv"
+    tsv.write_bytes("content\tdate\nÜber\t2026-01-02 10:00\n".encode("utf-16"))
+
+    assert [(m.content, m.memory_type, m.subject, m.source) for m in memories(jsonl)] == [
+        ("One.", "preference", "Anna", "https://a.example"),
+        ("Two.", "fact", None, None),
+    ]
+    assert [(m.content, m.subject) for m in memories(csv)] == [
+        ("One; with\n\na break", "home, work"),
+        ("Two", None),
+    ]
+    assert read(csv)[2].not_kept == {"rating": 1}
+    assert [m.content for m in memories(tsv)] == ["Über"]
+
+
+def test_records_with_roles_in_a_thread_are_its_messages(tmp_path: Path) -> None:
+    lines = [
+        {"thread": "Talk", "role": role, "content": text, "created_at": 1_767_225_600_000}
+        for role, text in (("human", "Hello"), ("ai", "Hi"))
+    ]
+    source = written(tmp_path / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+    assert said(source) == [("user", "Hello"), ("assistant", "Hi")]
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        *((1_767_225_600, "2026-01-01T00:00:00.000Z"), ("1767225600", "2026-01-01T00:00:00.000Z")),
+        (1_767_225_600_123, "2026-01-01T00:00:00.123Z"),
+        (1_767_225_600_123_456, "2026-01-01T00:00:00.123Z"),
+        ("2026-01-01T00:00:00+01:00", "2025-12-31T23:00:00.000Z"),
+        ("Thu, 01 Jan 2026 00:00:00 GMT", "2026-01-01T00:00:00.000Z"),
+        *((None, None), ("", None), ("soon", None), (2026, None), (True, None), (float("nan"), None)),
+        *((float("inf"), None), ([], None), ("9" * 400, None)),
+    ],
+)
+def test_dates_are_understood_however_programs_write_them(value: object, moment: str | None) -> None:
+    assert Reading(Days(), opened_foreign).moment(value) == moment
+
+
+# Notes
+
+
+def test_a_vaults_front_matter_tags_names_and_links_are_kept(tmp_path: Path) -> None:
+    head = (
+        '---\ntitle: "Our kitchen"\ntags:\n  - home\n  - "paint"\ncreated: 2026-01-02\ncss: wide\n---\n'
+    )
+    body = "Intro with [[Anna]].\n\n## Preferences\n\n- Matt paint #colour\n  - on all walls\n"
+    written(tmp_path / "vault" / "House" / "kitchen.md", head + body)
+    written(tmp_path / "vault" / "2026-03-04.md", "Slept well.")
+    written(tmp_path / "vault" / ".obsidian" / "app.json", "{}")
+    written(tmp_path / "vault" / "photo.jpg", "x")
+
+    form, _, reading = read(tmp_path / "vault")
+    found = memories(tmp_path / "vault")
+
+    assert form == "markdown"
+    assert [(m.content, m.memory_type, m.subject, m.source) for m in found] == [
+        ("Slept well.", "fact", "2026-03-04", "2026-03-04.md"),
+        ("Intro with [[Anna]].", "fact", "Our kitchen (home, paint)", "House/kitchen.md"),
+        (
+            *("Matt paint #colour\n- on all walls", "preference"),
+            *("Our kitchen: Preferences (home, paint, colour)", "House/kitchen.md"),
+        ),
+    ]
+    assert found[0].occurred_at is not None
+    assert found[0].occurred_at[:7] == "2026-03"
+    assert found[1].created_at is not None
+    assert found[1].created_at[:7] == "2026-01"
+    assert reading.not_kept == {
+        "hidden files and folders": 1,
+        "css": 1,
+        "files that are no Markdown": 1,
+    }
+    assert [m.content for m in memories(tmp_path / "vault" / "2026-03-04.md")] == ["Slept well."]
+
+
+# Whatever is in a file
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        "content",
+        "text",
+        "mapping",
+        "chat_messages",
+        "type",
+        "observations",
+        "tags",
+        "thread",
+        "role",
+        "id",
+    ]
+)
+RECORDS = JSON | st.dictionaries(NAMES | st.text(max_size=4), JSON, max_size=6)
+
+
+@given(values=st.lists(RECORDS, max_size=5), form=st.sampled_from(sorted({*FORMATS} - {"csv"})))
+def test_any_json_is_taken_or_reported(values: list[object], form: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "any.json", values)
+
+    _, records, reading = read(path, form)
+
+    if form == "json":
+        told = [record.place for record in records] + [problem.place for problem in reading.problems]
+        places = {place.split(",")[0] for place in told}
+        assert len(places) + reading.not_kept["entities of which nothing is said"] >= len(values)
+
+
+def attempt(path: Path, form: str | None) -> str:
+    try:
+        read(path, form)
+    except SourceError as error:
+        return str(error)
+    return "read."
+
+
+@given(
+    content=st.binary(max_size=400)
+    | st.text(max_size=200).map(lambda said: said.encode("utf-8", "replace"))
+)
+def test_any_bytes_are_taken_or_reported_or_refused_in_a_sentence(
+    content: bytes, tmp_path: Path
+) -> None:
+    for name in ("a.md", "a.csv", "a.json", "a.jsonl", "a.db", "a.zip"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        for form in (None, *FORMATS):
+            assert attempt(path, form).endswith(".")
+
+
+@given(rows=st.lists(st.lists(st.text(max_size=20), min_size=1, max_size=4), max_size=5))
+def test_any_table_is_taken_row_by_row(rows: list[list[str]], tmp_path: Path) -> None:
+    import csv
+
+    with (tmp_path / "any.csv").open("w", encoding="utf-8", errors="replace", newline="") as file:
+        csv.writer(file).writerows([["content", "tags", "date", "x"], *rows])
+
+    _, records, reading = read(tmp_path / "any.csv", "csv")
+
+    filled = sum(any(row) for row in rows)
+    assert len(records) + reading.problem_count == filled
+
+
+@given(values=st.lists(JSON, max_size=6), size=st.integers(1, 9), indent=st.sampled_from([None, 1]))
+def test_a_stream_of_json_has_the_values_of_the_text(
+    values: list[object], size: int, indent: int | None
+) -> None:
+    class Small:
+        """Yields a few bytes at a time, so that values lie across reads."""
+
+        def __init__(self, text: bytes) -> None:
+            self.text = text
+
+        def read(self, _: int) -> bytes:
+            part, self.text = self.text[:size], self.text[size:]
+            return part
+
+    whole = {"list": values, "beside": 1, "more": values}
+    for text, names in ((values, [""]), (whole, ["list", "more"])):
+        stream = JsonStream(Small(json.dumps(text, indent=indent).encode()))  # type: ignore[arg-type]
+        found = [(name, number, json.loads(part or b"")) for name, number, part in stream.items()]
+        expected = [(name, number, value) for name in names for number, value in enumerate(values)]
+        assert repr([one for one in found if one[1] >= 0]) == repr(expected)
