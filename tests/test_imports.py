@@ -585,6 +585,31 @@ def test_a_foreign_database_is_only_read(home: Home, tmp_path: Path) -> None:
     assert {found.name: found.read_bytes() for found in tmp_path.glob("sqlite_vec*")} == before
 
 
+def test_a_foreign_database_may_hold_anything(home: Home, tmp_path: Path) -> None:
+    path, columns = (
+        tmp_path / "sqlite_vec.db",
+        "id INTEGER PRIMARY KEY, content_hash, content, created_at",
+    )
+    with closing(apsw.Connection(str(path))) as made:
+        made.execute(f"CREATE TABLE memories ({columns}); CREATE TABLE memory_graph (x)")
+        for content in ("CAST(x'4fff6b' AS TEXT)", "NULL", "3", "x'00'", "''", "'Fine.'"):
+            made.execute(f"INSERT INTO memories VALUES (NULL, 'h', {content}, 'soon')")  # noqa: S608
+    with closing(apsw.Connection(str(tmp_path / "view.db"))) as made:
+        made.execute(
+            "CREATE VIEW memories AS WITH RECURSIVE n(content, content_hash)"
+            " AS (SELECT 1, 1 UNION ALL SELECT 1, 1 FROM n) SELECT * FROM n"
+        )
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.write(path, "sqlite_vec.db")
+
+    report = take(home, path)
+
+    assert [m.content for m in home.lifecycle.list_memories()][::-1] == ["O\ufffdk", "3", "Fine."]
+    assert report.problem_count == 3
+    assert "sqlite_vec.db" in refused(home, tmp_path / "view.db")
+    assert "unpack it" in refused(home, tmp_path / "packed.zip")
+
+
 def test_a_format_that_is_named_is_not_found_out(run: Run, tmp_path: Path) -> None:
     source = lines(tmp_path / "list.md", {"content": "One."})
 

@@ -23,6 +23,8 @@ _OBSERVATION = re.compile(r"\[([^\[\]]+)\]\s+(.*)", re.DOTALL)
 _RELATION = re.compile(r"([^\[\]\n]*?)\s*\[\[([^\[\]\n]+)\]\](.*)", re.DOTALL)
 _TAG = re.compile(r"(?:^|(?<=\s))#([^\W\d][\w/-]*)")
 
+_DATES = ("created", "created_at", "date created", "date", "modified", "updated", "updated_at")
+
 _ABOUT_AGENT = ("USER.md", "IDENTITY.md")
 """Pages of a workspace that state facts; those with instructions are for that program alone."""
 
@@ -43,7 +45,9 @@ def read_basic_memory(source: Source, reading: Reading) -> Iterator[Record]:
 
 def read_workspace(source: Source, reading: Reading) -> Iterator[Record]:
     """Yield an OpenClaw agent's SOUL.md, MEMORY.md and daily logs, and its other notes as memories."""
-    top = _top(source)
+    tops = [name[: -len(one)] for name in source.sizes for one in DOCUMENTS if name.endswith(one)]
+    # In an archive it may be in a folder.
+    top = min((top for top in tops if top.endswith("/") or not top), key=len, default="")
     for name in source.names(*PAGES):
         own, day = name.removeprefix(top), _DAY.search(name.rsplit(".", 1)[0])
         document = next((one for one in DOCUMENTS if one == own), None)
@@ -58,12 +62,6 @@ def read_workspace(source: Source, reading: Reading) -> Iterator[Record]:
         else:
             reading.leave(own if "/" not in own else "other pages")
     reading.leave("files that are no Markdown", len(source.sizes) - len(source.names(*PAGES)))
-
-
-def _top(source: Source) -> str:
-    """Return the folder in an archive that the workspace is in, with a slash at its end."""
-    tops = [name[: -len(one)] for name in source.sizes for one in DOCUMENTS if name.endswith(one)]
-    return min((top for top in tops if top.endswith("/") or not top), key=len, default="")
 
 
 def is_basic_memory(source: Source, looked_at: int = 20) -> bool:
@@ -128,7 +126,8 @@ def _note(
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     title = reading.text(head.pop("title", "")) or stem
     tags = [tag.lstrip("#") for field in ("tags", "tag") for tag in as_list(head.pop(field, []))]
-    created = _moment_of(head, reading) or reading.moment(source.modified(name))
+    dates = [head.pop(field, None) for field in _DATES]  # of the note, as it says itself
+    created = reading.moment(next(filter(None, dates), None)) or reading.moment(source.modified(name))
     day = _DAY.search(name.rsplit(".", 1)[0])
     occurred = reading.moment(day[1]) if day else None
     head.pop("type", None)
@@ -145,11 +144,4 @@ def _note(
             occurred_at=occurred,
             created_at=created,
         )
-        yield MemoryRecord(source.place(name, entry.first + 1), memory)
-
-
-def _moment_of(head: dict[str, object], reading: Reading) -> str | None:
-    """Return when a note was made, as it says itself."""
-    fields = ("created", "created_at", "date created", "date", "modified", "updated", "updated_at")
-    values = [head.pop(field, None) for field in fields]
-    return reading.moment(next(filter(None, values), None))
+        yield MemoryRecord(f"{name}:{entry.first + 1}", memory)

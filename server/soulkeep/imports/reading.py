@@ -195,10 +195,6 @@ class Source:
         """Return the names with one of these endings, in order."""
         return sorted(name for name in self.sizes if name.lower().endswith(ends))
 
-    def place(self, name: str, where: object = "") -> str:
-        """Name a place in a file for people."""
-        return f"{name}:{where}" if where != "" else name
-
     def modified(self, name: str) -> float | None:
         """Return when a file of a folder was written last, in seconds since 1970."""
         path = self.path if self.is_file else self.path / name
@@ -225,7 +221,7 @@ class Source:
                 if not line.endswith(b"\n") and len(line) == MAX_VALUE:
                     while (rest := stream.readline(CHUNK)) and not rest.endswith(b"\n"):
                         pass
-                    self._reading.report(self.place(name, number), "is longer than 32 MiB")
+                    self._reading.report(f"{name}:{number}", "is longer than 32 MiB")
                 else:
                     yield number, line
 

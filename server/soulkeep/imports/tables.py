@@ -157,17 +157,13 @@ class Fields:
             if value not in (None, "", [], {}) and value is not metadata and name != "metadata"
         }
         found: dict[str, Any] = {}
-        for name in sorted(named, key=_rank):
+        for name in sorted(named, key=lambda name: _RANKS.get(name, len(_RANKS))):
             meaning = _MEANING_OF.get(name)
             if meaning is not None and meaning not in found:
                 found[meaning] = named[name]
             elif name not in _WITHOUT_WORTH:
                 self._reading.leave(name)
         return found
-
-
-def _rank(name: str) -> int:
-    return _RANKS.get(name, len(_RANKS))
 
 
 @lru_cache(1_000)
@@ -222,9 +218,9 @@ def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
             except StopIteration:
                 break
             except csv.Error as error:
-                reading.report(source.place(name, at[0]), str(error))
+                reading.report(f"{name}:{at[0]}", str(error))
                 continue
-            place = source.place(name, at[0])
+            place = f"{name}:{at[0]}"
             if len(row) > len(columns):
                 reading.report(place, f"has {len(row)} cells under {len(columns)} names")
             elif any(row):
@@ -238,7 +234,7 @@ def _decoded(source: Source, name: str, reading: Reading, at: list[int]) -> Iter
         try:
             yield line.decode()
         except UnicodeDecodeError:
-            reading.report(source.place(name, number), "is not UTF-8; save the file as UTF-8")
+            reading.report(f"{name}:{number}", "is not UTF-8; save the file as UTF-8")
 
 
 # Memory servers
@@ -293,13 +289,15 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
     name = next(iter(source.names(".db", ".sqlite", ".sqlite3")), next(iter(source.sizes), ""))
     path = source.path if source.is_file else source.path / name
     fields = Fields(reading, "mcp-memory-service")
+    if not path.is_file():
+        raise SourceError(source.path, f"{name} in it is packed", "unpack it and name the database")
     with reading.open_database(path) as rows:
         columns = {column for (column,) in rows("SELECT name FROM pragma_table_info('memories')")}
-        if not {"content", "content_hash"} <= columns:
+        tables = {table for (table,) in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if "memories" not in tables or not {"content", "content_hash"} <= columns:
             problem = "it has no memories as mcp-memory-service keeps them"
             raise SourceError(path, problem, "name its database, sqlite_vec.db")
         there = [column for column in _OF_MEMORIES if column in columns]
-        tables = {table for (table,) in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         for table, what in (
             ("memory_graph", "links between memories"),
             ("memory_embeddings_rowids", "embeddings"),
@@ -308,12 +306,15 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
                 reading.leave(what, next(rows(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - of a constant
         ((count,),) = rows("SELECT count(*) FROM memories")
         each = (reading.total or 1) / max(count, 1)
-        for number, row in enumerate(rows(f"SELECT {', '.join(there)} FROM memories ORDER BY id")):  # noqa: S608
-            value = dict(zip(there, row, strict=True))
+        # As bytes, since a text in a database may be none.
+        read = ", ".join(f"CAST({column} AS BLOB)" for column in there)
+        for number, row in enumerate(rows(f"SELECT {read} FROM memories ORDER BY id")):  # noqa: S608
+            texts = (cell and cell.decode("utf-8", "replace") for cell in row)
+            value = dict(zip(there, texts, strict=True))
             reading.done = int(each * (number + 1))
             if value.pop("deleted_at", None) or value.pop("superseded_by", None):
                 reading.leave("memories that were deleted or replaced there")
                 continue
             if value.get("store") == "default":
                 del value["store"]
-            yield from fields.records(source.place(name, value["content_hash"]), value)
+            yield from fields.records(f"{name}:{value['content_hash']}", value)

@@ -50,7 +50,7 @@ class JsonStream:
                 name = _parsed(self._value())
                 if not isinstance(name, str) or self._next() != b":":
                     raise BrokenJsonError("a name and a colon are missing")
-                if self._peek() == b"[":
+                if self._next(behind=False) == b"[":
                     self._at += 1
                     yield from self._array(name)
                 else:
@@ -70,27 +70,24 @@ class JsonStream:
                 del self._buffer[: self._at]
                 self._at = 0
 
-    def _more(self) -> bool:
+    def _more(self) -> None:
         chunk = self._stream.read(CHUNK)
         self._buffer += chunk
-        return bool(chunk)
+        if not chunk:
+            raise BrokenJsonError("it ends too early")
 
-    def _peek(self) -> bytes:
+    def _next(self, *, behind: bool = True) -> bytes:
+        """Return the next sign that is no space, and move behind it or before it."""
         while True:
             found = _SPACE.match(self._buffer, self._at)
             self._at = found.end() if found else self._at
             if self._at < len(self._buffer):
-                return bytes(self._buffer[self._at : self._at + 1])
-            if not self._more():
-                raise BrokenJsonError("it ends too early")
-
-    def _next(self) -> bytes:
-        sign = self._peek()
-        self._at += 1
-        return sign
+                self._at += behind
+                return bytes(self._buffer[self._at - behind : self._at - behind + 1])
+            self._more()
 
     def _value(self) -> bytes | None:
-        first = self._peek()
+        first = self._next(behind=False)
         self._scan, self._is_whole = self._at, True
         if first in b'"[{':
             depth, is_quoted = 0, False
@@ -117,8 +114,7 @@ class JsonStream:
             if self._scan - self._at > MAX_VALUE:
                 del self._buffer[: self._scan]
                 self._at, self._scan, self._is_whole = -1, 0, False
-            if not self._more():
-                raise BrokenJsonError("it ends too early")
+            self._more()
         self._scan = found.end()
         return found[0]
 
@@ -140,7 +136,7 @@ def json_values(source: Source, name: str, reading: Reading) -> Iterator[tuple[s
         array, number = "", -1
         try:
             for array, number, text in JsonStream(stream).items():
-                place = source.place(name, f"{array}[{number}]" if number >= 0 else array)
+                place = f"{name}:{array}[{number}]" if number >= 0 else f"{name}:{array}"
                 value = _parsed(text)
                 if text is None:
                     reading.report(place, "is larger than 32 MiB")
@@ -151,7 +147,7 @@ def json_values(source: Source, name: str, reading: Reading) -> Iterator[tuple[s
                 else:
                     yield array, place, value
         except BrokenJsonError as error:
-            place = source.place(name, f"{array}[{number + 1}]")
+            place = f"{name}:{array}[{number + 1}]"
             reading.report(place, f"is no JSON from here on: {error}")
 
 
@@ -161,7 +157,7 @@ def json_records(source: Source, name: str, reading: Reading) -> Iterator[tuple[
         yield from json_values(source, name, reading)
         return
     for number, line in source.lines(name):
-        place = source.place(name, number)
+        place = f"{name}:{number}"
         value = _parsed(line) if line.strip() else {}
         if value is None:
             reading.report(place, "is no JSON")

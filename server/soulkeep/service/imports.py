@@ -372,7 +372,10 @@ def _fitting(record: Record) -> list[Record]:
     match record:
         case MemoryRecord(_, memory):
             require_memory_type(memory.memory_type)
-            subject, source = _label("subject", memory.subject), _label("source", memory.source)
+            subject, source = (
+                require_label(name, label) if label and without_hidden(label).strip() else None
+                for name, label in (("subject", memory.subject), ("source", memory.source))
+            )
             memory = replace(memory, subject=subject, source=source)
             parts = (replace(memory, content=part) for part in _parts(memory.content))
             return [record._replace(memory=part) for part in parts]
@@ -387,12 +390,6 @@ def _fitting(record: Record) -> list[Record]:
                 require_text("system_prompt", record.system_prompt, MAX_CONTENT)
             return [record._replace(title=require_label("title", record.title))]
     return [record]
-
-
-def _label(argument: str, value: str | None) -> str | None:
-    return (
-        require_label(argument, value) if value is not None and without_hidden(value).strip() else None
-    )
 
 
 def _parts(text: str) -> Iterator[str]:
