@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, is_hypothesis_test, settings
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import Client
 from mcp.client import ClientRequestContext
@@ -50,18 +49,6 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 
-# What holds of any values is tried with few by default, and with many by `-m campaign`.
-settings.register_profile(
-    "short",
-    max_examples=30,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.register_profile(
-    "long", settings.get_profile("short"), max_examples=2_000, stateful_step_count=40
-)
-
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own in it
 ROOM = 2 * 1024**3
 
@@ -82,7 +69,24 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
-    settings.load_profile("long" if config.option.markexpr == "campaign" else "short")
+    if hasattr(config, "workerinput") or not config.option.numprocesses:  # it runs tests itself
+        choose_examples("long" if config.option.markexpr == "campaign" else "short")
+
+
+def choose_examples(profile: Literal["short", "long"]) -> None:
+    """Try what holds of any values with few by default, and with many by `-m campaign`."""
+    # Imported where its bytecode is kept: pytest rewrites all of it.
+    from hypothesis import HealthCheck, settings
+
+    few = settings(
+        max_examples=30,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    settings.register_profile("short", few)
+    settings.register_profile("long", few, max_examples=2_000, stateful_step_count=40)
+    settings.load_profile(profile)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -137,6 +141,8 @@ _check_each_schema_once()
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Try many examples in a campaign; leave out what needs an embedder whose packages have no wheel."""
+    from hypothesis import is_hypothesis_test, settings
+
     for item in items:
         is_long = settings.get_current_profile_name() == "long"
         if is_long and isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
