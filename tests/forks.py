@@ -124,21 +124,31 @@ def run_code(code: str, *arguments: object) -> "ForkedProcess | subprocess.Popen
     )
 
 
-def fork(arguments: Sequence[str], environment: Mapping[str, str], streams: tuple[int, int, int]) -> Any:
+def fork(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    streams: tuple[int, int, int],
+    folder: str | None = None,
+) -> Any:
     """Start a `multiprocessing` process that is `soulkeep` with these streams, and return it."""
-    become = _Become(["soulkeep", *arguments], dict(environment), streams)
+    become = _Become(["soulkeep", *arguments], dict(environment), streams, folder)
     process = context().Process(target=become, daemon=True)
     process.start()
     return process
 
 
 class _Become:
-    """Makes of a forked process the command: its streams, environment and arguments."""
+    """Makes of a forked process the command: its streams, environment, arguments and folder."""
 
     def __init__(
-        self, arguments: list[str], environment: dict[str, str], streams: tuple[int, int, int]
+        self,
+        arguments: list[str],
+        environment: dict[str, str],
+        streams: tuple[int, int, int],
+        folder: str | None,
     ) -> None:
         self.arguments, self.environment, self.streams = arguments, environment, streams
+        self.folder = folder
 
     def __getstate__(self) -> dict[str, Any]:
         from multiprocessing.reduction import DupFd  # not on Windows
@@ -154,6 +164,8 @@ class _Become:
             os.fdopen(number, mode, encoding="utf-8", closefd=False)
             for number, mode in enumerate(("r", "w", "w"))
         )
+        if self.folder is not None:
+            os.chdir(self.folder)
         os.environ.clear()
         os.environ.update(self.environment)
         sys.argv = self.arguments

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from shells import forking_folder
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("backup", "embedders", "privacy")
 
@@ -30,22 +32,22 @@ def test_every_command_of_a_page_does_what_it_says(page: str, tmp_path: Path) ->
     commands = list(_blocks(page))
     assert commands
     environment = {name: value for name, value in os.environ.items() if "SOULKEEP" not in name}
-    folder = str(Path(sys.executable).parent)
-    done = subprocess.run(
-        ["bash", "-euxo", "pipefail", "-c", "\n".join(commands)],  # noqa: S607 - any bash will do
-        cwd=tmp_path,
-        env={
-            **environment,
-            "HOME": str(tmp_path),
-            "XDG_DATA_HOME": str(tmp_path / "data"),
-            "PATH": f"{folder}{os.pathsep}{environment['PATH']}",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    with forking_folder() as folder:
+        done = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", "\n".join(commands)],  # noqa: S607 - any bash will do
+            cwd=tmp_path,
+            env={
+                **environment,
+                "HOME": str(tmp_path),
+                "XDG_DATA_HOME": str(tmp_path / "data"),
+                "PATH": f"{folder}{os.pathsep}{environment['PATH']}",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 

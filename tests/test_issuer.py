@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,23 @@ from soulkeep.app import Settings, open_accounts, open_authority
 from soulkeep.service.accounts import Accounts
 from soulkeep.service.issuer import Issuer
 
-KEYS: dict[str, Any] = {
-    "RS256": rsa.generate_private_key(65_537, 2_048),
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}
-STRANGER = rsa.generate_private_key(65_537, 2_048)
 AUDIENCE = "https://memory.example.org/mcp"
+ALGORITHMS = ("RS256", "ES256", "EdDSA")
+
+
+@cache
+def keys() -> dict[str, Any]:
+    """The keys of an issuer: to make one takes a while."""
+    return {
+        "RS256": rsa.generate_private_key(65_537, 2_048),
+        "ES256": ec.generate_private_key(ec.SECP256R1()),
+        "EdDSA": ed25519.Ed25519PrivateKey.generate(),
+    }
+
+
+@cache
+def stranger() -> Any:
+    return rsa.generate_private_key(65_537, 2_048)
 
 
 class IssuerServer:
@@ -35,7 +46,7 @@ class IssuerServer:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.published = dict(KEYS)
+        self.published = dict(keys())
         self.name_said: str | None = None
         self.status = 200
         answered = self
@@ -74,7 +85,7 @@ class IssuerServer:
         said = {"iss": self.url, "aud": AUDIENCE, "sub": "ann@work", "exp": time.time() + 300, **claims}
         said = {name: value for name, value in said.items() if value is not None}
         headers = {"kid": kid or algorithm}
-        return jwt.encode(said, key or KEYS.get(algorithm), algorithm=algorithm, headers=headers)  # type: ignore[arg-type]
+        return jwt.encode(said, key or keys().get(algorithm), algorithm=algorithm, headers=headers)  # type: ignore[arg-type]
 
     def close(self) -> None:
         self._server.shutdown()
@@ -112,7 +123,7 @@ def status(browser: httpx2.Client, token: str, path: str = "/mcp") -> int:
     return browser.post(path, headers={"Authorization": f"Bearer {token}"}).status_code
 
 
-@pytest.mark.parametrize("algorithm", list(KEYS))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_token_of_the_issuer_lets_in_the_account_of_its_subject(
     browser: httpx2.Client, issuing: IssuerServer, accounts: Accounts, algorithm: str
 ) -> None:
@@ -143,7 +154,7 @@ def _with_header(token: str, **header: object) -> str:
 
 
 def _signed_by_the_public_key(issuing: IssuerServer) -> str:
-    public = KEYS["RS256"].public_key()
+    public = keys()["RS256"].public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","kid":"RS256"}').rstrip(b"=")
     body = issuing.token().split(".")[1].encode()
@@ -166,8 +177,8 @@ WRONG: dict[str, Callable[[IssuerServer], str]] = {
     "with a list as its subject": lambda issuing: issuing.token(sub=["ann@work"]),
     "of an unknown subject": lambda issuing: issuing.token(sub="bob@work"),
     "with the name of an account": lambda issuing: issuing.token(sub="ann"),
-    "signed by another": lambda issuing: issuing.token(key=STRANGER),
-    "with an unknown key": lambda issuing: issuing.token(key=STRANGER, kid="new"),
+    "signed by another": lambda issuing: issuing.token(key=stranger()),
+    "with an unknown key": lambda issuing: issuing.token(key=stranger(), kid="new"),
     "unsigned": lambda issuing: jwt.encode(
         {"iss": issuing.url, "aud": AUDIENCE, "sub": "ann@work", "exp": time.time() + 300}, "", "none"
     ),
@@ -220,7 +231,7 @@ def test_an_account_is_made_of_a_subject_only_where_that_is_set(
     first = opened.claims_of(issuing.token(sub="ann"), "")
     assert first is not None
     assert first.account.name.startswith("ann-")
-    assert opened.claims_of(issuing.token(sub="ann", key=STRANGER), "") is None
+    assert opened.claims_of(issuing.token(sub="ann", key=stranger()), "") is None
     again = closed.claims_of(issuing.token(sub="ann"), "")
     assert again is not None
     assert again.account == first.account
@@ -235,7 +246,7 @@ def test_keys_are_read_once_and_an_unknown_key_asks_seldom(
 
     for number in range(20):
         assert issuer.claims_of(issuing.token(), "") is not None
-        assert issuer.claims_of(issuing.token(key=STRANGER, kid=f"new{number}"), "") is None
+        assert issuer.claims_of(issuing.token(key=stranger(), kid=f"new{number}"), "") is None
     assert len(issuing.asked) <= 3
 
 

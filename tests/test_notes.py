@@ -14,11 +14,11 @@ from mcp.types import INVALID_PARAMS
 
 from conftest import Action, asking
 from engine import database_of
+from shells import forking_folder
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.answers.memories import ContextAnswer
 from soulkeep.models import NewMemory, Options
 from soulkeep.service.home import Home
-from wire import COMMAND
 
 Call = Callable[..., Awaitable[tuple[str, dict[str, Any]]]]
 
@@ -281,9 +281,10 @@ async def test_a_client_that_cannot_ask_gets_a_command_that_adds_the_very_line(
     assert read(home, "SOUL.md") == before
     command = text.splitlines()[-1]
     assert "SOUL.md 'Learned Preferences' '" in command
-    path = f"{COMMAND.parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "SOULKEEP_HOME": str(home.path / "elsewhere")}
-    subprocess.run(command, shell=True, check=True, timeout=30, env=environment, stdout=-3)  # noqa: S602
+    with forking_folder() as folder:
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "SOULKEEP_HOME": str(home.path / "elsewhere")}
+        subprocess.run(command, shell=True, check=True, timeout=30, env=environment, stdout=-3)  # noqa: S602
     assert f"\n- {dated}\n" in read(home, "SOUL.md")
 
 

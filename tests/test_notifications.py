@@ -1,6 +1,7 @@
 """Notifications of change over real pipes: a client hears of what its user or another process did."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,12 +21,13 @@ from mcp.types import (
 )
 
 from engine import by_another_program, database_of
+from forks import ForkedProcess
 from soulkeep.app import build_server, open_home
 from soulkeep.mcp_server.notifications import Notifications, _Changes, _Seen, watch
 from soulkeep.mcp_server.resources import state_of
 from soulkeep.models import NewMemory, NewMessage, PromptOffer
 from soulkeep.service.home import Home
-from wire import COMMAND, HANDSHAKE, MODERN, Wire, piped, served
+from wire import HANDSHAKE, MODERN, Wire, piped, served
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
 
@@ -196,9 +198,9 @@ async def test_prompts_of_another_process_are_told_and_listed(
 ) -> None:
     client, _ = connected
     async with subscribed(CONTEXT) as ear:
-        await anyio.run_process(
-            [str(COMMAND), "prompts", "add", "Tone", "Be brief.", "--home", str(other.path)]
-        )
+        add = ["prompts", "add", "Tone", "Be brief.", "--home", str(other.path)]
+        with ForkedProcess(add, os.environ, errors_to=2) as adding:
+            assert await anyio.to_thread.run_sync(adding.wait) == 0
 
         await ear.hears(PROMPTS)
         await ear.hears(CONTEXT)

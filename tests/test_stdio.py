@@ -18,7 +18,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from soulkeep.app import open_home
 from soulkeep.mcp_server.protocol import Exchange, parse_line
 from soulkeep.service.home import Home
-from wire import COMMAND, HANDSHAKE, MODERN, OFFLINE, Wire, served
+from wire import COMMAND, HANDSHAKE, MODERN, OFFLINE, Wire, piped, served
 
 
 @pytest.fixture
@@ -65,7 +65,9 @@ async def test_the_installed_command_keeps_and_recalls_in_both_eras(mode: str, t
         args=["serve", "--home", str(tmp_path / "home")],
         env=OFFLINE | {"SOULKEEP_EMBEDDER": "auto"},
     )
-    async with Client(stdio_client(server), mode=mode, read_timeout_seconds=30) as client:
+    # The other era over the same pipes, of a process that is forked.
+    pipes = stdio_client(server) if mode == "auto" else piped(tmp_path / "home")
+    async with Client(pipes, mode=mode, read_timeout_seconds=30) as client:
         kept = await client.call_tool("remember", {"content": "Salary arrives on the last working day."})
         found = await client.call_tool("recall", {"query": "When do I get paid?"})
         soul = await client.read_resource("soulkeep://SOUL.md")
