@@ -189,6 +189,29 @@ def test_words_are_kept_up_to_a_number_of_characters() -> None:
 
 
 @pytest.mark.embedder
+def test_a_model_stays_as_long_as_one_of_the_homes_of_a_process_uses_it(
+    make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, busy = make_home("idle", embedder="auto"), make_home("busy", embedder="auto")
+    for home in (idle, busy):
+        home.memories.remember([NewMemory("The cat is Miso.")])
+        home.memories.recall("How is the pet called?")
+    embedder = choose_embedder("auto")
+    assert isinstance(embedder, Meaning)
+
+    idle.indexes._used = -indexes.IDLE_S
+    idle.memories.rest()
+    assert store_of(idle)._scan._codes is None
+    assert store_of(busy)._scan._codes is not None
+    assert embedder._minilm._model is not None
+    monkeypatch.setattr(indexes, "IDLE_S", 0.0)
+    idle.memories.rest()  # nobody uses it any more, whoever did last
+    assert embedder._minilm._model is None
+    assert busy.memories.recall("How is the pet called?").mode == "hybrid"
+    assert embedder._minilm._model is not None
+
+
+@pytest.mark.embedder
 def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,19 +3,22 @@
 The libraries are large and not installed here: packages with their interface stand in for them.
 """
 
+import gc
 import json
 import math
 import struct
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from soulkeep.app import open_home
 from soulkeep.embedders import Embedder, choose_embedder, embedder_of
 from soulkeep.errors import EmbedderUnavailableError
-from soulkeep.models import EmbedderChoice
+from soulkeep.models import EmbedderChoice, NewMemory, Options
 
 SENTENCE_TRANSFORMERS = """
 calls = []
@@ -104,6 +107,39 @@ def test_a_model_by_name_is_asked_for_here_first_and_fetched_only_where_it_is_no
     assert absent == [("owner/absent", True), ("owner/absent", False)]
     assert "owner/absent is not on this machine; sentence-transformers fetches it" in caplog.text
     assert "owner/here" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [("sentence-transformers", "owner/shared"), ("fastembed", "BAAI/bge-small-en-v1.5")],
+)
+def test_homes_of_a_process_share_a_model_of_the_same_choice(
+    kind: str, model: str, tmp_path: Path
+) -> None:
+    options = Options(embedder=EmbedderChoice(f"{kind}:{model}", dimensions=3))
+    homes = [open_home(tmp_path / name, options=options) for name in ("anna", "ben", "carl")]
+    for home in homes:
+        home.memories.remember([NewMemory("Tea.")])
+        home.queue.work_off()
+        home.memories.recall("What?")
+
+    shared = {id(home.indexes.configured) for home in homes}
+    loaded = [call for call in calls(kind.replace("-", "_")) if call[0] == model]
+    assert (len(shared), len(loaded)) == (1, 1)
+    assert id(chosen(f"{kind}:{model}", dimensions=3, passage_prefix="D: ")) not in shared
+    assert id(chosen(f"{kind}:owner/other", dimensions=3)) not in shared
+    for home in homes:
+        home.close()
+
+
+def test_a_shared_model_goes_with_the_last_who_has_it() -> None:
+    one = chosen("sentence-transformers:owner/shared", dimensions=3)
+    assert chosen("sentence-transformers:owner/shared", dimensions=3) is one
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+
+    assert gone() is None
 
 
 def test_a_folder_says_its_prefixes_and_width_and_nothing_is_fetched(tmp_path: Path) -> None:

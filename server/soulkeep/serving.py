@@ -5,7 +5,7 @@ import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -22,6 +22,7 @@ from soulkeep.app import (
     open_authority,
     open_home,
 )
+from soulkeep.embedders import choose_embedder
 from soulkeep.engines import may_have_accounts
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.homes import Homes, Sealing, access_of
@@ -220,6 +221,8 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
         if accounts is None and not address.is_local:
             raise InvalidInputError("host", NO_ACCOUNTS.format(host=address.host))
         address.require_certificate()
+        # Held, so that its model is not loaded anew where all homes were closed meanwhile.
+        stack.enter_context(nullcontext(choose_embedder(settings.options.embedder)))
         listening = stack.enter_context(address.listen())
         address = replace(
             address,

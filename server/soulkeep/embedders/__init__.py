@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, get_args, runtime_checkable
+from weakref import WeakValueDictionary
 
 from soulkeep.disk import digest_of
 from soulkeep.errors import EmbedderError, EmbedderUnavailableError
@@ -389,10 +390,25 @@ def embedder_of(identity: str, choice: EmbedderChoice | None = None) -> Embedder
     return None
 
 
+_others: "WeakValueDictionary[tuple[object, ...], Embedder]" = WeakValueDictionary()
+_others_lock = threading.Lock()
+
+
+def _shared(made: Embedder, choice: EmbedderChoice) -> Embedder:
+    """Return the embedder that a home of this process already has of the same choice, or this one."""
+    prices = tuple(sorted(choice.prices.items()))
+    asked = choice.url, choice.key, choice.timeout_s, choice.dimensions, choice.query_prefix
+    with _others_lock:
+        return _others.setdefault(
+            (made.identity, choice.name, *asked, choice.passage_prefix, prices), made
+        )
+
+
 def choose_embedder(choice: EmbedderChoice | str) -> Embedder | None:
     """Return the embedder that is chosen, not yet loaded; None means search by words alone.
 
-    `auto` is the default, both encoders, where their packages are installed.
+    `auto` is the default, both encoders, where their packages are installed. The models of these are one
+    of each in a process; so is an embedder that is not built in, as long as anybody has it.
 
     Raises:
         EmbedderUnavailableError: There is none of this name, its packages are not installed, or its
@@ -405,11 +421,12 @@ def choose_embedder(choice: EmbedderChoice | str) -> Embedder | None:
     if model.strip() and kind == "openai":
         from soulkeep.embedders.endpoint import Endpoint
 
-        return Endpoint(model, choice)
+        return _shared(Endpoint(model, choice), choice)
     if model.strip() and kind in OTHER_EMBEDDERS:
         from soulkeep.embedders.other_models import FastEmbed, SentenceTransformers
 
-        return FastEmbed(model, choice) if kind == "fastembed" else SentenceTransformers(model, choice)
+        made = FastEmbed if kind == "fastembed" else SentenceTransformers
+        return _shared(made(model, choice), choice)
     if choice.name not in get_args(EmbedderName):
         raise EmbedderUnavailableError(choice.name, "there is none of that name", "correct its name")
     if choice.name == "wordllama":

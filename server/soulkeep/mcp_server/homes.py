@@ -397,8 +397,7 @@ class Homes:
             for place, name in enumerate(unused)
             if place < surplus or self._open[name].used_at <= until or name in self._gone
         ]
-        for name in (*old, *too_many):
-            one = self._open.pop(name)
+        for name, one in [(name, self._open.pop(name)) for name in (*old, *too_many)]:
             if self._tasks is None:
                 await self._close(name, one)
             else:  # an answer does not wait for it

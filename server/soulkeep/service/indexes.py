@@ -77,6 +77,9 @@ def are_near(earlier: str, later: str) -> bool:
 IDLE_S = 300.0
 """After how many seconds without use a model's memory is given back."""
 
+_used_at: dict[str, float] = {}
+"""When a home of this process last used the embedder of an identity, whose memory was not given back."""
+
 AT_ONCE = 20
 """So many texts a quick embedder embeds while a caller waits; longer lists wait for their vectors."""
 
@@ -131,7 +134,7 @@ class Indexes:
         except EmbedderUnavailableError as error:
             self._problems[embedder.identity] = str(error)
             return None
-        self._used = time.monotonic()
+        self._used = _used_at[embedder.identity] = time.monotonic()
         return embedder
 
     @property
@@ -184,23 +187,25 @@ class Indexes:
             self._repository.vector_search.load(embedder.parts)
 
     def rest(self, release: Callable[[], None]) -> None:
-        """Give back the memory of the model and of the store where nothing has used them for long.
+        """Give back the memory of the store and of the model where nothing has used them for long.
 
-        `release` gives back what was made of texts meanwhile.
+        All homes of a process share the model, so it stays as long as one of them uses it. `release`
+        gives back what was made of texts meanwhile.
 
         Raises:
             StoreError: The store is gone.
         """
-        if time.monotonic() - self._used < IDLE_S:
-            return
-        self._used = math.inf
-        release()
         try:
-            self._repository.release_memory()
+            if time.monotonic() - self._used >= IDLE_S:
+                self._used = math.inf
+                release()
+                self.release_memory()
         finally:
             # Last, as an embedder also lets the system have what others gave back.
             for embedder in (self.configured, self._former[1]):
-                if embedder is not None:
+                used = math.inf if embedder is None else _used_at.get(embedder.identity, math.inf)
+                if embedder is not None and time.monotonic() - used >= IDLE_S:
+                    _used_at.pop(embedder.identity, None)
                     embedder.release()
 
     @property
@@ -311,7 +316,7 @@ class Indexes:
         Raises:
             EmbedderError: The embedder, rather than single texts, is at fault.
         """
-        self._used = time.monotonic()
+        self._used = _used_at[embedder.identity] = time.monotonic()
         texts = self._stored_in_context(memories)
         made: dict[Memory, Vector] = {}
         refused: dict[Memory, str] = {}
