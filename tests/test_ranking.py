@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from soulkeep.models import Match, Memory
 from soulkeep.search.questions import MAX_TERMS, inverse_document_frequency, query_terms, text_words
-from soulkeep.search.ranking import FITS, Candidates, Question, exact_strengths, rank
+from soulkeep.search.ranking import FITS, Candidates, Question, by_promise, exact_strengths, rank
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,19 @@ def test_every_candidate_is_in_the_answer_once_in_order_with_shares_that_add_up(
     for match in matches:
         assert 0 <= match.relevance <= 1.000001
         assert not match.reasons or sum(match.reasons.values()) == pytest.approx(1)
+
+
+def test_what_is_found_is_promising_by_its_vectors_its_words_and_its_thread() -> None:
+    found = [
+        memory(1, "Tea", "kitchen"),
+        memory(2, "Cups", "kitchen"),
+        memory(3, "Rain", "garden"),
+        memory(4, "Wind"),
+        memory(5, "Sun"),
+    ]
+    memories = {one.id: one for one in found}
+    vectors = {1: 1.2, 2: 0.5, 3: 0.6, 4: 0.6, 5: 0.1}
+    assert by_promise(memories, {}, vectors) == [1, 2, 3, 4, 5]
+    assert by_promise(memories, {5: 4.0, 4: 2.0}, vectors) == [1, 4, 2, 3, 5]
+    assert by_promise(memories, {5: 4.0, 4: 2.0}, {}) == [5, 4, 3, 2, 1]
+    assert by_promise({}, {}, {}) == []

@@ -30,6 +30,9 @@ BM25_LONG = 0.3
 BY_WORDS_ALONE = 4.0
 """How many times as much BM25 counts where there are no vectors."""
 
+PROMISED_BM25 = 0.5
+"""What BM25 counts beside the vectors while the words of the candidates are not read yet."""
+
 SUBJECT = 0.45
 DATE = 0.2
 ON_THE_DAY = 0.05
@@ -182,6 +185,24 @@ def rank(
         )
         for i in ordered
     ]
+
+
+def by_promise(
+    memories: Mapping[int, Memory], bm25: Mapping[int, float], semantic: Mapping[int, float]
+) -> list[int]:
+    """Order what was found by what is known before its words are read, the most promising first."""
+    best = max(bm25.values(), default=0.0) or 1.0
+    scores = {i: semantic.get(i, 0.0) + PROMISED_BM25 * bm25.get(i, 0.0) / best for i in memories}
+    threads: defaultdict[str | None, list[float]] = defaultdict(list)
+    for i, score in scores.items():
+        threads[memories[i].thread_id].append(score)
+    lifts: dict[str | None, float] = {
+        thread_id: THREAD * sum(sorted(some, reverse=True)[:THREAD_BEST]) / THREAD_BEST
+        for thread_id, some in threads.items()
+        if thread_id is not None
+    }
+    lifted = {i: score + lifts.get(memories[i].thread_id, 0.0) for i, score in scores.items()}
+    return sorted(lifted, key=lambda i: (-lifted[i], -i))
 
 
 def _relevance(i: int, question: Question, candidates: Candidates, cover: _Cover) -> float:

@@ -27,7 +27,6 @@ from soulkeep.models import (
     Recall,
     Session,
     Usage,
-    timestamp,
 )
 from soulkeep.repository import Repository
 from soulkeep.search.dates import asks_when, day_words, find_dates
@@ -42,7 +41,7 @@ from soulkeep.search.questions import (
     text_words,
     user_terms,
 )
-from soulkeep.search.ranking import Candidates, Question, exact_strengths, rank
+from soulkeep.search.ranking import Candidates, Question, by_promise, exact_strengths, rank
 from soulkeep.service.callers import (
     MAX_LIMIT,
     MAX_QUERY,
@@ -220,6 +219,10 @@ LEXICAL_CANDIDATES = 60
 VECTOR_CANDIDATES = 40
 """How many candidates each half of the search hands to the ranking; never fewer than the limit."""
 
+WITH_NEIGHBOURS = 60
+"""Beside how many of them, the most promising, neighbours in their threads are read; never fewer than
+the limit. Those of the others would be most of what a recall reads, and change nothing."""
+
 MESSAGES = 5
 """How many messages an answer holds where they are included."""
 
@@ -301,7 +304,7 @@ class Memories:
         question, terms = self._read(query)
         found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
         embedder, cosines, remark = self._compared(query, allowed, found, limit, session)
-        candidates = self._candidates(query, embedder, found, cosines)
+        candidates = self._candidates(query, embedder, found, cosines, limit)
         matches = rank(
             question,
             candidates,
@@ -408,18 +411,14 @@ class Memories:
         embedder: Embedder | None,
         bm25: Mapping[int, float],
         cosines: Mapping[int, Sequence[float]],
+        limit: int,
     ) -> Candidates:
-        """Read the memories that were found, and those beside them in their threads."""
-        table = self._repository.memories
-        found = bm25.keys() | cosines.keys()
-        neighbours = table.neighbours(list(found))
-        beside = {i for pair in neighbours.values() for i in pair if i is not None}
-        memories = table.list_by_ids(list(found | beside))
-        now = timestamp(self._clock())
-        # Their time may have passed while another process keeps them from being moved away.
-        memories = {i: m for i, m in memories.items() if m.expires_at is None or m.expires_at > now}
+        """Read the memories that were found, and those beside the best of them in their threads."""
+        table, unexpired = self._repository.memories, self._background.unexpired
+        found = table.list_by_ids(list(bm25.keys() | cosines.keys()))
+        memories = {memory.id: memory for memory in unexpired(found.values())}
         # A promoted memory is shown as itself, and its line only where the memory is not found.
-        for i in repeated_entries({i: memories[i] for i in found & memories.keys()}):
+        for i in repeated_entries(memories):
             del memories[i]
         # Another process may have taken away what was found a moment ago.
         bm25 = {i: score for i, score in bm25.items() if i in memories}
@@ -430,4 +429,8 @@ class Memories:
         }
         semantic = {i: weightings[i].weigh(parts) for i, parts in cosines.items() if i in weightings}
         chance = {i: weighting.chance for i, weighting in weightings.items()}
+        best = by_promise(memories, bm25, semantic)
+        neighbours = table.neighbours(best[: max(limit, WITH_NEIGHBOURS)])
+        beside = {i for pair in neighbours.values() for i in pair if i is not None} - found.keys()
+        memories |= {m.id: m for m in unexpired(table.list_by_ids(list(beside)).values())}
         return Candidates(memories, bm25, semantic, near(neighbours, memories), self._days, chance)
