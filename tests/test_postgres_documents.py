@@ -14,6 +14,7 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 from pydantic import SecretStr
 
+from conftest import Run
 from database_server import database_url, new_database, owner_of, place_in_postgres
 from soulkeep.app import open_home
 from soulkeep.days import Days
@@ -240,6 +241,28 @@ def test_two_homes_of_one_database_have_documents_of_their_own(tmp_path: Path) -
         assert "Graz" not in bob.documents.read("MEMORY.md")
         assert (bob.documents.list_daily(), bob.documents.list_history()) == ([], [])
         assert bob.documents.texts.stamps(["daily"]) == {"daily": ("1", 0, True)}
+
+
+def test_a_document_of_an_account_is_edited_by_hand(
+    home: Home, other: Other, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SOULKEEP_STORE", f"{database_url()}#{owner_of(home.path)}")
+    monkeypatch.setattr("click.edit", lambda filename: Path(filename).write_text("# Mine\n"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run("documents", "edit", "SOUL.md")[0] == 0
+    assert home.documents.read("SOUL.md") == run("documents", "show", "SOUL.md")[1] == "# Mine\n"
+
+    def edited_meanwhile(filename: str) -> None:
+        other.tell("edit by another process")
+        Path(filename).write_text("# Lost?\n")
+
+    monkeypatch.setattr("click.edit", edited_meanwhile)
+    code, _, err = run("documents", "edit", "SOUL.md")
+    assert (code, "changed meanwhile" in err) == (1, True)
+    assert home.documents.read("SOUL.md") == "# Mine\nby another process"
+    assert [path.read_text() for path in tmp_path.glob("soulkeep-*/*")] == ["# Lost?\n"]
+    assert run("documents", "history", "SOUL.md")[1].count("Z  ") == 2
+    assert run("doctor")[0] == 0
 
 
 def test_what_is_purged_of_an_account_takes_its_documents(home: Home) -> None:

@@ -1,8 +1,11 @@
 """`soulkeep documents` and `prompts`: the texts that the user writes for agents."""
 
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
+from pathlib import Path
 
 import click
 
@@ -19,6 +22,7 @@ from soulkeep.cli.terminal import (
     size_text,
 )
 from soulkeep.documents import DOCUMENTS, DocumentName
+from soulkeep.errors import InvalidInputError, SoulkeepError
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.curator import Curated
 from soulkeep.service.prompts import offer_prompts
@@ -47,6 +51,59 @@ def show(name: DocumentName, version: str | None, *, as_json: bool) -> None:
         print_json({"name": name, "text": text})
     else:
         print_document(text)
+
+
+@documents.command()
+@click.argument("name", metavar=f"{'|'.join(DOCUMENTS)}|DATE")
+@click.argument("text", required=False)
+@json_option
+@home_option
+def edit(name: str, text: str | None, *, as_json: bool) -> None:
+    """Open a document, or the log of a DATE such as 2026-11-24, in your editor.
+
+    With TEXT, or what stdin says for a single -, that is put in its place. What others changed meanwhile
+    is never overwritten; what you wrote is kept in a file then. `soulkeep undo` takes the edit back.
+    """
+    document = next((each for each in DOCUMENTS if each.lower() == name.lower()), None)
+    page: DocumentName | date = document or click.DateTime(["%Y-%m-%d"]).convert(name, None, None).date()
+    with home_to_read() as home:
+        texts = home.documents
+        read = texts.read_daily(page) if isinstance(page, date) else texts.read(page)
+    if read is None:
+        raise click.UsageError(f"There is no log of {name}; `soulkeep documents log` begins today's.")
+    draft = _edited(name, read) if text is None else None
+    try:
+        new = _written(draft) if draft is not None else read_text(text or "")
+        if new != read:
+            with opened_home() as home:
+                home.curator.replace_text(page, read, new)
+    except SoulkeepError:
+        if draft is not None:
+            say(f"What you wrote is in {draft}", err=True)
+        raise
+    if draft is not None:
+        shutil.rmtree(draft.parent)
+    done = f"Changed {name}" if new != read else f"{name} says what it said"
+    report(as_json, {"name": name, "changed": new != read}, done)
+
+
+def _edited(name: str, text: str) -> Path:
+    """Let the user edit a text in a file that only they can read; return where it is."""
+    draft = Path(tempfile.mkdtemp(prefix="soulkeep-"), f"{name.removesuffix('.md')}.md")
+    draft.write_bytes(text.encode())
+    try:
+        click.edit(filename=str(draft))
+    except click.ClickException:
+        shutil.rmtree(draft.parent)
+        raise
+    return draft
+
+
+def _written(draft: Path) -> str:
+    try:
+        return draft.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInputError("text", "is not UTF-8; save it as UTF-8 in your editor") from error
 
 
 @documents.command()

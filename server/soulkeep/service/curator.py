@@ -6,7 +6,7 @@ from datetime import date
 
 from soulkeep.documents import DocumentName, Documents, TextEdit, log_name
 from soulkeep.embedders.tokens import TokenCounter
-from soulkeep.errors import DocumentTooLongError, InvalidInputError, StoreBusyError
+from soulkeep.errors import DocumentChangedError, DocumentTooLongError, InvalidInputError, StoreBusyError
 from soulkeep.models import Options, Session
 from soulkeep.repository import Repository
 from soulkeep.service.callers import MAX_ENTRY, MAX_NAME, Sessions, require_text
@@ -229,6 +229,30 @@ class Curator:
         )
         return written
 
+    def replace_text(
+        self, name: DocumentName | date, former: str, new: str, session: Session | None = None
+    ) -> None:
+        """Put the text that the user wrote in the place of a document's, or of a day's log.
+
+        Raises:
+            DocumentChangedError: It does not say `former` any more; it stays as it is.
+            InvalidInputError: The new text is blank, or none that a file can hold.
+            DocumentError: The document cannot be read or written.
+        """
+        full = log_name(name) if isinstance(name, date) else str(name)
+        if not new.strip():
+            raise InvalidInputError("text", "must not be blank; to be rid of the text, leave a heading")
+
+        def change(now: str) -> str:
+            if now != former:
+                place = f"{self._documents.texts.place}/{full}"
+                remedy = "edit what it says now"
+                raise DocumentChangedError(place, "it was changed meanwhile and stays so", remedy)
+            return new
+
+        details = {"characters": len(new)}
+        self._edit(full, "document.edited", change, session, details, dated=False)
+
     def restore(self, name: DocumentName, version: str, session: Session | None = None) -> None:
         """Make a former text of a document the present one, which is kept as a version too.
 
@@ -241,7 +265,7 @@ class Curator:
 
     def _edit(
         self,
-        name: DocumentName,
+        name: str,
         action: str,
         change: TextEdit,
         session: Session | None,

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soulkeep.documents import DOCUMENTS, DocumentName, Documents, Hunk
+from soulkeep.documents import DOCUMENTS, Documents, Hunk
 from soulkeep.documents.markdown import find_hunks
 from soulkeep.errors import DocumentError, InvalidInputError, UndoConflictError
 from soulkeep.models import ChangedRow, DocumentEdit, Memory
@@ -112,7 +112,7 @@ class Edits:
     _documents: Documents
 
     def plan(
-        self, name: DocumentName, steps: Callable[[str], Iterable[str]], *, dated: bool = True
+        self, name: str, steps: Callable[[str], Iterable[str]], *, dated: bool = True
     ) -> PlannedEdit:
         """Plan to change a document's text to the last of those that `steps` makes of it.
 
@@ -123,14 +123,14 @@ class Edits:
         """
         from soulkeep.documents.markdown import date_footer
 
-        day = self._documents.today().isoformat()
+        day, has_footer = self._documents.today().isoformat(), name in DOCUMENTS
 
         def changed(text: str) -> tuple[str, list[Hunk]]:
             hunks = list[Hunk]()
-            new, before = text, date_footer(text, "")
+            new, before = text, date_footer(text, "") if has_footer else text
             for new in steps(text):
                 # Without the footer's date, which would make one place of all that stands above it.
-                after = date_footer(new, "")
+                after = date_footer(new, "") if has_footer else new
                 hunks.extend(find_hunks(before, after))
                 before = after
             return date_footer(new, day) if dated and new is not text else new, hunks
