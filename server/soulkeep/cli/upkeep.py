@@ -308,7 +308,7 @@ def copy(source: str, target: str, *, as_json: bool) -> None:
     """Copy a home into another, empty one.
 
     FROM and TO are folders, or databases as SOULKEEP_STORE has them, with #NAME for the home of an
-    account; the documents of those are in the home's folder. Cut off, it goes on when run again.
+    account. The documents and their former texts go along. Cut off, it goes on when run again.
     """
     from soulkeep.app import copy_between
 
