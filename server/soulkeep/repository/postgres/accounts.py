@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from soulkeep.errors import SchemaTooNewError
 from soulkeep.repository.accounts import STEPS
 from soulkeep.repository.postgres.connections import Connection, Server, lock_key, translated
+from soulkeep.repository.postgres.database import begun, commit
 from soulkeep.repository.postgres.schema import TEXT, bootstrap
 
 _NAMED = re.compile(r":(\w+)")
@@ -34,9 +36,31 @@ class PostgresTables:
         self._is_closed = False
         with ExitStack() as on_failure:
             on_failure.callback(self._server.close)
-            with self._server.connection() as connection, connection.transaction():
-                _migrate(connection)
+            if self._version() < len(STEPS):
+                with self.transaction():
+                    self._migrate()
             on_failure.pop_all()
+
+    def _version(self) -> int:
+        """Return the version of the tables, 0 where there are none."""
+        if self.run("SELECT to_regclass('accounts_schema')", {}) == [(None,)]:
+            return 0
+        ((version,),) = self.run("SELECT version FROM accounts_schema", {})
+        if version > len(STEPS):
+            raise SchemaTooNewError(f"{self._server.place} (accounts)", version, len(STEPS))
+        return int(version)
+
+    def _migrate(self) -> None:
+        """Bring the tables to version `len(STEPS)`, one process at a time; inside a transaction."""
+        self.run("SELECT pg_advisory_xact_lock(:lock)", {"lock": _LOCK})
+        version = self._version()
+        for step in STEPS[version:]:
+            for statement in step:
+                self.run(statement.replace(" TEXT", f" {TEXT}"), {})
+        if version == 0:
+            self.run("CREATE TABLE accounts_schema (version integer NOT NULL)", {})
+            self.run("INSERT INTO accounts_schema VALUES (0)", {})
+        self.run("UPDATE accounts_schema SET version = :version", {"version": len(STEPS)})
 
     def run(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement with values for its `:names`, and return its rows."""
@@ -46,18 +70,20 @@ class PostgresTables:
                 return _rows(self._own.connection, prepared, values)
         if statement.startswith("SELECT"):
             return self._server.again(lambda connection: _rows(connection, prepared, values))
-        with self._server.connection() as connection:
-            return _rows(connection, prepared, values)
+        with self.transaction():
+            return self.run(statement, values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Do everything inside as one durable write, or nothing when an error leaves the block."""
-        with self._server.connection() as connection, connection.transaction():
+        with ExitStack() as stack:
+            stack.enter_context(translated(self._server.place))
+            connection = begun(self._server, stack, "BEGIN ISOLATION LEVEL READ COMMITTED")
             self._own.connection = connection
-            try:
-                yield
-            finally:
-                self._own.connection = None
+            stack.callback(setattr, self._own, "connection", None)
+            yield
+            ((number,),) = connection.execute("SELECT pg_current_xact_id()::text").fetchall()
+            commit(self._server, connection, number)
 
     def close(self) -> None:
         """Let go of the database; closing again does nothing."""
@@ -69,16 +95,3 @@ class PostgresTables:
 def _rows(connection: Connection, statement: bytes, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     done = connection.execute(statement, values)
     return done.fetchall() if done.description else []
-
-
-def _migrate(connection: Connection) -> None:
-    """Bring the tables to version `len(STEPS)`, one process at a time."""
-    connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-    connection.execute("CREATE TABLE IF NOT EXISTS accounts_schema (version integer NOT NULL)")
-    found = connection.execute("SELECT version FROM accounts_schema").fetchone()
-    for step in STEPS[found[0] if found else 0 :]:
-        for statement in step:
-            connection.execute(statement.replace(" TEXT", f" {TEXT}").encode())
-    if found is None:
-        connection.execute("INSERT INTO accounts_schema VALUES (0)")
-    connection.execute("UPDATE accounts_schema SET version = %s", [len(STEPS)])

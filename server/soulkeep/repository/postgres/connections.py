@@ -2,7 +2,8 @@
 
 The homes of a process that are kept in one database share all of this. What was sent is never sent
 again once it may have been done: reads and the beginning of a transaction are tried again where the
-connection is lost, and whether a commit was done is asked for by its number.
+connection is lost, and whether a commit was done is asked for by its number, of the same server or one
+that continues its log: one that took over from it may have given the number to another transaction.
 """
 
 import hashlib
@@ -33,7 +34,13 @@ from soulkeep.errors import (
 )
 from soulkeep.repository import StoreUnreachableError, UnrecordedChangeError
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection, and in whose log of the database's servers what it commits is."""
+
+    timeline = ""
+    """Another after each failover; empty where the server does not tell it."""
+
 
 CONNECTIONS = 10
 """How many a process uses at once; who finds none free waits for one."""
@@ -46,6 +53,14 @@ ATTEMPTS = 3
 
 LISTENING_S = 2.0
 """An announcement that was lost with who made it is made up for after so long."""
+
+_SILENCE: dict[str, str | int | None] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""A machine that went away without a word counts as gone after 25 s: the system takes two hours."""
 
 CHANNEL = "soulkeep"
 
@@ -86,6 +101,7 @@ class Server:
         self._locks = threading.Lock()
         self._pool = ConnectionPool(
             conninfo,
+            connection_class=Connection,
             kwargs={"autocommit": True, "prepare_threshold": None},
             min_size=1,
             max_size=CONNECTIONS,
@@ -116,7 +132,7 @@ class Server:
 
     def _connect(self, prepare: Callable[[Connection, str], None]) -> None:
         # Before the pool, whose threads would try on and on, and only say that there was no time.
-        with translated(self.place), psycopg.connect(self._conninfo, autocommit=True) as first:
+        with translated(self.place), Connection.connect(self._conninfo, autocommit=True) as first:
             prepare(first, self.place)
         self._pool.open()
         self._listener.start()
@@ -139,7 +155,7 @@ class Server:
 
     def connect(self) -> Connection:
         """Return a connection of its own, for what takes long; the caller closes it."""
-        connection = psycopg.connect(self._conninfo, autocommit=True, prepare_threshold=None)
+        connection = Connection.connect(self._conninfo, autocommit=True, prepare_threshold=None)
         _configure(connection)
         return connection
 
@@ -165,13 +181,21 @@ class Server:
                     f"all {CONNECTIONS} connections of this process are in use",
                     "try again in a moment",
                 ) from error
-            raise StoreUnreachableError(self.place, "no connection in time") from error
+            raise StoreUnreachableError(self.place, self._refusal()) from error
         except PoolClosed as error:
             raise StoreError(self.place, "the store was closed", "open it again") from error
         try:
             yield connection
         finally:
             self._pool.putconn(connection)
+
+    def _refusal(self) -> str:
+        """Return why there is no connection, which the pool does not tell."""
+        try:
+            self.connect().close()
+        except psycopg.Error as error:
+            return _detail(error)
+        return "no connection in time"
 
     def again(self, work: Callable[[Connection], _Result]) -> _Result:
         """Do what may be done twice, over another connection where one is lost or a snapshot is too old.
@@ -183,7 +207,7 @@ class Server:
             try:
                 with self._lent() as connection:
                     return work(connection)
-            except _PASSING as error:
+            except PASSING as error:
                 if attempt + 1 == ATTEMPTS:
                     with translated(self.place):
                         raise
@@ -239,7 +263,7 @@ class Server:
     def _listen(self) -> None:
         while not self._ending.is_set():
             try:
-                with psycopg.connect(self._conninfo, autocommit=True) as connection:
+                with Connection.connect(self._conninfo, autocommit=True) as connection:
                     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(CHANNEL)))
                     self._hear(connection)
             except psycopg.Error as error:
@@ -318,12 +342,8 @@ class Server:
         raise AssertionError
 
 
-_PASSING = (
-    psycopg.OperationalError,
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.DeadlockDetected,
-    psycopg.InterfaceError,
-)
+PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
+"""Among them that a connection is lost, a deadlock, and a snapshot that is too old."""
 
 
 def lock_key(name: str) -> int:
@@ -348,7 +368,7 @@ def _read_address(url: str) -> tuple[str, str]:
         given = conninfo_to_dict(url)
     except psycopg.Error:  # which may have a part of a password in it
         raise refused from None
-    defaults: dict[str, str | int | None] = {
+    defaults: dict[str, str | int | None] = _SILENCE | {
         "connect_timeout": PATIENCE_S,
         "application_name": "soulkeep",
         "target_session_attrs": "read-write",  # of several, after a failover, one that can be written
@@ -361,7 +381,7 @@ def _read_address(url: str) -> tuple[str, str]:
 
 
 def _configure(connection: Connection) -> None:
-    """Fit a connection: how far HNSW looks, and what vectors are sent as."""
+    """Fit a connection: how far HNSW looks, what vectors are sent as, and whose log it writes."""
     connection.execute(
         "SELECT set_config('hnsw.ef_search', '400', false),"
         " set_config('hnsw.iterative_scan', 'relaxed_order', false),"
@@ -372,6 +392,9 @@ def _configure(connection: Connection) -> None:
         info.register(connection)
         kind = type("VectorDumper", (_VectorDumper,), {"oid": info.oid})
         connection.adapters.register_dumper(PaddedVector, kind)
+    with suppress(psycopg.Error):  # other servers that speak this protocol may not have it
+        told = connection.execute("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)").fetchone()
+        connection.timeline = str(told[0]) if told else ""
 
 
 class _VectorDumper(Dumper):
@@ -412,8 +435,12 @@ _KINDS: tuple[tuple[tuple[type[psycopg.Error], ...], Callable[[str, str], Except
 )
 
 
+def _detail(error: psycopg.Error) -> str:
+    return error.diag.message_primary or next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _told(place: str, error: psycopg.Error) -> Exception:
-    detail = error.diag.message_primary or next(iter(str(error).splitlines()), type(error).__name__)
+    detail = _detail(error)
     for kinds, told in _KINDS:
         if isinstance(error, kinds):
             return told(place, detail)

@@ -12,14 +12,11 @@ from typing import Any
 
 import psycopg
 
-from soulkeep.errors import (
-    IdTooLargeError,
-    StoreBusyError,
-    StoreError,
-)
+from soulkeep.errors import IdTooLargeError, StoreBusyError, StoreError
 from soulkeep.repository import CommitUnknownError, StoreUnreachableError
 from soulkeep.repository.postgres.connections import (
     ATTEMPTS,
+    PASSING,
     PATIENCE_S,
     Connection,
     Server,
@@ -36,7 +33,8 @@ _PAUSE_S = 0.02
 NO_LIMIT = 2**62
 
 _MARK = (
-    b"UPDATE owners SET revision = revision + 1 WHERE owner = %s RETURNING pg_current_xact_id()::text"
+    b"WITH marked AS (UPDATE owners SET revision = revision + 1 WHERE owner = %s)"
+    b" SELECT pg_current_xact_id()::text"
 )
 
 
@@ -182,61 +180,21 @@ class Database:
             connection = self._begun(stack, durable=durable, waiting=waiting)
             with self._using(connection, writes=True):
                 yield
-            self._commit(connection)
+            ((number,),) = connection.execute(_MARK, [self.owner]).fetchall()
+            commit(self.server, connection, number)
+            self.server.announce(self.owner, connection)
 
     def _begun(self, stack: ExitStack, *, durable: bool, waiting: bool) -> Connection:
         """Return a connection in a transaction that has the home's lock; nothing is written as yet."""
         local = {"lock_timeout": f"{PATIENCE_S}s", "soulkeep.recording": "off"}
         if not durable:
             local["synchronous_commit"] = "off"
-        begin = "BEGIN; " + "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in local.items())
+        # Whatever the database has as its default: who waited for the lock has to see what was done.
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED; " + "; ".join(
+            f"SET LOCAL {name} = '{value}'" for name, value in local.items()
+        )
         lock = f"SELECT revision FROM owners WHERE owner = %s FOR UPDATE{'' if waiting else ' NOWAIT'}"
-        for attempt in range(ATTEMPTS):
-            with ExitStack() as attempted:
-                connection = attempted.enter_context(self.server.connection())
-                attempted.callback(_end, connection)
-                try:
-                    connection.execute(begin.encode())
-                    connection.execute(lock.encode(), [self.owner])
-                except psycopg.errors.LockNotAvailable as error:
-                    raise StoreBusyError(self.place) from error
-                except psycopg.OperationalError:
-                    if attempt + 1 == ATTEMPTS:
-                        raise
-                else:
-                    stack.push(attempted.pop_all())
-                    return connection
-            self.server.mend()
-        raise AssertionError
-
-    def _commit(self, connection: Connection) -> None:
-        """Commit, and make sure of it where the connection is lost in this moment."""
-        done = connection.execute(_MARK, [self.owner]).fetchone()
-        number = str(done[0]) if done else ""
-        try:
-            connection.execute("COMMIT")
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            self._require_committed(number, error)
-            return
-        self.server.announce(self.owner, connection)
-
-    def _require_committed(self, number: str, error: psycopg.Error) -> None:
-        self.server.mend()
-        ask = b"SELECT pg_xact_status(%s::text::xid8)"
-        until = time.monotonic() + PATIENCE_S
-        try:
-            # The database may not have noticed yet that nobody is there any more.
-            while True:
-                done = self.server.again(lambda connection: connection.execute(ask, [number]).fetchone())
-                if done != ("in progress",) or time.monotonic() > until:
-                    break
-                time.sleep(_PAUSE_S)
-        except StoreError as lost:
-            raise CommitUnknownError(self.place) from lost
-        if done is None or done[0] not in ("committed", "aborted"):
-            raise CommitUnknownError(self.place) from error
-        if done[0] == "aborted":
-            raise StoreUnreachableError(self.place, "the connection was lost") from error
+        return begun(self.server, stack, begin, (lock, [self.owner]))
 
     @contextmanager
     def _using(self, connection: Connection, *, writes: bool) -> Iterator[None]:
@@ -253,33 +211,91 @@ class Database:
             yield
             return
         with ExitStack() as stack:
-            connection = self._standing(stack)
+            # The first look is the moment.
+            begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+            connection = begun(self.server, stack, begin, ("SELECT 1", []))
             with self._using(connection, writes=False):
                 yield
-
-    def _standing(self, stack: ExitStack) -> Connection:
-        begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        for attempt in range(ATTEMPTS):
-            with ExitStack() as attempted:
-                connection = attempted.enter_context(self.server.connection())
-                attempted.callback(_end, connection)
-                try:
-                    connection.execute(begin)
-                    connection.execute(b"SELECT 1")  # the first look is the moment
-                except psycopg.OperationalError:
-                    if attempt + 1 == ATTEMPTS:
-                        raise
-                else:
-                    stack.push(attempted.pop_all())
-                    return connection
-            self.server.mend()
-        raise AssertionError
 
     def close(self) -> None:
         """Let go of the database; closing again does nothing."""
         if not self._is_closed:
             self._is_closed = True
             self.server.close()
+
+
+def begun(
+    server: Server, stack: ExitStack, begin: str, *statements: tuple[str, list[object]]
+) -> Connection:
+    """Return a connection, lent until the stack ends, in a transaction that nothing is written in.
+
+    It is begun with `begin`, then by statements that only look and lock; what fails in passing is
+    tried again.
+
+    Raises:
+        StoreBusyError: Another kept what one of them locks.
+        StoreError: It failed for another reason, or every time.
+    """
+    for attempt in range(ATTEMPTS):
+        with ExitStack() as attempted:
+            connection = attempted.enter_context(server.connection())
+            attempted.callback(_end, connection)
+            try:
+                connection.execute(begin.encode())
+                for statement, values in statements:
+                    connection.execute(statement.encode(), values)
+            except psycopg.errors.LockNotAvailable as error:
+                raise StoreBusyError(server.place) from error
+            except PASSING:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+            else:
+                stack.push(attempted.pop_all())
+                return connection
+        server.mend()
+    raise AssertionError
+
+
+def commit(server: Server, connection: Connection, number: str) -> None:
+    """Commit the transaction of a number; make sure of it where the connection is lost just then.
+
+    Raises:
+        StoreUnreachableError: The connection was lost before it; nothing was written.
+        CommitUnknownError: It was lost, and the database cannot be asked what it did.
+    """
+    try:
+        connection.execute("COMMIT")
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        if not connection.closed:  # the server has refused it, and said so
+            raise
+        _require_committed(server, number, connection.timeline, error)
+
+
+def _require_committed(server: Server, number: str, timeline: str, error: psycopg.Error) -> None:
+    server.mend()
+    ask = b"SELECT pg_xact_status(%s::text::xid8)"
+    until = time.monotonic() + PATIENCE_S
+    try:
+        # The database may not have noticed yet that nobody is there any more.
+        while True:
+            status, now = server.again(
+                lambda other: (other.execute(ask, [number]).fetchone(), other.timeline)
+            )
+            if status != ("in progress",) or time.monotonic() > until:
+                break
+            time.sleep(_PAUSE_S)
+    except StoreError as lost:
+        raise CommitUnknownError(server.place) from lost
+    if status == ("aborted",):
+        raise StoreUnreachableError(server.place, "the connection was lost") from error
+    if status != ("committed",) or now != timeline:
+        raise CommitUnknownError(server.place) from error
+
+
+def _end(connection: Connection) -> None:
+    if not connection.closed and connection.info.transaction_status:
+        with suppress(psycopg.Error):
+            connection.execute("ROLLBACK")
 
 
 def possible(ids: Collection[int]) -> list[int]:
@@ -296,12 +312,6 @@ def columns_of(rows: Sequence[Sequence[Any]], *names: str) -> dict[str, object]:
     """Return rows by their columns, for `unnest`."""
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     return {name: list(column) for name, column in zip(names, columns, strict=True)}
-
-
-def _end(connection: Connection) -> None:
-    if not connection.closed and connection.info.transaction_status:
-        with suppress(psycopg.Error):
-            connection.execute("ROLLBACK")
 
 
 def _sql(statement: str) -> bytes:

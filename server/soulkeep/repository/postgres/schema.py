@@ -282,6 +282,10 @@ CREATE UNLOGGED TABLE noted_rows (
   PRIMARY KEY (owner, kind, key)
 )"""
 
+# A server that takes over from another has nothing of what is not logged: the table is empty then, as it
+# should be, but its numbers would be none.
+LOGGED_PLACES = "ALTER SEQUENCE noted_rows_place_seq SET LOGGED"
+
 WHEN = "coalesce(m.occurred_at, m.created_at)"
 """When a memory of `memories AS m` happened or was said."""
 
@@ -384,7 +388,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         *INDEXES,
         *(statement for table in RECORDED for statement in _noting(table)),
     ),
-    (IMPORTED, DOCUMENTS),
+    (IMPORTED, DOCUMENTS, LOGGED_PLACES),
 )
 """`STEPS[n]` brings a database from schema version n to n + 1."""
 
@@ -395,6 +399,14 @@ TABLES = (
     *("memories_fts", "messages_fts", "word_counts", "noted_rows", "documents", "owners"),
 )
 
+FORMER = "soulkeep_former"
+"""The schema with the rows as they were before the last migration, but for what can be made anew."""
+
+_DERIVED = {"vec_memories", "next_vectors", "pending_vectors", "memories_fts", "messages_fts"} | {
+    "word_counts",
+    "noted_rows",
+}
+
 _LOCK = 0x736F756C6B656570
 """The lock of who migrates: the letters of soulkeep."""
 
@@ -402,7 +414,8 @@ _LOCK = 0x736F756C6B656570
 def bootstrap(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> None:
     """Bring a database to schema version `len(STEPS)`; running it again changes nothing.
 
-    All pending steps are one transaction, and one process at a time looks and does it.
+    All pending steps are one transaction, and one process at a time looks and does it, while none
+    writes. An older database is copied first, within itself; where that fails, it stays as it is.
 
     Raises:
         NotAStoreError: The database has tables of such names, and not ours.
@@ -414,6 +427,8 @@ def bootstrap(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> No
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         version = _version(connection, place)
+        if 0 < version < len(STEPS):
+            _copy_rows(connection)
         try:
             for step in STEPS[version:]:
                 for statement in step:
@@ -425,6 +440,18 @@ def bootstrap(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> No
             connection.execute("CREATE TABLE soulkeep_schema (version integer NOT NULL)")
             connection.execute("INSERT INTO soulkeep_schema VALUES (%s)", [len(STEPS)])
         connection.execute("UPDATE soulkeep_schema SET version = %s", [len(STEPS)])
+
+
+def _copy_rows(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    connection.execute("LOCK TABLE owners IN EXCLUSIVE MODE")  # who writes locks a row of it first
+    connection.execute(f"DROP SCHEMA IF EXISTS {FORMER} CASCADE".encode())
+    connection.execute(f"CREATE SCHEMA {FORMER}".encode())
+    tables = [table for table in (*TABLES, "soulkeep_schema") if table not in _DERIVED]
+    there = connection.execute(
+        "SELECT t FROM unnest(%s::text[]) AS t WHERE to_regclass(t) IS NOT NULL", [tables]
+    )
+    for (table,) in there.fetchall():
+        connection.execute(f"CREATE TABLE {FORMER}.{table} AS TABLE {table}".encode())
 
 
 def _in_order_of_code_points(statement: str) -> str:

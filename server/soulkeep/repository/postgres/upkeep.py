@@ -15,7 +15,7 @@ from soulkeep.repository import ROWS
 from soulkeep.repository.postgres.connections import translated
 from soulkeep.repository.postgres.database import Database
 from soulkeep.repository.postgres.documents import REVISION
-from soulkeep.repository.postgres.schema import TABLES
+from soulkeep.repository.postgres.schema import FORMER, TABLES
 from soulkeep.repository.values import GIVE_IDS, THREAD_KEY
 from soulkeep.wording import agreeing, counted
 
@@ -240,6 +240,8 @@ class Upkeep:
     def erase(self) -> bool:
         """Take what was deleted out of the tables; False while what others read still needs it.
 
+        What was copied of the home before a migration goes altogether.
+
         What the operator's archives and earlier backups of the database hold stays there.
 
         Raises:
@@ -247,12 +249,18 @@ class Upkeep:
         """
         server = self._database.server
         with translated(server.place), server.connect() as connection:
+            named = "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = %s"
+            copied = connection.execute(named, [FORMER]).fetchall()
+            for place in copied:
+                if place[1] != "soulkeep_schema":
+                    gone = psycopg.sql.SQL("DELETE FROM {} WHERE owner = %s")
+                    table = psycopg.sql.Identifier(*place)
+                    connection.execute(gone.format(table), [self._database.owner])
             now = connection.execute("SELECT pg_current_xact_id()::xid").fetchone()
-            for table in TABLES:
-                tell(f"Vacuuming {table}")
-                connection.execute(
-                    psycopg.sql.SQL("VACUUM (INDEX_CLEANUP ON) {}").format(psycopg.sql.Identifier(table))
-                )
+            for place in (*((table,) for table in TABLES), *copied):
+                tell(f"Vacuuming {place[-1]}")
+                vacuum = psycopg.sql.SQL("VACUUM (INDEX_CLEANUP ON) {}")
+                connection.execute(vacuum.format(psycopg.sql.Identifier(*place)))
             held = connection.execute(
                 "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
                 " AND datname = current_database()"
