@@ -4,7 +4,7 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -621,6 +621,108 @@ def test_wrong_logins_cost_more_and_more_time_and_tell_nothing(
 
     clock.now += timedelta(seconds=LONGEST_WAIT_S)
     assert log_in(browser, address, token).status_code == 303
+
+
+def looked_after(browser: httpx2.Client, token: str, answer: str, name: str = "") -> tuple[int, str]:
+    """Send what somebody does on the page of their account; return the status and what is said."""
+    page = browser.get("/account")
+    found = re.search(r'name=form value="([^"]+)"', page.text)
+    assert found is not None
+    form = {"form": found[1], "token": token, "answer": answer, "name": name}
+    sent = browser.post("/account", data=form)
+    said = re.search(r"role=(?:status|alert)>(.*?)</p>", sent.text)
+    assert said is not None
+    return sent.status_code, unescape(said[1])
+
+
+@ON_BOTH_ENGINES
+def test_somebody_looks_after_their_own_account_by_its_token(
+    browser: httpx2.Client, accounts: Accounts
+) -> None:
+    ann, bob = accounts.add("ann"), accounts.add("bob")
+    for team in ("crew", "others"):
+        accounts.add_team(team)
+        accounts.put_member(team, "bob", may_write=True)
+    accounts.put_member("crew", "ann", may_write=True)
+
+    for team in ("others", "nobody", "", "ann", "<b>"):
+        assert looked_after(browser, ann, "leave", team) == (
+            400,
+            "`name` must be the name of a team of yours (crew).",
+        )
+    status, said = looked_after(browser, ann, "leave", "Crew")
+    assert (status, said) == (200, "You are out of crew. What you wrote there stays.")
+    assert accounts.access("ann", "crew") is None
+    assert accounts.access("bob", "crew") is not None
+
+    (renewed,) = re.findall(r"soulkeep_[\w-]+", looked_after(browser, ann, "rotate")[1])
+    assert accounts.account_of(ann) is None
+    assert looked_after(browser, ann, "rotate")[0] == 401
+    for name in ("", "bob"):
+        status, said = looked_after(browser, renewed, "delete", name)
+        assert (status, "must be ann" in said) == (400, True)
+    assert looked_after(browser, renewed, "delete", "ann")[0] == 200
+    assert accounts.account_of(renewed) is None
+    assert accounts.restore("ann")
+    assert accounts.account_of(bob) is not None
+
+
+def test_the_page_of_an_account_is_driven_by_nobody_else_and_limits_guessing(
+    browser: httpx2.Client, accounts: Accounts
+) -> None:
+    token = accounts.add("ann")
+    page = browser.get("/account")
+    assert "form-action 'self' ;" in page.headers["content-security-policy"]
+    for form in ({}, {"form": ""}, {"form": "guessed"}):
+        sent = {"token": token, "answer": "delete", "name": "ann", **form}
+        assert browser.post("/account", data=sent).status_code == 400
+    statuses = [looked_after(browser, "nothing", "rotate")[0] for _ in range(2 * FREE_FAILURES)]
+
+    assert statuses[:FREE_FAILURES] == [401] * FREE_FAILURES
+    assert 429 in statuses
+    assert accounts.account_of(token) is not None
+
+
+REFUSED: dict[str, Callable[[str, dict[str, str]], str]] = {
+    "wrong": lambda token, tokens: "nothing",
+    "of our shape": lambda token, tokens: f"soulkeep_{'0' * 16}_{'A' * 43}",
+    "nearly right": lambda token, tokens: token[:-2] + "AA",
+    "for another audience": lambda token, tokens: tokens["access_token"],
+    "a refresh token": lambda token, tokens: tokens["refresh_token"],
+    "unsigned": lambda token, tokens: "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.",
+}
+
+
+@pytest.mark.parametrize("which", list(REFUSED))
+def test_every_token_that_lets_nobody_in_costs_the_same_and_is_answered_the_same(
+    url: str, browser: httpx2.Client, accounts: Accounts, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    token = accounts.add("ann")
+    accounts.add_team("crew")
+    accounts.put_member("crew", "ann", may_write=True)
+    client_id = register(browser).json()["client_id"]
+    code = code_for(browser, client_id, token, resource=f"{url}/crew/mcp")
+    tokens = fetch(browser, client_id, code).json()
+    sent = REFUSED[which](token, tokens)
+    asked_of_store: list[str] = []
+    run = accounts.store._run
+
+    def noting(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        asked_of_store.append(statement)
+        return run(statement, values)
+
+    monkeypatch.setattr(accounts.store, "_run", noting)
+
+    answer = browser.post("/mcp", headers=bearer(sent))
+
+    expected = browser.post("/mcp", headers=bearer("x"))
+    assert (answer.status_code, answer.text) == (401, expected.text)
+    challenge = answer.headers["www-authenticate"]
+    assert challenge == expected.headers["www-authenticate"]
+    assert 'error="invalid_token"' in challenge
+    assert f'resource_metadata="{url}/.well-known/oauth-protected-resource/mcp"' in challenge
+    # The id in a token is no secret: one more look says whether its secret is right, and no more.
+    assert which == "for another audience" or len(asked_of_store) <= 1
 
 
 @ON_BOTH_ENGINES

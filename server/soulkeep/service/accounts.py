@@ -34,7 +34,7 @@ _DEVICES = frozenset(
     f"{device}{number}" for device in ("com", "lpt") for number in range(10)
 ) | frozenset({"con", "prn", "aux", "nul"})
 _ADDRESSES = frozenset(
-    "mcp healthz authorize login token register revoke static assets api local".split()
+    "mcp healthz authorize login account token register revoke static assets api local".split()
 )
 
 KEY_S, KEY_SHARED_S = 30 * 86_400, 3_600
