@@ -317,6 +317,7 @@ _MODULES = {
         "restore": "soulkeep.cli.upkeep",
         "copy": "soulkeep.cli.upkeep",
         "import": "soulkeep.cli.imports",
+        "export": "soulkeep.cli.imports",
         "log": "soulkeep.cli.upkeep",
         "stats": "soulkeep.cli.upkeep",
         "reembed": "soulkeep.cli.upkeep",

@@ -1,14 +1,15 @@
-"""`soulkeep import`: moving in from another memory server."""
+"""`soulkeep import` and `export`: moving in from another memory server, and out."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from soulkeep.cli import Command, home_option, json_option, opened_home
-from soulkeep.cli.terminal import print_json, print_quoted, print_table, progress_shown, say
+from soulkeep.cli import Command, home_option, home_to_read, json_option, opened_home
+from soulkeep.cli.terminal import print_json, print_quoted, print_table, progress_shown, report, say
 from soulkeep.engines import opened_foreign
 from soulkeep.imports import FORMATS
+from soulkeep.service.exports import Exported, export_file
 from soulkeep.service.imports import Imported
 from soulkeep.wording import counted
 
@@ -31,11 +32,43 @@ def import_(source: Path, named: str | None, *, dry_run: bool, as_json: bool) ->
     A record that is broken is told and passed over.
     """
     with opened_home() as home, progress_shown():
+        file = None if named else export_file(source)
+        if file and not dry_run and home.exports.is_empty_for(file):
+            _report(home.exports.take_in(file), "Imported", as_json=as_json)
+            return
         imported = home.imports.take(source, opened_foreign, named=named, dry_run=dry_run)
     if as_json:
         print_json({"import": asdict(imported) | {"dry_run": dry_run}})
     else:
         _print(imported, dry_run=dry_run)
+
+
+@click.command(cls=Command)
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+@home_option
+def export(path: Path, *, as_json: bool) -> None:
+    """Write all that is known into a new folder PATH: pages to read, and a file for `soulkeep import`.
+
+    Where PATH ends in .jsonl it is that file alone. An empty home that takes it in is the same then.
+    """
+    with home_to_read() as home, progress_shown():
+        exported = home.exports.write(path)
+    _report(exported, "Exported", as_json=as_json)
+
+
+def _report(moved: Exported, done: str, *, as_json: bool) -> None:
+    rows, key = moved.rows, done.lower()
+    shown = f"{counted(rows.get('memories', 0), 'memory')}, {counted(sum(rows.values()), 'row')}"
+    documents = (
+        f"{counted(moved.documents, 'document')} with {counted(moved.former_texts, 'former text')}"
+    )
+    where = f"to {moved.path}" if done == "Exported" else f"from {moved.path}"
+    report(
+        as_json,
+        {key: asdict(moved) | {"path": str(moved.path)}},
+        f"{done} {shown} and {documents} {where}",
+    )
 
 
 def _print(imported: Imported, *, dry_run: bool) -> None:

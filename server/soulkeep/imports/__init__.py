@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from soulkeep.errors import InvalidInputError, SourceError
-from soulkeep.imports import chats, notes, tables
+from soulkeep.imports import chats, notes, own, tables
+from soulkeep.imports.own import OWN_KEY
 from soulkeep.imports.reading import (
     DocumentRecord,
     MemoryRecord,
@@ -27,6 +28,8 @@ from soulkeep.imports.values import first_values
 
 __all__ = [
     "FORMATS",
+    "OWN",
+    "OWN_KEY",
     "DocumentRecord",
     "MemoryRecord",
     "MessageRecord",
@@ -37,6 +40,9 @@ __all__ = [
     "ThreadRecord",
     "open_records",
 ]
+
+OWN = "soulkeep"
+"""The name of the format of our own exports."""
 
 _STORE, _SQLITE = "soulkeep.db", b"SQLite format 3\0"
 _PEEKED = 4_096
@@ -50,6 +56,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
+    OWN: Format("export of soulkeep", own.read_export),
     "server-memory": Format(
         "memory.jsonl of the official memory server", tables.read_records("server-memory")
     ),
@@ -121,6 +128,8 @@ def _recognised(source: Source) -> str | None:
     if source.names("projects.json", "memories.json") and source.names("users.json"):
         return "claude"
     bare = {name.rsplit("/", 1)[-1] for name in names}
+    if own.ROWS_FILE in bare:
+        return OWN
     if "SOUL.md" in bare or ("MEMORY.md" in bare and any("memory/" in name for name in names)):
         return "openclaw"
     if notes.is_basic_memory(source):
@@ -148,6 +157,7 @@ def _of_file(source: Source, name: str) -> str | None:
 
 
 _MARKS: Sequence[tuple[str, set[str], set[str]]] = (
+    (OWN, {own.MARK}, set()),
     ("chatgpt", {"mapping"}, set()),
     ("claude", {"chat_messages"}, set()),
     ("server-memory", {"type"}, {"observations", "relationType"}),

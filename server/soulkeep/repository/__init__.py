@@ -540,6 +540,9 @@ class Rows(Protocol):
     def add(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Add rows, in a recording that is not saved; those that are there stay as they are."""
 
+    def clear(self) -> None:
+        """Delete all rows, in a recording that is not saved; what is of this one store stays."""
+
     def last_ids(self) -> dict[str, int]:
         """Return the last id of each table that gives ids."""
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from soulkeep.service.curator import Curator
     from soulkeep.service.document_index import DocumentIndex
     from soulkeep.service.edits import Edits
+    from soulkeep.service.exports import Exports
     from soulkeep.service.imports import Imports
     from soulkeep.service.indexes import Indexes
     from soulkeep.service.lifecycle import Lifecycle
@@ -221,6 +222,12 @@ class Home:
             self.clock,
             self.days,
         )
+
+    @on_first_use
+    def exports(self) -> "Exports":
+        from soulkeep.service.exports import Exports
+
+        return Exports(self.repository, self.documents, self.clock, self.days)
 
     @on_first_use
     def curator(self) -> "Curator":

@@ -7,6 +7,7 @@ undo everything does.
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -20,6 +21,8 @@ from soulkeep.documents import Documents, Hunk, log_name
 from soulkeep.embedders.tokens import TokenCounter
 from soulkeep.errors import ChangeNotFoundError, InvalidInputError, SourceError, ThreadNotFoundError
 from soulkeep.imports import (
+    OWN,
+    OWN_KEY,
     DocumentRecord,
     MemoryRecord,
     MessageRecord,
@@ -47,6 +50,8 @@ from soulkeep.service.upkeep import Background
 from soulkeep.wording import in_one_form, one_line, without_hidden
 
 IMPORTED: Final = "memories.imported"
+
+_THREAD_ID = re.compile(r"[0-9a-f]{12}")
 
 BATCH, BATCH_CHARACTERS = 1_000, 1_000_000
 """How much is written at once: others write in between, and what is cut off is not done again."""
@@ -86,8 +91,9 @@ class Imported:
 
 
 def thread_id_of(key: str) -> str:
-    """Return the id that the thread has which another program knows by a key."""
-    return _digest("thread", key)[:12]
+    """Return the id that the thread has which another program, or another home, knows by a key."""
+    own = key.removeprefix(OWN_KEY)
+    return own if own != key and _THREAD_ID.fullmatch(own) else _digest("thread", key)[:12]
 
 
 def _digest(*said: object) -> str:
@@ -245,8 +251,11 @@ class Imports:
                 case MemoryRecord(_, memory) if memory.thread_id in run.threads:
                     memory = replace(memory, thread_id=thread_id_of(memory.thread_id))
                     memories.append(record._replace(memory=memory))
-                case MessageRecord(_, thread) if thread in run.threads:
-                    messages.append(record)
+                case MessageRecord(_, thread, _, message) if thread in run.threads:
+                    # A home that an export was taken into as it is has not noted its messages.
+                    same = self._repository.messages.find_same
+                    if run.form != OWN or not same(thread_id_of(thread), message):
+                        messages.append(record)
                 case MemoryRecord() | MessageRecord():
                     run.reading.leave("what belongs to threads that were deleted here")
         older = self._repository.memories.find_duplicates([record.memory for record in memories])

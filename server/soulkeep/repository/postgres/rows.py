@@ -80,6 +80,15 @@ class Rows:
         )
         self._database.add_to("vectors", len(made))
 
+    def clear(self) -> None:
+        """Delete all rows, in a recording that is not saved; what is of this one store stays."""
+        for table in reversed(list(COLUMNS)):
+            of_others = " AND name <> ALL(%(own)s)" if table == "store_facts" else ""
+            self._database.execute(
+                f"DELETE FROM {table} WHERE owner = %(owner)s{of_others}", own=list(OF_ONE_STORE)
+            )
+        self._database.execute("DELETE FROM numbers WHERE owner = %(owner)s AND name = 'vectors'")
+
     def last_ids(self) -> dict[str, int]:
         """Return the last id of each table that gives ids."""
         last = zip(GIVE_IDS, self._database.numbers(*GIVE_IDS), strict=True)

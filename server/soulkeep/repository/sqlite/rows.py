@@ -49,6 +49,12 @@ class Rows:
             (tuple(row[skipped:]) for row in rows),
         )
 
+    def clear(self) -> None:
+        """Delete all rows, in a recording that is not saved; what is of this one store stays."""
+        for table in reversed(list(COLUMNS)):
+            of_others = f" WHERE name NOT IN {OF_ONE_STORE}" if table == "store_facts" else ""
+            self._database.execute(f"DELETE FROM {table}{of_others}")
+
     def last_ids(self) -> dict[str, int]:
         """Return the last id of each table that gives ids."""
         rows = self._database.query("SELECT name, seq FROM sqlite_sequence")

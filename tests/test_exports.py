@@ -1,0 +1,263 @@
+"""A home is written out whole, for people and for another home, and comes back the same."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import Run
+from forks import run_code
+from soulkeep.app import open_home
+from soulkeep.errors import InvalidInputError, SourceError
+from soulkeep.models import NewMemory, NewMessage
+from soulkeep.service.home import Home
+from test_copying import rows_of
+
+TEXT = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40
+)
+
+
+def everything(home: Home) -> tuple[dict[str, list[object]], dict[str, bytes]]:
+    """Return all rows of a home, and its documents with their former texts."""
+    documents = home.documents.read_all()[0] | dict(home.documents.read_history())
+    return rows_of(home.repository), documents
+
+
+def fill(home: Home, *contents: str) -> str:
+    """Keep something of everything, and change, forget and undo some of it; return the thread."""
+    thread = home.threads.create_thread("Küche & Co", "Answer briefly.").id
+    home.memories.remember(
+        [
+            NewMemory("Anna is allergic to peanuts", subject="Anna"),
+            NewMemory("# No heading\n\nOf two paragraphs", "decision", thread),
+            NewMemory("Zürich 👩‍👩‍👧", source="by hand", expires_at="2099-01-01"),
+            *map(NewMemory, contents),
+        ]
+    )
+    change = home.lifecycle.forget([1]).change_id
+    home.changes.undo(change)
+    home.lifecycle.forget([3])
+    home.messages.save(thread, [NewMessage("user", "Is the oven on?"), NewMessage("user", "No?")])
+    home.prompts.add_prompt("Tone", "Be kind.", 3)
+    home.curator.log_day("Rain.")
+    home.curator.learn("Likes tea")
+    return thread
+
+
+Opened = Callable[[str], Home]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    with contextlib.ExitStack() as stack:
+
+        def open_one(name: str) -> Home:
+            return stack.enter_context(closing(open_home(tmp_path / name, embedder="none")))
+
+        yield open_one
+
+
+@pytest.mark.parametrize("target", ["all.jsonl", "folder"])
+def test_an_empty_home_is_the_same_afterwards(opened: Opened, tmp_path: Path, target: str) -> None:
+    source, other = opened("source"), opened("other")
+    fill(source)
+    exported = source.exports.write(tmp_path / target)
+    file = exported.path if exported.path.is_file() else exported.path / "soulkeep.jsonl"
+
+    assert other.exports.is_empty_for(file)
+    other.exports.take_in(file)
+
+    assert everything(other) == everything(source)
+    assert other.check() == []
+    # Ids go on where they ended, what was forgotten comes back, and words are found.
+    assert other.memories.remember([NewMemory("New")])[0].id == 4
+    other.lifecycle.restore([3])
+    assert other.memories.recall("Zurich").matches[0].memory.id == 3
+
+
+@given(st.lists(TEXT.filter(str.strip), min_size=1, max_size=4, unique=True))
+def test_whatever_is_kept_comes_back_the_same(contents: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        path = Path(folder)
+        source, other = (
+            stack.enter_context(closing(open_home(path / name, embedder="none"))) for name in "ab"
+        )
+        fill(source, *contents)
+        file = source.exports.write(path / "all.jsonl").path
+        other.exports.take_in(file)
+        assert everything(other) == everything(source)
+        other.exports.write(path / "again.jsonl")
+        first, again = (
+            [line for line in (path / name).read_bytes().splitlines() if b"made_at" not in line[:60]]
+            for name in ("all.jsonl", "again.jsonl")
+        )
+        assert first[:-1] == again[:-1]
+
+
+@pytest.mark.embedder
+def test_vectors_come_back_too(tmp_path: Path) -> None:
+    with (
+        closing(open_home(tmp_path / "a")) as source,
+        closing(open_home(tmp_path / "b", embedder="none")) as other,
+    ):
+        fill(source)
+        other.exports.take_in(source.exports.write(tmp_path / "all.jsonl").path)
+        assert rows_of(source.repository)["vec_memories"]
+        assert everything(other) == everything(source)
+
+
+def test_a_home_with_memories_gets_what_it_lacks_as_one_change(run: Run, tmp_path: Path) -> None:
+    with closing(open_home(tmp_path / "source", embedder="none")) as source:
+        fill(source)
+        file = source.exports.write(tmp_path / "all.jsonl").path
+    run("remember", "Anna is allergic to peanuts", "--subject", "Anna")
+
+    code, out, err = run("import", str(file), "--json")
+    report = json.loads(out)["import"]
+
+    assert code == 0, err
+    added = {name: kind["added"] for name, kind in report["kinds"].items()}
+    assert added == {"memories": 1, "threads": 1, "messages": 2, "documents": 2}
+    assert report["not_kept"]["global prompts"] == 1
+    assert "No heading" in run("memories", "list")[1]
+    again = json.loads(run("import", str(file), "--json")[1])["import"]
+    assert again["change_id"] == 0
+    assert run("undo", str(report["change_id"]), "--yes")[0] == 0
+    assert "No heading" not in run("memories", "list")[1]
+
+
+def test_taken_into_the_home_that_it_is_of_it_adds_nothing(
+    opened: Opened, tmp_path: Path, run: Run
+) -> None:
+    source = opened("source")
+    fill(source)
+    source.exports.write(tmp_path / "folder")
+    before = everything(source)
+
+    code, out, err = run("--home", str(source.path), "import", str(tmp_path / "folder"), "--json")
+
+    assert code == 0, err
+    assert not any(kind["added"] for kind in json.loads(out)["import"]["kinds"].values())
+    assert everything(source)[0]["memories"] == before[0]["memories"]
+    assert everything(source)[0]["messages"] == before[0]["messages"]
+
+
+def test_pages_say_all_that_is_known_to_a_person(opened: Opened, tmp_path: Path) -> None:
+    source = opened("source")
+    thread = fill(source)
+    folder = source.exports.write(tmp_path / "folder").path
+
+    pages = {
+        str(page.relative_to(folder)): page.read_text("utf-8")
+        for page in folder.rglob("*.md")
+        if page.is_file()
+    }
+
+    (kept,) = (text for name, text in pages.items() if name.startswith("memories"))
+    assert "> Anna is allergic to peanuts" in kept
+    assert "about Anna" in kept
+    # A text cannot pass itself off as a heading of the page.
+    assert "> # No heading" in kept
+    assert "Zürich" not in kept
+    assert "> Zürich" in pages["former.md"]
+    said = pages[str(Path("threads", f"Küche Co {thread}.md"))]
+    assert "> Answer briefly." in said
+    assert said.index("> Is the oven on?") < said.index("> No?")
+    assert "> Be kind." in pages["prompts.md"]
+    assert "memory.forgotten" in pages["changes.md"]
+    assert pages["SOUL.md"] == source.documents.read("SOUL.md")
+    assert any(name.startswith("history") for name in pages)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_an_export_is_readable_by_its_owner_alone(opened: Opened, tmp_path: Path) -> None:
+    source = opened("source")
+    fill(source)
+    folder = source.exports.write(tmp_path / "folder").path
+    assert {path.stat().st_mode & 0o077 for path in (folder, *folder.rglob("*"))} == {0}
+
+
+def test_what_is_there_is_never_written_over(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "file.jsonl").write_text("mine", "utf-8")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine").touch()
+    for name in ("file.jsonl", "folder"):
+        with pytest.raises(InvalidInputError, match="there already"):
+            opened("source").exports.write(tmp_path / name)
+    assert (tmp_path / "file.jsonl").read_text("utf-8") == "mine"
+    assert not list(tmp_path.glob("*.part"))
+
+
+def _signed(*lines: object) -> bytes:
+    written = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    return written + f'{{"sha256": "{hashlib.sha256(written).hexdigest()}"}}\n'.encode()
+
+
+ABOUT = {"soulkeep_export": 1, "made_at": "2026-03-01T00:00:00.000Z", "ids": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(_signed(ABOUT)[:-20], id="cut off"),
+        pytest.param(_signed(ABOUT).replace(b"2026", b"2027"), id="changed"),
+        pytest.param(_signed({**ABOUT, "soulkeep_export": 2}), id="of a later version"),
+        pytest.param(_signed(ABOUT, {"document": "../SOUL.md", "text": ""}), id="out of the home"),
+        pytest.param(_signed(ABOUT, {"document": "history/../../x", "text": ""}), id="out of history"),
+        pytest.param(_signed(ABOUT, {"document": "soulkeep.db", "text": ""}), id="over the store"),
+    ],
+)
+def test_what_is_no_whole_export_changes_nothing(opened: Opened, tmp_path: Path, content: bytes) -> None:
+    file, home = tmp_path / "all.jsonl", opened("other")
+    file.write_bytes(content)
+    before = everything(home)
+    with pytest.raises(SourceError):
+        home.exports.take_in(file)
+    assert everything(home) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from soulkeep.app import open_home
+
+home = open_home(sys.argv[1], embedder="none")
+add, left = home.repository.rows.add, int(sys.argv[3])
+
+def add_some(table, rows):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    add(table, rows)
+
+home.repository.rows.add = add_some
+home.exports.take_in(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_an_import_that_was_killed_is_made_again(opened: Opened, tmp_path: Path) -> None:
+    source = opened("source")
+    fill(source, *(f"Number {n}" for n in range(900)))
+    source.memories.remember([NewMemory(f"Another {n}") for n in range(900)])
+    file = source.exports.write(tmp_path / "all.jsonl").path
+    for pages in (0, 3, 6):
+        child = run_code(KILLED, tmp_path / "target", file, pages)
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL
+
+    other = opened("target")
+    assert other.exports.is_empty_for(file)
+    other.exports.take_in(file)
+    assert everything(other) == everything(source)
