@@ -18,6 +18,15 @@ class Rows:
     def read(self, table: str, after: Sequence[Any] = (), limit: int = 1_000) -> list[Sequence[Any]]:
         """Return the rows of a table after the one of a key, in the order of keys."""
         keys, others = COLUMNS[table]
+        if table == "vec_memories":  # a virtual table, which reads all of itself for an order
+            return list(
+                self._database.query(
+                    "SELECT v.memory_id, v.content_embedding FROM (SELECT rowid AS id"
+                    " FROM vec_memories_rowids WHERE rowid > ? ORDER BY rowid LIMIT ?) AS page"
+                    " CROSS JOIN vec_memories AS v ON v.memory_id = page.id",
+                    (after[0] if after else -1, limit),
+                )
+            )
         named = ", ".join("rowid" if key == PLACE else key for key in keys)
         conditions = [f"({named}) > ({', '.join('?' * len(after))})"] if after else []
         if table == "store_facts":
