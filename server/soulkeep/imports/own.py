@@ -37,7 +37,7 @@ def read_export(source: Source, reading: Reading) -> Iterator[Record]:
     threads = dict[str, str]()
     names = [name for name in source.sizes if name.endswith(ROWS_FILE)] or list(source.sizes)
     for number, line in source.lines(names[0]):
-        place = source.place(names[0], number)
+        place = f"{names[0]}:{number}"
         try:
             said = json.loads(line)
             row = said.get("row", {})
