@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import secrets
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from typing import Any
 
 from soulkeep.days import Days
 from soulkeep.disk import make_folder, sync_folder
-from soulkeep.documents import Documents
+from soulkeep.documents import DOCUMENTS, Documents
 from soulkeep.documents.files import original
 from soulkeep.errors import InvalidInputError, SourceError
 from soulkeep.imports.own import MARK, ROWS_FILE
@@ -92,7 +93,8 @@ class Exports:
         except OSError as error:
             raise InvalidInputError("path", f"{target} cannot be written ({error.strerror})") from error
         finally:
-            _remove(part)
+            shutil.rmtree(part, ignore_errors=True)
+            part.unlink(missing_ok=True)
         former = sum(name.startswith("history/") for name in texts)
         return Exported(target, rows, len(texts) - former, former)
 
@@ -105,7 +107,10 @@ class Exports:
             return False
         coming = dict(_texts_in(source))
         there = self._texts()
-        return all(text in (_original(name), coming.get(name)) for name, text in there.items())
+        return all(
+            text == coming.get(name) or (name in DOCUMENTS and text == original(name))
+            for name, text in there.items()
+        )
 
     def take_in(self, source: Path) -> Exported:
         """Make an empty home what an export says, all of it or nothing.
@@ -210,45 +215,42 @@ class Exports:
                 file.write(f"\n{part}\n".encode("utf-8", "replace"))
 
     def _write_threads(self, folder: Path) -> None:
-        said: dict[str, Path] = {}
+        minute, said = self._days.minute_text, dict[str, Path]()
         sessions = {row["id"]: row["session_key"] for row in self._all("sessions")}
         for row in self._all("threads"):
             name = " ".join(_UNSAFE.sub("", f"{row['title'][:60]} {row['id']}").split())
             path = said[THREAD_KEY + row["id"]] = folder / f"{name}.md"
-            state = f"Begun {self._minute(row['created_at'])}" + (
-                ", archived" if row["archived"] else ""
-            )
+            state = f"Begun {minute(row['created_at'])}{', archived' if row['archived'] else ''}"
             prompt = row["system_prompt"]
-            parts = [state, *([f"Its system prompt:\n\n{_cited(prompt)}"] if prompt else [])]
-            self._page(path, one_line(row["title"]), parts)
+            about = [state, *([f"Its system prompt:\n\n{_cited(prompt)}"] if prompt else [])]
+            self._page(path, one_line(row["title"]), about)
         for session, rows in groupby(self._all("messages"), lambda row: row["session_id"]):
             if (of_thread := said.get(sessions.get(session, ""))) is not None:
-                self._page(of_thread, "", map(self._message, rows))
-
-    def _message(self, row: Mapping[str, Any]) -> str:
-        return f"**{row['role']}**, {self._minute(row['created_at'])}:\n\n{_cited(row['content'])}"
+                parts = (
+                    f"**{row['role']}**, {minute(row['created_at'])}:\n\n{_cited(row['content'])}"
+                    for row in rows
+                )
+                self._page(of_thread, "", parts)
 
     def _memory(self, row: Mapping[str, Any], titles: Mapping[str, str]) -> str:
         said = {
             "about": row["subject"],
             "thread": titles.get(row["thread_id"], row["thread_id"]),
             "from": row["source"],
-            "of": row["occurred_at"] and self._minute(row["occurred_at"]),
-            "until": row["expires_at"] and self._minute(row["expires_at"]),
+            "of": row["occurred_at"] and self._days.minute_text(row["occurred_at"]),
+            "until": row["expires_at"] and self._days.minute_text(row["expires_at"]),
         }
         named = "; ".join(f"{name} {one_line(str(value))}" for name, value in said.items() if value)
-        head = f"## {row['id']} {row['memory_type']}, {self._minute(row['created_at'])}"
+        head = f"## {row['id']} {row['memory_type']}, {self._days.minute_text(row['created_at'])}"
         return "\n\n".join(part for part in (head, named, _cited(row["content"])) if part)
 
     def _changes(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        undone = (f", undone by {row['undone_by']}" if row["undone_by"] else "" for row in rows)
-        return "\n".join(
-            f"- {row['id']}: {row['action']} by {row['agent_id']}, {self._minute(row['made_at'])}{end}"
-            for row, end in zip(rows, undone, strict=True)
-        )
-
-    def _minute(self, moment: str) -> str:
-        return self._days.minute_text(moment)
+        lines = []
+        for row in rows:
+            made = self._days.minute_text(row["made_at"])
+            undone = f", undone by {row['undone_by']}" if row["undone_by"] else ""
+            lines.append(f"- {row['id']}: {row['action']} by {row['agent_id']}, {made}{undone}")
+        return "\n".join(lines)
 
 
 _README = """Written by `soulkeep export`. The documents are as they were, with their former texts in
@@ -269,10 +271,6 @@ def export_file(path: Path) -> Path | None:
         return None
 
 
-def _original(name: str) -> bytes | None:
-    return original(name) if "/" not in name else None
-
-
 def _line_of(name: str, content: bytes) -> dict[str, str]:
     try:
         return {"document": name, "text": content.decode()}
@@ -291,15 +289,6 @@ def _new(path: Path, *, append: bool = False) -> Iterator[Any]:
     with path.open("ab" if append else "xb") as file:
         path.chmod(0o600)
         yield file
-
-
-def _remove(part: Path) -> None:
-    import shutil
-
-    if part.is_dir():
-        shutil.rmtree(part)
-    else:
-        part.unlink(missing_ok=True)
 
 
 def _cited(text: str) -> str:
