@@ -1,6 +1,7 @@
 """What lies behind the interface of a home's store, for tests of the engine and of its file."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import apsw
@@ -31,3 +32,33 @@ def by_another_program(home: Home, sql: str, values: tuple[object, ...] = ()) ->
     with closing(apsw.Connection(str(file_of(home)))) as other:
         other.set_busy_timeout(5_000)
         other.execute(sql, values)
+
+
+@dataclass
+class Page:
+    """A document as somebody reads and writes it by hand, whether it is a file or a row."""
+
+    home: Home
+    name: str
+
+    def exists(self) -> bool:
+        return self.home.documents.texts.read(self.name) is not None
+
+    def read_bytes(self) -> bytes:
+        content = self.home.documents.texts.read(self.name)
+        assert content is not None
+        return content
+
+    def write_bytes(self, content: bytes) -> None:
+        texts = self.home.documents.texts
+        if not texts.add([self.name], lambda _: content):
+            texts.rewrite(self.name, lambda _: content, lambda _: None)
+
+    def read_text(self) -> str:
+        return self.read_bytes().decode()
+
+    def write_text(self, text: str) -> None:
+        self.write_bytes(text.encode())
+
+    def unlink(self) -> None:
+        self.home.documents.texts.remove(self.name)

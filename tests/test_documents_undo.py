@@ -1,7 +1,8 @@
 """Edits of documents in the log of changes: listed, and taken back whatever the user wrote since."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -10,7 +11,9 @@ import pytest
 from mcp import Client
 
 from conftest import Run, TickingClock
-from engine import database_of, file_of
+from database_server import place_in_postgres
+from engine import Page, database_of, file_of
+from soulkeep.app import open_home
 from soulkeep.documents import log_name
 from soulkeep.errors import DocumentError, StoreFullError, UndoConflictError
 from soulkeep.models import NewMemory
@@ -21,21 +24,41 @@ from soulkeep.service.home import Home
 MINE = "# Memory\n\n## Facts\n- one\n- two\n\n## Plans\n- three\n\n---\n*Last updated: 2026-01-01*\n"
 
 
+@pytest.fixture(params=["folder", pytest.param("postgres", marks=pytest.mark.postgres)])
+def home(
+    request: pytest.FixtureRequest,
+    make_home: Callable[..., Home],
+    tmp_path: Path,
+    clock: TickingClock,
+) -> Iterator[Home]:
+    """A home whose documents are files, or rows."""
+    if request.param == "folder":
+        yield make_home()
+        return
+    where = place_in_postgres(tmp_path / "home")
+    with closing(open_home(tmp_path / "home", embedder="none", clock=clock, **where)) as home:
+        yield home
+
+
+of_files = pytest.mark.parametrize("home", ["folder"], indirect=True)
+"""For what only files can do, or what asks the file of the store."""
+
+
 @pytest.fixture
-def memory(home: Home) -> Path:
-    path = home.path / "MEMORY.md"
-    path.write_bytes(MINE.encode())
-    return path
+def memory(home: Home) -> Page:
+    page = Page(home, "MEMORY.md")
+    page.write_bytes(MINE.encode())
+    return page
 
 
-def text_of(path: Path) -> str:
+def text_of(page: Page) -> str:
     """The text of a document without the day in its footer."""
-    return path.read_bytes().decode().replace("2026-03-01*", "2026-01-01*")
+    return page.read_text().replace("2026-03-01*", "2026-01-01*")
 
 
 def texts(home: Home) -> dict[str, str]:
-    paths = [home.path / "SOUL.md", home.path / "MEMORY.md", *(home.path / "daily").glob("*.md")]
-    return {path.name: text_of(path) for path in paths}
+    names = home.documents.read_all()[0]
+    return {name.rpartition("/")[2]: text_of(Page(home, name)) for name in names}
 
 
 def last(home: Home) -> int:
@@ -46,7 +69,7 @@ def undo(home: Home) -> None:
     home.changes.undo(last(home))
 
 
-def test_every_edit_is_listed_with_who_made_it(home: Home, memory: Path) -> None:
+def test_every_edit_is_listed_with_who_made_it(home: Home, memory: Page) -> None:
     session = home.sessions.open("claude-desktop")
     (receipt,) = home.memories.remember([NewMemory("Four.")])
     home.curator.add_entry("Facts", "five", session)
@@ -93,7 +116,7 @@ EDITS: list[Callable[[Home], object]] = [
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("form", ["{}", "\ufeff{}", "{}- last"])
 def test_an_edit_is_undone_and_done_again_to_the_byte(
-    form: str, end: str, edit: Callable[[Home], object], home: Home, memory: Path
+    form: str, end: str, edit: Callable[[Home], object], home: Home, memory: Page
 ) -> None:
     memory.write_bytes(form.format(MINE).replace("\n", end).encode())
     home.curator.log_day("Began.")
@@ -112,7 +135,7 @@ def test_an_edit_is_undone_and_done_again_to_the_byte(
 
 
 @pytest.mark.parametrize("edit", EDITS[:6])
-def test_what_a_hand_wrote_since_stays(edit: Callable[[Home], object], home: Home, memory: Path) -> None:
+def test_what_a_hand_wrote_since_stays(edit: Callable[[Home], object], home: Home, memory: Page) -> None:
     def by_hand(text: str) -> str:
         return "Preface\n" + text.replace("# Memory\n", "# Mine\n- by hand\n") + "\nThe end"
 
@@ -124,7 +147,7 @@ def test_what_a_hand_wrote_since_stays(edit: Callable[[Home], object], home: Hom
     assert text_of(memory) == by_hand(MINE)
 
 
-def test_the_footer_gets_the_day_of_the_undo(home: Home, memory: Path, clock: TickingClock) -> None:
+def test_the_footer_gets_the_day_of_the_undo(home: Home, memory: Page, clock: TickingClock) -> None:
     home.curator.add_entry("Facts", "four")
     clock.now += timedelta(days=1)
 
@@ -133,7 +156,7 @@ def test_the_footer_gets_the_day_of_the_undo(home: Home, memory: Path, clock: Ti
     assert memory.read_bytes().decode() == MINE.replace("2026-01-01", "2026-03-02")
 
 
-def test_the_former_text_is_kept_by_an_undo_too(home: Home, memory: Path) -> None:
+def test_the_former_text_is_kept_by_an_undo_too(home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "four")
     written = memory.read_bytes().decode()
 
@@ -143,7 +166,7 @@ def test_the_former_text_is_kept_by_an_undo_too(home: Home, memory: Path) -> Non
     assert home.documents.read_version("MEMORY.md", newest.id) == written
 
 
-def test_an_edit_among_later_ones_is_undone_alone(home: Home, memory: Path) -> None:
+def test_an_edit_among_later_ones_is_undone_alone(home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "four")
     wanted = last(home)
     home.curator.add_entry("Facts", "five")
@@ -157,10 +180,10 @@ def test_an_edit_among_later_ones_is_undone_alone(home: Home, memory: Path) -> N
     assert facts.replace("- five\n", "- four\n- five\n") in text_of(memory)
 
 
-def test_what_was_edited_by_hand_is_a_conflict_that_changes_nothing(home: Home, memory: Path) -> None:
+def test_what_was_edited_by_hand_is_a_conflict_that_changes_nothing(home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "four")
     wanted = last(home)
-    memory.write_text(text_of(memory).replace("- four", "- 4"), encoding="utf-8")
+    memory.write_text(text_of(memory).replace("- four", "- 4"))
     content = memory.read_bytes()
 
     with pytest.raises(UndoConflictError, match=r"what it did in MEMORY\.md .* or edit it by hand"):
@@ -171,7 +194,7 @@ def test_what_was_edited_by_hand_is_a_conflict_that_changes_nothing(home: Home, 
     assert home.changes.list_changes()[0].undone_by is None
 
 
-def test_an_edit_that_was_built_upon_is_undone_after_the_later_one(home: Home, memory: Path) -> None:
+def test_an_edit_that_was_built_upon_is_undone_after_the_later_one(home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "four")
     first = last(home)
     home.curator.replace_entry("Facts", "four", "five")
@@ -185,7 +208,7 @@ def test_an_edit_that_was_built_upon_is_undone_after_the_later_one(home: Home, m
 
 
 def test_everything_since_a_moment_is_undone_in_documents_and_memories(
-    home: Home, memory: Path, clock: TickingClock
+    home: Home, memory: Page, clock: TickingClock
 ) -> None:
     home.curator.add_entry("Facts", "old and dear")
     home.curator.log_day("Began.")
@@ -202,7 +225,7 @@ def test_everything_since_a_moment_is_undone_in_documents_and_memories(
     home.curator.learn("Be rude.")
     home.curator.replace_entry("Facts", "one", None)
     after, latest = texts(home), home.lifecycle.list_memories()
-    memory.write_text("By hand\n" + memory.read_text(encoding="utf-8"), encoding="utf-8")
+    memory.write_text("By hand\n" + memory.read_text())
 
     assert len(home.changes.undo_since(moment)) == 8
 
@@ -214,11 +237,11 @@ def test_everything_since_a_moment_is_undone_in_documents_and_memories(
     assert home.check() == []
 
 
-def test_a_conflict_in_a_document_keeps_the_memories_as_they_are(home: Home, memory: Path) -> None:
+def test_a_conflict_in_a_document_keeps_the_memories_as_they_are(home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "four")
     home.memories.remember([NewMemory("Kept.")])
     home.curator.learn("Be brief.")
-    memory.write_text(MINE, encoding="utf-8")
+    memory.write_text(MINE)
     before, count = texts(home), len(home.changes.list_changes())
 
     with pytest.raises(UndoConflictError):
@@ -229,7 +252,7 @@ def test_a_conflict_in_a_document_keeps_the_memories_as_they_are(home: Home, mem
     assert len(home.changes.list_changes()) == count
 
 
-def test_a_conflict_in_a_memory_keeps_the_documents_as_they_are(home: Home, memory: Path) -> None:
+def test_a_conflict_in_a_memory_keeps_the_documents_as_they_are(home: Home, memory: Page) -> None:
     (kept,) = home.memories.remember([NewMemory("Kept.")])
     home.curator.add_entry("Facts", "four")
     with home.repository.recording():
@@ -242,7 +265,8 @@ def test_a_conflict_in_a_memory_keeps_the_documents_as_they_are(home: Home, memo
     assert memory.read_bytes() == before
 
 
-def test_a_document_that_cannot_be_written_takes_nothing_back(home: Home, memory: Path) -> None:
+@of_files
+def test_a_document_that_cannot_be_written_takes_nothing_back(home: Home, memory: Page) -> None:
     home.memories.remember([NewMemory("Kept.")])
     home.curator.learn("Be brief.")
     home.curator.add_entry("Facts", "four")
@@ -257,8 +281,9 @@ def test_a_document_that_cannot_be_written_takes_nothing_back(home: Home, memory
     assert all(change.undone_by is None for change in home.changes.list_changes())
 
 
+@of_files
 def test_a_store_that_cannot_take_the_undo_leaves_the_documents_as_they_were(
-    home: Home, memory: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, memory: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.curator.add_entry("Facts", "four")
     home.curator.log_day("Went on.")
@@ -277,16 +302,17 @@ def test_a_store_that_cannot_take_the_undo_leaves_the_documents_as_they_were(
     assert text_of(memory) == MINE
 
 
+@of_files
 @pytest.mark.parametrize("place", ["elsewhere", "there"])
 def test_a_hand_that_is_quicker_than_the_undo_wins(
-    place: str, home: Home, memory: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, home: Home, memory: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.curator.add_entry("Facts", "four")
     note = Sessions.audit
 
     def audit(*arguments: object) -> None:
         old = "- four" if place == "there" else "- one"
-        memory.write_text(text_of(memory).replace(old, "- by hand"), encoding="utf-8")
+        memory.write_text(text_of(memory).replace(old, "- by hand"))
         note(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Sessions, "audit", audit)
@@ -302,7 +328,7 @@ def test_a_hand_that_is_quicker_than_the_undo_wins(
 def test_the_undo_of_a_log_removes_the_very_entry(home: Home) -> None:
     for entry in ("One.", "Two.\n## With a heading", "Three."):
         home.curator.log_day(entry)
-    log = home.path / log_name(home.documents.today())
+    log = Page(home, log_name(home.documents.today()))
     log.write_bytes(log.read_bytes() + b"\nBy hand.\n")
 
     home.changes.undo(2)
@@ -321,10 +347,10 @@ def test_a_log_entry_that_was_edited_or_went_with_its_file_is_a_conflict(
     text: str | None, home: Home
 ) -> None:
     home.curator.log_day("One.")
-    log = home.path / log_name(home.documents.today())
+    log = Page(home, log_name(home.documents.today()))
     log.unlink()
     if text is not None:
-        log.write_text(text, encoding="utf-8")
+        log.write_text(text)
 
     with pytest.raises(UndoConflictError):
         undo(home)
@@ -333,7 +359,7 @@ def test_a_log_entry_that_was_edited_or_went_with_its_file_is_a_conflict(
 
 
 def test_a_log_goes_on_after_one_without_a_last_line_end_and_back(home: Home) -> None:
-    log = home.path / log_name(home.documents.today())
+    log = Page(home, log_name(home.documents.today()))
     log.write_bytes(b"By hand,\r\nno newline")
     home.curator.log_day("One.")
     log.write_bytes(log.read_bytes().replace(b"no newline", b"edited"))
@@ -343,14 +369,14 @@ def test_a_log_goes_on_after_one_without_a_last_line_end_and_back(home: Home) ->
     assert log.read_bytes() == b"By hand,\r\nedited"
 
 
-def test_an_edit_that_changes_nothing_is_no_change(home: Home, memory: Path) -> None:
+def test_an_edit_that_changes_nothing_is_no_change(home: Home, memory: Page) -> None:
     home.curator.replace_entry("Facts", "one", "one")
 
     assert home.changes.list_changes() == []
 
 
 def test_a_restored_document_is_as_it_was_and_the_restore_can_be_undone(
-    home: Home, memory: Path
+    home: Home, memory: Page
 ) -> None:
     home.documents.edit("MEMORY.md", lambda _: "# Other\n\n- x\n\n---\n*Last updated: 2026-02-02*\n")
     other = text_of(memory)
@@ -362,8 +388,8 @@ def test_a_restored_document_is_as_it_was_and_the_restore_can_be_undone(
     assert text_of(memory).replace("2026-01-01", "2026-02-02") == other
 
 
-def test_of_a_long_document_only_the_place_is_recorded(home: Home, memory: Path) -> None:
-    memory.write_text(MINE.replace("- two\n", "- two\n" + "- word\n" * 5_000), encoding="utf-8")
+def test_of_a_long_document_only_the_place_is_recorded(home: Home, memory: Page) -> None:
+    memory.write_text(MINE.replace("- two\n", "- two\n" + "- word\n" * 5_000))
 
     home.curator.replace_entry("Facts", "one", "1")
 
@@ -372,7 +398,7 @@ def test_of_a_long_document_only_the_place_is_recorded(home: Home, memory: Path)
 
 
 def test_what_is_older_than_the_retention_can_no_longer_be_undone(
-    home: Home, memory: Path, clock: TickingClock
+    home: Home, memory: Page, clock: TickingClock
 ) -> None:
     home.curator.add_entry("Facts", "four")
     clock.now += timedelta(days=91)
@@ -407,7 +433,8 @@ def test_edits_of_two_servers_at_once_are_undone_in_their_order(
     ).replace("2026-03-01", "2026-01-01")
 
 
-def test_the_audit_holds_no_text_of_what_was_undone(home: Home, memory: Path) -> None:
+@of_files
+def test_the_audit_holds_no_text_of_what_was_undone(home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "a word like zanzibar")
     home.curator.add_to("SOUL.md", "Boundaries", "zanzibar too")
     home.curator.restore("SOUL.md", home.documents.list_versions("SOUL.md")[0].id)
@@ -467,7 +494,7 @@ def test_the_command_shows_what_was_added_and_removed_and_tells_of_a_conflict(
 
 
 async def test_tools_that_edit_documents_are_undone_by_tool(
-    client: Client, home: Home, memory: Path
+    client: Client, home: Home, memory: Page
 ) -> None:
     async def call(tool: str, **arguments: object) -> str:
         result = await client.call_tool(tool, dict(arguments))
@@ -491,9 +518,9 @@ async def test_tools_that_edit_documents_are_undone_by_tool(
     assert home.lifecycle.list_memories() == []
 
 
-async def test_the_tool_tells_of_a_conflict(client: Client, home: Home, memory: Path) -> None:
+async def test_the_tool_tells_of_a_conflict(client: Client, home: Home, memory: Page) -> None:
     home.curator.add_entry("Facts", "four")
-    memory.write_text(MINE, encoding="utf-8")
+    memory.write_text(MINE)
 
     result = await client.call_tool("undo", {"change_id": 1})
 
