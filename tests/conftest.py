@@ -8,7 +8,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +24,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
 import database_server
-from database_server import choose_folder, end_server
+from database_server import choose_folder, end_server, place_in_postgres
 from forks import end_forking
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
@@ -232,6 +232,22 @@ def home_path(tmp_path: Path) -> Path:
 @pytest.fixture
 def home(make_home: Callable[..., Home]) -> Home:
     return make_home()
+
+
+@pytest.fixture(params=["folder", pytest.param("postgres", marks=pytest.mark.postgres)])
+def home_anywhere(
+    request: pytest.FixtureRequest,
+    make_home: Callable[..., Home],
+    tmp_path: Path,
+    clock: TickingClock,
+) -> Iterator[Home]:
+    """A home whose store and documents are files, or rows of a database."""
+    if request.param == "folder":
+        yield make_home(embedder="none")
+        return
+    where = place_in_postgres(tmp_path / "home")
+    with closing(open_home(tmp_path / "home", embedder="none", clock=clock, **where)) as home:
+        yield home
 
 
 @pytest.fixture(params=["auto", "legacy"])

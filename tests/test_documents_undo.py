@@ -1,8 +1,7 @@
 """Edits of documents in the log of changes: listed, and taken back whatever the user wrote since."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -11,9 +10,7 @@ import pytest
 from mcp import Client
 
 from conftest import Run, TickingClock
-from database_server import place_in_postgres
 from engine import Page, database_of, file_of
-from soulkeep.app import open_home
 from soulkeep.documents import log_name
 from soulkeep.errors import DocumentError, StoreFullError, UndoConflictError
 from soulkeep.models import NewMemory
@@ -24,23 +21,12 @@ from soulkeep.service.home import Home
 MINE = "# Memory\n\n## Facts\n- one\n- two\n\n## Plans\n- three\n\n---\n*Last updated: 2026-01-01*\n"
 
 
-@pytest.fixture(params=["folder", pytest.param("postgres", marks=pytest.mark.postgres)])
-def home(
-    request: pytest.FixtureRequest,
-    make_home: Callable[..., Home],
-    tmp_path: Path,
-    clock: TickingClock,
-) -> Iterator[Home]:
-    """A home whose documents are files, or rows."""
-    if request.param == "folder":
-        yield make_home()
-        return
-    where = place_in_postgres(tmp_path / "home")
-    with closing(open_home(tmp_path / "home", embedder="none", clock=clock, **where)) as home:
-        yield home
+@pytest.fixture
+def home(home_anywhere: Home) -> Home:
+    return home_anywhere
 
 
-of_files = pytest.mark.parametrize("home", ["folder"], indirect=True)
+of_files = pytest.mark.parametrize("home_anywhere", ["folder"], indirect=True)
 """For what only files can do, or what asks the file of the store."""
 
 

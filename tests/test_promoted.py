@@ -1,13 +1,12 @@
 """Lines of MEMORY.md that memories were promoted to: they go, change and come back with them."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from conftest import TickingClock
-from engine import database_of
+from engine import Page, database_of
 from soulkeep.documents.markdown import date_footer, list_entries
 from soulkeep.models import NewMemory
 from soulkeep.service.callers import LineChange
@@ -15,14 +14,17 @@ from soulkeep.service.home import Home
 
 
 @pytest.fixture
-def home(make_home: Callable[..., Home]) -> Home:
+def home(home_anywhere: Home) -> Home:
     """A home whose MEMORY.md has a promoted line between two others."""
-    home = make_home(embedder="none")
+    home = home_anywhere
     home.memories.remember([NewMemory("The cat is called Miso."), NewMemory("The dog is called Rex.")])
     home.curator.add_entry("User Facts", "Lives in Lisbon.")
     home.curator.promote(1, "User Facts")
     home.curator.add_entry("User Facts", "Likes plums.")
     return home
+
+
+of_files = pytest.mark.parametrize("home_anywhere", ["folder"], indirect=True)
 
 
 def lines(home: Home) -> list[str]:
@@ -39,7 +41,7 @@ def recalled(home: Home, query: str = "cat called") -> list[str]:
 
 
 def by_hand(home: Home, old: str, new: str) -> None:
-    path = home.path / "MEMORY.md"
+    path = Page(home, "MEMORY.md")
     path.write_text(path.read_text().replace(old, new))
 
 
@@ -212,6 +214,7 @@ def test_a_stale_line_of_an_older_version_follows_too(home: Home) -> None:
     assert recalled(home) == ["The cat is called Mochi."]
 
 
+@of_files
 def test_a_document_that_may_not_be_written_keeps_the_memory_too(home: Home) -> None:
     from soulkeep.errors import DocumentError
 
@@ -227,6 +230,7 @@ def test_a_document_that_may_not_be_written_keeps_the_memory_too(home: Home) -> 
     assert home.check() == []
 
 
+@of_files
 def test_where_the_store_cannot_take_it_the_line_is_as_it_was(home: Home) -> None:
     before = text(home)
     database_of(home).execute(
