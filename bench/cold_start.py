@@ -4,7 +4,6 @@ Runs on Linux and macOS; resident memory is read where /proc is.
 """
 
 import argparse
-import os
 import resource
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from statistics import median
 from time import perf_counter
 
 from report import print_machine, print_table
-from server_process import ServerProcess, resident_mib, soulkeep_command, stored_id
+from server_process import ServerProcess, cpu_ms_of, resident_mib, soulkeep_command, stored_id
 
 BARE = '''\
 from mcp.server import MCPServer
@@ -50,17 +49,8 @@ def measure_start(command: Sequence[str]) -> Start:
     with ServerProcess(command) as server:
         server.initialize()
         wall_ms = (perf_counter() - began) * 1000
-        cpu_ms, rss_mib = _cpu_ms(server.process.pid), resident_mib(server.process.pid)
+        cpu_ms, rss_mib = cpu_ms_of(server.process.pid), resident_mib(server.process.pid)
     return Start(wall_ms, cpu_ms, _children_cpu_ms() - cpu_before, rss_mib)
-
-
-def _cpu_ms(pid: int) -> float | None:
-    stat = Path(f"/proc/{pid}/stat")
-    if not stat.exists():
-        return None
-    # The name, in parentheses, may hold spaces; user and system time are fields 14 and 15.
-    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 def _children_cpu_ms() -> float:

@@ -3,6 +3,11 @@
 python bench/over_http.py                      both, the second for 20 seconds
 python bench/over_http.py --seconds 180        the full form
 python bench/over_http.py --accounts 20 --memories 50 --clients 8 --seconds 5
+
+Clients are people's: each thinks for a while after an answer, from none to twice the mean, and keeps to
+one account for ten calls. They come one after another at first; their first calls, each to a home that
+is closed until then, count as all others. Without pauses each of 64 would wait for the other 63, however
+quick the server. What they ask for altogether, and how busy that keeps the server, is printed.
 """
 
 import argparse
@@ -28,7 +33,7 @@ import httpx2
 
 from filling import open_filling
 from report import print_machine, print_table
-from server_process import ServerProcess, resident_mib, soulkeep_command
+from server_process import ServerProcess, cpu_ms_of, resident_mib, soulkeep_command
 from soulkeep.app import open_accounts
 from soulkeep.models import NewMemory
 
@@ -74,6 +79,10 @@ class HttpProcess:
     def resident(self) -> float:
         """Return how much memory it has now, in MiB."""
         return resident_mib(self._process.pid) or 0
+
+    def cpu_s(self) -> float:
+        """Return how much processor time it has taken, in seconds."""
+        return (cpu_ms_of(self._process.pid) or 0) / 1000
 
     def close(self) -> int:
         """End it as a person would; return its exit code."""
@@ -200,9 +209,11 @@ def _session(http: httpx2.Client) -> dict[str, str]:
 class Crowd:
     """Clients that call at the same time, each for one account after another."""
 
-    def __init__(self, url: str, tokens: dict[str, str], seconds: float, pause: float) -> None:
+    def __init__(
+        self, url: str, tokens: dict[str, str], seconds: float, pause: float, arrival: float = 0
+    ) -> None:
         self._url, self._tokens, self._end = url, tokens, time.monotonic() + seconds
-        self._pause = pause
+        self._pause, self._arrival = pause, arrival
         self.times: dict[str, list[float]] = defaultdict(list)
         self.errors: list[str] = []
         self.crossings: list[str] = []
@@ -212,6 +223,7 @@ class Crowd:
         chance = random.Random(number)  # noqa: S311
         names = list(self._tokens)
         name, calls = chance.choice(names), 0
+        await asyncio.sleep(self._arrival * chance.random())
         async with httpx2.AsyncClient(base_url=self._url, timeout=60) as http:
             while time.monotonic() < self._end:
                 await asyncio.sleep(2 * self._pause * chance.random())
@@ -267,8 +279,9 @@ def many_accounts(folder: Path, chosen: argparse.Namespace) -> int:
     with serving(folder, SOULKEEP_HTTP_REQUESTS="1000000") as server:
         alone = Crowd(server.url, {"account-0": tokens["account-0"]}, 5, 0)
         asyncio.run(_all(alone, 1))
-        crowd = Crowd(server.url, tokens, seconds, chosen.pause)
+        crowd, before = Crowd(server.url, tokens, seconds, chosen.pause, chosen.arrival), server.cpu_s()
         most = asyncio.run(_all(crowd, clients, server))
+        cpu_s = server.cpu_s() - before
     rows = []
     for tool, each in sorted({**crowd.times}.items()):
         each.sort()
@@ -277,13 +290,14 @@ def many_accounts(folder: Path, chosen: argparse.Namespace) -> int:
         rows.append((tool, len(each), base, statistics.median(each), p99, p99 / base))
     print_table(
         f"{accounts} accounts of {memories} memories, {clients} clients at once,"
-        f" each with pauses of {chosen.pause:g} s, for {seconds:g} s",
+        f" who think {chosen.pause:g} s and come within {chosen.arrival:g} s, for {seconds:g} s",
         ("", "calls", "alone p50 ms", "p50 ms", "p99 ms", "p99 / alone"),
         rows,
     )
     calls = sum(map(len, crowd.times.values()))
     print(
-        f"\n  {calls / seconds:,.0f} calls a second; {len(crowd.errors)} errors;"
+        f"\n  {calls / seconds:,.1f} calls a second, {1000 * cpu_s / calls:,.1f} ms of processor time"
+        f" each: the server keeps {cpu_s / seconds:.0%} of one core busy\n  {len(crowd.errors)} errors;"
         f" {len(crowd.crossings)} crossings; at most {most:,.0f} MiB resident"
     )
     for said in (*crowd.errors[:5], *crowd.crossings[:5]):
@@ -310,7 +324,10 @@ def main() -> int:
     parser.add_argument("--memories", type=int, default=500)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--pause", type=float, default=2, help="mean pause of a client, in seconds")
+    parser.add_argument(
+        "--pause", type=float, default=2, help="seconds that a client thinks, in the mean"
+    )
+    parser.add_argument("--arrival", type=float, default=10, help="seconds in which the clients come")
     parser.add_argument("--only", choices=("stdio", "accounts"))
     chosen = parser.parse_args()
     print_machine()

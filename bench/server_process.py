@@ -190,6 +190,16 @@ def resident_mib(pid: int) -> float | None:
     return int(line.split()[1]) / 1024
 
 
+def cpu_ms_of(pid: int) -> float | None:
+    """Return the processor time that a process has taken, in ms; None where there is no /proc."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return None
+    # The name, in parentheses, may hold spaces; user and system time are fields 14 and 15.
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 def stored_id(reply: Message) -> int | None:
     """Return the id of the memory that a reply to `remember` acknowledges; None if it is an error."""
     result = reply.get("result", {"isError": True})

@@ -54,7 +54,7 @@ WRITERS, ALL_WRITERS = 8, 64
 """The threads of calls that may write to one home, and to all: they wait for one another. All other
 calls share those that anyio gives, 40."""
 
-AT_ONCE = 8
+AT_ONCE = 4
 """How many calls that read work at the same time, and as many that write: more would share the same
 interpreter, and all of them take the longer."""
 

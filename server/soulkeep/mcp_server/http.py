@@ -67,6 +67,10 @@ MINUTE_S = 60.0
 M_ARENA_MAX, ARENAS = -8, 2
 """The option of glibc's `mallopt`, and into how many parts memory is divided among threads."""
 
+SWITCH_S = 0.0005
+"""For how long a thread that computes keeps the interpreter from others, a tenth of Python's default:
+who reads the store or a request gives it up at each step, and waits for it again each time."""
+
 FILES_OPEN = 65_536
 """How many files a server may have open, where the system lets it: an open home has up to fifteen."""
 
@@ -371,6 +375,7 @@ def prepare_process() -> None:
 
     Where the system does not allow either, it stays as it is.
     """
+    sys.setswitchinterval(SWITCH_S)
     if sys.platform == "win32":
         return
     # glibc keeps memory apart for each of many threads, and half of it would lie idle.
