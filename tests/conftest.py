@@ -169,6 +169,11 @@ def _own_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setenv("SOULKEEP_HOME", str(tmp_path / "home"))
+    # No configuration of the user's programs is looked at, nor changed.
+    for name, folder in (("HOME", ""), ("USERPROFILE", ""), ("APPDATA", "/AppData/Roaming")):
+        monkeypatch.setenv(name, f"{tmp_path / 'user'}{folder}")
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "CODEX_HOME", "CLAUDE_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
     # What is marked `embedder` is about the default one, or the one that it names; all else is quicker
     # without.
     marker = request.node.get_closest_marker("embedder")

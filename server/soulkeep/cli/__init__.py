@@ -288,6 +288,8 @@ LAST_STREAM = 2
 
 _MODULES = {
     "Connect an agent": {
+        "install": "soulkeep.cli.install",
+        "uninstall": "soulkeep.cli.install",
         "serve": "",
         "demo": "soulkeep.cli.connect",
         "context": "soulkeep.cli.connect",

@@ -22,6 +22,7 @@ from soulkeep.cli import (
     json_option,
 )
 from soulkeep.cli.terminal import print_facts, report, say
+from soulkeep.clients import CLIENTS, hook_answer
 from soulkeep.wording import command_line, counted
 
 if TYPE_CHECKING:
@@ -98,20 +99,55 @@ UNENCRYPTED = (
 )
 
 
+_WITH_HOOKS = [client.name for client in CLIENTS.values() if client.hooks]
+_HOOK_TOKENS, _FEWEST_TOKENS = 2_000, 100
+_HOOK_CHARACTERS = 9_500
+"""Claude Code hands on 10,000 characters of what a hook prints."""
+_LONGEST_EVENT = 1_000_000
+
+
 @click.command(cls=Command)
 @click.option("--thread", "thread_id", help="The thread that is continued.")
 @click.option("--query", help="What the conversation will be about.")
 @click.option("--max-tokens", type=int, help="How long it may be; unset, SOULKEEP_CONTEXT_TOKENS.")
+@click.option(
+    "--hook",
+    type=click.Choice(_WITH_HOOKS),
+    help="Answer a hook of this client, whose event is on stdin.",
+)
 @json_option
 @home_option
-def context(thread_id: str | None, query: str | None, max_tokens: int | None, *, as_json: bool) -> None:
+def context(
+    thread_id: str | None,
+    query: str | None,
+    max_tokens: int | None,
+    hook: str | None,
+    *,
+    as_json: bool,
+) -> None:
     """Print what agents get at the start of a conversation, for hooks and scripts."""
     from soulkeep.mcp_server.answers.memories import ContextAnswer
 
-    with home_to_read() as home:
-        found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=max_tokens)
-    view = ContextAnswer.of(found)
-    report(as_json, view.as_data() | {"text": view.as_text()}, view.as_text())
+    def view(most: int | None) -> ContextAnswer:
+        with home_to_read() as home:
+            found = home.contexts.assemble(thread_id=thread_id, query=query, max_tokens=most)
+        return ContextAnswer.of(found)
+
+    def bounded() -> str:
+        most = min(max_tokens or current_settings().context_tokens, _HOOK_TOKENS)
+        while len(text := view(most).as_text()) > _HOOK_CHARACTERS and most > _FEWEST_TOKENS:
+            most = max(most // 2, _FEWEST_TOKENS)
+        return text
+
+    if hook:
+        try:
+            event = json.loads(sys.stdin.buffer.read(_LONGEST_EVENT))
+        except ValueError as error:
+            raise Refused("stdin holds no event of a hook, which is a JSON object.") from error
+        click.echo(hook_answer(CLIENTS[hook], event, bounded))
+        return
+    shown = view(max_tokens)
+    report(as_json, shown.as_data() | {"text": shown.as_text()}, shown.as_text())
 
 
 GLOBAL, KITCHEN, TRIP = "global", "Kitchen renovation", "Birthday trip to Lisbon"

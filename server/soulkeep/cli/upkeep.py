@@ -23,6 +23,7 @@ from soulkeep.cli import (
     since_option,
     yes_option,
 )
+from soulkeep.cli.install import Connection, list_connections
 from soulkeep.cli.terminal import (
     confirm,
     print_bars,
@@ -76,12 +77,15 @@ def doctor(*, repair: bool, as_json: bool) -> None:
             found = home_faults(settings.home, documents, 0) if is_here else []
         else:
             found = opened.faults()
-        faults = list(dict.fromkeys([*kept_from, *found]))
-        _report(opened, faults, as_json=as_json)
+        connections, broken = list_connections(current_settings())
+        faults = list(dict.fromkeys([*kept_from, *found, *broken]))
+        _report(opened, connections, faults, as_json=as_json)
     sys.exit(1 if faults else 0)
 
 
-def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> None:
+def _report(
+    home: Home | None, connections: Sequence[Connection], faults: Sequence[Fault], *, as_json: bool
+) -> None:
     rows = home.count_rows() if home else {}
     usage = home.statistics.usage_totals() if home else None
     if as_json:
@@ -93,12 +97,15 @@ def _report(home: Home | None, faults: Sequence[Fault], *, as_json: bool) -> Non
             "usage": asdict(usage) if usage else None,
             "new_vectors": asdict(moving) if moving else None,
             "waiting_vectors": asdict(home.queue.waiting()) if home else None,
+            "clients": [asdict(connection) for connection in connections],
             "faults": [asdict(fault) for fault in faults],
         }
         print_json(document)
         return
     print_facts("Versions", _versions(home))
     print_facts("Paths", _paths())
+    if connections:
+        print_facts("Clients", {one.client: one.remark or "connected" for one in connections})
     if home and usage:
         print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
         if wasted := home.wasted():
