@@ -12,7 +12,7 @@ import pytest
 from shells import forking_folder
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("backup", "embedders", "privacy")
+PAGES = ("backup", "clients", "embedders", "privacy")
 
 BLOCK = re.compile(r"(?P<why><!-- not run: [^>]+-->\n)?^```sh\n(?P<commands>.*?)^```$", re.M | re.S)
 TIMEOUT_S = 120

@@ -352,11 +352,14 @@ def without_ours(client: Client, text: str, former: str, parts: Collection[Part]
     Raises:
         ConfigError: One of the texts cannot be read.
     """
-    there = own_hooks(client, text) if "hooks" in parts else []
+    there, pasted = (own_hooks(client, one) if "hooks" in parts else [] for one in (text, former))
     syntax = client.hooks.syntax if client.hooks and there else client.syntax
     line = _found(read(text, syntax), (*there[0], "command")) if there else ""
-    entry = entry_in(client, text) if "server" in parts else None
-    if with_ours(client, former, entry=entry, line=line) == text:
+    entry = pasted_entry = None
+    if "server" in parts:
+        entry, pasted_entry = entry_in(client, text), entry_in(client, former)
+    is_former = pasted_entry is None and not pasted  # what a user had pasted goes too
+    if is_former and with_ours(client, former, entry=entry, line=line) == text:
         return former
     owned = [*there, *([client.keys] if entry is not None else [])]
     before = read(former, syntax)

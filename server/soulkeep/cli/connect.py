@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import click
 
+from soulkeep import __version__
 from soulkeep.app import Settings
 from soulkeep.cli import (
     Command,
@@ -52,6 +53,10 @@ def client_command(home: Path | None = None) -> list[str]:
     """Return the command with which a client serves a home; without one, the one it would choose."""
     script = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
     start = [str(script)] if script.exists() else [sys.executable, "-m", "soulkeep"]
+    if "archive-v0" in script.parts and (uvx := shutil.which("uvx")):
+        # uvx keeps what it runs in a cache, where it does not last.
+        python = ".".join(map(str, sys.version_info[:2]))
+        start = [uvx, "--python", python, f"soulkeep@{__version__}"]
     return [*start, "serve", *(["--home", str(home)] if home else [])]
 
 
@@ -244,6 +249,7 @@ def _played() -> tuple[list[_Answer], str]:
     Raises:
         Refused: The server cannot be started, or does not do what it is asked.
     """
+    import anyio
     from mcp import MCPError
 
     problem: BaseException | None = None
