@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -622,3 +623,13 @@ def test_the_doctor_tells_who_is_connected_and_who_would_fail(
     assert "line 1, column 31" in by_client["Gemini"]["detail"]
     assert by_client["Zed"]["remedy"] == "run `soulkeep install zed`"
     assert "  cursor    connected\n" in run("doctor")[1]
+
+
+@each_client
+def test_the_page_for_users_has_a_section_for_each_client_with_its_file(client: Client) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "clients.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {client.title}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+
+    assert section
+    assert f"`soulkeep install {client.name}`" in section[1]
+    assert PurePosixPath(LINUX_FILES[client.name]).name in section[1]
