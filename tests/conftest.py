@@ -1,6 +1,5 @@
 """Fixtures: a home in a temporary folder, clients in both protocol eras, and a server process."""
 
-import gc
 import io
 import json
 import os
@@ -18,12 +17,10 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import Client
 from mcp.client import ClientRequestContext
-from mcp.server.mcpserver.prompts import Prompt
-from mcp.server.mcpserver.resources import ResourceTemplate
-from mcp.server.mcpserver.tools import Tool
 from mcp.types import ElicitRequestParams, ElicitResult
 
 import database_server
+import once  # noqa: F401 - it changes the SDK
 from database_server import choose_folder, end_server, place_in_postgres
 from forks import end_forking
 from soulkeep.app import build_server, open_home
@@ -34,9 +31,6 @@ from wire import OFFLINE, STARTUP, USER_CACHE, piped
 Run = Callable[..., tuple[int, str, str]]
 """Runs the command line in this process; returns its exit code, stdout and stderr."""
 
-
-# Looking for cycles among a test's many short-lived objects takes a tenth of its time.
-gc.set_threshold(100_000, 50, 100)
 
 # For this process and for those that inherit its environment.
 runpy.run_path(str(STARTUP / "sitecustomize.py"))
@@ -106,19 +100,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="write tests/golden/ anew")
 
 
-def _make_once(kind: type[Tool] | type[Prompt] | type[ResourceTemplate]) -> None:
-    """Keep what the SDK makes of our functions: their schemas take most of a test's time."""
-    made: dict[Callable[..., Any], Any] = {}
-    make = kind.from_function
-
-    def make_once(function: Callable[..., Any], **options: Any) -> Any:
-        if function not in made:
-            made[function] = make(function, **options)
-        return made[function]
-
-    kind.from_function = make_once  # type: ignore[method-assign, assignment]
-
-
 def _check_each_schema_once() -> None:
     """Keep clients from checking again that the schema of an answer is one."""
     check = Draft202012Validator.check_schema
@@ -132,9 +113,6 @@ def _check_each_schema_once() -> None:
     Draft202012Validator.check_schema = check_once
 
 
-_make_once(Tool)
-_make_once(Prompt)
-_make_once(ResourceTemplate)
 _check_each_schema_once()
 
 
