@@ -36,9 +36,9 @@ def pieces(text: str) -> set[str]:
 
 def below(embedder: EmbedderName, every: int = 1) -> dict[str, float]:
     """The languages in which too few answers are among the first five, and how many are."""
-    found = {name: figures["@5"] for name, figures in measure_languages(embedder, every).items()}
-    assert found.keys() == LANGUAGES.keys()
-    return {name: share for name, share in found.items() if share < ENOUGH}
+    figures = measure_languages(embedder, every)
+    found = {language: figures[language]["@5"] for language in LANGUAGES}
+    return {language: share for language, share in found.items() if share < ENOUGH}
 
 
 # One store for all languages, which is filled once.

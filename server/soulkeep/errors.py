@@ -9,12 +9,12 @@ SoulkeepError
 ├── InvalidInputError
 ├── UnknownArgumentError
 ├── PathError
+│   ├── SourceError
 │   ├── StoreError        StoreBusyError · StoreNotWritableError · StoreFullError · OwnerGoneError ·
 │   │                     PurgeUnfinishedError · NotAStoreError · StoreGoneError ·
 │   │                     StoreReplacedError · StoreOverwrittenError · StoreCorruptError ·
 │   │                     SchemaTooNewError · EmbedderMismatchError · BackupDamagedError ·
 │   │                     BackupsBusyError · NotMigratedError
-│   ├── SourceError
 │   └── DocumentError     HomeGoneError · DocumentChangedError · DocumentTooLongError
 └── EmbedderError         EmbedderUnavailableError · DimensionMismatchError
 
