@@ -6,12 +6,14 @@ import re
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from conftest import Run
+from soulkeep.app import open_home
 from soulkeep.clients import (
     CLIENTS,
     Client,
@@ -143,10 +145,11 @@ def test_on_a_fresh_machine_a_client_starts_it_remembers_and_is_disconnected_wit
     words, variables = started_by(client, entry(client, config(client, user)))
     environment = start_environment(client, machine(user), variables)
     kept = call(words, environment, "remember", content="The key is under the third pot.")
-    found = call(words, environment, "recall", query="key")
+    with closing(open_home(Path(os.environ["SOULKEEP_HOME"]), embedder="none")) as home:
+        found = [match.memory.content for match in home.memories.recall("key").matches]
 
     assert kept["receipts"][0]["stored"]
-    assert [match["content"] for match in found["matches"]] == ["The key is under the third pot."]
+    assert found == ["The key is under the third pot."]
     assert ("HOME" in environment) == (client.hands_on != "desktop" and sys.platform != "win32")
     assert run("uninstall", client.name)[0] == 0
     assert files_under(user) == {}
