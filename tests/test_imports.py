@@ -98,6 +98,15 @@ def test_an_import_is_one_change_after_whose_undoing_everything_can_come_again(
     assert len(json.loads(run("changes", "--json")[1])["changes"]) == 3
 
 
+def test_an_import_that_was_undone_and_done_again_is_known_again(home: Home, graph: Path) -> None:
+    change = take(home, graph).change_id
+    home.changes.undo(change)
+    home.changes.undo(home.changes.list_changes(1)[0].id)
+
+    assert new(take(home, graph)) == {}
+    assert home.count_rows()["memories"] == 3
+
+
 def test_what_the_home_knows_already_is_not_kept_twice(run: Run, graph: Path) -> None:
     run("remember", "Drinks tea.", "--subject", "Anna")
 

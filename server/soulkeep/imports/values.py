@@ -168,7 +168,8 @@ def json_records(source: Source, name: str, reading: Reading) -> Iterator[tuple[
 def first_values(source: Source, name: str) -> tuple[bool, list[tuple[str, Any]]]:
     """Return whether each line of a file is a value, and its first values with their arrays."""
     with source.stream(name) as stream:
-        lines = [line for _ in range(_LOOKED_AT) if (line := stream.readline(MAX_VALUE)).strip()]
+        lines = [line for _ in range(_LOOKED_AT) if (line := stream.readline(CHUNK)).strip()]
+    # A longer line is cut, and then no value, which only the name can say that it is.
     values = [("", value) for line in lines if isinstance(value := _parsed(line), dict)]
     lists = values[0][1].values() if values else ()
     has_records = any(isinstance(one, list) and one and isinstance(one[0], dict) for one in lists)

@@ -39,7 +39,7 @@ from soulkeep.errors import NotFoundError, SoulkeepError
 from soulkeep.mcp_server.homes import HANDSHAKE, INITIALIZED, Request, connection_of, looked_up
 from soulkeep.mcp_server.resources import CONTEXT_URI, SCHEME, STATS_URI, state_of
 from soulkeep.models import GlobalPrompt
-from soulkeep.service.callers import RECALLED
+from soulkeep.service.callers import IMPORTED, RECALLED
 from soulkeep.service.home import Home
 
 MOST_SUBSCRIBED = 1_000
@@ -198,6 +198,9 @@ _UNSEEN = frozenset(
     {RECALLED, "message.stored", "documents.seeded", "store.reindexed", "store.reembedded"}
 )
 """Events after which the context says what it said."""
+
+_LISTED = frozenset({"store.restored", IMPORTED})
+"""Events after which other threads may be there; an import adds to a change that was told before."""
 
 _log = logging.getLogger(__name__)
 
@@ -403,7 +406,7 @@ class _Seen:
             changes,
             updated=changes.updated | context,
             offers=offered,
-            listed=changes.listed or other_threads or "store.restored" in events,
+            listed=changes.listed or other_threads or not events.isdisjoint(_LISTED),
         )
 
     def _is_different(self, uri: str) -> bool:

@@ -209,6 +209,9 @@ def parse_expiry(value: str, days: Days, now: str) -> str:
 RECALLED = "memory.recalled"
 """The event that makes recalls countable."""
 
+IMPORTED = "memories.imported"
+"""The event, and the change, of taking in what another program remembers."""
+
 KEPT = 100_000
 """How many uses of models, audited events and sessions are kept. Each recall adds one of the first two,
 each connection of a client one of the last."""

@@ -13,13 +13,18 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 from unicodedata import normalize
 
 from soulkeep.days import Days
 from soulkeep.documents import Documents, Hunk, log_name
 from soulkeep.embedders.tokens import TokenCounter
-from soulkeep.errors import ChangeNotFoundError, InvalidInputError, SourceError, ThreadNotFoundError
+from soulkeep.errors import (
+    ChangeNotFoundError,
+    DocumentTooLongError,
+    InvalidInputError,
+    SourceError,
+    ThreadNotFoundError,
+)
 from soulkeep.imports import (
     OWN,
     OWN_KEY,
@@ -37,6 +42,7 @@ from soulkeep.models import Clock, NewMemory, Session, Thread, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.callers import (
+    IMPORTED,
     MAX_CONTENT,
     Sessions,
     require_label,
@@ -44,12 +50,11 @@ from soulkeep.service.callers import (
     require_text,
 )
 from soulkeep.service.changes import Changes
+from soulkeep.service.curator import MAX_EDITED
 from soulkeep.service.edits import Edits, PlannedEdit, hunks_of, take_back_later
 from soulkeep.service.indexes import Indexes
 from soulkeep.service.upkeep import Background
 from soulkeep.wording import in_one_form, one_line, without_hidden
-
-IMPORTED: Final = "memories.imported"
 
 _THREAD_ID = re.compile(r"[0-9a-f]{12}")
 
@@ -340,6 +345,8 @@ class Imports:
 
         try:
             if isinstance(name, str):
+                if (size := len(documents.read(name))) > MAX_EDITED:
+                    raise DocumentTooLongError(f"{documents.texts.place}/{name}", size, MAX_EDITED)
                 planned = self._edits.plan(name, lambda before: merge(before, text, known))
                 return planned.hunks, write
             day = name
