@@ -35,7 +35,7 @@ CONFIGS = Path(__file__).with_name("client_configs")
 
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links or permissions")
 each_client = pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
-OF_EACH_KIND = ("claude-desktop", "vscode", "codex", "opencode")
+OF_EACH_KIND = ("claude-desktop", "codex", "opencode")
 """Of each way to write a block and to start a server, one; the others are for the long form."""
 started = pytest.mark.parametrize(
     "client",

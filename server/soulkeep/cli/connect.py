@@ -36,6 +36,7 @@ _FOR = (
 )
 
 _BY_HAND = {
+    "soulkeep install": "connect a program by its own configuration file",
     "soulkeep demo": "see it at work in a temporary folder",
     'soulkeep remember "TEXT"': "keep a memory",
     'soulkeep recall "QUESTION"': "bring back what fits",
