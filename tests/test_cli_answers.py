@@ -174,7 +174,8 @@ def commands(group: click.Command, path: tuple[str, ...] = ()) -> dict[tuple[str
     for name in group.list_commands(click.Context(group)):
         command = group.get_command(click.Context(group), name)
         assert command is not None
-        found |= commands(command, (*path, name))
+        if not command.hidden:
+            found |= commands(command, (*path, name))
     return found
 
 
@@ -217,6 +218,7 @@ OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {
     ("documents", "log", "Bought plums."): ({"day", "time"}, {}),
     ("documents", "day"): ({"day", "text"}, {}),
     ("documents", "history", "MEMORY.md"): (set(), {"versions": {"id", "size"}}),
+    ("documents", "edit", "SOUL.md", "# Mine"): ({"name", "changed"}, {}),
     ("documents", "restore", "MEMORY.md", "VERSION"): ({"name", "version"}, {}),
     ("prompts", "add", "Tone", "Be brief."): (PROMPT, {}),
     ("prompts", "list"): (set(), {"prompts": PROMPT | {"mcp_name"}}),
@@ -243,12 +245,22 @@ OBJECTS: dict[tuple[str, ...], tuple[set[str], dict[str, set[str]]]] = {
     ("teams", "delete", "crew", "--yes"): (TEAM, {}),
     ("teams", "restore", "crew"): (TEAM, {}),
     ("teams", "leave", "crew", "ann"): (TEAM, {}),
+    ("teams", "delete", "crew", "--yes", "--home", "HOME"): (TEAM, {}),
+    ("teams", "purge", "crew", "--yes"): ({"name", "purged"}, {}),
     ("accounts", "revoke", "ann"): (ACCOUNT, {}),
+    ("accounts", "delete", "ann", "--yes"): (ACCOUNT | {"deleted_at"}, {}),
+    ("accounts", "restore", "ann"): ({"name", "token", "url"}, {}),
+    ("accounts", "delete", "ann", "--yes", "--home", "HOME"): (ACCOUNT, {}),
+    ("accounts", "purge", "ann", "--yes"): ({"name", "purged"}, {}),
+    ("install", "cursor"): ({"client", "changed", "backups", "tools", "restart"}, {}),
+    ("uninstall", "cursor"): ({"client", "changed"}, {}),
     ("context",): ({"text"}, {}),
     ("backup",): (BACKUP, {}),
     ("backups",): (set(), {"backups": BACKUP}),
     ("restore", "2999-01-01", "--yes"): ({"backup", "former", "kept", "left"}, {}),
     ("copy", "HOME", "ELSEWHERE"): ({"rows", "documents"}, {}),
+    ("export", "EXPORT"): ({"exported"}, {}),
+    ("import", "EXPORT"): ({"import"}, {}),
     ("log",): (set(), {"log": {"at", "agent_id", "event", "details"}}),
     ("stats",): ({"memories_by_day", "sizes", "usage"}, {}),
     ("doctor",): ({"versions", "paths", "rows", "faults"}, {}),
@@ -269,9 +281,11 @@ def test_every_command_that_answers_has_json() -> None:
 
 @pytest.mark.embedder("universal")
 def test_every_command_prints_one_object_with_the_same_names_for_the_same_things(
-    run: Run, home_path: Path
+    run: Run, home_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = set()
+    for name in ("HOME", "USERPROFILE"):  # where programs have their configurations
+        monkeypatch.setenv(name, str(home_path.parent))
     thread = json.loads(run("threads", "create", "Harbour", "--json")[1])["id"]
     run("remember", "The harbour is frozen.", "--thread", thread)
     for number in range(3):
@@ -288,6 +302,7 @@ def test_every_command_prints_one_object_with_the_same_names_for_the_same_things
         "VERSION": latest_version,
         "HOME": lambda: str(home_path),
         "ELSEWHERE": lambda: str(home_path.with_name("elsewhere")),
+        "EXPORT": lambda: str(home_path.with_name("all.jsonl")),
     }
     for arguments, (names, lists) in OBJECTS.items():
         typed = [named[word]() if word in named else word for word in arguments]
