@@ -21,11 +21,14 @@ from mcp.types import (
     ResourceTemplateReference,
     ResourceUpdatedNotification,
 )
+from pydantic import SecretStr
 
 from conftest import Run
+from database_server import new_database
 from serving import Serving, serving
 from soulkeep.app import open_accounts, open_home
 from soulkeep.mcp_server import http
+from soulkeep.models import Options
 from wire import HANDSHAKE, MODERN
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")
@@ -58,18 +61,22 @@ class Town:
             yield connected
 
 
-@pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
-    home = tmp_path / "home"
-    home.mkdir()
-    accounts = open_accounts(home)
+@pytest.fixture(params=["folders", pytest.param("database", marks=pytest.mark.postgres)])
+async def town(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Town]:
+    home, store = tmp_path / "home", "" if request.param == "folders" else new_database()
+    accounts = open_accounts(home, options=Options(store=SecretStr(store)))
     tokens = {name: accounts.add(name) for name in ("anna", "ben", "carl")}
     accounts.add_team("kitchen")
     accounts.put_member("kitchen", "anna", may_write=True)
     accounts.put_member("kitchen", "ben", may_write=False)
     accounts.close()
-    async with serving(home, tools="full", http_requests=100_000) as running:
+    async with serving(home, tools="full", http_requests=100_000, store=store) as running:
         yield Town(running, home, tokens)
+    assert home.exists() == (not store)
+
+
+in_folders = pytest.mark.parametrize("town", ["folders"], indirect=True)
+"""For what looks into the files of the homes."""
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
@@ -353,6 +360,7 @@ async def test_limits_are_of_each_account(tmp_path: Path) -> None:
     assert (opened, asked, of_ben.status_code) == ([200, 429], [200, 200, 429], 200)
 
 
+@in_folders
 async def test_the_members_of_a_team_share_its_memory_and_are_named(
     town: Town, mode: str, run: Run
 ) -> None:
@@ -400,6 +408,7 @@ async def test_who_may_only_read_is_offered_what_reads_and_told_so_otherwise(
     assert after == before
 
 
+@in_folders
 @pytest.mark.parametrize("headers", [{}, IN_MODERN])
 async def test_who_is_removed_revoked_or_deleted_hears_no_more(
     town: Town, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
@@ -441,6 +450,7 @@ async def test_who_is_removed_revoked_or_deleted_hears_no_more(
     assert sorted(ended) == ["anna", "ben", "carl"]
 
 
+@in_folders
 async def test_a_home_is_purged_while_the_server_has_served_it(
     town: Town, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
