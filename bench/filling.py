@@ -31,8 +31,10 @@ apart as two sentences that share half their words."""
 class Filling(Meaning):
     """The default embedder, but most texts get the vector of an earlier one with noise added."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedded: int = EMBEDDED) -> None:
+        """Make vectors that vary those of so many texts, the first that come."""
         super().__init__()
+        self._real = embedded
         self._random = np.random.default_rng(17)
         self._lock = threading.Lock()
         self._known: NDArray[np.float32] = np.empty((0, sum(self.parts)), np.float32)
@@ -40,7 +42,7 @@ class Filling(Meaning):
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed the first few hundred texts; make up the vectors of all others."""
         with self._lock:
-            own = texts[: EMBEDDED - len(self._known)]
+            own = texts[: self._real - len(self._known)]
             vectors = [np.frombuffer(vector, "<f4") for vector in super().embed(own).embeddings]
             self._known = np.vstack((self._known, *vectors))
             places = self._random.integers(len(self._known), size=len(texts) - len(own))

@@ -1,7 +1,7 @@
 """A store in PostgreSQL: recall in one account and beside many, and what a second process adds.
 
 The server is one of its own (`database`), or with `--url` one that goes on after it: what is filled
-there once is measured again without. Memories have vectors that vary those of a few hundred real texts,
+there once is measured again without. Memories have vectors that vary those of some thousand real texts,
 as in `filling`; questions have their own.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import psycopg
 
 from database import server
-from filling import EMBEDDED, Filling
+from filling import Filling
 from report import print_machine, print_table
 from scale import question, sentence
 from soulkeep.app import open_backups
@@ -38,6 +38,9 @@ from soulkeep.service.callers import Sessions
 from soulkeep.service.home import Home
 
 BATCH = 2_000
+EMBEDDED = 4_000
+"""So many texts have real vectors, which those of all others vary."""
+
 QUESTIONS = 40
 BARS = {100_000: 60.0, 500_000: 120.0}
 """What recall may take in one account of that size, in ms."""
@@ -247,7 +250,7 @@ def main() -> None:
     parser.add_argument("--url", help="a database to fill, and to leave filled, instead")
     asked = parser.parse_args()
     print_machine()
-    filling = Filling()
+    filling = Filling(EMBEDDED)
     chance = random.Random(EMBEDDED)  # noqa: S311 - repeatable
     filling.embed([sentence(chance) for _ in range(EMBEDDED)])
     with ExitStack() as stack:
