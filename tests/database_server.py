@@ -19,8 +19,8 @@ FOLDER = "SOULKEEP_TEST_POSTGRES"
 """The environment variable with the folder of the server, which all processes of a run share."""
 
 
-is_wanted = False
-"""Whether the test that runs is marked `postgres`: the others do without a server."""
+is_wanted = True
+"""Whether a server may be asked for: in the process of the tests by those that are marked `postgres`."""
 
 
 def database_url() -> str:
