@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from soulkeep.days import Days
@@ -488,6 +488,7 @@ def attempt(path: Path, form: str | None) -> str:
     content=st.binary(max_size=400)
     | st.text(max_size=200).map(lambda said: said.encode("utf-8", "replace"))
 )
+@example(content=b"\r\x00")
 def test_any_bytes_are_taken_or_reported_or_refused_in_a_sentence(
     content: bytes, tmp_path: Path
 ) -> None:

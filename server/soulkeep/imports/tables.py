@@ -207,7 +207,10 @@ def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
         header = next(lines, "")
         counts = {sign: header.count(sign) for sign in ",;\t|"}
         table = csv.reader([header], delimiter=max(counts, key=counts.__getitem__))
-        columns = [column.strip().lower() for column in next(table, [])]
+        try:
+            columns = [column.strip().lower() for column in next(table, [])]
+        except csv.Error:  # a sign that ends a line, inside one
+            columns = []
         if not set(columns) & set(_MEANINGS["content"]):
             problem = f"no column is named {', '.join(_MEANINGS['content'][:3])} or the like"
             raise SourceError(source.path, problem, "name the column that has the text `content`")
