@@ -195,6 +195,16 @@ def is_header(line: str) -> bool:
     return not columns.isdisjoint(_MEANINGS["content"])
 
 
+def _columns(header: str) -> tuple[str, list[str]]:
+    """Return what stands between the columns of a table, and their names; none where it has none."""
+    counts = {sign: header.count(sign) for sign in ",;\t|"}
+    sign = max(counts, key=counts.__getitem__)
+    try:
+        return sign, [name.strip().lower() for name in next(csv.reader([header], delimiter=sign), [])]
+    except csv.Error:  # a sign that ends a line, inside one
+        return sign, []
+
+
 def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
     """Yield what the rows of a table under a row of names say.
 
@@ -205,16 +215,11 @@ def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
         fields, at = Fields(reading, ""), [0]
         lines = _decoded(source, name, reading, at)
         header = next(lines, "")
-        counts = {sign: header.count(sign) for sign in ",;\t|"}
-        table = csv.reader([header], delimiter=max(counts, key=counts.__getitem__))
-        try:
-            columns = [column.strip().lower() for column in next(table, [])]
-        except csv.Error:  # a sign that ends a line, inside one
-            columns = []
+        sign, columns = _columns(header)
         if not set(columns) & set(_MEANINGS["content"]):
             problem = f"no column is named {', '.join(_MEANINGS['content'][:3])} or the like"
             raise SourceError(source.path, problem, "name the column that has the text `content`")
-        rows = csv.reader(lines, table.dialect)
+        rows = csv.reader(lines, delimiter=sign)
         while True:
             try:
                 row = next(rows)
