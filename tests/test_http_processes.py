@@ -15,7 +15,7 @@ import pytest
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import ElicitRequestParams, ElicitResult
+from mcp.types import ElicitRequestParams, ElicitResult, TextResourceContents
 
 from serving import JSON, PATIENCE_S, Process
 from soulkeep.app import open_accounts
@@ -196,9 +196,7 @@ def processes(home_path: Path, kept_in: Options) -> Iterator[Processes]:
 
 
 @ON_BOTH_ENGINES
-async def test_any_process_goes_on_with_what_another_began(
-    processes: Processes, home_path: Path
-) -> None:
+async def test_any_process_goes_on_with_what_another_began(processes: Processes) -> None:
     url, in_turn, token = processes(3)
     asked_for: list[str] = []
 
@@ -228,14 +226,15 @@ async def test_any_process_goes_on_with_what_another_began(
                 (await client.call_tool("learn_preference", {"line": line})).structured_content
                 for line in ("Be brief.", "Be kind.")
             ]
+            (soul,) = (await client.read_resource("soulkeep://SOUL.md")).contents
 
     assert [len(one["matches"]) for one in recalled if one] == [1, 1, 1]
     assert [one["state"] for one in learned if one] == ["written", "written"]
     assert len(asked_for) == 2
     assert kept.tokens is not None
-    soul = (home_path / "accounts" / "ann" / "SOUL.md").read_text(encoding="utf-8")
-    assert "Be brief." in soul
-    assert "Be kind." in soul
+    assert isinstance(soul, TextResourceContents)
+    assert "Be brief." in soul.text
+    assert "Be kind." in soul.text
 
 
 async def test_a_session_of_another_process_is_not_found_so_that_the_client_begins_anew(
