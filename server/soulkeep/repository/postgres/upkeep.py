@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import psycopg
 
@@ -23,6 +24,9 @@ SOURCES = {name: name for name in ROWS} | {
     "vectors": "vec_memories",
     "full-text entries": "memories_fts",
 }
+
+ERASE_TRIES = 5
+"""How often tables are vacuumed while others, a short recall for one, still read what was deleted."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -58,6 +62,22 @@ _FULL_TEXTS = {
     ),
 }
 """The fault of a full text, what it has, and SQL for the ids that should be in it."""
+
+
+def _vacuumed(connection: psycopg.Connection[Any], places: Sequence[Sequence[str]]) -> bool:
+    """Vacuum tables; return whether nobody else reads what was deleted from them."""
+    now = connection.execute("SELECT pg_current_xact_id()::xid").fetchone()
+    for place in places:
+        tell(f"Vacuuming {place[-1]}")
+        vacuum = psycopg.sql.SQL("VACUUM (INDEX_CLEANUP ON) {}")
+        connection.execute(vacuum.format(psycopg.sql.Identifier(*place)))
+    held = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        " AND datname = current_database()"
+        " AND age(backend_xmin) > age(%s::xid)",
+        [str(now[0]) if now else "0"],
+    ).fetchone()
+    return held is not None and held[0] == 0
 
 
 @dataclass(eq=False)
@@ -256,18 +276,8 @@ class Upkeep:
                     gone = psycopg.sql.SQL("DELETE FROM {} WHERE owner = %s")
                     table = psycopg.sql.Identifier(*place)
                     connection.execute(gone.format(table), [self._database.owner])
-            now = connection.execute("SELECT pg_current_xact_id()::xid").fetchone()
-            for place in (*((table,) for table in TABLES), *copied):
-                tell(f"Vacuuming {place[-1]}")
-                vacuum = psycopg.sql.SQL("VACUUM (INDEX_CLEANUP ON) {}")
-                connection.execute(vacuum.format(psycopg.sql.Identifier(*place)))
-            held = connection.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-                " AND datname = current_database()"
-                " AND age(backend_xmin) > age(%s::xid)",
-                [str(now[0]) if now else "0"],
-            ).fetchone()
-        return held is not None and held[0] == 0
+            places = [*((table,) for table in TABLES), *copied]
+            return any(_vacuumed(connection, places) for _ in range(ERASE_TRIES))
 
     def versions(self) -> dict[str, str]:
         """Return the versions of PostgreSQL and pgvector, and the schema's."""
