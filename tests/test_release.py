@@ -60,7 +60,7 @@ def tools(node: str) -> Mapping[str, str]:
 def released(tools: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a release, built from this checkout."""
     out = tmp_path_factory.mktemp("release") / "dist"
-    build = ["python", str(ROOT / "release/build.py"), str(out), "--downloads", DOWNLOADS]
+    build = ["python", str(ROOT / "release/assemble.py"), str(out), "--downloads", DOWNLOADS]
     _done(build, tools)
     return out
 

@@ -33,7 +33,7 @@ from soulkeep.wording import one_line, quoted
 VERSION = 1
 """Of the form of the file; one of a later version is refused."""
 
-_OF_USERS = ("memories", "threads", "messages", "global_prompts", "changes")
+_OF_USERS = ("memories", "threads", "messages", "global_prompts")
 """A home without rows in these is empty."""
 
 _PAGE = 1_000
@@ -66,7 +66,7 @@ class Exports:
     def write(self, target: Path) -> Exported:
         """Write the home to a new file that ends in .jsonl, or to a new folder with pages too.
 
-        It is of one moment, and there when it is whole; others may use the home meanwhile.
+        Its rows are of one moment, and it is there when it is whole; others may use the home meanwhile.
 
         Raises:
             InvalidInputError: There is something at `target` already, or it cannot be written.
@@ -101,9 +101,7 @@ class Exports:
     def is_empty_for(self, source: Path) -> bool:
         """Whether the home holds nothing of its own, or of its documents only what an export has."""
         counts = self._repository.count_rows()
-        if any(counts[name] for name in _OF_USERS if name in counts):
-            return False
-        if self._repository.changes.list_changes(1):
+        if any(counts[name] for name in _OF_USERS) or self._repository.changes.list_changes(1):
             return False
         coming = dict(_texts_in(source))
         there = self._texts()

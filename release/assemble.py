@@ -1,4 +1,4 @@
-"""Build what a release consists of, into one folder: `python release/build.py OUT --downloads URL`.
+"""Put together what a release consists of, into one folder: `python release/assemble.py OUT --downloads URL`.
 
 The wheel and the sdist, the bundle for Claude Desktop (`.mcpb`) around that same wheel, `server.json`
 for the registry of MCP servers, a bill of materials (CycloneDX) and the checksums of all. It needs what
@@ -56,8 +56,8 @@ soulkeep = {{ path = "{wheel.name}" }}
     run("uv", "lock", "--quiet", "--project", folder)
 
 
-def build_bundle(out: Path, wheel: Path, version: str) -> Path:
-    """Build the bundle of a wheel, validated by the tool of the format."""
+def make_bundle(out: Path, wheel: Path, version: str) -> Path:
+    """Make the bundle of a wheel, validated by the tool of the format."""
     bundle = out / f"soulkeep-{version}.mcpb"
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
@@ -92,7 +92,7 @@ def write_entry(out: Path, bundle: Path, downloads: str) -> None:
 
 
 def main() -> None:
-    """Build everything into an empty folder."""
+    """Put everything into an empty folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--downloads", required=True, help="where the files can be downloaded from")
@@ -103,7 +103,7 @@ def main() -> None:
     run(sys.executable, "-m", "hatchling", "build", "-d", out)
     wheel = next(out.glob("*.whl"))
     version = wheel.name.split("-")[1]
-    write_entry(out, build_bundle(out, wheel, version), arguments.downloads)
+    write_entry(out, make_bundle(out, wheel, version), arguments.downloads)
     materials = out / f"soulkeep-{version}.cdx.json"
     run("cyclonedx-py", "requirements", PINS, "--pyproject", ROOT / "pyproject.toml", "-o", materials)
     sums = [f"{digest(file)}  {file.name}" for file in sorted(out.iterdir()) if file.is_file()]
