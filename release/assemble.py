@@ -1,4 +1,4 @@
-"""Put together what a release consists of, into one folder: `python release/assemble.py OUT --downloads URL`.
+"""Put together what is released, into one folder: `python release/assemble.py OUT --downloads URL`.
 
 The wheel and the sdist, the bundle for Claude Desktop (`.mcpb`) around that same wheel, `server.json`
 for the registry of MCP servers, a bill of materials (CycloneDX) and the checksums of all. It needs what
