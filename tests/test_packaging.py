@@ -218,8 +218,8 @@ def test_nothing_of_one_engine_is_known_above_it() -> None:
         assert found is None, (path, found)
 
 
-MODULES, FUNCTIONS = 124, 56.1
-"""The most modules of the package, and functions in 1,000 lines of it: these only ever get fewer."""
+MODULES, FUNCTIONS = 124, 55.8
+"""The most modules of the package, and functions in 1,000 lines of it; the aim is 55."""
 
 
 def test_the_package_gets_no_more_pieces() -> None:
