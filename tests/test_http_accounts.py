@@ -125,6 +125,10 @@ async def filled(client: Client, word: str) -> Ids:
     await call(client, "curate_memory", action="add", section="User Facts", entry=f"Entry of {word}.")
     prompt = await call(client, "set_prompt", name=f"{word} prompt", content=f"Mind the {word}.")
     changes = await call(client, "browse_memories", view="changes")
+    with anyio.fail_after(PATIENCE_S):
+        for written in (f"Log of {word}", f"Entry of {word}"):  # documents are taken in beside calls
+            while f"{written}." not in repr(await call(client, "recall", query=written)):
+                pass
     return Ids(
         thread,
         kept["receipts"][0]["id"],
