@@ -15,7 +15,8 @@ import pytest
 
 from conftest import Run
 from soulkeep.cli import soulkeep as command
-from soulkeep.cli.terminal import print_facts, print_table
+from soulkeep.cli.terminal import print_facts, print_table, progress_shown
+from soulkeep.progress import tell
 from wire import COMMAND
 
 if sys.platform == "win32":
@@ -435,3 +436,62 @@ def test_what_stdin_says_is_utf_8_or_refused(run: Run, monkeypatch: pytest.Monke
         assert (b"stdin is not UTF-8" in result.stderr) == bool(code)
     shown = json.loads(run("memories", "list", "--json")[1])["memories"]
     assert [memory["content"] for memory in shown] == ["Grüße\nan alle"]
+
+
+def slow_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what is done take longer than what shows no progress, and errors go to a terminal."""
+    monkeypatch.setattr("soulkeep.cli.terminal._QUICK_S", 0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+
+@pytest.mark.parametrize("columns", [100, 45, 12])
+def test_a_long_import_and_an_export_show_a_bar_that_is_gone_at_the_end(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    slow_on_a_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    (tmp_path / "notes.jsonl").write_text('{"content": "海 One."}\n{"content": "Two."}\n', "utf-8")
+    (tmp_path / "other").mkdir()
+
+    for arguments in (
+        ("import", str(tmp_path / "notes.jsonl")),
+        ("export", str(tmp_path / "export")),
+        ("import", str(tmp_path / "export"), "--home", str(tmp_path / "other")),
+    ):
+        code, out, err = run(*arguments)
+
+        *bars, cleared, end = err.split("\r")[1:]
+        assert (code, "\r" in out) == (0, False)
+        assert end == "" or end.startswith("soulkeep: new home")
+        assert any("100%" in bar for bar in bars)
+        assert any("█" in bar for bar in bars) == (columns > 12)
+        assert cleared.strip() == ""
+        assert {len(bar) for bar in bars} <= set(range(columns))
+        assert len(cleared) == max(len(bar) for bar in bars)
+
+
+def test_scripts_and_files_get_no_bar(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_on_a_terminal(monkeypatch)
+    (tmp_path / "notes.jsonl").write_text('{"content": "One."}\n', "utf-8")
+    run("remember", "Two.")
+
+    assert run("import", str(tmp_path / "notes.jsonl"), "--json")[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert run("export", str(tmp_path / "export"))[2] == ""
+
+
+def test_a_bar_is_in_the_signs_that_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ascii(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr("soulkeep.cli.terminal._QUICK_S", 0)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", Ascii(io.BytesIO(), "ascii"))
+    monkeypatch.setattr(sys, "stderr", Ascii(written, "ascii"))
+
+    with progress_shown():
+        tell("Importing…", 0.5)
+    sys.stderr.flush()
+
+    assert b"[###############---------------]  50% Importing..., 0 s" in written.getvalue()

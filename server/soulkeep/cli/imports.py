@@ -34,13 +34,15 @@ def import_(source: Path, named: str | None, *, dry_run: bool, as_json: bool) ->
     with opened_home() as home, progress_shown():
         file = None if named else export_file(source)
         if file and not dry_run and home.exports.is_empty_for(file):
-            _report(home.exports.take_in(file), "Imported", as_json=as_json)
-            return
-        imported = home.imports.take(source, opened_foreign, named=named, dry_run=dry_run)
-    if as_json:
-        print_json({"import": asdict(imported) | {"dry_run": dry_run}})
+            taken: Exported | Imported = home.exports.take_in(file)
+        else:
+            taken = home.imports.take(source, opened_foreign, named=named, dry_run=dry_run)
+    if isinstance(taken, Exported):
+        _report(taken, "Imported", as_json=as_json)
+    elif as_json:
+        print_json({"import": asdict(taken) | {"dry_run": dry_run}})
     else:
-        _print(imported, dry_run=dry_run)
+        _print(taken, dry_run=dry_run)
 
 
 @click.command(cls=Command)

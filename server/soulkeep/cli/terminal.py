@@ -191,14 +191,26 @@ def wrapped(text: str, room: int | None) -> list[str]:
 
 @contextmanager
 def progress_shown() -> Iterator[None]:
-    """Show on a terminal what is being done, once the block has taken a second."""
+    """Show on a terminal what is being done, with a bar where its share is known, and take that away.
+
+    It is for people, and for what takes longer than a second.
+    """
     began, shown = time.monotonic(), ""
+    context = click.get_current_context(silent=True)
+    is_for_people = not (context and context.params.get("as_json"))
 
     def show(doing: str, share: float | None) -> None:
         nonlocal shown
         seconds = int(time.monotonic() - began)
-        line = f"{doing}, {seconds} s" if share is None else f"{doing}: {share:.0%}, {seconds} s"
-        if seconds >= _QUICK_S and line != shown and sys.stderr.isatty():
+        if seconds < _QUICK_S or not is_for_people or not sys.stderr.isatty():
+            return
+        line, room = f"{doing}, {seconds} s", shutil.get_terminal_size().columns - 1
+        if share is not None:
+            line = f"{share:4.0%} {line}"
+            if (wide := min(_BAR, room - len(line) - 3)) >= _SHORTEST_BAR:
+                filled = round(wide * share)
+                line = f"[{'█' * filled}{'·' * (wide - filled)}] {line}"
+        if (line := cut(printable(line), room)) != shown:
             click.echo(f"\r{line.ljust(len(shown))}", nl=False, err=True)
             shown = line
 
@@ -207,7 +219,7 @@ def progress_shown() -> Iterator[None]:
             yield
     finally:
         if shown:
-            click.echo(err=True)
+            click.echo(f"\r{' ' * len(shown)}\r", nl=False, err=True)
 
 
 def size_text(size: int) -> str:
@@ -227,7 +239,7 @@ second, longer cells give way to it."""
 _WIDEST, _LEAST = 24, 12
 """A longer cell is cut to between these, and where nobody looks does not push its column aside."""
 _LINES = 3
-_BAR = 30
+_BAR, _SHORTEST_BAR = 30, 3
 _COLUMNS = "▁▂▃▄▅▆▇█"
 
 

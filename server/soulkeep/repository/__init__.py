@@ -537,6 +537,9 @@ class Rows(Protocol):
         Rows begin with their keys. Embeddings are bytes, and what JSON says is sorted by its names.
         """
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+
     def add(self, table: str, rows: Sequence[Sequence[Any]]) -> None:
         """Add rows, in a recording that is not saved; those that are there stay as they are."""
 

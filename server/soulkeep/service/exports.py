@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ VERSION = 1
 
 _OF_USERS = ("memories", "threads", "messages", "global_prompts")
 """A home without rows in these is empty."""
+
+_IN_PAGES = (*_OF_USERS, "threads", "sessions", "changed_rows", "changes")
+"""The tables that are read again for pages."""
 
 _PAGE = 1_000
 _DOCUMENT = re.compile(
@@ -62,6 +65,9 @@ class Exports:
     _documents: Documents
     _clock: Clock
     _days: Days
+    _read: int = field(default=0, init=False)
+    """How many rows were read for the export that is being written, of `_to_read`."""
+    _to_read: int = field(default=0, init=False)
 
     def write(self, target: Path) -> Exported:
         """Write the home to a new file that ends in .jsonl, or to a new folder with pages too.
@@ -81,13 +87,15 @@ class Exports:
         try:
             make_folder(target.parent, parents=True)
             with self._repository.snapshot():
-                texts = self._texts()
+                texts, tables = self._texts(), [*COLUMNS, *(() if is_file else _IN_PAGES)]
+                self._read, self._to_read = 0, sum(map(self._repository.rows.count, tables))
                 if is_file:
                     rows = self._write_rows(part, texts)
                 else:
                     make_folder(part)
                     rows = self._write_rows(part / ROWS_FILE, texts)
                     self._write_pages(part, texts)
+            tell("Exporting", 1)
             part.replace(target)
             sync_folder(target.parent)
         except OSError as error:
@@ -122,8 +130,7 @@ class Exports:
         counts = Counter[str]()
         with self._documents.texts.locked(), self._repository.recording():
             self._repository.rows.clear()
-            for table, page in _pages(_lines(source)):
-                tell(f"Importing {table}")
+            for table, page in _pages(_lines(source, told=True)):
                 self._repository.rows.add(table, page)
                 counts[table] += len(page)
             self._repository.rows.continue_ids(about["ids"])
@@ -157,7 +164,6 @@ class Exports:
             put([about])
             for table in COLUMNS:
                 for page in self._rows(table):
-                    tell(f"Exporting {table}")
                     put({"table": table, "row": row} for row in page)
                     counts[table] += len(page)
             put(_line_of(name, text) for name, text in texts.items())
@@ -170,6 +176,8 @@ class Exports:
         after: Sequence[Any] = ()
         while page := self._repository.rows.read(table, after, _PAGE):
             after = page[-1][: len(keys)]
+            self._read += len(page)
+            tell("Exporting", min(self._read / self._to_read, 1))
             rows = [dict(zip((*keys, *others), row, strict=True)) for row in page]
             for row in rows:
                 row.pop(PLACE, None)
@@ -310,11 +318,15 @@ def _former(row: Mapping[str, Any]) -> str | None:
     )
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an export between the first and the last."""
+def _lines(path: Path, *, told: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the lines of an export between the first and the last; tell how far that is, if wanted."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        next(file)
+        done = len(next(file))
         for written in file:
+            done += len(written)
+            if told:
+                tell("Importing", done / size)
             line = json.loads(written.decode("utf-8", "surrogatepass"))
             if "sha256" not in line:
                 yield line

@@ -80,6 +80,12 @@ class Rows:
         )
         self._database.add_to("vectors", len(made))
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+        rows = self._database.query(f"SELECT count(*) FROM {table} WHERE owner = %(owner)s")
+        count: int = rows[0][0]
+        return count
+
     def clear(self) -> None:
         """Delete all rows, in a recording that is not saved; what is of this one store stays."""
         for table in reversed(list(COLUMNS)):

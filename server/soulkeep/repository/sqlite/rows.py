@@ -58,6 +58,12 @@ class Rows:
             (tuple(row[skipped:]) for row in rows),
         )
 
+    def count(self, table: str) -> int:
+        """Return how many rows a table has."""
+        source = "vec_memories_rowids" if table == "vec_memories" else table  # without reading vectors
+        count: int = self._database.query(f"SELECT count(*) FROM {source}")[0][0]
+        return count
+
     def clear(self) -> None:
         """Delete all rows, in a recording that is not saved; what is of this one store stays."""
         for table in reversed(list(COLUMNS)):
