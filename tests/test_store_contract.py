@@ -686,6 +686,26 @@ def test_a_change_may_be_made_bit_by_bit(store: Repository) -> None:
     assert keys == ["1", "2", "3"]
 
 
+def test_a_change_of_more_rows_than_are_in_memory_at_a_time_has_them_all(
+    store: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for engine in ("sqlite", "postgres"):
+        monkeypatch.setattr(f"soulkeep.repository.{engine}.changes._PAGE", 2)
+    ids = keep(store, *(f"Number {n}." for n in range(12)))
+    gone = changed(store, lambda: store.memories.delete_memories(ids))
+
+    rows = list(store.changes.each_row(gone, "memories"))
+
+    assert [row.key for row in rows] == [str(i) for i in ids]
+    assert [row.before.content for row in rows if isinstance(row.before, Memory)][::11] == [
+        "Number 0.",
+        "Number 11.",
+    ]
+    assert list(store.changes.each_row(gone, "threads")) == []
+    undo(store, gone)
+    assert store.memories.list_by_ids(ids).keys() == set(ids)
+
+
 def test_what_was_imported_is_known_until_its_change_is_undone(store: Repository) -> None:
     kept, undone = (changed(store, lambda: keep_inside(store)) for _ in range(2))
     with store.transaction():

@@ -435,8 +435,8 @@ class CommitUnknownError(StoreError):
 class Recording(Protocol):
     """A change while it is made."""
 
-    def rows(self) -> list[ChangedRow]:
-        """Return what has changed until now, each row once, in the order of the first writes.
+    def rows(self) -> Iterator[ChangedRow]:
+        """Yield what has changed until now, each row once, in the order of the first writes.
 
         What is as it was before is left out. That a thread was used is no change of it.
         """
@@ -446,12 +446,13 @@ class Recording(Protocol):
         action: str,
         session: Session,
         now: str,
-        rows: Sequence[ChangedRow],
+        rows: Iterable[ChangedRow],
         undone: Sequence[int],
         into: int = 0,
     ) -> int:
         """Put the change into the log with these of its rows and with edits of documents; return its id.
 
+        Without any there is none, and 0 is returned.
         `undone` are the changes that it takes back; what those had taken back is in force again. With
         `into` the rows are added to that change instead; the edits of a document are there once, and
         these take the place of others.
@@ -481,6 +482,9 @@ class Changes(Protocol):
 
     def rows_of(self, change_id: int, limit: int = -1) -> list[ChangedRow]:
         """Return what a change did: threads, prompts, memories, documents, messages, each by number."""
+
+    def each_row(self, change_id: int, kind: RowKind) -> Iterator[ChangedRow]:
+        """Yield what a change did to rows of a kind, by number; only some are in memory at a time."""
 
     def rows_about(self, kind: RowKind, *keys: str) -> list[ChangedRow]:
         """Return what changes did to rows of these keys, or to all of a kind, oldest change first."""

@@ -188,6 +188,13 @@ def value_of(kind: RowKind, image: Image | None, origin: Origin) -> RowValue | N
             return DocumentEdit(tuple(image["hunks"]))
 
 
+def edit_text(value: RowValue | None) -> str | None:
+    """Return what the log of changes holds of an edit of a document; None for anything else."""
+    if not isinstance(value, DocumentEdit):
+        return None
+    return json.dumps({"hunks": value.hunks}, ensure_ascii=False)
+
+
 def digest_of_row(image: Mapping[str, Any] | None) -> str | None:
     """Return a short text that differs for rows that differ in more than activity; None for no row."""
     if image is None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import chain, islice
 
 from soulkeep.days import Days
 from soulkeep.documents import Hunk
@@ -35,7 +36,7 @@ from soulkeep.service.backups import Backups
 from soulkeep.service.callers import LineChange, Sessions, parse_moment, require_range
 from soulkeep.service.document_index import MEMORY
 from soulkeep.service.edits import Edits, PromotedLines, hunks_of, row_of
-from soulkeep.service.indexes import Indexes
+from soulkeep.service.indexes import AT_ONCE, Indexes
 from soulkeep.service.vectors import compact_some
 from soulkeep.wording import row_name
 
@@ -49,6 +50,7 @@ ROWS = 3
 """How many rows of a change are told apart; the others are counted."""
 
 _KEPT_CHARACTERS = 1_000
+_BACKED_UP: Sequence[RowKind] = ("memories", "messages")
 _SHOWN = {"global_prompts": "name", "threads": "title"}
 
 
@@ -179,18 +181,22 @@ class Changes:
                 recorder = ChangeRecorder(on_failure=on_failure)
                 yield recorder
                 find = self._repository.memories.list_by_ids
-                rows = [recorder.with_place_taken(row, find) for row in recording.rows()]
+
+                def rows() -> Iterator[ChangedRow]:
+                    return (recorder.with_place_taken(row, find) for row in recording.rows())
+
+                def went() -> Iterator[tuple[Memory, int]]:
+                    gone = (row for row in rows() if row.after is None)
+                    return ((r.before, r.replaced_by or 0) for r in gone if isinstance(r.before, Memory))
+
                 # The promoted lines of memories that went follow them: files come after all rows.
-                went = [(r.before, r.replaced_by or 0) for r in rows if r.after is None]
-                gone = {memory.id: memory for memory, _ in went if isinstance(memory, Memory)}
-                found = find([later for _, later in went])
-                later = {b.id: found[new] for b, new in went if isinstance(b, Memory) and new in found}
-                hunks, recorder.lines = self._lines.follow(gone, later, on_failure)
+                hunks, recorder.lines = self._lines.follow(went, on_failure)
                 recorder.edit(MEMORY, hunks)
-                edited = [row_of(name, hunks) for name, hunks in recorder.edited.items()]
-                if changed := [*edited, *rows]:
-                    at, undone = timestamp(self._clock()), recorder.undone
-                    recorder.change_id = recording.save(action, session, at, changed, undone, into)
+                edited = (row_of(name, hunks) for name, hunks in recorder.edited.items())
+                changed, at = chain(edited, rows()), timestamp(self._clock())
+                if (first := next(changed, None)) is not None:
+                    every, undone = chain([first], changed), recorder.undone
+                    recorder.change_id = recording.save(action, session, at, every, undone, into)
                 recorder.when_saved(recorder.change_id or into)
                 now = self._clock()
                 if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
@@ -274,7 +280,7 @@ class Changes:
 
     def without_expiry(self, changes: Sequence[Change]) -> list[int]:
         """Return the memories that came back by undoing these, without an expiry that had passed."""
-        rows = [row for change in changes for row in self._repository.changes.rows_of(change.id)]
+        rows = self._rows_of_all(changes, "memories")
         had = {r.before.id for r in rows if isinstance(r.before, Memory) and r.before.expires_at}
         found = self._repository.memories.list_by_ids(sorted(had))
         return [memory.id for memory in found.values() if memory.expires_at is None]
@@ -359,24 +365,22 @@ class Changes:
 
     def _dry_run(self, changes: Sequence[Change]) -> None:
         """Take changes back where that can be done, and leave everything as it is."""
-        rows = [row for change in changes for row in self._rows_in_order(change)]
-        edited = [row for row in rows if row.kind == "documents"]
+        edited = list(self._rows_of_all(changes, "documents"))
         with suppress(_DryRunError), self._edits.taking_back(edited), self._repository.recording():
-            for row in rows:
+            for row in self._rows_in_order(changes):
                 self._put_back(row, ChangeRecorder(), {})
             raise _DryRunError
 
     def _take_back(
         self, changes: Sequence[Change], session: Session, spare: Collection[str]
     ) -> list[Change]:
-        every = [row for change in changes for row in self._rows_in_order(change)]
-        vectors = self._vectors(every, session)
-        edited = [row for row in every if row.kind == "documents"]
+        vectors = self._vectors(self._rows_of_all(changes, "memories"), session)
+        edited = list(self._rows_of_all(changes, "documents"))
         for row in edited:
             if row.key in spare:
                 reach = f"reaches change {row.change_id} of {row.key}"
                 raise InvalidInputError("change_id", f"{reach}; only the user undoes it: soulkeep undo")
-        leaving = _count_leaving(every, "memories"), _count_leaving(every, "messages")
+        leaving = [_count_leaving(self._rows_of_all(changes, kind)) for kind in _BACKED_UP]
         # A backup takes the lock of backups and then that of documents, so it comes before the latter.
         self._backups.before_forgetting(*leaving)
         with (
@@ -384,7 +388,7 @@ class Changes:
             self._edits.taking_back(edited) as write,
             self._made("undo", session) as recorder,
         ):
-            for row in every:
+            for row in self._rows_in_order(changes):
                 self._put_back(row, recorder, vectors)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
             recorder.undone = [change.id for change in changes]
@@ -396,11 +400,19 @@ class Changes:
             compact_some(self._repository)
         return list(changes)
 
-    def _rows_in_order(self, change: Change) -> list[ChangedRow]:
-        """Return what a change did to rows, in the order in which it is taken back."""
-        rows = self._repository.changes.rows_of(change.id)
-        # A thread comes back before what belongs to it, and goes after it.
-        return sorted(rows, key=lambda r: 1 if r.kind != "threads" else 2 if r.before is None else 0)
+    def _rows_of_all(self, changes: Sequence[Change], kind: RowKind) -> Iterator[ChangedRow]:
+        return chain.from_iterable(self._repository.changes.each_row(c.id, kind) for c in changes)
+
+    def _rows_in_order(self, changes: Sequence[Change]) -> Iterator[ChangedRow]:
+        """Yield what changes did to rows, in the order in which it is taken back."""
+        for change in changes:
+            # A thread comes back before what belongs to it, and goes after it.
+            threads = list(self._rows_of_all([change], "threads"))
+            yield from (row for row in threads if row.before is not None)
+            yield from self._rows_of_all([change], "global_prompts")
+            for kind in _BACKED_UP:
+                yield from self._rows_of_all([change], kind)
+            yield from (row for row in threads if row.before is None)
 
     def put_back(
         self, rows: Sequence[ChangedRow], action: str, session: Session | None = None
@@ -433,25 +445,26 @@ class Changes:
         return recorder
 
     def _vectors(self, rows: Iterable[ChangedRow], session: Session) -> dict[Memory, Vector | None]:
-        """Embed the memories that come back, before the store is locked."""
-        back = [row.before for row in rows if isinstance(row.before, Memory)]
-        return dict(zip(back, self._indexes.embed_stored(back, session), strict=True)) if back else {}
+        """Embed the memories that come back, before the store is locked, unless they are many."""
+        few = list(islice((r.before for r in rows if isinstance(r.before, Memory)), AT_ONCE + 1))
+        vectors = self._indexes.embed_stored(few, session) if few else []
+        return dict(zip(few, vectors, strict=True))
 
     def _put_back(
         self, row: ChangedRow, recorder: ChangeRecorder, vectors: Mapping[Memory, Vector | None]
     ) -> None:
-        if row.kind == "documents":
-            return  # the files are written after all rows
         vector = vectors.get(row.before) if isinstance(row.before, Memory) else None
         self._repository.changes.put_back(row, vector, timestamp(self._clock()))
         recorder.put_back(row)
 
 
-def _count_leaving(rows: Sequence[ChangedRow], kind: RowKind) -> int:
+def _count_leaving(rows: Iterable[ChangedRow]) -> int:
     """Count what is there now and not once these changes, the latest first, are taken back."""
-    now = {row.key: row.after for row in reversed(rows) if row.kind == kind}
-    then = {row.key: row.before for row in rows if row.kind == kind}
-    return sum(now[key] is not None and then[key] is None for key in now)
+    states = dict[str, tuple[bool, bool]]()
+    for row in rows:
+        now, _ = states.get(row.key, (row.after is not None, False))
+        states[row.key] = now, row.before is not None
+    return sum(now and not then for now, then in states.values())
 
 
 def newest_versions(repository: Repository, memory_ids: Iterable[int]) -> dict[int, Memory]:

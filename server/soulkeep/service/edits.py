@@ -192,23 +192,28 @@ class PromotedLines:
             yield
 
     def follow(
-        self, gone: Mapping[int, Memory], later: Mapping[int, Memory], on_failure: ExitStack
+        self, went: Callable[[], Iterable[tuple[Memory, int]]], on_failure: ExitStack
     ) -> tuple[Sequence[Hunk], Sequence[LineChange]]:
-        """Change the lines of memories that went, by id, to what came in their places, or remove them.
+        """Change the lines of memories that went to what came in their places, or remove them.
 
-        What the user edited stays. Return what that did, which `on_failure` takes back.
+        `went` yields those memories, each with the id of what came in its place, or 0. What the user
+        edited stays. Return what that did, which `on_failure` takes back.
 
         Raises:
             DocumentError: MEMORY.md cannot be written.
         """
-        if not gone:
+        if next(iter(went()), None) is None:
             return (), ()
         linked = self._linked()
         there = self._repository.memories.list_by_ids(linked)
         led = self._repository.changes.latest_ids([i for i in linked if i not in there])
-        owners = {link: gone[memory_id] for link, memory_id in led.items() if memory_id in gone}
+        wanted = set(led.values())
+        gone = {memory.id: (memory, by) for memory, by in went() if memory.id in wanted} if led else {}
+        owners = {link: gone[memory_id][0] for link, memory_id in led.items() if memory_id in gone}
         if not owners:
             return (), ()
+        found = self._repository.memories.list_by_ids([by for _, by in gone.values()])
+        later = {memory_id: found[by] for memory_id, (_, by) in gone.items() if by in found}
         changes: list[LineChange] = []
 
         def steps(text: str) -> Iterable[str]:

@@ -7,13 +7,13 @@ the first write, and outside of one the write is refused.
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 
 from soulkeep.errors import ChangeNotFoundError, UndoConflictError
 from soulkeep.models import (
     Change,
     ChangedRow,
-    DocumentEdit,
     Memory,
     Message,
     RowKind,
@@ -38,6 +38,7 @@ from soulkeep.repository.values import (
     THREAD_KEY,
     Image,
     digest_of_row,
+    edit_text,
     is_as_left,
     value_of,
 )
@@ -47,6 +48,9 @@ _COLUMNS = (
     " (SELECT count(*) FROM changed_rows AS r WHERE r.owner = c.owner AND r.change_id = c.id)"
 )
 _IMAGE = "to_jsonb(r) - '{owner,place}'::text[]"
+_PAGE = 1_000
+"""So many rows of a change are in memory at a time."""
+
 _NUMBER = "CASE WHEN key ~ '^[0-9]{1,18}$' THEN key::bigint ELSE 0 END"
 
 
@@ -56,37 +60,37 @@ class Recording:
 
     _database: Database
     _table: "ChangeTable"
-    _before: dict[tuple[RowKind, str], Image | None] = field(default_factory=dict, init=False)
 
-    def rows(self) -> list[ChangedRow]:
-        """Return what has changed until now, in the order of the first writes."""
+    def rows(self) -> Iterator[ChangedRow]:
+        """Yield what has changed until now, in the order of the first writes."""
         each = " UNION ALL ".join(
             # Of what was added it matters only whether it is there.
             "SELECT n.place, n.kind, n.key, n.before, CASE WHEN n.before IS NULL"
-            f" THEN to_jsonb(r.owner) ELSE {_IMAGE} END FROM noted_rows AS n LEFT JOIN {kind} AS r"
-            f" ON r.owner = n.owner AND r.id = n.key{_typed(kind)}"
-            f" WHERE n.owner = %(owner)s AND n.kind = '{kind}'"
+            f" THEN to_jsonb(r.owner) ELSE {_IMAGE} END FROM page AS n LEFT JOIN {kind} AS r"
+            f" ON r.owner = n.owner AND r.id = n.key{_typed(kind)} WHERE n.kind = '{kind}'"
             for kind in RECORDED
         )
-        rows, self._before = [], {}
-        for _, kind, key, before, now in self._database.query(f"{each} ORDER BY 1"):
-            self._before[kind, key] = before
-            after = digest_of_row(now) if before is not None else ADDED if now is not None else None
-            if after != digest_of_row(before):
-                rows.append(ChangedRow(kind, key, self._table.value(kind, before), after))
-        return rows
+        page = "SELECT * FROM noted_rows WHERE owner = %(owner)s AND place > %(last)s"
+        query = f"WITH page AS ({page} ORDER BY place LIMIT {_PAGE}) {each} ORDER BY 1"
+        last = 0
+        while rows := self._database.query(query, last=last):
+            last = rows[-1][0]
+            for _, kind, key, before, now in rows:
+                after = digest_of_row(now) if before is not None else ADDED if now is not None else None
+                if after != digest_of_row(before):
+                    yield ChangedRow(kind, key, self._table.value(kind, before), after)
 
     def save(
         self,
         action: str,
         session: Session,
         now: str,
-        rows: Sequence[ChangedRow],
+        rows: Iterable[ChangedRow],
         undone: Sequence[int],
         into: int = 0,
     ) -> int:
         """Put the change into the log with these of its rows, or go on with a former one."""
-        change_id = into
+        rows, change_id = iter(rows), into
         if not into:
             (change_id,) = self._database.next_ids("changes", 1)
             self._database.execute(
@@ -98,23 +102,23 @@ class Recording:
                 agent=session.agent_id,
                 action=action,
             )
-        values = []
-        for row in rows:
-            if isinstance(row.before, DocumentEdit):
-                before: Image | None = {"hunks": row.before.hunks}
-            else:
-                before = self._before[row.kind, row.key]
-            stored = None if before is None else json.dumps(before, ensure_ascii=False)
-            values.append((row.kind, row.key, stored, row.after, row.replaced_by))
-        self._database.execute(
-            "INSERT INTO changed_rows AS r (owner, change_id, kind, key, before, after, replaced_by)"
-            " SELECT %(owner)s, %(id)s, * FROM unnest(%(kinds)s::text[], %(keys)s::text[],"
-            " %(befores)s::jsonb[], %(afters)s::text[], %(replaced)s::bigint[])"
-            " ON CONFLICT (owner, change_id, kind, key) DO UPDATE SET after = excluded.after,"
-            " before = CASE WHEN r.kind = 'documents' THEN excluded.before ELSE r.before END",
-            **columns_of(values, "kinds", "keys", "befores", "afters", "replaced"),
-            id=change_id,
-        )
+        while page := list(islice(rows, _PAGE)):
+            # Of an edit the row says what it was, of all else what was noted.
+            values = [
+                (row.kind, row.key, edit_text(row.before), row.after, row.replaced_by) for row in page
+            ]
+            self._database.execute(
+                "INSERT INTO changed_rows AS r (owner, change_id, kind, key, before, after, replaced_by)"
+                " SELECT %(owner)s, %(id)s, v.kind, v.key, coalesce(v.before, n.before), v.after,"
+                " v.later FROM unnest(%(kinds)s::text[], %(keys)s::text[], %(befores)s::jsonb[],"
+                " %(afters)s::text[], %(replaced)s::bigint[]) AS v (kind, key, before, after, later)"
+                " LEFT JOIN noted_rows AS n"
+                " ON n.owner = %(owner)s AND n.kind = v.kind AND n.key = v.key"
+                " ON CONFLICT (owner, change_id, kind, key) DO UPDATE SET after = excluded.after,"
+                " before = CASE WHEN r.kind = 'documents' THEN excluded.before ELSE r.before END",
+                **columns_of(values, "kinds", "keys", "befores", "afters", "replaced"),
+                id=change_id,
+            )
         mark = "UPDATE changes SET undone_by = %(id)s WHERE owner = %(owner)s AND id = ANY(%(these)s)"
         self._database.execute(mark, id=change_id, these=list(undone))
         # What an undo had undone is in force again once the undo itself is taken back.
@@ -270,6 +274,23 @@ class ChangeTable:
         weightiest = "strpos('threads,global_prompts,memories,documents,messages', kind)"
         order = f"{weightiest}, {_NUMBER}, key"
         return self._rows("change_id = %(id)s", order=order, limit=limit, id=change_id)
+
+    def each_row(self, change_id: int, kind: RowKind) -> Iterator[ChangedRow]:
+        """Yield what a change did to rows of a kind, some at a time."""
+        keys = self._database.query(
+            "SELECT key FROM changed_rows WHERE owner = %(owner)s AND change_id = %(id)s"
+            f" AND kind = %(kind)s ORDER BY {_NUMBER}, key",
+            id=change_id,
+            kind=kind,
+        )
+        for at in range(0, len(keys), _PAGE):
+            yield from self._rows(
+                "change_id = %(id)s AND kind = %(kind)s AND key = ANY(%(keys)s)",
+                order=f"{_NUMBER}, key",
+                id=change_id,
+                kind=kind,
+                keys=[key for (key,) in keys[at : at + _PAGE]],
+            )
 
     def after(self, row: ChangedRow) -> RowValue | None:
         """Return a row as a change left it: as the next change found it, or as it is."""

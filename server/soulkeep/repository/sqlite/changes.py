@@ -8,12 +8,12 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 from soulkeep.errors import ChangeNotFoundError, UndoConflictError
 from soulkeep.models import (
     Change,
     ChangedRow,
-    DocumentEdit,
     Memory,
     Message,
     RowKind,
@@ -32,6 +32,7 @@ from soulkeep.repository.values import (
     THREAD_KEY,
     Image,
     digest_of_row,
+    edit_text,
     is_as_left,
     value_of,
 )
@@ -40,6 +41,9 @@ _COLUMNS = (
     "id, made_at, agent_id, action, undone_by,"
     " (SELECT count(*) FROM changed_rows AS r WHERE r.change_id = changes.id)"
 )
+
+_PAGE = 1_000
+"""So many rows of a change are in memory at a time."""
 
 _RECORDED: dict[RowKind, tuple[str, str, str]] = {
     "memories": ("", "WHEN new.document IS NULL", "WHEN old.document IS NULL"),
@@ -62,46 +66,44 @@ class Recording:
 
     _database: Database
     _table: "ChangeTable"
-    _before: dict[tuple[RowKind, str], Image | None] = field(default_factory=dict, init=False)
 
-    def rows(self) -> list[ChangedRow]:
-        """Return what has changed until now, in the order of the first writes."""
-        self._before = {
-            (kind, key): None if before is None else json.loads(before)
-            for kind, key, before in self._database.query(
-                "SELECT kind, key, before FROM noted ORDER BY rowid"
-            )
-        }
-        added = {
-            (kind, row[0])
-            for kind in _RECORDED
-            for row in self._database.query(
-                "SELECT key FROM noted WHERE kind = ? AND before IS NULL"
-                f" AND EXISTS (SELECT 1 FROM {kind} AS r WHERE r.id = {_typed('noted.key', kind)})",
-                (kind,),
-            )
-        }
-        rows = []
-        for (kind, key), before in self._before.items():
-            if before is None:
-                after = ADDED if (kind, key) in added else None
-            else:
-                after = digest_of_row(self._table.image(kind, key))
-            if after != digest_of_row(before):
-                rows.append(ChangedRow(kind, key, self._table.value(kind, before), after))
-        return rows
+    def rows(self) -> Iterator[ChangedRow]:
+        """Yield what has changed until now, in the order of the first writes."""
+        last = 0
+        while page := self._database.query(
+            "SELECT rowid, kind, key, before FROM noted WHERE rowid > ? ORDER BY rowid LIMIT ?",
+            (last, _PAGE),
+        ):
+            first, last = page[0][0], page[-1][0]
+            added = {
+                (kind, row[0])
+                for kind in _RECORDED
+                for row in self._database.query(
+                    "SELECT key FROM noted WHERE kind = ? AND before IS NULL AND rowid BETWEEN ? AND ?"
+                    f" AND EXISTS (SELECT 1 FROM {kind} AS r WHERE r.id = {_typed('noted.key', kind)})",
+                    (kind, first, last),
+                )
+            }
+            for _, kind, key, noted in page:
+                before: Image | None = None if noted is None else json.loads(noted)
+                if before is None:
+                    after = ADDED if (kind, key) in added else None
+                else:
+                    after = digest_of_row(self._table.image(kind, key))
+                if after != digest_of_row(before):
+                    yield ChangedRow(kind, key, self._table.value(kind, before), after)
 
     def save(
         self,
         action: str,
         session: Session,
         now: str,
-        rows: Sequence[ChangedRow],
+        rows: Iterable[ChangedRow],
         undone: Sequence[int],
         into: int = 0,
     ) -> int:
         """Put the change into the log with these of its rows, or go on with a former one."""
-        change_id = into
+        rows, change_id = iter(rows), into
         if not into:
             made = self._database.execute(
                 "INSERT INTO changes (made_at, session_id, agent_id, action) VALUES (?, ?, ?, ?)"
@@ -109,20 +111,23 @@ class Recording:
                 (now, session.id, session.agent_id, action),
             )
             change_id = int(made[0][0])
-        values = []
-        for row in rows:
-            if isinstance(row.before, DocumentEdit):
-                before: Image | None = {"hunks": row.before.hunks}
-            else:
-                before = self._before[row.kind, row.key]
-            stored = None if before is None else json.dumps(before, ensure_ascii=False)
-            values.append((change_id, row.kind, row.key, stored, row.after, row.replaced_by))
-        self._database.execute_many(
-            "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET after = excluded.after,"
-            " before = iif(kind = 'documents', excluded.before, before)",
-            values,
-        )
+        while page := list(islice(rows, _PAGE)):
+            # Of an edit the row says what it was, of all else what was noted.
+            values = [
+                (
+                    *(change_id, row.kind, row.key, edit_text(row.before)),
+                    *(row.kind, row.key, row.after, row.replaced_by),
+                )
+                for row in page
+            ]
+            self._database.execute_many(
+                "INSERT INTO changed_rows (change_id, kind, key, before, after, replaced_by)"
+                " VALUES (?, ?, ?,"
+                " ifnull(?, (SELECT before FROM noted WHERE kind = ? AND key = ?)), ?, ?)"
+                " ON CONFLICT DO UPDATE SET after = excluded.after,"
+                " before = iif(kind = 'documents', excluded.before, before)",
+                values,
+            )
         mark = "UPDATE changes SET undone_by = ? WHERE id = ?"
         self._database.execute_many(mark, ((change_id, i) for i in undone))
         # What an undo had undone is in force again once the undo itself is taken back.
@@ -273,6 +278,18 @@ class ChangeTable:
         weightiest = "instr('threads,global_prompts,memories,documents,messages', kind)"
         order = f"{weightiest}, CAST(key AS INTEGER), key"
         return self._rows("change_id = ?", change_id, order=order, limit=limit)
+
+    def each_row(self, change_id: int, kind: RowKind) -> Iterator[ChangedRow]:
+        """Yield what a change did to rows of a kind, some at a time."""
+        keys = self._database.query(
+            "SELECT key FROM changed_rows WHERE change_id = ? AND kind = ?"
+            " ORDER BY CAST(key AS INTEGER), key",
+            (change_id, kind),
+        )
+        wanted = "change_id = ? AND kind = ? AND key IN (SELECT value FROM json_each(?))"
+        for at in range(0, len(keys), _PAGE):
+            these = json.dumps([key for (key,) in keys[at : at + _PAGE]])
+            yield from self._rows(wanted, change_id, kind, these, order="CAST(key AS INTEGER), key")
 
     def after(self, row: ChangedRow) -> RowValue | None:
         """Return a row as a change left it: as the next change found it, or as it is."""
