@@ -16,7 +16,7 @@ import pytest
 from conftest import Run
 from soulkeep.app import open_home
 from soulkeep.engines import opened_foreign
-from soulkeep.errors import SourceError, ThreadNotFoundError
+from soulkeep.errors import SourceError, ThreadNotFoundError, UndoConflictError
 from soulkeep.service.home import Home
 from soulkeep.service.imports import Imported, thread_id_of
 
@@ -227,6 +227,28 @@ def test_what_is_done_meanwhile_is_a_change_of_its_own(
     home.changes.undo(revised.change_id)
     home.changes.undo(report.change_id)
     assert home.count_rows()["memories"] == 0
+
+
+def test_a_large_import_is_undone_as_a_whole_or_not_at_all_and_comes_back(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soulkeep.service.changes._BULK", 10)
+    change = take(home, many(tmp_path / "memory.jsonl", 45)).change_id
+    revised = home.lifecycle.revise(45, "Another sentence.")
+    with pytest.raises(UndoConflictError):
+        home.changes.undo(change)
+    assert home.count_rows()["memories"] == 45
+    home.changes.undo(revised.change_id)
+
+    home.changes.undo(change)
+    assert home.count_rows()["memories"] == 0
+    undo = home.changes.list_changes(1)[0]
+    assert (undo.action, undo.rows) == ("undo", 45)
+    home.changes.undo(undo.id)
+
+    assert [m.content for m in home.lifecycle.list_memories(limit=1)] == ["Sentence 44."]
+    assert home.count_rows()["memories"] == 45
+    assert home.check() == []
 
 
 # Conversations

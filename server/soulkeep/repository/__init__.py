@@ -458,6 +458,9 @@ class Recording(Protocol):
         these take the place of others.
         """
 
+    def note_anew(self) -> None:
+        """Note rows anew from now on: those until now are saved, and none of them is touched again."""
+
 
 class Changes(Protocol):
     """What was changed, by whom, and each changed row as it was before."""

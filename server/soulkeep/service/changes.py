@@ -3,14 +3,13 @@
 The log also tells which memory an id leads to now, and which came before it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, islice
 
 from soulkeep.days import Days
-from soulkeep.documents import Hunk
 from soulkeep.errors import (
     DocumentError,
     InvalidInputError,
@@ -35,7 +34,7 @@ from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.callers import LineChange, Sessions, parse_moment, require_range
 from soulkeep.service.document_index import MEMORY
-from soulkeep.service.edits import Edits, PromotedLines, hunks_of, row_of
+from soulkeep.service.edits import ChangeRecorder, Edits, PromotedLines, hunks_of, row_of
 from soulkeep.service.indexes import AT_ONCE, Indexes
 from soulkeep.service.vectors import compact_some
 from soulkeep.wording import row_name
@@ -50,6 +49,9 @@ ROWS = 3
 """How many rows of a change are told apart; the others are counted."""
 
 _KEPT_CHARACTERS = 1_000
+_BULK = 1_000
+"""A change of more rows is not held in memory as a whole."""
+
 _BACKED_UP: Sequence[RowKind] = ("memories", "messages")
 _SHOWN = {"global_prompts": "name", "threads": "title"}
 
@@ -83,44 +85,6 @@ class ChangeSummary:
 
 class _DryRunError(Exception):
     """Ends the transaction of an undo that was only tried out."""
-
-
-@dataclass(eq=False)
-class ChangeRecorder:
-    """What the store cannot know of a change: edits of documents, and whose place a memory took."""
-
-    edited: dict[str, list[Hunk]] = field(default_factory=dict)
-    replaced_by: dict[int, int] = field(default_factory=dict)
-    _was_replaced_by: dict[int, int] = field(default_factory=dict)
-    undone: Sequence[int] = ()
-    change_id: int = 0
-    lines: Sequence[LineChange] = ()
-    when_saved: Callable[[int], None] = field(default=lambda change_id: None)
-    """Called in the transaction with the id of the change, 0 where nothing changed."""
-    on_failure: ExitStack = field(default_factory=ExitStack)
-    """Takes back what was done outside the store, should the change fail."""
-
-    def put_back(self, row: ChangedRow) -> None:
-        """Note that a row is what it was before a change, and what this means for what replaced it."""
-        if row.replaced_by is not None:
-            self._was_replaced_by.setdefault(int(row.key), row.replaced_by)
-            if row.before is not None:
-                self.replaced_by.setdefault(row.replaced_by, int(row.key))
-
-    def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
-        """Note what was done to a document, if anything was."""
-        if hunks:
-            self.edited.setdefault(name, []).extend(hunks)
-
-    def with_place_taken(self, row: ChangedRow, find: Callable[[list[int]], object]) -> ChangedRow:
-        """Return a row with what took the place of a memory, or had it; `find` says what is there."""
-        later = {**self._was_replaced_by, **self.replaced_by}
-        if row.kind != "memories" or not later:
-            return row
-        found = later.get(int(row.key))
-        while row.after is None and found is not None and not find([found]):
-            found = later.pop(found, None)
-        return replace(row, replaced_by=found)
 
 
 @dataclass(eq=False)
@@ -179,7 +143,6 @@ class Changes:
         with ExitStack() as on_failure:
             with self._repository.recording(waiting=waiting) as recording:
                 recorder = ChangeRecorder(on_failure=on_failure)
-                yield recorder
                 find = self._repository.memories.list_by_ids
 
                 def rows() -> Iterator[ChangedRow]:
@@ -189,14 +152,21 @@ class Changes:
                     gone = (row for row in rows() if row.after is None)
                     return ((r.before, r.replaced_by or 0) for r in gone if isinstance(r.before, Memory))
 
+                def put_down() -> None:
+                    edited = (row_of(name, hunks) for name, hunks in recorder.edited.items())
+                    changed, at = chain(edited, rows()), timestamp(self._clock())
+                    if (first := next(changed, None)) is not None:
+                        every, undone = chain([first], changed), recorder.undone
+                        former = recorder.change_id or into
+                        recorder.change_id = recording.save(action, session, at, every, undone, former)
+                        recording.note_anew()
+
+                recorder.put_down = put_down
+                yield recorder
                 # The promoted lines of memories that went follow them: files come after all rows.
                 hunks, recorder.lines = self._lines.follow(went, on_failure)
                 recorder.edit(MEMORY, hunks)
-                edited = (row_of(name, hunks) for name, hunks in recorder.edited.items())
-                changed, at = chain(edited, rows()), timestamp(self._clock())
-                if (first := next(changed, None)) is not None:
-                    every, undone = chain([first], changed), recorder.undone
-                    recorder.change_id = recording.save(action, session, at, every, undone, into)
+                put_down()
                 recorder.when_saved(recorder.change_id or into)
                 now = self._clock()
                 if self._retention and (self._pruned is None or now - self._pruned > _PRUNED_EACH):
@@ -388,10 +358,12 @@ class Changes:
             self._edits.taking_back(edited) as write,
             self._made("undo", session) as recorder,
         ):
-            for row in self._rows_in_order(changes):
+            recorder.undone, is_bulk = [change.id for change in changes], self._only_adds(changes)
+            for number, row in enumerate(self._rows_in_order(changes), 1):
                 self._put_back(row, recorder, vectors)
+                if is_bulk and number % _BULK == 0:
+                    recorder.put_down()
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
-            recorder.undone = [change.id for change in changes]
             # The files last: what fails before them leaves them alone. Should the process end between
             # them and the commit, they are as if edited by hand, and the changes stay in the log.
             for name, hunks in write().items():
@@ -413,6 +385,14 @@ class Changes:
             for kind in _BACKED_UP:
                 yield from self._rows_of_all([change], kind)
             yield from (row for row in threads if row.before is None)
+
+    def _only_adds(self, changes: Sequence[Change]) -> bool:
+        """Whether this is one large change that only adds rows, so that each row goes once and alone."""
+        if len(changes) != 1 or changes[0].rows <= _BULK or self._lines.linked():
+            return False
+        kinds: Sequence[RowKind] = ("threads", "global_prompts", *_BACKED_UP)
+        rows = (row for kind in kinds for row in self._rows_of_all(changes, kind))
+        return all(row.before is None and row.replaced_by is None for row in rows)
 
     def put_back(
         self, rows: Sequence[ChangedRow], action: str, session: Session | None = None

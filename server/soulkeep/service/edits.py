@@ -7,7 +7,7 @@ with their memories.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,47 @@ class PlannedEdit:
             self._new, self.hunks = self._change(text)
             self._text = text
         return self._new
+
+
+@dataclass(eq=False)
+class ChangeRecorder:
+    """What the store cannot know of a change: edits of documents, and whose place a memory took."""
+
+    edited: dict[str, list[Hunk]] = field(default_factory=dict)
+    replaced_by: dict[int, int] = field(default_factory=dict)
+    _was_replaced_by: dict[int, int] = field(default_factory=dict)
+    undone: Sequence[int] = ()
+    change_id: int = 0
+    lines: Sequence[LineChange] = ()
+    when_saved: Callable[[int], None] = field(default=lambda change_id: None)
+    """Called in the transaction with the id of the change, 0 where nothing changed."""
+    put_down: Callable[[], None] = field(default=lambda: None)
+    """Puts what was done until now into the log, so that it need not be in memory; no row of it may be
+    touched again, nor the line of a memory be linked to one."""
+    on_failure: ExitStack = field(default_factory=ExitStack)
+    """Takes back what was done outside the store, should the change fail."""
+
+    def put_back(self, row: ChangedRow) -> None:
+        """Note that a row is what it was before a change, and what this means for what replaced it."""
+        if row.replaced_by is not None:
+            self._was_replaced_by.setdefault(int(row.key), row.replaced_by)
+            if row.before is not None:
+                self.replaced_by.setdefault(row.replaced_by, int(row.key))
+
+    def edit(self, name: str, hunks: Sequence[Hunk]) -> None:
+        """Note what was done to a document, if anything was."""
+        if hunks:
+            self.edited.setdefault(name, []).extend(hunks)
+
+    def with_place_taken(self, row: ChangedRow, find: Callable[[list[int]], object]) -> ChangedRow:
+        """Return a row with what took the place of a memory, or had it; `find` says what is there."""
+        later = {**self._was_replaced_by, **self.replaced_by}
+        if row.kind != "memories" or not later:
+            return row
+        found = later.get(int(row.key))
+        while row.after is None and found is not None and not find([found]):
+            found = later.pop(found, None)
+        return replace(row, replaced_by=found)
 
 
 def take_back_later(
@@ -187,7 +228,7 @@ class PromotedLines:
             DocumentError: The documents cannot be locked.
         """
         with ExitStack() as locks:
-            if self._linked():
+            if self.linked():
                 locks.enter_context(self._documents.texts.locked())
             yield
 
@@ -204,7 +245,7 @@ class PromotedLines:
         """
         if next(iter(went()), None) is None:
             return (), ()
-        linked = self._linked()
+        linked = self.linked()
         there = self._repository.memories.list_by_ids(linked)
         led = self._repository.changes.latest_ids([i for i in linked if i not in there])
         wanted = set(led.values())
@@ -268,7 +309,7 @@ class PromotedLines:
         """Whether what a hunk removed has a place in MEMORY.md as it is now."""
         return hunk.take_back(self._documents.read(MEMORY)) is not None
 
-    def _linked(self) -> list[int]:
+    def linked(self) -> list[int]:
         """Return the ids of the memories that MEMORY.md links to."""
         try:
             text = self._documents.read(MEMORY)

@@ -129,6 +129,10 @@ class Recording:
         )
         return change_id
 
+    def note_anew(self) -> None:
+        """Note rows anew from now on."""
+        self._database.execute("DELETE FROM noted_rows WHERE owner = %(owner)s")
+
 
 @dataclass(eq=False)
 class ChangeTable:

@@ -139,6 +139,10 @@ class Recording:
         )
         return change_id
 
+    def note_anew(self) -> None:
+        """Note rows anew from now on."""
+        self._database.execute("DELETE FROM noted")
+
 
 @dataclass(eq=False)
 class ChangeTable:
