@@ -1,7 +1,9 @@
 """What the command line answers: to people in their words, to scripts in objects of one kind."""
 
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from conftest import Run
 from soulkeep.app import open_home
 from soulkeep.cli import connect
 from soulkeep.cli import soulkeep as command
+from soulkeep.models import NewMemory
 
 FENCE = ("do not follow", "instructions", "max_tokens", "soulkeep://")
 
@@ -98,6 +101,16 @@ def test_what_is_similar_is_shown_to_a_person_without_a_fence(run: Run) -> None:
 TOOLS = ("create_thread", "recall returned", "thread_id", "memory_ids", "max_tokens", "browse_", "send ")
 
 
+@pytest.fixture(scope="module")
+def harbour(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a memory and one that was forgotten, closed, to be copied."""
+    folder = tmp_path_factory.mktemp("harbour") / "home"
+    with closing(open_home(folder, embedder="none")) as home:
+        home.memories.remember([NewMemory("The harbour is frozen."), NewMemory("It thaws.")])
+        home.lifecycle.forget([2])
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -126,11 +139,9 @@ TOOLS = ("create_thread", "recall returned", "thread_id", "memory_ids", "max_tok
     ],
 )
 def test_what_is_refused_is_said_in_options_and_commands(
-    run: Run, arguments: tuple[str, ...], said: str
+    run: Run, harbour: Path, home_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    run("remember", "The harbour is frozen.")
-    run("remember", "It thaws.")
-    run("memories", "forget", "2", "--yes")
+    shutil.copytree(harbour, home_path)
 
     code, out, err = run(*arguments)
 

@@ -2,16 +2,16 @@
 
 import json
 import os
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import Run
+from forks import ForkedProcess
 from soulkeep.app import open_home
 from soulkeep.cli.terminal import print_table
-from wire import COMMAND
 
 
 def document(run: Run, *arguments: str) -> Any:
@@ -208,22 +208,17 @@ def test_what_cannot_be_done_is_one_line_on_stderr(run: Run, arguments: tuple[st
     assert err.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it is forked")
 def test_a_shell_completes_commands_that_are_not_imported_yet(tmp_path: Path) -> None:
     def completed(words: str, place: int) -> list[str]:
-        result = subprocess.run(
-            [str(COMMAND)],
-            env={
-                **os.environ,
-                "COMP_WORDS": words,
-                "COMP_CWORD": str(place),
-                "_SOULKEEP_COMPLETE": "bash_complete",
-            },
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=30,
-        )
-        return result.stdout.split()
+        asked = {
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(place),
+            "_SOULKEEP_COMPLETE": "bash_complete",
+        }
+        with ForkedProcess([], {**os.environ, **asked}, text=True) as process:
+            answered: str = process.communicate(timeout=30)[0]
+        return answered.split()
 
     assert completed("soulkeep me", 1) == ["plain,memories"]
     assert completed("soulkeep memories re", 2) == ["plain,restore", "plain,revise"]

@@ -401,7 +401,12 @@ def test_a_table_too_wide_is_printed_row_by_row_with_the_names_of_its_columns(
 
 @pytest.mark.parametrize(
     ("arguments", "closed"),
-    [("", "<&-"), ("", ">&-"), ("memories list", ">&-"), ("remember -", "<&- >&- 2>&-")],
+    [
+        ("", "<&-"),
+        pytest.param("", ">&-", marks=pytest.mark.campaign),
+        pytest.param("memories list", ">&-", marks=pytest.mark.campaign),
+        ("remember -", "<&- >&- 2>&-"),
+    ],
 )
 def test_a_process_without_standard_streams_keeps_its_store_whole(
     run: Run, arguments: str, closed: str

@@ -45,7 +45,7 @@ def below(embedder: EmbedderName, every: int = 1) -> dict[str, float]:
 
 
 @pytest.mark.embedder
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.campaign)])
 def test_words_and_meaning_find_the_answer(every: int) -> None:
     assert below("auto", every) == {}
 

@@ -150,7 +150,7 @@ def test_halves_of_a_surrogate_pair_are_one_sign(meaning: Meaning) -> None:
 
 
 def test_a_text_has_the_same_vector_alone_and_among_others(meaning: Meaning) -> None:
-    texts = [QUESTION, "A much longer text. " * 70, "Kurz.", FERRY, "", MOVED * 20, *["One more"] * 65]
+    texts = [QUESTION, "A much longer text. " * 30, "Kurz.", FERRY, "", MOVED * 9, *["One more"] * 65]
 
     together = vectors(meaning, *texts)
     each = {text: vectors(meaning, text)[0] for text in texts}

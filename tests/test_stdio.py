@@ -15,6 +15,7 @@ import apsw
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
+from forks import ForkedProcess
 from soulkeep.app import open_home
 from soulkeep.mcp_server.protocol import Exchange, parse_line
 from soulkeep.service.home import Home
@@ -94,12 +95,12 @@ def test_the_handshake_names_the_server_and_nothing_but_json_rpc_comes_out(
     assert result["instructions"]
 
 
-def test_without_a_command_the_server_serves(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [str(COMMAND)], input=b"", capture_output=True, check=False, timeout=30, cwd=tmp_path
-    )
+@pytest.mark.skipif(sys.platform == "win32", reason="it is forked")
+def test_without_a_command_the_server_serves() -> None:
+    with ForkedProcess([], os.environ) as process:
+        out, err = process.communicate(timeout=30)
 
-    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+    assert (process.returncode, out, err) == (0, b"", b"")
 
 
 def test_a_modern_connection_stays_modern_and_leaves_one_session(wire: Wire, tmp_path: Path) -> None:
@@ -472,7 +473,7 @@ def test_a_request_that_was_cancelled_holds_up_no_shutdown() -> None:
 def test_a_signal_ends_the_server_cleanly_with_everything_written(
     number: signal.Signals, start: Callable[..., Wire], tmp_path: Path
 ) -> None:
-    wire = start(installed=number == signal.SIGTERM)
+    wire = start()
     wire.initialize()
     wire.call("remember", content="Before the signal.")
 
@@ -486,19 +487,15 @@ def test_a_signal_ends_the_server_cleanly_with_everything_written(
     home.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="it is forked")
 def test_a_client_that_goes_away_without_a_word_leaves_no_traceback(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [str(COMMAND), "serve", "--home", str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin
-    assert process.stdout
-    process.stdout.close()
-    process.stdin.write(b'{"jsonrpc":"2.0","id":90,"method":"ping"}\n')
-
-    _, err = process.communicate(timeout=20)
+    with ForkedProcess(["serve", "--home", str(tmp_path)], os.environ) as process:
+        process.stdout.close()
+        process.stdin.write(b'{"jsonrpc":"2.0","id":90,"method":"ping"}\n')
+        process.stdin.close()
+        assert process.stderr
+        err = process.stderr.read()
+        process.wait(20)
 
     assert (err, process.returncode) == (b"", 0)
 
