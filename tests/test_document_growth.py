@@ -80,8 +80,8 @@ def test_a_recall_does_no_more_work_with_many_logs_than_with_few(
 ) -> None:
     few, many = make_home("few", embedder="none"), make_home("many", embedder="none")
     write_logs(few, 20)
-    write_logs(many, 600)
-    assert contents(many, word(599)) == [f"Entry {word(599)}."]
+    write_logs(many, 300)
+    assert contents(many, word(299)) == [f"Entry {word(299)}."]
     looked_at: list[Path] = []
     stat = Path.stat
 

@@ -140,7 +140,7 @@ from soulkeep.app import open_home
 from soulkeep.engines import opened_foreign
 from soulkeep.service import imports
 
-calls = 0
+calls, imports.BATCH = 0, 100
 
 def die(*_):
     global calls
@@ -157,11 +157,11 @@ open_home(sys.argv[1]).imports.take(Path(sys.argv[2]), opened_foreign)
 """
 
 
-@pytest.mark.parametrize(("where", "half"), [("between", 3_000), ("inside", 2_000)])
+@pytest.mark.parametrize(("where", "half"), [("between", 300), ("inside", 200)])
 def test_an_import_killed_half_way_goes_on_and_is_one_change(
     where: str, half: int, tmp_path: Path
 ) -> None:
-    source, path = many(tmp_path / "memory.jsonl", 4_500), tmp_path / "home"
+    source, path = many(tmp_path / "memory.jsonl", 450), tmp_path / "home"
     command = [sys.executable, "-c", KILL, str(path), str(source), where]
     assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
     home = open_home(path)
@@ -169,8 +169,8 @@ def test_an_import_killed_half_way_goes_on_and_is_one_change(
 
     report = take(home, source)
 
-    assert new(report) == {"memories": 4_500 - half}
-    assert [(c.id, c.rows) for c in home.changes.list_changes()] == [(report.change_id, 4_500)]
+    assert new(report) == {"memories": 450 - half}
+    assert [(c.id, c.rows) for c in home.changes.list_changes()] == [(report.change_id, 450)]
     home.changes.undo(report.change_id)
     assert home.count_rows()["memories"] == 0
     assert home.check() == []
@@ -192,6 +192,7 @@ def cut_off(home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, batches: 
 
     with monkeypatch.context() as patch:
         patch.setattr("soulkeep.service.imports.tell", stop)
+        patch.setattr("soulkeep.service.imports.BATCH", 100)
         with pytest.raises(_StopError):
             take(home, source)
 
@@ -199,29 +200,29 @@ def cut_off(home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, batches: 
 def test_a_half_that_was_undone_is_not_gone_on_with(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = many(tmp_path / "memory.jsonl", 2_500)
+    source = many(tmp_path / "memory.jsonl", 250)
     cut_off(home, source, monkeypatch, 2)
     (begun,) = home.changes.list_changes()
-    assert begun.rows == 2_000
+    assert begun.rows == 200
     home.changes.undo(begun.id)
 
     report = take(home, source)
 
     assert report.change_id > begun.id
-    assert new(report) == {"memories": 2_500}
-    assert home.changes.get_change(report.change_id).rows == 2_500
+    assert new(report) == {"memories": 250}
+    assert home.changes.get_change(report.change_id).rows == 250
 
 
 def test_what_is_done_meanwhile_is_a_change_of_its_own(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = many(tmp_path / "memory.jsonl", 1_500)
+    source = many(tmp_path / "memory.jsonl", 150)
     cut_off(home, source, monkeypatch, 1)
     revised = home.lifecycle.revise(1, "Another sentence.")
 
     report = take(home, source)
 
-    assert [c.rows for c in home.changes.list_changes()] == [2, 1_500]
+    assert [c.rows for c in home.changes.list_changes()] == [2, 150]
     with pytest.raises(Exception, match=f"change {revised.change_id}|undo"):
         home.changes.undo(report.change_id)
     home.changes.undo(revised.change_id)
