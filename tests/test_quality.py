@@ -111,11 +111,12 @@ def test_both_engines_find_the_same_for_the_same_questions(embedder: EmbedderNam
     questions = MEANING.answerable[::8]
     answers = {number for question in questions for number in question.answers}
     memories = {n: memory for n, memory in MEANING.memories.items() if n % 8 == 0 or n in answers}
-    figures = []
+    found = []
     for url in ("", database_url()):
         with filled_store(memories, embedder, url) as ask:
-            found = found_by_kind(questions, ask)
-        figures.append({kind: ranking_figures(of_kind) for kind, of_kind in found.items()})
+            found.append([ask(question) for question in questions])
 
-    for kind, of_file in figures[0].items():
-        assert figures[1][kind] == pytest.approx(of_file, abs=0.005), kind
+    for question, of_file, of_database in zip(questions, *found, strict=True):
+        assert [m.is_right for m in of_database] == [m.is_right for m in of_file], question
+        relevance = [m.relevance for m in of_file]
+        assert [m.relevance for m in of_database] == pytest.approx(relevance, abs=0.0005), question

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC
+from operator import mul
 from pathlib import Path
 
 import pytest
@@ -302,6 +303,20 @@ def test_words_of_every_script_find_what_has_them(store: Repository) -> None:
     assert [found(store, text) for text in ("格拉茨", "Граце", "C++", "2.5.1")] == [[1], [2], [3], [3]]
 
 
+@pytest.mark.parametrize(("a", "b", "c", "d", "e"), ["人木水山川", "งกขคด", "いかさたな"])
+def test_a_single_character_counts_at_every_place_where_a_word_begins_with_it(
+    store: Repository, a: str, b: str, c: str, d: str, e: str
+) -> None:
+    keep(store, f"{a}{b}{c}{a}{d}", f"{a}{a}{a}{d}{e}", f"{c}{a}{b}{d}{e}")
+
+    scores = store.memories.matching([a], EVERY, 9)
+
+    assert [i for i, _ in scores] == [2, 1, 3]
+    shares = [score / scores[-1][1] for _, score in scores]
+    # By BM25, with k1 = 1.2, of texts that are all of the same length.
+    assert shares == pytest.approx([3 / (3 + 1.2) * 2.2, 2 / (2 + 1.2) * 2.2, 1], rel=1e-6)
+
+
 def test_vectors_find_the_nearest_first_and_equals_by_id(store: Repository) -> None:
     vectors = [vector(0, 1, 0, 0), vector(1, 0, 0, 0), vector(1, 1, 0, 0), vector(1, 0, 0, 0)]
     keep(store, "a", "b", "c", "d", vectors=[*vectors])
@@ -311,7 +326,7 @@ def test_vectors_find_the_nearest_first_and_equals_by_id(store: Repository) -> N
     assert [distance for _, distance in nearest] == pytest.approx([0, 0, 1 - 0.5**0.5], abs=0.003)
 
 
-def test_parts_of_vectors_are_compared_to_three_thousandths(store: Repository) -> None:
+def test_parts_of_vectors_are_compared_to_a_ten_thousandth(store: Repository) -> None:
     chance = random.Random(1)  # noqa: S311 - no secret
 
     def any_vector() -> Vector:
@@ -328,9 +343,36 @@ def test_parts_of_vectors_are_compared_to_three_thousandths(store: Repository) -
     compared = store.vector_search.compare(query, EVERY, 3, [by_worth[-1]])
     assert {*compared} >= {*by_worth[:3], by_worth[-1]}
     for memory_id, cosines in compared.items():
-        assert cosines == pytest.approx(exact[memory_id], abs=0.003)
+        assert cosines == pytest.approx(exact[memory_id], abs=0.0001)
     assert store.vector_search.compare(replace(query, made_by="other:256:unit"), EVERY, 9, [1]) == {}
     assert store.vectors.compare(vector(1, 0).embedding, [1, 1], [99]) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_vectors_decide_which_of_much_the_same_are_the_nearest(store: Repository, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    question = [chance.gauss() for _ in range(128)]
+    length = math.hypot(*question)
+    # Each is further from the question than the one before by less than a byte a dimension can tell.
+    angles = [0.5 + place / 2_000 for place in range(12)]
+    memories = []
+    for angle in angles:
+        other = [chance.gauss() for _ in question]
+        along = sum(map(mul, other, question)) / length**2
+        aside = [own - along * asked for own, asked in zip(other, question, strict=True)]
+        across = math.tan(angle) * length / math.hypot(*aside)
+        memories.append([asked + across * own for asked, own in zip(question, aside, strict=True)])
+    order = chance.sample(range(12), 12)
+    keep(store, *map(str, order), vectors=[vector(*memories[place]) for place in order])
+
+    asked = vector(*question)
+    query = QueryVector(asked.embedding, asked.made_by, [128], [[1.0]], False)
+    compared = store.vector_search.compare(query, EVERY, 4, [])
+
+    by_worth = sorted(compared, key=lambda i: -compared[i][0])
+    assert [order[i - 1] for i in by_worth] == [0, 1, 2, 3]
+    cosines = [compared[i][0] for i in by_worth]
+    assert cosines == pytest.approx([math.cos(angle) for angle in angles[:4]], abs=0.0001)
 
 
 def test_a_vector_that_is_none_is_refused_and_nothing_is_kept(store: Repository) -> None:

@@ -370,7 +370,7 @@ class VectorSearch(Protocol):
     def compare(
         self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
     ) -> dict[int, tuple[float, ...]]:
-        """Return the cosines (-1..1) of each part by id, to 0.003, in no order.
+        """Return the cosines (-1..1) of each part by id, in no order.
 
         They are those of the nearest `depth` that pass the filter, by each weighting of the query, and
         those in `also`, whether they pass or not. None, where the vectors are another embedder's.

@@ -7,10 +7,11 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import lru_cache
+from operator import mul
 from typing import Any
 from unicodedata import normalize
 
@@ -64,6 +65,33 @@ def dimensions_of(identity: str | None) -> int:
     """Return how many dimensions the vectors of an embedder have; 0 for none, or if it does not say."""
     parts = (identity or "").rsplit(":", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
+
+
+CENTRING, SHRINKAGE = 0.5, 30
+"""Of the mean of n vectors the share CENTRING * n / (n + SHRINKAGE) is taken from a question: that of
+few says little of others. `bench/quality.py` measures both."""
+
+Cosines = Mapping[int, tuple[float, ...]]
+"""The cosine of each part of a vector, by the id of its memory."""
+
+
+def best_compared(
+    cosines: Cosines,
+    near: Collection[int],
+    weightings: Sequence[Sequence[float]],
+    depth: int,
+    also: Collection[int],
+) -> dict[int, tuple[float, ...]]:
+    """Return of the cosines those of the best `depth` among `near` by each weighting, and of `also`.
+
+    An engine finds what is near its own way; which of it is nearest is decided here, equals by id, so
+    that it is the same in every engine.
+    """
+    kept = set(also)
+    for weighting in weightings:
+        worth = {i: -sum(map(mul, weighting, cosines[i])) for i in near if i in cosines}
+        kept.update(sorted(worth, key=lambda i: (worth[i], i))[:depth])
+    return {i: parts for i, parts in cosines.items() if i in kept}
 
 
 def forms(text: str) -> list[str]:

@@ -19,13 +19,10 @@ from soulkeep.models import Embedding, MemoryFilter, QueryVector
 from soulkeep.repository.postgres.database import Database, limited, possible
 from soulkeep.repository.postgres.vectors import VectorTable, sent
 from soulkeep.repository.postgres.words import conditions
-from soulkeep.repository.values import dimensions_of, padded
+from soulkeep.repository.values import CENTRING, SHRINKAGE, best_compared, dimensions_of, padded
 
 EXACT = 5_000
 """Up to so many vectors are scanned; beyond, HNSW is quicker (`bench/postgres.py`)."""
-
-CENTRING, SHRINKAGE = 0.5, 30
-"""As the scan of the other engine has them."""
 
 _MEAN_OF = 5_000
 _MEAN_TOLERANCE = 0.02
@@ -192,11 +189,11 @@ class VectorSearch:
         asked = self._centred(query, state)
         ends = list(itertools.accumulate(query.parts))
         parts = [asked[end - part : end] for end, part in zip(ends, query.parts, strict=True)]
-        candidates, values = self._candidates(state, allowed, len(asked), depth)
+        candidates, values = self._candidates(state, allowed, len(asked), depth + _BESIDE)
         # The parts of a unit vector are shorter than it, each by the same.
         cosines = ", ".join(
-            f"-{len(parts)} * (subvector(candidate, {end - part + 1}, {part})"
-            f" <#> %(part_{n})s::vector::halfvec)"
+            f"-{len(parts)} * (subvector(v.candidate, {end - part + 1}, {part})::vector"
+            f" <#> %(part_{n})s::vector)"
             for n, (end, part) in enumerate(zip(ends, query.parts, strict=True))
         )
         for n, weighting in enumerate(query.weightings):
@@ -204,14 +201,17 @@ class VectorSearch:
             values[f"asked_{n}"] = sent(array("f", weighed).tobytes())
         near = " UNION ".join(f"({candidates.format(n=n)})" for n in range(len(query.weightings)))
         rows = self._database.query(
-            f"SELECT memory_id, {cosines} FROM vec_memories WHERE owner = %(owner)s"
-            f" AND vector_dims(candidate) = {len(asked)}"
-            f" AND (memory_id = ANY(ARRAY({near})) OR memory_id = ANY(%(also)s::bigint[]))",
+            f"WITH near AS MATERIALIZED ({near}), asked AS (SELECT memory_id FROM near"
+            " UNION SELECT unnest(%(also)s::bigint[])) SELECT v.memory_id,"
+            f" v.memory_id IN (SELECT memory_id FROM near), {cosines} FROM vec_memories AS v"
+            f" WHERE v.owner = %(owner)s AND vector_dims(v.candidate) = {len(asked)}"
+            " AND v.memory_id = ANY(ARRAY(SELECT memory_id FROM asked))",
             **values,
             **{f"part_{n}": sent(array("f", part).tobytes()) for n, part in enumerate(parts)},
             also=possible(also),
         )
-        return {row[0]: tuple(row[1:]) for row in rows}
+        compared = {row[0]: tuple(row[2:]) for row in rows}
+        return best_compared(compared, [row[0] for row in rows if row[1]], query.weightings, depth, also)
 
     def _centred(self, query: QueryVector, state: _State) -> list[float]:
         """Return a question without half of what all memories have in common, which tells nothing."""

@@ -29,17 +29,6 @@ _LARGEST_BYTES = 900_000
 _LAST_PLACE, _MOST_PLACES = 16_383, 255
 """What a tsvector can hold of the places of a word."""
 
-_ANYWHERE, _IN_SUBJECT = [1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]
-"""The weights of places, those of the label A, with which a subject's are marked, last."""
-
-_COUNT = (
-    "CASE WHEN rank < 0.9999 THEN round(1 / (1.6449340668482264 * (1 - rank::double precision)) - 0.5)"
-    " ELSE round(1.6449340668482264 * rank) END"
-)
-"""How often a word stands in a text: ts_rank adds up 1/n² over its places, as a share of π²/6, and what
-is missing from that is 1 / (count + 0.5), nearly enough to count by. Where one character begins several
-words, that would be above 1, and it is taken that each of them stands there once."""
-
 PASSING = {
     "thread_id": "(m.thread_id = %(thread_id)s OR m.thread_id IS NULL)",
     "memory_type": "m.memory_type = %(memory_type)s",
@@ -189,17 +178,18 @@ class FullText:
         join, where, values = filtered
         return self._database.query(
             "SELECT id, sum(idf * count * %(more)s / (count + %(k1)s * (%(rest)s + %(b)s"
-            f" * length / %(average)s))) AS score FROM (SELECT *, {_COUNT} AS count FROM ("
-            "SELECT f.id, f.length, a.idf, ts_rank(%(weights)s::real[], f.words, a.term) AS rank"
+            " * length / %(average)s))) AS score FROM ("
+            # Where all places count as 1, this says of one word how many have it.
+            "SELECT f.id, f.length, a.idf,"
+            " ts_rank_cd('{1,1,1,1}', f.words, a.term)::double precision AS count"
             " FROM unnest(%(terms)s::tsquery[], %(idf)s::double precision[]) AS a (term, idf)"
             f" CROSS JOIN LATERAL (SELECT * FROM {self._table} AS f WHERE f.words @@ a.term"
             # OFFSET keeps it from being worked out at each place where it is used.
-            f" AND f.owner = %(owner)s) AS f{join}{where} OFFSET 0) AS ranked OFFSET 0) AS hits"
+            f" AND f.owner = %(owner)s) AS f{join}{where} OFFSET 0) AS hits"
             f" GROUP BY id ORDER BY score DESC, id {order} LIMIT %(limit)s",
             **values,
             terms=[one.query(in_subject=in_subject) for one in asked],
             idf=[_idf(texts, n) for n in self._texts_with(asked, in_subject=in_subject)],
-            weights=_IN_SUBJECT if in_subject else _ANYWHERE,
             more=K1 + 1,
             k1=K1,
             b=B,

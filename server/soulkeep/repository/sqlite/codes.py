@@ -14,16 +14,13 @@ import simsimd
 from numpy.typing import NDArray
 
 from soulkeep.models import MemoryFilter, QueryVector
+from soulkeep.repository.values import CENTRING, SHRINKAGE
 
 Array = NDArray[Any]
 Columns = dict[str, Array]
 
 _TYPES = {"ids": np.int64, "threads": np.int32, "kinds": np.int16, "moments": np.int64}
 _CODE_MAX = 127
-CENTRING = 0.5
-SHRINKAGE = 30
-# `bench/quality.py` measures both.
-
 _BLOCK = 64
 _GATHERED = 16
 """Up to one row in so many is copied together and scanned; beyond, scanning all of them is cheaper."""
@@ -150,25 +147,20 @@ class Codes:
         places = _largest(scores, ids, limit)
         return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
 
-    def compare(
-        self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Sequence[int]
-    ) -> dict[int, tuple[float, ...]]:
-        """Return the cosines of each part, by id: of the best `depth` by each weighting, and of `also`.
+    def centred(self, query: QueryVector) -> Array:
+        """Return a question without half of what all memories have in common, which tells nothing."""
+        asked = np.frombuffer(query.embedding, "<f4")
+        if query.is_centred:
+            mean = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
+            asked = asked - CENTRING * mean
+        return asked
 
-        What all memories have in common tells nothing: half of their mean is taken from a question that
-        is to be centred.
-        """
+    def near(self, asked: Array, query: QueryVector, allowed: MemoryFilter, depth: int) -> list[int]:
+        """Return the ids of the best `depth` for a question by each weighting of its parts."""
         if list(query.parts) != self._parts:  # hold the codes by these parts
             whole = np.hstack([self._columns.pop(name) for name in self._by_part(self._sum)])
             self._parts = list(query.parts)
             self._columns |= {name: part.copy() for name, part in self._by_part(whole).items()}
-        asked = np.frombuffer(query.embedding, "<f4")
-        if query.is_centred:
-            # Drawn to zero where they are few and say little of others.
-            mean = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
-            asked = asked - CENTRING * mean
-        # The parts of a unit vector are shorter than it, each by the same.
-        asked = asked * np.float32(len(self._parts))
         rows, refused = self._rows(allowed)
         ids, cosines = self._column("ids")[rows], self._products(asked, rows)
         chosen = [np.empty(0, np.intp)]
@@ -176,13 +168,8 @@ class Codes:
             scores = np.array(weighting, np.float32) @ cosines
             scores[refused] = -np.inf
             chosen.append(_largest(scores, ids, depth))
-        near = np.unique(np.concatenate(chosen))
-        others = self._places(np.array(also, np.int64))
-        others = others[(others >= 0) & (self._column("scales")[others] > 0)]
-        beside = cosines[:, others] if isinstance(rows, slice) else self._products(asked, others)
-        compared = np.hstack((cosines[:, near], beside)).T.tolist()
-        named = [*ids[near].tolist(), *self._column("ids")[others].tolist()]
-        return dict(zip(named, map(tuple, compared), strict=True))
+        near: list[int] = ids[np.unique(np.concatenate(chosen))].tolist()
+        return near
 
     def _rows(self, allowed: MemoryFilter) -> tuple[slice | Array, Array]:
         """Return which rows to scan, all or the few that pass a filter, and which of them to refuse."""

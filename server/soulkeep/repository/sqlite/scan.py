@@ -5,6 +5,7 @@ each dimension, and only its best candidates are measured on the vectors themsel
 """
 
 import dataclasses
+import itertools
 import json
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -16,7 +17,7 @@ from soulkeep.progress import tell
 from soulkeep.repository.sqlite.database import Database, Row
 from soulkeep.repository.sqlite.indexes import KEPT_CHANGES, VectorTable
 from soulkeep.repository.sqlite.schema import OCCURRED_AT
-from soulkeep.repository.values import DIMENSIONS, dimensions_of, padded
+from soulkeep.repository.values import DIMENSIONS, best_compared, dimensions_of, padded
 
 if TYPE_CHECKING:
     from soulkeep.repository.sqlite.codes import Array, Codes, Columns
@@ -33,6 +34,9 @@ Rounding to steps of peak / 127 errs by a standard deviation of 0.0008 for 256 d
 
 OVERSAMPLING = 8
 """At most so many times the limit are measured, where that many are too close for the codes to order."""
+
+_BESIDE = 16
+"""So many more are measured than are asked for by each weighting, whose order the codes may miss."""
 
 RELOAD_CHANGES = KEPT_CHANGES
 """Where more vectors were deleted or replaced, all are loaded anew."""
@@ -138,7 +142,7 @@ class VectorScan:
     def compare(
         self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]
     ) -> dict[int, tuple[float, ...]]:
-        """Return the cosines (-1..1) of each part, by id, to about 0.003.
+        """Return the cosines (-1..1) of each part, by id.
 
         They are those of the nearest `depth` memories by each weighting, and of those in `also`: none
         where the vectors are another embedder's by now.
@@ -151,10 +155,35 @@ class VectorScan:
         with self._lock:
             codes = self._fresh(allowed)
             if codes is not None:
-                fits = self._seen.embedder == query.made_by
-                return codes.compare(query, allowed, depth, list(also)) if fits else {}
-        near = {i for i, _ in self._table.nearest(query.embedding, allowed, depth)}
-        return self._table.compare(query.embedding, query.parts, list(near.union(also)))
+                if self._seen.embedder != query.made_by:
+                    return {}
+                asked = codes.centred(query)
+                near = codes.near(asked, query, allowed, depth + _BESIDE)
+        if codes is None:
+            asked = _floats(query.embedding)
+            near = [i for i, _ in self._table.nearest(query.embedding, allowed, depth)]
+        measured = self._measured(asked, query.parts, {*near, *also})
+        return best_compared(measured, near, query.weightings, depth, also)
+
+    def _measured(
+        self, asked: "Array", parts: Sequence[int], ids: Collection[int]
+    ) -> dict[int, tuple[float, ...]]:
+        """Return the cosines of each part of a question and of the vectors themselves, by id."""
+        rows = self._database.query(
+            "SELECT v.memory_id, v.content_embedding FROM json_each(?) AS wanted"
+            " CROSS JOIN vec_memories AS v WHERE v.memory_id = wanted.value",
+            (json.dumps(sorted(ids)),),
+        )
+        if not rows:
+            return {}
+        import numpy as np
+
+        vectors = _floats(b"".join(vector for _, vector in rows)).reshape(len(rows), -1)
+        # The parts of a unit vector are shorter than it, each by the same.
+        products = vectors[:, : len(asked)] * (len(parts) * asked.astype(float))
+        starts = [0, *itertools.accumulate(parts)][:-1]
+        cosines = np.add.reduceat(products, starts, axis=1).tolist()
+        return {row[0]: tuple(own) for row, own in zip(rows, cosines, strict=True)}
 
     def _fresh(self, allowed: MemoryFilter = _EVERYTHING) -> "Codes | None":
         """Return the codes as the store is now; None where the exact search has to serve."""
