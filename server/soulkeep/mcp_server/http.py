@@ -50,7 +50,7 @@ STOP_S = 60.0
 """How long calls under way may go on after a signal; a client waits about as long for an answer."""
 
 GOODBYE_S = 1.0
-"""How long it is waited that a client closes its end of a connection over which all was said and sent."""
+"""How long it is waited that a client closes its end of a connection over which all was sent."""
 
 STEP_S = 0.1
 """How often streams that would never end are ended meanwhile: one may have begun just now."""
