@@ -7,9 +7,11 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -246,6 +248,40 @@ def test_branches_that_lead_in_circles_or_nowhere_end(tmp_path: Path) -> None:
     ]
 
 
+def test_of_a_chatgpt_conversation_only_what_was_said_in_it_comes(tmp_path: Path) -> None:
+    thought = {"content_type": "thoughts", "thoughts": [{"content": "Hm."}]}
+    recap = {"content_type": "reasoning_recap", "content": "Thought for 5 seconds"}
+    code = {"content_type": "code", "language": "python", "text": "print(1)"}
+    instructions = {"content_type": "user_editable_context", "user_profile": "An engineer"}
+    hidden = {"metadata": {"is_visually_hidden_from_conversation": True}}
+    messages: list[dict[str, Any]] = [
+        {"author": {"role": "system"}, "content": {"content_type": "text", "parts": [""]}, **hidden},
+        {"author": {"role": "user"}, "content": instructions, **hidden},
+        spoken("user", "How many?", create_time=None),
+        {"author": {"role": "assistant"}, "content": thought},
+        {"author": {"role": "assistant"}, "content": recap},
+        {"author": {"role": "assistant"}, "content": code, "recipient": "python"},
+        spoken("tool", "Retrieved.", **hidden),
+        spoken("assistant", "One.", recipient="all"),
+    ]
+    mapping = {
+        str(n): node(str(n), str(n - 1) if n else None, [str(n + 1)], message)
+        for n, message in enumerate(messages)
+    }
+    chat = CHAT | {"mapping": mapping, "current_node": str(len(messages) - 1)}
+
+    source = written(tmp_path / "conversations-000.json", [chat])
+
+    assert said(source) == [("user", "How many?"), ("assistant", "One.")]
+    assert read(source)[2].not_kept == {
+        "user editable context": 1,
+        "thoughts": 1,
+        "reasoning recap": 1,
+        "calls of tools": 1,
+        "hidden messages": 1,
+    }
+
+
 CLAUDE = {
     "uuid": "u-1",
     "name": "Paint",
@@ -282,7 +318,10 @@ def test_a_claude_export_brings_conversations_summaries_projects_and_memories(tm
         "created_at": "2026-01-01T00:00:00Z",
         "docs": [{"filename": "rooms.md", "content": "# Rooms\n\n- Kitchen\n- Bath"}],
     }
-    remembered = {"conversations_memory": "**Home**\n\nAnna lives in Graz.", "project_memories": {}}
+    remembered = {
+        "conversations_memory": "**Home**\n\nAnna lives in Graz.",
+        "project_memories": {"p-1": "It has a garden."},
+    }
     source = zipped(
         tmp_path / "claude.zip",
         {
@@ -306,13 +345,51 @@ def test_a_claude_export_brings_conversations_summaries_projects_and_memories(tm
         ("All of the house.", "summary", "Claude project", "claude:p-1"),
         ("Kitchen", "fact", "Claude project", "claude:p-1"),
         ("Bath", "fact", "Claude project", "claude:p-1"),
-        ("**Home**", "fact", "Claude memory", None),
         ("Anna lives in Graz.", "fact", "Claude memory", None),
+        ("It has a garden.", "fact", "Claude memory", "claude:p-1"),
     ]
+    assert memories(source)[-2].subject == "Home"
     prompts = [record.system_prompt for record in records if isinstance(record, ThreadRecord)]
     assert prompts == [None, "Answer briefly."]
     assert reading.not_kept == {"tool use": 1, "files": 1, "other files": 1}
     assert not reading.problems
+
+
+def test_a_single_file_of_an_export_and_a_single_conversation_are_known(tmp_path: Path) -> None:
+    project = {
+        "uuid": "p",
+        "name": "House",
+        "description": "All of it.",
+        "prompt_template": "",
+        "docs": [],
+    }
+    remembered = [{"conversations_memory": "Likes tea.", "project_memories": {"p": "Has a garden."}}]
+    of_claude = {"uuid": "u", "name": "n", "chat_messages": [{"sender": "human", "text": "Hello"}]}
+    for form, value, told in (
+        ("claude", remembered, ["Likes tea.", "Has a garden."]),
+        ("claude", [project], ["All of it."]),
+        ("claude", project, ["All of it."]),
+        ("claude", of_claude, ["Hello"]),
+        ("chatgpt", CHAT, ["Where to?", "User plans trips by train.", "To Graz."]),
+        (
+            "chatgpt",
+            {"c-1": CHAT, "c-2": CHAT},
+            ["Where to?", "User plans trips by train.", "To Graz."] * 2,
+        ),
+    ):
+        for indent in (None, 2):
+            path = written(tmp_path / "odd name.bin", json.dumps(value, indent=indent))
+            found, records, _ = read(path)
+            contents = [
+                record.memory.content if isinstance(record, MemoryRecord) else record.message.content
+                for record in records
+                if isinstance(record, MemoryRecord | MessageRecord)
+            ]
+            assert (found, sorted(contents)) == (form, sorted(told))
+    folder = tmp_path / "claude"
+    written(folder / "conversations.json", [of_claude])
+    written(folder / "projects" / "p.json", project)
+    assert [m.content for m in memories(folder)] == ["All of it."]
 
 
 # Records with fields
@@ -384,6 +461,104 @@ def test_lines_and_tables_are_read_by_the_names_of_their_fields(tmp_path: Path) 
     assert [m.content for m in memories(tsv)] == ["Über"]
 
 
+def test_one_record_on_many_lines_is_one(tmp_path: Path) -> None:
+    one = {"content": "One.", "tags": ["a", "b"], "parts": [1, 2]}
+    named = {"first": {"content": "One."}, "second": {"content": "Two."}}
+    graph = {"entities": [{"name": "A", "entityType": "t", "observations": ["One."]}], "relations": []}
+    for value, form, told in (
+        (one, "json", ["One."]),
+        (named, "json", ["One.", "Two."]),
+        (graph, "server-memory", ["One."]),
+        ({"memories": [{"content": "One."}], "by": "us"}, "json", ["One."]),
+    ):
+        path = written(tmp_path / "any.json", json.dumps(value, indent=2))
+        assert (read(path)[0], [m.content for m in memories(path)]) == (form, told)
+
+
+@pytest.mark.parametrize(
+    ("table", "subject", "created"),
+    [
+        ("Inhalt;Schlagwörter;Erstellt am\nEins;Tee;2.1.2026\n", "Tee", "2026-01-02"),
+        ("Contenu,Sujet,Date\nEins,Tee,2026-1-2\n", "Tee", "2026-01-02"),
+        ("sep=|\r\n内容|タグ|日付\r\nEins|Tee|2026/1/2\r\n", "Tee", "2026-01-02"),
+        ("\ufeff내용\t주제\t날짜\nEins\tTee\t02.01.2026 13:00\n", "Tee", "2026-01-02"),
+    ],
+)
+def test_tables_of_other_languages_and_signs_are_read(
+    table: str, subject: str, created: str, tmp_path: Path
+) -> None:
+    (memory,) = memories(written(tmp_path / "odd name", table))
+
+    assert (memory.content, memory.subject) == ("Eins", subject)
+    assert memory.created_at is not None
+    assert memory.created_at[:10] == created
+
+
+def test_a_row_whose_quotes_do_not_fit_takes_no_other_with_it(tmp_path: Path) -> None:
+    table = 'content,tags\n"One",a\n"never closed,b\nTwo,c\n"a "bad" one",d\n"Three\nlines",e\n'
+
+    _, records, reading = read(written(tmp_path / "notes.csv", table))
+
+    assert [(r.place, r.memory.content) for r in records if isinstance(r, MemoryRecord)] == [
+        ("notes.csv:2", "One"),
+        ("notes.csv:4", "Two"),
+        ("notes.csv:6", "Three\nlines"),
+    ]
+    assert [problem.place for problem in reading.problems] == ["notes.csv:3", "notes.csv:5"]
+
+
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    assert (
+        len(memories(written(tmp_path / "a.csv", f"content\n{'x' * 200_000}\n"))[0].content) == 200_000
+    )
+
+
+def database(path: Path, columns: str, *contents: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with closing(apsw.Connection(str(path))) as made:
+        made.execute(f"CREATE TABLE memories ({columns})")
+        made.executemany(
+            "INSERT INTO memories (content, content_hash) VALUES (?, ?)",
+            ((content, f"h{n}") for n, content in enumerate(contents)),
+        )
+    return path
+
+
+def test_of_a_damaged_database_what_can_be_read_comes(tmp_path: Path) -> None:
+    contents = [f"Number {n} {'x' * 500}" for n in range(60)]
+    path = database(tmp_path / "a.db", "id INTEGER PRIMARY KEY, content, content_hash", *contents)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"Number 30 ") // 4_096 * 4_096
+    content[at : at + 4_096] = b"\xff" * 4_096
+    path.write_bytes(content)
+
+    found, reading = memories(path), read(path)[2]
+
+    assert 40 < len(found) < 60
+    assert (found[0].content, found[-1].content) == (contents[0], contents[-1])
+    (problem,) = reading.problems
+    assert "damaged" in problem.reason
+    assert found[int(problem.place.rsplit(" ", 1)[1]) - 1].content in contents[20:30]
+
+
+def test_a_database_of_another_schema_and_one_beside_its_backups_are_read(tmp_path: Path) -> None:
+    database(tmp_path / "backups" / "a.db", "content, content_hash", "Old.")
+    database(tmp_path / "sqlite_vec.db", "content TEXT, content_hash TEXT, later BLOB", "New.")
+
+    _, records, reading = read(tmp_path)
+
+    assert [r.memory.content for r in records if isinstance(r, MemoryRecord)] == ["New."]
+    assert reading.not_kept == {"other databases": 1}
+
+
+def test_a_page_called_by_no_day_of_the_calendar_is_a_page(tmp_path: Path) -> None:
+    written(tmp_path / "SOUL.md", "# Soul\n")
+    for day in ("2026-13-45", "2026-02-30"):
+        written(tmp_path / "memory" / f"{day}.md", f"- On {day}.")
+
+    assert [m.content for m in memories(tmp_path)] == ["On 2026-02-30.", "On 2026-13-45."]
+
+
 def test_records_with_roles_in_a_thread_are_its_messages(tmp_path: Path) -> None:
     lines = [
         {"thread": "Talk", "role": role, "content": text, "created_at": 1_767_225_600_000}
@@ -415,9 +590,13 @@ def test_dates_are_understood_however_programs_write_them(value: object, moment:
 
 def test_a_vaults_front_matter_tags_names_and_links_are_kept(tmp_path: Path) -> None:
     head = (
-        '---\ntitle: "Our kitchen"\ntags:\n  - home\n  - "paint"\ncreated: 2026-01-02\ncss: wide\n---\n'
+        '---\ntitle: "Our kitchen"\ntags:\n  - home\n  - "paint"\ncreated: 2026-01-02\ncss: wide\n'
+        "aliases: [Galley]\nurl: https://a.example\n---\n"
     )
-    body = "Intro with [[Anna]].\n\n## Preferences\n\n- Matt paint #colour\n  - on all walls\n"
+    body = (
+        "Intro with [[Anna|her]].\n\n## Preferences\n\n"
+        "- Matt paint #colour, not `#code`\n  - on all walls\n"
+    )
     written(tmp_path / "vault" / "House" / "kitchen.md", head + body)
     written(tmp_path / "vault" / "2026-03-04.md", "Slept well.")
     written(tmp_path / "vault" / ".obsidian" / "app.json", "{}")
@@ -429,10 +608,14 @@ def test_a_vaults_front_matter_tags_names_and_links_are_kept(tmp_path: Path) -> 
     assert form == "markdown"
     assert [(m.content, m.memory_type, m.subject, m.source) for m in found] == [
         ("Slept well.", "fact", "2026-03-04", "2026-03-04.md"),
-        ("Intro with [[Anna]].", "fact", "Our kitchen (home, paint)", "House/kitchen.md"),
         (
-            *("Matt paint #colour\n- on all walls", "preference"),
-            *("Our kitchen: Preferences (home, paint, colour)", "House/kitchen.md"),
+            *("Intro with [[Anna|her]].", "fact", "Our kitchen (home, paint, Anna, Galley)"),
+            "House/kitchen.md (https://a.example)",
+        ),
+        (
+            *("Matt paint #colour, not `#code`\n- on all walls", "preference"),
+            "Our kitchen: Preferences (home, paint, colour, Galley)",
+            "House/kitchen.md (https://a.example)",
         ),
     ]
     assert found[0].occurred_at is not None

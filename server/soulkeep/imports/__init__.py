@@ -137,7 +137,7 @@ def _recognised(source: Source) -> str | None:
     if source.names(*notes.PAGES):
         return "markdown"
     single = source.names(".db", ".sqlite", ".jsonl", ".json", ".csv", ".tsv")
-    return _of_file(source, single[0]) if single else None
+    return next(filter(None, (_of_file(source, name) for name in single)), None)
 
 
 def _of_file(source: Source, name: str) -> str | None:
@@ -150,8 +150,8 @@ def _of_file(source: Source, name: str) -> str | None:
         return _of_json(source, name)
     if name.lower().endswith(notes.PAGES[:-1]):
         return "markdown"
-    columns = first.decode("utf-8", "replace").split("\n")[0]
-    if tables.is_header(columns):
+    is_table = name.lower().endswith((".csv", ".tsv"))
+    if tables.is_header(first.decode("utf-8", "replace"), is_table=is_table):
         return "csv"
     return "markdown" if name.lower().endswith(notes.PAGES) else None
 
@@ -160,6 +160,9 @@ _MARKS: Sequence[tuple[str, set[str], set[str]]] = (
     (OWN, {own.MARK}, set()),
     ("chatgpt", {"mapping"}, set()),
     ("claude", {"chat_messages"}, set()),
+    ("claude", {"conversations_memory"}, set()),
+    ("claude", {"uuid"}, {"prompt_template", "docs"}),
+    ("server-memory", {"entityType", "observations"}, set()),
     ("server-memory", {"type"}, {"observations", "relationType"}),
     ("mcp-memory-service", {"content", "content_hash"}, set()),
     ("mem0", {"memory"}, {"id", "hash", "user_id", "agent_id"}),

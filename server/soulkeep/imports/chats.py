@@ -1,19 +1,28 @@
 """The data exports of ChatGPT and Claude: conversations as threads with messages, and their memories."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from soulkeep.documents.markdown import list_entries
 from soulkeep.imports.reading import MemoryRecord, MessageRecord, Reading, Record, Source, ThreadRecord
 from soulkeep.imports.tables import role_of
-from soulkeep.imports.values import json_values
+from soulkeep.imports.values import json_records
 from soulkeep.models import NewMemory, NewMessage
 
 _CONVERSATIONS = re.compile(r"(^|/)conversations[\w-]*\.json$")
 
 _REMEMBERED = re.compile(r"^\d+\. \[(\d{4}-\d{2}-\d{2})\]\.? (.+)$", re.MULTILINE)
 """A line of the list of memories that ChatGPT reads before a conversation."""
+
+_NOT_SAID = ("user_editable_context", "thoughts", "reasoning_recap")
+"""What a message of ChatGPT may hold that is no part of a conversation."""
+
+_HEADING = re.compile(r"^\*\*([^*\n]+)\*\*:?[ \t]*$", re.MULTILINE)
+"""What Claude's list of memories has in the place of headings."""
+
+_PROJECTS = re.compile(r"(^|/)projects(/[^/]+)?\.json$")
+_MEMORIES = re.compile(r"(^|/)memor(ies|y)\.json$")
 
 _UNTITLED = "Untitled conversation"
 
@@ -31,14 +40,16 @@ def read_chatgpt(source: Source, reading: Reading) -> Iterator[Record]:
     A message that was edited, or answered again, has several continuations: the others are not kept.
     """
     for name in conversation_files(source):
-        for _, place, chat in json_values(source, name, reading):
+        for _, place, chat in json_records(source, name, reading):
             nodes = chat.get("mapping") if isinstance(chat, dict) else None
             if isinstance(nodes, dict):
                 yield from _of_chatgpt(chat, nodes, place, reading)
             else:
                 reading.report(place, "is no conversation with a mapping of messages")
-    yield from _memories(source, "ChatGPT", reading)
-    _leave_others(source, reading, "memories.json", "memory.json")
+    for name in [] if source.is_file else [name for name in source.sizes if _MEMORIES.search(name)]:
+        for _, place, given in json_records(source, name, reading):
+            yield from _remembered(given, place, "ChatGPT", reading, ())
+    _leave_others(source, reading, _CONVERSATIONS, _MEMORIES)
 
 
 def _of_chatgpt(
@@ -58,21 +69,42 @@ def _of_chatgpt(
         content, where = message.get("content"), f"{place}, message {number + 1}"
         text = _text_of(content, reading) if isinstance(content, dict) else reading.text(content)
         moment = reading.moment(message.get("create_time"))
-        if isinstance(content, dict) and content.get("content_type") == "model_editable_context":
-            for day, said in _REMEMBERED.findall(str(content.get("model_set_context", ""))):
-                memory = NewMemory(reading.text(said), source="ChatGPT", created_at=reading.moment(day))
-                records.append(MemoryRecord(where, memory))
-        elif message.get("recipient") == "bio" and text:
-            memory = NewMemory(text, source="ChatGPT", created_at=moment or created)
-            records.append(MemoryRecord(where, memory))
+        if kept := _kept_there(message, text, where, moment or created, reading):
+            records += kept
         elif role is None:
             reading.report(where, "has no author that is known")
+        elif what := _not_said(message, role):
+            reading.leave(what, int(bool(text)))
         elif text:
             said_by = f"{key}:{message.get('id') or number}"
             records.append(MessageRecord(where, key, said_by, NewMessage(role, text, moment or created)))
     if any(isinstance(record, MessageRecord) for record in records):
         yield ThreadRecord(place, key, title, created, last)
     yield from records
+
+
+def _kept_there(
+    message: Mapping[str, Any], text: str, where: str, moment: str | None, reading: Reading
+) -> list[Record]:
+    """Return what ChatGPT remembered by a message, or reads of that in one."""
+    content = message.get("content")
+    if isinstance(content, dict) and content.get("content_type") == "model_editable_context":
+        listed = _REMEMBERED.findall(str(content.get("model_set_context", "")))
+        said = [(reading.text(one), reading.moment(day)) for day, one in listed]
+    else:
+        said = [(text, moment)] if text and message.get("recipient") == "bio" else []
+    return [
+        MemoryRecord(where, NewMemory(one, source="ChatGPT", created_at=at)) for one, at in said if one
+    ]
+
+
+def _not_said(message: Mapping[str, Any], role: str) -> str:
+    """Return what a message is that nobody said to anybody; nothing for any other."""
+    metadata = message.get("metadata")
+    if isinstance(metadata, dict) and metadata.get("is_visually_hidden_from_conversation"):
+        return "hidden messages"
+    is_call = role == "assistant" and message.get("recipient") not in (None, "", "all")
+    return "calls of tools" if is_call else ""
 
 
 def _branch(nodes: Mapping[str, Any], last: object) -> list[Mapping[str, Any]]:
@@ -105,27 +137,32 @@ def _text_of(content: Mapping[str, Any], reading: Reading) -> str:
                 reading.leave(str(part.get("content_type") or "attachments").replace("_", " "))
         elif isinstance(part, str):
             said.append(part)
-    if not said and content.get("content_type") in ("user_editable_context", "thoughts"):
+    if content.get("content_type") in _NOT_SAID:
         reading.leave(str(content["content_type"]).replace("_", " "))
+        return ""
     return reading.text("\n".join(said))
 
 
 def read_claude(source: Source, reading: Reading) -> Iterator[Record]:
-    """Yield the conversations, projects and memories of a Claude export."""
-    for name in conversation_files(source):
-        for _, place, chat in json_values(source, name, reading):
-            if isinstance(chat, dict) and isinstance(chat.get("chat_messages"), list):
-                yield from _of_claude(chat, place, reading)
+    """Yield the conversations, projects and memories of a Claude export, or of a single file of it."""
+    chats, projects = conversation_files(source), set[object]()
+    others = () if source.is_file else source.names(".json")
+    files = [name for form in (_PROJECTS, _MEMORIES) for name in others if form.search(name)]
+    for name in [*chats, *files]:
+        for _, place, given in json_records(source, name, reading):
+            if isinstance(given, dict) and isinstance(given.get("chat_messages"), list):
+                yield from _of_claude(given, place, reading)
+            elif isinstance(given, dict) and {"docs", "prompt_template"} & given.keys():
+                for record in _of_project(given, place, reading):
+                    projects.add(record.key if isinstance(record, ThreadRecord) else None)
+                    yield record
+            elif _PROJECTS.search(name):
+                reading.report(place, "is no project")
+            elif name in files or (isinstance(given, dict) and "conversations_memory" in given):
+                yield from _remembered(given, place, "Claude", reading, projects)
             else:
                 reading.report(place, "is no conversation with a list of chat_messages")
-    for name in source.names("projects.json"):
-        for _, place, project in json_values(source, name, reading):
-            if isinstance(project, dict):
-                yield from _of_project(project, place, reading)
-            else:
-                reading.report(place, "is no project")
-    yield from _memories(source, "Claude", reading)
-    _leave_others(source, reading, "projects.json", "memories.json")
+    _leave_others(source, reading, _CONVERSATIONS, _PROJECTS, _MEMORIES)
 
 
 def _of_claude(chat: Mapping[str, Any], place: str, reading: Reading) -> Iterator[Record]:
@@ -190,21 +227,22 @@ def _of_project(project: Mapping[str, Any], place: str, reading: Reading) -> Ite
         yield from _entries(doc.get("content"), where, reading, "Claude project", name, moment, key)
 
 
-def _memories(source: Source, origin: str, reading: Reading) -> Iterator[Record]:
-    """Yield the memories of an export that has a file of them, whether as texts, records or Markdown."""
-    for name in source.names("memories.json", "memory.json") if not source.is_file else ():
-        for _, place, given in json_values(source, name, reading):
-            record = given if isinstance(given, dict) else {"content": given}
-            moment = reading.moment(record.get("updated_at") or record.get("created_at"))
-            texts = [
-                record.get(field) for field in ("conversations_memory", "content", "memory", "text")
-            ]
-            projects = record.get("project_memories")
-            texts += projects.values() if isinstance(projects, dict) else []
-            if not any(isinstance(text, str) and text.strip() for text in texts):
-                reading.report(place, "is no memory with a text")
-            for text in texts:
-                yield from _entries(text, place, reading, f"{origin} memory", None, moment, None)
+def _remembered(
+    given: object, place: str, origin: str, reading: Reading, projects: Collection[object]
+) -> Iterator[Record]:
+    """Yield what a record of memories says: a text, or a record of one, and perhaps of each project."""
+    record = given if isinstance(given, dict) else {"content": given}
+    moment = reading.moment(record.get("updated_at") or record.get("created_at"))
+    names, of_projects = ("conversations_memory", "content", "memory", "text"), "project_memories"
+    texts = [("", record.get(name)) for name in names]
+    if isinstance(parts := record.get(of_projects), dict):
+        texts += [(f"claude:{key}", text) for key, text in parts.items()]
+    if not any(isinstance(text, str) and text.strip() for _, text in texts):
+        reading.report(place, "is no memory with a text")
+    for key, text in texts:
+        thread = key if key in projects else None
+        said = _HEADING.sub(r"## \1", reading.text(text))
+        yield from _entries(said, place, reading, f"{origin} memory", None, moment, thread)
 
 
 def _entries(
@@ -227,8 +265,8 @@ def _dicts(value: object) -> Iterable[Mapping[str, Any]]:
     return (one for one in value if isinstance(one, dict)) if isinstance(value, list) else ()
 
 
-def _leave_others(source: Source, reading: Reading, *known: str) -> None:
+def _leave_others(source: Source, reading: Reading, *known: re.Pattern[str]) -> None:
     """Count the files of an export that hold neither conversations nor memories."""
     for name in source.sizes if not source.is_file else ():
-        if not (_CONVERSATIONS.search(name) or name.rsplit("/", 1)[-1] in known):
+        if not any(form.search(name) for form in known):
             reading.leave(name if "/" not in name and name.endswith(".json") else "other files")

@@ -5,6 +5,7 @@ Each entry of a note (an item of a list, a paragraph) is a memory, as it is of M
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date
 from typing import Final
 
@@ -23,6 +24,10 @@ _OBSERVATION = re.compile(r"\[([^\[\]]+)\]\s+(.*)", re.DOTALL)
 _RELATION = re.compile(r"([^\[\]\n]*?)\s*\[\[([^\[\]\n]+)\]\](.*)", re.DOTALL)
 _TAG = re.compile(r"(?:^|(?<=\s))#([^\W\d][\w/-]*)")
 
+_LINK = re.compile(r"(?<!!)\[\[([^\[\]|#^\n]+)")
+_CODE = re.compile(r"(`{3,}|~{3,}).*?\1|`[^`\n]*`", re.DOTALL)
+
+_ORIGINS = ("source", "url", "link", "author")
 _DATES = ("created", "created_at", "date created", "date", "modified", "updated", "updated_at")
 
 _ABOUT_AGENT = ("USER.md", "IDENTITY.md")
@@ -49,19 +54,26 @@ def read_workspace(source: Source, reading: Reading) -> Iterator[Record]:
     # In an archive it may be in a folder.
     top = min((top for top in tops if top.endswith("/") or not top), key=len, default="")
     for name in source.names(*PAGES):
-        own, day = name.removeprefix(top), _DAY.search(name.rsplit(".", 1)[0])
+        own = name.removeprefix(top)
         document = next((one for one in DOCUMENTS if one == own), None)
-        if own == "memory.md":
-            document = "MEMORY.md"
-        if document or (day and own.startswith("memory/")):
+        page = "MEMORY.md" if own == "memory.md" else document or _day_of(name)
+        if isinstance(page, str) or (page and own.startswith("memory/")):
             text = source.page(name)
             if text:
-                yield DocumentRecord(name, document or date.fromisoformat(day[1] if day else ""), text)
+                yield DocumentRecord(name, page, text)
         elif own in _ABOUT_AGENT or own.startswith("memory/"):
             yield from _note(source, name, reading)
         else:
             reading.leave(own if "/" not in own else "other pages")
     reading.leave("files that are no Markdown", len(source.sizes) - len(source.names(*PAGES)))
+
+
+def _day_of(name: str) -> date | None:
+    """Return the day that a page is called by, if any."""
+    found = _DAY.search(name.rsplit(".", 1)[0])
+    with suppress(ValueError):
+        return date.fromisoformat(found[1]) if found else None
+    return None
 
 
 def is_basic_memory(source: Source, looked_at: int = 20) -> bool:
@@ -128,18 +140,22 @@ def _note(
     tags = [tag.lstrip("#") for field in ("tags", "tag") for tag in as_list(head.pop(field, []))]
     dates = [head.pop(field, None) for field in _DATES]  # of the note, as it says itself
     created = reading.moment(next(filter(None, dates), None)) or reading.moment(source.modified(name))
-    day = _DAY.search(name.rsplit(".", 1)[0])
-    occurred = reading.moment(day[1]) if day else None
+    day = _day_of(name)
+    occurred = reading.moment(day.isoformat()) if day else None
+    origins = [head.pop(field, None) for field in _ORIGINS]
+    aliases = [alias for field in ("aliases", "alias") for alias in as_list(head.pop(field, []))]
     head.pop("type", None)
     for field, value in head.items():
         reading.leave(field, int(bool(value)))
     for entry in list_entries(text):
         content, kind, about, words = meant(entry, title)
-        subject = reading.label(about, [*words, *tags, *_TAG.findall(content)])
+        prose = _CODE.sub("", content)
+        named = [*_TAG.findall(prose), *_LINK.findall(prose), *aliases]
+        subject = reading.label(about, [*words, *tags, *named])
         memory = NewMemory(
             content=content,
             memory_type=kind,
-            source=reading.label(name),
+            source=reading.label(name, origins),
             subject=subject,
             occurred_at=occurred,
             created_at=created,

@@ -45,6 +45,9 @@ _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplemented
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"-?\d{9,}(\.\d*)?")
+_DAY = re.compile(r"(?:(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{1,2})\.(\d{1,2})\.(\d{4}))(|[ T].*)")
+"""A year first, or, between full stops, last."""
+
 _SECONDS = 1e8, 1e11
 """Fewer or more seconds are no date: 1973 and the year 5138."""
 
@@ -166,8 +169,11 @@ class Reading:
 def _datetime(value: object) -> datetime:
     written = str(value).strip().removesuffix(" UTC")
     if isinstance(value, str) and not _NUMBER.fullmatch(written):
+        if day := _DAY.fullmatch(written):
+            year, month, date_ = day[1] or day[6], day[2] or day[5], day[3] or day[4]
+            written = f"{year}-{month:0>2}-{date_:0>2}{day[7]}"
         with suppress(ValueError):
-            return datetime.fromisoformat(written.replace("/", "-"))
+            return datetime.fromisoformat(written)
         return parsedate_to_datetime(written)
     seconds = float(written)
     for _ in range(3):  # of thousandths, millionths and billionths there are that many more

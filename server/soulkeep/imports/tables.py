@@ -6,13 +6,23 @@ What a field means is told by its name, whatever program wrote it.
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
+from unicodedata import normalize
 
 from soulkeep.errors import SourceError
-from soulkeep.imports.reading import MemoryRecord, MessageRecord, Reading, Record, Source, ThreadRecord
+from soulkeep.imports.reading import (
+    MemoryRecord,
+    MessageRecord,
+    Reading,
+    Record,
+    Rows,
+    Source,
+    ThreadRecord,
+)
 from soulkeep.imports.values import json_records
 from soulkeep.models import MEMORY_TYPES, MESSAGE_ROLES, MemoryType, NewMemory, NewMessage
 
@@ -49,7 +59,27 @@ _MEANINGS: Mapping[str, Sequence[str]] = {
 }
 """The names that a field of each meaning may have, the likeliest first."""
 
-_MEANING_OF = {name: meaning for meaning, names in _MEANINGS.items() for name in names}
+_IN_OTHER_LANGUAGES = {
+    "content": "inhalt notiz erinnerung contenu texte souvenir contenido texto nota recuerdo contenuto"
+    " testo ricordo conteúdo inhoud tekst treść notatka innehåll metin текст содержание заметка"
+    " 内容 文本 笔记 本文 テキスト メモ 내용 메모",
+    "type": "typ tipo тип 类型 種類 유형",
+    "subject": "thema betreff titel sujet titre asunto título tema oggetto titolo assunto onderwerp"
+    " temat tytuł ämne тема 主题 标题 件名 題名 주제 제목",
+    "tags": "schlagwörter stichwörter étiquettes etiquetas etichette etykiety etiketter теги"
+    " 标签 タグ 태그",
+    "source": "quelle fuente fonte bron źródło källa источник 来源 出典 출처",
+    "author": "autor auteur autore автор 作者 作成者 작성자",
+    "created": "datum erstellt erstellt_am fecha creado creado_el créé_le date_de_création creato_il"
+    " criado_em aangemaakt utworzono skapad дата создано 日期 创建时间 日付 作成日 날짜",
+}
+"""The same as people name the columns of tables in other languages."""
+
+_NAMES = {
+    meaning: (*names, *_IN_OTHER_LANGUAGES.get(meaning, "").split())
+    for meaning, names in _MEANINGS.items()
+}
+_MEANING_OF = {name: meaning for meaning, names in _NAMES.items() for name in names}
 _RANKS = {name: rank for rank, name in enumerate(_MEANING_OF)}
 
 _WITHOUT_WORTH = {
@@ -168,7 +198,7 @@ class Fields:
 
 @lru_cache(1_000)
 def _field_name(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().lower())
+    return re.sub(r"[\s-]+", "_", normalize("NFC", name.strip().lower()))
 
 
 def read_records(origin: str) -> Callable[[Source, Reading], Iterator[Record]]:
@@ -189,18 +219,28 @@ def read_records(origin: str) -> Callable[[Source, Reading], Iterator[Record]]:
     return read
 
 
-def is_header(line: str) -> bool:
-    """Whether the first line of a table names a column that has a text."""
-    columns = {column.strip(" \"'\r").lower() for column in re.split("[,;\t|]", line)}
-    return not columns.isdisjoint(_MEANINGS["content"])
+def is_header(text: str, *, is_table: bool) -> bool:
+    """Whether a text begins with the names of a table, one of which is of a column that has a text.
+
+    A single name is enough only for a file that `is_table` by its name.
+    """
+    lines = text.split("\n")[:2]
+    columns = re.split("[,;\t|]", lines[_says_sign(lines[0]) and len(lines) > 1])
+    names = {_field_name(column.strip(" \"'\r")) for column in columns}
+    return not names.isdisjoint(_NAMES["content"]) and (is_table or len(columns) > 1)
 
 
-def _columns(header: str) -> tuple[str, list[str]]:
+def _says_sign(line: str) -> bool:
+    """Whether a line says what stands between columns, as Excel does."""
+    return re.fullmatch(r"sep=.\s*", line, re.IGNORECASE) is not None
+
+
+def _columns(header: str, sign: str) -> tuple[str, list[str]]:
     """Return what stands between the columns of a table, and their names; none where it has none."""
-    counts = {sign: header.count(sign) for sign in ",;\t|"}
-    sign = max(counts, key=counts.__getitem__)
+    counts = {one: header.count(one) for one in ",;\t|"}
+    sign = sign or max(counts, key=counts.__getitem__)
     try:
-        return sign, [name.strip().lower() for name in next(csv.reader([header], delimiter=sign), [])]
+        return sign, [name.strip() for name in next(csv.reader([header], delimiter=sign), [])]
     except csv.Error:  # a sign that ends a line, inside one
         return sign, []
 
@@ -211,36 +251,59 @@ def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
     Raises:
         SourceError: No column has a name for the text.
     """
+    csv.field_size_limit(_MAX_CELL)
     for name in source.names(".csv", ".tsv", ".txt") or list(source.sizes):
-        fields, at = Fields(reading, ""), [0]
-        lines = _decoded(source, name, reading, at)
-        header = next(lines, "")
-        sign, columns = _columns(header)
-        if not set(columns) & set(_MEANINGS["content"]):
+        fields, lines = Fields(reading, ""), _decoded(source, name, reading)
+        _, header = next(lines, (0, ""))
+        sign = ""
+        if _says_sign(header):
+            sign, (_, header) = header[len("sep=")], next(lines, (0, ""))
+        sign, columns = _columns(header, sign)
+        if {_field_name(column) for column in columns}.isdisjoint(_NAMES["content"]):
             problem = f"no column is named {', '.join(_MEANINGS['content'][:3])} or the like"
             raise SourceError(source.path, problem, "name the column that has the text `content`")
-        rows = csv.reader(lines, delimiter=sign)
-        while True:
-            try:
-                row = next(rows)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                reading.report(f"{name}:{at[0]}", str(error))
-                continue
-            place = f"{name}:{at[0]}"
+        for number, row in _rows(lines, sign, name, reading):
+            place = f"{name}:{number}"
             if len(row) > len(columns):
                 reading.report(place, f"has {len(row)} cells under {len(columns)} names")
             elif any(row):
                 yield from fields.records(place, dict(zip(columns, row, strict=False)))
 
 
-def _decoded(source: Source, name: str, reading: Reading, at: list[int]) -> Iterator[str]:
-    """Yield the lines of a file; `at` is kept to the number of the last one."""
-    for number, line in source.lines(name):
-        at[0] = number
+def _rows(
+    lines: Iterator[tuple[int, str]], sign: str, name: str, reading: Reading
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a table with the lines that they begin in.
+
+    A row whose quotes do not fit ends with its first line: what follows is read as if it were not there.
+    """
+    taken, again = list[tuple[int, str]](), deque[tuple[int, str]]()
+
+    def feed() -> Iterator[str]:
+        while (line := again.popleft() if again else next(lines, None)) is not None:
+            taken.append(line)
+            yield line[1]
+
+    rows = csv.reader(feed(), delimiter=sign, strict=True)
+    while True:
+        taken.clear()
         try:
-            yield line.decode()
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reading.report(f"{name}:{taken[0][0]}", f"is no row of a table ({error})")
+            again.extendleft(reversed(taken[1:]))
+            rows = csv.reader(feed(), delimiter=sign, strict=True)
+        else:
+            yield taken[0][0], row
+
+
+def _decoded(source: Source, name: str, reading: Reading) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a file with their numbers."""
+    for number, line in source.lines(name):
+        try:
+            yield number, line.decode()
         except UnicodeDecodeError:
             reading.report(f"{name}:{number}", "is not UTF-8; save the file as UTF-8")
 
@@ -276,6 +339,12 @@ def _of_graph(value: object, place: str, origin: str, reading: Reading) -> Itera
         reading.report(place, "is neither an entity with observations nor a relation")
 
 
+_MAX_CELL = 4 * 1024**2
+"""Characters of one cell, so that a quote that is never closed does not take in a whole table."""
+
+_MOST_ROWS = 2**32
+"""So far is looked behind what is damaged, in larger and larger steps."""
+
 _OF_MEMORIES = (
     *("content", "content_hash", "tags", "memory_type", "metadata", "created_at", "deleted_at"),
     *("superseded_by", "store"),
@@ -294,11 +363,14 @@ def read_service(source: Source, reading: Reading) -> Iterator[Record]:
 
 def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
     """Yield the memories of its database, without those that were deleted there."""
-    name = next(iter(source.names(".db", ".sqlite", ".sqlite3")), next(iter(source.sizes), ""))
+    names = source.names(".db", ".sqlite", ".sqlite3") or list(source.sizes)
+    # Beside the database there may be copies of it, in folders.
+    name = min(names, key=lambda name: (name.count("/"), not name.endswith("sqlite_vec.db"), name))
     path = source.path if source.is_file else source.path / name
     fields = Fields(reading, "mcp-memory-service")
     if not path.is_file():
         raise SourceError(source.path, f"{name} in it is packed", "unpack it and name the database")
+    reading.leave("other databases", len(names) - 1)
     with reading.open_database(path) as rows:
         columns = {column for (column,) in rows("SELECT name FROM pragma_table_info('memories')")}
         tables = {table for (table,) in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -311,12 +383,9 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
             ("memory_embeddings_rowids", "embeddings"),
         ):
             if table in tables:
-                reading.leave(what, next(rows(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - of a constant
-        ((count,),) = rows("SELECT count(*) FROM memories")
-        each = (reading.total or 1) / max(count, 1)
-        # As bytes, since a text in a database may be none.
-        read = ", ".join(f"CAST({column} AS BLOB)" for column in there)
-        for number, row in enumerate(rows(f"SELECT {read} FROM memories ORDER BY id")):  # noqa: S608
+                reading.leave(what, _count(rows, table))
+        each = (reading.total or 1) / max(_count(rows, "memories"), 1)
+        for number, row in enumerate(_rows_of(rows, there, name, reading)):
             texts = (cell and cell.decode("utf-8", "replace") for cell in row)
             value = dict(zip(there, texts, strict=True))
             reading.done = int(each * (number + 1))
@@ -326,3 +395,40 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
             if value.get("store") == "default":
                 del value["store"]
             yield from fields.records(f"{name}:{value['content_hash']}", value)
+
+
+def _count(rows: Rows, table: str) -> int:
+    """Return how many rows a table has; 0 where the database is damaged there."""
+    try:
+        return int(next(rows(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - of a constant
+    except SourceError:
+        return 0
+
+
+def _rows_of(
+    rows: Rows, columns: Sequence[str], name: str, reading: Reading
+) -> Iterator[Sequence[bytes | None]]:
+    """Yield the rows of memories, of a damaged database those that can be read.
+
+    Raises:
+        SourceError: None can be.
+    """
+    # As bytes, since a text in a database may be none.
+    read = ", ".join(f"CAST({column} AS BLOB)" for column in columns)
+    last, step = 0, 0
+    while step < _MOST_ROWS:
+        try:
+            for number, *row in rows(
+                f"SELECT rowid, {read} FROM memories WHERE rowid > {last + step} ORDER BY rowid"  # noqa: S608
+            ):
+                last, step = number, 0
+                yield row
+        except SourceError as error:
+            damage, step = error, 2 * step or 1
+            if step == 1 and last:
+                reading.report(f"{name}, after row {last}", "cannot be read; the database is damaged")
+        else:
+            break
+    else:
+        if not last:
+            raise damage

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from itertools import count
 from typing import IO, Any
@@ -13,6 +13,9 @@ _STRUCTURE = re.compile(rb'["\[\]{}]')
 _IN_STRING = re.compile(rb'"|\\.', re.DOTALL)
 _SCALAR_END = re.compile(rb"[\s,\]}:]")
 _LOOKED_AT = 3
+_MAX_ALONE = 4 * 1024**2
+_WITH_PARTS = {"mapping", "chat_messages", "docs", "observations"}
+"""What a single record may have lists or objects of records under."""
 _SPACE = re.compile(rb"\s*")
 
 
@@ -127,11 +130,42 @@ def _parsed(text: bytes | None) -> Any:
         return None
 
 
+def _is_records(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
+
+
+def _are_records(values: Collection[object]) -> bool:
+    return all(isinstance(one, dict) for one in values)
+
+
+def _alone(source: Source, name: str) -> dict[str, Any] | None:
+    """Return the record that a small file consists of, or records by names, under their places.
+
+    None where a file has lists of records.
+    """
+    if source.sizes[name] > _MAX_ALONE:
+        return None
+    with source.stream(name) as stream:
+        value = _parsed(stream.read())
+    if not isinstance(value, dict):
+        return None
+    if value and _are_records(value.values()):
+        return {f"{name}:{key}": one for key, one in value.items()}
+    says_something = any(isinstance(one, str) and one.strip() for one in value.values())
+    has_parts = not _WITH_PARTS.isdisjoint(value)
+    is_one = has_parts or (says_something and not any(map(_is_records, value.values())))
+    return {name: value} if is_one else None
+
+
 def json_values(source: Source, name: str, reading: Reading) -> Iterator[tuple[str, str, Any]]:
     """Yield the name of the array, the place and the value of each item of arrays in a file of JSON.
 
-    What is broken or too large is reported, and what stands beside arrays counted.
+    What is broken or too large is reported, and what stands beside arrays counted. A file that is one
+    record has that alone, or those in it by their names.
     """
+    if (alone := _alone(source, name)) is not None:
+        yield from (("", place, value) for place, value in alone.items())
+        return
     with source.stream(name) as stream:
         array, number = "", -1
         try:
@@ -171,13 +205,15 @@ def first_values(source: Source, name: str) -> tuple[bool, list[tuple[str, Any]]
         lines = [line for _ in range(_LOOKED_AT) if (line := stream.readline(CHUNK)).strip()]
     # A longer line is cut, and then no value, which only the name can say that it is.
     values = [("", value) for line in lines if isinstance(value := _parsed(line), dict)]
-    lists = values[0][1].values() if values else ()
-    has_records = any(isinstance(one, list) and one and isinstance(one[0], dict) for one in lists)
+    parts = list(values[0][1].values()) if values else []
+    has_records = any(map(_is_records, parts)) or (parts != [] and _are_records(parts))
     is_first = bool(values) and _parsed(lines[0]) is not None
     is_object = has_records and len(lines) == 1
     if name.lower().endswith((".jsonl", ".ndjson")) or (is_first and not is_object):
         return True, values
     found = list[tuple[str, Any]]()
+    if (alone := _alone(source, name)) is not None:
+        return False, [("", value) for value in alone.values()][:_LOOKED_AT]
     with source.stream(name) as stream, suppress(BrokenJsonError):
         for array, number, text in JsonStream(stream).items():
             if number >= 0 and (value := _parsed(text)) is not None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from mmap import mmap
 from pathlib import Path
 from unicodedata import normalize
 
@@ -121,6 +122,33 @@ def digest_of(record: Record) -> str:
             return _digest("document", str(name), text)
 
 
+class _Seen:
+    """The digests that a dry run has met, in 64 MiB however many there are.
+
+    Of ten million a few may pass for others, as in any filter of this kind (Bloom's).
+    """
+
+    _BITS, _TIMES = 29, 4
+
+    def __init__(self) -> None:
+        self._bits = mmap(-1, 2**self._BITS // 8)  # only what is touched takes memory
+
+    def _places(self, digest: str) -> Iterator[tuple[int, int]]:
+        number = int(digest, 16)
+        for _ in range(self._TIMES):
+            yield number >> 3 & (2 ** (self._BITS - 3) - 1), 1 << (number & 7)
+            number >>= self._BITS
+
+    def add(self, digest: str) -> None:
+        """Note one."""
+        for at, bit in self._places(digest):
+            self._bits[at] |= bit
+
+    def __contains__(self, digest: str) -> bool:
+        """Whether it was noted."""
+        return all(self._bits[at] & bit for at, bit in self._places(digest))
+
+
 @dataclass(eq=False)
 class _Run:
     """One import while it is made, perhaps going on with one that was cut off.
@@ -135,7 +163,7 @@ class _Run:
     reading: Reading
     is_dry: bool
     change_id: int = 0
-    seen: set[str] = field(default_factory=set)
+    seen: _Seen = field(default_factory=_Seen)
     threads: set[str] = field(default_factory=set)
     kinds: dict[str, Taken] = field(default_factory=lambda: {kind: Taken() for kind in KINDS.values()})
 
@@ -221,7 +249,9 @@ class Imports:
         digests = {digest_of(record): record for record in records}
         threads = {record.key for record in records if isinstance(record, ThreadRecord)} - run.threads
         run.threads |= {key for key in threads if self._find_thread(key)}
-        known = self._repository.changes.imported(digests) | (digests.keys() & run.seen)
+        known = self._repository.changes.imported(digests)
+        if run.is_dry:
+            known |= {digest for digest in digests if digest in run.seen}
         fresh = {digest: record for digest, record in digests.items() if digest not in known}
         # Outside the transaction, since this takes as long as all that is in it.
         counts = {
@@ -230,7 +260,8 @@ class Imports:
             if isinstance(record, MessageRecord) and not run.is_dry
         }
         if run.is_dry:
-            run.seen |= fresh.keys()
+            for digest in fresh:
+                run.seen.add(digest)
             run.count(records, self._new(fresh, run))
             return
         with self._changes.recording(IMPORTED, run.session, into=run.change_id) as recorder:

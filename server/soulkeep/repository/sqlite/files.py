@@ -181,10 +181,11 @@ def store_identity(connection: apsw.Connection) -> tuple[str | None, int]:
 def opened_foreign(path: Path) -> Iterator[Callable[[str], Iterator[tuple[Any, ...]]]]:
     """Open another program's database to read it; the block is handed what runs a query.
 
-    Nothing is written there, and nothing that its schema may hold is run.
+    Nothing is written there, and nothing that its schema may hold is run. Where a query meets what
+    cannot be read, another one may find more.
 
     Raises:
-        SourceError: It is a store of soulkeep, or cannot be read.
+        SourceError: It is a store of soulkeep, or cannot be read; from a query too.
     """
     with path.open("rb") as file:
         header = parse_header(file.read(HEADER_SIZE))
@@ -193,14 +194,23 @@ def opened_foreign(path: Path) -> Iterator[Callable[[str], Iterator[tuple[Any, .
     address = f"{path.absolute().as_uri()}?mode=ro"
     if not log_of(path).exists():  # else SQLite would make one beside it, if it may
         address += "&immutable=1"
-    try:
-        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        with closing(apsw.Connection(address, flags=flags)) as connection:
-            connection.pragma("trusted_schema", "OFF")
-            connection.pragma("query_only", "ON")
-            yield connection.execute
-    except apsw.Error as error:
-        raise SourceError(path, f"its database cannot be read ({error})", "copy it again") from error
+
+    @contextmanager
+    def translated() -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            raise SourceError(path, f"its database cannot be read ({error})", "copy it again") from error
+
+    def query(sql: str) -> Iterator[tuple[Any, ...]]:
+        with translated():
+            yield from connection.execute(sql)
+
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with translated(), closing(apsw.Connection(address, flags=flags)) as connection:
+        connection.pragma("trusted_schema", "OFF")
+        connection.pragma("query_only", "ON")
+        yield query
 
 
 _Stamp = tuple[int, ...] | None
