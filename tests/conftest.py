@@ -6,6 +6,7 @@ import os
 import runpy
 import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -62,11 +63,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Each test waits for the disk many times.
     """
-    choose_folder()
     is_asked = config.option.basetemp is not None or hasattr(config, "workerinput")
     if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
-        config.option.basetemp = str(MEMORY / f"soulkeep-tests-{os.getpid()}")
-        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
+        folder = Path(tempfile.mkdtemp(prefix="soulkeep-tests-", dir=MEMORY))
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        config.option.basetemp, os.environ["TMPDIR"] = str(folder / "of-tests"), str(folder)
+        tempfile.tempdir = None
+    choose_folder()
     if hasattr(config, "workerinput") or not config.option.numprocesses:  # it runs tests itself
         choose_examples("long" if config.option.markexpr == "campaign" else "short")
 
