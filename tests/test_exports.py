@@ -1,6 +1,7 @@
 """A home is written out whole, for people and for another home, and comes back the same."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -196,6 +197,50 @@ def test_what_is_there_is_never_written_over(opened: Opened, tmp_path: Path) -> 
             opened("source").exports.write(tmp_path / name)
     assert (tmp_path / "file.jsonl").read_text("utf-8") == "mine"
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_export_may_go_where_a_link_leads_and_titles_may_be_of_the_longest_letters(
+    opened: Opened, tmp_path: Path
+) -> None:
+    source = opened("source")
+    ids = [source.threads.create_thread(title).id for title in ("𒀀" * 200, "CON", "a/b\\c:*?", "a?b/c")]
+    for name in ("folder", "file"):
+        (tmp_path / f"link-{name}").symlink_to(tmp_path / f"real-{name}.jsonl")
+    (tmp_path / "real-folder.jsonl").mkdir()
+
+    assert source.exports.write(tmp_path / "link-file").path == tmp_path / "real-file.jsonl"
+    source.exports.write(tmp_path / "empty")
+    pages = [page.name for page in (tmp_path / "empty" / "threads").iterdir()]
+
+    assert sorted(page.removesuffix(".md").split()[-1] for page in pages) == sorted(ids)
+    assert max(len(page.encode()) for page in pages) <= 255
+    assert not any(set(page) & set('<>:"/\\|?*') for page in pages)
+    source.exports.write(tmp_path / "link-folder")
+    assert (tmp_path / "link-folder").is_symlink()
+    assert (tmp_path / "real-folder.jsonl").is_file()
+
+
+def test_an_export_that_fails_on_the_way_leaves_nothing(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = opened("source")
+    fill(source)
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("soulkeep.service.exports.Exports._write_threads", full)
+    with pytest.raises(InvalidInputError, match="No space left"):
+        source.exports.write(tmp_path / "folder")
+    monkeypatch.setattr("soulkeep.service.exports.Exports._write_threads", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        source.exports.write(tmp_path / "folder")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _signed(*lines: object) -> bytes:

@@ -15,7 +15,9 @@ import pytest
 
 from conftest import Run
 from shells import forking_folder
+from soulkeep import __version__
 from soulkeep.app import open_home
+from soulkeep.cli.connect import client_command
 from soulkeep.clients import (
     CLIENTS,
     Client,
@@ -194,6 +196,8 @@ def test_a_block_and_hooks_go_in_and_out_of_a_configuration_of_each_client(clien
     # Others change the file too: then what it was before is no guide.
     assert without_ours(client, f"{with_it}\n", text, parts) == f"{text}\n"
 
+
+PYTHON, RELEASE = ".".join(map(str, sys.version_info[:2])), f"soulkeep@{__version__}"
 
 POSIX, WINDOWS = "/home/zoë", "C:\\Users\\Zoë"
 LINUX_FILES = {
@@ -386,6 +390,63 @@ def test_a_file_that_soulkeep_makes_is_for_its_user_alone(run: Run, user: Path) 
     path = config(CLIENTS["windsurf"], user)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_a_file_that_is_read_only_is_left_alone(command: str, run: Run, user: Path) -> None:
+    path = put_fixture(CLIENTS["cursor"], user)
+    if command == "uninstall":
+        run("install", "cursor")
+    before = path.read_bytes()
+    path.chmod(0o400)
+
+    code, out, err = run(command, "cursor")
+
+    assert (code, out) == (1, "")
+    assert f"{path}: it is read-only" in err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("script", "found", "command"),
+    [
+        ("/c/uv/archive-v0/x1/bin", {"uvx": "/u/uvx"}, ["/u/uvx", "--python", PYTHON, RELEASE]),
+        (
+            "/c/uv/archive-v0/x1/bin",
+            {"uv": "/u/uv"},
+            ["/u/uv", "tool", "run", "--python", PYTHON, RELEASE],
+        ),
+        (
+            "/home/a b/.cache/pipx/1f/bin",
+            {"pipx": "/u/pipx"},
+            ["/u/pipx", "run", "--spec", f"soulkeep=={__version__}", "soulkeep"],
+        ),
+        ("/h/.local/share/pipx/venvs/soulkeep/bin", {"pipx": "/u/pipx"}, None),
+        ("/h/.local/share/uv/tools/soulkeep/bin", {"uvx": "/u/uvx"}, None),
+        ("/c/uv/archive-v0/x1/bin", {}, None),
+    ],
+)
+def test_the_command_is_one_that_lasts(
+    script: str, found: dict[str, str], command: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = str(Path(script, "python"))
+    monkeypatch.setattr(sys, "executable", python)
+    monkeypatch.setattr("shutil.which", found.get)
+    monkeypatch.delenv("UV", raising=False)
+
+    assert client_command() == [*(command or [python, "-m", "soulkeep"]), "serve"]
+
+
+@pytest.mark.parametrize(
+    ("name", "switch", "on"),
+    [("opencode", "enabled", True), ("codex", "enabled", True), ("windsurf", "disabled", False)],
+)
+def test_a_server_that_was_switched_off_is_on_again(name: str, switch: str, on: bool) -> None:
+    client = CLIENTS[name]
+    former = new_entry(client, ["/s", "serve"], {}) | {switch: not on, "timeout": 5}
+
+    assert new_entry(client, ["/s", "serve"], {}, former) == former | {switch: on}
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -626,6 +687,7 @@ def test_the_doctor_tells_who_is_connected_and_who_would_fail(
         ("zed", str(COMMAND), str(gone)),
         ("codex", str(COMMAND), str(other)),
         ("windsurf", os.environ["SOULKEEP_HOME"], "/elsewhere"),
+        ("cursor", '"args"', '"disabled": true, "args"'),
     ):
         path = config(CLIENTS[name], user)
         path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
@@ -638,7 +700,7 @@ def test_the_doctor_tells_who_is_connected_and_who_would_fail(
     told = json.loads(out)
     remarks = {connection["client"]: connection["remark"] for connection in told["clients"]}
     assert remarks == {
-        "cursor": "",
+        "cursor": "is switched off in its configuration",
         "zed": f"starts another soulkeep, {gone}",
         "codex": f"starts another soulkeep, {other}",
         "windsurf": "serves another home, /elsewhere",
@@ -648,6 +710,7 @@ def test_the_doctor_tells_who_is_connected_and_who_would_fail(
     assert str(gone) in by_client["Zed"]["detail"]
     assert "line 1, column 31" in by_client["Gemini"]["detail"]
     assert by_client["Zed"]["remedy"] == "run `soulkeep install zed`"
+    run("install", "cursor")
     assert "  cursor    connected\n" in run("doctor")[1]
 
 

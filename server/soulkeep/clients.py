@@ -223,6 +223,10 @@ _ON_WINDOWS = (
 )
 
 
+_SWITCHES = {"enabled": True, "disabled": False}
+"""What clients switch a server off by, and what it says where that is on."""
+
+
 def entry_in(client: Client, text: str) -> Any:
     """Return the block of soulkeep in a configuration, or None.
 
@@ -257,6 +261,7 @@ def new_entry(
     """Return the block that starts a command with these variables.
 
     What a former block says besides stays: settings of the client's, variables that are not given anew.
+    Only what switches it off does not.
     """
     words, kept_variables = started_by(client, former)
     entry = dict(former) if words else {}
@@ -268,9 +273,15 @@ def new_entry(
         entry |= {"command": list(command)}
     else:
         entry |= {"command": command[0], "args": list(command[1:])}
+    entry |= {name: is_on for name, is_on in _SWITCHES.items() if entry.get(name) is not None}
     if kept:
         entry["environment" if client.type == "local" else "env"] = kept
     return entry
+
+
+def is_switched_off(entry: Mapping[str, Any]) -> bool:
+    """Whether a block says that its server is not to be started."""
+    return any(entry.get(name) is (not is_on) for name, is_on in _SWITCHES.items())
 
 
 def start_environment(client: Client, machine: Machine, variables: Mapping[str, str]) -> dict[str, str]:

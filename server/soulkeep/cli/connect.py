@@ -54,11 +54,21 @@ def client_command(home: Path | None = None) -> list[str]:
     """Return the command with which a client serves a home; without one, the one it would choose."""
     script = Path(sys.executable).with_name("soulkeep.exe" if sys.platform == "win32" else "soulkeep")
     start = [str(script)] if script.exists() else [sys.executable, "-m", "soulkeep"]
-    if "archive-v0" in script.parts and (uvx := shutil.which("uvx")):
-        # uvx keeps what it runs in a cache, where it does not last.
-        python = ".".join(map(str, sys.version_info[:2]))
-        start = [uvx, "--python", python, f"soulkeep@{__version__}"]
+    start = _from_cache(script) or start
     return [*start, "serve", *(["--home", str(home)] if home else [])]
+
+
+def _from_cache(script: Path) -> list[str]:
+    """Return what starts it again where uvx or pipx runs it from a cache, in which it does not last."""
+    parts = {part.lower() for part in script.parts}
+    if "archive-v0" in parts:
+        uvx, uv = shutil.which("uvx"), os.environ.get("UV") or shutil.which("uv")
+        python = ".".join(map(str, sys.version_info[:2]))
+        run = [uvx] if uvx else [uv, "tool", "run"] if uv else []
+        return [*run, "--python", python, f"soulkeep@{__version__}"] if run else []
+    is_kept_by_pipx = "pipx" in parts and not parts.isdisjoint({"cache", ".cache", "caches"})
+    pipx = shutil.which("pipx") if is_kept_by_pipx else None
+    return [pipx, "run", "--spec", f"soulkeep=={__version__}", "soulkeep"] if pipx else []
 
 
 def client_block(home: Path | None = None) -> str:

@@ -28,6 +28,7 @@ from soulkeep.clients import (
     entry_in,
     home_of,
     hook_command,
+    is_switched_off,
     new_entry,
     start_environment,
     started_by,
@@ -210,6 +211,18 @@ def _files(client: Client, machine: Machine, *, hooks: bool) -> list[_File]:
     return [_File(path, of_path) for path, of_path in parts.items()]
 
 
+def _require_writable(files: Sequence[_File], texts: Sequence[str | None]) -> None:
+    """Check that files may be changed which are to say something else.
+
+    Raises:
+        Refused: One is read-only.
+    """
+    for file, text in zip(files, texts, strict=True):
+        is_changed = file.content is not None and text != file.text
+        if is_changed and not file.target.stat().st_mode & stat.S_IWUSR:
+            raise Refused(f"{file.path}: it is read-only; make it writable, and run this again.")
+
+
 def _place(machine: Machine, templates: Sequence[str]) -> Path:
     places = [Path(place) for place in machine.files(templates)]
     return next((place for place in places if os.path.exists(place)), places[-1])  # noqa: PTH110
@@ -297,6 +310,7 @@ def install(name: str | None, *, hooks: bool, is_shown: bool, as_json: bool) -> 
         lines = [f"{path}:\n\n{text}" for path, text in shown.items()]
         report(as_json, {"client": client.name, "files": shown}, *lines)
         return
+    _require_writable(files, texts)
     tools, changed, backups = _check(client, machine, entry), list[str](), list[str]()
     for file, text in zip(files, texts, strict=True):
         if text != file.text:
@@ -325,6 +339,7 @@ def uninstall(name: str | None, *, as_json: bool) -> None:
     client = CLIENTS[name or _asked(machine)]
     files = [file for file in _files(client, machine, hooks=True) if file.content is not None]
     left, changed = [file.without_ours(client) for file in files], list[str]()
+    _require_writable(files, left)
     for file, text in zip(files, left, strict=True):
         if text != file.text:
             file.save(text)
@@ -390,6 +405,7 @@ def list_connections(settings: Settings) -> tuple[list[Connection], list[Fault]]
         path = start_environment(client, machine, variables).get("PATH", "")
         home, own = home_of(client, entry) or str(elsewhere), client_command()[0]
         remarks = [f"starts another soulkeep, {words[0]}"] * (words[0] != own)
+        remarks += ["is switched off in its configuration"] * is_switched_off(entry)
         remarks += [f"serves another home, {home}"] * (Path(home) != settings.home)
         if shutil.which(words[0], path=path) is None:
             gone = f"{client.title} starts {words[0]}, which it cannot find ({file.path})"

@@ -7,6 +7,7 @@ the last has the SHA-256 of all before it. An empty home that takes it in is the
 import base64
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -39,10 +40,15 @@ _OF_USERS = ("memories", "threads", "messages", "global_prompts")
 _IN_PAGES = (*_OF_USERS, "threads", "sessions", "changed_rows", "changes")
 """The tables that are read again for pages."""
 
-_PAGE = 1_000
+_PAGE = 200
+"""So many rows are in memory at a time, the longest of them together a hundred megabytes."""
+_TITLE = 50
+"""Characters of a thread's title in the name of its page, which may have 255 bytes with its id."""
 _DOCUMENT = re.compile(
     r"((history/)?(SOUL|MEMORY)\.md(/[\dTZ.:-]+\.md)?|daily/\d{4}-\d\d-\d\d\.md)", re.ASCII
 )
+_FIRST = 1_000
+"""Bytes of the first line in which the mark of an export is looked for."""
 _UNSAFE = re.compile(r"[^\w -]+")
 _FLOAT = 4
 
@@ -79,12 +85,12 @@ class Exports:
             StoreError: The store cannot be read.
             DocumentError: A former text cannot be read.
         """
-        target = target.expanduser().absolute()
-        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-            raise InvalidInputError("path", f"{target} is there already; name a new file or folder")
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        target = Path(os.path.realpath(target.expanduser()))  # what a link leads to
+        part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
         is_file = target.suffix == ".jsonl"
         try:
+            if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+                raise InvalidInputError("path", f"{target} is there already; name a new file or folder")
             make_folder(target.parent, parents=True)
             with self._repository.snapshot():
                 texts, tables = self._texts(), [*COLUMNS, *(() if is_file else _IN_PAGES)]
@@ -96,6 +102,8 @@ class Exports:
                     rows = self._write_rows(part / ROWS_FILE, texts)
                     self._write_pages(part, texts)
             tell("Exporting", 1)
+            if target.is_dir():
+                target.rmdir()  # it is empty, and on Windows nothing may take its place
             part.replace(target)
             sync_folder(target.parent)
         except OSError as error:
@@ -156,10 +164,11 @@ class Exports:
         with _new(path) as file:
 
             def put(lines: Iterable[Mapping[str, Any]]) -> None:
-                written = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-                encoded = written.encode("utf-8", "surrogatepass")
-                digest.update(encoded)
-                file.write(encoded)
+                for line in lines:
+                    written = json.dumps(line, ensure_ascii=False) + "\n"
+                    encoded = written.encode("utf-8", "surrogatepass")
+                    digest.update(encoded)
+                    file.write(encoded)
 
             put([about])
             for table in COLUMNS:
@@ -224,7 +233,7 @@ class Exports:
         minute, said = self._days.minute_text, dict[str, Path]()
         sessions = {row["id"]: row["session_key"] for row in self._all("sessions")}
         for row in self._all("threads"):
-            name = " ".join(_UNSAFE.sub("", f"{row['title'][:60]} {row['id']}").split())
+            name = " ".join(_UNSAFE.sub("", f"{row['title'][:_TITLE]} {row['id']}").split())
             path = said[THREAD_KEY + row["id"]] = folder / f"{name}.md"
             state = f"Begun {minute(row['created_at'])}{', archived' if row['archived'] else ''}"
             prompt = row["system_prompt"]
@@ -272,7 +281,7 @@ def export_file(path: Path) -> Path | None:
     file = path / ROWS_FILE if path.is_dir() else path
     try:
         with file.open("rb") as stream:
-            return file if stream.readline(_PAGE).startswith(f'{{"{MARK}"'.encode()) else None
+            return file if stream.readline(_FIRST).startswith(f'{{"{MARK}"'.encode()) else None
     except OSError:
         return None
 
