@@ -432,6 +432,7 @@ def test_a_store_that_is_gone_or_damaged_is_brought_back(damage: str, tmp_path: 
 
     if damage == "torn":
         assert restored.former is None
+        assert restored.kept is not None
         assert (restored.kept / "soulkeep.db").read_bytes() == torn
     with closing(open_home(tmp_path / "home")) as home:
         assert "Survives." in _contents(home)
@@ -559,6 +560,7 @@ def test_a_restore_while_two_processes_write_loses_nothing_that_its_backup_does_
 
     assert [len(writer.communicate()[0].split()) for writer in writers] == [57] * 2
     assert restored.former is not None
+    assert restored.kept is not None
     shutil.copytree(restored.kept, tmp_path / "former")
     with closing(open_home(tmp_path / "former", embedder="none")) as former:
         kept = _contents(former)

@@ -339,6 +339,7 @@ def test_a_restore_brings_back_what_was_written_over_under_those_who_have_it_ope
 
     restored = open_backups(one.path).restore(backup.id)
 
+    assert restored.kept is not None
     assert (restored.kept / STORE_NAME).read_bytes() == damaged
     assert b"Later." in (restored.kept / f"{STORE_NAME}-wal").read_bytes()
     keep(other, "Good again.")

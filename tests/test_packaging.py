@@ -218,7 +218,7 @@ def test_nothing_of_one_engine_is_known_above_it() -> None:
         assert found is None, (path, found)
 
 
-MODULES, FUNCTIONS = 124, 55.8
+MODULES, FUNCTIONS = 125, 55.8
 """The most modules of the package, and functions in 1,000 lines of it; the aim is 55."""
 
 

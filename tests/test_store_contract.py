@@ -1,12 +1,14 @@
 """What every engine has to do: the interface of stores, tested through nothing but itself.
 
-Another engine is added to `ENGINES`, with how one of its stores is opened and copied; `traces` returns
+Another engine is added to `ENGINES`, with how one of its stores is opened; `traces` returns
 all bytes that a store is kept in, for engines where they can be looked at.
 """
 
 import math
 import random
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,6 +17,7 @@ from datetime import UTC
 from operator import mul
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from database_server import database_url, owner_of, rows_of_all
@@ -34,6 +37,7 @@ from soulkeep.errors import (
     UndoConflictError,
 )
 from soulkeep.models import (
+    Backup,
     ChangedRow,
     DocumentEdit,
     GlobalPrompt,
@@ -48,7 +52,7 @@ from soulkeep.models import (
     Vector,
     Waiting,
 )
-from soulkeep.repository import ROWS, Copies, Repository, UnrecordedChangeError
+from soulkeep.repository import ROWS, Copies, Repository, StoredCopies, UnrecordedChangeError
 from soulkeep.repository.postgres import PostgresRepository
 from soulkeep.repository.postgres.copies import PostgresCopies
 from soulkeep.repository.sqlite import SqliteCopies, SqliteRepository
@@ -63,22 +67,19 @@ TEST = "test:4:unit"
 
 @dataclass(frozen=True)
 class Engine:
-    """How a store at a path is opened and copied, and what its bytes are."""
+    """How a store at a path is opened, and what its bytes are."""
 
     open: Callable[[Path], Repository]
-    copies: Callable[[Path], Copies]
     traces: Callable[[Path], bytes]
 
 
 ENGINES = {
     "sqlite": Engine(
         lambda path: SqliteRepository(path / "store.db", days=DAYS),
-        lambda path: SqliteCopies(path / "store.db", DAYS),
         lambda path: b"".join(file.read_bytes() for file in path.glob("store.db*")),
     ),
     "postgres": Engine(
         lambda path: PostgresRepository(database_url(), owner_of(path), DAYS),
-        lambda path: PostgresCopies(database_url(), owner_of(path), DAYS),
         lambda path: rows_of_all(),
     ),
 }
@@ -799,10 +800,19 @@ def test_what_is_erased_leaves_no_trace(store: Repository, engine: Engine, tmp_p
     assert [m.content for m in store.memories.list_memories(EVERY, 9)] == ["Stays."]
 
 
+IN_FILES = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+IN_THE_STORE = pytest.mark.parametrize(
+    "engine", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True
+)
+"""Copies of a store are files, or kept beside it in its database."""
+
+
+@IN_FILES
 def test_a_copy_holds_one_moment_and_takes_the_stores_place(
-    store: Repository, other: Repository, engine: Engine, tmp_path: Path
+    store: Repository, other: Repository, tmp_path: Path
 ) -> None:
-    folder, copies = tmp_path / "copy", engine.copies(tmp_path)
+    folder = tmp_path / "copy"
+    copies: Copies = SqliteCopies(tmp_path / "store.db", DAYS)
     folder.mkdir()
     keep(store, "One.")
     with copies.snapshot() as moment:
@@ -828,8 +838,10 @@ def test_a_copy_holds_one_moment_and_takes_the_stores_place(
     assert keep(store, "New.")[0] > 3
 
 
-def test_a_copy_that_is_not_whole_is_refused(store: Repository, engine: Engine, tmp_path: Path) -> None:
-    folder, copies = tmp_path / "copy", engine.copies(tmp_path)
+@IN_FILES
+def test_a_copy_that_is_not_whole_is_refused(store: Repository, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    copies: Copies = SqliteCopies(tmp_path / "store.db", DAYS)
     folder.mkdir()
     with copies.snapshot() as moment:
         moment.copy_to(folder)
@@ -837,6 +849,92 @@ def test_a_copy_that_is_not_whole_is_refused(store: Repository, engine: Engine, 
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(BackupDamagedError):
         copies.examine(folder)
+
+
+@IN_THE_STORE
+def test_a_stored_copy_holds_one_moment_and_takes_the_stores_place(
+    store: Repository, other: Repository, tmp_path: Path
+) -> None:
+    copies: StoredCopies = PostgresCopies(database_url(), owner_of(tmp_path), DAYS)
+    keep(store, "One.", vectors=[vector(3, 4)])
+
+    def documents() -> dict[str, bytes]:
+        keep(store, "Two.")
+        return {"SOUL.md": b"caf\xe9 \0"}
+
+    made = copies.add(Backup("first", NOW, "why", automatic=True, size=0, counts={}), documents)
+    assert made.counts["memories"] == 1
+    assert copies.list_copies() == [made]
+    with copies.opened("first") as (copy, texts):
+        keep(copy, "Of the copy.")
+        texts["MEMORY.md"] = b"More."
+    with pytest.raises(OwnerGoneError), copies.opened("first") as (copy, texts):
+        keep(copy, NewMemory("Lost.", thread_id="none"))
+    assert [each.counts["memories"] for each in copies.list_copies()] == [2]
+
+    with pytest.raises(RuntimeError), copies.replacing("first"):
+        raise RuntimeError
+    assert [m.content for m in other.memories.list_memories(EVERY, 9)] == ["Two.", "One."]
+    with copies.replacing("first") as (staged, texts):
+        assert texts == {"SOUL.md": b"caf\xe9 \0", "MEMORY.md": b"More."}
+        keep(staged, "Staged.")
+        with pytest.raises(StoreBusyError), other.transaction(waiting=False):
+            pytest.fail("somebody else writes")
+    kept = ["Staged.", "Of the copy.", "One."]
+    assert [m.content for m in other.memories.list_memories(EVERY, 9)] == kept
+    assert store.count_rows()["vectors"] == 1
+    assert keep(store, "New.")[0] > 3
+    copies.drop("first")
+    assert copies.list_copies() == []
+
+
+@IN_THE_STORE
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM backup_parts WHERE owner = %s",
+        "UPDATE backup_parts SET content = substring(content, 1, 40) WHERE owner = %s",
+        "UPDATE backup_parts SET content = '\\x00'::bytea || content WHERE owner = %s",
+        "UPDATE backups SET about = jsonb_set(about, '{counts,memories}', '7') WHERE owner = %s",
+    ],
+)
+def test_a_stored_copy_that_is_not_whole_is_refused(
+    store: Repository, tmp_path: Path, damage: str
+) -> None:
+    copies = PostgresCopies(database_url(), owner_of(tmp_path), DAYS)
+    keep(store, "One.")
+    copies.add(Backup("first", NOW, "why", automatic=True, size=0, counts={}), dict)
+    keep(store, "Two.")
+    with psycopg.connect(database_url(), autocommit=True) as connection:
+        connection.execute(damage.encode(), [owner_of(tmp_path)])
+    with pytest.raises(BackupDamagedError), copies.replacing("first"):
+        pytest.fail("it was opened")
+    assert len(store.memories.list_memories(EVERY, 9)) == 2
+    with psycopg.connect(database_url(), autocommit=True) as connection:
+        left = "SELECT count(*) FROM owners WHERE starts_with(owner, %s)"
+        assert connection.execute(left, [owner_of(tmp_path)]).fetchone() == (1,)
+
+
+@IN_THE_STORE
+def test_who_is_killed_while_a_stored_copy_is_changed_leaves_it_as_it_was(
+    store: Repository, tmp_path: Path
+) -> None:
+    copies = PostgresCopies(database_url(), owner_of(tmp_path), DAYS)
+    keep(store, "One.")
+    made = copies.add(Backup("first", NOW, "why", automatic=True, size=0, counts={}), dict)
+    code = (
+        "import os, sys; from datetime import UTC; from soulkeep.days import Days\n"
+        "from soulkeep.repository.postgres.copies import PostgresCopies\n"
+        "with PostgresCopies(sys.argv[1], sys.argv[2], Days(UTC)).opened('first') as (copy, _):\n"
+        "    with copy.recording(): copy.memories.delete_memories([1])\n"
+        "    os._exit(9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, database_url(), owner_of(tmp_path)], check=False)
+    assert done.returncode == 9
+    assert copies.list_copies() == [made]
+    copies.drop_leftovers()
+    with copies.opened("first") as (copy, _):
+        assert copy.count_rows()["memories"] == 1
 
 
 # Several at once

@@ -20,7 +20,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from soulkeep.documents import Documents
 from soulkeep.embedders import choose_embedder
-from soulkeep.engines import STORE_NAME, is_database, open_copies, open_store, open_tables
+from soulkeep.engines import STORE_NAME, is_database, open_store, open_tables, remove_store
+from soulkeep.engines import open_backups as open_backups
 from soulkeep.errors import StoreGoneError
 from soulkeep.models import (
     LOCAL_OWNER,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from soulkeep.mcp_server.notifications import Notifications
     from soulkeep.mcp_server.oauth import Authority
     from soulkeep.service.accounts import Accounts
-    from soulkeep.service.backups import Backups
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -342,22 +342,6 @@ def open_home(
     return Home(path, documents, repository, sessions, model, clock, options, backups, is_new=is_new)
 
 
-def open_backups(
-    path: Path,
-    *,
-    clock: Clock = utc_now,
-    options: Options | None = None,
-    owner: str = LOCAL_OWNER,
-) -> "Backups":
-    """Return the backups of a home without opening its store, which may be damaged or gone."""
-    from soulkeep.service.backups import Backups
-
-    options = options or Options()
-    copies, texts = open_copies(path, options, owner)
-    documents = Documents(texts, clock, options.timezone)
-    return Backups(path, copies, documents, clock, options.backups)
-
-
 def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str, int], int]:
     """Copy a home into an empty one; return how many rows of each table there are, and documents.
 
@@ -394,7 +378,7 @@ def open_accounts(home: Path, *, clock: Clock = utc_now, options: Options | None
 
     known = options or Options()
     store = AccountStore(open_tables(home, known))
-    return Accounts(store, home, lambda path, name: open_copies(path, known, name)[0], clock)
+    return Accounts(store, home, partial(remove_store, known), clock)
 
 
 def open_authority(settings: Settings, accounts: "Accounts", url: str) -> "Authority":

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soulkeep.days import Days
-from soulkeep.documents import Folder, Texts
+from soulkeep.documents import Documents, Folder, Texts
 from soulkeep.errors import StoreError
-from soulkeep.models import LOCAL_OWNER, Options
-from soulkeep.repository import Copies, Repository, Tables
+from soulkeep.models import LOCAL_OWNER, Clock, Options, utc_now
+from soulkeep.repository import Repository, Tables
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.repository.sqlite.files import opened_foreign
 
-__all__ = ["is_database", "open_copies", "open_store", "open_tables", "opened_foreign"]
+if TYPE_CHECKING:
+    from soulkeep.service.backups import Backups
+
+__all__ = ["is_database", "open_backups", "open_store", "open_tables", "opened_foreign"]
 
 STORE_NAME, ACCOUNTS_NAME = "soulkeep.db", "accounts.db"
 
@@ -63,17 +67,46 @@ def open_store(
     return store, store.texts
 
 
-def open_copies(path: Path, options: Options, owner: str = LOCAL_OWNER) -> tuple[Copies, Texts]:
-    """Return the copies of the store of a home, which need not be open, and the documents with it."""
+def open_backups(
+    path: Path,
+    *,
+    clock: Clock = utc_now,
+    options: Options | None = None,
+    owner: str = LOCAL_OWNER,
+) -> "Backups":
+    """Return the backups of a home without opening its store, which may be damaged or gone.
+
+    They are in its folder, or in the database that the options name.
+    """
+    from soulkeep.service.backups import Backups
+
+    options = options or Options()
     days, (url, owner) = Days(options.timezone), _address(options, owner)
     if url:
         from soulkeep.repository.postgres.copies import PostgresCopies
+        from soulkeep.service.stored_backups import StoredBackups
 
-        copies = PostgresCopies(url, owner, days)
-        return copies, copies.texts
+        stored = PostgresCopies(url, owner, days)
+        documents = Documents(stored.texts, clock, options.timezone)
+        return StoredBackups(stored, documents, clock, options.backups)
     from soulkeep.repository.sqlite import SqliteCopies
 
-    return SqliteCopies(path / STORE_NAME, days), Folder(path)
+    documents = Documents(Folder(path), clock, options.timezone)
+    return Backups(path, SqliteCopies(path / STORE_NAME, days), documents, clock, options.backups)
+
+
+def remove_store(options: Options, owner: str) -> bool:
+    """Delete what there is of a home outside of its folder; False while others still read its rows.
+
+    Raises:
+        StoreError: The database cannot do it.
+    """
+    url, owner = _address(options, owner)
+    if not url:
+        return True
+    from soulkeep.repository.postgres.copies import PostgresCopies
+
+    return PostgresCopies(url, owner, Days(options.timezone)).remove()
 
 
 def may_have_accounts(home: Path, options: Options) -> bool:

@@ -444,12 +444,12 @@ class Restored:
     """What a home was set back to, and where what it held until then is.
 
     `former` is unset where the store was damaged: then `kept` has its files as they were, and `left`
-    names documents that could not be read or replaced.
+    names documents that could not be read or replaced. Without a folder `kept` is unset.
     """
 
     backup: Backup
     former: Backup | None
-    kept: Path
+    kept: Path | None
     left: tuple[str, ...] = ()
 
 

@@ -170,12 +170,17 @@ def _purge(name: str, *, yes: bool, as_json: bool, is_team: bool) -> None:
     with _opened() as opened:
         if not yes:
             confirm(f"Delete all that is in the home of {quoted(name)}, with its backups, for good?")
-        folder = opened.purge(name, is_team=is_team)
+        folder, is_final = opened.purge(name, is_team=is_team)
     report(
         as_json,
-        {"name": folder.name, "purged": str(folder)},
+        {"name": folder.name, "purged": str(folder), "is_final": is_final},
         f"The home of {folder.name} is deleted for good. Nobody else is ever given that name.",
     )
+    if not is_final:
+        say(
+            "Others were reading: what is left on freed pages goes by the next purge, or vacuum.",
+            err=True,
+        )
 
 
 @accounts.command(hidden=True, context_settings={"ignore_unknown_options": True})

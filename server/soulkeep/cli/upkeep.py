@@ -289,14 +289,14 @@ def restore(wanted: str, *, yes: bool, as_json: bool) -> None:
         if restored.former is None
         else f"To undo: soulkeep restore {restored.former.id}"
     )
-    document = asdict(restored) | {"kept": str(restored.kept)}
+    document = asdict(restored) | {"kept": restored.kept and str(restored.kept)}
     report(as_json, document, f"Restored {chosen.id}: {_contents(chosen)}", former)
     if left := sorted({*restored.left, *chosen.left_out}):
         say(f"Left as they are: {', '.join(left)}", err=True)
 
 
 def _opened_backups() -> Backups:
-    from soulkeep.app import open_backups
+    from soulkeep.engines import open_backups
 
     settings = current_settings()
     return open_backups(settings.home, options=settings.options)

@@ -33,7 +33,6 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from sse_starlette.sse import AppStatus
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -263,10 +262,6 @@ async def _share_keys(accounts: Accounts, sealing: Sealing) -> None:
             sealing.change(await anyio.to_thread.run_sync(accounts.keys))
 
 
-async def _health(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
-
-
 class HttpServer(uvicorn.Server):
     """A server that ends after a signal once all that was asked is answered, and at once after a second.
 
@@ -340,7 +335,7 @@ def http_app(
         session_idle_timeout=limits.idle_s,
     )
     entrance = Entrance(manager, limits, authority)
-    routes = [Route("/healthz", _health, methods=["GET"])]
+    routes = [Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"])]
     if authority is None:
         routes.append(Route("/mcp", entrance))
     else:

@@ -24,6 +24,7 @@ from typing import Any, Literal, Protocol
 
 from soulkeep.errors import StoreError
 from soulkeep.models import (
+    Backup,
     Change,
     ChangedRow,
     Embedding,
@@ -706,6 +707,9 @@ class Tables(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Do everything inside as one durable write, or nothing when an error leaves the block."""
 
+    def erase(self) -> bool:
+        """Take what was deleted out of them; False while what others read still needs it."""
+
     def close(self) -> None:
         """Close them; closing again does nothing."""
 
@@ -721,10 +725,7 @@ class Snapshot(Protocol):
 
 
 class Copies(Protocol):
-    """Copies of a store, as files in a folder, and such a copy in its place; the store need not be open.
-
-    An engine whose stores are copied by its own tools refuses with a StoreError that names them.
-    """
+    """Copies of a store, as files in a folder, and such a copy in its place; it need not be open."""
 
     place: str
     """As `Repository.place` has it."""
@@ -750,9 +751,6 @@ class Copies(Protocol):
     def is_there(self) -> bool:
         """Whether there is something that may be a store, damaged or not."""
 
-    def remove(self) -> None:
-        """Delete what there is of the store outside of its folder, for good; nothing has it open."""
-
     def keep_files(self, folder: Path) -> bool:
         """Put what is in the place of a store that cannot be read into a folder; False for nothing."""
 
@@ -766,3 +764,35 @@ class Copies(Protocol):
         Raises:
             StoreBusyError: Another process kept on writing.
         """
+
+
+OpenedCopy = tuple[Repository, dict[str, bytes]]
+"""A copy as a store, and its documents by their names in a home."""
+
+
+class StoredCopies(Protocol):
+    """Copies of a home that its database keeps beside it, documents too, and every process reaches."""
+
+    place: str
+    """As `Repository.place` has it."""
+
+    def exclusive(self, timeout_s: float) -> AbstractContextManager[None]:
+        """Keep others from the home's copies during the block, or raise BackupsBusyError."""
+
+    def list_copies(self) -> list[Backup]:
+        """Return those that are whole, in any order."""
+
+    def add(self, made: Backup, documents: Callable[[], Mapping[str, bytes]]) -> Backup:
+        """Keep the present moment as `made` has it, with the documents that are read in it."""
+
+    def drop(self, copy_id: str) -> None:
+        """Delete one."""
+
+    def drop_leftovers(self) -> None:
+        """Delete what a killed process left of its work on copies."""
+
+    def opened(self, copy_id: str) -> AbstractContextManager[OpenedCopy]:
+        """Open one to change it; after the block it says what was made of it."""
+
+    def replacing(self, copy_id: str) -> AbstractContextManager[OpenedCopy]:
+        """As `Copies.replacing`. Inside, the documents of the home are written together with it."""

@@ -146,6 +146,11 @@ CREATE TABLE server_keys (
 )
 """`STEPS[n]` brings the tables from version n to n + 1."""
 
+TABLES = (
+    *("homes", "accounts", "members", "clients", "grants", "tokens", "failed_logins"),
+    *("server_keys", "access_changes"),
+)
+
 _ACCOUNT_ROW, _GRANT_ROW, _ISSUED_ROW = (
     ", ".join(column.name for column in fields(kind)) for kind in (Account, Grant, Token)
 )
@@ -162,6 +167,7 @@ class AccountStore:
 
     def __init__(self, tables: Tables) -> None:
         self._run, self.transaction, self.close = tables.run, tables.transaction, tables.close
+        self.erase = tables.erase
 
     def add_home(self, name: str, created_at: str, *, is_team: bool) -> bool:
         """Take a name for a home; False where an account or a team has it, also a deleted one."""

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from soulkeep.errors import InvalidInputError, NotFoundError, StoreError, StoreNotWritableError
 from soulkeep.models import Access, Account, Clock, timestamp, utc_now
-from soulkeep.repository import Copies
 from soulkeep.repository.accounts import AccountStore, Grant, Team, Token, TokenKind
 from soulkeep.wording import quoted
 
@@ -106,15 +105,16 @@ class Accounts:
         self,
         store: AccountStore,
         home: Path,
-        copies_of: Callable[[Path, str], Copies],
+        remove_store: Callable[[str], bool],
         clock: Clock = utc_now,
     ) -> None:
         """Keep them in `store`; the homes are in the folder of accounts inside `home`.
 
-        `copies_of` tells of the store of a home, by its folder and name.
+        `remove_store` deletes what there is of a home of this name outside of its folder, for good, and
+        returns False while others still read it.
         """
         self.store, self.close = store, store.close
-        self._copies_of = copies_of
+        self._remove_store = remove_store
         self.access_changes, self.is_open = store.access_changes, store.is_open
         self.all, self.teams, self.access = store.list_accounts, store.list_teams, store.get_access
         self._folder = home / FOLDER
@@ -258,10 +258,11 @@ class Accounts:
             raise _unknown("deleted account", name)
         return self._let_in_again(account)
 
-    def purge(self, name: str, *, is_team: bool) -> Path:
+    def purge(self, name: str, *, is_team: bool) -> tuple[Path, bool]:
         """Delete the home of a deleted account or team for good; return the folder where it was.
 
-        Nothing of it is kept but that the name is taken.
+        Nothing of it is kept but that the name is taken. What was in tables is erased there too; that
+        is over with the second value, else only once nobody reads any more what was there before.
 
         Raises:
             NotFoundError: There is no deleted one of this name.
@@ -280,10 +281,10 @@ class Accounts:
                     shutil.rmtree(path)
         except OSError as error:
             raise StoreNotWritableError(folder, str(error)) from error
-        self._copies_of(folder, found.name).remove()
+        is_final = self._remove_store(found.name)
         with self.store.transaction():
             self.store.purge_home(found.name, self.later(0))
-        return folder
+        return folder, self.store.erase() and is_final
 
     def _shut_out(self, account: Account, **columns: str | None) -> Account:
         with self.store.transaction():

@@ -46,18 +46,19 @@ _SERVES_FOR = timedelta(hours=1)
 class Backups:
     """Makes, lists and restores the backups of one home; needs no open store."""
 
+    in_store = False
+    """Whether they are kept where the store is, which erases what a purge takes out of them."""
+
     def __init__(
         self, path: Path, copies: Copies, documents: Documents, clock: Clock, keep: int
     ) -> None:
         """Keep so many backups in a folder of the home at `path`, of its store and its documents."""
         self.folder = path / BACKUPS_FOLDER
         self._copies = copies
-        self._documents = documents
+        self._documents, self._days = documents, Days(documents.timezone)
         self._clock = clock
         self._keep = keep
-        self._days = Days(documents.timezone)
-        # Of a home in a database, backups are all that is in its folder.
-        self._exclusive = partial(exclusive, self.folder, parents=documents.texts.in_store)
+        self._exclusive: Callable[[], AbstractContextManager[None]] = partial(exclusive, self.folder)
 
     def make(self, label: str, *, on_demand: bool = False) -> Backup:
         """Back up the store and the documents as they are together, and drop what is beyond the bound.
@@ -73,7 +74,7 @@ class Backups:
         require_text("label", label, MAX_LABEL)
         label = " ".join(label.split())
         with self._exclusive():
-            backup, _ = self._make(label, automatic=not on_demand, lock=self._documents.texts.locked())
+            backup = self._make(label, automatic=not on_demand)
             self._drop_surplus(None)
         return backup
 
@@ -99,7 +100,7 @@ class Backups:
                 for backup in self.list_backups()
             )
             if not has_recent:
-                self._make(label, automatic=True, lock=self._documents.texts.locked())
+                self._make(label, automatic=True)
                 self._drop_surplus(None)
 
     def before_migration(self, version: int) -> None:
@@ -143,7 +144,9 @@ class Backups:
             BackupDamagedError: It has no readable manifest.
         """
         backups = self.list_backups()
-        if wanted in [path.name for path in self.folder.glob("[!.]*/")]:
+        if named := [backup for backup in backups if backup.id == wanted]:
+            return named[0]
+        if wanted in self.list_others():
             return read_backup(self.folder / wanted)
         try:
             until = parse_moment("backup", wanted, self._days, end_of_day=True)
@@ -169,10 +172,18 @@ class Backups:
                 for path in self.folder.glob(".*/"):
                     shutil.rmtree(path, ignore_errors=True)
 
-    def rewrite(self, backup_id: str, change: Callable[[Repository, Path], None]) -> str:
+    def size(self) -> int:
+        """Return how many bytes all backups take, with what else is kept there."""
+        size = 0
+        for path in self.folder.rglob("*"):
+            with suppress(OSError):  # gone meanwhile, or not to be looked at
+                size += path.stat().st_size if path.is_file() else 0
+        return size
+
+    def rewrite(self, backup_id: str, change: Callable[[Repository, dict[str, bytes]], None]) -> str:
         """Put what `change` makes of a copy of a backup in its place; return its new id.
 
-        It is called with the copy's store and the folder in which the documents are.
+        It is called with the copy's store and its documents by their names in the home.
 
         Raises:
             BackupDamagedError: It is not what was written, or not there.
@@ -184,8 +195,12 @@ class Backups:
             tell("Writing a backup anew")
             verify_files(original)
             copy_folder(original, copy)
+            former = read_documents(copy)
             with self._copies.opened(copy) as store:
-                change(store, copy)
+                change(store, documents := {**former})
+            for name, content in documents.items():
+                if content != former[name]:
+                    (copy / name).write_bytes(content)
             (copy / MANIFEST).unlink()
             schema, counts = self._copies.examine(copy)
             described = {name: getattr(backup, name) for name in ("made_at", "label", "automatic")}
@@ -223,25 +238,22 @@ class Backups:
             damaged = None if has_store else self._keep_damaged()
             with self._documents.texts.locked(), ExitStack() as undo:
                 with self._copies.replacing(copy, continuing=has_store) as staged:
-                    restored = self._keep_present(backup, damaged)
+                    restored, kept = self._keep_present(backup, damaged)
                     sessions = Sessions(staged, self._clock)
                     with staged.transaction():
                         details = {"backup": backup.id}
                         sessions.audit(sessions.current(), "store.restored", details)
-                    new, former = read_documents(copy), read_documents(restored.kept)
+                    new, former = read_documents(copy), read_documents(kept)
                     leave = {*restored.left, *backup.left_out}
-                    if not self._documents.texts.in_store:
-                        undo.callback(self._documents.replace_all, former, new, leave)
+                    undo.callback(self._documents.replace_all, former, new, leave)
                     self._documents.replace_all(new, former, leave)
                 undo.pop_all()
             self._drop_surplus(backup.id)
         return restored
 
-    def _make(
-        self, label: str, *, automatic: bool, lock: AbstractContextManager[None]
-    ) -> tuple[Backup, Path]:
+    def _make(self, label: str, *, automatic: bool, is_locked: bool = False) -> Backup:
         with temporary_folder(self.folder, "making") as path, ExitStack() as moment:
-            with lock:
+            with nullcontext() if is_locked else self._documents.texts.locked():
                 now = timestamp(self._clock())
                 store = moment.enter_context(self._copies.snapshot())
                 documents, left_out = self._documents.read_all()
@@ -258,7 +270,7 @@ class Backups:
             described = {"made_at": now, "label": label, "automatic": automatic, "left_out": left_out}
             write_manifest(path, schema, counts=counts, **described)
             place = put_in_place(path, self.folder, now, label)
-        return read_backup(place), place
+        return read_backup(place)
 
     def _drop_surplus(self, spare: str | None) -> None:
         backups = self.list_backups()
@@ -267,16 +279,19 @@ class Backups:
             with temporary_folder(self.folder, "dropping") as path:
                 (self.folder / backup.id).rename(path / backup.id)
 
-    def _keep_present(self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None) -> Restored:
+    def _keep_present(
+        self, backup: Backup, damaged: tuple[Path, tuple[str, ...]] | None
+    ) -> tuple[Restored, Path]:
         try:
             if not damaged:
-                former, kept = self._make("before-restore", automatic=True, lock=nullcontext())
-                return Restored(backup, former, kept, former.left_out)
+                former = self._make("before-restore", automatic=True, is_locked=True)
+                kept = self.folder / former.id
+                return Restored(backup, former, kept, former.left_out), kept
         except StoreCorruptError:
             damaged = self._keep_damaged()
             if not damaged:
                 raise
-        return Restored(backup, None, *damaged)
+        return Restored(backup, None, *damaged), damaged[0]
 
     def _keep_damaged(self) -> tuple[Path, tuple[str, ...]] | None:
         """Keep a store that is no longer readable, and the documents; None where there is no store."""
@@ -306,10 +321,8 @@ _NAME_CHARACTERS = 40
 
 
 @contextmanager
-def exclusive(folder: Path, *, parents: bool = False) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Keep other processes from making and restoring backups during the block; make the folder.
-
-    With `parents` those above it are made too.
 
     Raises:
         BackupsBusyError: Another process does not finish.
@@ -318,7 +331,7 @@ def exclusive(folder: Path, *, parents: bool = False) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     try:
-        make_folder(folder, parents=parents)
+        make_folder(folder)
         lock = FileLock(folder / _LOCK, timeout=LOCK_TIMEOUT_S, mode=0o600)
         try:
             lock.acquire()
@@ -430,16 +443,22 @@ def put_in_place(unfinished: Path, folder: Path, made_at: str, label: str) -> Pa
     """
     for made in (unfinished, *filter(Path.is_dir, unfinished.rglob("*"))):
         sync_folder(made)
-    stamp = re.sub(r"\.\d+|:", "", made_at)  # colons cannot be in file names everywhere
-    slug = re.sub(r"[^a-z0-9]+", "-", label.lower())[:_NAME_CHARACTERS].strip("-")
-    name = f"{stamp}-{slug}" if slug else stamp
-    target, number = folder / name, 1
-    while target.exists():
-        number += 1
-        target = folder / f"{name}-{number}"
+    target = folder / new_id(made_at, label, lambda name: (folder / name).exists())
     unfinished.rename(target)
     sync_folder(folder)
     return target
+
+
+def new_id(made_at: str, label: str, is_taken: Callable[[str], bool]) -> str:
+    """Return an id for a backup, which is also what a folder can be called on every system."""
+    stamp = re.sub(r"\.\d+|:", "", made_at)  # colons cannot be in file names everywhere
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower())[:_NAME_CHARACTERS].strip("-")
+    name = first = f"{stamp}-{slug}" if slug else stamp
+    number = 1
+    while is_taken(name):
+        number += 1
+        name = f"{first}-{number}"
+    return name
 
 
 def surplus(backups: Sequence[Backup], keep: int, spare: str | None = None) -> list[Backup]:

@@ -11,7 +11,7 @@ from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import Embedder
 from soulkeep.errors import StoreError, StoreFullError
-from soulkeep.models import BACKUPS_FOLDER, Clock, Fault, Options
+from soulkeep.models import Clock, Fault, Options
 from soulkeep.repository import Repository
 from soulkeep.service.callers import Sessions
 
@@ -294,7 +294,7 @@ class Home:
             self.clock,
             self.days,
             self.documents,
-            self.path / BACKUPS_FOLDER,
+            self.backups,
         )
 
     @on_first_use

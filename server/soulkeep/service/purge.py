@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from soulkeep.documents import Documents
 from soulkeep.errors import (
@@ -146,7 +145,8 @@ class Purges:
             details = {"memory_ids": list(plan.memory_ids), "backups": sorted(backups)}
             self._sessions.audit(session, "memory.purged", details)
         is_final = self._erase(backups)
-        rewritten = self._rewrite_backups(plan)
+        if (rewritten := self._rewrite_backups(plan)) and self._backups.in_store:
+            is_final = self._erase()
         kept_in = (
             *_still_in(self._repository, self._documents, plan),
             *(f"backup {name}" for name in self._backups.list_others(rewritten)),
@@ -184,7 +184,9 @@ class Purges:
         if not (is_pending or left):
             return None
         is_final = not is_pending or self._erase(left)
-        return Purged((), backups=self._rewrite_backups(PurgePlan((), ())), is_final=is_final)
+        if (rewritten := self._rewrite_backups(PurgePlan((), ()))) and self._backups.in_store:
+            is_final = self._erase()
+        return Purged((), backups=rewritten, is_final=is_final)
 
     def _named(self) -> dict[str, list[int]]:
         """Return the backups that are still to be rewritten, with the ids of the memories that go."""
@@ -228,6 +230,8 @@ class Purges:
             del left[name]
             with self._repository.transaction():
                 self._repository.put_fact(NAMED, json.dumps(left) if left else None)
+                if self._backups.in_store:
+                    self._repository.put_fact(PENDING, "yes")
         if errors:
             places, first = [f"backup {name}" for name in errors], next(iter(errors.values()))
             raise PurgeUnfinishedError(_OUT_OF_SEARCH, places, first, marked=True)
@@ -280,7 +284,7 @@ def _delete(repository: Repository, plan: PurgePlan) -> None:
     repository.put_fact(PENDING, "yes")
 
 
-def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
+def _purge_copy(repository: Repository, documents: dict[str, bytes], plan: PurgePlan) -> None:
     """Do in a backup's copy of a home what a purge does in the home, with what there was then."""
     then = _trace(repository, plan.memory_ids, strict=False)
     plan = PurgePlan(then.memory_ids, (*plan.versions, *then.versions))
@@ -289,10 +293,10 @@ def _purge_copy(repository: Repository, folder: Path, plan: PurgePlan) -> None:
     repository.erase()
     with repository.transaction():
         repository.put_fact(PENDING, None)
-    path = folder / MEMORY
-    if path.exists():
-        text = path.read_bytes().decode(errors="surrogateescape")
-        path.write_bytes(_without(text, plan, promoted_only=True).encode(errors="surrogateescape"))
+    if MEMORY in documents:
+        text = documents[MEMORY].decode(errors="surrogateescape")
+        without = _without(text, plan, promoted_only=True)
+        documents[MEMORY] = without.encode(errors="surrogateescape")
 
 
 def _without(text: str, plan: PurgePlan, *, promoted_only: bool) -> str:

@@ -36,6 +36,7 @@ from soulkeep.models import (
 )
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
+from soulkeep.service.backups import Backups
 from soulkeep.service.callers import (
     MAX_NAME,
     RECALLED,
@@ -312,7 +313,7 @@ class Statistics:
     _clock: Clock
     _days: Days
     _documents: Documents
-    _backups: Path
+    _backups: Backups
 
     def list_log(
         self,
@@ -362,11 +363,8 @@ class Statistics:
         recalls = repository.count_by_day(since, RECALLED)
         names = [*DOCUMENTS, *map(log_name, self._documents.list_daily())]
         documents = self._documents.texts.stamps([*names, *self._documents.list_history()])
-        sizes = {"store": repository.size(), "backups": 0}
+        sizes = {"store": repository.size(), "backups": self._backups.size()}
         sizes["documents"] = sum(size for _, size, _ in documents.values())
-        for path in self._backups.rglob("*"):
-            with suppress(OSError):  # gone meanwhile, or not to be looked at
-                sizes["backups"] += path.stat().st_size if path.is_file() else 0
         return Figures(
             memories_by_day={day: memories.get(day, 0) for day in days},
             memories_by_type=repository.memories.count_by_type(),

@@ -4,10 +4,11 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from soulkeep.errors import SchemaTooNewError
-from soulkeep.repository.accounts import STEPS
+from soulkeep.repository.accounts import STEPS, TABLES
 from soulkeep.repository.postgres.connections import Connection, Server, lock_key, translated
 from soulkeep.repository.postgres.database import begun, commit
 from soulkeep.repository.postgres.schema import TEXT, bootstrap
@@ -32,6 +33,7 @@ class PostgresTables:
             StoreError: The database cannot serve; the subclass says why.
         """
         self._server = Server.opened(url, bootstrap)
+        self.erase = partial(self._server.vacuum, [(table,) for table in TABLES])
         self._own = _Own()
         self._is_closed = False
         with ExitStack() as on_failure:

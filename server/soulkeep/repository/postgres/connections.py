@@ -10,7 +10,7 @@ import hashlib
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from soulkeep.errors import (
     StoreFullError,
     StoreNotWritableError,
 )
+from soulkeep.progress import tell
 from soulkeep.repository import StoreUnreachableError, UnrecordedChangeError
 
 
@@ -125,17 +126,14 @@ class Server:
             server = cls._open.get(conninfo)
             if server is None:
                 server = cls(conninfo, place)
-                server._connect(prepare)
+                # Before the pool, whose threads would try on and on and only say that there was no time.
+                with translated(place), Connection.connect(conninfo, autocommit=True) as first:
+                    prepare(first, place)
+                server._pool.open()
+                server._listener.start()
                 cls._open[conninfo] = server
             server._users += 1
             return server
-
-    def _connect(self, prepare: Callable[[Connection, str], None]) -> None:
-        # Before the pool, whose threads would try on and on, and only say that there was no time.
-        with translated(self.place), Connection.connect(self._conninfo, autocommit=True) as first:
-            prepare(first, self.place)
-        self._pool.open()
-        self._listener.start()
 
     def close(self) -> None:
         """Let go of it; the last one closes all connections."""
@@ -232,7 +230,8 @@ class Server:
             StoreError: Nobody announces anything now, and the store cannot be asked either.
         """
         if not self._is_listening:
-            self._follow([owner])
+            asked = "SELECT owner, revision FROM owners WHERE owner = %s"
+            self._stored |= dict(self.again(lambda one: one.execute(asked, [owner]).fetchall()))
         return self._revisions[owner], self._stored.get(owner, 0)
 
     def announce(self, owner: str, connection: Connection) -> None:
@@ -293,13 +292,27 @@ class Server:
             with suppress(RuntimeError):  # whoever wants to hear has ended meanwhile
                 heard()
 
-    def _follow(self, owners: list[str]) -> None:
-        rows = self.again(
-            lambda connection: connection.execute(
-                "SELECT owner, revision FROM owners WHERE owner = ANY(%s)", [owners]
-            ).fetchall()
-        )
-        self._stored |= dict(rows)
+    def vacuum(self, places: Sequence[Sequence[str]]) -> bool:
+        """Take what was deleted out of tables; False while others still read it.
+
+        Raises:
+            StoreError: The database cannot do it.
+        """
+        with translated(self.place), self.connect() as connection:
+            for _ in range(VACUUM_TRIES):
+                now = connection.execute("SELECT pg_current_xact_id()::xid").fetchone()
+                for place in places:
+                    tell(f"Vacuuming {place[-1]}")
+                    vacuum = sql.SQL("VACUUM (INDEX_CLEANUP ON) {}").format(sql.Identifier(*place))
+                    connection.execute(vacuum)
+                held = connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+                    " AND datname = current_database() AND age(backend_xmin) > age(%s::xid)",
+                    [str(now[0]) if now else "0"],
+                ).fetchone()
+                if held == (0,):
+                    return True
+        return False
 
     # Locks
 
@@ -341,6 +354,9 @@ class Server:
                         raise
         raise AssertionError
 
+
+VACUUM_TRIES = 5
+"""How often tables are vacuumed while others, a short recall for one, still read what was deleted."""
 
 PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
 """Among them that a connection is lost, a deadlock, and a snapshot that is too old."""

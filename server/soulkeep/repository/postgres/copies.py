@@ -1,75 +1,58 @@
-"""Copies of a home as files, and such a copy in its place.
+"""Copies of a home beside it in its database, and such a copy in its place.
 
-A copy is one file of JSON lines: what it is, then pages of rows, then a digest of all before it. To be
-changed or put in place it becomes a home of its own beside the one that it is of, for that long.
+A copy is lines of JSON, packed and cut into rows: what it is, documents, pages of rows, then a digest of
+all before it. To be changed or put in place it becomes a home of its own beside the one that it is of,
+for that long.
 """
 
 import base64
-import gzip
 import hashlib
 import json
 import secrets
 import threading
+import time
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
+from dataclasses import asdict, replace
+from itertools import chain, count
 from typing import Any
 
+import psycopg
+
 from soulkeep.days import Days
-from soulkeep.disk import sync_file
-from soulkeep.errors import BackupDamagedError, SchemaTooNewError, StoreBusyError
+from soulkeep.errors import BackupDamagedError, BackupsBusyError, SchemaTooNewError
+from soulkeep.models import Backup
 from soulkeep.progress import tell
-from soulkeep.repository import Repository, Rows
+from soulkeep.repository import OpenedCopy, Repository, Rows
 from soulkeep.repository.postgres import PostgresRepository
+from soulkeep.repository.postgres.connections import translated
 from soulkeep.repository.postgres.database import Database
 from soulkeep.repository.postgres.documents import DocumentRows
 from soulkeep.repository.postgres.schema import STEPS
 from soulkeep.repository.postgres.upkeep import SOURCES, Upkeep
 from soulkeep.repository.values import COLUMNS
 
-FILE = "store.jsonl.gz"
+PART = 1_000_000
+"""How many bytes a row has at least of a packed copy, but for the last one."""
 
 _ASIDE = "\n"
 """Between the owner of a home and what a copy of it is called: no home has it in its name."""
 
+_LOOK_AGAIN_S = 0.1
 
-@dataclass(slots=True)
-class Snapshot:
-    """A home as it is at one moment, however others go on writing, with its counts of rows."""
-
-    _repository: PostgresRepository
-    counts: Mapping[str, int]
-
-    def copy_to(self, folder: Path) -> None:
-        """Write it into a folder, as one file that is complete.
-
-        Raises:
-            StoreError: The home cannot be read.
-            OSError: The file cannot be written.
-        """
-        rows = self._repository.rows
-        about = {"schema": len(STEPS), "counts": dict(self.counts), "ids": rows.last_ids()}
-        digest = hashlib.sha256()
-        path = folder / FILE
-        with path.open("xb") as raw, gzip.open(raw, "wb", compresslevel=3) as file:
-            path.chmod(0o600)
-            tables = ({"table": table, "rows": page} for table in COLUMNS for page in pages(rows, table))
-            for line in chain([about], tables):
-                tell("Copying the store")
-                written = json.dumps(line, default=_encoded).encode() + b"\n"
-                digest.update(written)
-                file.write(written)
-            file.write(json.dumps({"digest": digest.hexdigest()}).encode() + b"\n")
-        sync_file(path)
+_PART = (
+    "SELECT content FROM backup_parts"
+    " WHERE owner = %(owner)s AND backup = %(backup)s AND number = %(number)s"
+)
+_DELETE = "DELETE FROM backups WHERE owner = %s AND id = %s"
 
 
 class PostgresCopies:
     """Copies of the home of one owner.
 
-    `texts` are its documents: inside `snapshot` those of that moment, and inside `replacing` written
+    `texts` are its documents: inside `add` those of that moment, and inside `replacing` written
     together with the rows.
     """
 
@@ -95,119 +78,230 @@ class PostgresCopies:
                 self._of_thread.database = former
 
     @contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """Hold on to the present state of the home during the block; others can write meanwhile.
+    def exclusive(self, timeout_s: float) -> Iterator[None]:
+        """Keep others, on whichever machine, from copies of this home during the block.
 
         Raises:
-            StoreError: It cannot be read.
+            BackupsBusyError: Somebody has not finished within `timeout_s`.
+        """
+        until = time.monotonic() + timeout_s
+        with self._using() as database, ExitStack() as stack:
+            while not stack.enter_context(database.server.sole_holder(f"{self._owner}{_ASIDE}copies")):
+                stack.close()
+                if time.monotonic() > until:
+                    raise BackupsBusyError(self.place)
+                time.sleep(_LOOK_AGAIN_S)
+            yield
+
+    def list_copies(self) -> list[Backup]:
+        """Return those that are whole, in any order."""
+        with self._using() as database:
+            rows = database.query("SELECT id, about FROM backups WHERE owner = %(owner)s")
+        return [Backup(copy_id, **about) for copy_id, about in rows]
+
+    def add(self, made: Backup, documents: Callable[[], Mapping[str, bytes]]) -> Backup:
+        """Keep the present moment as `made` has it, with the documents that are read in it.
+
+        Others can write meanwhile. A process that is killed leaves nothing of it.
+
+        Raises:
+            StoreError: The home cannot be read, or the copy not written.
         """
         with (
-            closing(self._opened(self._owner)) as repository,
-            repository.snapshot(),
-            self._using(repository),
+            closing(self._opened(self._owner)) as store,
+            store.snapshot(),
+            self._using(store),
+            self._writing(store) as connection,
         ):
-            yield Snapshot(repository, repository.count_rows())
+            return self._write(connection, store, made, documents())
 
     def _opened(self, owner: str) -> PostgresRepository:
         return PostgresRepository(self._url, owner, self._days)
 
-    def examine(self, folder: Path) -> tuple[int, dict[str, int]]:
-        """Return the schema version and the counts of rows of a copy, having read all of it.
+    @contextmanager
+    def _writing(self, store: PostgresRepository) -> Iterator[psycopg.Connection[Any]]:
+        """Write copies in a transaction that keeps nobody from writing into the home."""
+        server = store.database.server
+        with translated(self.place), server.connect() as connection, connection.transaction():
+            yield connection
 
-        Raises:
-            BackupDamagedError: It is not whole, or no copy.
-            SchemaTooNewError: A later soulkeep wrote it.
-        """
-        counted: Counter[str] = Counter()
-        about: dict[str, Any] = {}
-        for line in _lines(folder / FILE):
-            about = about or line
-            counted[line.get("table", "")] += len(line.get("rows", ()))
-        expected = {name: counted[source] for name, source in SOURCES.items() if source in COLUMNS}
-        counts = about["counts"]
-        if any(counts[name] != count for name, count in expected.items()):
-            raise BackupDamagedError(folder / FILE, "its counts are not those of its rows")
-        return about["schema"], counts
+    def _write(
+        self,
+        connection: psycopg.Connection[Any],
+        store: PostgresRepository,
+        made: Backup,
+        documents: Mapping[str, bytes],
+    ) -> Backup:
+        rows, size, one = store.rows, 0, {"owner": self._owner, "id": made.id}
+        made = replace(made, counts=store.count_rows())
+        connection.execute(
+            "INSERT INTO backups (owner, id, about) VALUES (%(owner)s, %(id)s, '{}')", one
+        )
+        about = {"schema": len(STEPS), "ids": rows.last_ids()}
+        texts = ({"document": name, "content": _encoded(text)} for name, text in documents.items())
+        tables = ({"table": table, "rows": page} for table in COLUMNS for page in pages(rows, table))
+        for number, part in enumerate(_packed(chain([about], texts, tables))):
+            tell("Copying the store")
+            size += len(part)
+            connection.execute(
+                "INSERT INTO backup_parts (owner, backup, number, content)"
+                " VALUES (%(owner)s, %(id)s, %(number)s, %(part)b)",
+                one | {"number": number, "part": part},
+            )
+        made = replace(made, size=size)
+        noted = {name: value for name, value in asdict(made).items() if name not in ("id", "left_out")}
+        connection.execute(
+            "UPDATE backups SET about = %(about)s WHERE owner = %(owner)s AND id = %(id)s",
+            one | {"about": json.dumps(noted)},
+        )
+        return made
+
+    def drop(self, copy_id: str) -> None:
+        """Delete one."""
+        with closing(self._opened(self._owner)) as store, self._writing(store) as connection:
+            connection.execute(_DELETE, [self._owner, copy_id])
 
     @contextmanager
-    def opened(self, folder: Path) -> Iterator[Repository]:
-        """Open a copy to change it; after the block its file is complete again.
+    def opened(self, copy_id: str) -> Iterator[OpenedCopy]:
+        """Open one to change it; after the block it says what was made of it.
 
         Raises:
-            StoreError: It cannot be opened or written.
+            BackupDamagedError: It is not whole.
+            StoreError: It cannot be opened or written; it is as it was.
         """
-        with self._aside(folder) as copy:
-            yield copy
-            (folder / FILE).unlink()
-            with copy.snapshot():
-                Snapshot(copy, copy.count_rows()).copy_to(folder)
+        (made,) = [each for each in self.list_copies() if each.id == copy_id]
+        with self._aside(made) as (copy, documents):
+            yield copy, documents
+            with copy.snapshot(), self._writing(copy) as connection:
+                connection.execute(_DELETE, [self._owner, copy_id])
+                self._write(connection, copy, made, documents)
 
     @contextmanager
-    def _aside(self, folder: Path) -> Iterator[PostgresRepository]:
+    def _aside(self, made: Backup) -> Iterator[tuple[PostgresRepository, dict[str, bytes]]]:
         """Make a home of a copy for the block; what a killed process left of others goes first."""
+        self.drop_leftovers()
+        documents, counted = dict[str, bytes](), Counter[str]()
         with ExitStack() as stack:
-            own = stack.enter_context(closing(Database(self._url, self._owner)))
-            holder = own.server.sole_holder(f"{self._owner}{_ASIDE}copies")
-            if not stack.enter_context(holder):
-                raise StoreBusyError(self.place)
+            aside = f"{self._owner}{_ASIDE}{secrets.token_hex(8)}"
+            stack.callback(self._drop_home, aside)
+            copy = stack.enter_context(closing(self._opened(aside)))
+            with copy.recording():
+                for line in self._lines(made.id):
+                    if "ids" in line:
+                        copy.rows.continue_ids(line["ids"])
+                    elif "document" in line:
+                        documents[line["document"]] = base64.b64decode(line["content"])
+                    else:
+                        table, rows = line["table"], line["rows"]
+                        if table == "vec_memories":
+                            rows = [(key, base64.b64decode(vector)) for key, vector in rows]
+                        copy.rows.add(table, rows)
+                        counted[table] += len(rows)
+                copy.rebuild_full_text()
+            sources = {name: source for name, source in SOURCES.items() if source in COLUMNS}
+            if any(made.counts[name] != counted[source] for name, source in sources.items()):
+                raise BackupDamagedError(
+                    f"{self.place} {made.id}", "its counts are not those of its rows"
+                )
+            yield copy, documents
+
+    def drop_leftovers(self) -> None:
+        """Delete what a killed process left of its work on copies; call it inside `exclusive`."""
+        with self._using() as own:
             left = own.query(
                 "SELECT owner FROM owners WHERE starts_with(owner, %(owner)s || %(aside)s)",
                 aside=_ASIDE,
             )
-            for (owner,) in left:
-                self._drop(owner)
-            aside = f"{self._owner}{_ASIDE}{secrets.token_hex(8)}"
-            stack.callback(self._drop, aside)
-            copy = stack.enter_context(closing(self._opened(aside)))
-            with copy.recording():
-                for line in _lines(folder / FILE):
-                    if "ids" in line:
-                        copy.rows.continue_ids(line["ids"])
-                    else:
-                        copy.rows.add(line["table"], line["rows"])
-                copy.rebuild_full_text()
-            yield copy
+        for (owner,) in left:
+            self._drop_home(owner)
 
-    def _drop(self, owner: str) -> None:
+    def _drop_home(self, owner: str) -> None:
         with closing(Database(self._url, owner)) as database, database.transaction():
             Upkeep(database, self._days).empty()
-            database.execute("DELETE FROM documents WHERE owner = %(owner)s")
-            database.execute("DELETE FROM numbers WHERE owner = %(owner)s")
-            database.execute("DELETE FROM owners WHERE owner = %(owner)s")
+            for table in ("documents", "backups", "numbers", "owners"):
+                database.execute(f"DELETE FROM {table} WHERE owner = %(owner)s")
 
-    def is_there(self) -> bool:
-        """Whether the home has rows."""
-        with closing(self._opened(self._owner)) as repository:
-            return any(repository.count_rows().values())
+    def remove(self) -> bool:
+        """Delete all of the home for good; False while what others read still needs its rows.
 
-    def remove(self) -> None:
-        """Delete all rows of the home."""
-        self._drop(self._owner)
-
-    def keep_files(self, folder: Path) -> bool:
-        """Return False: a home in a database has no files of its own."""
-        return False
+        Raises:
+            StoreError: The database cannot do it.
+        """
+        with self._using() as database, self.exclusive(0):
+            self.drop_leftovers()
+            self._drop_home(self._owner)
+            return Upkeep(database, self._days).erase()
 
     @contextmanager
-    def replacing(self, folder: Path, *, continuing: bool) -> Iterator[Repository]:
+    def replacing(self, copy_id: str) -> Iterator[tuple[Repository, dict[str, bytes]]]:
         """Keep others from writing during the block, then put what a copy holds in the home's place.
 
         It happens at once, also for those who have the home open, and ids go on where they ended in any
         case. When an error leaves the block, the home stays as it was.
 
         Raises:
+            BackupDamagedError: It is not whole.
             StoreBusyError: Another process kept the lock of the home.
             StoreError: The home cannot be written, or the copy not read.
         """
-        with self._aside(folder) as copy, closing(self._opened(self._owner)) as own, own.recording():
+        (made,) = [each for each in self.list_copies() if each.id == copy_id]
+        with (
+            self._aside(made) as (copy, documents),
+            closing(self._opened(self._owner)) as own,
+            own.recording(),
+        ):
             with self._using(own):
-                yield copy
+                yield copy, documents
             own.empty()
             own.rows.continue_ids(copy.rows.last_ids())
             for table in COLUMNS:
                 for page in pages(copy.rows, table):
                     own.rows.add(table, page)
             own.rebuild_full_text()
+
+    def _lines(self, copy_id: str) -> Iterator[dict[str, Any]]:
+        """Yield the lines of a copy but the last, whose digest is compared.
+
+        Raises:
+            BackupDamagedError: It is not whole.
+            SchemaTooNewError: A later soulkeep wrote it.
+        """
+        digest, place = hashlib.sha256(), f"{self.place} {copy_id}"
+        unpacking, rest = zlib.decompressobj(wbits=31), b""
+        try:
+            for number in count():
+                with self._using() as database:
+                    rows = database.query(_PART, backup=copy_id, number=number)
+                if not rows:
+                    break
+                *lines, rest = (rest + unpacking.decompress(rows[0][0])).split(b"\n")
+                for written in lines:
+                    line = json.loads(written)
+                    if "digest" in line:
+                        if line["digest"] == digest.hexdigest():
+                            return
+                        raise BackupDamagedError(place, "it is not what was written")
+                    digest.update(written)
+                    if line.get("schema", 0) > len(STEPS):
+                        raise SchemaTooNewError(place, line["schema"], len(STEPS))
+                    yield line
+        except (zlib.error, ValueError) as error:
+            raise BackupDamagedError(place, str(error)) from error
+        raise BackupDamagedError(place, "it ends too soon, or was changed")
+
+
+def _packed(lines: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield lines, and one with the digest of all, packed and in parts."""
+    packing, digest, waiting = zlib.compressobj(3, wbits=31), hashlib.sha256(), b""
+    for line in lines:
+        written = json.dumps(line, default=_encoded).encode()
+        digest.update(written)
+        waiting += packing.compress(written + b"\n")
+        if len(waiting) >= PART:
+            yield waiting
+            waiting = b""
+    last = json.dumps({"digest": digest.hexdigest()}).encode() + b"\n"
+    yield waiting + packing.compress(last) + packing.flush()
 
 
 def pages(rows: Rows, table: str) -> Iterator[list[Sequence[Any]]]:
@@ -218,32 +312,5 @@ def pages(rows: Rows, table: str) -> Iterator[list[Sequence[Any]]]:
         after = tuple(page[-1][: len(COLUMNS[table][0])])
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a copy but the last, whose digest is compared.
-
-    Raises:
-        BackupDamagedError: It is not whole, or no copy.
-        SchemaTooNewError: A later soulkeep wrote it.
-    """
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path, "rb") as file:
-            for written in file:
-                line = json.loads(written)
-                if "digest" in line:
-                    if line["digest"] == digest.hexdigest():
-                        return
-                    break
-                digest.update(written)
-                if line.get("schema", 0) > len(STEPS):
-                    raise SchemaTooNewError(path, line["schema"], len(STEPS))
-                if line.get("table") == "vec_memories":
-                    line["rows"] = [(i, base64.b64decode(vector)) for i, vector in line["rows"]]
-                yield line
-    except (OSError, EOFError, ValueError) as error:
-        raise BackupDamagedError(path, str(error)) from error
-    raise BackupDamagedError(path, "it ends too soon, or was changed")
-
-
-def _encoded(vector: bytes) -> str:
-    return base64.b64encode(vector).decode()
+def _encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()

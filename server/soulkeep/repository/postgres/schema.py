@@ -197,6 +197,25 @@ CREATE TABLE documents (
   PRIMARY KEY (owner, name)
 )"""
 
+# A copy of a home as it was, in parts that are packed already: see `copies`.
+BACKUPS = """
+CREATE TABLE backups (
+  owner text NOT NULL,
+  id    text NOT NULL,
+  about jsonb NOT NULL,
+  PRIMARY KEY (owner, id)
+)"""
+
+BACKUP_PARTS = """
+CREATE TABLE backup_parts (
+  owner   text NOT NULL,
+  backup  text NOT NULL,
+  number  integer NOT NULL,
+  content bytea STORAGE EXTERNAL NOT NULL,
+  PRIMARY KEY (owner, backup, number),
+  FOREIGN KEY (owner, backup) REFERENCES backups (owner, id) ON DELETE CASCADE
+)"""
+
 STORE_FACTS = """
 CREATE TABLE store_facts (
   owner text NOT NULL,
@@ -389,6 +408,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
         *(statement for table in RECORDED for statement in _noting(table)),
     ),
     (IMPORTED, DOCUMENTS, LOGGED_PLACES),
+    (BACKUPS, BACKUP_PARTS),
 )
 """`STEPS[n]` brings a database from schema version n to n + 1."""
 
@@ -399,13 +419,13 @@ TABLES = (
     *("memories_fts", "messages_fts", "word_counts", "noted_rows", "documents", "owners"),
 )
 
+BACKUP_TABLES = ("backups", "backup_parts")
 FORMER = "soulkeep_former"
 """The schema with the rows as they were before the last migration, but for what can be made anew."""
 
-_DERIVED = {"vec_memories", "next_vectors", "pending_vectors", "memories_fts", "messages_fts"} | {
-    "word_counts",
-    "noted_rows",
-}
+_DERIVED = frozenset(
+    "vec_memories next_vectors pending_vectors memories_fts messages_fts word_counts noted_rows".split()
+)
 
 _LOCK = 0x736F756C6B656570
 """The lock of who migrates: the letters of soulkeep."""

@@ -5,18 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import psycopg
 
 from soulkeep.days import Days
 from soulkeep.models import Fault
-from soulkeep.progress import tell
 from soulkeep.repository import ROWS
 from soulkeep.repository.postgres.connections import translated
 from soulkeep.repository.postgres.database import Database
 from soulkeep.repository.postgres.documents import REVISION
-from soulkeep.repository.postgres.schema import FORMER, TABLES
+from soulkeep.repository.postgres.schema import BACKUP_TABLES, FORMER, TABLES
 from soulkeep.repository.values import GIVE_IDS, THREAD_KEY
 from soulkeep.wording import agreeing, counted
 
@@ -24,9 +22,6 @@ SOURCES = {name: name for name in ROWS} | {
     "vectors": "vec_memories",
     "full-text entries": "memories_fts",
 }
-
-ERASE_TRIES = 5
-"""How often tables are vacuumed while others, a short recall for one, still read what was deleted."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -62,22 +57,6 @@ _FULL_TEXTS = {
     ),
 }
 """The fault of a full text, what it has, and SQL for the ids that should be in it."""
-
-
-def _vacuumed(connection: psycopg.Connection[Any], places: Sequence[Sequence[str]]) -> bool:
-    """Vacuum tables; return whether nobody else reads what was deleted from them."""
-    now = connection.execute("SELECT pg_current_xact_id()::xid").fetchone()
-    for place in places:
-        tell(f"Vacuuming {place[-1]}")
-        vacuum = psycopg.sql.SQL("VACUUM (INDEX_CLEANUP ON) {}")
-        connection.execute(vacuum.format(psycopg.sql.Identifier(*place)))
-    held = connection.execute(
-        "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        " AND datname = current_database()"
-        " AND age(backend_xmin) > age(%s::xid)",
-        [str(now[0]) if now else "0"],
-    ).fetchone()
-    return held is not None and held[0] == 0
 
 
 @dataclass(eq=False)
@@ -276,8 +255,7 @@ class Upkeep:
                     gone = psycopg.sql.SQL("DELETE FROM {} WHERE owner = %s")
                     table = psycopg.sql.Identifier(*place)
                     connection.execute(gone.format(table), [self._database.owner])
-            places = [*((table,) for table in TABLES), *copied]
-            return any(_vacuumed(connection, places) for _ in range(ERASE_TRIES))
+        return server.vacuum([*((table,) for table in (*TABLES, *BACKUP_TABLES)), *copied])
 
     def versions(self) -> dict[str, str]:
         """Return the versions of PostgreSQL and pgvector, and the schema's."""

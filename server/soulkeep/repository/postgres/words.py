@@ -189,7 +189,11 @@ class FullText:
             f" GROUP BY id ORDER BY score DESC, id {order} LIMIT %(limit)s",
             **values,
             terms=[one.query(in_subject=in_subject) for one in asked],
-            idf=[_idf(texts, n) for n in self._texts_with(asked, in_subject=in_subject)],
+            # The inverse document frequency, ln((N - n + 0.5) / (n + 0.5)), as FTS5 has it.
+            idf=[
+                max(math.log(max(texts - having + 0.5, 0.5) / (having + 0.5)), SMALLEST_IDF)
+                for having in self._texts_with(asked, in_subject=in_subject)
+            ],
             more=K1 + 1,
             k1=K1,
             b=B,
@@ -248,11 +252,6 @@ class _Asked(NamedTuple):
         """Return it as a tsquery has it."""
         marks = f"{'*' if self.begins else ''}{'A' if in_subject else ''}"
         return f"{_quoted(self.word)}{marks and f':{marks}'}"
-
-
-def _idf(texts: int, having: int) -> float:
-    """Return ln((N - n + 0.5) / (n + 0.5)), the inverse document frequency, as FTS5 has it."""
-    return max(math.log(max(texts - having + 0.5, 0.5) / (having + 0.5)), SMALLEST_IDF)
 
 
 def _place(place: str) -> int:

@@ -329,9 +329,6 @@ class SqliteCopies:
         set_aside_foreign_log(self._store)
         return True
 
-    def remove(self) -> None:
-        """Do nothing: all of the store is in its folder."""
-
     def keep_files(self, folder: Path) -> bool:
         """Copy the store's file and its log as they are; False where there is neither.
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from soulkeep.repository.accounts import STEPS
 from soulkeep.repository.sqlite.database import Database
 from soulkeep.repository.sqlite.schema import STORE_FACTS, STORE_ID, bootstrap
+from soulkeep.repository.sqlite.upkeep import erase_file
 
 
 class SqliteTables:
@@ -28,6 +30,7 @@ class SqliteTables:
             on_failure.pop_all()
         self._database = database
         self.transaction, self.close = database.transaction, database.close
+        self.erase = partial(erase_file, database)
 
     def run(self, statement: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """Run one statement with values for its `:names`, and return its rows."""

@@ -283,10 +283,7 @@ class Upkeep:
             with self._database.transaction():
                 # Entries are marked as deleted; only a merge of the whole index takes their words out.
                 self._database.execute(f"INSERT INTO {index.table} ({index.table}) VALUES ('optimize')")
-        for _ in range(_ATTEMPTS):
-            if _rewritten(self._database):
-                return self._database.empty_log()
-        raise StoreBusyError(self._database.path)
+        return erase_file(self._database)
 
 
 def _vectors(database: Database, expected: bool) -> list[Fault]:
@@ -425,6 +422,19 @@ def remove_leftover(database: Database) -> None:
     if copy.exists():
         with suppress(StoreBusyError), database.without_waiting(), database.transaction(durable=False):
             _remove(copy)
+
+
+def erase_file(database: Database) -> bool:
+    """Write a file anew without anything that was deleted; return whether its log is empty too.
+
+    Raises:
+        StoreBusyError: Others keep writing.
+        StoreFullError: The disk is full; the file is as it was.
+    """
+    for _ in range(_ATTEMPTS):
+        if _rewritten(database):
+            return database.empty_log()
+    raise StoreBusyError(database.path)
 
 
 def _rewritten(database: Database) -> bool:
