@@ -134,6 +134,35 @@ def chats(path: Path, count: int, filling: str = "") -> Path:
     return path
 
 
+def records(path: Path, count: int, filling: str = "") -> Path:
+    """Write JSON Lines."""
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps({'content': sentence(n) + filling})}\n" for n in range(count))
+    return path
+
+
+def large(work: Path, megabytes: int) -> list[list[object]]:
+    """Import and export a few long conversations and many short records of so many megabytes."""
+    filling, rows = f" {' '.join(WORDS)}" * 40, list[list[object]]()
+    long, short = (megabytes * 1_000_000 // (len(one) + 300) for one in (filling, filling[:200]))
+    for name, source, count in (
+        ("conversations", chats(work / "large.zip", long, filling), long),
+        ("records", records(work / "large.jsonl", short, filling[:200]), short),
+    ):
+        home = work / f"home-large-{name}"
+        for doing, arguments in (
+            ("shown", ("import", source, "--dry-run")),
+            ("imported", ("import", source)),
+            ("exported", ("export", work / f"export-{name}")),
+            ("undone", ("undo", "--yes")),
+        ):
+            seconds, memory = run(home, *arguments)
+            rows.append(
+                [f"{megabytes:,} MB of {name}, {doing}", seconds, round(count / seconds), memory]
+            )
+    return rows
+
+
 def start(home: Path, *arguments: object) -> subprocess.Popen[bytes]:
     """Start the command as a user does."""
     command = [str(COMMAND), *map(str, arguments), "--home", str(home)]
@@ -207,7 +236,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print seconds, records a second and memory for each kind of source."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--megabytes", type=int, default=0, help="of a further export of conversations")
+    parser.add_argument(
+        "--megabytes", type=int, default=0, help="of further sources, imported, exported and undone"
+    )
     options = parser.parse_args(arguments)
     count: int = options.records
     kinds: dict[str, Callable[[Path, int], Path]] = {
@@ -229,12 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         title = f"{count:,} records (bars: {TARGET:,} a second, {TARGET_MIB} MiB)"
         print_table(title, headings, rows)
         if options.megabytes:
-            filling = " ".join(WORDS) * 40
-            many = options.megabytes * 1_000_000 // (len(filling) + 300)
-            source = chats(work / "large.zip", many, " " + filling)
-            seconds, memory = run(work / "home-large", "import", source)
-            row = [f"{options.megabytes:,} MB of conversations", seconds, round(many / seconds), memory]
-            print_table("A large export", headings, [row])
+            print_table("A large source", headings, large(work, options.megabytes))
 
 
 if __name__ == "__main__":

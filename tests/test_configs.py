@@ -204,6 +204,29 @@ def test_a_table_is_added_to_servers_in_whatever_form_they_are_written(text: str
     assert drop(with_it, "toml", TABLE, 1) == text
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("after", ["", "[other]\nz = 1", "\n# the end\n"])
+@pytest.mark.parametrize(
+    "variables",
+    ['env = { A = "b" }\n', "[mcp_servers.soulkeep.env]\nA = 'b' # mine\n", "env.A = 'b'\n", ""],
+)
+def test_a_table_that_somebody_wrote_grows_by_its_own_lines_alone(
+    variables: str, after: str, newline: str
+) -> None:
+    own = f'[mcp_servers.soulkeep]\ncommand = "old"\nargs = ["serve"]\nwait = 20 # s\n{variables}'
+    text = f'model = "m"\n{own}{after}'.replace("\n", newline)
+    former: Any = read(text, "toml")["mcp_servers"]["soulkeep"]
+    new = {**former, "command": "/new", "env": {**former.get("env", {}), "SOULKEEP_HOME": "/m"}}
+
+    changed = put(text, "toml", TABLE, new)
+
+    assert read(changed, "toml")["mcp_servers"]["soulkeep"] == new
+    assert changed.endswith(after.replace("\n", newline))
+    assert drop(changed, "toml", TABLE, 1) == drop(text, "toml", TABLE, 1)
+    assert ("\n" in changed.replace("\r\n", "")) == (newline == "\n")
+    assert "wait = 20 # s" in changed
+
+
 def test_tables_below_the_own_one_go_with_it_and_a_comment_over_the_next_one_stays() -> None:
     own = (
         '[mcp_servers.soulkeep]\ncommand = "s"\n\n[mcp_servers."soulkeep".tools.recall]\nmode = "auto"\n'

@@ -181,7 +181,9 @@ class _StopError(Exception):
     pass
 
 
-def cut_off(home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+def cut_off(
+    home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, batches: int, size: int = 100
+) -> None:
     done = 0
 
     def stop(*_: object) -> None:
@@ -192,9 +194,46 @@ def cut_off(home: Home, source: Path, monkeypatch: pytest.MonkeyPatch, batches: 
 
     with monkeypatch.context() as patch:
         patch.setattr("soulkeep.service.imports.tell", stop)
-        patch.setattr("soulkeep.service.imports.BATCH", 100)
+        patch.setattr("soulkeep.service.imports.BATCH", size)
         with pytest.raises(_StopError):
             take(home, source)
+
+
+def sources(folder: Path) -> dict[str, Path]:
+    """Write much the same in the forms of several programs."""
+    texts = [f"Sentence {n}." for n in range(9)]
+    chats = [chat(str(n), text, "Yes.") for n, text in enumerate(texts)]
+    (folder / "notes").mkdir()
+    for n, text in enumerate(texts):
+        (folder / "notes" / f"{n}.md").write_text(f"- {text}\n")
+    (folder / "mem0.json").write_text(json.dumps({"results": [{"id": t, "memory": t} for t in texts]}))
+    (folder / "table.csv").write_text("content\n" + "\n".join(texts))
+    with zipfile.ZipFile(folder / "claude.zip", "w") as archive:
+        archive.writestr("conversations.json", json.dumps(chats))
+    with closing(apsw.Connection(str(folder / "sqlite_vec.db"))) as made:
+        made.execute("CREATE TABLE memories (content_hash, content)")
+        made.executemany("INSERT INTO memories VALUES ('h', ?)", ((text,) for text in texts))
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["notes", "mem0.json", "table.csv", "claude.zip", "sqlite_vec.db"])
+def test_each_form_goes_on_where_it_was_cut_off(
+    name: str, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "forms").mkdir()
+    source = sources(tmp_path / "forms")[name]
+    cut_off(home, source, monkeypatch, 1, size=4)
+    half = home.count_rows()
+
+    report = take(home, source)
+
+    assert 0 < half["memories"] + half["messages"] < 9
+    rows = home.count_rows()
+    assert (rows["memories"], rows["messages"]) == ((0, 18) if name == "claude.zip" else (9, 0))
+    assert [change.id for change in home.changes.list_changes()] == [report.change_id]
+    assert new(take(home, source)) == {}
+    home.changes.undo(report.change_id)
+    assert {home.count_rows()[kind] for kind in ("memories", "messages", "threads")} == {0}
 
 
 def test_a_half_that_was_undone_is_not_gone_on_with(

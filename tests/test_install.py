@@ -625,6 +625,23 @@ def test_hooks_are_added_beside_those_of_others_and_go_again(
     assert path.read_bytes() == before.encode()
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("client", HOOKED, ids=lambda client: client.name)
+def test_of_files_that_soulkeep_made_nothing_is_left_however_often_it_changed_them(
+    client: Client, run: Run, user: Path
+) -> None:
+    run("install", client.name, "--hooks")
+    assert client.hooks
+    path = Path(machine(user).files(client.hooks.files)[-1])
+    path.write_text(path.read_text("utf-8").replace('"timeout": 30', '"timeout": 99'), "utf-8")
+
+    told = json.loads(run("install", client.name, "--hooks", "--home", str(user / "a b"), "--json")[1])
+
+    assert (bool(told["changed"]), told["backups"]) == (True, [])
+    assert run("uninstall", client.name)[0] == 0
+    assert files_under(user) == {}
+
+
 def test_hooks_of_a_client_that_has_none_are_refused(run: Run, user: Path) -> None:
     code, _, err = run("install", "zed", "--hooks")
 

@@ -431,6 +431,8 @@ def _edit_toml(
     newline = "\r\n" if "\r\n" in text else "\n"
     own, changed = _own_tables(text, keys), ""
     start, end = (own[0][0], own[-1][1]) if own and value is not None else (0, len(text))
+    if line_end := re.compile(r"\r?\n").match(text, end):
+        end = line_end.end()  # else what is added would have one of its own
     start += text.startswith("\ufeff", start)
     try:
         document = tomlkit.parse(text[start:end])
@@ -442,7 +444,10 @@ def _edit_toml(
                 del table[keys[-1]]  # type: ignore[attr-defined]
             else:
                 _set_table(table, keys[-1], value, newline)
-            changed = text[:start] + tomlkit.dumps(document) + text[end:]
+            written = tomlkit.dumps(document)
+            if newline == "\r\n" and "\n" not in text[start:end].replace("\r\n", ""):
+                written = re.sub(r"\r?\n", newline, written)
+            changed = text[:start] + written + text[end:]
     except TOMLKitError:
         changed = ""
     if changed and _says(changed, wanted, keys if value is None else ()):

@@ -120,9 +120,12 @@ class _File:
                 left = without_ours(client, self.text, former, self.parts)
                 if left == former and left != self.text:
                     return left if left or self.former == b"" else None
-            return without_ours(client, self.text, before, self.parts)
+            left = without_ours(client, self.text, before, self.parts)
         except ConfigError as error:
             self.refuse(error)
+        # Where there is no copy, there was no file either.
+        is_empty = self.former is None and left != self.text and "".join(left.split()) in ("", "{}")
+        return None if is_empty else left
 
     def save(self, text: str | None) -> None:
         """Make it say this, in one step and with its permissions and owner; None takes it away.
@@ -150,13 +153,16 @@ class _File:
     def keep(self, client: Client) -> Path | None:
         """Copy it as it is, unless there is a copy of what it was before soulkeep; return the copy.
 
+        A file that soulkeep made needs none.
+
         Raises:
             Refused: It cannot be copied.
         """
-        if self.content is None:
+        left = None if self.content is None else self.without_ours(client)
+        if left is None:  # all of it is soulkeep's
             return None
         try:
-            if self.former is None or self.without_ours(client) != self.former.decode(errors="replace"):
+            if self.former is None or left != self.former.decode(errors="replace"):
                 copy_file(self.target, self.backup)
         except OSError as error:
             raise Refused(f"{self.backup}: it cannot be written ({error.strerror}).") from error
