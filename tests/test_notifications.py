@@ -497,6 +497,18 @@ def test_the_first_look_finds_nothing_changed_and_each_change_is_found_once(home
     assert (seen.look(()), seen.look(())) == (gone, _Changes())
 
 
+def test_what_was_noticed_and_not_told_is_found_by_who_looks_next(home: Home) -> None:
+    thread = home.threads.create_thread("Roof")
+    address = f"soulkeep://threads/{thread.id}"
+    states = {address: state_of(home, address)}
+    seen = _Seen(home, states)
+    seen.look(())
+    home.memories.remember([NewMemory("Slates.", thread_id=thread.id)])
+    assert address in seen.look(()).updated  # and then the home was closed
+
+    assert _Seen(home, states).look(()).updated == {address}
+
+
 def test_a_recall_changes_nothing_that_is_told(home: Home) -> None:
     thread = home.threads.create_thread("Roof")
     address = f"soulkeep://threads/{thread.id}"

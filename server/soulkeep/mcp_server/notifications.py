@@ -316,6 +316,12 @@ class _Changes:
     offers: bool = False
     listed: bool = False
     """Whether there are other resources than before."""
+    states: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What `state_of` says of those resources that are subscribed to, to be noted when that is told."""
+
+    def with_states(self, states: Mapping[str, str]) -> "_Changes":
+        """Return these changes and those of resources that are subscribed to."""
+        return replace(self, updated=self.updated | {*states}, states={**self.states, **states})
 
 
 @dataclass(slots=True)
@@ -352,28 +358,26 @@ class _Seen:
             names = names if self._rows == former else None
         if names is None:
             names = {*map(log_name, self.home.documents.list_daily()), *self._stamps}
-        changes, before, different = self._look_at_files(names), self._writes, set[str]()
+        changes, before, different = self._look_at_files(names), self._writes, dict[str, str]()
         writes = self.home.revision()
         if writes != before:
             self.home.background.note_work()
             self._told, events, other_threads = self.home.news(self._told)
             changes = self._look_at_events(changes, events, other_threads=other_threads)
             if events != {RECALLED}:  # the most frequent, of which no resource shows anything
-                different = {
-                    uri for uri in [*self.states] if uri != STATS_URI and self._is_different(uri)
-                }
-                changes = replace(changes, updated=changes.updated | different)
+                different = self._different(uri for uri in [*self.states] if uri != STATS_URI)
+                changes = changes.with_states(different)
             self._writes = writes
         self._are_figures_due |= writes != before or bool(changes.files)
         if before is None:
             # Somebody may have waited already while the home was closed.
-            return _Changes(updated=frozenset(different))
+            return _Changes().with_states(different)
         now = time.monotonic()
         if self._are_figures_due and now - self._figures_told >= STATS_S:
             self._are_figures_due = False
-            if STATS_URI in self.states and self._is_different(STATS_URI):
+            if figures := self._different([STATS_URI]):
                 self._figures_told = now
-                changes = replace(changes, updated=changes.updated | {STATS_URI})
+                changes = changes.with_states(figures)
         return changes
 
     def _look_at_files(self, names: Iterable[str]) -> _Changes:
@@ -409,16 +413,21 @@ class _Seen:
             listed=changes.listed or other_threads or not events.isdisjoint(_LISTED),
         )
 
-    def _is_different(self, uri: str) -> bool:
-        try:
-            state = state_of(self.home, uri)
-        except NotFoundError as error:
-            state = str(error)
-        is_different = self.states.get(uri) not in (None, state)
-        # Another thread may have ended the subscription meanwhile.
-        if uri in self.states:
-            self.states[uri] = state
-        return is_different
+    def _different(self, uris: Iterable[str]) -> dict[str, str]:
+        """Return what is said now of those that are subscribed to and were told otherwise."""
+        different = {}
+        for uri in uris:
+            told = self.states.get(uri)
+            if told is not None and (state := _state_now(self.home, uri)) != told:
+                different[uri] = state
+        return different
+
+
+def _state_now(home: Home, uri: str) -> str:
+    try:
+        return state_of(home, uri)
+    except NotFoundError as error:
+        return str(error)
 
 
 async def _tell(home: Home, subscribers: Subscribers, changes: _Changes) -> None:
@@ -428,6 +437,9 @@ async def _tell(home: Home, subscribers: Subscribers, changes: _Changes) -> None
     files = {f"{SCHEME}daily/{day}" if day else f"{SCHEME}{name}" for name, day in days.items()}
     for uri in sorted(files | changes.updated):
         await subscribers.tell(ResourceUpdated(uri=uri))
+        if uri in changes.states and uri in subscribers.states:
+            # Not before: where the home is closed meanwhile, it is told when that is open again.
+            subscribers.states[uri] = changes.states[uri]
     if changes.offers:
         await subscribers.tell(PromptsListChanged())
     if changes.listed:
