@@ -7,6 +7,7 @@ as in `filling`; questions have their own.
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+# As in a server, where soulkeep comes before numpy: threads that spin take the core of the database.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import psycopg
 

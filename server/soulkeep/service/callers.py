@@ -308,8 +308,9 @@ class Sessions:
     def _write(self) -> None:
         pending = list(self.unwritten)
         with self._repository.transaction(durable=False, waiting=False):
-            for session, what, now in pending:
+            for session, now in {session: now for session, _, now in pending}.items():
                 self._repository.ledger.touch_session(session, now)
+            for session, what, now in pending:
                 if isinstance(what, Usage):
                     self._repository.ledger.add_usage(session.id, what, now)
                 elif what is not None:

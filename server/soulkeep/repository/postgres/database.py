@@ -32,6 +32,12 @@ _PAUSE_S = 0.02
 
 NO_LIMIT = 2**62
 
+NEXT_IDS = (
+    "WITH last AS (INSERT INTO numbers (owner, name, value) VALUES (%(owner)s, %(table)s, %(count)s)"
+    " ON CONFLICT (owner, name) DO UPDATE SET value = numbers.value + excluded.value RETURNING value)"
+)
+"""Begins a statement that adds `count` rows to a `table`: their ids are the last up to `last.value`."""
+
 _MARK = (
     b"WITH marked AS (UPDATE owners SET revision = revision + 1 WHERE owner = %s)"
     b" SELECT pg_current_xact_id()::text"

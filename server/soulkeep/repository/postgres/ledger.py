@@ -17,7 +17,7 @@ from soulkeep.models import (
     Session,
     Usage,
 )
-from soulkeep.repository.postgres.database import NO_LIMIT, Database, columns_of, limited
+from soulkeep.repository.postgres.database import NEXT_IDS, NO_LIMIT, Database, columns_of, limited
 from soulkeep.repository.postgres.words import FullText, conditions
 from soulkeep.repository.values import THREAD_KEY, UNKNOWN_MODEL
 
@@ -65,12 +65,12 @@ class Ledger:
 
     def add_usage(self, session_id: str, usage: Usage, now: str) -> None:
         """Insert one use of a model."""
-        (usage_id,) = self._database.next_ids("usage_records", 1)
-        self._database.execute(
-            "INSERT INTO usage_records (owner, id, session_id, model, input_tokens, output_tokens,"
-            " total_tokens, cost, timestamp) VALUES (%(owner)s, %(id)s, %(session)s, %(model)s,"
-            " %(inputs)s, %(outputs)s, %(total)s, %(cost)s, %(now)s)",
-            id=usage_id,
+        ((usage_id,),) = self._database.execute(
+            f"{NEXT_IDS} INSERT INTO usage_records (owner, id, session_id, model, input_tokens,"
+            " output_tokens, total_tokens, cost, timestamp) SELECT %(owner)s, value, %(session)s,"
+            " %(model)s, %(inputs)s, %(outputs)s, %(total)s, %(cost)s, %(now)s FROM last RETURNING id",
+            table="usage_records",
+            count=1,
             session=session_id,
             model=usage.model,
             inputs=usage.input_tokens,
@@ -181,10 +181,11 @@ class Ledger:
     ) -> None:
         """Insert changes of one kind; `details` hold ids and sizes, never what the user wrote."""
         self._database.execute(
-            "INSERT INTO audit_log (owner, id, timestamp, event, source_app, details)"
-            " SELECT %(owner)s, d.id, %(now)s, %(event)s, %(app)s, d.details"
-            " FROM unnest(%(ids)s::bigint[], %(details)s::text[]) AS d (id, details)",
-            ids=self._database.next_ids("audit_log", len(details)),
+            f"{NEXT_IDS} INSERT INTO audit_log (owner, id, timestamp, event, source_app, details)"
+            " SELECT %(owner)s, value - %(count)s + place, %(now)s, %(event)s, %(app)s, d.details"
+            " FROM last, unnest(%(details)s::text[]) WITH ORDINALITY AS d (details, place)",
+            table="audit_log",
+            count=len(details),
             details=[json.dumps(detail) for detail in details],
             now=now,
             event=event,

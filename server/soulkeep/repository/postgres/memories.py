@@ -267,7 +267,8 @@ class MemoryTable:
 
     def unindexed(self, limit: int) -> list[Memory]:
         """Return up to `limit` memories that another program added after the last indexed one."""
-        return self._list("m.id > %(last)s", {"last": self._words.last_id()}, limit=limit)
+        last = "(SELECT coalesce(max(id), 0) FROM memories_fts WHERE owner = %(owner)s)"
+        return self._list(f"m.id > {last}", {}, limit=limit)
 
     def add_to_indexes(self, memories: Sequence[Memory], vectors: Sequence[Vector | None]) -> None:
         """Index memories that another program added, perhaps with vectors; inside a transaction."""

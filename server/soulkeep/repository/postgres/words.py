@@ -29,6 +29,14 @@ _LARGEST_BYTES = 900_000
 _LAST_PLACE, _MOST_PLACES = 16_383, 255
 """What a tsvector can hold of the places of a word."""
 
+_COUNT = (
+    "CASE WHEN a.is_whole THEN round(1 / (1.6449340668482264 * (1 - ts_rank('{1,1,1,1}', f.words,"
+    " a.term)::double precision)) - 0.5) ELSE ts_rank_cd('{1,1,1,1}', f.words, a.term) END"
+)
+"""How often a word stands in a text: all places weigh 1. ts_rank adds up 1/n² over them, as a share
+of π²/6, and what is missing from that is 1 / (count + 0.5), nearly enough to count by. ts_rank_cd counts
+them, but slower: for a character that begins several words, and for words in subjects alone."""
+
 PASSING = {
     "thread_id": "(m.thread_id = %(thread_id)s OR m.thread_id IS NULL)",
     "memory_type": "m.memory_type = %(memory_type)s",
@@ -174,15 +182,13 @@ class FullText:
         asked = list(dict.fromkeys(map(self._asked, terms)))
         if not asked:
             return []
-        texts, length = self._database.numbers(*self._names)
+        texts, length, having = self._counts(asked, in_subject=in_subject)
         join, where, values = filtered
         return self._database.query(
             "SELECT id, sum(idf * count * %(more)s / (count + %(k1)s * (%(rest)s + %(b)s"
-            " * length / %(average)s))) AS score FROM ("
-            # Where all places count as 1, this says of one word how many have it.
-            "SELECT f.id, f.length, a.idf,"
-            " ts_rank_cd('{1,1,1,1}', f.words, a.term)::double precision AS count"
-            " FROM unnest(%(terms)s::tsquery[], %(idf)s::double precision[]) AS a (term, idf)"
+            f" * length / %(average)s))) AS score FROM (SELECT f.id, f.length, a.idf, {_COUNT} AS count"
+            " FROM unnest(%(terms)s::tsquery[], %(idf)s::double precision[], %(whole)s::boolean[])"
+            " AS a (term, idf, is_whole)"
             f" CROSS JOIN LATERAL (SELECT * FROM {self._table} AS f WHERE f.words @@ a.term"
             # OFFSET keeps it from being worked out at each place where it is used.
             f" AND f.owner = %(owner)s) AS f{join}{where} OFFSET 0) AS hits"
@@ -190,10 +196,8 @@ class FullText:
             **values,
             terms=[one.query(in_subject=in_subject) for one in asked],
             # The inverse document frequency, ln((N - n + 0.5) / (n + 0.5)), as FTS5 has it.
-            idf=[
-                max(math.log(max(texts - having + 0.5, 0.5) / (having + 0.5)), SMALLEST_IDF)
-                for having in self._texts_with(asked, in_subject=in_subject)
-            ],
+            idf=[max(math.log(max(texts - n + 0.5, 0.5) / (n + 0.5)), SMALLEST_IDF) for n in having],
+            whole=[not (one.begins or in_subject) for one in asked],
             more=K1 + 1,
             k1=K1,
             b=B,
@@ -204,20 +208,25 @@ class FullText:
 
     def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """Return how many texts there are, and in how many each word of `terms` occurs."""
-        (texts,) = self._database.numbers(self._names[0])
-        counts = self._texts_with([self._asked(term) for term in terms])
+        texts, _, counts = self._counts([self._asked(term) for term in terms])
         return texts, dict(zip(terms, counts, strict=True))
 
-    def _texts_with(self, asked: "Sequence[_Asked]", *, in_subject: bool = False) -> list[int]:
-        """Return in how many texts each word occurs, from the counts where they have it."""
+    def _counts(
+        self, asked: "Sequence[_Asked]", *, in_subject: bool = False
+    ) -> tuple[int, int, list[int]]:
+        """Return how many texts there are, how long they are together, and how many have each word."""
         counted = () if in_subject else [one.word for one in asked if not one.begins]
-        rows = self._database.query(
-            "SELECT word, texts FROM word_counts WHERE owner = %(owner)s AND kind = %(kind)s"
-            " AND word = ANY(%(words)s)",
-            kind=self._table,
-            words=list(counted),
+        known: dict[str, int] = dict(
+            self._database.query(
+                "SELECT name, value FROM numbers WHERE owner = %(owner)s AND name = ANY(%(names)s)"
+                " UNION ALL SELECT word, texts FROM word_counts WHERE owner = %(owner)s"
+                " AND kind = %(kind)s AND word = ANY(%(words)s)",
+                names=list(self._names),
+                kind=self._table,
+                words=list(counted),
+            )
         )
-        found: dict[_Asked, int] = {_Asked(word, begins=False): texts for word, texts in rows}
+        found = {_Asked(word, begins=False): known.get(word, 0) for word in counted}
         others = [one for one in asked if in_subject or one.begins]
         if others:
             rows = self._database.query(
@@ -227,14 +236,8 @@ class FullText:
                 terms=[one.query(in_subject=in_subject) for one in others],
             )
             found |= {one: row[0] for one, row in zip(others, rows, strict=True)}
-        return [found.get(one, 0) for one in asked]
-
-    def last_id(self) -> int:
-        """Return the largest id that is indexed; 0 where none is."""
-        ((last,),) = self._database.query(
-            f"SELECT coalesce(max(id), 0) FROM {self._table} WHERE owner = %(owner)s"
-        )
-        return int(last)
+        texts, length = (int(known.get(name, 0)) for name in self._names)
+        return texts, length, [found[one] for one in asked]
 
 
 def _quoted(word: str) -> str:

@@ -147,16 +147,16 @@ class Codes:
         places = _largest(scores, ids, limit)
         return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
 
-    def centred(self, query: QueryVector) -> Array:
-        """Return a question without half of what all memories have in common, which tells nothing."""
+    def near(self, query: QueryVector, allowed: MemoryFilter, depth: int) -> tuple[list[int], Array]:
+        """Return the ids of the best `depth` by each weighting, and the question that they are near to.
+
+        What all memories have in common tells nothing: half of their mean is taken from a question that
+        is to be centred.
+        """
         asked = np.frombuffer(query.embedding, "<f4")
         if query.is_centred:
             mean = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
             asked = asked - CENTRING * mean
-        return asked
-
-    def near(self, asked: Array, query: QueryVector, allowed: MemoryFilter, depth: int) -> list[int]:
-        """Return the ids of the best `depth` for a question by each weighting of its parts."""
         if list(query.parts) != self._parts:  # hold the codes by these parts
             whole = np.hstack([self._columns.pop(name) for name in self._by_part(self._sum)])
             self._parts = list(query.parts)
@@ -168,8 +168,7 @@ class Codes:
             scores = np.array(weighting, np.float32) @ cosines
             scores[refused] = -np.inf
             chosen.append(_largest(scores, ids, depth))
-        near: list[int] = ids[np.unique(np.concatenate(chosen))].tolist()
-        return near
+        return ids[np.unique(np.concatenate(chosen))].tolist(), asked
 
     def _rows(self, allowed: MemoryFilter) -> tuple[slice | Array, Array]:
         """Return which rows to scan, all or the few that pass a filter, and which of them to refuse."""

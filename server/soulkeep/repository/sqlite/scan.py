@@ -157,8 +157,7 @@ class VectorScan:
             if codes is not None:
                 if self._seen.embedder != query.made_by:
                     return {}
-                asked = codes.centred(query)
-                near = codes.near(asked, query, allowed, depth + _BESIDE)
+                near, asked = codes.near(query, allowed, depth + _BESIDE)
         if codes is None:
             asked = _floats(query.embedding)
             near = [i for i, _ in self._table.nearest(query.embedding, allowed, depth)]
