@@ -137,6 +137,24 @@ def test_a_home_with_memories_gets_what_it_lacks_as_one_change(run: Run, tmp_pat
     assert "No heading" not in run("memories", "list")[1]
 
 
+def test_what_would_come_into_an_empty_home_is_all_of_it(
+    opened: Opened, tmp_path: Path, run: Run
+) -> None:
+    source = opened("source")
+    fill(source)
+    file = source.exports.write(tmp_path / "all.jsonl").path
+
+    shown = run("import", str(file), "--dry-run", "--home", str(tmp_path / "empty"))[1]
+
+    assert "| Anna: Anna is allergic to peanuts" in shown
+    assert "This home is empty" in shown
+    assert "Not kept" not in shown
+    run("remember", "Something.")
+    shown = run("import", str(file), "--dry-run")[1]
+    assert "This home is empty" not in shown
+    assert "global prompts 1" in shown
+
+
 def test_taken_into_the_home_that_it_is_of_it_adds_nothing(
     opened: Opened, tmp_path: Path, run: Run
 ) -> None:

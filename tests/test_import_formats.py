@@ -461,6 +461,27 @@ def test_lines_and_tables_are_read_by_the_names_of_their_fields(tmp_path: Path) 
     assert [m.content for m in memories(tsv)] == ["Über"]
 
 
+def test_what_follows_the_end_of_a_list_is_told(tmp_path: Path) -> None:
+    for more in ('[{"content": "Two."}]', "junk", "]"):
+        _, records, reading = read(written(tmp_path / "a.json", f'[{{"content": "One."}}]\n{more}\n'))
+        assert len(records) == 1
+        assert [problem.reason for problem in reading.problems] == [
+            "is no JSON from here on: more follows its end"
+        ]
+    assert not read(written(tmp_path / "a.json", '[{"content": "One."}]\n \n'))[2].problems
+
+
+def test_names_in_an_archive_may_be_those_of_windows(tmp_path: Path) -> None:
+    source = zipped(tmp_path / "a.zip", {"x": ""})
+    with zipfile.ZipFile(source, "w") as archive:
+        entry = zipfile.ZipInfo("export/conversations.json")
+        entry.filename = "export\\conversations.json"
+        archive.writestr(entry, json.dumps([CHAT]))
+
+    assert read(source)[0] == "chatgpt"
+    assert len(said(source)) == 2
+
+
 def test_one_record_on_many_lines_is_one(tmp_path: Path) -> None:
     one = {"content": "One.", "tags": ["a", "b"], "parts": [1, 2]}
     named = {"first": {"content": "One."}, "second": {"content": "Two."}}

@@ -17,6 +17,7 @@ from conftest import Run
 from soulkeep.app import open_home
 from soulkeep.engines import opened_foreign
 from soulkeep.errors import SourceError, ThreadNotFoundError, UndoConflictError
+from soulkeep.progress import told_to
 from soulkeep.service.home import Home
 from soulkeep.service.imports import Imported, thread_id_of
 
@@ -280,7 +281,10 @@ def test_a_large_import_is_undone_as_a_whole_or_not_at_all_and_comes_back(
     assert home.count_rows()["memories"] == 45
     home.changes.undo(revised.change_id)
 
-    home.changes.undo(change)
+    told: list[float | None] = []
+    with told_to(lambda doing, share: told.append(share if doing == "Undoing" else None)):
+        home.changes.undo(change)
+    assert told == [10 / 45, 20 / 45, 30 / 45, 40 / 45]
     assert home.count_rows()["memories"] == 0
     undo = home.changes.list_changes(1)[0]
     assert (undo.action, undo.rows) == ("undo", 45)

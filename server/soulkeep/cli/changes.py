@@ -111,10 +111,11 @@ def undo(change_id: int | None, since: str | None, *, yes: bool, as_json: bool) 
         if not yes:
             _print_wanted(home, wanted)
             confirm(f"Undo {counted(len(wanted), 'change')}?")
-        if since:
-            undone = home.changes.undo_since(since, last=wanted[0].id)
-        else:
-            undone = home.changes.undo(wanted[0].id)
+        with progress_shown():
+            if since:
+                undone = home.changes.undo_since(since, last=wanted[0].id)
+            else:
+                undone = home.changes.undo(wanted[0].id)
         by = home.changes.get_change(undone[0].id).undone_by
         summaries = home.changes.summarize(undone)
         cleared = home.changes.without_expiry(undone)

@@ -1,6 +1,6 @@
 """`soulkeep import` and `export`: moving in from another memory server, and out."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -33,16 +33,20 @@ def import_(source: Path, named: str | None, *, dry_run: bool, as_json: bool) ->
     """
     with opened_home() as home, progress_shown():
         file = None if named else export_file(source)
-        if file and not dry_run and home.exports.is_empty_for(file):
+        is_whole = file is not None and home.exports.is_empty_for(file)
+        if file and is_whole and not dry_run:
             taken: Exported | Imported = home.exports.take_in(file)
         else:
             taken = home.imports.take(source, opened_foreign, named=named, dry_run=dry_run)
+            taken = replace(taken, not_kept={}) if is_whole else taken
     if isinstance(taken, Exported):
         _report(taken, "Imported", as_json=as_json)
     elif as_json:
         print_json({"import": asdict(taken) | {"dry_run": dry_run}})
     else:
         _print(taken, dry_run=dry_run)
+        if is_whole:
+            say("This home is empty: it becomes what was exported, with its changes and former texts.")
 
 
 @click.command(cls=Command)

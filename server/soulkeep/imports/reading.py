@@ -347,9 +347,10 @@ def _folder(path: Path, reading: Reading) -> Source:
 
 
 def _archive(path: Path, archive: zipfile.ZipFile, reading: Reading) -> Source:
-    sizes = {}
+    sizes, entries = dict[str, int](), dict[str, zipfile.ZipInfo]()
     for entry in archive.infolist():
-        parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
+        name = entry.filename.replace("\\", "/")  # of some programs on Windows
+        parts = PurePosixPath(name).parts
         if entry.is_dir() or "__MACOSX" in parts:
             continue
         if ".." in parts or parts[0].endswith((":", "/")):
@@ -359,11 +360,11 @@ def _archive(path: Path, archive: zipfile.ZipFile, reading: Reading) -> Source:
         elif entry.flag_bits & _ENCRYPTED:
             reading.report(entry.filename, "is encrypted; unpack the archive and name the folder")
         else:
-            sizes[entry.filename] = entry.file_size
+            sizes[name], entries[name] = entry.file_size, entry
     size = path.stat().st_size
     if sum(sizes.values()) > max(size * _MAX_EXPANSION, _SMALL):
         problem = (
             f"its {counted(len(sizes), 'file')} would be {_MAX_EXPANSION} times as large as the archive"
         )
         raise SourceError(path, problem, "unpack it yourself if you trust it, and name the folder")
-    return Source(path, sizes, archive.open, reading)
+    return Source(path, sizes, lambda name: archive.open(entries[name]), reading)

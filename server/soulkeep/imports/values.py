@@ -60,6 +60,15 @@ class JsonStream:
                     yield name, -1, self._value()
         else:
             raise BrokenJsonError("it begins neither with [ nor with {")
+        if self._follows():
+            raise BrokenJsonError("more follows its end")
+
+    def _follows(self) -> bool:
+        """Whether anything but space is left."""
+        try:
+            return self._next() != b""
+        except BrokenJsonError:
+            return False
 
     def _array(self, name: str) -> Iterator[tuple[str, int, bytes | None]]:
         for number in count():

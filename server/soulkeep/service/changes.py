@@ -30,6 +30,7 @@ from soulkeep.models import (
     Vector,
     timestamp,
 )
+from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.service.backups import Backups
 from soulkeep.service.callers import LineChange, Sessions, parse_moment, require_range
@@ -361,6 +362,8 @@ class Changes:
             recorder.undone, is_bulk = [change.id for change in changes], self._only_adds(changes)
             for number, row in enumerate(self._rows_in_order(changes), 1):
                 self._put_back(row, recorder, vectors)
+                if number % _BULK == 0:
+                    tell("Undoing", min(number / sum(change.rows for change in changes), 1))
                 if is_bulk and number % _BULK == 0:
                     recorder.put_down()
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
