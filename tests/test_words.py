@@ -213,6 +213,8 @@ def test_a_number_is_also_found_by_the_word_beside_it() -> None:
         ("Disney+ C+", ["disney+", "disney", "c+"]),
         ("e.g. this", ["eg", "this"]),
         ("iPhone15を", ["iphone15", "iphone", "phone", "15", "を"]),
+        ("abcAbc 5, the 7", ["abcabc", "abc", "5", "abcabc5", "the", "7"]),
+        ("csharp 7, MAX 12", ["c#", "7", "max", "12", "max12"]),
         ("2026-07-25T10:30", ["20260725", "2026", "07", "25", "10:30"]),
         ("", []),
         ("... ++ #", []),
