@@ -31,6 +31,12 @@ with open(path, "r+b" if offset else "wb") as file:
 
 
 @pytest.fixture
+def no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait hardly for a checkpoint of another process: there is none."""
+    monkeypatch.setattr("soulkeep.repository.sqlite.files._CHECKPOINT_LOOKS", 3)
+
+
+@pytest.fixture
 def homes(make_home: Callable[..., Home]) -> tuple[Home, Home]:
     return make_home(embedder="none"), make_home(embedder="none")
 
@@ -109,6 +115,7 @@ def kept_bytes(home: Path) -> bytes:
     return b"".join(read(path) for path in kept)
 
 
+@pytest.mark.usefixtures("no_checkpoint")
 @STATES
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_what_was_written_over_is_refused_and_goes_on_when_the_former_file_is_back(
@@ -141,6 +148,7 @@ def test_what_was_written_over_is_refused_and_goes_on_when_the_former_file_is_ba
     assert one.check() == []
 
 
+@pytest.mark.usefixtures("no_checkpoint")
 @STATES
 def test_what_is_damaged_in_the_middle_is_refused_or_kept(
     homes: tuple[Home, Home], store: Path, state: Callable[[Path], None]
@@ -193,6 +201,7 @@ def foreign_store(path: Path, *, sealed: bool) -> bytes:
         return read(file_of(other))
 
 
+@pytest.mark.usefixtures("no_checkpoint")
 @STATES
 @pytest.mark.parametrize("sealed", [True, False])
 def test_another_store_is_refused_and_neither_takes_in_what_is_the_others(
@@ -234,6 +243,7 @@ def test_another_store_is_refused_and_neither_takes_in_what_is_the_others(
     assert "Good again." not in contents(restarted)
 
 
+@pytest.mark.usefixtures("no_checkpoint")
 @STATES
 @pytest.mark.parametrize("live", [False, True])
 def test_an_older_copy_of_the_store_is_opened_and_what_it_lacks_is_kept_aside(
