@@ -133,9 +133,14 @@ def _is_left_to_the_other_era(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Try many examples in a campaign; leave out what needs an embedder whose packages have no wheel."""
+    """Try many examples in a campaign; leave out what needs an embedder whose packages have no wheel.
+
+    Modules come in an order without meaning: by name, those that wait for servers stand together, and
+    nothing fills their pauses.
+    """
     from hypothesis import is_hypothesis_test, settings
 
+    items.sort(key=lambda item: zlib.crc32(item.path.name.encode()))
     for item in items:
         if _is_left_to_the_other_era(item):
             item.add_marker(pytest.mark.campaign)
