@@ -25,9 +25,9 @@ from soulkeep.errors import (
     StoreError,
     StoreFullError,
 )
-from soulkeep.models import MemoryFilter, NewMemory, Options
+from soulkeep.models import MemoryFilter, NewMemory, Options, QueryVector
 from soulkeep.repository import CommitUnknownError, StoreUnreachableError
-from soulkeep.repository.postgres import PostgresRepository, connections, schema
+from soulkeep.repository.postgres import PostgresRepository, connections, nearest, schema
 from soulkeep.repository.postgres.schema import STEPS
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.search.questions import query_terms
@@ -114,6 +114,33 @@ def test_two_homes_of_one_database_share_nothing(tmp_path: Path) -> None:
         assert bob.repository.count_rows()["memories"] == 1
         assert bob.revision() != seen
         assert (anna.check(), bob.check()) == ([], [])
+
+
+def test_a_large_home_is_searched_over_its_index_as_if_it_were_whole(
+    store: PostgresRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(3)  # noqa: S311 - no secret
+    asked, *vectors = (vector(*(chance.gauss() for _ in range(32))) for _ in range(2_001))
+    keep(store, *map(str, range(2_000)), vectors=[*vectors])
+    query = QueryVector(asked.embedding, asked.made_by, [16, 16], [[1.0, 1.0], [0.0, 3.0]])
+    search = store.vector_search
+    whole = search.compare(query, EVERY, 10, [7]), search.nearest(asked.embedding, EVERY, 10)
+
+    monkeypatch.setattr(nearest, "EXACT", 100)
+    monkeypatch.setattr(nearest, "_LOOKED_THROUGH", (300, 900))
+    search.load([])
+    for thread in threading.enumerate():
+        if thread.name == "soulkeep-index":
+            thread.join()
+
+    looked = "SELECT current_setting('hnsw.ef_search')"
+    for one_in, through in ((5, "400"), (1, "900"), (500, "300")):
+        monkeypatch.setattr(nearest, "_ONE_IN", one_in)
+        with store.snapshot():
+            found = search.compare(query, EVERY, 10, [7]), search.nearest(asked.embedding, EVERY, 10)
+            assert store.database.query(looked) == [(through,)]
+        assert found == whole
+    assert store.database.query(looked) != [("300",)]
 
 
 def test_words_rank_as_in_the_other_engine(store: PostgresRepository, tmp_path: Path) -> None:

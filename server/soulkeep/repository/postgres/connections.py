@@ -397,10 +397,9 @@ def _read_address(url: str) -> tuple[str, str]:
 
 
 def _configure(connection: Connection) -> None:
-    """Fit a connection: how far HNSW looks, what vectors are sent as, and whose log it writes."""
+    """Fit a connection: that HNSW looks on, what vectors are sent as, and whose log it writes."""
     connection.execute(
-        "SELECT set_config('hnsw.ef_search', '400', false),"
-        " set_config('hnsw.iterative_scan', 'relaxed_order', false),"
+        "SELECT set_config('hnsw.iterative_scan', 'relaxed_order', false),"
         " set_config('jit', 'off', false)"
     )
     info = TypeInfo.fetch(connection, "vector")
