@@ -481,6 +481,16 @@ def test_shadow_tables_of_another_shape_are_read_through_the_virtual_table(
     assert agrees(vectors, store, MemoryFilter("a"))
 
 
+@pytest.mark.parametrize("holds", [("no_such_table", "vectors"), ("vec_memories_chunks", "validity")])
+def test_where_vectors_are_not_where_they_were_they_are_compared_through_the_virtual_table(
+    store: Store, vectors: VectorScan, holds: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query, also = asked(store.query(), (24, 40)), range(1, 200)
+    usual = vectors.compare(query, EVERYTHING, 10, also)
+    monkeypatch.setattr(scan, "_VECTORS", holds)
+    assert vectors.compare(query, EVERYTHING, 10, also) == usual
+
+
 @pytest.mark.parametrize("missing", ["numpy", "simsimd"])
 def test_without_the_kernel_the_answers_are_the_same(
     store: Store, missing: str, monkeypatch: pytest.MonkeyPatch

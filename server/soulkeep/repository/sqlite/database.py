@@ -1,8 +1,10 @@
 """A store's file as its tables use it: one connection that writes, those that read, and transactions."""
 
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +213,27 @@ class Database:
                 return _rows(own.execute, sql, parameters)
             with ExitStack() as stack:
                 return _rows(self._reader(stack).execute, sql, parameters)
+
+    def read_pieces(
+        self, table: str, column: str, pieces: Iterable[tuple[int, int, int]]
+    ) -> list[bytes]:
+        """Return pieces of blobs, each given by its row, where it begins and how many bytes it has.
+
+        Those of one row are read soonest one after another.
+
+        Raises:
+            StoreError: SQLite could not do it.
+            ValueError: A blob ends before the piece begins.
+        """
+        found: list[bytes] = []
+        with translated(self.path), ExitStack() as stack:
+            connection = self._own.connection or self._reader(stack)
+            for row, in_row in itertools.groupby(pieces, itemgetter(0)):
+                with connection.blob_open("main", table, column, row, False) as blob:
+                    for _, begin, length in in_row:
+                        blob.seek(begin)
+                        found.append(blob.read(length))
+        return found
 
     def _reader(self, stack: ExitStack) -> apsw.Connection:
         """Return a connection that reads the file that stands at the path, until `stack` is closed."""
