@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +67,8 @@ def pytest_configure(config: pytest.Config) -> None:
     is_asked = config.option.basetemp is not None or hasattr(config, "workerinput")
     if not is_asked and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         folder = Path(tempfile.mkdtemp(prefix="soulkeep-tests-", dir=MEMORY))
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        # After multiprocessing has taken away its own in it.
+        Finalize(None, shutil.rmtree, (folder, True), exitpriority=-1_000)
         config.option.basetemp, os.environ["TMPDIR"] = str(folder / "of-tests"), str(folder)
         tempfile.tempdir = None
     choose_folder()

@@ -84,6 +84,7 @@ class EndpointServer:
 
 
 class Handler(BaseHTTPRequestHandler):
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
 
     @property

@@ -20,6 +20,7 @@ def served(authority_at: Callable[[str], Authority]) -> Iterator[str]:
     """Serve homes that say who uses them, on a port of this machine."""
     # It listens from here on: a request may come before the thread has got as far as to take it.
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as ours, see `serving`
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         authority = authority_at(url)
 

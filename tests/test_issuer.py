@@ -52,6 +52,8 @@ class IssuerServer:
         answered = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def do_GET(self) -> None:
                 answered.asked.append(self.path)
                 body = json.dumps(answered.answer(self.path)).encode()

@@ -39,6 +39,8 @@ class Publisher:
         published = self
 
         class Handler(BaseHTTPRequestHandler):
+            disable_nagle_algorithm = True
+
             def do_GET(self) -> None:
                 published.asked.append(self.path)
                 page = published.pages.get(self.path)
