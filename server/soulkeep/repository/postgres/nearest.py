@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -155,7 +155,15 @@ class VectorSearch:
         values: dict[str, object] = {**of_filter, "depth": depth, "dimensions": dimensions}
         join = " JOIN memories AS m ON m.owner = v.owner AND m.id = v.memory_id" if where else ""
         candidate, asked = "v.candidate", "%(asked_{n})s::vector::halfvec"
-        is_near = state.has_index and (not where or self._passes_many(where, of_filter))
+        is_near = state.has_index
+        if is_near and where:
+            ((count,),) = self._database.query(
+                "SELECT count(*) FROM (SELECT 1 FROM memories AS m WHERE m.owner = %(owner)s"
+                f"{where} LIMIT %(most)s) AS passing",
+                **of_filter,
+                most=EXACT + 1,
+            )
+            is_near = count > EXACT
         if is_near:
             candidate = f"v.candidate::halfvec({dimensions})"
             # The setting is made for this statement alone, as HNSW is handed its question.
@@ -170,15 +178,6 @@ class VectorSearch:
             f" ORDER BY {candidate} <#> {asked}{tie} LIMIT %(depth)s",
             values,
         )
-
-    def _passes_many(self, where: str, values: Mapping[str, str]) -> bool:
-        ((count,),) = self._database.query(
-            "SELECT count(*) FROM (SELECT 1 FROM memories AS m WHERE m.owner = %(owner)s"
-            f"{where} LIMIT %(most)s) AS passing",
-            **values,
-            most=EXACT + 1,
-        )
-        return bool(count > EXACT)
 
     def compare(
         self, query: QueryVector, allowed: MemoryFilter, depth: int, also: Collection[int]

@@ -151,7 +151,9 @@ class FullText:
             size += len(stem.encode()) + 2 * len(kept) + 4
             if size > _LARGEST_BYTES:
                 break
-            kept_words.append(f"{_quoted(stem)}:{','.join(sorted(kept, key=_place))}")
+            kept_words.append(
+                f"{_quoted(stem)}:{','.join(sorted(kept, key=lambda place: int(place.rstrip('A'))))}"
+            )
         return " ".join(kept_words), at
 
     def _stored(self, word: str) -> str:
@@ -255,7 +257,3 @@ class _Asked(NamedTuple):
         """Return it as a tsquery has it."""
         marks = f"{'*' if self.begins else ''}{'A' if in_subject else ''}"
         return f"{_quoted(self.word)}{marks and f':{marks}'}"
-
-
-def _place(place: str) -> int:
-    return int(place.rstrip("A"))
