@@ -651,6 +651,25 @@ def test_a_vaults_front_matter_tags_names_and_links_are_kept(tmp_path: Path) -> 
     assert [m.content for m in memories(tmp_path / "vault" / "2026-03-04.md")] == ["Slept well."]
 
 
+@pytest.mark.parametrize(
+    "tags", ["tags: home, paint", 'tags: "#home #paint"', "tags: home paint", "tag: [home, '#paint']"]
+)
+def test_tags_are_read_however_a_note_has_them(tags: str, tmp_path: Path) -> None:
+    page = written(tmp_path / "a.md", f"---\n{tags}\n---\n- One.\n")
+
+    assert [m.subject for m in memories(page)] == ["a (home, paint)"]
+
+
+def test_a_workspace_of_an_agent_that_has_only_logs_is_known(tmp_path: Path) -> None:
+    written(tmp_path / "AGENTS.md", "Do this.")
+    written(tmp_path / "memory" / "2026-01-05.md", "- Painted.")
+
+    form, records, reading = read(tmp_path)
+
+    assert (form, [record.place for record in records]) == ("openclaw", ["memory/2026-01-05.md"])
+    assert reading.not_kept == {"AGENTS.md": 1}
+
+
 # Whatever is in a file
 
 JSON = st.recursive(

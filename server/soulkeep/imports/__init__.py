@@ -130,7 +130,8 @@ def _recognised(source: Source) -> str | None:
     bare = {name.rsplit("/", 1)[-1] for name in names}
     if own.ROWS_FILE in bare:
         return OWN
-    if "SOUL.md" in bare or ("MEMORY.md" in bare and any("memory/" in name for name in names)):
+    has_logs = any("memory/" in name for name in names)
+    if "SOUL.md" in bare or (has_logs and not bare.isdisjoint({"MEMORY.md", "AGENTS.md"})):
         return "openclaw"
     if notes.is_basic_memory(source):
         return "basic-memory"

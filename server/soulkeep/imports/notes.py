@@ -137,7 +137,8 @@ def _note(
     head = front_matter(text)
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     title = reading.text(head.pop("title", "")) or stem
-    tags = [tag.lstrip("#") for field in ("tags", "tag") for tag in as_list(head.pop(field, []))]
+    given = [tag for field in ("tags", "tag") for tag in as_list(head.pop(field, []))]
+    tags = [tag.lstrip("#") for one in given for tag in one.split()]  # no tag has a space
     dates = [head.pop(field, None) for field in _DATES]  # of the note, as it says itself
     created = reading.moment(next(filter(None, dates), None)) or reading.moment(source.modified(name))
     day = _day_of(name)
