@@ -223,7 +223,7 @@ _ON_WINDOWS = (
 )
 
 
-_SWITCHES = {"enabled": True, "disabled": False}
+SWITCHES = {"enabled": True, "disabled": False}
 """What clients switch a server off by, and what it says where that is on."""
 
 
@@ -273,15 +273,10 @@ def new_entry(
         entry |= {"command": list(command)}
     else:
         entry |= {"command": command[0], "args": list(command[1:])}
-    entry |= {name: is_on for name, is_on in _SWITCHES.items() if entry.get(name) is not None}
+    entry |= {name: is_on for name, is_on in SWITCHES.items() if entry.get(name) is not None}
     if kept:
         entry["environment" if client.type == "local" else "env"] = kept
     return entry
-
-
-def is_switched_off(entry: Mapping[str, Any]) -> bool:
-    """Whether a block says that its server is not to be started."""
-    return any(entry.get(name) is (not is_on) for name, is_on in _SWITCHES.items())
 
 
 def start_environment(client: Client, machine: Machine, variables: Mapping[str, str]) -> dict[str, str]:

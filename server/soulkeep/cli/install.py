@@ -22,13 +22,13 @@ from soulkeep.cli.terminal import print_facts, report
 from soulkeep.clients import (
     CLIENTS,
     NAME,
+    SWITCHES,
     Client,
     Machine,
     Part,
     entry_in,
     home_of,
     hook_command,
-    is_switched_off,
     new_entry,
     start_environment,
     started_by,
@@ -411,7 +411,8 @@ def list_connections(settings: Settings) -> tuple[list[Connection], list[Fault]]
         path = start_environment(client, machine, variables).get("PATH", "")
         home, own = home_of(client, entry) or str(elsewhere), client_command()[0]
         remarks = [f"starts another soulkeep, {words[0]}"] * (words[0] != own)
-        remarks += ["is switched off in its configuration"] * is_switched_off(entry)
+        if any(entry.get(name) is (not is_on) for name, is_on in SWITCHES.items()):
+            remarks.append("is switched off in its configuration")
         remarks += [f"serves another home, {home}"] * (Path(home) != settings.home)
         if shutil.which(words[0], path=path) is None:
             gone = f"{client.title} starts {words[0]}, which it cannot find ({file.path})"

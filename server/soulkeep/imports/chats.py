@@ -69,12 +69,10 @@ def _of_chatgpt(
         content, where = message.get("content"), f"{place}, message {number + 1}"
         text = _text_of(content, reading) if isinstance(content, dict) else reading.text(content)
         moment = reading.moment(message.get("create_time"))
-        if kept := _kept_there(message, text, where, moment or created, reading):
-            records += kept
+        if (aside := _aside(message, text, where, moment or created, reading)) is not None:
+            records += aside
         elif role is None:
             reading.report(where, "has no author that is known")
-        elif what := _not_said(message, role):
-            reading.leave(what, int(bool(text)))
         elif text:
             said_by = f"{key}:{message.get('id') or number}"
             records.append(MessageRecord(where, key, said_by, NewMessage(role, text, moment or created)))
@@ -83,28 +81,24 @@ def _of_chatgpt(
     yield from records
 
 
-def _kept_there(
+def _aside(
     message: Mapping[str, Any], text: str, where: str, moment: str | None, reading: Reading
-) -> list[Record]:
-    """Return what ChatGPT remembered by a message, or reads of that in one."""
-    content = message.get("content")
+) -> list[Record] | None:
+    """Return what a message keeps as memories that nobody said to anybody; None for any other."""
+    content, metadata, to = message.get("content"), message.get("metadata"), message.get("recipient")
+    kept = [(text, moment)] if text and to == "bio" else []
     if isinstance(content, dict) and content.get("content_type") == "model_editable_context":
         listed = _REMEMBERED.findall(str(content.get("model_set_context", "")))
-        said = [(reading.text(one), reading.moment(day)) for day, one in listed]
-    else:
-        said = [(text, moment)] if text and message.get("recipient") == "bio" else []
+        kept = [(reading.text(one), reading.moment(day)) for day, one in listed]
+    elif isinstance(metadata, dict) and metadata.get("is_visually_hidden_from_conversation"):
+        reading.leave("hidden messages", int(bool(text)))
+    elif to not in (None, "", "all", "bio", "assistant", "user"):
+        reading.leave("calls of tools", int(bool(text)))
+    elif not kept:
+        return None
     return [
-        MemoryRecord(where, NewMemory(one, source="ChatGPT", created_at=at)) for one, at in said if one
+        MemoryRecord(where, NewMemory(one, source="ChatGPT", created_at=at)) for one, at in kept if one
     ]
-
-
-def _not_said(message: Mapping[str, Any], role: str) -> str:
-    """Return what a message is that nobody said to anybody; nothing for any other."""
-    metadata = message.get("metadata")
-    if isinstance(metadata, dict) and metadata.get("is_visually_hidden_from_conversation"):
-        return "hidden messages"
-    is_call = role == "assistant" and message.get("recipient") not in (None, "", "all")
-    return "calls of tools" if is_call else ""
 
 
 def _branch(nodes: Mapping[str, Any], last: object) -> list[Mapping[str, Any]]:

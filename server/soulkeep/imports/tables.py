@@ -225,14 +225,9 @@ def is_header(text: str, *, is_table: bool) -> bool:
     A single name is enough only for a file that `is_table` by its name.
     """
     lines = text.split("\n")[:2]
-    columns = re.split("[,;\t|]", lines[_says_sign(lines[0]) and len(lines) > 1])
+    columns = re.split("[,;\t|]", lines[_SIGN.fullmatch(lines[0]) is not None and len(lines) > 1])
     names = {_field_name(column.strip(" \"'\r")) for column in columns}
     return not names.isdisjoint(_NAMES["content"]) and (is_table or len(columns) > 1)
-
-
-def _says_sign(line: str) -> bool:
-    """Whether a line says what stands between columns, as Excel does."""
-    return re.fullmatch(r"sep=.\s*", line, re.IGNORECASE) is not None
 
 
 def _columns(header: str, sign: str) -> tuple[str, list[str]]:
@@ -256,7 +251,7 @@ def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
         fields, lines = Fields(reading, ""), _decoded(source, name, reading)
         _, header = next(lines, (0, ""))
         sign = ""
-        if _says_sign(header):
+        if _SIGN.fullmatch(header):
             sign, (_, header) = header[len("sep=")], next(lines, (0, ""))
         sign, columns = _columns(header, sign)
         if {_field_name(column) for column in columns}.isdisjoint(_NAMES["content"]):
@@ -339,6 +334,9 @@ def _of_graph(value: object, place: str, origin: str, reading: Reading) -> Itera
         reading.report(place, "is neither an entity with observations nor a relation")
 
 
+_SIGN = re.compile(r"sep=.\s*", re.IGNORECASE)
+"""A line that says what stands between columns, as Excel writes it."""
+
 _MAX_CELL = 4 * 1024**2
 """Characters of one cell, so that a quote that is never closed does not take in a whole table."""
 
@@ -383,8 +381,12 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
             ("memory_embeddings_rowids", "embeddings"),
         ):
             if table in tables:
-                reading.leave(what, _count(rows, table))
-        each = (reading.total or 1) / max(_count(rows, "memories"), 1)
+                with suppress(SourceError):  # the database is damaged there
+                    reading.leave(what, next(rows(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - of a constant
+        count = 1
+        with suppress(SourceError):
+            ((count,),) = rows("SELECT count(*) FROM memories")
+        each = (reading.total or 1) / max(count, 1)
         for number, row in enumerate(_rows_of(rows, there, name, reading)):
             texts = (cell and cell.decode("utf-8", "replace") for cell in row)
             value = dict(zip(there, texts, strict=True))
@@ -395,14 +397,6 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
             if value.get("store") == "default":
                 del value["store"]
             yield from fields.records(f"{name}:{value['content_hash']}", value)
-
-
-def _count(rows: Rows, table: str) -> int:
-    """Return how many rows a table has; 0 where the database is damaged there."""
-    try:
-        return int(next(rows(f"SELECT count(*) FROM {table}"))[0])  # noqa: S608 - of a constant
-    except SourceError:
-        return 0
 
 
 def _rows_of(

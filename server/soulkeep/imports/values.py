@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from typing import IO, Any
@@ -60,15 +60,8 @@ class JsonStream:
                     yield name, -1, self._value()
         else:
             raise BrokenJsonError("it begins neither with [ nor with {")
-        if self._follows():
+        if self._buffer[self._at :].strip() or self._stream.read(CHUNK).strip():
             raise BrokenJsonError("more follows its end")
-
-    def _follows(self) -> bool:
-        """Whether anything but space is left."""
-        try:
-            return self._next() != b""
-        except BrokenJsonError:
-            return False
 
     def _array(self, name: str) -> Iterator[tuple[str, int, bytes | None]]:
         for number in count():
@@ -139,14 +132,6 @@ def _parsed(text: bytes | None) -> Any:
         return None
 
 
-def _is_records(value: object) -> bool:
-    return isinstance(value, list) and any(isinstance(one, dict) for one in value)
-
-
-def _are_records(values: Collection[object]) -> bool:
-    return all(isinstance(one, dict) for one in values)
-
-
 def _alone(source: Source, name: str) -> dict[str, Any] | None:
     """Return the record that a small file consists of, or records by names, under their places.
 
@@ -158,11 +143,12 @@ def _alone(source: Source, name: str) -> dict[str, Any] | None:
         value = _parsed(stream.read())
     if not isinstance(value, dict):
         return None
-    if value and _are_records(value.values()):
+    parts = list(value.values())
+    if parts and all(isinstance(one, dict) for one in parts):
         return {f"{name}:{key}": one for key, one in value.items()}
-    says_something = any(isinstance(one, str) and one.strip() for one in value.values())
-    has_parts = not _WITH_PARTS.isdisjoint(value)
-    is_one = has_parts or (says_something and not any(map(_is_records, value.values())))
+    says_something = any(isinstance(one, str) and one.strip() for one in parts)
+    has_records = any(isinstance(one, dict) for part in parts if isinstance(part, list) for one in part)
+    is_one = not _WITH_PARTS.isdisjoint(value) or (says_something and not has_records)
     return {name: value} if is_one else None
 
 
@@ -215,7 +201,8 @@ def first_values(source: Source, name: str) -> tuple[bool, list[tuple[str, Any]]
     # A longer line is cut, and then no value, which only the name can say that it is.
     values = [("", value) for line in lines if isinstance(value := _parsed(line), dict)]
     parts = list(values[0][1].values()) if values else []
-    has_records = any(map(_is_records, parts)) or (parts != [] and _are_records(parts))
+    has_records = any(isinstance(one, dict) for part in parts if isinstance(part, list) for one in part)
+    has_records |= parts != [] and all(isinstance(one, dict) for one in parts)
     is_first = bool(values) and _parsed(lines[0]) is not None
     is_object = has_records and len(lines) == 1
     if name.lower().endswith((".jsonl", ".ndjson")) or (is_first and not is_object):

@@ -456,11 +456,8 @@ class Recording(Protocol):
         Without any there is none, and 0 is returned.
         `undone` are the changes that it takes back; what those had taken back is in force again. With
         `into` the rows are added to that change instead; the edits of a document are there once, and
-        these take the place of others.
+        these take the place of others. Rows are noted anew from then on, and none may be touched again.
         """
-
-    def note_anew(self) -> None:
-        """Note rows anew from now on: those until now are saved, and none of them is touched again."""
 
 
 class Changes(Protocol):

@@ -149,10 +149,6 @@ class Changes:
                 def rows() -> Iterator[ChangedRow]:
                     return (recorder.with_place_taken(row, find) for row in recording.rows())
 
-                def went() -> Iterator[tuple[Memory, int]]:
-                    gone = (row for row in rows() if row.after is None)
-                    return ((r.before, r.replaced_by or 0) for r in gone if isinstance(r.before, Memory))
-
                 def put_down() -> None:
                     edited = (row_of(name, hunks) for name, hunks in recorder.edited.items())
                     changed, at = chain(edited, rows()), timestamp(self._clock())
@@ -160,12 +156,11 @@ class Changes:
                         every, undone = chain([first], changed), recorder.undone
                         former = recorder.change_id or into
                         recorder.change_id = recording.save(action, session, at, every, undone, former)
-                        recording.note_anew()
 
                 recorder.put_down = put_down
                 yield recorder
                 # The promoted lines of memories that went follow them: files come after all rows.
-                hunks, recorder.lines = self._lines.follow(went, on_failure)
+                hunks, recorder.lines = self._lines.follow(rows, on_failure)
                 recorder.edit(MEMORY, hunks)
                 put_down()
                 recorder.when_saved(recorder.change_id or into)

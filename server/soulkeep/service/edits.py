@@ -233,23 +233,27 @@ class PromotedLines:
             yield
 
     def follow(
-        self, went: Callable[[], Iterable[tuple[Memory, int]]], on_failure: ExitStack
+        self, rows: Callable[[], Iterable[ChangedRow]], on_failure: ExitStack
     ) -> tuple[Sequence[Hunk], Sequence[LineChange]]:
         """Change the lines of memories that went to what came in their places, or remove them.
 
-        `went` yields those memories, each with the id of what came in its place, or 0. What the user
-        edited stays. Return what that did, which `on_failure` takes back.
+        `rows` yields what a change did. What the user edited stays. Return what was done to lines, which
+        `on_failure` takes back.
 
         Raises:
             DocumentError: MEMORY.md cannot be written.
         """
-        if next(iter(went()), None) is None:
+        if all(row.after is not None or not isinstance(row.before, Memory) for row in rows()):
             return (), ()
         linked = self.linked()
         there = self._repository.memories.list_by_ids(linked)
         led = self._repository.changes.latest_ids([i for i in linked if i not in there])
         wanted = set(led.values())
-        gone = {memory.id: (memory, by) for memory, by in went() if memory.id in wanted} if led else {}
+        gone = {
+            row.before.id: (row.before, row.replaced_by or 0)
+            for row in (rows() if wanted else ())
+            if row.after is None and isinstance(row.before, Memory) and row.before.id in wanted
+        }
         owners = {link: gone[memory_id][0] for link, memory_id in led.items() if memory_id in gone}
         if not owners:
             return (), ()

@@ -136,11 +136,10 @@ class Exports:
         """
         about = _checked(source)
         counts = Counter[str]()
-        with self._documents.texts.locked(), self._repository.recording() as recording:
+        with self._documents.texts.locked(), self._repository.recording():
             self._repository.rows.clear()
             for table, page in _pages(_lines(source, told=True)):
                 self._repository.rows.add(table, page)
-                recording.note_anew()  # what was written is no change of this home
                 counts[table] += len(page)
             self._repository.rows.continue_ids(about["ids"])
             self._repository.rebuild_full_text()

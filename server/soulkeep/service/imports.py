@@ -122,31 +122,23 @@ def digest_of(record: Record) -> str:
             return _digest("document", str(name), text)
 
 
+@dataclass(eq=False)
 class _Seen:
     """The digests that a dry run has met, in 64 MiB however many there are.
 
     Of ten million a few may pass for others, as in any filter of this kind (Bloom's).
     """
 
-    _BITS, _TIMES = 29, 4
+    _bits: mmap = field(default_factory=lambda: mmap(-1, 2**26))  # only what is touched takes memory
 
-    def __init__(self) -> None:
-        self._bits = mmap(-1, 2**self._BITS // 8)  # only what is touched takes memory
-
-    def _places(self, digest: str) -> Iterator[tuple[int, int]]:
-        number = int(digest, 16)
-        for _ in range(self._TIMES):
-            yield number >> 3 & (2 ** (self._BITS - 3) - 1), 1 << (number & 7)
-            number >>= self._BITS
-
-    def add(self, digest: str) -> None:
-        """Note one."""
-        for at, bit in self._places(digest):
+    def add(self, digest: str) -> bool:
+        """Note one; return whether it is new."""
+        number, is_new = int(digest, 16), False
+        for shift in (0, 32, 64, 96):
+            at, bit = (number >> shift + 3) & (2**26 - 1), 1 << ((number >> shift) & 7)
+            is_new = is_new or not self._bits[at] & bit
             self._bits[at] |= bit
-
-    def __contains__(self, digest: str) -> bool:
-        """Whether it was noted."""
-        return all(self._bits[at] & bit for at, bit in self._places(digest))
+        return is_new
 
 
 @dataclass(eq=False)
@@ -251,7 +243,7 @@ class Imports:
         run.threads |= {key for key in threads if self._find_thread(key)}
         known = self._repository.changes.imported(digests)
         if run.is_dry:
-            known |= {digest for digest in digests if digest in run.seen}
+            known |= {digest for digest in digests if not run.seen.add(digest)}
         fresh = {digest: record for digest, record in digests.items() if digest not in known}
         # Outside the transaction, since this takes as long as all that is in it.
         counts = {
@@ -260,8 +252,6 @@ class Imports:
             if isinstance(record, MessageRecord) and not run.is_dry
         }
         if run.is_dry:
-            for digest in fresh:
-                run.seen.add(digest)
             run.count(records, self._new(fresh, run))
             return
         with self._changes.recording(IMPORTED, run.session, into=run.change_id) as recorder:

@@ -127,11 +127,8 @@ class Recording:
             " AND undone_by = ANY(%(these)s) AND id <> ALL(%(these)s::bigint[])",
             these=list(undone),
         )
-        return change_id
-
-    def note_anew(self) -> None:
-        """Note rows anew from now on."""
         self._database.execute("DELETE FROM noted_rows WHERE owner = %(owner)s")
+        return change_id
 
 
 @dataclass(eq=False)

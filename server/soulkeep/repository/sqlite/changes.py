@@ -137,11 +137,8 @@ class Recording:
             " AND id NOT IN (SELECT value FROM json_each(:these))",
             {"these": json.dumps(list(undone))},
         )
-        return change_id
-
-    def note_anew(self) -> None:
-        """Note rows anew from now on."""
         self._database.execute("DELETE FROM noted")
+        return change_id
 
 
 @dataclass(eq=False)

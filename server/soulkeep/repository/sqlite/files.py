@@ -195,22 +195,22 @@ def opened_foreign(path: Path) -> Iterator[Callable[[str], Iterator[tuple[Any, .
     if not log_of(path).exists():  # else SQLite would make one beside it, if it may
         address += "&immutable=1"
 
-    @contextmanager
-    def translated() -> Iterator[None]:
-        try:
-            yield
-        except apsw.Error as error:
-            raise SourceError(path, f"its database cannot be read ({error})", "copy it again") from error
+    said = "its database cannot be read ({})", "copy it again"
 
     def query(sql: str) -> Iterator[tuple[Any, ...]]:
-        with translated():
+        try:
             yield from connection.execute(sql)
+        except apsw.Error as error:
+            raise SourceError(path, said[0].format(error), said[1]) from error
 
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    with translated(), closing(apsw.Connection(address, flags=flags)) as connection:
-        connection.pragma("trusted_schema", "OFF")
-        connection.pragma("query_only", "ON")
-        yield query
+    try:
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        with closing(apsw.Connection(address, flags=flags)) as connection:
+            connection.pragma("trusted_schema", "OFF")
+            connection.pragma("query_only", "ON")
+            yield query
+    except apsw.Error as error:
+        raise SourceError(path, said[0].format(error), said[1]) from error
 
 
 _Stamp = tuple[int, ...] | None

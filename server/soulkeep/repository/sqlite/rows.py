@@ -57,6 +57,7 @@ class Rows:
             f"INSERT{unless} INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
             (tuple(row[skipped:]) for row in rows),
         )
+        self._database.execute("DELETE FROM noted")  # none of them is saved as a change
 
     def count(self, table: str) -> int:
         """Return how many rows a table has."""
