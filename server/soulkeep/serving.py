@@ -5,7 +5,7 @@ import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address, ip_network
@@ -25,7 +25,7 @@ from soulkeep.app import (
 from soulkeep.embedders import choose_embedder
 from soulkeep.engines import may_have_accounts
 from soulkeep.errors import InvalidInputError
-from soulkeep.mcp_server.homes import Homes, Sealing, access_of
+from soulkeep.mcp_server.homes import AT_ONCE, COMPUTING_AT_ONCE, Homes, Sealing, access_of
 from soulkeep.mcp_server.http import STOP_S, HttpServer, Limits, http_app, prepare_process
 from soulkeep.mcp_server.notifications import Notifications, work_beside_calls
 from soulkeep.service.accounts import Accounts
@@ -222,7 +222,8 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
             raise InvalidInputError("host", NO_ACCOUNTS.format(host=address.host))
         address.require_certificate()
         # Held, so that its model is not loaded anew where all homes were closed meanwhile.
-        stack.enter_context(nullcontext(choose_embedder(settings.options.embedder)))
+        embedder = choose_embedder(settings.options.embedder)
+        waits = settings.options.store.get_secret_value() or not (embedder is None or embedder.is_local)
         listening = stack.enter_context(address.listen())
         address = replace(
             address,
@@ -241,6 +242,7 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
                 most_open=settings.http_homes,
                 most_waited_for=settings.http_homes,
                 most_memory=MOST_MEMORY,
+                at_once=AT_ONCE if waits else COMPUTING_AT_ONCE,
                 sealing=Sealing(accounts.keys()),
             )
             authority = open_authority(settings, accounts, address.reached_at)

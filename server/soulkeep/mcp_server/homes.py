@@ -54,9 +54,9 @@ WRITERS, ALL_WRITERS = 8, 64
 """The threads of calls that may write to one home, and to all: they wait for one another. All other
 calls share those that anyio gives, 40."""
 
-AT_ONCE = 4
+AT_ONCE, COMPUTING_AT_ONCE = 4, 2
 """How many calls that read work at the same time, and as many that write: more would share the same
-interpreter, and all of them take the longer."""
+interpreter, and all of them take the longer. The second is for calls that wait for no other machine."""
 
 LONG_S = 0.25
 """After so long a call that works counts as one that waits: for a lock, a disk or an endpoint."""
@@ -229,6 +229,7 @@ class Homes:
         most_waited_for: int = MOST_WAITED_FOR,
         idle_s: float = IDLE_S,
         most_memory: int = MOST_MEMORY,
+        at_once: int = AT_ONCE,
         sealing: Sealing | None = None,
     ) -> None:
         """Serve the home that `open_home` makes of the name that `name_of` gives a request.
@@ -240,7 +241,7 @@ class Homes:
         self._most_open, self._most_waited_for = most_open, most_waited_for
         self._idle_s = idle_s
         self._most_memory = most_memory
-        self._reads, self._writes, self._openings = Turns(), Turns(), Turns(1)
+        self._reads, self._writes, self._openings = Turns(at_once), Turns(at_once), Turns(1)
         self._changing: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._waiting: Counter[str] = Counter()
@@ -404,9 +405,10 @@ class Homes:
                 self._tasks.start_soon(self._close, name, one)
         with anyio.CancelScope(shield=True):
             kept = list(self._open.values())
-            for one in kept[:-1]:
-                if one.memory and sum(each.memory for each in kept) > self._most_memory:
-                    one.memory = 0
+            memory = sum(one.memory for one in kept)
+            for one in kept[:-1] if memory > self._most_memory else ():
+                if one.memory and memory > self._most_memory:
+                    memory, one.memory = memory - one.memory, 0
                     with suppress(StoreError):  # the next search says so
                         await anyio.to_thread.run_sync(one.home.memories.release_memory)
 
