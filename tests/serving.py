@@ -33,6 +33,8 @@ class Serving:
 
     server: HttpServer
     url: str
+    ended: anyio.Event
+    """Set when it is to end, as by a signal."""
 
     def http(self, token: str = "", **headers: str) -> httpx2.AsyncClient:
         """Return a plain HTTP client of the server."""
@@ -59,10 +61,13 @@ class Serving:
 async def serving(home: Path, **settings: Any) -> AsyncIterator[Serving]:
     """Serve what is in a folder until the end of the block."""
     with open_http(Settings(home=home, **settings), Address("127.0.0.1", 0)) as (server, listening):
+        # It ends at once, rather than looks ten times a second whether it is to end.
+        ended = anyio.Event()
+        server.main_loop = ended.wait  # type: ignore[method-assign]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listening])
-            yield Serving(server, server.url)
-            server.should_exit = True
+            yield Serving(server, server.url, ended)
+            ended.set()
 
 
 class Process:

@@ -280,7 +280,7 @@ async def test_a_question_to_the_user_counts_as_not_asked_when_the_server_stops(
         async with http.stream("POST", "/mcp", json=request, headers=session) as answer:
             async for event in _events(answer):
                 if event.get("method") == "elicitation/create":
-                    served.server.should_exit = True
+                    served.ended.set()
                 seen[event.get("method", "result")] = event
 
     assert list(seen) == ["elicitation/create", "notifications/cancelled", "result"]
@@ -300,7 +300,7 @@ async def test_a_stream_of_notifications_ends_with_its_result_when_the_server_st
     ):
         async for event in _events(answer):
             seen.append(event.get("method", "result"))
-            served.server.should_exit = True
+            served.ended.set()
 
     assert seen == ["notifications/subscriptions/acknowledged", "result"]
 
