@@ -54,8 +54,8 @@ ROOM = 2 * 1024**3
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Start one process more than there are cores: many tests wait for a server or for the disk."""
-    return (os.cpu_count() or 1) + 1
+    """Start two processes more than there are cores: many tests wait for a server."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,7 +82,7 @@ def choose_examples(profile: Literal["short", "long"]) -> None:
     from hypothesis import HealthCheck, settings
 
     few = settings(
-        max_examples=20,
+        max_examples=15,
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -200,7 +200,7 @@ def test_a_context_takes_no_more_than_its_limit_in_either_channel(words: str, ho
     home.messages.save(thread, [NewMessage("user", f"{n} {words * n}") for n in range(1, 30)])
 
     asked = ((None, None), (None, "little"), (thread, None))
-    for limit, (of_thread, query) in product((100, 101, 150, 400, 1_500, 4_000, 20_000), asked):
+    for limit, (of_thread, query) in product((100, 150, 400, 4_000, 20_000), asked):
         context = home.contexts.assemble(
             thread_id=of_thread, query=query, max_tokens=limit, used_tokens=9, window_tokens=10
         )

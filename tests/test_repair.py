@@ -132,7 +132,9 @@ def said(lamps: Path, make_home: Callable[..., Home], home_path: Path) -> Home:
     return make_home(embedder="none")
 
 
-@pytest.mark.parametrize("table", ["memories_fts", "messages_fts"])
+@pytest.mark.parametrize(
+    "table", ["memories_fts", pytest.param("messages_fts", marks=pytest.mark.campaign)]
+)
 @pytest.mark.parametrize("case", WORD_DAMAGES)
 def test_each_damage_to_words_is_found_and_mended(
     case: str, table: str, said: Home, make_home: Callable[..., Home]
