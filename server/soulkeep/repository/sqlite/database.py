@@ -99,7 +99,7 @@ class Database:
             self._connection, self.only_reads = open_to_read(self.path), True
             load_vectors(self._connection)
         self._files = OpenFiles(self.path)
-        looking = self._connection if self.only_reads else open_beside(self.path)
+        looking = self._connection if self.only_reads else open_beside(self.path, keeps_pages=False)
         self._main = MainFile(self.path, looking, self._known[0])
         # The last: what reads looks at all of these.
         self._readers = Readers(self.path, self._files, self._is_current)
