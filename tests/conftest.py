@@ -176,10 +176,10 @@ def _own_environment(
         monkeypatch.setenv(name, f"{tmp_path / 'user'}{folder}")
     for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "LOCALAPPDATA", "CODEX_HOME", "CLAUDE_CONFIG_DIR"):
         monkeypatch.delenv(name, raising=False)
-    # What is marked `embedder` is about the default one, or the one that it names; all else is quicker
-    # without.
+    # What is marked `embedder` has the lighter half of the default one, or the one that it names; all
+    # else is quicker without.
     marker = request.node.get_closest_marker("embedder")
-    name = "none" if marker is None else next(iter(marker.args), "auto")
+    name = "none" if marker is None else next(iter(marker.args), "universal")
     monkeypatch.setenv("SOULKEEP_EMBEDDER", name)
 
 

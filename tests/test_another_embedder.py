@@ -36,6 +36,7 @@ def vectors(home: Home) -> set[int]:
     return {row[0] for row in rows}
 
 
+@pytest.mark.embedder("auto")
 def test_a_store_with_vectors_serves_by_words_where_there_is_no_embedder(make_home: MakeHome) -> None:
     first = keep(make_home(), "The ferry leaves at nine.")
     home = make_home(embedder="none")
@@ -128,6 +129,7 @@ class _Later(WordLlama):
         return super().embed([text[::-1] for text in texts])
 
 
+@pytest.mark.embedder("auto")
 def test_vectors_of_two_embedders_never_meet(make_home: MakeHome) -> None:
     keep(make_home(), "The ferry leaves at nine.")
     home = make_home()

@@ -137,7 +137,7 @@ def test_doctor_reads_versions_paths_and_counts_and_finds_a_whole_store_in_order
     }
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("auto")
 def test_doctor_names_each_fault_with_what_to_do_and_fails(run: Run, home_path: Path) -> None:
     run("remember", "Its vector will vanish.")
     home = open_home(home_path)
@@ -171,7 +171,7 @@ def test_doctor_names_the_mismatch_of_embedders(run: Run, monkeypatch: pytest.Mo
     assert "soulkeep reindex" in out
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("auto")
 def test_the_demo_finds_answers_that_share_no_word_with_the_question(run: Run) -> None:
     code, out, _ = run("demo")
 

@@ -211,7 +211,7 @@ def test_a_model_stays_as_long_as_one_of_the_homes_of_a_process_uses_it(
     assert embedder._minilm._model is not None
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("auto")
 def test_what_a_search_needs_is_given_back_after_long_disuse_and_read_again(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

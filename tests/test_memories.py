@@ -315,7 +315,7 @@ def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> N
     assert home.check() == []
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("auto")
 @pytest.mark.parametrize("with_vector", [False, True])
 def test_a_memory_that_another_program_added_is_found_by_meaning(with_vector: bool, home: Home) -> None:
     keep(home, "The dog is afraid of thunder.")

@@ -76,7 +76,7 @@ async def test_ten_huge_memories_keep_to_the_budget_in_both_channels(client: Cli
         assert all(match["whole_at"] for match in answer["matches"])
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("auto")
 @pytest.mark.parametrize(
     "query", ["What is the capital of Mongolia?", "How do volcanoes erupt?", "Who wrote Moby Dick?"]
 )
@@ -94,7 +94,7 @@ async def test_where_nothing_fits_the_answer_says_so_above_what_is_nearest(
     assert text.count(", hardly fits") == 2
 
 
-@pytest.mark.embedder
+@pytest.mark.embedder("auto")
 async def test_what_fits_is_shown_with_its_relevance_and_without_that_mark(client: Client) -> None:
     for content in ("Anna is allergic to peanuts.", "Backups run at night.", "The user likes tea."):
         await call(client, "remember", content=content)
