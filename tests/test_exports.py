@@ -20,6 +20,7 @@ from forks import run_code
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, SourceError
 from soulkeep.models import NewMemory, NewMessage
+from soulkeep.service.exports import drop_unfinished
 from soulkeep.service.home import Home
 from test_copying import rows_of
 
@@ -259,6 +260,84 @@ def test_an_export_that_fails_on_the_way_leaves_nothing(
 
 def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+EXPORT_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from soulkeep.app import open_home
+from soulkeep.service.exports import Exports
+
+for target, cut_off in zip(sys.argv[2::2], sys.argv[3::2]):
+    if not os.fork():
+        setattr(Exports, cut_off, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        open_home(sys.argv[1], embedder="none").exports.write(Path(target))
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
+def test_what_a_killed_export_left_goes_with_the_next_one_there_and_with_the_doctor(
+    opened: Opened, tmp_path: Path, run: Run
+) -> None:
+    source = opened("source")
+    fill(source)
+    theirs = [tmp_path / f".folder.0123abcd.part{name}" for name in ("", "/soulkeep-export", "/mine")]
+    for path in theirs:
+        path.mkdir()
+    (tmp_path / ".folder.4567cdef.part").write_text("mine", "utf-8")
+    before, own = {*tmp_path.rglob("*")}, source.path / "exports" / "all"
+    cut_off = {
+        tmp_path / "folder": "_write_threads",
+        tmp_path / "all.jsonl": "_rows",
+        tmp_path / "elsewhere": "_texts",
+        own: "_write_pages",
+    }
+    arguments = [word for pair in cut_off.items() for word in pair]
+    assert run_code(EXPORT_KILLED, source.path, *arguments).communicate()[0] == "-9\n" * 4
+    assert len({*tmp_path.glob(".*.part")} - before) == 3
+
+    for name in ("folder", "all.jsonl"):
+        source.exports.write(tmp_path / name)
+    told = json.loads(run("--home", str(source.path), "doctor", "--json")[1])
+
+    (elsewhere,) = {*tmp_path.glob(".*.part")} - before
+    assert elsewhere.name.startswith(".elsewhere.")
+    assert all(path.exists() for path in before)
+    (removed,) = told["removed"]
+    assert Path(removed).name.startswith(".all.")
+    assert list(own.parent.iterdir()) == []
+
+
+def test_what_is_being_exported_is_left_alone(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, dropped = opened("source"), list[list[Path]]()
+    monkeypatch.setattr(
+        "soulkeep.service.exports.Exports._write_threads",
+        lambda *_: dropped.append(drop_unfinished(tmp_path)),
+    )
+
+    source.exports.write(tmp_path / "folder")
+
+    assert dropped == [[]]
+    assert (tmp_path / "folder" / "README.md").exists()
+
+
+def test_what_came_to_be_there_while_it_was_written_is_not_written_over(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = opened("source"), tmp_path / "all.jsonl"
+    rows = source.exports._write_rows
+    monkeypatch.setattr(
+        source.exports, "_write_rows", lambda *of: (target.write_text("mine", "utf-8"), rows(*of))[1]
+    )
+
+    with pytest.raises(InvalidInputError, match="there already"):
+        source.exports.write(target)
+
+    assert target.read_text("utf-8") == "mine"
+    assert not list(tmp_path.glob(".*"))
 
 
 def _signed(*lines: object) -> bytes:

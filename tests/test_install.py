@@ -383,6 +383,24 @@ def test_a_file_keeps_its_permissions_and_may_be_a_link(run: Run, user: Path) ->
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_what_a_process_left_that_was_killed_as_it_wrote_goes(
+    command: str, run: Run, user: Path
+) -> None:
+    path = put_fixture(CLIENTS["cursor"], user)
+    if command == "uninstall":
+        run("install", "cursor")
+    left = (".mcp.json.123.new", ".mcp.json.mine.new", ".mcp.json.456.new", "mcp.json.new")
+    for name in left:
+        path.with_name(name).write_text("{", "utf-8")
+        os.utime(path.with_name(name), (0, 0) if "456" not in name else None)
+
+    assert run(command, "cursor")[0] == 0
+
+    assert {p.name for p in path.parent.iterdir()} & {*left} == {*left[1:]}
+
+
+@pytest.mark.usefixtures("unchecked")
 @unix
 def test_a_file_that_soulkeep_makes_is_for_its_user_alone(run: Run, user: Path) -> None:
     run("install", "windsurf")

@@ -6,9 +6,11 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +44,7 @@ from soulkeep.wording import command_line, counted
 
 _NAMES = f"CLIENT is one of {', '.join(CLIENTS)}."
 _CHECK_S = 60
+_WRITING_S = 60
 _BACKUP = ".before-soulkeep"
 _OURS = 0o700
 """The permissions of a folder that soulkeep makes."""
@@ -135,6 +138,11 @@ class _File:
         """
         new = self.target.with_name(f".{self.target.name}.{os.getpid()}.new")
         try:
+            for left in self.target.parent.glob(f".{escape(self.target.name)}.*.new"):
+                # Of a process that was killed as it wrote this file, which takes no moment.
+                is_ours = left.name.split(".")[-2].isdigit()
+                if is_ours and time.time() - left.stat().st_mtime > _WRITING_S:
+                    left.unlink()
             if text is not None:
                 make_folder(self.target.parent, parents=True)
                 _write(new, text.encode(), self.target if self.content is not None else None)

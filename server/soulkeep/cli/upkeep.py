@@ -58,6 +58,8 @@ def doctor(*, repair: bool, as_json: bool) -> None:
 
     Versions, paths and counts are shown too. Where nothing can be written it says what it can read.
     """
+    from soulkeep.service.exports import drop_unfinished
+
     if repair:
         with opened_home() as home:
             sys.exit(_repair(home, as_json))
@@ -78,13 +80,25 @@ def doctor(*, repair: bool, as_json: bool) -> None:
         else:
             found = opened.faults()
         connections, broken = list_connections(current_settings())
-        faults = list(dict.fromkeys([*kept_from, *found, *broken]))
-        _report(opened, connections, faults, as_json=as_json)
+        left, removed = list[Fault](), list[str]()
+        for place in drop_unfinished(current_settings().home):
+            if place.exists():
+                detail = f"{place} is left of an export that was cut off"
+                left.append(Fault("export", detail, "remove it"))
+            else:
+                removed.append(str(place))
+        faults = list(dict.fromkeys([*kept_from, *found, *left, *broken]))
+        _report(opened, connections, faults, removed, as_json=as_json)
     sys.exit(1 if faults else 0)
 
 
 def _report(
-    home: Home | None, connections: Sequence[Connection], faults: Sequence[Fault], *, as_json: bool
+    home: Home | None,
+    connections: Sequence[Connection],
+    faults: Sequence[Fault],
+    removed: Sequence[str],
+    *,
+    as_json: bool,
 ) -> None:
     rows = home.count_rows() if home else {}
     usage = home.statistics.usage_totals() if home else None
@@ -98,6 +112,7 @@ def _report(
             "new_vectors": asdict(moving) if moving else None,
             "waiting_vectors": asdict(home.queue.waiting()) if home else None,
             "clients": [asdict(connection) for connection in connections],
+            "removed": removed,
             "faults": [asdict(fault) for fault in faults],
         }
         print_json(document)
@@ -113,6 +128,8 @@ def _report(
         for remark in (*home.reembedding.remarks(), *home.queue.remarks()):
             say(f"  {remark}")
         print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": _dollars(usage.cost)})
+    for place in removed:
+        say(f"Removed what was left of an export that was cut off: {place}")
     _print_faults(faults)
     say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
 

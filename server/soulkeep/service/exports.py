@@ -13,7 +13,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -47,6 +47,9 @@ _TITLE = 50
 _DOCUMENT = re.compile(
     r"((history/)?(SOUL|MEMORY)\.md(/[\dTZ.:-]+\.md)?|daily/\d{4}-\d\d-\d\d\.md)", re.ASCII
 )
+_PART, _LOCK = "soulkeep-export", ".lock"
+"""What an export is called while it is written, and what is locked meanwhile, in a folder beside it."""
+_PLACE_OF_PART = re.compile(r"\.(.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 _FIRST = 1_000
 """Bytes of the first line in which the mark of an export is looked for."""
 _UNSAFE = re.compile(r"[^\w -]+")
@@ -86,13 +89,10 @@ class Exports:
             DocumentError: A former text cannot be read.
         """
         target = Path(os.path.realpath(target.expanduser()))  # what a link leads to
-        part = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
         is_file = target.suffix == ".jsonl"
         try:
-            if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-                raise InvalidInputError("path", f"{target} is there already; name a new file or folder")
-            make_folder(target.parent, parents=True)
-            with self._repository.snapshot():
+            with _part_beside(target) as part, self._repository.snapshot():
+                _require_free(target)
                 texts, tables = self._texts(), [*COLUMNS, *(() if is_file else _IN_PAGES)]
                 self._read, self._to_read = 0, sum(map(self._repository.rows.count, tables))
                 if is_file:
@@ -101,16 +101,14 @@ class Exports:
                     make_folder(part)
                     rows = self._write_rows(part / ROWS_FILE, texts)
                     self._write_pages(part, texts)
-            tell("Exporting", 1)
-            if target.is_dir():
-                target.rmdir()  # it is empty, and on Windows nothing may take its place
-            part.replace(target)
-            sync_folder(target.parent)
+                tell("Exporting", 1)
+                _require_free(target)  # this took its time
+                if target.is_dir():
+                    target.rmdir()  # on Windows nothing may take its place
+                part.replace(target)
+                sync_folder(target.parent)
         except OSError as error:
             raise InvalidInputError("path", f"{target} cannot be written ({error.strerror})") from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-            part.unlink(missing_ok=True)
         former = sum(name.startswith("history/") for name in texts)
         return Exported(target, rows, len(texts) - former, former)
 
@@ -274,6 +272,59 @@ _README = """Written by `soulkeep export`. The documents are as they were, with 
 
 `{file}` has everything, also what was deleted and can still be brought back: `soulkeep import` of it, or
 of this folder, makes an empty home the same, and adds to another what it lacks."""
+
+
+def _require_free(target: Path) -> None:
+    """Check that nothing is at a place, or an empty folder.
+
+    Raises:
+        InvalidInputError: There is.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InvalidInputError("path", f"{target} is there already; name a new file or folder")
+
+
+@contextmanager
+def _part_beside(target: Path) -> Iterator[Path]:
+    """Name a place for what becomes the target, on its disk, and remove it after the block.
+
+    It is in a folder of its own, which is locked while it is in use: the end of the process unlocks it,
+    however it ends.
+    """
+    from filelock import FileLock
+
+    make_folder(target.parent, parents=True)
+    drop_unfinished(target.parent, target.name)
+    folder = target.parent / f".{target.name}.{secrets.token_hex(4)}.part"
+    folder.mkdir(mode=0o700)
+    try:
+        with FileLock(folder / _LOCK, mode=0o600):
+            yield folder / _PART
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def drop_unfinished(folder: Path, name: str | None = None) -> list[Path]:
+    """Remove what killed exports left: of those to a name in a folder, or of all in it and below.
+
+    Return the places; one that cannot be removed is there still. What anybody else put there stays, and
+    so does what is being written.
+    """
+    from filelock import FileLock, Timeout
+
+    places, found = list[Path](), list[Path]()
+    with suppress(OSError):  # where nothing can be listed, nothing can be removed
+        places = sorted(folder.rglob("*.part") if name is None else folder.glob("*.part"))
+    for place in places:
+        form = _PLACE_OF_PART.fullmatch(place.name)
+        if not form or name not in (None, form[1]) or place.is_symlink():
+            continue
+        with suppress(Timeout, OSError):
+            if {_LOCK} <= {inside.name for inside in place.iterdir()} <= {_LOCK, _PART}:
+                with FileLock(place / _LOCK, timeout=0):
+                    found.append(place)
+                shutil.rmtree(place, ignore_errors=True)
+    return found
 
 
 def export_file(path: Path) -> Path | None:
