@@ -38,6 +38,9 @@ from wire import COMMAND, HANDSHAKE
 CONFIGS = Path(__file__).with_name("client_configs")
 """A configuration of each client as people have them, with other servers, settings and comments."""
 
+VARIANTS = {"vscode-insiders": "vscode", "vscodium": "vscode", "windsurf-next": "windsurf"}
+"""Which program's configuration that of another is like."""
+
 unix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links or permissions")
 each_client = pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
 OF_EACH_KIND = ("claude-desktop", "codex", "opencode")
@@ -83,7 +86,8 @@ def config(client: Client, user: Path) -> Path:
 
 
 def fixture(client: Client) -> bytes:
-    (path,) = CONFIGS.glob(f"{client.name}.*")
+    name = VARIANTS.get(client.name, client.name)
+    (path,) = CONFIGS.glob(f"{name}.*")
     return path.read_bytes()
 
 
@@ -204,8 +208,11 @@ LINUX_FILES = {
     "claude-desktop": ".config/Claude/claude_desktop_config.json",
     "claude-code": ".claude.json",
     "vscode": ".config/Code/User/mcp.json",
+    "vscode-insiders": ".config/Code - Insiders/User/mcp.json",
+    "vscodium": ".config/VSCodium/User/mcp.json",
     "cursor": ".cursor/mcp.json",
     "windsurf": ".codeium/windsurf/mcp_config.json",
+    "windsurf-next": ".codeium/windsurf-next/mcp_config.json",
     "zed": ".config/zed/settings.json",
     "codex": ".codex/config.toml",
     "gemini-cli": ".gemini/settings.json",
@@ -214,10 +221,14 @@ LINUX_FILES = {
 MAC_FILES = {
     "claude-desktop": "Library/Application Support/Claude/claude_desktop_config.json",
     "vscode": "Library/Application Support/Code/User/mcp.json",
+    "vscode-insiders": "Library/Application Support/Code - Insiders/User/mcp.json",
+    "vscodium": "Library/Application Support/VSCodium/User/mcp.json",
 }
 WINDOWS_FILES = {
     "claude-desktop": "AppData\\Roaming\\Claude\\claude_desktop_config.json",
     "vscode": "AppData\\Roaming\\Code\\User\\mcp.json",
+    "vscode-insiders": "AppData\\Roaming\\Code - Insiders\\User\\mcp.json",
+    "vscodium": "AppData\\Roaming\\VSCodium\\User\\mcp.json",
     "zed": "AppData\\Roaming\\Zed\\settings.json",
 }
 
@@ -356,7 +367,7 @@ def test_a_script_that_names_no_client_is_told_to(run: Run, user: Path) -> None:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start no server: what is tried is what happens to the files."""
-    monkeypatch.setattr("soulkeep.cli.install._check", lambda *_: 9)
+    monkeypatch.setattr("soulkeep.cli.install.check_start", lambda *_: 9)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -747,6 +758,125 @@ def test_the_doctor_tells_who_is_connected_and_who_would_fail(
     assert by_client["Zed"]["remedy"] == "run `soulkeep install zed`"
     run("install", "cursor")
     assert "  cursor    connected\n" in run("doctor")[1]
+
+
+IN_FOLDERS = [
+    *(".mcp.json", ".vscode/mcp.json", ".cursor/mcp.json", ".zed/settings.json"),
+    *(".codex/config.toml", ".gemini/settings.json", "opencode.json", ".opencode/opencode.jsonc"),
+]
+"""What stands in a folder with servers for who works in it."""
+
+
+def of_file(name: str) -> Client:
+    (client,) = (client for client in CLIENTS.values() if name in client.in_folders)
+    return client
+
+
+def block(client: Client, *command: str) -> str:
+    return with_ours(client, "", entry=new_entry(client, command, {}))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", IN_FOLDERS)
+def test_the_doctor_knows_the_configurations_of_the_folder_up_to_the_root_of_its_repository(
+    name: str, run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, root = of_file(name), user / "work" / "repository"
+    inner = root / "a" / "b"
+    texts = {
+        user / "work": block(client, "/beyond/soulkeep", "serve"),
+        root: block(client, str(COMMAND), "serve", "--home", os.environ["SOULKEEP_HOME"]),
+        inner: block(client, "/gone/soulkeep", "serve"),
+        inner / "deeper": block(client, "/deeper/soulkeep", "serve"),
+    }
+    for folder, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+    (root / ".git").touch()  # as in a worktree
+    monkeypatch.chdir(inner)
+
+    told = json.loads(run("doctor", "--json")[1])
+
+    assert [(one["client"], one["folder"]) for one in told["clients"]] == [
+        (client.name, str(inner)),
+        (client.name, str(root)),
+    ]
+    assert told["clients"][1]["remark"] == ""
+    (fault,) = told["faults"]
+    assert "/gone/soulkeep, which it cannot find" in fault["detail"]
+    assert str(inner / name) in fault["detail"]
+    assert fault["remedy"] == f"run `soulkeep install {client.name} --file {inner / name}`"
+
+    run("install", client.name, "--file", name, "--json")
+    assert json.loads(run("doctor", "--json")[1])["faults"] == []
+    assert f"in {root / name}: connected" in run("doctor")[1].replace("\n" + " " * 2, " ")
+    run("uninstall", client.name, "--file", str(inner / name))
+    assert not (inner / name).exists()  # all that it said was soulkeep's
+    assert all((folder / name).exists() for folder in texts if folder != inner)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["vscode", "vscode-insiders", "vscodium"])
+def test_profiles_of_an_editor_are_told_of_and_connected_by_their_files(
+    name: str, run: Run, user: Path
+) -> None:
+    client = CLIENTS[name]
+    of_profiles = [config(client, user).parent / "profiles" / one / "mcp.json" for one in ("1a", "2b")]
+    for path in of_profiles:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(fixture(client))
+
+    out = run("install", name)[1]
+    assert all(f"{path} does not start soulkeep" in out for path in of_profiles)
+    told = json.loads(run("install", name, "--file", str(of_profiles[0]), "--json")[1])
+    assert told["others"] == [str(config(client, user)), str(of_profiles[1])]
+    assert [one["file"] for one in json.loads(run("doctor", "--json")[1])["clients"]] == [
+        str(config(client, user)),
+        str(of_profiles[0]),
+    ]
+    assert f"{of_profiles[0]} starts soulkeep too" in run("uninstall", name)[1]
+    run("uninstall", name, "--file", str(of_profiles[0]))
+    assert {path.read_bytes() for path in of_profiles} == {fixture(client)}
+
+
+def test_the_doctor_knows_what_claude_code_has_by_folder_and_the_variables_in_blocks(
+    run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = user / "project"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "soulkeep").symlink_to(COMMAND)
+    commands = {
+        "/elsewhere": "/gone/soulkeep",
+        str(folder): "bin/soulkeep",
+        "/a": "${TOOLS}/soulkeep",
+        "/b": "${NOT_SET:-" + str(folder) + "}/bin/soulkeep",
+        "/c": "${env:NOT_SET}/soulkeep",
+        "/d": "${env:TOOLS}/none",
+    }
+    monkeypatch.setenv("TOOLS", str(folder / "bin"))
+    of_folders = {
+        name: {"mcpServers": {"soulkeep": {"command": command}}} for name, command in commands.items()
+    }
+    text = json.dumps({"projects": of_folders | {"/f": {}, "/g": {"mcpServers": []}}})
+    put_fixture(CLIENTS["claude-code"], user, text.encode())
+
+    told = json.loads(run("doctor", "--json")[1])
+
+    assert {one["folder"]: one["command"] for one in told["clients"]} == {
+        name: [command] for name, command in commands.items()
+    }
+    assert sorted(fault["detail"].split()[3] for fault in told["faults"]) == [
+        "${env:TOOLS}/none,",
+        "/gone/soulkeep,",
+    ]
+
+
+def test_a_configuration_of_a_folder_is_no_place_for_hooks(run: Run, user: Path) -> None:
+    code, _, err = run("install", "claude-code", "--hooks", "--file", str(user / ".mcp.json"))
+
+    assert code == 2
+    assert "--file" in err
+    assert files_under(user) == {}
 
 
 @each_client

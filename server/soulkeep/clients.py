@@ -4,9 +4,10 @@ Facts of other programs, as data, and pure functions of them: the machine is an 
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import PurePath, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -92,6 +93,10 @@ class Client:
     Its configuration is the first of `files` that is there, else the last. `program` is its command.
     `hands_on` says which environment its servers get: `desktop` is what a program with windows has, a
     short PATH and no HOME; `listed` are a few variables of the shell, `all` is the shell's.
+
+    It may have more of them: in a folder that it works in (`in_folders`, for variants of a program with
+    that alone), for profiles of its user (`profiles`, beside its own), and in its own by folder (under
+    `by_folder`).
     """
 
     name: str
@@ -104,12 +109,36 @@ class Client:
     type: Literal["", "stdio", "local"] = ""
     hands_on: Literal["desktop", "listed", "all"] = "desktop"
     hooks: Hooks | None = None
+    in_folders: Sequence[str] = ()
+    profiles: str = ""
+    by_folder: str = ""
 
     @property
     def keys(self) -> Keys:
         """What leads to the block of soulkeep in its configuration."""
         return (self.servers, NAME)
 
+
+_VSCODE = Client(
+    "vscode",
+    "VS Code",
+    ("{VSCODE_PORTABLE}/user-data/User/mcp.json", "{APPS}/Code/User/mcp.json"),
+    "servers",
+    "VS Code starts it at the next chat; its command `MCP: List Servers` lists the servers.",
+    program="code",
+    syntax="jsonc",
+    type="stdio",
+    in_folders=(".vscode/mcp.json",),
+    profiles="profiles/*/mcp.json",
+)
+_WINDSURF = Client(
+    "windsurf",
+    "Windsurf",
+    ("{HOME}/.codeium/windsurf/mcp_config.json",),
+    "mcpServers",
+    "Refresh the list of MCP servers in Windsurf's settings, or restart it.",
+    program="windsurf",
+)
 
 _CLAUDE = "Claude/claude_desktop_config.json"
 _GEMINI = ("{GEMINI_CLI_HOME}/.gemini/settings.json", "{HOME}/.gemini/settings.json")
@@ -137,16 +166,26 @@ CLIENTS = {
             type="stdio",
             hands_on="all",
             hooks=Hooks(("{CLAUDE_CONFIG_DIR}/settings.json", "{HOME}/.claude/settings.json")),
+            in_folders=(".mcp.json",),
+            by_folder="projects",
         ),
-        Client(
-            "vscode",
-            "VS Code",
-            ("{VSCODE_PORTABLE}/user-data/User/mcp.json", "{APPS}/Code/User/mcp.json"),
-            "servers",
-            "VS Code starts it at the next chat; its command `MCP: List Servers` lists the servers.",
-            program="code",
-            syntax="jsonc",
-            type="stdio",
+        _VSCODE,
+        replace(
+            _VSCODE,
+            name="vscode-insiders",
+            title="VS Code Insiders",
+            files=("{APPS}/Code - Insiders/User/mcp.json",),
+            program="code-insiders",
+            in_folders=(),
+        ),
+        replace(
+            _VSCODE,
+            name="vscodium",
+            title="VSCodium",
+            files=("{APPS}/VSCodium/User/mcp.json",),
+            restart=_VSCODE.restart.replace(_VSCODE.title, "VSCodium"),
+            program="codium",
+            in_folders=(),
         ),
         Client(
             "cursor",
@@ -157,14 +196,15 @@ CLIENTS = {
             program="cursor",
             syntax="jsonc",
             type="stdio",
+            in_folders=(".cursor/mcp.json",),
         ),
-        Client(
-            "windsurf",
-            "Windsurf",
-            ("{HOME}/.codeium/windsurf/mcp_config.json",),
-            "mcpServers",
-            "Refresh the list of MCP servers in Windsurf's settings, or restart it.",
-            program="windsurf",
+        _WINDSURF,
+        replace(
+            _WINDSURF,
+            name="windsurf-next",
+            title="Windsurf Next",
+            files=("{HOME}/.codeium/windsurf-next/mcp_config.json",),
+            program="windsurf-next",
         ),
         Client(
             "zed",
@@ -174,6 +214,7 @@ CLIENTS = {
             "Zed starts it at once; the settings of its agent list the servers.",
             program="zed",
             syntax="jsonc",
+            in_folders=(".zed/settings.json",),
         ),
         Client(
             "codex",
@@ -185,6 +226,7 @@ CLIENTS = {
             syntax="toml",
             hands_on="listed",
             hooks=Hooks(("{CODEX_HOME}/hooks.json", "{HOME}/.codex/hooks.json")),
+            in_folders=(".codex/config.toml",),
         ),
         Client(
             "gemini-cli",
@@ -196,6 +238,7 @@ CLIENTS = {
             syntax="commented",
             hands_on="all",
             hooks=Hooks(_GEMINI, shortening="PreCompress", timeout=30_000, syntax="commented"),
+            in_folders=(".gemini/settings.json",),
         ),
         Client(
             "opencode",
@@ -211,6 +254,10 @@ CLIENTS = {
             syntax="jsonc",
             type="local",
             hands_on="all",
+            in_folders=(
+                *("opencode.json", "opencode.jsonc"),
+                *(".opencode/opencode.json", ".opencode/opencode.jsonc"),
+            ),
         ),
     )
 }
@@ -234,6 +281,38 @@ def entry_in(client: Client, text: str) -> Any:
         ConfigError: The text cannot be read.
     """
     return _found(read(text, client.syntax), client.keys)
+
+
+def entries_in(client: Client, text: str) -> dict[str, Any]:
+    """Return the blocks of soulkeep in a configuration by the folder that each is for, "" for any.
+
+    Raises:
+        ConfigError: The text cannot be read.
+    """
+    data = read(text, client.syntax)
+    of_folders = _found(data, (client.by_folder,)) if client.by_folder else None
+    blocks = {"": _found(data, client.keys)}
+    for folder, inside in of_folders.items() if isinstance(of_folders, dict) else ():
+        blocks[folder] = _found(inside, client.keys)
+    return {folder: block for folder, block in blocks.items() if block is not None}
+
+
+_REFERENCE = re.compile(r"\$\{(env:)?([A-Za-z_]\w*)(?::-([^}]*))?\}")
+
+
+def resolved(word: str, machine: Machine, folder: str) -> str:
+    """Return a word of a block with what its client puts into it: variables, folders.
+
+    What only the client knows stays as it is written.
+    """
+    places: Mapping[str, str] = {"workspaceFolder": folder, "userHome": machine.home}
+
+    def put_in(found: re.Match[str]) -> str:
+        of_environment, name, default = found.groups()
+        values = places if not of_environment and name in places else machine.environment
+        return values.get(name, found[0] if default is None else default)
+
+    return _REFERENCE.sub(put_in, word)
 
 
 def started_by(client: Client, entry: Any) -> tuple[list[str], dict[str, str]]:

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +71,52 @@ def _from_cache(script: Path) -> list[str]:
     is_kept_by_pipx = "pipx" in parts and not parts.isdisjoint({"cache", ".cache", "caches"})
     pipx = shutil.which("pipx") if is_kept_by_pipx else None
     return [pipx, "run", "--spec", f"soulkeep=={__version__}", "soulkeep"] if pipx else []
+
+
+_CHECK_S = 60
+_REQUESTS = (
+    {
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "soulkeep install", "version": __version__},
+        },
+    },
+    {"method": "notifications/initialized"},
+    {"id": 2, "method": "tools/list", "params": {}},
+)
+
+
+def check_start(words: list[str], environment: Mapping[str, str], starter: str) -> int:
+    """Start the server as a program would, and return how many tools it lists.
+
+    Raises:
+        Refused: It does not answer.
+    """
+    sent = "".join(json.dumps({"jsonrpc": "2.0", **request}) + "\n" for request in _REQUESTS)
+    said = ""
+    try:
+        done = subprocess.run(  # noqa: S603 - our own command
+            words,
+            input=sent.encode(),
+            env=environment,
+            cwd=os.path.abspath(os.sep),  # noqa: PTH100
+            capture_output=True,
+            timeout=_CHECK_S,
+            check=False,
+        )
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        answers = {answer.get("id"): answer for answer in map(json.loads, done.stdout.splitlines())}
+        if "result" in answers.get(1, {}) and (tools := answers[2]["result"]["tools"]):
+            return len(tools)
+    except subprocess.TimeoutExpired:
+        said = f"no answer within {_CHECK_S} s"
+    except (OSError, ValueError, KeyError) as error:
+        said = said or str(error)
+    command = command_line(words)
+    raise Refused(f"{command} does not answer as {starter} would start it ({said}). Nothing changed.")
 
 
 def client_block(home: Path | None = None) -> str:

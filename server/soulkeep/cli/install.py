@@ -1,25 +1,22 @@
 """Connecting soulkeep to the programs of this machine: their files changed, the server tried."""
 
-import json
 import os
 import shutil
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from glob import escape
+from dataclasses import dataclass, field, replace
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from soulkeep import __version__
 from soulkeep.app import Settings
 from soulkeep.cli import Command, Refused, current_settings, home_option, json_option
-from soulkeep.cli.connect import client_command
+from soulkeep.cli.connect import check_start, client_command
 from soulkeep.cli.terminal import print_facts, report
 from soulkeep.clients import (
     CLIENTS,
@@ -28,10 +25,11 @@ from soulkeep.clients import (
     Client,
     Machine,
     Part,
-    entry_in,
+    entries_in,
     home_of,
     hook_command,
     new_entry,
+    resolved,
     start_environment,
     started_by,
     with_ours,
@@ -43,27 +41,12 @@ from soulkeep.models import Fault
 from soulkeep.wording import command_line, counted
 
 _NAMES = f"CLIENT is one of {', '.join(CLIENTS)}."
-_CHECK_S = 60
 _WRITING_S = 60
 _BACKUP = ".before-soulkeep"
 _OURS = 0o700
 """The permissions of a folder that soulkeep makes."""
 _OVER_HTTP = ("url", "issuer", "http_")
 """Settings that begin so are for `serve --http`."""
-
-_REQUESTS = (
-    {
-        "id": 1,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "soulkeep install", "version": __version__},
-        },
-    },
-    {"method": "notifications/initialized"},
-    {"id": 2, "method": "tools/list", "params": {}},
-)
 
 
 @dataclass
@@ -100,14 +83,14 @@ class _File:
         said = f"{place}: {error.problem}; correct it there. Nothing was changed."
         raise Refused(said) from cause or error
 
-    def entry(self, client: Client) -> Any:
-        """Return the block of soulkeep in it, or None.
+    def entries(self, client: Client) -> dict[str, Any]:
+        """Return the blocks of soulkeep in it by the folder that each is for, "" for any.
 
         Raises:
             Refused: It breaks the rules of its syntax.
         """
         try:
-            return entry_in(client, self.text)
+            return entries_in(client, self.text)
         except ConfigError as error:
             self.refuse(error)
 
@@ -214,8 +197,13 @@ def this_machine() -> Machine:
     return Machine(sys.platform, os.environ, str(Path.home()))
 
 
-def _files(client: Client, machine: Machine, *, hooks: bool) -> list[_File]:
-    """Read the configuration of a client, and perhaps the file of its hooks, which may be the same."""
+def _files(client: Client, machine: Machine, *, hooks: bool, named: Path | None = None) -> list[_File]:
+    """Read the configuration of a client, and perhaps the file of its hooks, which may be the same.
+
+    One that is `named` has no hooks.
+    """
+    if named:
+        return [_File(named.expanduser().absolute(), {"server"})]
     wanted: list[tuple[Part, Sequence[str]]] = [("server", client.files)]
     if hooks and client.hooks:
         wanted.append(("hooks", client.hooks.files))
@@ -223,6 +211,27 @@ def _files(client: Client, machine: Machine, *, hooks: bool) -> list[_File]:
     for part, templates in wanted:
         parts.setdefault(_place(machine, templates), set()).add(part)
     return [_File(path, of_path) for path, of_path in parts.items()]
+
+
+def _other_files(client: Client, machine: Machine) -> dict[Path, str]:
+    """Find the configurations that a client has beside its own: those of profiles, and here of folders.
+
+    Each with the folder that it is for, "" for any. Folders are the current one and those above it in
+    its repository.
+    """
+    own, found = _place(machine, client.files), dict[Path, str]()
+    if client.profiles:
+        names = sorted(glob(client.profiles, root_dir=own.parent))  # noqa: PTH207 - as below
+        found = {own.parent / name: "" for name in names}
+    with suppress(FileNotFoundError):  # the current folder may be gone
+        above = [Path.cwd(), *Path.cwd().parents]
+        roots = [number for number, one in enumerate(above) if os.path.exists(one / ".git")]  # noqa: PTH110
+        for one in above[: roots[0] + 1 if roots else 1]:
+            found |= {one / name: str(one) for name in client.in_folders}
+    real = os.path.realpath(own)
+    # Other than those of `Path` these say no of what may not be looked at.
+    others = [path for path in found if os.path.isfile(path) and os.path.realpath(path) != real]  # noqa: PTH113
+    return {path: found[path] for path in others}
 
 
 def _require_writable(files: Sequence[_File], texts: Sequence[str | None]) -> None:
@@ -252,51 +261,25 @@ def _variables(settings: Settings) -> dict[str, str]:
     return home | {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _check(client: Client, machine: Machine, entry: Any) -> int:
-    """Start the server as the client would, and return how many tools it lists.
-
-    Raises:
-        Refused: It does not answer.
-    """
-    words, variables = started_by(client, entry)
-    sent = "".join(json.dumps({"jsonrpc": "2.0", **request}) + "\n" for request in _REQUESTS)
-    said = ""
-    try:
-        done = subprocess.run(  # noqa: S603 - our own command
-            words,
-            input=sent.encode(),
-            env=start_environment(client, machine, variables),
-            cwd=os.path.abspath(os.sep),  # noqa: PTH100
-            capture_output=True,
-            timeout=_CHECK_S,
-            check=False,
-        )
-        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        answers = {answer.get("id"): answer for answer in map(json.loads, done.stdout.splitlines())}
-        if "result" in answers.get(1, {}) and (tools := answers[2]["result"]["tools"]):
-            return len(tools)
-    except subprocess.TimeoutExpired:
-        said = f"no answer within {_CHECK_S} s"
-    except (OSError, ValueError, KeyError) as error:
-        said = said or str(error)
-    command = command_line(words)
-    raise Refused(
-        f"{command} does not answer as {client.title} would start it ({said}). Nothing changed."
-    )
-
-
 _client_argument = click.argument(
     "name", metavar="[CLIENT]", required=False, type=click.Choice(list(CLIENTS), case_sensitive=False)
+)
+_file_option = click.option(
+    "--file",
+    "named",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Another configuration of it than the user's: a profile's, or a folder's such as .mcp.json.",
 )
 
 
 @click.command(cls=Command, epilog=_NAMES)
 @_client_argument
+@_file_option
 @click.option("--hooks", is_flag=True, help="Also give each session its context, where a client can.")
 @click.option("--print", "is_shown", is_flag=True, help="Show the block and its file; change nothing.")
 @json_option
 @home_option
-def install(name: str | None, *, hooks: bool, is_shown: bool, as_json: bool) -> None:
+def install(name: str | None, named: Path | None, *, hooks: bool, is_shown: bool, as_json: bool) -> None:
     """Connect a program to soulkeep, in its own configuration; without a name, ask which.
 
     All else in its file stays as it is, and the former file is kept beside it. The block has --home and
@@ -304,13 +287,14 @@ def install(name: str | None, *, hooks: bool, is_shown: bool, as_json: bool) -> 
     """
     settings, machine = current_settings(), this_machine()
     client = CLIENTS[name or _asked(machine)]
-    if hooks and client.hooks is None:
+    if hooks and (named or client.hooks is None):
         able = ", ".join(known.name for known in CLIENTS.values() if known.hooks)
-        raise click.UsageError(f"{client.title} has no hooks for this; these have: {able}.")
+        problem = "--file names no file of hooks" if named else f"{client.title} has no hooks for this"
+        raise click.UsageError(f"{problem}; these have hooks of their own: {able}.")
     command, variables = client_command()[:-1], _variables(settings)
     line = hook_command(client, command, variables, machine.platform) if hooks else ""
-    files, texts = _files(client, machine, hooks=hooks), list[str]()
-    former = None if is_shown else files[0].entry(client)
+    files, texts = _files(client, machine, hooks=hooks, named=named), list[str]()
+    former = None if is_shown else files[0].entries(client).get("")
     entry = new_entry(client, [*command, "serve"], variables, former)
     for file in files:
         own = entry if "server" in file.parts else None
@@ -325,7 +309,9 @@ def install(name: str | None, *, hooks: bool, is_shown: bool, as_json: bool) -> 
         report(as_json, {"client": client.name, "files": shown}, *lines)
         return
     _require_writable(files, texts)
-    tools, changed, backups = _check(client, machine, entry), list[str](), list[str]()
+    words, given = started_by(client, entry)
+    tools = check_start(words, start_environment(client, machine, given), client.title)
+    changed, backups = list[str](), list[str]()
     for file, text in zip(files, texts, strict=True):
         if text != file.text:
             backups += [str(kept)] if (kept := file.keep(client)) else []
@@ -338,20 +324,23 @@ def install(name: str | None, *, hooks: bool, is_shown: bool, as_json: bool) -> 
     lines.append(f"The server answers as {client.title} starts it, with {counted(tools, 'tool')}.")
     if line and client.name == "codex":
         lines.append("Codex runs hooks once you have let it: its command /hooks shows them.")
-    report(as_json, document | {"restart": client.restart}, *lines, client.restart)
+    others = _told_of_others(client, settings, files)
+    document |= {"restart": client.restart, "others": list(others)}
+    report(as_json, document, *lines, *others.values(), client.restart)
 
 
 @click.command(cls=Command, epilog=_NAMES)
 @_client_argument
+@_file_option
 @json_option
-def uninstall(name: str | None, *, as_json: bool) -> None:
+def uninstall(name: str | None, named: Path | None, *, as_json: bool) -> None:
     """Take soulkeep out of the configuration of a program, with its hooks; without a name, ask which.
 
     All else in its files stays as it is, and so does what soulkeep keeps.
     """
     machine = this_machine()
     client = CLIENTS[name or _asked(machine)]
-    files = [file for file in _files(client, machine, hooks=True) if file.content is not None]
+    files = [f for f in _files(client, machine, hooks=True, named=named) if f.content is not None]
     left, changed = [file.without_ours(client) for file in files], list[str]()
     _require_writable(files, left)
     for file, text in zip(files, left, strict=True):
@@ -362,7 +351,32 @@ def uninstall(name: str | None, *, as_json: bool) -> None:
     said = [f"soulkeep is taken out of {client.title}: {', '.join(changed)}", client.restart]
     if not changed:
         said = [f"{client.title} was not connected to soulkeep; nothing was changed."]
-    report(as_json, {"client": client.name, "changed": changed}, *said)
+    others = _told_of_others(client, current_settings(), files)
+    document = {"client": client.name, "changed": changed, "others": list(others)}
+    report(as_json, document, *said, *others.values())
+
+
+def _again(client: Client, path: str | Path = "", command: str = "install") -> str:
+    """Return what to run for a client, or for one of its files that is not its own."""
+    more = ["--file", str(path)] if path else []
+    return f"run `{command_line(['soulkeep', command, client.name, *more])}`"
+
+
+def _told_of_others(client: Client, settings: Settings, but: Sequence[_File]) -> dict[str, str]:
+    """Return what is to be said of the other configurations of a client, by their files."""
+    machine = this_machine()
+    connected = {Path(one.file): one.folder for one in _connections_of(client, machine, settings)[0]}
+    said = dict[str, str]()
+    for path, folder in {_place(machine, client.files): "any", **_other_files(client, machine)}.items():
+        if os.path.realpath(path) in {str(file.target) for file in but}:
+            continue
+        if path in connected:
+            said[str(path)] = (
+                f"{path} starts soulkeep too: {_again(client, path, 'uninstall')} to end that."
+            )
+        elif not folder:  # in a profile what the user has in general does not count
+            said[str(path)] = f"{path} does not start soulkeep: {_again(client, path)} to connect it."
+    return said
 
 
 def _asked(machine: Machine) -> str:
@@ -388,42 +402,72 @@ def _asked(machine: Machine) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A program that is connected: what it starts, over which home, and what is odd about that."""
+    """A program that is connected: what it starts, over which home, and what is odd about that.
+
+    `file` says where, if `is_usual` the one where the program has what its user wants everywhere;
+    `folder` for which folder, "" for any. What it starts cannot be found where it `is_gone`.
+    """
 
     client: str
     file: str
     command: list[str]
     home: str
     remark: str
+    folder: str = ""
+    is_usual: bool = True
+    is_gone: bool = False
 
 
 def list_connections(settings: Settings) -> tuple[list[Connection], list[Fault]]:
     """Return the programs of this machine that are connected, and what keeps them from it."""
-    machine, connections, faults = this_machine(), list[Connection](), list[Fault]()
-    elsewhere = Settings.model_fields["home"].get_default(call_default_factory=True, validated_data={})
-    for client in CLIENTS.values():
-        again = f"run `soulkeep install {client.name}`"
+    machine = this_machine()
+    found = [_connections_of(client, machine, settings) for client in CLIENTS.values()]
+    return [one for some, _ in found for one in some], [one for _, some in found for one in some]
+
+
+def _connections_of(
+    client: Client, machine: Machine, settings: Settings
+) -> tuple[list[Connection], list[Fault]]:
+    connections, faults = list[Connection](), list[Fault]()
+    own = _place(machine, client.files)
+    for path, of_folder in {own: "", **_other_files(client, machine)}.items():
+        again = _again(client, "" if path == own else path)
         try:
-            (file,) = _files(client, machine, hooks=False)
+            file = _File(path, {"server"})
         except Refused:
             continue  # whether it is connected cannot be seen
         try:
-            entry = file.entry(client)
+            entries = file.entries(client)
         except Refused as refused:
             if NAME in file.text:
                 faults.append(Fault("client", f"{client.title}: {refused.message}", again))
             continue
-        words, variables = started_by(client, entry)
-        if not words:
-            continue
-        path = start_environment(client, machine, variables).get("PATH", "")
-        home, own = home_of(client, entry) or str(elsewhere), client_command()[0]
-        remarks = [f"starts another soulkeep, {words[0]}"] * (words[0] != own)
-        if any(entry.get(name) is (not is_on) for name, is_on in SWITCHES.items()):
-            remarks.append("is switched off in its configuration")
-        remarks += [f"serves another home, {home}"] * (Path(home) != settings.home)
-        if shutil.which(words[0], path=path) is None:
-            gone = f"{client.title} starts {words[0]}, which it cannot find ({file.path})"
-            faults.append(Fault("client", gone, again))
-        connections.append(Connection(client.name, str(file.path), words, home, "; ".join(remarks)))
+        for folder, entry in entries.items():
+            found = _connection(client, machine, settings, path, folder or of_folder, entry)
+            if found and found.is_gone:
+                gone = f"{client.title} starts {found.command[0]}, which it cannot find ({path})"
+                by_hand = f"correct or take out the block for {folder} in it"
+                faults.append(Fault("client", gone, by_hand if folder else again))
+            connections += [replace(found, is_usual=path == own and not folder)] if found else []
     return connections, faults
+
+
+def _connection(
+    client: Client, machine: Machine, settings: Settings, path: Path, folder: str, entry: Any
+) -> Connection | None:
+    """Return what a block of soulkeep does; None for one that starts nothing."""
+    words, variables = started_by(client, entry)
+    if not words:
+        return None
+    elsewhere = Settings.model_fields["home"].get_default(call_default_factory=True, validated_data={})
+    found, own = resolved(words[0], machine, folder), client_command()[0]
+    home = resolved(home_of(client, entry), machine, folder) or str(elsewhere)
+    remarks = [f"starts another soulkeep, {words[0]}"] * (found != own)
+    if any(entry.get(name) is (not is_on) for name, is_on in SWITCHES.items()):
+        remarks.append("is switched off in its configuration")
+    remarks += [f"serves another home, {home}"] * (Path(home) != settings.home)
+    paths = start_environment(client, machine, variables).get("PATH", "")
+    if folder and os.path.dirname(found):  # noqa: PTH120
+        found = os.path.join(folder, found)  # noqa: PTH118 - where it is started
+    is_gone = "$" not in found and shutil.which(found, path=paths) is None
+    return Connection(client.name, str(path), words, home, "; ".join(remarks), folder, is_gone=is_gone)

@@ -120,7 +120,11 @@ def _report(
     print_facts("Versions", _versions(home))
     print_facts("Paths", _paths())
     if connections:
-        print_facts("Clients", {one.client: one.remark or "connected" for one in connections})
+        said = dict[str, list[str]]()
+        for one in connections:
+            where = "" if one.is_usual else f"in {one.file}: "
+            said.setdefault(one.client, []).append(f"{where}{one.remark or 'connected'}")
+        print_facts("Clients", {name: "; ".join(parts) for name, parts in said.items()})
     if home and usage:
         print_facts("Rows", {name: f"{count:,}" for name, count in rows.items()})
         if wasted := home.wasted():
