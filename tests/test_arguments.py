@@ -74,7 +74,7 @@ def test_ids_mean_the_same_however_they_are_written(sent: Any, meant: list[int])
     assert read(replaces=sent) == {"replaces": meant}
 
 
-@pytest.mark.parametrize("sent", ["1 and 2", "one", "1-3", {"id": 1}, "[1, x", "1.5", "#"])
+@pytest.mark.parametrize("sent", ["1 and 2", "one", "any", "1-3", {"id": 1}, "[1, x", "1.5", "#"])
 def test_what_might_mean_several_things_is_left_for_validation_to_refuse(sent: Any) -> None:
     (read_ids,) = read(memory_ids=sent).values()
 
@@ -97,6 +97,9 @@ def test_a_truth_value_is_no_number(sent: Any) -> None:
             for word in ("", " ", "null", "None", "NULL", "undefined")
         ),
         ("subject", "null"),
+        *((name, word) for name in ("thread_id", "since", "memory_type") for word in ("any", "N/A")),
+        ("subject", " Any "),
+        ("memory_type", ["any"]),
         ("memory_id", 0),
         ("memory_id", "0"),
         ("limit", 0),
@@ -424,7 +427,7 @@ async def test_a_prompt_is_switched_with_its_text_where_a_word_stands_for_none(
     assert (prompt.content, prompt.is_active) == ("Be brief.", False)
 
 
-@pytest.mark.parametrize("thread_id", ["", "null", " None "])
+@pytest.mark.parametrize("thread_id", ["", "null", " None ", "any"])
 async def test_the_prompt_to_start_with_takes_no_thread_where_none_is_meant(
     thread_id: str, client: Client
 ) -> None:

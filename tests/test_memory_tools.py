@@ -116,6 +116,11 @@ async def test_a_change_is_undone_alone_and_all_since_a_moment(client: Client, h
         ("change_memory", {"action": "restore", "memory_ids": [1]}, "no memory 1"),
         ("browse_memories", {"view": "trash", "subject": "x"}, "view=memories"),
         ("browse_memories", {"view": "history", "memory_id": 99}, "no memory 99"),
+        ("browse_memories", {"view": "history"}, "`memory_id` must say whose history"),
+        *(
+            ("browse_memories", {"view": view, "memory_id": 1}, f"view=history, not with {view}")
+            for view in ("memories", "trash", "changes")
+        ),
         ("browse_memories", {"memory_type": "idea"}, "must be one of"),
         ("remember", {"content": "x", "expires_at": "soon"}, "must be a date"),
         ("remember", {"content": "x", "replaces": [99]}, "no memory 99"),
@@ -148,3 +153,21 @@ async def test_no_tool_takes_back_a_change_of_soul_md(client: Client, home: Home
     assert (home.path / "SOUL.md").read_text(encoding="utf-8") == before
     home.changes.undo(change.id)
     assert "Be brief." not in (home.path / "SOUL.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_global_is_no_thread_and_never_is_no_expiry(client: Client, home: Home) -> None:
+    thread = home.threads.create_thread("Kitchen").id
+    item = {"content": "The sink is deep.", "thread_id": "Global", "expires_at": "Never"}
+
+    _, stored = await call(
+        client, "remember", content="The kettle is green.", thread_id="global", expires_at="never"
+    )
+    await call(client, "remember", memories=[item])
+    await call(client, "change_memory", action="move", memory_ids=[1, 2], thread_id=thread)
+    _, moved = await call(client, "change_memory", action="move", memory_ids=[1, 2], thread_id="global")
+
+    assert not {"thread_id", "expires_at"} & stored["receipts"][0].keys()
+    assert moved["ids"] == "1-2"
+    kept = home.lifecycle.list_memories()
+    assert [(memory.thread_id, memory.expires_at) for memory in kept] == [(None, None)] * 2

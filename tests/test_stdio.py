@@ -343,6 +343,25 @@ def test_blank_lines_windows_line_ends_and_malformed_calls_are_answered(lasting:
     assert lasting.call("list_prompts")["structuredContent"] == {"prompts": []}
 
 
+def test_null_tokens_and_arguments_as_lists_or_json_are_read_as_they_are_meant(home: Home) -> None:
+    home.prompts.add_prompt("Tone", "Be brief.")
+    sent: list[Any] = [[], "", "{}", '{"after": 0}', None]
+    tokens: list[Any] = [None, "", 0, "t"]
+    meant = [{"name": "list_prompts", "arguments": each} for each in sent]
+    meant += [{"name": "list_prompts", "_meta": {"progressToken": token}} for token in tokens]
+
+    _, *answers = served(
+        home,
+        [
+            request(0, "initialize", HANDSHAKE),
+            *(request(number, "tools/call", params) for number, params in enumerate(meant, 1)),
+        ],
+    )
+
+    found = [answer["result"]["structuredContent"] for answer in answers if "result" in answer]
+    assert [len(each["prompts"]) for each in found] == [1] * len(meant)
+
+
 OPENING = [
     request("handshake", "initialize", HANDSHAKE),
     json.dumps({"jsonrpc": "2.0", "method": "notifications/initialized"}),

@@ -7,7 +7,7 @@ What can only mean one thing is taken for it; anything else is left for validati
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from typing import Any
@@ -18,6 +18,8 @@ _LEFT_OUT = object()
 
 _NOTHING = frozenset({"", "null", "none", "nil", "undefined"})
 """Words that stand for nothing where an id, a date, a number or one of several words is asked for."""
+_UNNAMED = _NOTHING | {"any", "n/a"}
+"""Words that stand for nothing where a name, a date or one of several words is asked for."""
 
 _IDS_AND_DATES = frozenset(
     {"thread_id", "since", "until", "occurred_at", "expires_at", "created_at", "cursor"}
@@ -109,7 +111,7 @@ class _Reader:
         if schema["type"] == "array":
             return self._list(schema, sent, name, place, optional=optional)
         if schema["type"] == "object":
-            sent = _parsed(sent)
+            sent = parsed(sent)
             if isinstance(sent, Mapping):
                 return self.object_of(schema, sent, f"{place}.")
             return _LEFT_OUT if _is_nothing(sent) or sent == 0 else sent
@@ -123,7 +125,7 @@ class _Reader:
 
     def _list(self, schema: _Schema, sent: Any, name: str, place: str, *, optional: bool) -> Any:
         items = self._resolved(schema.get("items", {}))
-        sent = _parsed(sent)
+        sent = parsed(sent)
         if isinstance(sent, str) and _is_nothing(sent):
             sent = []
         elif isinstance(sent, str):
@@ -140,8 +142,8 @@ class _Reader:
         return _LEFT_OUT if optional and not kept else kept
 
 
-def _is_nothing(sent: Any) -> bool:
-    return isinstance(sent, str) and sent.strip().casefold() in _NOTHING
+def _is_nothing(sent: Any, words: Set[str] = _NOTHING) -> bool:
+    return isinstance(sent, str) and sent.strip().casefold() in words
 
 
 def _text(sent: Any, name: str, *, optional: bool) -> Any:
@@ -152,6 +154,8 @@ def _text(sent: Any, name: str, *, optional: bool) -> Any:
     # A text that is all blanks is a slip that its service names.
     is_blank = isinstance(read, str) and read.isspace() and not is_short
     if read is None or read == 0 or (_is_nothing(read) and not is_blank):
+        return _LEFT_OUT
+    if is_short and _is_nothing(read, _UNNAMED):
         return _LEFT_OUT
     if name not in _IDS_AND_DATES or not isinstance(read, str):
         return read if is_short else sent
@@ -165,7 +169,9 @@ def _scalar(schema: _Schema, sent: Any, place: str, *, optional: bool) -> Any:
         sent = sent.strip()
         if sent.casefold() in schema.get("enum", ()):
             return sent.casefold()
-    if sent is None or _is_nothing(sent) or (optional and "enum" in schema and sent in (0, "0")):
+    if sent is None or _is_nothing(sent):
+        return _LEFT_OUT
+    if optional and "enum" in schema and (sent in (0, "0") or _is_nothing(sent, _UNNAMED)):
         return _LEFT_OUT
     if schema["type"] == "integer":
         sent = _number(sent, place)
@@ -191,8 +197,8 @@ def _number(sent: Any, place: str) -> Any:
     return sent
 
 
-def _parsed(sent: Any) -> Any:
-    """Read a list or an object out of the JSON that stands for it."""
+def parsed(sent: Any) -> Any:
+    """Return the list or the object that a text is JSON of; anything else as it is."""
     if not isinstance(sent, str) or not sent.lstrip().startswith(("[", "{")):
         return sent
     try:
@@ -203,7 +209,7 @@ def _parsed(sent: Any) -> Any:
 
 def given_id(sent: str) -> str | None:
     """Return the id that a text is, or None where it stands for nothing."""
-    return None if _is_nothing(sent) else sent.strip()
+    return None if _is_nothing(sent, _UNNAMED) else sent.strip()
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:

@@ -133,7 +133,7 @@ async def remember(
         NewMemory(
             memory.content,
             memory.memory_type,
-            memory.thread_id or None,
+            _thread(memory.thread_id),
             memory.source or None,
             memory.subject or None,
             memory.occurred_at or None,
@@ -147,6 +147,11 @@ async def remember(
         return RememberAnswer.of(receipts, kept, home.days, home.queue.remarks())
 
     return answer(await served(ctx, keep))
+
+
+def _thread(thread_id: str) -> str | None:
+    """Return the thread that a memory goes to; None makes it global, as answers call it."""
+    return None if thread_id.casefold() in ("", "global") else thread_id
 
 
 async def recall(
@@ -233,6 +238,8 @@ def _browsed(
     below: int | None,
     filters: dict[str, str | None],
 ) -> BrowseAnswer:
+    if memory_id and view != "history":
+        raise InvalidInputError("memory_id", f"goes with view=history, not with {view}")
     if view == "memories":
         memories = home.lifecycle.list_memories(limit=limit, below=below, **filters)
         items = [MemoryItem.of(memory, home.days) for memory in memories]
@@ -242,6 +249,8 @@ def _browsed(
         if value is not None and (view, name) != ("changes", "since"):
             raise InvalidInputError(name, f"goes with view=memories, not with {view}")
     if view == "history":
+        if not memory_id:
+            raise InvalidInputError("memory_id", "must say whose history")
         past = home.lifecycle.history(memory_id)
         page = [one for one in past if below is None or one.change_id < below][:limit]
         now = home.lifecycle.find_memory(memory_id) if below is None else None
@@ -308,7 +317,7 @@ def _changed(
     if action == "forget":
         changed = home.lifecycle.forget(memory_ids, session)
     elif action == "move":
-        changed = home.lifecycle.move(memory_ids, thread_id or None, session)
+        changed = home.lifecycle.move(memory_ids, _thread(thread_id), session)
     else:
         changed = home.lifecycle.restore(memory_ids, session)
     return ChangedAnswer.of(action, changed, home.days)

@@ -59,6 +59,7 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
+from soulkeep.mcp_server.arguments import parsed
 from soulkeep.mcp_server.calls import CheckedServer
 from soulkeep.mcp_server.homes import HANDSHAKE, Request, looked_up
 from soulkeep.mcp_server.notifications import Notifications
@@ -141,15 +142,22 @@ _WHOLE_LISTS = frozenset({"tools/list", "prompts/list", "resources/templates/lis
 
 
 async def check_params(ctx: Request, call_next: CallNext) -> HandlerResult:
-    """Read two parameters otherwise than the SDK does: SDK middleware.
+    """Read some parameters otherwise than the SDK does: SDK middleware.
 
-    With a cursor it would begin anew a list that has one page: that is refused. For an answer that is
-    none to our question it would refuse the whole call: that counts as cancelled.
+    With a cursor it would begin anew a list that has one page: that is refused. It would refuse the
+    whole call for an answer that is none to our question, which counts as cancelled; for a token that is
+    null, which is none; and for arguments that came as JSON, or as the empty list that some languages
+    write for an empty object.
     """
-    params = ctx.params or {}
+    params = dict(ctx.params or {})
+    meta = params.get("_meta")
+    if isinstance(meta, dict) and meta.get("progressToken", "") is None:
+        params["_meta"] = {key: value for key, value in meta.items() if key != "progressToken"}
     if ctx.method in _WHOLE_LISTS and params.get("cursor") is not None:
         message = "`cursor` is none of ours, since this list has one page; list without one."
         raise MCPError(code=INVALID_PARAMS, message=message)
+    if ctx.method == "tools/call" and "arguments" in params:
+        params["arguments"] = parsed(params["arguments"]) or {}
     if ctx.method == "tools/call" and (answers := params.get("inputResponses")) is not None:
         read = dict(answers) if isinstance(answers, dict) else {}
         for name, value in read.items():
@@ -157,8 +165,8 @@ async def check_params(ctx: Request, call_next: CallNext) -> HandlerResult:
                 ElicitResult.model_validate(value)
             except ValidationError:
                 read[name] = {"action": "cancel"}
-        ctx = replace(ctx, params={**params, "inputResponses": read})
-    return await call_next(ctx)
+        params["inputResponses"] = read
+    return await call_next(replace(ctx, params=params) if params else ctx)
 
 
 async def name_briefly(ctx: Request, call_next: CallNext) -> HandlerResult:

@@ -51,7 +51,13 @@ Replaced = Mapping[int, Memory]
 """The memories that new ones replace, by the ids that were given for them."""
 
 
-def _labelled(memory: NewMemory) -> NewMemory:
+NEVER = "never"
+"""Stands for no expiry, also where a memory that has one is revised."""
+
+
+def _as_kept(memory: NewMemory) -> NewMemory:
+    if (memory.expires_at or "").lower() == NEVER:
+        memory = replace(memory, expires_at=None)
     if memory.subject is None is memory.source:
         return memory
     subject, source = (
@@ -78,9 +84,6 @@ def _statement(memory: NewMemory) -> tuple[str | None, ...]:
 
 
 MAX_PAGE = 1_000
-
-NEVER = "never"
-"""Stands for no expiry where a memory that has one is revised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ class Lifecycle:
         receipts = None
         while receipts is None:
             old = self._replaced(replaces)
-            memories = [_labelled(memory) for memory in make(old)]
+            memories = [_as_kept(memory) for memory in make(old)]
             require_memories(memories, self._days)
             for wanted in _thread_ids(memories) if len(memories) <= LOOKED_UP else ():
                 self._repository.threads.get_thread(wanted)  # before anything is embedded
@@ -481,8 +484,7 @@ def _revised(old: Memory, fields: Mapping[str, str], now: str) -> NewMemory:
         expires_at=old.expires_at if old.expires_at and old.expires_at > now else None,
         created_at=old.created_at,
     )
-    new = replace(kept, **fields)
-    return replace(new, expires_at=None) if (new.expires_at or "").lower() == NEVER else new
+    return replace(kept, **fields)
 
 
 def _pasts(rows: Iterable[ChangedRow]) -> list[Past]:
