@@ -138,6 +138,25 @@ async def test_what_was_said_in_threads_is_cut_to_its_part_of_the_budget(
     assert answer["messages"][0]["whole_at"] in text
 
 
+@pytest.mark.parametrize("tokens", [100, 200, 300, 600])
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_messages_keep_to_a_small_budget_too(tokens: int, client: Client, home: Home) -> None:
+    thread = home.threads.create_thread("Boat")
+    said = [{"role": "user", "content": f"{n} of the rudder " + "漢字" * 900} for n in range(9)]
+    await call(client, "save_messages", thread_id=thread.id, messages=said)
+    for number in range(20):
+        await call(client, "remember", content=f"{number} rudders.", thread_id=thread.id)
+
+    text, answer = await call(
+        client, "recall", query="rudder", include_messages=True, max_tokens=tokens, limit=20
+    )
+
+    assert max(sizes(text, answer)) <= max(tokens * 4, 600)
+    shown, left_out = len(answer.get("messages", [])), answer.get("more_messages", 0)
+    assert shown + left_out == 5
+    assert not left_out or f"for {left_out} message" in text
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [

@@ -1,12 +1,14 @@
 """What is answered by the tools that keep memories and bring them back: receipts, matches, context."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Literal
 
 from soulkeep.days import Days
 from soulkeep.mcp_server.answers import (
     BYTES_PER_TOKEN,
     Count,
+    Item,
     Items,
     Prose,
     View,
@@ -107,7 +109,10 @@ class MatchAnswer(View):
         return "\n".join([" · ".join(facts), fenced("\n".join([*lines, self.content]))])
 
 
-class MessageMatchAnswer(View):
+_MESSAGES = f"Messages of threads, best first ({DATA}):"
+
+
+class MessageMatchAnswer(Item):
     """A message that was found by its words."""
 
     id: int
@@ -145,7 +150,8 @@ class MessageMatchAnswer(View):
 class RecallAnswer(View):
     """Matches, best first; mode lexical means that no embedder took part.
 
-    `not_shown` are the first ids of what found no room, `more` counts the others.
+    `not_shown` are the first ids of what found no room, `more` counts the others, `more_messages` the
+    messages.
     """
 
     note: Prose = ""
@@ -155,6 +161,7 @@ class RecallAnswer(View):
     not_shown: Items[int] = ()
     more: Count = 0
     messages: Items[MessageMatchAnswer] = ()
+    more_messages: Count = 0
     remarks: Items[str] = ()
 
     @classmethod
@@ -164,7 +171,8 @@ class RecallAnswer(View):
         """Build an answer of at most `max_tokens` in either channel, a token taken as four bytes.
 
         The best match is shown whole as far as the budget reaches; lower ones get a line of what holds
-        the words `terms` of the question, then what is left. Messages have a third of the room.
+        the words `terms` of the question, then what is left. Messages have a third of the room, and what
+        memories leave of the rest.
         """
         ids = [match.memory.id for match in recall.matches]
         answer = cls(
@@ -175,17 +183,22 @@ class RecallAnswer(View):
             matches=(),
             not_shown=tuple(ids[:_NAMED]),
             more=max(len(ids) - _NAMED, 0),
+            more_messages=len(recall.messages),
         )
         room = max_tokens * BYTES_PER_TOKEN - answer.weight()
+        room -= len(_MESSAGES) + 1 if recall.messages else 0
         third = room // 3 if recall.messages else 0
         matches, taken = _spend(recall, terms, days, room - third)
         room -= taken
         missing = ids[len(matches) :]
-        share = room // max(len(recall.messages), 1)
-        heads = [MessageMatchAnswer.of(one, terms, 1, days).weight() for one in recall.messages]
+        short = [MessageMatchAnswer.of(one, terms, _LEAST_BYTES, days) for one in recall.messages]
+        count = sum(taken <= room for taken in accumulate(one.weight() for one in short))
+        share = room // max(count, 1)
         said = [
-            MessageMatchAnswer.of(one, terms, max(share - head, _LEAST_BYTES), days)
-            for one, head in zip(recall.messages, heads, strict=True)
+            MessageMatchAnswer.of(message, terms, share - one.with_content("").weight(), days)
+            if one.whole_at
+            else one
+            for message, one in zip(recall.messages[:count], short, strict=False)
         ]
         return answer.model_copy(
             update={
@@ -193,6 +206,7 @@ class RecallAnswer(View):
                 "not_shown": tuple(missing[:_NAMED]),
                 "more": max(len(missing) - _NAMED, 0),
                 "messages": tuple(said),
+                "more_messages": len(recall.messages) - count,
             }
         )
 
@@ -205,14 +219,14 @@ class RecallAnswer(View):
             nothing = "Nothing known fits: no" if self.nothing_fits else "No"
             heading = f"{nothing} memories match.{by_words}{f' {self.note}' if self.note else ''}"
         lines = [heading, *(match.as_text() for match in self.matches)]
-        if self.not_shown:
-            named = ", ".join(f"#{i}" for i in self.not_shown) + (
-                f" and {self.more}" if self.more else ""
-            )
-            lines.append(f"No room for {named}: ask for them with a larger max_tokens.")
         if self.messages:
-            lines.append(f"Messages of threads, best first ({DATA}):")
-            lines += [message.as_text() for message in self.messages]
+            lines += [_MESSAGES, *(message.as_text() for message in self.messages)]
+        more = f" and {self.more}" if self.more else ""
+        missing = [", ".join(f"#{i}" for i in self.not_shown) + more] if self.not_shown else []
+        missing += [counted(self.more_messages, "message")] if self.more_messages else []
+        if missing:
+            left_out = " and for ".join(missing)
+            lines.append(f"No room for {left_out}: ask for them with a larger max_tokens.")
         lines += self.remarks
         return "\n".join(lines)
 
