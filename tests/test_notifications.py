@@ -349,13 +349,15 @@ async def test_what_is_no_resource_cannot_be_subscribed_to(
 
 
 async def test_what_the_client_itself_does_is_told_too(
-    connected: tuple[Client, Ear], subscribed: Subscribed
+    connected: tuple[Client, Ear], subscribed: Subscribed, other: Home
 ) -> None:
     client, _ = connected
     async with subscribed(MEMORY) as ear:
+        other.prompts.add_prompt("Tone", "Be brief.")
+        await ear.hears_anew(PROMPTS)
         await client.call_tool("create_thread", {"title": "New"})
         await ear.hears(RESOURCES)
-        await client.call_tool("set_prompt", {"name": "Tone", "content": "Be brief."})
+        await client.call_tool("set_prompt", {"name": "Tone", "is_active": False})
         await ear.hears(PROMPTS)
         await client.call_tool(
             "curate_memory", {"action": "add", "section": "User Facts", "entry": "Likes tea."}
@@ -518,6 +520,16 @@ def test_a_recall_changes_nothing_that_is_told(home: Home) -> None:
     home.memories.recall("anything", thread_id=thread.id)
 
     assert seen.look(()) == _Changes()
+
+
+def test_an_undo_tells_nothing_of_prompts_where_there_are_none(home: Home) -> None:
+    seen = _Seen(home)
+    seen.look(())
+    home.memories.remember([NewMemory("Slates.")])
+
+    home.changes.undo(1)
+
+    assert seen.look(()) == _Changes(updated=frozenset({CONTEXT}))
 
 
 def test_prompts_are_read_only_after_one_of_them_may_have_changed(

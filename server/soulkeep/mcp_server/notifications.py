@@ -337,7 +337,7 @@ class _Seen:
     _stamps: dict[str, str | None] = field(default_factory=dict, init=False)
     _writes: Hashable = field(default=None, init=False)
     _told: tuple[int, int] | None = field(default=None, init=False)
-    _outline: str = field(default="", init=False)
+    _outline: str | None = field(default=None, init=False)
     _offers: str = field(default="", init=False)
     _prompts: list[GlobalPrompt] = field(default_factory=list, init=False)
     _are_figures_due: bool = field(default=False, init=False)
