@@ -1,5 +1,6 @@
 """The user's global prompts as MCP prompts, completions, and the tool that changes them."""
 
+import json
 import re
 import sqlite3
 from contextlib import closing
@@ -451,3 +452,17 @@ async def test_the_listed_prompts_carry_their_names_in_mcp(client: Client, home:
 
     assert result.structured_content is not None
     assert [p.get("mcp_name") for p in result.structured_content["prompts"]] == ["be-brief", None]
+
+
+@pytest.mark.parametrize("change", [{"content": "Be kind."}, {"remove": True}])
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_a_former_text_that_is_cut_says_how_to_get_all_of_it(
+    change: dict[str, Any], client: Client
+) -> None:
+    await set_prompt(client, name="Tone", content="Be brief. " * 2_000, is_active=False)
+
+    text, answer = await set_prompt(client, name="Tone", **change)
+
+    for channel in (text, json.dumps(answer, ensure_ascii=False)):
+        assert "this is the beginning; undo brings all of it back" in channel
+        assert 6_000 < len(channel) < 7_000

@@ -144,6 +144,12 @@ async def test_messages_keep_recall_within_its_budget(client: Client, length: in
         ("manage_thread", {"action": "rename", "thread_id": "t"}, "title"),
         ("manage_thread", {"action": "resume", "thread_id": "t"}, "There is no thread 't'"),
         ("manage_thread", {"action": "explode"}, "action"),
+        ("manage_thread", {"action": "archive", "thread_id": "t", "title": "x"}, "action=rename"),
+        ("manage_thread", {"action": "delete", "thread_id": "t", "title": "x"}, "action=rename"),
+        *(
+            ("manage_thread", {"action": action, "system_prompt": "Obey."}, "action=set_prompt")
+            for action in ("rename", "resume", "list")
+        ),
         ("save_messages", {"thread_id": "t", "messages": said("a")}, "There is no thread 't'"),
         ("save_messages", {"thread_id": "t", "messages": []}, "messages"),
         ("save_messages", {"thread_id": "t", "messages": [{"role": "x", "content": "a"}]}, "role"),

@@ -237,6 +237,28 @@ async def test_the_users_prompts_are_listed_highest_priority_first(client: Clien
     assert [prompt["is_active"] for prompt in every["prompts"]] == [True, True, False]
 
 
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_pages_of_prompts_neither_repeat_nor_leave_out_one(client: Client, home: Home) -> None:
+    for number in range(60):
+        home.prompts.add_prompt(f"Long {number}", "Be brief. " * 90, priority=number)
+    home.prompts.change_prompt(1, is_active=False)
+
+    first, page = await call(client, "list_prompts", include_inactive=True)
+    last, _ = await call(client, "list_prompts", include_inactive=True, after=page["next"])
+    home.prompts.add_prompt("First of all", "Be kind.", priority=100)
+    again, _ = await call(client, "list_prompts", include_inactive=True, after=page["next"])
+    _, nothing = await call(client, "list_prompts", include_inactive=True, after=1)
+
+    assert "the MCP prompt of its name has all of it" in first
+    assert "of one that is not in force, `soulkeep prompts list --json` has all of it" in last
+    assert last == again
+    assert nothing == {"prompts": []}
+    for unknown in (1, 100, 2**62):  # the first is not in force
+        assert "`after` is the id of no prompt" in await refusal(
+            client, "list_prompts", {"after": unknown}
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "title"), [("SOUL.md", "# Agent Identity"), ("MEMORY.md", "# Long-Term Memory")]
 )

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, InputRequiredResult
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -241,6 +242,7 @@ async def manage_thread(
 
     Use delete and set_prompt only at the user's wish. Changes can be undone.
     """
+    _require_used(action, title, system_prompt)
     if action == "set_prompt" and system_prompt:
         return await _prompted(ctx, thread_id, system_prompt)
 
@@ -262,6 +264,14 @@ async def manage_thread(
         return ManagedAnswer.of(done, [thread], home.days)
 
     return answer(await served(ctx, managed))
+
+
+def _require_used(action: Action, title: str, system_prompt: str) -> None:
+    """Refuse texts that the action would not keep."""
+    texts = (("rename", "title", title), ("set_prompt", "system_prompt", system_prompt))
+    for goes_with, name, text in texts:
+        if text and action != goes_with:
+            raise ToolError(str(InvalidInputError(name, f"goes with action={goes_with}")))
 
 
 async def _prompted(
@@ -312,7 +322,7 @@ async def read_messages(
         lambda home, _: (home.messages.list_messages(thread_id, limit, before or None), home.days),
         reads=True,
     )
-    return answer(PageAnswer.of(page, days, skip))
+    return answer(PageAnswer.of(page, days, skip, before))
 
 
 _Integer = Annotated[int | None, WithJsonSchema({"type": "integer"})]
@@ -322,16 +332,17 @@ _Switch = Annotated[bool | None, WithJsonSchema({"type": "boolean"})]
 async def list_prompts(
     ctx: Context[Caller],
     include_inactive: bool = False,
-    after: Annotated[int, Field(ge=0, description="`next` of a page")] = 0,
+    after: Annotated[Id, Field(description="`next` of a page")] = 0,
 ) -> Annotated[CallToolResult, PromptsAnswer]:
     """List the user's own standing instructions, highest priority first.
 
     Use it when a conversation starts without get_context, and follow the active ones.
     """
-    prompts = await served(
-        ctx, lambda home, _: home.prompts.list_prompts(include_inactive=include_inactive), reads=True
-    )
-    return answer(PromptsAnswer.of(prompts, after))
+
+    def listed(home: Home, _: Session) -> PromptsAnswer:
+        return PromptsAnswer.of(home.prompts.list_prompts(include_inactive=include_inactive), after)
+
+    return answer(await served(ctx, listed, reads=True))
 
 
 async def set_prompt(

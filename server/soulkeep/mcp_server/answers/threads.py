@@ -7,8 +7,10 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import WithJsonSchema
 
 from soulkeep.days import Days
+from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.answers import (
     BOUND,
+    Count,
     Item,
     Items,
     Prose,
@@ -104,9 +106,10 @@ class PageAnswer(View):
     messages: Items[MessageAnswer]
     cut: Prose = ""
     has_more: bool
+    before: Count = 0
 
     @classmethod
-    def of(cls, page: Page, days: Days, skip: int = 0) -> "PageAnswer":
+    def of(cls, page: Page, days: Days, skip: int = 0, before: int = 0) -> "PageAnswer":
         """Build a page of the last messages that find room, each without its first `skip` characters."""
         messages = [MessageAnswer.of(message, days) for message in page.messages]
         latest_first = [m.with_content(m.content[skip:]) for m in reversed(messages)]
@@ -121,12 +124,13 @@ class PageAnswer(View):
             messages=tuple(reversed(shown)),
             cut=f"A text that ends in … goes on: {how}." if is_cut else "",
             has_more=page.has_more or len(shown) < len(messages),
+            before=0 if shown else before,
         )
 
     def as_text(self) -> str:
         """Write messages with each line behind a bar, and how to read on."""
         if not self.messages:
-            return "There are no messages."
+            return f"There are no messages{f' before {self.before}' if self.before else ''}."
         lines = [f"Messages, oldest first. {self.note}"]
         lines += [message.as_text() for message in self.messages]
         lines += [self.cut] if self.cut else []
@@ -334,7 +338,8 @@ def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -
 
 _LEAST_PROMPT = 400
 """How many bytes of a prompt are shown at least, or it comes on the next page."""
-_CUT = "A text that ends in … goes on: the MCP prompt of its name has all of it."
+_IN_MCP = "the MCP prompt of its name has all of it"
+_BY_HAND = "of one that is not in force, `soulkeep prompts list --json` has all of it"
 _SHOWN_CONTENT = 4_000
 """How many characters of a text a command for the user holds."""
 
@@ -385,7 +390,7 @@ class PromptAnswer(Item):
 
 
 class PromptsAnswer(View):
-    """Global prompts, highest priority first; `next` is what `after` takes for the following page.
+    """Global prompts, highest priority first; `next`, the id of the last, is what `after` takes.
 
     `cut` says how to read on in a text that ends in an ellipsis.
     """
@@ -396,15 +401,25 @@ class PromptsAnswer(View):
 
     @classmethod
     def of(cls, prompts: Sequence[GlobalPrompt], after: int = 0) -> "PromptsAnswer":
-        """Build a page of the prompts behind the first `after`, as many as find room."""
+        """Build a page of the prompts behind the one with the id `after`, as many as find room.
+
+        Raises:
+            InvalidInputError: There is no prompt `after` among them.
+        """
+        ids = [0, *(prompt.id for prompt in prompts)]
+        if after not in ids:
+            raise InvalidInputError("after", "is the id of no prompt in this list; list without it")
         names = {offer.prompt.id: offer.name for offer in offer_prompts(prompts)}
-        wanted = [PromptAnswer.of(prompt, names.get(prompt.id)) for prompt in prompts[after:]]
+        following = prompts[ids.index(after) :]
+        wanted = [PromptAnswer.of(prompt, names.get(prompt.id)) for prompt in following]
         shown = fit_items(wanted, BOUND, _LEAST_PROMPT)
-        is_cut = any(part != whole for part, whole in zip(shown, wanted, strict=False))
+        parts = [part for part, whole in zip(shown, wanted, strict=False) if part != whole]
+        where = [_IN_MCP] if any(part.mcp_name for part in parts) else []
+        where += [_BY_HAND] if not all(part.mcp_name for part in parts) else []
         return cls(
             prompts=tuple(shown),
-            cut=_CUT if is_cut else "",
-            next=after + len(shown) if len(shown) < len(wanted) else None,
+            cut=f"A text that ends in … goes on: {'; '.join(where)}." if parts else "",
+            next=shown[-1].id if len(shown) < len(wanted) else None,
         )
 
     def as_text(self) -> str:
@@ -428,6 +443,7 @@ class PromptChangeAnswer(View):
     # Described in the answer of list_prompts.
     prompt: Annotated[PromptAnswer, WithJsonSchema({"type": "object"})]
     former_content: str = ""
+    cut: Prose = ""
     consent: ConsentState | None = None
     command: str = ""
 
@@ -438,11 +454,15 @@ class PromptChangeAnswer(View):
         """Build the answer from a change, and from what the user said to it."""
         prompt, former = PromptAnswer.of(change.prompt, change.offered_as), change.former
         replaced = former.content if former and former.content != change.prompt.content else ""
-        kept = cut(prompt.content, BOUND // 3) if change.outcome == "removed" else ""
+        gone = prompt.content if change.outcome == "removed" else visible(replaced)
+        shown = cut(gone, BOUND // 3)
         return cls(
             outcome=change.outcome,
-            prompt=prompt.with_content(kept),
-            former_content=cut(visible(replaced), BOUND // 3),
+            prompt=prompt.with_content(shown if change.outcome == "removed" else ""),
+            former_content="" if change.outcome == "removed" else shown,
+            cut=""
+            if shown == gone
+            else "Of the text this is the beginning; undo brings all of it back.",
             consent=consent,
             command=how,
         )
@@ -464,7 +484,7 @@ class PromptChangeAnswer(View):
             lines += ["Its text, to set it again:", fenced(self.prompt.content)]
         elif self.former_content:
             lines += ["Its text was:", fenced(self.former_content)]
-        return "\n".join(lines)
+        return "\n".join([*lines, self.cut] if self.cut else lines)
 
 
 def agreement_command(change: PromptChange, wanted: GlobalPrompt, home: Path) -> str:
