@@ -154,10 +154,17 @@ def test_numbers_words_and_objects_are_read_out_of_text_and_lists_of_one() -> No
     assert read(memory_type=" Fact ") == read(memory_type=["fact"]) == {"memory_type": "fact"}
     assert read(memory_id="change 3", limit="prompt 4") == {"memory_id": 3, "limit": 4}
     assert read(thread_id=" ab12 ", memory_id=[3]) == {"thread_id": "ab12", "memory_id": 3}
+    for named in ("thread ab12", "Thread  ab12", "soulkeep://threads/ab12", "#ab12", ["thread ab12"]):
+        assert read(thread_id=named) == {"thread_id": "ab12"}
+    for other in ("thread of tea", "threads", "thread", "soulkeep://threads/", "#"):
+        assert read(thread_id=other) == {"thread_id": other}
     item = {"memories": [{"content": "x"}]}
     assert read(memories={"content": "x"}) == read(memories='{"content": "x"}') == item
     assert read(memories='[{"content": "x", "subject": null}]') == item
     assert read(memories=['{"content": "x"}']) == item
+    assert read(memories=["x", "none"]) == read(memories='["x"]') == item
+    for broken in ('{"content": "x"', "[x"):
+        assert read(memories=[broken]) == {"memories": [broken]}
 
 
 def test_a_number_without_a_least_may_be_zero() -> None:

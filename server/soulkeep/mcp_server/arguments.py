@@ -31,7 +31,9 @@ _NUMBER = re.compile(r"#?([+-]?\d{1,40})(?:\.0*)?")
 _NOUN = re.compile(
     r"\b(?:memory|change|message|prompt)[ \t]+(?=#?\d)|soulkeep://memories/(?=\d)", re.IGNORECASE
 )
-"""What stands before an id where answers name it."""
+"""What stands before an id where answers name it, as that of a thread below."""
+_THREAD = re.compile(r"^(?:thread[ \t]+|soulkeep://threads/|#)(?=\S+$)", re.IGNORECASE)
+_OPENINGS = ("[", "{")
 _BETWEEN_NUMBERS = re.compile(r"[,;\s]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -112,6 +114,8 @@ class _Reader:
             return self._list(schema, sent, name, place, optional=optional)
         if schema["type"] == "object":
             sent = parsed(sent)
+            if schema.get("required") == ["content"] and _is_prose(sent):
+                sent = {"content": sent}  # of what says no more, some send the text alone
             if isinstance(sent, Mapping):
                 return self.object_of(schema, sent, f"{place}.")
             return _LEFT_OUT if _is_nothing(sent) or sent == 0 else sent
@@ -146,6 +150,10 @@ def _is_nothing(sent: Any, words: Set[str] = _NOTHING) -> bool:
     return isinstance(sent, str) and sent.strip().casefold() in words
 
 
+def _is_prose(sent: Any) -> bool:
+    return isinstance(sent, str) and not _is_nothing(sent) and not sent.lstrip().startswith(_OPENINGS)
+
+
 def _text(sent: Any, name: str, *, optional: bool) -> Any:
     is_short = name in _IDS_AND_DATES | _LABELS
     if not optional and not is_short:
@@ -159,7 +167,8 @@ def _text(sent: Any, name: str, *, optional: bool) -> Any:
         return _LEFT_OUT
     if name not in _IDS_AND_DATES or not isinstance(read, str):
         return read if is_short else sent
-    return _LEFT_OUT if read.strip() == "0" else read.strip()
+    read = _THREAD.sub("", read.strip()) if name == "thread_id" else read.strip()
+    return _LEFT_OUT if read == "0" else read
 
 
 def _scalar(schema: _Schema, sent: Any, place: str, *, optional: bool) -> Any:
@@ -199,7 +208,7 @@ def _number(sent: Any, place: str) -> Any:
 
 def parsed(sent: Any) -> Any:
     """Return the list or the object that a text is JSON of; anything else as it is."""
-    if not isinstance(sent, str) or not sent.lstrip().startswith(("[", "{")):
+    if not isinstance(sent, str) or not sent.lstrip().startswith(_OPENINGS):
         return sent
     try:
         return json.loads(sent)
@@ -207,9 +216,9 @@ def parsed(sent: Any) -> Any:
         return sent
 
 
-def given_id(sent: str) -> str | None:
-    """Return the id that a text is, or None where it stands for nothing."""
-    return None if _is_nothing(sent, _UNNAMED) else sent.strip()
+def given_thread(sent: str) -> str | None:
+    """Return the id of the thread that a text names, or None where it stands for nothing."""
+    return None if _is_nothing(sent, _UNNAMED) else _THREAD.sub("", sent.strip())
 
 
 def closest(name: str, known: Sequence[str]) -> str | None:

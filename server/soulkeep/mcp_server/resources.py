@@ -37,7 +37,7 @@ from mcp.types import (
 
 from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import InvalidInputError, MemoryForgottenError, NotFoundError
-from soulkeep.mcp_server.arguments import given_id
+from soulkeep.mcp_server.arguments import given_thread
 from soulkeep.mcp_server.calls import CheckedServer, read
 from soulkeep.mcp_server.homes import Caller, Request, looked_up
 from soulkeep.models import MEMORY_TYPES, Memory, PromptOffer, timestamp
@@ -202,7 +202,7 @@ def _thread_text(home: Home, thread_id: str) -> str:
     elif thread.system_prompt:
         from soulkeep.service.threads import unagreed_note
 
-        note = plain(unagreed_note(thread.prompt_by))
+        note = unagreed_note(thread.prompt_by)
         lines += ["", f"## {note} ({DATA})", "", fenced(thread.system_prompt)]
     if latest := home.threads.latest_memories(thread.id, _RECENT):
         lines += ["", f"## Latest memories ({DATA})", ""]
@@ -402,7 +402,7 @@ def _filled(home: Home, name: str, given: Mapping[str, str]) -> GetPromptResult:
             f"{prompt.name} was not filled in; send the missing {', '.join(missing)} as text.",
         )
     if offer is None:
-        text = _context_text(home, given_id(given.get("thread_id", "")), given.get("query") or None)
+        text = _context_text(home, given_thread(given.get("thread_id", "")), given.get("query") or None)
     else:
         # The user agreed to what they could see.
         text = visible(fill_placeholders(offer.prompt.content, given))

@@ -346,7 +346,7 @@ class Contexts:
                 yield Section(name, "list_prompts", [prompt.content.strip()], is_data=False)
         if thread is not None and thread.system_prompt:
             source, agreed = f"soulkeep://threads/{thread.id}", thread.is_agreed
-            name = "Prompt of the thread" if agreed else plain(unagreed_note(thread.prompt_by))
+            name = "Prompt of the thread" if agreed else unagreed_note(thread.prompt_by)
             yield Section(name, source, [thread.system_prompt.strip()], is_data=not agreed)
 
     def _proposals(self) -> Section:

@@ -30,6 +30,7 @@ from soulkeep.service.callers import (
 )
 from soulkeep.service.changes import Changes
 from soulkeep.service.upkeep import Background
+from soulkeep.wording import plain
 
 MAX_LISTED = 1_000
 WEIGHTIEST: tuple[MemoryType, ...] = ("decision", "summary", "fact", "preference")
@@ -356,7 +357,7 @@ class Threads:
 
 def unagreed_note(agent: str | None) -> str:
     """Name a prompt of a thread that is no instruction of the user's."""
-    return f"Note of {agent or 'an agent'} on the thread, not agreed to by the user"
+    return f"Note of {plain(agent or 'an agent', 60)} on the thread, not agreed to by the user"
 
 
 @dataclass(frozen=True, slots=True)
