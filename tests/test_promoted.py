@@ -8,6 +8,7 @@ import pytest
 from conftest import TickingClock
 from engine import Page, database_of
 from soulkeep.documents.markdown import date_footer, list_entries
+from soulkeep.errors import UndoConflictError
 from soulkeep.models import NewMemory
 from soulkeep.service.callers import LineChange
 from soulkeep.service.home import Home
@@ -200,6 +201,39 @@ def test_an_older_id_promotes_the_newest_version(home: Home) -> None:
     home.lifecycle.revise(2, "The dog is called Max.")
 
     assert "soulkeep://memories/3" in home.curator.promote(2, "Preferences").entry
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+@pytest.mark.parametrize("how", ["removed", "undone", "reworded"])
+def test_a_line_does_not_come_back_after_its_memory_went(
+    home: Home, how: str, is_forgotten: bool
+) -> None:
+    line = next(
+        entry.text for entry in list_entries(home.documents.read("MEMORY.md")) if "Miso" in entry.text
+    )
+    if how == "undone":
+        home.changes.undo(
+            next(c.id for c in home.changes.list_changes() if c.action == "entry.promoted")
+        )
+    else:
+        home.curator.replace_entry("User Facts", line, None if how == "removed" else "Cats are fine.")
+    edited = home.changes.list_changes(1)[0].id
+    before = text(home)
+    if is_forgotten:
+        home.lifecycle.forget([1])
+    else:
+        home.lifecycle.revise(1, "The cat is called Momo.")
+    later = home.changes.list_changes(1)[0].id
+
+    with pytest.raises(UndoConflictError) as raised:
+        home.changes.undo(edited)
+
+    assert raised.value.first == (later,)
+    assert text(home) == before
+    home.changes.undo(later)
+    home.changes.undo(edited)
+    assert lines(home) == MISO
+    assert home.check() == []
 
 
 def test_a_stale_line_of_an_older_version_follows_too(home: Home) -> None:

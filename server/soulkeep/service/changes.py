@@ -335,6 +335,7 @@ class Changes:
         with suppress(_DryRunError), self._edits.taking_back(edited), self._repository.recording():
             for row in self._rows_in_order(changes):
                 self._put_back(row, ChangeRecorder(), {})
+            self._lines.require_memories(edited, [change.id for change in changes])
             raise _DryRunError
 
     def _take_back(
@@ -361,6 +362,7 @@ class Changes:
                     tell("Undoing", min(number / sum(change.rows for change in changes), 1))
                 if is_bulk and number % _BULK == 0:
                     recorder.put_down()
+            self._lines.require_memories(edited, recorder.undone)
             self._sessions.audit(session, "change.undone", {"changes": [c.id for c in changes]})
             # The files last: what fails before them leaves them alone. Should the process end between
             # them and the commit, they are as if edited by hand, and the changes stay in the log.

@@ -5,7 +5,7 @@ with their memories.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
@@ -308,6 +308,26 @@ class PromotedLines:
             int(row.key): [hunk for hunk in removed if link_to(int(row.key)) in hunk.removed]
             for row in rows
         }
+
+    def require_memories(self, edited: Sequence[ChangedRow], taken: Collection[int]) -> None:
+        """Refuse to bring back lines of memories that later changes removed, which are not `taken` back.
+
+        Else MEMORY.md would say again what was forgotten, or what a memory said before it was revised.
+        It comes after the rows, in their transaction.
+
+        Raises:
+            UndoConflictError: Such a line would come back without its memory.
+        """
+        for row in edited:
+            text = "\n".join(hunk.removed for hunk in hunks_of(row)) if row.key == MEMORY else ""
+            linked = [int(memory_id) for memory_id in _LINKED.findall(text)]
+            there = self._repository.memories.list_by_ids(linked)
+            for memory_id in linked:
+                rows = self._repository.changes.rows_about("memories", str(memory_id))
+                later = {r.change_id for r in rows if r.change_id > row.change_id}.difference(taken)
+                if memory_id not in there and later:
+                    held_by = [("memories", str(memory_id))]
+                    raise UndoConflictError(row.change_id, row.kind, row.key, held_by=held_by)
 
     def fit(self, hunk: Hunk) -> bool:
         """Whether what a hunk removed has a place in MEMORY.md as it is now."""
