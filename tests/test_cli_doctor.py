@@ -275,6 +275,76 @@ def test_what_stands_in_the_place_of_the_store_is_a_fault(run: Run, kept: Path) 
     assert (kept / "soulkeep.db").read_text(encoding="utf-8") == "A letter."
 
 
+@unix
+@pytest.mark.parametrize("target", ["real.db", "/nonexistent/real.db"])
+def test_a_link_in_the_place_of_the_store_is_named_and_followed_by_nothing(
+    run: Run, kept: Path, target: str
+) -> None:
+    (kept / "soulkeep.db").rename(kept / "real.db")
+    (kept / "soulkeep.db").symlink_to(target)
+
+    (fault,) = faults(run)
+
+    assert f"this is a link to {target}, not a soulkeep store" in fault["detail"]
+
+
+@unix
+def test_a_link_that_leads_nowhere_in_the_place_of_the_home_is_named(run: Run, home_path: Path) -> None:
+    home_path.symlink_to(home_path.with_name("away"))
+
+    assert f"{home_path} is a link that leads nowhere" in run("stats")[2]
+
+
+def empty(store: Path) -> None:
+    store.write_bytes(b"")
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, empty])
+def test_a_store_that_begins_anew_beside_a_backup_of_the_former_one_is_announced(
+    run: Run, kept: Path, lose: Callable[[Path], None]
+) -> None:
+    made = json.loads(run("backup", "--json")[1])["id"]
+    for file in kept.glob("soulkeep.db*"):
+        lose(file) if file.suffix == ".db" else file.unlink()
+
+    announced = run("memories", "list")[2]
+    (fault,) = faults(run)
+
+    restore = f"`soulkeep restore {made}`"
+    assert announced.startswith(f"soulkeep: new and empty store at {kept}: {restore} brings back")
+    assert (fault["name"], restore in fault["remedy"]) == ("store", True)
+    assert "has 1 memory" in fault["detail"]
+    run("restore", made, "--yes")
+    assert faults(run) == []
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("name", ["soulkeep.db", "MEMORY.md", "manifest.json"])
+@pytest.mark.parametrize("spoil", [Path.unlink, cut])
+def test_a_backup_that_is_not_what_was_written_is_a_fault(
+    run: Run, kept: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    made = json.loads(run("backup", "--json")[1])["id"]
+    spoil(kept / "backups" / made / name)
+
+    found = faults(run)
+
+    # A folder without a manifest is no backup: what was damaged is kept in such.
+    assert len(found) == (0 if (name, spoil) == ("manifest.json", Path.unlink) else 1)
+    assert all((fault["name"], made in fault["detail"]) == ("backup", True) for fault in found)
+
+
+@pytest.mark.parametrize("name", ["backups", "history"])
+def test_a_file_in_place_of_a_folder_is_a_fault(run: Run, kept: Path, name: str) -> None:
+    (kept / name).write_text("A letter.", encoding="utf-8")
+    (kept / name).chmod(0o600)
+
+    assert [fault["detail"] for fault in faults(run)] == [f"{kept / name} is no folder"]
+
+
 def test_counts_are_of_the_store(run: Run, kept: Path) -> None:
     with closing(open_home(kept)) as home:
         expected = home.repository.count_rows()

@@ -309,8 +309,8 @@ def open_home(
     """Open the home at `path`, making whatever is missing: the folder, the store, the documents.
 
     `embedder` names one that needs no more than its name; else it is that of the options. A new one that
-    `is_named` by the user is announced: the name may be a slip. One that is opened
-    `read_only` can be read, counted and checked, also where nothing can be written. Where the options
+    `is_named` by the user is announced, as the name may be a slip, and so is one beside backups. One
+    opened `read_only` can be read, counted and checked, also where nothing can be written. Where options
     name a database, the store is that of `owner` in it.
 
     Raises:
@@ -319,7 +319,8 @@ def open_home(
         DocumentError: The documents cannot be put there.
     """
     path, options = Path(path).expanduser().absolute(), options or Options()
-    is_new = is_named and not (options.store.get_secret_value() or os.path.lexists(path / STORE_NAME))
+    store = path / STORE_NAME
+    is_new = not (options.store.get_secret_value() or (os.path.lexists(store) and store.lstat().st_size))
     if embedder is not None:
         options = replace(options, embedder=EmbedderChoice(embedder))
     model = choose_embedder(options.embedder)
@@ -339,7 +340,13 @@ def open_home(
             with repository.transaction(durable=False):
                 sessions.audit(session, "documents.seeded", {"names": seeded})
         on_failure.pop_all()
-    return Home(path, documents, repository, sessions, model, clock, options, backups, is_new=is_new)
+    announcement = f"new home at {path}" if is_new and is_named else ""
+    if is_new and (former := next(iter(backups().list_backups()), None)):
+        brings = f"`soulkeep restore {former.id}` brings back the newest backup of the former one"
+        announcement = f"new and empty store at {path}: {brings}"
+    return Home(
+        path, documents, repository, sessions, model, clock, options, backups, announcement=announcement
+    )
 
 
 def copy_between(source: str, target: str, settings: Settings) -> tuple[dict[str, int], int]:

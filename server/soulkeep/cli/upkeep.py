@@ -42,7 +42,7 @@ from soulkeep.engines import STORE_NAME
 from soulkeep.errors import DocumentError, StoreError, StoreFullError, StoreNotWritableError
 from soulkeep.models import MODEL_USED, Backup, Fault
 from soulkeep.service.backups import Backups
-from soulkeep.service.home import Home
+from soulkeep.service.home import Home, backup_faults
 from soulkeep.service.upkeep import MAX_LOG, fault_of, home_faults
 from soulkeep.wording import counted
 
@@ -77,6 +77,7 @@ def doctor(*, repair: bool, as_json: bool) -> None:
             is_here = not settings.store.get_secret_value()
             documents = Documents(Folder(settings.home), timezone=settings.options.timezone)
             found = home_faults(settings.home, documents, 0) if is_here else []
+            found += backup_faults(settings.home, _opened_backups()) if is_here else []
         else:
             found = opened.faults()
         connections, broken = list_connections(current_settings())

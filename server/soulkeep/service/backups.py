@@ -435,6 +435,21 @@ def verify_files(path: Path) -> None:
         raise BackupDamagedError(path, f"{[*differing, *added][0]} is not what was written")
 
 
+def missing_from(path: Path) -> str:
+    """Say in what a backup is not what was written, by the sizes of its files; "" where it seems whole.
+
+    A folder without a manifest is none: what was damaged or written over is kept in such.
+    """
+    try:
+        files = _manifest(path)["files"] if (path / MANIFEST).exists() else {}
+        sizes = {name: (path / name).stat().st_size for name in files}
+    except BackupDamagedError as error:
+        return error.detail
+    except OSError as error:
+        return f"a file cannot be read ({error.strerror})"
+    return next((f"{n} is not what was written" for n in files if sizes[n] != files[n]["size"]), "")
+
+
 def put_in_place(unfinished: Path, folder: Path, made_at: str, label: str) -> Path:
     """Give a finished backup its name and return its place.
 

@@ -1,5 +1,6 @@
 """A home: a store and documents, and the services over them."""
 
+import os
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.embedders import Embedder
 from soulkeep.errors import StoreError, StoreFullError
-from soulkeep.models import Clock, Fault, Options
+from soulkeep.models import BACKUPS_FOLDER, Clock, Fault, Options
 from soulkeep.repository import Repository
 from soulkeep.service.callers import Sessions
+from soulkeep.wording import counted
 
 if TYPE_CHECKING:
     from soulkeep.embedders.tokens import TokenCounter
@@ -72,18 +74,18 @@ class Home:
         options: Options,
         open_backups: "Callable[[], Backups]",
         *,
-        is_new: bool = False,
+        announcement: str = "",
     ) -> None:
         """Put the services over an open store and the documents; `embedder` is None for words alone.
 
         `path` is the folder of the home, which where the store has the documents too need not be there.
 
-        `is_new` says that the store was just made where the user named a folder.
+        `announcement` is what whoever opened it has to know, such as that it is new.
         """
         self.path = path
         self.documents = documents
         self.repository = repository
-        self.announcement = f"new home at {self.path}" if is_new else ""
+        self.announcement = announcement
         self.sessions = sessions
         self.clock = clock
         self.options = options
@@ -335,12 +337,24 @@ class Home:
         from soulkeep.service.upkeep import embedder_faults, fault_of, home_faults
 
         around = home_faults(self.path, self.documents, self.repository.size())
+        around += backup_faults(self.path, self.backups)
         if self.repository.only_reads:
             around = [fault_of(StoreFullError(self.repository.place)), *around]
         try:
-            return [*self.check(), *embedder_faults(self.indexes), *around]
+            return [*self.check(), *self._begun_anew(), *embedder_faults(self.indexes), *around]
         except StoreError as error:
             return [fault_of(error), *around]
+
+    def _begun_anew(self) -> list[Fault]:
+        """Return a fault where nothing was ever kept in the store, and a backup has memories."""
+        if self.count_rows()["memories"] or self.repository.changes.list_changes(1):
+            return []
+        newest = next(iter(self.backups.list_backups()), None)
+        if newest is None or not (count := newest.counts.get("memories")):
+            return []
+        held = counted(count, "memory")
+        detail = f"it is new and empty, and backup {newest.id} has {held}"
+        return [Fault("store", detail, f"run `soulkeep restore {newest.id}` if they should be here")]
 
     @property
     def memory_used(self) -> int:
@@ -356,3 +370,24 @@ class Home:
             background.close()
         self.sessions.close()
         self.repository.close()
+
+
+def backup_faults(path: Path, backups: "Backups") -> list[Fault]:
+    """Return what is wrong with the backups in a home: that they are not as they were written.
+
+    Only the sizes of files are looked at; a restore reads them whole before it changes anything.
+    """
+    from soulkeep.service.backups import missing_from
+
+    folder = path / BACKUPS_FOLDER
+    found = [
+        Fault("folder", f"{place} is no folder", "move it away; soulkeep makes one there by itself")
+        for place in (folder, path / "history")
+        if os.path.isfile(place)  # noqa: PTH113 - pathlib's fails in a folder that cannot be entered
+    ]
+    is_there = not backups.in_store and os.path.isdir(folder)  # noqa: PTH112 - as above
+    for name in backups.list_others() if is_there else ():
+        if problem := missing_from(folder / name):
+            remedy = "make another with `soulkeep backup`, and delete or mend this one"
+            found.append(Fault("backup", f"{name}: {problem}", remedy))
+    return found

@@ -113,13 +113,21 @@ def overwritten(store: Path, found: str) -> StoreOverwrittenError:
 
 def create_file(path: Path) -> None:
     """Make the file, for its owner only, and its folder, unless they exist."""
+    if os.path.islink(path):  # noqa: PTH114 - pathlib's fails in a folder that cannot be entered
+        raise NotAStoreError(path, f"a link to {os.readlink(path)}")  # noqa: PTH115 - as it is written
     try:
         make_folder(path.parent, parents=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except IsADirectoryError:
         raise NotAStoreError(path, "a folder") from None
     except (FileExistsError, NotADirectoryError):
-        raise StoreNotWritableError(path, "a file stands where its folder should be") from None
+        link = next((place for place in path.parents if place.is_symlink() and not place.exists()), None)
+        what = (
+            f"{link} is a link that leads nowhere"
+            if link
+            else "a file stands where its folder should be"
+        )
+        raise StoreNotWritableError(path, what) from None
     except OSError as error:
         if os.path.isdir(path):  # noqa: PTH112 - pathlib's fails in a folder that cannot be entered
             raise NotAStoreError(path, "a folder") from None
