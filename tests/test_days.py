@@ -13,6 +13,7 @@ from mcp import Client
 from conftest import Run
 from soulkeep.app import build_server, open_home
 from soulkeep.days import Days
+from soulkeep.errors import MemoryErasedError
 from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.service.home import Home
 
@@ -236,6 +237,20 @@ def test_commands_show_the_users_day(
     today = datetime.now(ZoneInfo(zone)).date()
     shown = run("changes")[1] + run("log")[1]
     assert f"{today}" in shown or f"{datetime.now(ZoneInfo(zone)).date()}" in shown
+
+
+@pytest.mark.parametrize(
+    ("zone", "local"), [(ZONES[0], "2026-11-24T20:15"), (ZONES[2], "2026-11-26T01:15")]
+)
+def test_when_a_memory_was_erased_is_said_as_the_users_clocks_show_it(
+    at: At, zone: str, local: str
+) -> None:
+    home = at(zone, local)
+    kept = keep(home, "The roof was mended.")
+    home.purges.purge([kept])
+
+    with pytest.raises(MemoryErasedError, match=f"at {local.replace('T', ' ')};"):
+        home.purges.purge([kept])
 
 
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has no TZ")

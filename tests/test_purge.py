@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import apsw
 import pytest
@@ -156,6 +157,25 @@ def test_former_texts_lose_the_line_and_keep_the_rest(home: Home) -> None:
         (False, False),
     ]
     assert not any("zanzibar" in text for text in texts)
+
+
+@pytest.mark.parametrize(("kept", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_text_with_accents_is_erased_and_told_of_in_either_form(
+    home: Home, kept: Literal["NFC", "NFD"], written: Literal["NFC", "NFD"]
+) -> None:
+    memory_id = keep(home, normalize(kept, "Zoë hides the crème brûlée."))
+    home.curator.promote(memory_id, "User Facts")
+    memory = home.path / "MEMORY.md"
+    memory.write_text(normalize(written, memory.read_text(encoding="utf-8")), encoding="utf-8")
+    home.curator.add_entry("Preferences", "Likes tea.")
+    home.curator.add_entry("Preferences", "Likes milk.")
+    also = keep(home, normalize(written, "Note: Zoë hides the crème brûlée."))
+
+    purged = home.purges.purge([memory_id])
+
+    assert (purged.lines, purged.texts, purged.kept_in) == (1, 3, (f"memory #{also}",))
+    in_files = [normalize(form, "brûlée").encode() for form in (kept, written)]
+    assert all(name.startswith(STORE_NAME) for name in files_with(home.path, *in_files))
 
 
 def test_where_the_text_stood_in_other_words_is_told_too(home: Home) -> None:

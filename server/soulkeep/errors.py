@@ -87,7 +87,7 @@ class MemoryForgottenError(MemoryNotFoundError):
 
 
 class MemoryErasedError(MemoryNotFoundError):
-    """The memory was purged, at a moment that the log still knows."""
+    """The memory was purged, at a minute of the user's that the log still knows."""
 
     def __init__(self, memory_id: int, erased_at: str) -> None:
         self.memory_id = memory_id

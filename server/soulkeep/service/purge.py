@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from unicodedata import normalize
 
+from soulkeep.days import Days
 from soulkeep.documents import Documents
 from soulkeep.errors import (
     BackupNotFoundError,
@@ -100,7 +102,8 @@ class Purges:
         except MemoryNotFoundError as error:
             if (erased_at := self._repository.ledger.erased_at(error.memory_id)) is None:
                 raise
-            raise MemoryErasedError(error.memory_id, erased_at) from error
+            minute = Days(self._documents.timezone).minute_text(erased_at)
+            raise MemoryErasedError(error.memory_id, minute) from error
 
     def purge(
         self,
@@ -131,7 +134,7 @@ class Purges:
         before = len(list_entries(self._documents.read(MEMORY)))
         text = self._documents.edit(MEMORY, partial(_without, plan=plan, promoted_only=True))
         lines = before - len(list_entries(text))
-        mentions, without = _pattern(plan).search, partial(_without, plan=plan, promoted_only=False)
+        mentions, without = _mentions(plan), partial(_without, plan=plan, promoted_only=False)
         texts = self._documents.rewrite_history(lambda text: without(text) if mentions(text) else text)
         begun = _unfinished("its lines in documents are gone", ["the store"], marked=False)
         # What is deleted leaves no trace: the recording is not saved.
@@ -273,7 +276,7 @@ def _delete(repository: Repository, plan: PurgePlan) -> None:
     repository.memories.delete_memories([*live, *lines])
     for memory_id in plan.memory_ids:
         repository.changes.delete_rows(repository.changes.rows_about("memories", str(memory_id)))
-    mentions = _pattern(plan).search
+    mentions = _mentions(plan)
     edits = repository.changes.rows_about("documents")
     gone = [
         edit
@@ -326,9 +329,10 @@ _HELD = {"memories": "memory", "threads": "messages of"}
 
 def _still_in(repository: Repository, documents: Documents, plan: PurgePlan) -> list[str]:
     """Return the names of rows, documents and former texts in which a memory's text may still stand."""
-    said = sorted({memory.content for memory in plan.versions})
+    contents = {memory.content for memory in plan.versions}
+    said = sorted({*contents, *(normalize(form, text) for text in contents for form in ("NFC", "NFD"))})
     rows = [(is_past, kind, row_name(kind, key)) for is_past, kind, key in repository.find_saying(said)]
-    mentions = _pattern(plan).search
+    mentions = _mentions(plan)
     texts, unreadable = documents.read_all()
     every = chain(texts.items(), documents.read_history())
     found = [name for name, content in every if mentions(content.decode(errors="replace"))]
@@ -338,9 +342,11 @@ def _still_in(repository: Repository, documents: Documents, plan: PurgePlan) -> 
     ]
 
 
-def _pattern(plan: PurgePlan) -> re.Pattern[str]:
-    """Return what finds the beginning of any of the memories, however its white space was changed."""
-    texts = {tuple(memory.content.split()[:_WORDS]) for memory in plan.versions} - {()}
+def _mentions(plan: PurgePlan) -> Callable[[str], bool]:
+    """Return what tells the texts in which any of the memories begins, in whatever form."""
+    texts = {tuple(in_one_form(memory.content).split()[:_WORDS]) for memory in plan.versions} - {()}
     forms = "|".join(r"\s+".join(map(re.escape, words)) for words in sorted(texts))
     # Without any text, it finds nothing.
-    return re.compile(rf"(?<!\w)(?:{forms})(?!\w)" if texts else r"(?!)")
+    pattern = re.compile(rf"(?<!\w)(?:{forms})(?!\w)" if texts else r"(?!)")
+    # A text in ASCII has one form, but for its white space.
+    return lambda text: bool(pattern.search(text if text.isascii() else in_one_form(text)))
