@@ -120,7 +120,7 @@ def test_vectors_come_back_too(tmp_path: Path) -> None:
 
 def test_a_home_with_memories_gets_what_it_lacks_as_one_change(run: Run, tmp_path: Path) -> None:
     with closing(open_home(tmp_path / "source", embedder="none")) as source:
-        fill(source)
+        source.threads.set_archived(fill(source), archived=True)
         file = source.exports.write(tmp_path / "all.jsonl").path
     run("remember", "Anna is allergic to peanuts", "--subject", "Anna")
 
@@ -132,6 +132,8 @@ def test_a_home_with_memories_gets_what_it_lacks_as_one_change(run: Run, tmp_pat
     assert added == {"memories": 1, "threads": 1, "messages": 2, "documents": 2}
     assert report["not_kept"]["global prompts"] == 1
     assert "No heading" in run("memories", "list")[1]
+    threads = json.loads(run("threads", "list", "--archived", "--json")[1])["threads"]
+    assert [thread["archived"] for thread in threads] == [True]
     again = json.loads(run("import", str(file), "--json")[1])["import"]
     assert again["change_id"] == 0
     assert run("undo", str(report["change_id"]), "--yes")[0] == 0

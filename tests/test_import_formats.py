@@ -202,6 +202,7 @@ def test_a_chatgpt_export_becomes_threads_of_the_last_branch_and_what_was_rememb
         "created_at": "2026-01-01T00:00:00.250Z",
         "last_active_at": "2026-01-01T01:00:00.000Z",
         "system_prompt": None,
+        "archived": False,
     }
     assert reading.not_kept == {
         "messages of other branches": 1,
@@ -598,12 +599,133 @@ def test_records_with_roles_in_a_thread_are_its_messages(tmp_path: Path) -> None
         (1_767_225_600_123_456, "2026-01-01T00:00:00.123Z"),
         ("2026-01-01T00:00:00+01:00", "2025-12-31T23:00:00.000Z"),
         ("Thu, 01 Jan 2026 00:00:00 GMT", "2026-01-01T00:00:00.000Z"),
+        ("Jan 2, 2026", "2026-01-02T00:00:00.000Z"),
+        ("2nd January 2026", "2026-01-02T00:00:00.000Z"),
+        ("Friday, January 2nd 2026, 3:04:05 pm", "2026-01-02T15:04:05.000Z"),
+        ("2026-01-02 12:04 AM", "2026-01-02T00:04:00.000Z"),
+        ("02.01.2026 9:04", "2026-01-02T09:04:00.000Z"),
+        *(("2026年1月2日", "2026-01-02T00:00:00.000Z"), ("2026년 1월 2일", "2026-01-02T00:00:00.000Z")),
+        *(
+            ("Smarch 2, 2026", None),
+            ("Jan 32, 2026", None),
+            ("1/2/2026", None),
+            ("2026-01-02 25:00", None),
+        ),
         *((None, None), ("", None), ("soon", None), (2026, None), (True, None), (float("nan"), None)),
         *((float("inf"), None), ([], None), ("9" * 400, None)),
     ],
 )
 def test_dates_are_understood_however_programs_write_them(value: object, moment: str | None) -> None:
     assert Reading(Days(), opened_foreign).moment(value) == moment
+
+
+def test_what_expires_on_a_date_lasts_through_that_day(tmp_path: Path) -> None:
+    source = written(
+        tmp_path / "m.json",
+        [
+            {"memory": name, "user_id": "a", "expiration_date": end}
+            for name, end in (("One", "2099-12-31"), ("Two", "2099-12-31T10:00:00Z"))
+        ],
+    )
+
+    assert [m.expires_at for m in memories(source)] == [
+        "2099-12-31T23:59:59.999Z",
+        "2099-12-31T10:00:00.000Z",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_a_file_is_read_in_whatever_encoding_with_whatever_line_ends(
+    encoding: str, line_end: str, tmp_path: Path
+) -> None:
+    observed = {"type": "entity", "name": "Zoë", "entityType": "p", "observations": ["Sings 📒"]}
+    texts = {
+        "memory.jsonl": [json.dumps(observed, ensure_ascii=False), ""],
+        "a.csv": ["", "content,subject,date", "Sings 📒,Zoë,2026-01-02", ""],
+        "a.md": ["---", "title: Zoë", "---", "Sings 📒", ""],
+    }
+    for name, lines in texts.items():
+        path = tmp_path / name
+        path.write_bytes(line_end.join(lines).encode(encoding))
+        assert [(m.content, m.subject) for m in memories(path)] == [("Sings 📒", "Zoë")], name
+
+
+def test_entities_say_what_they_say_however_their_observations_are_written(tmp_path: Path) -> None:
+    dated = {"content": "Reads.", "createdAt": "2026-01-02"}
+    entities: list[dict[str, object]] = [
+        {"name": "A", "observations": "Sings."},
+        {"name": "B", "observations": [dated, {"text": "Runs."}]},
+        {"name": "C", "observations": [None, 5, "", "Cooks."]},
+        {"name": "D"},
+        {"name": "E", "observations": []},
+    ]
+    lines = [json.dumps({"type": "entity", "entityType": "person", **one}) for one in entities]
+    source = written(tmp_path / "memory.jsonl", "\n".join(lines))
+
+    form, _, reading = read(source)
+
+    assert form == "server-memory"
+    assert [(m.subject, m.content) for m in memories(source)] == [
+        *(("A", "Sings."), ("B", "Reads."), ("B", "Runs."), ("C", "Cooks.")),
+    ]
+    assert [m.created_at for m in memories(source)][1] == "2026-01-02T00:00:00.000Z"
+    assert [one.place for one in reading.problems] == [
+        f"memory.jsonl:3, observation {number}" for number in (1, 2, 3)
+    ]
+    assert reading.not_kept == {"entities of which nothing is said": 2}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"data": {"memories": [{"content": "One"}]}},
+        {"status": "ok", "result": {"points": [{"id": 1, "payload": {"data": "One", "hash": "h"}}]}},
+        [{"id": 1, "metadata": '{"content": "One"}'}],
+    ],
+)
+def test_records_are_found_one_level_deeper(value: object, tmp_path: Path) -> None:
+    assert [m.content for m in memories(written(tmp_path / "a.json", value))] == ["One"]
+
+
+def test_an_archive_inside_is_told_of_and_not_opened(tmp_path: Path) -> None:
+    zipped(tmp_path / "inner.zip", {"conversations.json": [CHAT]})
+    with pytest.raises(SourceError, match=r"inner\.zip is an archive itself"):
+        read(tmp_path)
+    inner = (tmp_path / "inner.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.writestr("Takeout/inner.ZIP", inner)
+        archive.writestr("Takeout/notes.md", "One.")
+    _, _, reading = read(tmp_path / "outer.zip")
+
+    assert [one.place for one in reading.problems] == ["Takeout/inner.ZIP"]
+    assert [m.content for m in memories(tmp_path / "outer.zip")] == ["One."]
+
+
+def test_conversations_of_one_title_without_ids_are_two_and_archived_ones_stay_so(
+    tmp_path: Path,
+) -> None:
+    bare = {name: value for name, value in CHAT.items() if name not in ("id", "conversation_id")}
+    claude = {"name": "T", "chat_messages": [{"sender": "human", "content": "Hello"}]}
+    chats = [bare, {**bare, "create_time": 1.6e9, "is_archived": True}, {**bare, "mapping": {}}]
+    for name, value in (
+        ("chatgpt", chats),
+        (
+            "claude",
+            [
+                {**claude, "created_at": "2026-01-01"},
+                {**claude, "created_at": "2026-01-02", "is_archived": True},
+                {**claude, "chat_messages": []},
+            ],
+        ),
+    ):
+        form, records, reading = read(written(tmp_path / name / "conversations.json", value))
+        threads = [record for record in records if isinstance(record, ThreadRecord)]
+        assert form == name
+        assert len({thread.key for thread in threads}) == 2
+        assert [thread.archived for thread in threads] == [False, name == "chatgpt"]
+        assert reading.not_kept["empty conversations"] == 1
+    assert said(tmp_path / "claude" / "conversations.json") == [("user", "Hello")] * 2
 
 
 # Notes
@@ -652,12 +774,49 @@ def test_a_vaults_front_matter_tags_names_and_links_are_kept(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "tags", ["tags: home, paint", 'tags: "#home #paint"', "tags: home paint", "tag: [home, '#paint']"]
+    "tags",
+    [
+        *("tags: home, paint", 'tags: "#home #paint"', "tags: home paint", "tag: [home, '#paint']"),
+        *("tags: [home, paint] # mine", "tags: # mine\n  - home\n  - paint", "tags:\n- [home, paint]"),
+        *("Tags: home; paint", "tags: home\naliases: null\nTag:\n  paint", 'tags: ["home", "paint"]'),
+    ],
 )
 def test_tags_are_read_however_a_note_has_them(tags: str, tmp_path: Path) -> None:
     page = written(tmp_path / "a.md", f"---\n{tags}\n---\n- One.\n")
 
     assert [m.subject for m in memories(page)] == ["a (home, paint)"]
+
+
+def test_a_head_is_read_as_its_program_writes_it(tmp_path: Path) -> None:
+    head = (
+        "title: >-\n  Our\n  kitchen\nsource:\n  - https://a.example\n  - https://b.example\n"
+        'created: "[[2026-01-02]]"\naliases: ["A, B", C]\nextra:\n  inner: kept apart\n'
+    )
+    page = written(tmp_path / "a.md", f"---\n{head}---\nOne.\n")
+
+    (found,) = memories(page)
+
+    assert found.subject == "Our kitchen (A, B, C)"
+    assert found.source == "a.md (https://a.example, https://b.example)"
+    assert found.created_at is not None
+    assert found.created_at[:7] == "2026-01"
+    assert read(page)[2].not_kept == {"extra": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "content"),
+    [
+        ("- uses [[B]]", "K uses B"),
+        ("- [[B]]", "K relates to B"),
+        ("- part_of [[B|the house]] (since 2020)", "K part of B (since 2020)"),
+        ("Paint as in [[B]], or [[C]].", "Paint as in [[B]], or [[C]]."),
+        ("- see [[B]] and [[C]]", "see [[B]] and [[C]]"),
+    ],
+)
+def test_only_a_relation_of_basic_memory_is_read_as_one(line: str, content: str, tmp_path: Path) -> None:
+    written(tmp_path / "k.md", f"---\ntitle: K\npermalink: k\n---\n{line}\n")
+
+    assert [m.content for m in memories(tmp_path)] == [content]
 
 
 def test_a_workspace_of_an_agent_that_has_only_logs_is_known(tmp_path: Path) -> None:

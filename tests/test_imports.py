@@ -130,6 +130,36 @@ def test_a_dry_run_shows_what_would_come_by_kind_with_examples_and_writes_nothin
     assert added(imported(run, graph, "--dry-run")) == {}
 
 
+def test_a_dry_run_touches_no_file_and_makes_no_home(
+    run: Run, graph: Path, workspace: Path, tmp_path: Path
+) -> None:
+    folder, absent = Path(os.environ["SOULKEEP_HOME"]), tmp_path / "absent"
+    run("memories", "list")
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+    for source, count in ((graph, 3), (workspace, 6)):
+        assert sum(added(imported(run, source, "--dry-run")).values()) == count
+        code, out, err = run("--home", str(absent), "import", str(source), "--dry-run")
+        assert (code, err) == (0, "")
+        assert "NEW" in out
+
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+    assert not absent.exists()
+
+
+def test_what_has_expired_does_not_come_so_that_all_can_be_undone(home: Home, tmp_path: Path) -> None:
+    ends = ("2020-01-01", "2099-01-01", None)
+    source = lines(tmp_path / "a.jsonl", *({"content": f"{end}", "expires_at": end} for end in ends))
+
+    report = take(home, source)
+    home.background.catch_up()
+    home.changes.undo(report.change_id)
+
+    assert new(report) == {"memories": 2}
+    assert report.not_kept == {"memories whose time has passed": 1}
+    assert home.count_rows()["memories"] == 0
+
+
 def many(path: Path, count: int) -> Path:
     return lines(path, *(entity(f"E{n}", f"Sentence {n}.") for n in range(count)))
 

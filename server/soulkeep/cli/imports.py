@@ -1,17 +1,31 @@
 """`soulkeep import` and `export`: moving in from another memory server, and out."""
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 
-from soulkeep.cli import Command, home_option, home_to_read, json_option, opened_home
+from soulkeep.cli import (
+    Command,
+    current_settings,
+    home_option,
+    home_to_read,
+    json_option,
+    opened_home,
+)
 from soulkeep.cli.terminal import print_json, print_quoted, print_table, progress_shown, report, say
 from soulkeep.engines import opened_foreign
 from soulkeep.imports import FORMATS
 from soulkeep.service.exports import Exported, export_file
 from soulkeep.service.imports import Imported
 from soulkeep.wording import counted
+
+if TYPE_CHECKING:
+    from soulkeep.service.home import Home
 
 _SHOWN = 10
 """How many broken records are told one by one."""
@@ -31,7 +45,7 @@ def import_(source: Path, named: str | None, *, dry_run: bool, as_json: bool) ->
     Run again, it adds what is new, and goes on where it was cut off. All of it is one change for `undo`.
     A record that is broken is told and passed over.
     """
-    with opened_home() as home, progress_shown():
+    with _home_for(dry_run=dry_run) as home, progress_shown():
         file = None if named else export_file(source)
         is_whole = file is not None and home.exports.is_empty_for(file)
         if file and is_whole and not dry_run:
@@ -47,6 +61,23 @@ def import_(source: Path, named: str | None, *, dry_run: bool, as_json: bool) ->
         _print(taken, dry_run=dry_run)
         if is_whole:
             say("This home is empty: it becomes what was exported, with its changes and former texts.")
+
+
+@contextmanager
+def _home_for(*, dry_run: bool) -> "Iterator[Home]":
+    """Open the home; for a dry run where there is none, an empty one that is gone afterwards."""
+    from soulkeep.app import open_home
+
+    settings = current_settings()
+    if dry_run and not (settings.home.exists() or settings.store.get_secret_value()):
+        with (
+            TemporaryDirectory(prefix="soulkeep-dry-run-") as folder,
+            closing(open_home(Path(folder), options=settings.options)) as home,
+        ):
+            yield home
+    else:
+        with home_to_read() if dry_run else opened_home() as home:
+            yield home
 
 
 @click.command(cls=Command)

@@ -89,7 +89,9 @@ def open_records(
     with opened(path, reading) as source:
         _leave_homes(source, reading)
         if not any(source.sizes.values()):
-            raise SourceError(path, "it is empty", "name what the other program wrote")
+            left = reading.problems[0] if reading.problems else None
+            problem = f"nothing in it can be read: {left.place} {left.reason}" if left else "it is empty"
+            raise SourceError(path, problem, "name what the other program wrote")
         before = reading.problem_count, list(reading.problems), Counter(reading.not_kept)
         found = named or _recognised(source)
         # What is wrong with a file is told when it is read, not when it was looked at.
@@ -152,7 +154,7 @@ def _of_file(source: Source, name: str) -> str | None:
     if name.lower().endswith(notes.PAGES[:-1]):
         return "markdown"
     is_table = name.lower().endswith((".csv", ".tsv"))
-    if tables.is_header(first.decode("utf-8", "replace"), is_table=is_table):
+    if tables.is_header(first.decode("utf-8", "replace").lstrip("\r\n"), is_table=is_table):
         return "csv"
     return "markdown" if name.lower().endswith(notes.PAGES) else None
 

@@ -59,7 +59,7 @@ def _of_chatgpt(
     every = [node.get("message") for node in nodes.values() if isinstance(node, dict)]
     others = sum(isinstance(message, dict) for message in every) - len(branch)
     reading.leave("messages of other branches", others)
-    key = f"chatgpt:{chat.get('conversation_id') or chat.get('id') or chat.get('title')}"
+    key = f"chatgpt:{_key(chat, 'conversation_id', 'id')}"
     title = reading.label(chat.get("title")) or _UNTITLED
     created, last = reading.moment(chat.get("create_time")), reading.moment(chat.get("update_time"))
     records: list[Record] = []
@@ -77,7 +77,9 @@ def _of_chatgpt(
             said_by = f"{key}:{message.get('id') or number}"
             records.append(MessageRecord(where, key, said_by, NewMessage(role, text, moment or created)))
     if any(isinstance(record, MessageRecord) for record in records):
-        yield ThreadRecord(place, key, title, created, last)
+        is_archived = chat.get("is_archived") is True
+        yield ThreadRecord(place, key, title, created, last, archived=is_archived)
+    reading.leave("empty conversations", int(not branch))
     yield from records
 
 
@@ -160,7 +162,7 @@ def read_claude(source: Source, reading: Reading) -> Iterator[Record]:
 
 
 def _of_claude(chat: Mapping[str, Any], place: str, reading: Reading) -> Iterator[Record]:
-    key = f"claude:{chat.get('uuid') or chat.get('name')}"
+    key = f"claude:{_key(chat, 'uuid', 'id')}"
     created, last = reading.moment(chat.get("created_at")), reading.moment(chat.get("updated_at"))
     thread = ThreadRecord(place, key, reading.label(chat.get("name")) or _UNTITLED, created, last)
     if summary := reading.text(chat.get("summary")):
@@ -170,6 +172,8 @@ def _of_claude(chat: Mapping[str, Any], place: str, reading: Reading) -> Iterato
         )
     elif chat["chat_messages"]:
         yield thread
+    else:
+        reading.leave("empty conversations")
     for number, message in enumerate(chat["chat_messages"]):
         where = f"{place}, message {number + 1}"
         role = role_of(message.get("sender")) if isinstance(message, dict) else None
@@ -177,15 +181,18 @@ def _of_claude(chat: Mapping[str, Any], place: str, reading: Reading) -> Iterato
             reading.report(where, "has no sender that is known")
             continue
         moment = reading.moment(message.get("created_at")) or created
-        said_by = f"{key}:{message.get('uuid') or number}"
-        for part, text in enumerate(_said(message, reading)):
+        said_by, before = f"{key}:{message.get('uuid') or number}", reading.not_kept.total()
+        texts = list(_said(message, reading))
+        for part, text in enumerate(texts):
             yield MessageRecord(where, key, f"{said_by}:{part}", NewMessage(role, text, moment))
+        reading.leave("empty messages", int(not texts and reading.not_kept.total() == before))
 
 
 def _said(message: Mapping[str, Any], reading: Reading) -> Iterator[str]:
     """Yield the text of a message, and of each file that was sent with it and read."""
-    blocks = message.get("content")
-    texts = []
+    blocks, texts = message.get("content"), list[str]()
+    if isinstance(blocks, str):
+        texts.append(blocks)
     for block in blocks if isinstance(blocks, list) else ():
         if isinstance(block, dict) and isinstance(block.get("text"), str):
             texts.append(block["text"])
@@ -253,6 +260,13 @@ def _entries(
         about = reading.label(subject or entry.heading, [entry.heading])
         memory = NewMemory(entry.text, "fact", thread, source, about, created_at=created)
         yield MemoryRecord(f"{place}, line {entry.first + 1}", memory)
+
+
+def _key(chat: Mapping[str, Any], *names: str) -> str:
+    """Return what a conversation is known by: an id, else its title and when it began."""
+    known = next((str(chat[name]) for name in names if chat.get(name)), "")
+    title, began = chat.get("title", chat.get("name")), chat.get("create_time", chat.get("created_at"))
+    return known or f"{title}:{began}"
 
 
 def _dicts(value: object) -> Iterable[Mapping[str, Any]]:

@@ -21,7 +21,9 @@ PAGES: Final = (".md", ".markdown", ".mdown", ".txt")
 _PAIR = re.compile(r"""["']?([^\s#:="'-][^:="']*?)["']?\s*[:=]\s*(.*)""")
 _DAY = re.compile(r"(?:^|/)(\d{4}-\d{2}-\d{2})(?:[-_ ].*)?$")
 _OBSERVATION = re.compile(r"\[([^\[\]]+)\]\s+(.*)", re.DOTALL)
-_RELATION = re.compile(r"([^\[\]\n]*?)\s*\[\[([^\[\]\n]+)\]\](.*)", re.DOTALL)
+_RELATION = re.compile(
+    r"([^\[\]\n]*?)\s*\[\[([^\[\]|#\n]+)(?:[|#][^\[\]\n]*)?\]\](\s*\(.*\))?\s*", re.DOTALL
+)
 _TAG = re.compile(r"(?:^|(?<=\s))#([^\W\d][\w/-]*)")
 
 _LINK = re.compile(r"(?<!!)\[\[([^\[\]|#^\n]+)")
@@ -89,17 +91,32 @@ def front_matter(text: str) -> dict[str, object]:
     found: dict[str, object] = {}
     name = ""
     for line in lines[1 : max(head - 1, 1)]:
-        bare = line.strip()
+        bare = _COMMENT.sub("", line).strip()
+        former, pair = found.get(name), _PAIR.fullmatch(bare)
         if bare.startswith("- ") and name:
-            former = found.get(name)
-            found[name] = [*(former if isinstance(former, list) else []), _unquoted(bare[2:])]
-        elif (pair := _PAIR.fullmatch(bare)) and not line.startswith((" ", "\t")):
-            name, value = pair[1].strip().lower(), pair[2]
-            is_list = value.startswith("[") and value.endswith("]")
-            found[name] = (
-                [_unquoted(one) for one in as_list(value[1:-1])] if is_list else _unquoted(value)
-            )
+            item = _value(bare[2:])
+            more = item if isinstance(item, list) else [item]
+            found[name] = [*(former if isinstance(former, list) else []), *more]
+        elif pair and not line.startswith((" ", "\t")):
+            name = pair[1].strip().lower()
+            found[name] = "" if pair[2] in _BLOCKS else _value(pair[2])
+        elif isinstance(former, str) and bare:  # it goes on
+            found[name] = f"{former} {bare}".strip()
     return found
+
+
+_COMMENT = re.compile(r"(?:^|\s)#(?:\s.*)?$")
+_BLOCKS = {sign + end for sign in ">|" for end in ("", "-", "+")}
+"""What stands in the place of a text that follows in lines of its own."""
+_IN_LIST = re.compile(r"""\s*("[^"]*"|'[^']*'|[^,]+)""")
+
+
+def _value(written: str) -> str | list[str]:
+    """Return what a value in YAML says, as a text or a list of them."""
+    bare = written.strip()
+    if bare.startswith("[") and bare.endswith("]") and not bare.startswith("[["):
+        return [_unquoted(one) for one in _IN_LIST.findall(bare[1:-1])]
+    return "" if bare.lower() in ("null", "~") else _unquoted(bare)
 
 
 def _unquoted(value: str) -> str:
@@ -122,9 +139,9 @@ def _of_basic_memory(entry: Entry, title: str) -> _Meant:
     if observation and observation[1].strip(" xX-"):  # else it is the box of a task
         category = observation[1].strip()
         return observation[2], kind_of(category), title, [category]
-    if relation and relation[1]:
-        said = f"{title} {relation[1].replace('_', ' ')} {relation[2]}{relation[3]}"
-        return said, "fact", title, []
+    if relation:
+        verb = relation[1].replace("_", " ") or "relates to"
+        return f"{title} {verb} {relation[2]}{relation[3] or ''}", "fact", title, []
     return _plain(entry, title)
 
 
@@ -138,12 +155,14 @@ def _note(
     stem = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     title = reading.text(head.pop("title", "")) or stem
     given = [tag for field in ("tags", "tag") for tag in as_list(head.pop(field, []))]
-    tags = [tag.lstrip("#") for one in given for tag in one.split()]  # no tag has a space
-    dates = [head.pop(field, None) for field in _DATES]  # of the note, as it says itself
+    tags = [tag.strip("#,") for one in given for tag in one.split()]  # no tag has a space
+    # Of the note, as it says itself, perhaps as a link to a day's page.
+    dates = [str(head.pop(field, "")).strip("[]") for field in _DATES]
     created = reading.moment(next(filter(None, dates), None)) or reading.moment(source.modified(name))
     day = _day_of(name)
     occurred = reading.moment(day.isoformat()) if day else None
-    origins = [head.pop(field, None) for field in _ORIGINS]
+    said = [head.pop(field, "") for field in _ORIGINS]
+    origins = [one for value in said for one in (value if isinstance(value, list) else [value])]
     aliases = [alias for field in ("aliases", "alias") for alias in as_list(head.pop(field, []))]
     head.pop("type", None)
     for field, value in head.items():

@@ -57,7 +57,8 @@ def _of_row(
     match table:
         case "threads":
             times = row["created_at"], row["last_active_at"]
-            yield ThreadRecord(place, OWN_KEY + row["id"], row["title"], *times, row["system_prompt"])
+            about = row["system_prompt"], bool(row["archived"])
+            yield ThreadRecord(place, OWN_KEY + row["id"], row["title"], *times, *about)
         case "memories" if row["document"] is None:
             thread = row["thread_id"] and OWN_KEY + row["thread_id"]
             said = {name: value for name, value in row.items() if name != "id"}

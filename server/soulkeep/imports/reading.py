@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -41,12 +41,23 @@ _MAX_EXPANSION = 200
 _SMALL = 10 * 1024**2
 _ENCRYPTED = 1
 
+_PACKED = "is an archive itself; import it alone"
+
 _UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NUMBER = re.compile(r"-?\d{9,}(\.\d*)?")
 _DAY = re.compile(r"(?:(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})|(\d{1,2})\.(\d{1,2})\.(\d{4}))(|[ T].*)")
 """A year first, or, between full stops, last."""
+
+_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_ENGLISH_DAY = re.compile(
+    r"(?:[a-z]+,? )??(?:([a-z]{3,9})\.? (\d{1,2})(?:st|nd|rd|th)?"
+    r"|(\d{1,2})(?:st|nd|rd|th)? ([a-z]{3,9})\.?),? (\d{4})(?:,?(?: at)?( \d\d:.*))?",
+    re.IGNORECASE,
+)
+_TIME = re.compile(r"(?<![\d:+.-])(\d{1,2}):(\d\d)(:\d\d)?(?:[ \u202f]?([ap])\.?m\b\.?)?", re.IGNORECASE)
+_OF_DATES = str.maketrans({"年": "-", "月": "-", "日": "", "년": "-", "월": "-", "일": ""})
 
 _SECONDS = 1e8, 1e11
 """Fewer or more seconds are no date: 1973 and the year 5138."""
@@ -68,6 +79,7 @@ class ThreadRecord(NamedTuple):
     created_at: str | None = None
     last_active_at: str | None = None
     system_prompt: str | None = None
+    archived: bool = False
 
 
 class MessageRecord(NamedTuple):
@@ -131,15 +143,19 @@ class Reading:
         if count:
             self.not_kept[what] += count
 
-    def moment(self, value: object) -> str | None:
+    def moment(self, value: object, *, is_end: bool = False) -> str | None:
         """Return the timestamp of a date, of a time or of seconds since 1970, or of thousandths of them.
 
-        A time without a zone is the user's.
+        A time without a zone is the user's; a date is its first moment, or its last.
         """
         if value in (None, "", 0):
             return None
         try:
-            return timestamp(self.days.utc(_datetime(value)))
+            found = _datetime(value)
+            is_day = found.tzinfo is None and found.time() == time() and ":" not in str(value)
+            return timestamp(
+                self.days.last_moment(found.date()) if is_end and is_day else self.days.utc(found)
+            )
         except (ValueError, TypeError, OverflowError, OSError):
             self.leave("dates that say no day")
             return None
@@ -169,11 +185,10 @@ class Reading:
 def _datetime(value: object) -> datetime:
     written = str(value).strip().removesuffix(" UTC")
     if isinstance(value, str) and not _NUMBER.fullmatch(written):
-        if day := _DAY.fullmatch(written):
-            year, month, date_ = day[1] or day[6], day[2] or day[5], day[3] or day[4]
-            written = f"{year}-{month:0>2}-{date_:0>2}{day[7]}"
         with suppress(ValueError):
             return datetime.fromisoformat(written)
+        with suppress(ValueError):
+            return datetime.fromisoformat(_iso(written))
         return parsedate_to_datetime(written)
     seconds = float(written)
     for _ in range(3):  # of thousandths, millionths and billionths there are that many more
@@ -182,6 +197,26 @@ def _datetime(value: object) -> datetime:
     if not _SECONDS[0] < abs(seconds) < _SECONDS[1]:
         raise ValueError(written)
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _iso(written: str) -> str:
+    """Return a date as ISO 8601 has it: from other orders, with the names of months, with am and pm."""
+
+    def of_24_hours(found: re.Match[str]) -> str:
+        hour = int(found[1]) if not found[4] else int(found[1]) % 12 + 12 * (found[4] in "pP")
+        return f"{hour:02}:{found[2]}{found[3] or ''}"
+
+    written = _TIME.sub(of_24_hours, " ".join(written.split()))
+    written = re.sub(r"- ", "-", written.translate(_OF_DATES)) if not written.isascii() else written
+    if day := _DAY.fullmatch(written):
+        year, month, date_ = day[1] or day[6], day[2] or day[5], day[3] or day[4]
+        return f"{year}-{month:0>2}-{date_:0>2}{day[7]}"
+    if (named := _ENGLISH_DAY.fullmatch(written)) and (
+        name := (named[1] or named[4])[:3].lower()
+    ) in _MONTHS:
+        day_of_month = named[2] or named[3]
+        return f"{named[5]}-{_MONTHS.index(name) + 1:02}-{day_of_month:0>2}{named[6] or ''}"
+    return written
 
 
 # Files
@@ -246,20 +281,31 @@ class Source:
 
 
 class _Recoded(io.RawIOBase):
-    """What a file says as UTF-8 without a byte order mark; what is read of it is counted."""
+    """What a file says as UTF-8 without a byte order mark, in lines that end with a line feed.
+
+    What is read of it is counted.
+    """
 
     _MARKS = (
         (codecs.BOM_UTF8, ""),
+        (codecs.BOM_UTF32_LE, "utf-32-le"),  # it begins with that of UTF-16
+        (codecs.BOM_UTF32_BE, "utf-32-be"),
         (codecs.BOM_UTF16_LE, "utf-16-le"),
         (codecs.BOM_UTF16_BE, "utf-16-be"),
     )
+    _UNMARKED = ((rb"(?:[^\0]\0){2}", "utf-16-le"), (rb"(?:\0[^\0]){2}", "utf-16-be"))
+    """How ASCII begins in either, without a mark."""
 
     def __init__(self, file: IO[bytes], name: str, reading: Reading) -> None:
         self._file, self._name, self._reading = file, name, reading
         first = self._read()
         mark, name = next((pair for pair in self._MARKS if first.startswith(pair[0])), (b"", ""))
+        if not mark:
+            name = next((name for form, name in self._UNMARKED if re.match(form, first)), "")
         self._decoder = codecs.getincrementaldecoder(name)("replace") if name else None
-        self._ready = memoryview(self._recoded(first[len(mark) :]))
+        start = self._recoded(first[len(mark) :])
+        self._has_old_ends = b"\r" in start[:-1] and b"\n" not in start  # of Macs before 2001, and Excel
+        self._ready = memoryview(start.replace(b"\r", b"\n") if self._has_old_ends else start)
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -268,7 +314,8 @@ class _Recoded(io.RawIOBase):
     def readinto(self, into: Any) -> int:
         """Fill a buffer; 0 at the end."""
         while not self._ready and (chunk := self._read()):
-            self._ready = memoryview(self._recoded(chunk))
+            recoded = self._recoded(chunk)
+            self._ready = memoryview(recoded.replace(b"\r", b"\n") if self._has_old_ends else recoded)
         count = min(len(into), len(self._ready))
         into[:count] = self._ready[:count]
         self._ready = self._ready[count:]
@@ -339,7 +386,9 @@ def _folder(path: Path, reading: Reading) -> Source:
                 reading.report(place, "is a link that leads out of the folder")
             elif at.name in files:
                 status = at.stat() if at.exists() else None
-                if status and stat.S_ISREG(status.st_mode):
+                if status and stat.S_ISREG(status.st_mode) and at.suffix.lower() == ".zip":
+                    reading.report(place, _PACKED)
+                elif status and stat.S_ISREG(status.st_mode):
                     sizes[place] = status.st_size
                 else:
                     reading.report(place, "is no file that can be read")
@@ -359,6 +408,8 @@ def _archive(path: Path, archive: zipfile.ZipFile, reading: Reading) -> Source:
             reading.report(entry.filename, "is a link")
         elif entry.flag_bits & _ENCRYPTED:
             reading.report(entry.filename, "is encrypted; unpack the archive and name the folder")
+        elif name.lower().endswith(".zip"):
+            reading.report(entry.filename, _PACKED)
         else:
             sizes[name], entries[name] = entry.file_size, entry
     size = path.stat().st_size

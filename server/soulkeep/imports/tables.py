@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 from unicodedata import normalize
@@ -37,6 +38,7 @@ _MEANINGS: Mapping[str, Sequence[str]] = {
         "body",
         "message",
         "statement",
+        "data",
     ),
     "type": ("memory_type", "type", "kind"),
     "subject": ("subject", "about", "entity", "entity_name", "title", "name", "topic"),
@@ -82,6 +84,9 @@ _NAMES = {
 _MEANING_OF = {name: meaning for meaning, names in _NAMES.items() for name in names}
 _RANKS = {name: rank for rank, name in enumerate(_MEANING_OF)}
 
+_OF_MORE = ("payload", "metadata")
+"""Fields that hold others."""
+
 _WITHOUT_WORTH = {
     *("id", "uuid", "hash", "content_hash", "md5", "version", "org_id", "project_id", "app_id"),
     *("updated_at", "updated_at_iso", "created_at_iso", "updated", "structured_attributes", "object"),
@@ -119,7 +124,9 @@ def as_list(value: object) -> list[str]:
     if isinstance(value, str) and value.startswith("["):
         with suppress(ValueError, RecursionError):
             value = json.loads(value)
-    words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+    words = (
+        re.split("[,;|]", value) if isinstance(value, str) else value if isinstance(value, list) else ()
+    )
     return [str(word).strip() for word in words]
 
 
@@ -170,21 +177,22 @@ class Fields:
             source=reading.label(source or self._origin, [*author, *([] if is_ours else [word])]),
             subject=reading.label(fields.get("subject"), as_list(fields.get("tags"))),
             occurred_at=reading.moment(fields.get("occurred")),
-            expires_at=reading.moment(fields.get("expires")),
+            expires_at=reading.moment(fields.get("expires"), is_end=True),
             created_at=reading.moment(fields.get("created")),
         )
 
     def _by_meaning(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields by what they mean; what has no place is counted under its name."""
-        metadata = given.get("metadata")
-        if isinstance(metadata, str):
-            with suppress(ValueError, RecursionError):
-                metadata = json.loads(metadata)
-        every = {**metadata, **given} if isinstance(metadata, dict) else given
+        every = dict(given)
+        for name in _OF_MORE:
+            more = every.pop(name, None)
+            if isinstance(more, str):
+                with suppress(ValueError, RecursionError):
+                    more = json.loads(more)
+            if isinstance(more, dict):
+                every = more | every
         named = {
-            _field_name(name): value
-            for name, value in every.items()
-            if value not in (None, "", [], {}) and value is not metadata and name != "metadata"
+            _field_name(name): value for name, value in every.items() if value not in (None, "", [], {})
         }
         found: dict[str, Any] = {}
         for name in sorted(named, key=lambda name: _RANKS.get(name, len(_RANKS))):
@@ -211,7 +219,10 @@ def read_records(origin: str) -> Callable[[Source, Reading], Iterator[Record]]:
         fields = Fields(reading, origin)
         for name in source.names(".json", ".jsonl", ".ndjson") or list(source.sizes):
             for array, place, value in json_records(source, name, reading):
-                if isinstance(value, dict) and (array in _GRAPH or _GRAPH_FIELDS & value.keys()):
+                is_of_graph = isinstance(value, dict) and (
+                    array in _GRAPH or not _GRAPH_FIELDS.isdisjoint(value) or "entityType" in value
+                )
+                if is_of_graph:
                     yield from _of_graph({"type": _GRAPH.get(array), **value}, place, origin, reading)
                 else:
                     yield from fields.records(place, value)
@@ -249,7 +260,7 @@ def read_csv(source: Source, reading: Reading) -> Iterator[Record]:
     csv.field_size_limit(_MAX_CELL)
     for name in source.names(".csv", ".tsv", ".txt") or list(source.sizes):
         fields, lines = Fields(reading, ""), _decoded(source, name, reading)
-        _, header = next(lines, (0, ""))
+        header = next((line for _, line in lines if line.strip()), "")
         sign = ""
         if _SIGN.fullmatch(header):
             sign, (_, header) = header[len("sep=")], next(lines, (0, ""))
@@ -316,16 +327,20 @@ def _of_graph(value: object, place: str, origin: str, reading: Reading) -> Itera
         fields.get("to", fields.get("target", fields.get("destination"))),
     )
     kind = fields.get("relationType", fields.get("relationship", fields.get("relation")))
-    if fields.get("type") == "entity" and isinstance(fields.get("observations"), list):
+    observations = fields.get("observations", [] if "entityType" in fields else None)
+    observations = [observations] if isinstance(observations, str) else observations
+    if fields.get("type") == "entity" and isinstance(observations, list):
         subject, about = reading.label(fields.get("name")), fields.get("entityType")
-        for number, observation in enumerate(fields["observations"]):
-            if content := reading.text(observation):
+        for number, observation in enumerate(observations):
+            said = observation if isinstance(observation, dict) else {"content": observation}
+            if content := reading.text(said.get("content", said.get("text"))):
                 source = reading.label(origin, [about])
+                created = reading.moment(said.get("created_at", said.get("createdAt")))
                 memory = NewMemory(content, kind_of(str(about)), source=source, subject=subject)
-                yield MemoryRecord(place, memory)
+                yield MemoryRecord(place, replace(memory, created_at=created))
             else:
                 reading.report(f"{place}, observation {number + 1}", "is no text")
-        if not fields["observations"]:
+        if not observations:
             reading.leave("entities of which nothing is said")
     elif all(isinstance(one, str) and one.strip() for one in (first, second, kind)):
         content = reading.text(f"{first} {str(kind).replace('_', ' ')} {second}")

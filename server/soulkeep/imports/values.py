@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import count
 from typing import IO, Any
@@ -132,6 +132,14 @@ def _parsed(text: bytes | None) -> Any:
         return None
 
 
+def _no_json(text: bytes) -> str:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8; save the file as UTF-8"
+    return "is no JSON"
+
+
 def _alone(source: Source, name: str) -> dict[str, Any] | None:
     """Return the record that a small file consists of, or records by names, under their places.
 
@@ -144,12 +152,28 @@ def _alone(source: Source, name: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         return None
     parts = list(value.values())
+    if inner := _of_wrapper(value, name):
+        return inner
     if parts and all(isinstance(one, dict) for one in parts):
         return {f"{name}:{key}": one for key, one in value.items()}
     says_something = any(isinstance(one, str) and one.strip() for one in parts)
     has_records = any(isinstance(one, dict) for part in parts if isinstance(part, list) for one in part)
     is_one = not _WITH_PARTS.isdisjoint(value) or (says_something and not has_records)
     return {name: value} if is_one else None
+
+
+def _of_wrapper(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the records in lists one level deeper, as in `{"data": {"memories": [...]}}`, if any."""
+    if any(isinstance(part, list) for part in value.values()):
+        return {}
+    return {
+        f"{name}:{key}.{field}[{number}]": one
+        for key, part in value.items()
+        if isinstance(part, dict)
+        for field, records in part.items()
+        if isinstance(records, list) and any(isinstance(one, dict) for one in records)
+        for number, one in enumerate(records)
+    }
 
 
 def json_values(source: Source, name: str, reading: Reading) -> Iterator[tuple[str, str, Any]]:
@@ -170,7 +194,7 @@ def json_values(source: Source, name: str, reading: Reading) -> Iterator[tuple[s
                 if text is None:
                     reading.report(place, "is larger than 32 MiB")
                 elif value is None and text != b"null":
-                    reading.report(place, "is no JSON")
+                    reading.report(place, _no_json(text))
                 elif number < 0:
                     reading.leave(array, int(isinstance(value, str | dict) and bool(value)))
                 else:
@@ -189,7 +213,7 @@ def json_records(source: Source, name: str, reading: Reading) -> Iterator[tuple[
         place = f"{name}:{number}"
         value = _parsed(line) if line.strip() else {}
         if value is None:
-            reading.report(place, "is no JSON")
+            reading.report(place, _no_json(line))
         elif line.strip():
             yield "", place, value
 
@@ -203,6 +227,7 @@ def first_values(source: Source, name: str) -> tuple[bool, list[tuple[str, Any]]
     parts = list(values[0][1].values()) if values else []
     has_records = any(isinstance(one, dict) for part in parts if isinstance(part, list) for one in part)
     has_records |= parts != [] and all(isinstance(one, dict) for one in parts)
+    has_records |= bool(values and _of_wrapper(values[0][1], name))
     is_first = bool(values) and _parsed(lines[0]) is not None
     is_object = has_records and len(lines) == 1
     if name.lower().endswith((".jsonl", ".ndjson")) or (is_first and not is_object):

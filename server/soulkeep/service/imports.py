@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from mmap import mmap
 from pathlib import Path
@@ -212,9 +212,10 @@ class Imports:
         reading = Reading(self._days, open_database)
         with open_records(whole, reading, named) as (form, records):
             fact = f"import:{_digest(form, str(whole))}"
-            run = _Run(
-                form, fact, session or self._sessions.current(), reading, dry_run, self._begun(fact)
-            )
+            # To look at what would come is not even noted as use.
+            nobody = Session("", "", "", "") if dry_run else None
+            writer = session or nobody or self._sessions.current()
+            run = _Run(form, fact, writer, reading, dry_run, self._begun(fact))
             for batch in _batches(records, reading):
                 self._take_rows([one for one in batch if not isinstance(one, DocumentRecord)], run)
                 for one in batch:
@@ -237,7 +238,12 @@ class Imports:
         except ChangeNotFoundError:
             return 0
 
-    def _take_rows(self, records: Sequence[Record], run: _Run) -> None:
+    def _take_rows(self, given: Sequence[Record], run: _Run) -> None:
+        now = timestamp(self._clock())
+        expiries = (r.memory.expires_at if isinstance(r, MemoryRecord) else None for r in given)
+        # What had to go at once would be changed since, and the import not undone as a whole.
+        records = [one for one, end in zip(given, expiries, strict=True) if end is None or end > now]
+        run.reading.leave("memories whose time has passed", len(given) - len(records))
         digests = {digest_of(record): record for record in records}
         threads = {record.key for record in records if isinstance(record, ThreadRecord)} - run.threads
         run.threads |= {key for key in threads if self._find_thread(key)}
@@ -299,9 +305,9 @@ class Imports:
         memories, said = list[NewMemory](), dict[str, list[MessageRecord]]()
         for record in new:
             match record:
-                case ThreadRecord(_, key, title, made, last, prompt):
+                case ThreadRecord(_, key, title, made, last, prompt, archived):
                     times = made or now, last or made or now
-                    thread = Thread(thread_id_of(key), title, prompt, False, *times)
+                    thread = Thread(thread_id_of(key), title, prompt, archived, *times)
                     repository.threads.add_thread(thread)
                     if prompt is not None:  # others wrote it, perhaps: a note until the user agrees
                         agent = session.agent_id
@@ -327,7 +333,7 @@ class Imports:
         name = record.name if isinstance(record.name, str) else log_name(record.name)
         texts = [entry.text for entry in list_entries(record.text)]
         digests = {_digest("entry", name, in_one_form(text)): text for text in texts}
-        with self._documents.texts.locked():
+        with nullcontext() if run.is_dry else self._documents.texts.locked():
             known = self._repository.changes.imported(digests)
             hunks, write = self._merge(record, {digests[digest] for digest in known}, run)
             run.count([record], [record] if hunks else [])
