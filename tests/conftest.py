@@ -1,5 +1,6 @@
 """Fixtures: a home in a temporary folder, clients in both protocol eras, and a server process."""
 
+import gc
 import io
 import json
 import os
@@ -153,6 +154,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("embedder"):
                 item.add_marker(pytest.mark.skip(reason="the embedder has no wheel for this Python"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the search for cycles from looking through all tests each time: none of them goes."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 class TickingClock:
