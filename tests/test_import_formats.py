@@ -563,6 +563,22 @@ def test_of_a_damaged_database_what_can_be_read_comes(tmp_path: Path) -> None:
     assert found[int(problem.place.rsplit(" ", 1)[1]) - 1].content in contents[20:30]
 
 
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_of_a_database_that_is_cut_off_what_is_there_comes(share: float, tmp_path: Path) -> None:
+    contents = [f"Number {n} {'x' * 500}" for n in range(60)]
+    path = database(tmp_path / "a.db", "id INTEGER PRIMARY KEY, content, content_hash", *contents)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+
+    found, reading = memories(path), read(path)[2]
+
+    assert [m.content for m in found if m.content in contents][:20] == contents[:20]
+    assert (reading.problems[0].place, reading.problems[0].reason.split(";")[0]) == (
+        "a.db",
+        "is cut off",
+    )
+
+
 def test_a_database_of_another_schema_and_one_beside_its_backups_are_read(tmp_path: Path) -> None:
     database(tmp_path / "backups" / "a.db", "content, content_hash", "Old.")
     database(tmp_path / "sqlite_vec.db", "content TEXT, content_hash TEXT, later BLOB", "New.")

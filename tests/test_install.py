@@ -871,6 +871,20 @@ def test_the_doctor_knows_what_claude_code_has_by_folder_and_the_variables_in_bl
     ]
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", IN_FOLDERS)
+def test_of_a_configuration_that_was_made_for_a_folder_nothing_is_left_but_the_folder(
+    name: str, run: Run, user: Path
+) -> None:
+    folder = user / "mine"
+    folder.mkdir(mode=0o700)
+
+    for command in ("install", "uninstall"):
+        assert run(command, of_file(name).name, "--file", str(folder / name))[0] == 0
+
+    assert files_under(user) == {"mine": None}
+
+
 def test_a_configuration_of_a_folder_is_no_place_for_hooks(run: Run, user: Path) -> None:
     code, _, err = run("install", "claude-code", "--hooks", "--file", str(user / ".mcp.json"))
 

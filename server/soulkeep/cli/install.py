@@ -51,10 +51,14 @@ _OVER_HTTP = ("url", "issuer", "http_")
 
 @dataclass
 class _File:
-    """A file of a client as it was read; `content` is None where it is not there."""
+    """A file of a client as it was read; `content` is None where it is not there.
+
+    `kept_folder` stays, even if it is empty.
+    """
 
     path: Path
     parts: set[Part]
+    kept_folder: Path | None = None
     text: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,9 +167,9 @@ class _File:
         """Take the copy away if the file says the same again, and the folders that were made for it."""
         if self.former is not None and _content(self.target) == self.former:
             self.backup.unlink()
-        folder = self.target.parent
+        folder, kept = self.target.parent, {Path.home(), self.kept_folder}
         with suppress(OSError):
-            while stat.S_IMODE(folder.stat().st_mode) == _OURS and folder != Path.home():
+            while stat.S_IMODE(folder.stat().st_mode) == _OURS and folder not in kept:
                 folder.rmdir()  # one that is not empty stays
                 folder = folder.parent
 
@@ -203,7 +207,10 @@ def _files(client: Client, machine: Machine, *, hooks: bool, named: Path | None 
     One that is `named` has no hooks.
     """
     if named:
-        return [_File(named.expanduser().absolute(), {"server"})]
+        path = named.expanduser().absolute()
+        # The folder that it is for is the user's: of .mcp.json its own, of .vscode/mcp.json the next.
+        is_inner = path.parent.name.startswith(".")
+        return [_File(path, {"server"}, Path(os.path.realpath(path.parents[is_inner])))]
     wanted: list[tuple[Part, Sequence[str]]] = [("server", client.files)]
     if hooks and client.hooks:
         wanted.append(("hooks", client.hooks.files))

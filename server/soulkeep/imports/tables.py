@@ -6,11 +6,13 @@ What a field means is told by its name, whatever program wrote it.
 import csv
 import json
 import re
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
@@ -384,6 +386,7 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
     if not path.is_file():
         raise SourceError(source.path, f"{name} in it is packed", "unpack it and name the database")
     reading.leave("other databases", len(names) - 1)
+    _tell_if_cut_off(path, name, reading)
     with reading.open_database(path) as rows:
         columns = {column for (column,) in rows("SELECT name FROM pragma_table_info('memories')")}
         tables = {table for (table,) in rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -412,6 +415,19 @@ def _read_database(source: Source, reading: Reading) -> Iterator[Record]:
             if value.get("store") == "default":
                 del value["store"]
             yield from fields.records(f"{name}:{value['content_hash']}", value)
+
+
+def _tell_if_cut_off(path: Path, name: str, reading: Reading) -> None:
+    """Report a database that has fewer pages than its first bytes say, where those are up to date."""
+    with path.open("rb") as file:
+        first = file.read(_DATABASE_HEADER.size).ljust(_DATABASE_HEADER.size, b"\0")
+    page_size, change, pages, counted_at = _DATABASE_HEADER.unpack(first)
+    if change == counted_at and path.stat().st_size < page_size * pages:
+        reading.report(name, "is cut off; copy it again for what is missing")
+
+
+_DATABASE_HEADER = struct.Struct(">16xH6xII60xI")
+"""Of the first 96 bytes: the size of a page, the last change, how many pages, and as of which change."""
 
 
 def _rows_of(

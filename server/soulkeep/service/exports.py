@@ -89,7 +89,7 @@ class Exports:
             DocumentError: A former text cannot be read.
         """
         target = Path(os.path.realpath(target.expanduser()))  # what a link leads to
-        is_file = target.suffix == ".jsonl"
+        is_file = target.suffix.lower() == ".jsonl"
         try:
             with _part_beside(target) as part, self._repository.snapshot():
                 _require_free(target)

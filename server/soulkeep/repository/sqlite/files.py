@@ -216,6 +216,7 @@ def opened_foreign(path: Path) -> Iterator[Callable[[str], Iterator[tuple[Any, .
         with closing(apsw.Connection(address, flags=flags)) as connection:
             connection.pragma("trusted_schema", "OFF")
             connection.pragma("query_only", "ON")
+            connection.pragma("writable_schema", "ON")  # else a file that is cut off says nothing at all
             yield query
     except apsw.Error as error:
         raise SourceError(path, said[0].format(error), said[1]) from error
