@@ -127,8 +127,12 @@ _check_each_schema_once()
 
 
 def _is_left_to_the_other_era(item: pytest.Item) -> bool:
-    """Whether a test of what tools answer takes the other era by default; a campaign takes both."""
-    era = getattr(item, "callspec", None) and item.callspec.params.get("client")  # type: ignore[attr-defined]
+    """Whether a test takes the other era by default: of what tools answer, and where it is marked so.
+
+    A campaign takes both.
+    """
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    era = parameters.get("client") or (item.get_closest_marker("one_era") and parameters.get("mode"))
     if era not in ERAS or any(marker.args[0] == "client" for marker in item.iter_markers("parametrize")):
         return False
     return zlib.crc32(item.nodeid.replace(era, "", 1).encode()) % 2 == ERAS.index(era)

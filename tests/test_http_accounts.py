@@ -204,6 +204,7 @@ def _texts(value: object) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
+@pytest.mark.one_era
 async def test_no_tool_reads_or_changes_anything_of_another_account(town: Town, mode: str) -> None:
     async with (
         town.person("anna", mode, elicitation_callback=agree) as anna,
@@ -224,6 +225,7 @@ async def test_no_tool_reads_or_changes_anything_of_another_account(town: Town, 
     assert after == before
 
 
+@pytest.mark.one_era
 async def test_no_resource_prompt_or_completion_is_of_another_account(town: Town, mode: str) -> None:
     async with town.person("anna", mode, elicitation_callback=agree) as anna:
         ids = await filled(anna, "peanuts")
@@ -386,6 +388,7 @@ async def test_the_members_of_a_team_share_its_memory_and_are_named(
     assert json.loads(none)["log"] == []
 
 
+@pytest.mark.one_era
 async def test_who_may_only_read_is_offered_what_reads_and_told_so_otherwise(
     town: Town, mode: str
 ) -> None:
