@@ -202,6 +202,28 @@ async def test_a_request_that_is_too_large_is_refused_before_it_is_read(
     assert "2,000 bytes" in stated.json()["error"]["message"]
 
 
+async def test_what_cannot_be_read_is_refused_in_plain_words(served: Serving) -> None:
+    unreadable = [b"hello", b"", b"\xff\xfe", b'{"a":', b'{"id":1' + b"[" * 300]
+    no_request = [b"[]", b"{}", b"42", b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', b'{"id":[1]}']
+    no_request.append(b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":[1]}')
+    async with served.http() as http:
+        first = [await http.post("/mcp", content=body) for body in unreadable]
+        second = [await http.post("/mcp", content=body) for body in no_request]
+        nobody = await http.post("/mcp", json=LIST, headers={"mcp-protocol-version": "2025-11-25"})
+
+    assert {answer.status_code for answer in (*first, *second)} == {400}
+    for answers, code, said in (
+        (first, -32700, "is not JSON"),
+        (second, -32600, "no JSON-RPC 2.0 request"),
+    ):
+        for answer in answers:
+            error = answer.json()["error"]
+            assert (error["code"], said in error["message"]) == (code, True)
+            assert len(answer.text) < 300
+            assert "pydantic" not in answer.text
+    assert "Missing session ID" in nobody.text
+
+
 async def test_the_longest_list_that_a_tool_takes_is_not_too_large(served: Serving) -> None:
     memories = [{"content": "\u4e2d" * 100_000} for _ in range(10)]
     async with served.client("auto") as client:

@@ -28,7 +28,7 @@ from mcp.server.streamable_http import GET_STREAM_KEY, MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
-from mcp.types import INVALID_REQUEST, ErrorData, JSONRPCError
+from mcp.types import INVALID_REQUEST, PARSE_ERROR, ErrorData, JSONRPCError
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from sse_starlette.sse import AppStatus
 from starlette.applications import Starlette
@@ -89,8 +89,20 @@ class Limits:
     idle_s: float
 
 
-def _refusal(status: int, message: str, wait_s: float | None = None) -> Response:
-    error = JSONRPCError(jsonrpc="2.0", id=None, error=ErrorData(code=INVALID_REQUEST, message=message))
+_UNREADABLE = {
+    b'"Parse error: ': (PARSE_ERROR, "The message is not JSON; send one JSON-RPC message at a time."),
+    b'"Validation error: ': (
+        INVALID_REQUEST,
+        "The message is no JSON-RPC 2.0 request; send jsonrpc, id, method and params, one at a time.",
+    ),
+}
+"""What is said where the SDK goes on in the words of its parser, by how it begins."""
+
+
+def _refusal(
+    status: int, message: str, wait_s: float | None = None, code: int = INVALID_REQUEST
+) -> Response:
+    error = JSONRPCError(jsonrpc="2.0", id=None, error=ErrorData(code=code, message=message))
     headers = {} if wait_s is None else {"Retry-After": str(math.ceil(wait_s))}
     body = error.model_dump_json(by_alias=True, exclude_unset=True)
     return Response(body, status, headers, media_type="application/json")
@@ -205,8 +217,11 @@ class Entrance:
         message = f"{count:,} sessions are open, which is the most; end some, or wait until one is idle."
         return _refusal(429, message, self._limits.idle_s)
 
-    def _explained(self, headers: Headers, status: int) -> Response | None:
-        """Return what is said where the SDK refuses a request with this status."""
+    def _explained(self, headers: Headers, status: int, body: bytes) -> Response | None:
+        """Return what is said where the SDK refuses a request with this status and body."""
+        for beginning, (code, message) in _UNREADABLE.items():
+            if status == 400 and beginning in body:
+                return _refusal(400, message, code=code)
         if status == 413:
             return _refusal(413, f"A request may have {self._limits.body:,} bytes; send less at once.")
         if status == 404 and MCP_SESSION_ID_HEADER in headers:
@@ -238,18 +253,23 @@ class Entrance:
 
 
 def _explaining(
-    explained: Callable[[int], Response | None], scope: Scope, receive: Receive, send: Send
+    explained: Callable[[int, bytes], Response | None], scope: Scope, receive: Receive, send: Send
 ) -> Send:
-    """Return what sends an answer, or what is said in place of one with its status."""
+    """Return what sends an answer, or what is said in place of one with its status and body."""
+    refusal: Message | None = None
     is_replaced = False
 
     async def explain(message: Message) -> None:
-        nonlocal is_replaced
-        starts = message["type"] == "http.response.start"
-        if starts and (said := explained(message["status"])) is not None:
-            is_replaced = True
-            await said(scope, receive, send)
-        elif not is_replaced:
+        nonlocal refusal, is_replaced
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            refusal = message  # until its body comes
+            return
+        if refusal is not None:
+            said = explained(refusal["status"], message.get("body", b""))
+            is_replaced = said is not None
+            await (send(refusal) if said is None else said(scope, receive, send))
+            refusal = None
+        if not is_replaced:
             await send(message)
 
     return explain
