@@ -1,5 +1,6 @@
 """Purging: what is erased is in no file of the home any more, and nothing else is gone."""
 
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,8 +20,10 @@ from forks import context
 from soulkeep.app import open_home
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import BackupNotFoundError, InvalidInputError, MemoryNotFoundError
+from soulkeep.mcp_server.answers.changes import PurgedAnswer
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.home import Home
+from soulkeep.service.purge import Purged
 
 SECRET = "The vault opens with zanzibar quokka and nothing else."  # noqa: S105 - not a password
 WORDS = (b"zanzibar", b"quokka", b"Zanzibar", b"zanzibarquokka")
@@ -423,6 +426,16 @@ async def test_the_tool_names_the_memories_that_may_still_say_it(mode: str, home
     places = [f"memory #{also}", f"the past of #{other}"]
     assert text.endswith(f"It may still stand in: {', '.join(places)}.")
     assert (result.structured_content or {})["kept_in"] == places
+
+
+@pytest.mark.parametrize("ids", [range(1, 6_000), range(1_000_000, 1_020_000, 3)])
+def test_the_answer_is_bounded_however_many_versions_went(ids: range) -> None:
+    answer = PurgedAnswer.of(Purged(tuple(ids)), "")
+
+    text, data = answer.as_text(), json.dumps(answer.as_data())
+    assert max(len(text), len(data)) < 20_000
+    assert f" and {len(ids) - 1_000:,} more." in text
+    assert f'"more_memories": {len(ids) - 1_000}' in data
 
 
 async def test_the_user_is_not_shown_more_than_can_be_read(mode: str, home: Home) -> None:

@@ -18,7 +18,7 @@ from soulkeep.mcp_server.answers import (
     runs,
 )
 from soulkeep.models import Memory
-from soulkeep.service.callers import Changed, LineChange, Receipt
+from soulkeep.service.callers import MAX_BATCH, Changed, LineChange, Receipt
 from soulkeep.service.changes import ChangeSummary
 from soulkeep.service.curator import Curated
 from soulkeep.service.lifecycle import Past
@@ -294,13 +294,15 @@ class UndoneAnswer(View):
 
 
 class PurgedAnswer(View):
-    """What became of a purge; `kept_in` names where the text may still stand, `notes` older ids.
+    """What became of a purge of these ids; `kept_in` names where the text may still stand.
 
+    The `notes` say which older ids led to newer ones, `more_memories` how many more went with them.
     `command` is what is left to the user: the purge where nobody was asked, else the end of it.
     """
 
     state: PurgeState
     memory_ids: Items[int] = ()
+    more_memories: Count = 0
     notes: Items[str] = ()
     kept_in: Items[str] = ()
     more_places: Count = 0
@@ -311,7 +313,8 @@ class PurgedAnswer(View):
         """Build the answer from a purge, and the command that ends one which is not final."""
         return cls(
             state="erased",
-            memory_ids=purged.memory_ids,
+            memory_ids=purged.memory_ids[:MAX_BATCH],
+            more_memories=max(len(purged.memory_ids) - MAX_BATCH, 0),
             notes=tuple(newer_text(*pair, "had become") for pair in list(purged.newer.items())[:_SHOWN]),
             kept_in=tuple(map(plain, purged.kept_in[:_SHOWN])),
             more_places=max(len(purged.kept_in) - _SHOWN, 0),
@@ -325,6 +328,7 @@ class PurgedAnswer(View):
         if self.state == "not asked":
             return f"The user was not asked, so nothing was erased. They do it with:\n{self.command}"
         ids = "#" + runs(self.memory_ids).replace(",", ", #")
+        ids += f" and {self.more_memories:,} more" if self.more_memories else ""
         more = f" and {self.more_places} more" if self.more_places else ""
         kept = f" It may still stand in: {', '.join(self.kept_in)}{more}." if self.kept_in else ""
         again = (
