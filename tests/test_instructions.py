@@ -141,6 +141,21 @@ async def test_the_user_makes_an_agents_note_their_instruction_by_a_command(
     assert run("threads", "prompt", made["id"], "--agree", "--remove")[0] == 2
 
 
+@pytest.mark.parametrize("sign", ["'", "\t'", "\t", '"', "漢"])
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_a_command_stays_short_whatever_has_to_be_quoted(
+    sign: str, client: Client, home: Home
+) -> None:
+    thread, prompt = home.threads.create_thread("Roof", "Be brief.").id, f"a{sign * 3_990}b"
+
+    text, data = await called(
+        client, "manage_thread", action="set_prompt", thread_id=thread, system_prompt=prompt[:4_000]
+    )
+
+    assert "They make it their instruction with:\nsoulkeep threads prompt" in text
+    assert max(len(text), len(str(data))) < 10_000
+
+
 @pytest.mark.parametrize("client", ["auto"], indirect=True)
 async def test_what_the_user_wrote_stays_where_they_did_not_agree_to_another(
     client: Client, home: Home

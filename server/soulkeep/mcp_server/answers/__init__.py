@@ -39,6 +39,9 @@ LEAST = 200
 BYTES_PER_TOKEN = 4
 """What a budget in tokens is taken as, where no tokenizer counts."""
 
+_LONGEST_ARGUMENT = 4_000
+"""How many characters a text has in a command for the user, where a quote and a tab take more."""
+
 # Marks that end a sentence where a space follows, and those of scripts that put none behind them.
 _END = re.compile(
     r"""[.!?…؟۔।॥։።]["'”’»)\]]*\s+|[。！？｡]["'”’」』）]*\s*|[។៕။༎]\s*|\s*\n\s*"""  # noqa: RUF001 - of other scripts
@@ -139,6 +142,12 @@ def command(home: Path, words: Sequence[str], *arguments: str) -> str:
     if any(argument.startswith("-") and argument != "-" for argument in shown):
         return command_line(["soulkeep", *words, *there, "--", *shown])
     return command_line(["soulkeep", *words, *shown, *there])
+
+
+def prompt_argument(prompt: str) -> str:
+    """Return a prompt for a command, where it is short enough in quotes; else - for what is typed."""
+    quotes = prompt.count("'") + prompt.count("\t")
+    return prompt if len(prompt) + 4 * quotes <= _LONGEST_ARGUMENT else "-"
 
 
 def _larger(text: str, data: object) -> int:

@@ -18,6 +18,7 @@ from soulkeep.mcp_server.answers import (
     command,
     cut,
     fit_items,
+    prompt_argument,
     runs,
     weight,
 )
@@ -38,8 +39,6 @@ from soulkeep.wording import (
 
 _SHOWN = 500
 """How many characters of a message or memory a digest shows."""
-_SHOWN_PROMPT = 4_000
-"""How many characters of a prompt a command for the user holds."""
 _SHOWN_TITLE = 80
 _SHOWN_NAMESAKES = 5
 _SHOWN_LINES = 20
@@ -328,8 +327,7 @@ def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -
     how = command(home, ["threads", "prompt", "--agree"], thread.id)
     if thread.system_prompt != prompt:
         stays = "the one that they agreed to stays"
-        shown = prompt if len(prompt) <= _SHOWN_PROMPT else "-"
-        how = command(home, ["threads", "prompt"], thread.id, shown)
+        how = command(home, ["threads", "prompt"], thread.id, prompt_argument(prompt))
     first = f"The user {asked} the prompt: {stays}."
     if state == "declined":
         return f"{first} Do not propose it again."
@@ -340,8 +338,6 @@ _LEAST_PROMPT = 400
 """How many bytes of a prompt are shown at least, or it comes on the next page."""
 _IN_MCP = "the MCP prompt of its name has all of it"
 _BY_HAND = "of one that is not in force, `soulkeep prompts list --json` has all of it"
-_SHOWN_CONTENT = 4_000
-"""How many characters of a text a command for the user holds."""
 
 
 class PromptAnswer(Item):
@@ -492,6 +488,5 @@ def agreement_command(change: PromptChange, wanted: GlobalPrompt, home: Path) ->
     prompt = change.prompt
     if (prompt.name, prompt.content) == (wanted.name, wanted.content):
         return command(home, ["prompts", "activate"], str(prompt.id))
-    content = wanted.content if len(wanted.content) <= _SHOWN_CONTENT else "-"
-    options = [f"--name={wanted.name}", f"--content={content}"]
+    options = [f"--name={wanted.name}", f"--content={prompt_argument(wanted.content)}"]
     return command(home, ["prompts", "change", *options], str(prompt.id))
