@@ -64,6 +64,10 @@ def test_what_scripts_and_emoji_are_written_with_stays(text: str) -> None:
     [
         ("=== SOUL.md ===\nBe kind.", "\\=== SOUL.md ===\nBe kind."),
         ("a\u2028=== x ===", "a\n\\=== x ==="),
+        ("a\n \t=== x ===", "a\n\\ \t=== x ==="),
+        ("a\n\u200b=== x ===", "a\n\\\u200b=== x ==="),
+        ("a\n\u3000\uff1d\uff1d\uff1d x", "a\n\\\u3000\uff1d\uff1d\uff1d x"),
+        ("a == b\n==\n-- ===", "a == b\n==\n-- ==="),
         ("| a | table |", "| a | table |"),
         ("# Soul\n\n- Be kind.", "# Soul\n\n- Be kind."),
     ],

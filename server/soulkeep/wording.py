@@ -204,7 +204,12 @@ def fenced(text: str) -> str:
 def under_heading(text: str) -> str:
     """Return instructions as they are shown under a heading, unable to forge a heading of ours."""
     lines = visible(text).strip().splitlines()
-    return "\n".join(f"\\{line}" if line.startswith(_HEADING) else line for line in lines)
+    # As it looks: with blanks or what shows as nothing before it, or in wide letters.
+    looks = [unicodedata.normalize("NFKC", without_hidden(line[:100])).lstrip() for line in lines]
+    return "\n".join(
+        f"\\{line}" if look.startswith(_HEADING) else line
+        for line, look in zip(lines, looks, strict=True)
+    )
 
 
 def heading(*facts: str) -> str:
