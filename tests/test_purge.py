@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 import apsw
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from mcp import Client
 
@@ -342,6 +342,8 @@ def test_the_log_says_what_was_purged_and_not_what_it_said(home: Home) -> None:
 
 
 @DEAR
+@example(text="\x1b")
+@example(text="a\x7fb\x1cc")
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300))
 def test_any_text_is_erased_from_the_store_and_from_memory_md(
     text: str, tmp_path_factory: pytest.TempPathFactory

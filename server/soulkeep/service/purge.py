@@ -348,5 +348,6 @@ def _mentions(plan: PurgePlan) -> Callable[[str], bool]:
     forms = "|".join(r"\s+".join(map(re.escape, words)) for words in sorted(texts))
     # Without any text, it finds nothing.
     pattern = re.compile(rf"(?<!\w)(?:{forms})(?!\w)" if texts else r"(?!)")
-    # A text in ASCII has one form, but for its white space.
-    return lambda text: bool(pattern.search(text if text.isascii() else in_one_form(text)))
+    # A text in ASCII without control characters has one form, but for its white space.
+    has_forms = re.compile(r"[^\t-\r\x1c-~]").search
+    return lambda text: bool(pattern.search(in_one_form(text) if has_forms(text) else text))
