@@ -162,6 +162,28 @@ async def test_what_is_wrong_is_named(
     assert named in await refused(client, tool, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("recall", {"query": "kettle"}),
+        ("get_context", {}),
+        ("remember", {"content": "The kettle is green."}),
+        ("read_messages", {}),
+        ("manage_thread", {"action": "resume"}),
+    ],
+)
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_who_gives_a_title_for_an_id_is_told_the_id(
+    tool: str, arguments: dict[str, Any], client: Client, home: Home
+) -> None:
+    thread = home.threads.create_thread("Kitchen").id
+
+    for title in ("Kitchen", "kitchen "):
+        said = await refused(client, tool, **arguments, thread_id=title)
+        assert f"is the title of the thread {thread}; pass that id" in said
+    assert "There is no thread 'Cellar'" in await refused(client, tool, **arguments, thread_id="Cellar")
+
+
 @pytest.mark.parametrize("title", ["Kitchen", " kitchen ", "KITCHEN", "Kitchen\n"])
 async def test_a_thread_of_the_same_title_is_named_instead_of_starting_another(
     title: str, client: Client, home: Home

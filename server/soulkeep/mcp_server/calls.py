@@ -43,7 +43,13 @@ from mcp.types import (
 )
 from pydantic import AnyUrl, BaseModel, Field, ValidationError
 
-from soulkeep.errors import HALF_A_PAIR, NotFoundError, SoulkeepError
+from soulkeep.errors import (
+    HALF_A_PAIR,
+    InvalidInputError,
+    NotFoundError,
+    SoulkeepError,
+    ThreadNotFoundError,
+)
 from soulkeep.mcp_server.answers import View
 from soulkeep.mcp_server.arguments import compact, outline, read_arguments
 from soulkeep.mcp_server.homes import MODERN, Caller, access_of
@@ -115,7 +121,10 @@ async def served(
     caller = ctx.request_context.lifespan_context
 
     def in_session() -> _Result:
-        return work(caller.home, caller.session())
+        try:
+            return work(caller.home, caller.session())
+        except ThreadNotFoundError as error:
+            raise _with_namesake(error, caller.home) from error
 
     try:
         if reads:
@@ -125,6 +134,15 @@ async def served(
             return await anyio.to_thread.run_sync(in_session, limiter=caller.writers)
     except SoulkeepError as error:
         raise ToolError(str(error)) from error
+
+
+def _with_namesake(error: ThreadNotFoundError, home: Home) -> SoulkeepError:
+    """Name the thread whose title was given for its id: who is told to make one makes another."""
+    with suppress(SoulkeepError):
+        for thread in home.threads.namesakes(error.thread_id)[:1]:
+            rule = f"is the title of the thread {thread.id}; pass that id. Nothing was done"
+            return InvalidInputError("thread_id", rule)
+    return error
 
 
 async def read(ctx: Context[Caller], work: Callable[[Home], _Result]) -> _Result:
