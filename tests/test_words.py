@@ -82,6 +82,11 @@ TEXTS = (
         ),
         ("GPT-4", "Tom uses GPT-4.", ["Tom uses GPT-4o.", "Tom uses GPT-3."]),
         ("call +49 151 23456789", "Call +4915123456789.", ["Call +49 151 23456798.", "Call 0151 49."]),
+        (
+            "device 00:1a:2b:3c:4d:5e",
+            "Device 00-1A-2B-3C-4D-5E is a lamp.",
+            ["Device 00:1A:2B:3C:5E:4D is a desk.", "Device 00:1A:2B:4D:3C:5E is a bed."],
+        ),
         ("codes 4711 8158", "The code is 4711.", ["The code is 1174.", "The code is 8185."]),
         ("call 555-0199-123", "Call (555) 0199 123.", ["Call 555-0199-132.", "Call 555-0991-123."]),
         (
@@ -121,7 +126,12 @@ def test_what_is_asked_for_by_its_number_or_name_comes_first(
 @pytest.mark.embedder
 @pytest.mark.parametrize(
     ("query", "other"),
-    [("100218", "100821"), ("3.2.11", "3.11.2"), ("20260725", "2026-05-27"), ("1.5", "5,1")],
+    [
+        ("100218", "100821"),
+        ("3.2.11", "3.11.2"),
+        ("20260725", "2026-05-27"),
+        ("1.5", "5,1"),
+    ],
 )
 def test_another_number_of_the_same_digits_has_nothing_of_it(home: Home, query: str, other: str) -> None:
     home.memories.remember([NewMemory(other)])
@@ -188,6 +198,16 @@ def test_a_number_that_counts_is_not_missed(home: Home) -> None:
         ["Node.js", "node js", "node-js"],
         ["Objective-C", "objective c", "ObjC", "Obj-C"],
         ["golang", "Golang", "GoLang"],
+        ["v1.2.3-rc1", "1.2.3-rc1", "V1.2.3rc1", "v1.2.3-RC.1"],
+        ["1 000,50", "1.000,50", "1,000.50", "1000.50"],
+        ["12,500.00", "12.500,00", "12 500,00", "12500"],
+        ["2026-07-25", "2026.07.25", "2026/07/25", "25/07/2026", "7/25/2026", "25-07-2026"],
+        ["+49 30 1234567", "0049 30 1234567", "+49 (0)30 1234567", "+49-30-1234567", "0049301234567"],
+        ["GB29 NWBK 6016 1331 9268 19", "GB29NWBK60161331926819", "gb29 nwbk 6016 1331 9268 19"],
+        ["IT60 X054 2811 1010 0000 0123 456", "IT60X0542811101000000123456"],
+        ["00:1A:2B:3C:4D:5E", "00-1a-2b-3c-4d-5e", "001a2b3c4d5e"],
+        ["2001:db8::1", "2001:0DB8::1", "2001:db8:0:0:0:0:0:1"],
+        ["USB-C", "USB C", "USB\u2011C"],
     ],
 )
 def test_one_number_or_name_is_found_however_it_is_written(forms: list[str]) -> None:
@@ -216,6 +236,12 @@ def test_a_number_is_also_found_by_the_word_beside_it() -> None:
         ("abcAbc 5, the 7", ["abcabc", "abc", "5", "abcabc5", "the", "7"]),
         ("csharp 7, MAX 12", ["c#", "7", "max", "12", "max12"]),
         ("2026-07-25T10:30", ["20260725", "2026", "07", "25", "10:30"]),
+        ("at 12:30:45", ["at", "12:30:45"]),
+        ("04/05/2026", ["04052026", "04", "05", "2026"]),
+        ("3.14.2026 and 31/31/2026", ["3.14.2026", "and", "31312026", "31", "2026"]),
+        ("in the USA I met", ["in", "the", "usa", "i", "met"]),
+        ("std::vector or A::B", ["std", "vector", "or", "a", "b"]),
+        ("be42 that were 1234", ["be42", "be", "42", "that", "were", "1234"]),
         ("", []),
         ("... ++ #", []),
     ],

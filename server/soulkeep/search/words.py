@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from soulkeep.wording import in_one_form
 
-TEXT_RULES = 3
+TEXT_RULES = 4
 """Grows with every change of what `split_words` returns, or of how documents are read: a store that
 older rules indexed is indexed anew when it is opened."""
 
@@ -103,6 +103,8 @@ def _split(text: str, side: Callable[[Read], tuple[str, ...]]) -> list[str]:
     lower = text.lower()
     if any(map(lower.__contains__, _SAID_PARTS)):
         text = re.sub(_SAID_APART, _with_signs, text)
+    if re.search(_IN_GROUPS, text):
+        text = re.sub(_GROUPS, _in_one_run, text)
     if text.isascii():
         if _IDENTIFIER.search(text) is None:
             return list(chain.from_iterable(map(letter_words, _ASCII_WORD.findall(text))))
@@ -168,6 +170,18 @@ _SAID_APART = (
 )
 _SAID_PARTS = ("sharp", "plus", "dot net", "dot-net", " js", "-js", "obj", "cpp")
 """A text without any of these, which are found quickly, has no such name."""
+# What is written in groups although it is one identifier: a bank account with letters, the zero of a
+# phone that is left out from abroad, the address of a device or of IPv6, a name such as USB C.
+_IN_GROUPS = r"[0-9] [A-Za-z0-9]{4} |\(0\)|[0-9A-Fa-f]:[0-9A-Fa-f:]|[A-Z]{2} [B-HJ-Z]\b"
+_HEX = "[0-9A-Fa-f]"
+_GROUPS = (
+    r"\b(?P<account>[A-Za-z]{2}[0-9]{2} [A-Za-z0-9]{4}(?: (?=[A-Za-z]?[0-9]{3})[A-Za-z0-9]{4}){1,6}"
+    r"(?: [0-9][A-Za-z0-9]{0,2})?)(?!\w)"
+    r"|(?<=[0-9])(?P<zero> ?\(0\) ?)(?=[0-9])"
+    rf"|(?<![\w:.])(?P<address>(?:{_HEX}{{2}}:){{5}}{_HEX}{{2}}"
+    rf"|(?=[0-9:]*(?:[A-Fa-f]|::))(?:{_HEX}{{1,4}}:{{1,2}}){{2,7}}{_HEX}{{1,4}})(?![\w:])"
+    r"|\b(?P<name>[A-Z]{2,5}) (?=[B-HJ-Z]\b(?![+#'.]))"
+)
 _GO = r"(?<=[a-z,;:(] )Go\b|\bGo(?=[ -](?:code|developer|lang|module|program|service))"
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MARKS = re.compile("[\u0300-\u036f]")
@@ -179,8 +193,12 @@ _THOUSANDS = (
     r"(?:[.,]\d+)?(?![.,'_]?\d)"
 )
 _DECIMAL_COMMA = r"(?<![\d.,])(\d+),(\d+)(?![.,]?\d)"
+_VERSION = r"^[vV](?=\d+\.\d)"
 _DOTTED_PHONE = r"(?<![\d.])(\d{3})\.(\d{3})\.(\d{4})(?![.]?\d)"
-_DAY = r"(\d\d?)\.(\d\d?)\.((?:19|20)\d\d)"
+_DAY = r"(\d\d?)[./-](\d\d?)[./-]((?:19|20)\d\d)"
+_DAY_AFTER_YEAR = r"((?:19|20)\d\d)\.(\d\d?)\.(\d\d?)"
+_FROM_ABROAD = "^00(?=[1-9][0-9]{7})"
+"""What a phone's number may begin with in the place of a plus."""
 _YEAR = "(?:19|20)[0-9]{2}"
 _GROUP = r"[a-z]{0,4}\d+(?:\.\d+)?"
 _HASH = "(?=.*[0-9])(?=.*[a-f])[0-9a-f]{12,}"
@@ -218,6 +236,25 @@ def _with_signs(match: re.Match[str]) -> str:
     if match["plus"] or match["version"]:
         return "C++"
     return ".NET" if match["net"] else "Objective-C"
+
+
+def _in_one_run(match: re.Match[str]) -> str:
+    """Write an identifier in groups without the spaces or colons between them."""
+    if match["zero"]:
+        return " "
+    if match["name"]:
+        return f"{match['name']}-"
+    if match["account"]:
+        return match["account"].replace(" ", "")
+    address = match["address"]
+    if len(address) == len("00:1a:2b:3c:4d:5e") and address.count(":") == 5 and "::" not in address:
+        return address.replace(":", "-")
+    from ipaddress import AddressValueError, IPv6Address
+
+    try:
+        return IPv6Address(address).exploded.replace(":", "")
+    except AddressValueError:
+        return address
 
 
 def is_exact(word: str) -> bool:
@@ -258,6 +295,7 @@ def read_run(run: str) -> Read:
         if not is_number or len(numbers) == 1:
             continue
         whole = "".join(read.found[0] for read in numbers)
+        whole = re.sub(r"\.0+$" if _are_thousands(numbers) else _FROM_ABROAD, "", whole)
         if _are_thousands(numbers) or _digits(whole) >= LONG_NUMBER:
             parts = {word for read in numbers for word in read.asked}
             asked = [whole, *(word for word in asked if word not in parts or _tells_much(word, numbers))]
@@ -277,14 +315,15 @@ def _tells_much(part: str, numbers: Sequence[Read]) -> bool:
 
 
 def _are_thousands(numbers: Sequence[Read]) -> bool:
-    first, *others = (read.found[0] for read in numbers)
-    return len(first) <= 3 and first.isdigit() and all(len(o) == 3 and o.isdigit() for o in others)
+    said = " ".join(read.found[0] for read in numbers)
+    return re.fullmatch(r"\d{1,3}(?: \d{3})+(?:\.\d+)?", said, re.ASCII) is not None
 
 
 def _read(segment: str) -> Read | None:
     """Read what has no spaces; None if there is nothing in it."""
     if segment.isascii() and (segment.isdigit() or segment.isalpha()):
         return _read_one(segment)
+    segment = re.sub(_VERSION, "", segment)
     segment = re.sub(_DOTTED_PHONE, r"\1-\2-\3", segment)
     segment = re.sub(_THOUSANDS, _without_thousands, segment)
     segment = re.sub(_DECIMAL_COMMA, r"\1.\2", segment)
@@ -306,6 +345,8 @@ def _read(segment: str) -> Read | None:
     # Numbers with signs between them: those of a range, or the groups of a long one.
     parts = [word for atom in atoms for word in _read_one(atom).found]
     found = _both((whole, *parts)).found
+    if date := _day_of(segment):
+        return Read((date, date[:4]), (date, *found))
     few = _digits(whole) < LONG_NUMBER
     return Read(found if few else _both((whole, *(p for p in parts if _digits(p) > 3))).asked, found)
 
@@ -316,7 +357,7 @@ def _without_thousands(match: re.Match[str]) -> str:
     signs = [sign for sign in number if not sign.isdigit()]
     ends_in_decimals = signs[-1] != signs[0] or len(re.split("[.,'_]", number)[-1]) != 3
     whole, decimals = number.rsplit(signs[-1], 1) if ends_in_decimals else (number, "")
-    return re.sub("[.,'_]", "", whole) + (f".{decimals}" if decimals else "")
+    return re.sub("[.,'_]", "", whole) + (f".{decimals}" if decimals.strip("0") else "")
 
 
 def _whole(atoms: Sequence[str], gaps: Sequence[str]) -> str:
@@ -342,13 +383,28 @@ def _read_one(atom: str) -> Read:
     if not atom[0].isdigit():
         return _both(_letters(atom))
     if atom.isdigit():
-        return _both((atom,))
-    if day := re.fullmatch(_DAY, atom):
-        date = f"{day[3]}{int(day[2]):02}{int(day[1]):02}"
-        return Read((date,), (date, day[3]))
+        return _both((re.sub(_FROM_ABROAD, "", atom),))
+    if date := _day_of(atom):
+        return Read((date,), (date, date[:4]))
     bare = atom.rstrip("%")
     parts = bare.split(":") if "." in bare else ()
     return Read(tuple(dict.fromkeys((atom, bare))), tuple(dict.fromkeys((atom, bare, *parts))))
+
+
+def _day_of(text: str) -> str:
+    """Return a day in digits as 20260725; "" for what is none, or where day and month may be swapped."""
+    if match := re.fullmatch(_DAY_AFTER_YEAR, text):
+        year, month, day = match.groups()
+    elif match := re.fullmatch(_DAY, text):
+        day, month, year = match.groups()
+        if "." not in text and int(day) <= 12:
+            day, month = month, day
+            if int(day) <= 12 and int(day) != int(month):
+                return ""
+    else:
+        return ""
+    is_one = 1 <= int(month) <= 12 and 1 <= int(day) <= 31
+    return f"{year}{int(month):02}{int(day):02}" if is_one else ""
 
 
 def _letters(atom: str) -> tuple[str, ...]:
@@ -378,8 +434,6 @@ def _read_name(atoms: Sequence[str], gaps: Sequence[str]) -> Read:
 
 def _read_mixed(whole: str, atoms: Sequence[str], gaps: Sequence[str]) -> Read:
     """Read letters and digits: HARB-1042, 5km, GPT-4o, python3.12, a hash."""
-    if atoms[0] in ("v", "V") and len(atoms) == 2 and "." in atoms[1]:
-        return _read_one(atoms[1])
     pieces: list[list[str]] = []
     for atom, gap in zip(atoms, gaps, strict=True):
         if gap or not pieces:
