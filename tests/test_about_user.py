@@ -38,11 +38,17 @@ QUESTIONS = {
         / 私のこと知ってる？ / 私について教えてください / Kendim hakkında bana bilgi ver
         / Benim hakkımda ne biliyorsun? / أخبرني عن نفسي / من أنا؟ / ספר לי על עצמי / מי אני?
         / मेरे बारे में बताओ / Πες μου κάτι για μένα. / Расскажи мне обо мне. / Kể về tôi
+        / whoami / What have you stored about me? / What do you already know about me?
+        / What do you have on me? / Who do you think I am? / Give me a summary of what you know about me
+        / Was hast du über mich gespeichert? / Mein Profil / Qu'as-tu enregistré sur moi ?
+        / ¿Qué tienes guardado sobre mí? / Cosa hai salvato su di me? / O que você tem sobre mim?
+        / Wat heb je over mij opgeslagen?
         / Parlami di me / Fale sobre mim / Vertel me iets over mezelf / Háblame de mí
         / Parle-moi de moi / Erzähl mir etwas über mich selbst
     """,
     "name": """
-        What's my name? / what is my full name / What am I called? / Do you know my name?
+        What's my name? / what is my surname / What should you call me? / Wie ist mein Nachname?
+        / what is my full name / What am I called? / Do you know my name?
         / Wie heiße ich? / Weißt du meinen Namen? / Comment je m'appelle ? / Quel est mon nom ?
         / ¿Cómo me llamo? / Come mi chiamo? / Qual é o meu nome? / Hoe heet ik? / Как меня зовут?
         / Adım ne? / ما اسمي؟ / מה השם שלי? / मेरा नाम क्या है? / 我叫什么名字？ / 私の名前は何ですか
@@ -109,6 +115,8 @@ def test_a_question_about_the_user_is_known(asked: str, query: str) -> None:
         "Who are you?",
         "What is your name?",
         "Where do I live?",
+        "What's my address?",
+        "What do you have on my desk?",
         "What do you know about Tom?",
         "Tell me everything about tea",
         "what is my van?",

@@ -117,7 +117,7 @@ _OPENING = 40
 
 # The words of the one who asks. Where "me" only says to whom to tell it, it is taken out before.
 _SELF = """
-    en: i me my mine myself user
+    en: i me my mine myself user whoami
     de: ich mich mir mein meine meinen meinem meiner nutzer nutzerin benutzer benutzerin
     fr: je j me m moi mon ma mes utilisateur utilisatrice
     es: yo me mi mis mio mia soy usuario usuaria
@@ -156,7 +156,8 @@ _COMMON_ELSEWHERE = {"en", "mit", "ja", "min"}
 """Words of `_SELF` that are frequent words of other languages, by which nothing is looked up."""
 
 _TO_ME = (
-    r"\b(?:tell|give|show|remind|let|sagt?|erzahle?|zeige?|gib|nenne?) (?:me|mir)\b"
+    r"\bshould you(?= call me\b)|\bdo you think(?= i am\b)|\bon(?= me$)|\bon file(?= about me\b)"
+    r"|\b(?:tell|give|show|remind|let|sagt?|erzahle?|zeige?|gib|nenne?) (?:me|mir)\b"
     r"|\b(?:dis|dites|parle|parlez|raconte|rappelle) moi\b"
     r"|\b(?:скажи|расскажи|напомни) мне\b|\b(?:скажи|розкажи|нагадаи) мені\b|\bπες μου\b"
     r"|\bberatta for (?:mig|mej)\b|\b(?:fortæl|fortael|sig) mig\b|\b(?:fortell|si) meg\b"
@@ -170,25 +171,30 @@ _ASKING = """
     been told tell say said can could please everything anything all something far so the of a an
     your memory memories name names full first last called call describe summarize summarise give
     show list facts fact profile information info details introduce recall background identity bio
-    overview basic personal data whats whos whoami and kind person that let remind d would like it
+    overview basic personal data whats whos and kind person that let remind d would like it
+    surname nickname already actually currently really stored store saved recorded kept keep hold
+    noted summary any these known
     de: was wer wie weisst weiss wissen kennst du denn noch uber von bin ist heisse heisst sag
     sage erzahl erzahle bitte alles etwas hast hat gelernt gemerkt erinnerst dich an name namen
     der die das den dem ein eine kannst zu so bisher eigentlich schon fakten informationen
-    genannt selbst ist
+    genannt selbst ist gespeichert notiert nachname vorname profil gerade wirklich
     werde nenne beschreibe fasse zusammen person fur zeig gib und sie
     fr: que qu qui quoi quel quelle sais sait savez tu vous connais connaissez de d sur a au
     propos est es suis ce c il y nom prenom appelle comment dis dites parle parlez rappelle
     souviens souvenez te t tout le les la l un une des informations faits raconte as avez appris
-    retenu s meme quelque chose ca
+    retenu s meme quelque chose ca enregistre note memorise profil resume deja actuellement
     es: que quien quienes soy sabes sabe acerca de sobre lo todo cual es nombre llamo llama como
     dime cuentame conoces recuerdas has aprendido tu usted y el la los las informacion datos
-    hablame algo mismo misma
+    hablame algo mismo misma guardado guardada anotado perfil resumen apellido ya actualmente
+    tienes
     it: chi sono cosa che sai sapete di su riguardo come chiamo nome qual quale e dimmi parlami
-    raccontami tutto quello hai imparato ricordi il la lo ti conosci qualcosa stesso stessa
+    raccontami tutto quello hai imparato ricordi il la lo ti conosci qualcosa stesso stessa salvato
+    memorizzato profilo cognome gia
     pt: quem sou o que voce sabe sabes sobre de qual e nome como chamo diga fale tudo lembra
-    conhece a os as tu se conte conta algo mesmo mesma
+    conhece a os as tu se conte conta algo mesmo mesma guardou guardado salvou perfil sobrenome ja
+    tem
     nl: wie ben wat weet je u jij over hoe heet is naam vertel alles de het van ken herinner jou
-    iets mij zelf
+    iets mij zelf opgeslagen onthouden profiel achternaam al hebt heb
     sv: vem ar vad vet du om heter kallas namn namnet fornamn efternamn beratta for allt nagot sjalv
     kanner till kommer ihag minns har lart dig hittills vilket det de som och ni kan saga
     da: hvem er hvad ved du om hedder kaldes navn navnet fornavn efternavn fortæl fortael alt
@@ -200,7 +206,7 @@ _ASKING = """
     pl: kim kto co o wiesz wie wiecie jak sie mam na nazwisko jakie jest czy znasz pamietasz
     opowiedz
     powiedz cos wszystko samym samej tym dowiedziales dowiedzialas prosze ty informacje fakty
-    przypomnij
+    przypomnij profil zapisane zapisales zapisalas
     cs: kdo co o vis vite vi jak se jmeno prijmeni krestni jake je rekni povez neco vsechno sobe
     samem
     same si pamatujes pamatujete znas znate ty vy a
@@ -242,7 +248,8 @@ _ASKING = """
 """
 _SELF_OR_ASKING = _SELF + _ASKING
 _NAME = """
-    name names called call namen heisse heisst genannt nom prenom appelle nombre llamo llama nome
+    name names surname nickname called call namen vorname nachname apellido cognome
+    sobrenome achternaam heisse heisst genannt nom prenom appelle nombre llamo llama nome
     chiamo chamo naam heet зовут имя ονομα λενε λεγομαι adim ismim ten اسمي שם השם שמי קוראים नाम
     imie nazywam nazwisko namn namnet heter kallas navn navnet hedder kaldes kalles jmeno jmenuji
     jmenuju
