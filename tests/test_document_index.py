@@ -489,6 +489,28 @@ def test_the_marks_around_a_heading_change_nothing(home: Home, head: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("title", "memory_type"),
+    [
+        ("User Preferences", "preference"),
+        ("Vorlieben", "preference"),
+        ("### Pre\u0301fe\u0301rences", "preference"),
+        ("\u2b50 PREFERENCIAS:", "preference"),
+        ("Decisions", "decision"),
+        ("wichtige entscheidungen", "decision"),
+        ("\u91cd\u8981\u51b3\u5b9a", "decision"),
+        ("Decisions of others", "fact"),
+    ],
+)
+def test_a_section_has_its_type_in_other_words_and_languages(
+    home: Home, title: str, memory_type: str
+) -> None:
+    head = title if title.startswith("#") else f"## {title}"
+    (home.path / "MEMORY.md").write_text(f"{head}\n\n- No coriander.\n", encoding="utf-8")
+
+    assert [entry.memory_type for entry in found(home, "coriander")] == [memory_type]
+
+
+@pytest.mark.parametrize(
     "section",
     [
         "**Preferences**",
@@ -577,6 +599,8 @@ def test_an_entry_changes_its_type_with_the_section_around_it(home: Home) -> Non
         "---\ntitle: Notes\naliases:\n  - Notebook\n- more\n# of the notes\n...\n",
         "\ufeff---\r\ntitle: Notes\r\n---\r\n",
         '+++\ntitle = "Notes"\n\n[extra]\nnotes = true\n+++\n',
+        '{\n  "title": "Notes",\n  "extra": {"notes": true}\n}\n',
+        '\ufeff{"title": "Notes"}\r\n',
     ],
 )
 def test_front_matter_is_no_fact_and_stays_as_it_is(home: Home, head: str) -> None:
@@ -607,6 +631,10 @@ def test_front_matter_of_a_log_is_no_entry(home: Home) -> None:
         "---\nTea: green.\n- Coffee.\n",
         "---\n- Tea.\n---\n\n- Coffee.\n",
         "+++\n- Tea.\n\nCoffee.\n",
+        '{"Tea": "green", "Coffee": "black"}\n',
+        '{"Tea": "green"} or not\n\n- Coffee.\n',
+        "{\n\n- Tea.\n- Coffee.\n",
+        "{}\n\n- Tea.\n- Coffee.\n",
     ],
 )
 def test_what_only_begins_like_front_matter_is_read(home: Home, text: str) -> None:

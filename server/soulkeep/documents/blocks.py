@@ -4,6 +4,7 @@ What stands in lists, quotes and fences is no block.
 """
 
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,8 +92,10 @@ list_blocks = lru_cache(maxsize=2)(parse)
 
 
 def front_matter_lines(lines: Sequence[str]) -> int:
-    """Return how many lines a document's front matter takes: YAML or TOML about it, at its head."""
+    """Return how many lines a document's front matter takes: YAML, TOML or JSON at its head."""
     fence = lines[0].removeprefix(_BOM).rstrip() if lines else ""
+    if fence.startswith("{"):
+        return _json_lines("".join(lines).removeprefix(_BOM))
     form = _FRONT_MATTER.get(fence)
     if form is None or len(lines) < 2 or not (form is _TOML or re.match(_KEY, lines[1])):
         return 0
@@ -102,6 +105,17 @@ def front_matter_lines(lines: Sequence[str]) -> int:
         if not form.match(line):
             return 0
     return 0
+
+
+def _json_lines(text: str) -> int:
+    """Return how many lines a JSON object takes that a text begins with, and that Markdown follows."""
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return 0
+    rest = split_lines(text[end:])
+    is_alone = len(rest) > 1 and is_blank(rest[0]) and not all(map(is_blank, rest[1:]))
+    return len(split_lines(text[:end])) if value and is_alone else 0
 
 
 @cache

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from soulkeep.documents import Documents, log_name
 from soulkeep.errors import DocumentError, StoreBusyError, StoreFullError, StoreNotWritableError
-from soulkeep.models import Clock, Memory, NewMemory, timestamp
+from soulkeep.models import Clock, Memory, MemoryType, NewMemory, timestamp
 from soulkeep.progress import tell
 from soulkeep.repository import Repository
 from soulkeep.search.words import same_title
@@ -54,8 +54,8 @@ class Passages:
         former, self._known = self._known, {}
         entries: list[Entry] = []
         outline: Outline = ()
-        begin = tries = 0
-        head = sum(map(len, (lines := split_lines(text))[: front_matter_lines(lines)]))
+        tries = 0
+        begin = head = sum(map(len, (lines := split_lines(text))[: front_matter_lines(lines)]))
         for end in [*(match.start() for match in _HEADING.finditer(text, head)), len(text)]:
             key = text[begin:end], outline
             found = former[key] if key in former else _read_closed(*key)
@@ -74,6 +74,8 @@ def _read_closed(passage: str, outline: "Outline") -> "_Read | None":
     from soulkeep.documents.blocks import split_lines
     from soulkeep.documents.markdown import list_entries, list_sections, within
 
+    if passage.startswith("{"):  # the document's front matter was taken off before
+        passage = "\n" + passage
     ended = passage + ("" if passage.endswith("\n") else "\n") + _END
     sections = list_sections(ended)
     if not sections or sections[-1].first != len(split_lines(ended)):
@@ -147,11 +149,20 @@ class DocumentLooks:
         self._names = sorted({*self._indexed(), *logs} - {MEMORY}, reverse=True)
 
 
+_FACTS = "user facts/project context"
+_PREFERENCES = """preferences/preference/user preferences/likes and dislikes/vorlieben/präferenzen
+    /préférences/preferencias/preferenze/preferências/voorkeuren/preferencje/предпочтения
+    /tercihler/偏好/喜好/好み/선호"""
+_DECISIONS = """important decisions/decisions/key decisions/decision log/wichtige entscheidungen
+    /entscheidungen/décisions importantes/décisions/decisiones importantes/decisiones
+    /decisioni importanti/decisioni/decisões importantes/decisões/belangrijke beslissingen/beslissingen
+    /besluiten/ważne decyzje/decyzje/важные решения/решения/önemli kararlar/kararlar/重要决定/决定
+    /重要な決定/決定/중요한 결정"""
+_TITLES: dict[MemoryType, str] = {"fact": _FACTS, "preference": _PREFERENCES, "decision": _DECISIONS}
 _SECTION_TYPES = {
-    "user facts": "fact",
-    "project context": "fact",
-    "preferences": "preference",
-    "important decisions": "decision",
+    same_title(title): memory_type
+    for memory_type, titles in _TITLES.items()
+    for title in " ".join(titles.split()).replace(" /", "/").split("/")
 }
 """What the entries of a section are, and of all sections in it that have no type of their own."""
 
