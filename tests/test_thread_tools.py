@@ -85,6 +85,30 @@ async def test_a_deleted_thread_says_how_to_have_it_back(client: Client, home: H
     assert home.messages.list_messages(thread).messages[0].content == "Hello"
 
 
+@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_a_list_that_is_not_all_says_how_to_get_the_rest(
+    archived: bool, client: Client, home: Home
+) -> None:
+    for number in range(4):
+        thread = home.threads.create_thread(f"Thread {number}").id
+        home.threads.set_archived(thread, archived=archived)
+    await call(client, "save_messages", thread_id=thread, messages=said("a", "b", "c"))
+    shown = {"archived": archived, "thread_id": thread}
+
+    for action, limit, told in (
+        ("list", 3, "There are more:"),
+        ("resume", 2, "read_messages with before=2"),
+    ):
+        text, part = await call(client, "manage_thread", action=action, limit=limit, **shown)
+        whole_text, whole = await call(client, "manage_thread", action=action, limit=4, **shown)
+
+        assert text.splitlines()[-1].count(told) == part["cut"].count(told) == 1
+        assert told not in whole_text
+        assert "cut" not in whole
+    assert len(whole["messages"]) == 3
+
+
 async def test_messages_are_saved_once_and_read_in_pages(client: Client) -> None:
     thread = (await call(client, "create_thread", title="Talk"))[1]["id"]
 

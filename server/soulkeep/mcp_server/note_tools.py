@@ -248,9 +248,11 @@ async def manage_thread(
 
     def managed(home: Home, session: Session) -> ManagedAnswer:
         if action == "list":
-            return ManagedAnswer.of("list", home.threads.list_threads(limit, archived), home.days)
+            return ManagedAnswer.of_list(
+                home.threads.list_threads(limit + 1, archived), limit, home.days
+            )
         if action == "resume":
-            return ManagedAnswer.of_digest(home.threads.resume(thread_id, limit), home.days)
+            return ManagedAnswer.of_digest(home.threads.resume(thread_id, limit), limit, home.days)
         if action == "delete":
             deleted = home.threads.delete(thread_id, memories, session)
             return ManagedAnswer.of_deleted(deleted, home.days)

@@ -24,6 +24,7 @@ from soulkeep.mcp_server.answers import (
 )
 from soulkeep.mcp_server.answers.changes import line_text
 from soulkeep.models import ConsentState, GlobalPrompt, Message, PromptChange, Thread
+from soulkeep.service.callers import MAX_LIMIT
 from soulkeep.service.prompts import offer_prompts
 from soulkeep.service.threads import Deleted, Digest, Page, Started, unagreed_note
 from soulkeep.wording import (
@@ -42,6 +43,11 @@ _SHOWN = 500
 _SHOWN_TITLE = 80
 _SHOWN_NAMESAKES = 5
 _SHOWN_LINES = 20
+
+_MORE_THREADS = (
+    f"There are more: a larger limit shows up to {MAX_LIMIT}, get_context(query) those whose titles have"
+    " words of it, and resources/list all that are active."
+)
 
 _AnItem = TypeVar("_AnItem", bound=Item)
 
@@ -203,7 +209,13 @@ class ManagedAnswer(View):
         )
 
     @classmethod
-    def of_digest(cls, digest: Digest, days: Days) -> Self:
+    def of_list(cls, threads: Sequence[Thread], limit: int, days: Days) -> Self:
+        """Build the answer from threads, of which those behind `limit` are not shown."""
+        answer = cls.of("list", threads[:limit], days)
+        return answer.model_copy(update={"cut": _MORE_THREADS}) if len(threads) > limit else answer
+
+    @classmethod
+    def of_digest(cls, digest: Digest, limit: int, days: Days) -> Self:
         """Build the answer from a digest, of whose texts as much is shown as finds room."""
         answer, thread = cls.of("resume", [digest.thread], days), digest.thread
         prompt = visible(thread.system_prompt or "")
@@ -218,7 +230,9 @@ class ManagedAnswer(View):
         said = fit_items([_shortened(message) for message in latest_first], rest)
         is_cut = (shown, remembered, said) != (prompt, memories, latest_first)
         whole = f"soulkeep://threads/{thread.id}, soulkeep://memories/ID, read_messages"
-        more = f"A text that ends in … and what is missing is whole in: {whole}."
+        more = [f"A text that ends in … and what is missing is whole in: {whole}."] if is_cut else []
+        if len(said) == limit:
+            more.append(f"Older messages: read_messages with before={said[-1].id}.")
         return answer.model_copy(
             update={
                 "note": NOTE,
@@ -227,7 +241,7 @@ class ManagedAnswer(View):
                 "prompt_by": "" if thread.is_agreed else plain(thread.prompt_by or "an agent"),
                 "memories": tuple(remembered),
                 "messages": tuple(reversed(said)),
-                "cut": more if is_cut else "",
+                "cut": "\n".join(more),
             }
         )
 
