@@ -57,7 +57,7 @@ from soulkeep.models import Access, ConsentState, Session
 from soulkeep.progress import told_to
 from soulkeep.service.callers import MAX_ID
 from soulkeep.service.home import Home
-from soulkeep.wording import quoted
+from soulkeep.wording import plain, quoted
 
 # Hints that are left out have their defaults in the protocol: not only reading, not idempotent.
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -140,7 +140,7 @@ def _with_namesake(error: ThreadNotFoundError, home: Home) -> SoulkeepError:
     """Name the thread whose title was given for its id: who is told to make one makes another."""
     with suppress(SoulkeepError):
         for thread in home.threads.namesakes(error.thread_id)[:1]:
-            rule = f"is the title of the thread {thread.id}; pass that id. Nothing was done"
+            rule = f"is the title of the thread {plain(thread.id)}; pass that id. Nothing was done"
             return InvalidInputError("thread_id", rule)
     return error
 

@@ -195,7 +195,7 @@ def _thread_text(home: Home, thread_id: str) -> str:
     lines = [
         f"# {plain(thread.title, _LONGEST_TITLE)}",
         "",
-        f"{thread.id}, {state} {thread.last_active_at}",
+        f"{plain(thread.id)}, {state} {plain(thread.last_active_at)}",
     ]
     if thread.system_prompt and thread.is_agreed:
         lines += ["", "## Its prompt", "", visible(thread.system_prompt)]

@@ -307,7 +307,7 @@ class ReceiptAnswer(View):
             id=receipt.id,
             stored=receipt.stored,
             memory_type=memory.memory_type,
-            thread_id=memory.thread_id,
+            thread_id=memory.thread_id and plain(memory.thread_id),
             expires_at=receipt.expires_at and days.minute_text(receipt.expires_at),
             duplicate_of=None if receipt.stored else receipt.id,
             replaced=receipt.replaced,
@@ -431,7 +431,7 @@ class ContextAnswer(View):
         parts = tuple(
             PartAnswer(
                 name=plain(part.name),
-                source=part.source,
+                source=plain(part.source),
                 text=visible(part.text.strip()),
                 is_data=part.is_data,
             )

@@ -296,12 +296,12 @@ class StartedAnswer(View):
     @classmethod
     def of(cls, started: Started, days: Days, prompt: str = "") -> "StartedAnswer":
         """Build the answer from a thread, and what is to be said about its prompt."""
-        thread = started.thread
-        go_on = f"Created thread {thread.id}. Pass thread_id={thread.id} to remember and recall."
+        thread, named = started.thread, plain(started.thread.id)
+        go_on = f"Created thread {named}. Pass thread_id={named} to remember and recall."
         if not started.is_new:
             go_on = (
                 f"Nothing was created: there is a thread of this title. Go on with it, first by"
-                f" get_context(thread_id={thread.id}). Another one of the title needs new=true."
+                f" get_context(thread_id={named}). Another one of the title needs new=true."
             )
         return cls(
             note=f"Titles are {DATA}.",
@@ -309,7 +309,7 @@ class StartedAnswer(View):
             title=plain(thread.title),
             is_new=started.is_new,
             archived=thread.archived,
-            last_active_at="" if started.is_new else days.minute_text(thread.last_active_at),
+            last_active_at="" if started.is_new else plain(days.minute_text(thread.last_active_at)),
             next=go_on,
             prompt=prompt,
             namesakes=tuple(ThreadLine.of(t, days) for t in started.namesakes[:_SHOWN_NAMESAKES]),
