@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from conftest import Run
 from forks import run_code
 from soulkeep.app import open_home
+from soulkeep.engines import opened_foreign
 from soulkeep.errors import InvalidInputError, SourceError
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.service.exports import drop_unfinished
@@ -350,6 +351,20 @@ def _signed(*lines: object) -> bytes:
 ABOUT = {"soulkeep_export": 1, "made_at": "2026-03-01T00:00:00.000Z", "ids": {}}
 
 
+NONE_OF_AN_EXPORT: list[tuple[object, ...]] = [
+    *((ABOUT, 5), (ABOUT, []), (ABOUT, None), (ABOUT, {}), (ABOUT, {"table": "memories"})),
+    (ABOUT, {"table": "memories", "row": 5}),
+    (ABOUT, {"table": "memories", "row": {"id": 1, "content": ["a"]}}),
+    (ABOUT, {"table": "vec_memories", "row": {"memory_id": 1, "content_embedding": "!"}}),
+    *((ABOUT, {"document": "SOUL.md", "text": 5}), (ABOUT, {"document": "SOUL.md"})),
+    (ABOUT, {"document": "SOUL.md", "base64": "abc"}),
+    ({**ABOUT, "soulkeep_export": "1"},),
+    ({**ABOUT, "ids": {"memories": "x"}},),
+    ({**ABOUT, "ids": 5},),
+]
+"""The first lines of files that are signed as an export is."""
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -359,6 +374,7 @@ ABOUT = {"soulkeep_export": 1, "made_at": "2026-03-01T00:00:00.000Z", "ids": {}}
         pytest.param(_signed(ABOUT, {"document": "../SOUL.md", "text": ""}), id="out of the home"),
         pytest.param(_signed(ABOUT, {"document": "history/../../x", "text": ""}), id="out of history"),
         pytest.param(_signed(ABOUT, {"document": "soulkeep.db", "text": ""}), id="over the store"),
+        *(pytest.param(_signed(*lines), id=json.dumps(lines[-1])) for lines in NONE_OF_AN_EXPORT),
     ],
 )
 def test_what_is_no_whole_export_changes_nothing(opened: Opened, tmp_path: Path, content: bytes) -> None:
@@ -368,6 +384,30 @@ def test_what_is_no_whole_export_changes_nothing(opened: Opened, tmp_path: Path,
     with pytest.raises(SourceError):
         home.exports.take_in(file)
     assert everything(home) == before
+
+
+def test_lines_that_no_export_has_are_told_and_lead_nowhere(home: Home, tmp_path: Path) -> None:
+    home.memories.remember([NewMemory("Mine")])
+    (home.path.parent / "secret.md").write_text("secret", "utf-8")
+    names = ["../secret.md", "../../x", "soulkeep.db", "daily/../2026-01-02.md", "daily/x.md", "", 5]
+    row = {"id": 1, "document": None, "thread_id": None, "memory_type": "fact", "content": "New"}
+    row |= {"source": None, "subject": None, "occurred_at": None, "created_at": None, "expires_at": None}
+    wrong: list[dict[str, object]] = [{name: [5]} for name in ("content", "source", "subject")]
+    wrong += [{"content": None}, {"memory_type": "alien"}, {"thread_id": 5}, {"content": " "}]
+    broken: list[object] = [{"table": "memories", "row": row | one} for one in wrong]
+    others = [*broken, {"table": "memories", "row": 5}, 5, None, []]
+    lines = [ABOUT, *({"document": name, "text": "- Mine"} for name in names), *others]
+    file = tmp_path / "all.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    before = everything(home)
+
+    report = home.imports.take(file, opened_foreign)
+
+    assert [one.place for one in report.problems] == [
+        f"all.jsonl:{number}" for number in range(2, len(lines) + 1)
+    ]
+    assert everything(home)[1] == before[1]
+    assert everything(home)[0]["memories"] == before[0]["memories"]
 
 
 KILLED = """

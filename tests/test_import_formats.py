@@ -591,10 +591,15 @@ def test_a_database_of_another_schema_and_one_beside_its_backups_are_read(tmp_pa
 
 def test_a_page_called_by_no_day_of_the_calendar_is_a_page(tmp_path: Path) -> None:
     written(tmp_path / "SOUL.md", "# Soul\n")
-    for day in ("2026-13-45", "2026-02-30"):
+    for day in ("2026-13-45", "2026-02-30", "2026_02_31", "2026-01_05"):
         written(tmp_path / "memory" / f"{day}.md", f"- On {day}.")
+    written(tmp_path / "journals" / "2026_01_05.md", "- Painted.")
 
-    assert [m.content for m in memories(tmp_path)] == ["On 2026-02-30.", "On 2026-13-45."]
+    assert [m.content for m in memories(tmp_path)] == [
+        *("On 2026-01_05.", "On 2026-02-30.", "On 2026-13-45.", "On 2026_02_31."),
+    ]
+    (logged,) = memories(tmp_path / "journals")
+    assert logged.occurred_at == "2026-01-05T00:00:00.000Z"
 
 
 def test_records_with_roles_in_a_thread_are_its_messages(tmp_path: Path) -> None:

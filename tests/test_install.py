@@ -163,7 +163,7 @@ def test_a_client_is_connected_and_what_else_its_file_says_stays_to_the_byte(
 
 
 @started
-def test_on_a_fresh_machine_a_client_starts_it_remembers_and_is_disconnected_without_a_trace(
+def test_on_a_fresh_machine_a_client_starts_it_with_what_moves_in_and_goes_without_a_trace(
     client: Client, run: Run, user: Path, request: pytest.FixtureRequest
 ) -> None:
     if client.name in OF_EACH_KIND[1:]:  # the first is started as it is
@@ -177,6 +177,14 @@ def test_on_a_fresh_machine_a_client_starts_it_remembers_and_is_disconnected_wit
 
     assert kept["receipts"][0]["stored"]
     assert found == ["The key is under the third pot."]
+    moved = user.with_name("memory.jsonl")
+    moved.write_text(
+        '{"type": "relation", "from": "Anna", "to": "tea", "relationType": "likes"}', "utf-8"
+    )
+    assert run("import", str(moved))[0] == 0
+    assert "Anna likes tea" in run("recall", "tea")[1]
+    assert run("export", str(user.with_name("all.jsonl")))[0] == 0
+    assert b"third pot" in user.with_name("all.jsonl").read_bytes()
     assert ("HOME" in environment) == (client.hands_on != "desktop" and sys.platform != "win32")
     assert run("uninstall", client.name)[0] == 0
     assert files_under(user) == {}

@@ -19,7 +19,7 @@ from soulkeep.models import MemoryType, NewMemory
 PAGES: Final = (".md", ".markdown", ".mdown", ".txt")
 
 _PAIR = re.compile(r"""["']?([^\s#:="'-][^:="']*?)["']?\s*[:=]\s*(.*)""")
-_DAY = re.compile(r"(?:^|/)(\d{4}-\d{2}-\d{2})(?:[-_ ].*)?$")
+_DAY = re.compile(r"(?:^|/)(\d{4})([-_])(\d{2})\2(\d{2})(?:[-_ ].*)?$")
 _OBSERVATION = re.compile(r"\[([^\[\]]+)\]\s+(.*)", re.DOTALL)
 _RELATION = re.compile(
     r"([^\[\]\n]*?)\s*\[\[([^\[\]|#\n]+)(?:[|#][^\[\]\n]*)?\]\](\s*\(.*\))?\s*", re.DOTALL
@@ -74,7 +74,7 @@ def _day_of(name: str) -> date | None:
     """Return the day that a page is called by, if any."""
     found = _DAY.search(name.rsplit(".", 1)[0])
     with suppress(ValueError):
-        return date.fromisoformat(found[1]) if found else None
+        return date(int(found[1]), int(found[3]), int(found[4])) if found else None
     return None
 
 

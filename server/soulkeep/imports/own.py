@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
+from soulkeep.documents import DOCUMENTS
 from soulkeep.imports.reading import (
     DocumentRecord,
     MemoryRecord,
@@ -14,6 +15,7 @@ from soulkeep.imports.reading import (
     Source,
     ThreadRecord,
 )
+from soulkeep.imports.tables import role_of
 from soulkeep.models import NewMemory, NewMessage
 
 ROWS_FILE = "soulkeep.jsonl"
@@ -30,6 +32,10 @@ _LEFT = {
     "changes": "changes",
     "vec_memories": "vectors, which are made anew",
 }
+
+
+_TEXTS = ("title", "system_prompt", "content", "memory_type", "source", "subject")
+_TIMES = ("created_at", "last_active_at", "occurred_at", "expires_at")
 
 
 def read_export(source: Source, reading: Reading) -> Iterator[Record]:
@@ -54,20 +60,49 @@ def read_export(source: Source, reading: Reading) -> Iterator[Record]:
 def _of_row(
     table: object, row: Mapping[str, Any], threads: Mapping[str, str], place: str, reading: Reading
 ) -> Iterator[Record]:
+    said = {name: _text(row[name], reading) for name in _TEXTS if name in row}
+    times = {name: reading.moment(row.get(name)) for name in _TIMES}
     match table:
         case "threads":
-            times = row["created_at"], row["last_active_at"]
-            about = row["system_prompt"], bool(row["archived"])
-            yield ThreadRecord(place, OWN_KEY + row["id"], row["title"], *times, *about)
+            when = times["created_at"], times["last_active_at"]
+            about = _needed(said["title"]), *when, said["system_prompt"], bool(row["archived"])
+            yield ThreadRecord(place, OWN_KEY + row["id"], *about)
         case "memories" if row["document"] is None:
             thread = row["thread_id"] and OWN_KEY + row["thread_id"]
-            said = {name: value for name, value in row.items() if name != "id"}
-            yield MemoryRecord(place, NewMemory(**said | {"thread_id": thread}))
+            memory = NewMemory(
+                _needed(said["content"]),
+                _needed(said["memory_type"]),
+                thread,
+                said["source"],
+                said["subject"],
+                occurred_at=times["occurred_at"],
+                expires_at=times["expires_at"],
+                created_at=times["created_at"],
+            )
+            yield MemoryRecord(place, memory)
         case "messages" if row["session_id"] in threads:
-            message = NewMessage(row["role"], row["content"], row["created_at"])
+            role = role_of(row["role"])
+            message = NewMessage(_needed(role), _needed(said["content"]), times["created_at"])
             yield MessageRecord(place, threads[row["session_id"]], str(row["id"]), message)
         case str() if table in _LEFT:
             reading.leave(_LEFT[table])
+
+
+def _text(value: object, reading: Reading) -> str | None:
+    """Return a text as a store takes it, or nothing.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is not None and not isinstance(value, str):
+        raise TypeError
+    return value and reading.cleaned(value)
+
+
+def _needed(value: str | None) -> str:
+    if value is None:
+        raise TypeError
+    return value
 
 
 def _document(said: Mapping[str, Any], place: str, reading: Reading) -> Iterator[Record]:
@@ -78,5 +113,7 @@ def _document(said: Mapping[str, Any], place: str, reading: Reading) -> Iterator
         reading.report(place, "is no text in UTF-8")
     elif name.startswith("daily/"):
         yield DocumentRecord(place, date.fromisoformat(name[len("daily/") : -len(".md")]), text)
-    else:
+    elif name in DOCUMENTS:
         yield DocumentRecord(place, name, text)
+    else:
+        reading.report(place, "is no document of a home")

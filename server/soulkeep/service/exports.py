@@ -136,7 +136,7 @@ class Exports:
         counts = Counter[str]()
         with self._documents.texts.locked(), self._repository.recording():
             self._repository.rows.clear()
-            for table, page in _pages(_lines(source, told=True)):
+            for table, page in _pages(source):
                 self._repository.rows.add(table, page)
                 counts[table] += len(page)
             self._repository.rows.continue_ids(about["ids"])
@@ -379,17 +379,47 @@ def _former(row: Mapping[str, Any]) -> str | None:
 
 
 def _lines(path: Path, *, told: bool = False) -> Iterator[dict[str, Any]]:
-    """Yield the lines of an export between the first and the last; tell how far that is, if wanted."""
+    """Yield the lines of an export between the first and the last; tell how far that is, if wanted.
+
+    Raises:
+        SourceError: One is neither a row nor a document.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         done = len(next(file))
-        for written in file:
+        for number, written in enumerate(file, start=2):
             done += len(written)
             if told:
                 tell("Importing", done / size)
-            line = json.loads(written.decode("utf-8", "surrogatepass"))
-            if "sha256" not in line:
-                yield line
+            try:
+                line = json.loads(written.decode("utf-8", "surrogatepass"))
+            except ValueError:
+                line = None
+            match line:
+                case {"table": str(), "row": dict() as row} if not any(
+                    isinstance(value, dict | list) for value in row.values()
+                ):
+                    yield line
+                case {"document": str(), "text": str()} | {"document": str(), "base64": str()}:
+                    yield line
+                case {"sha256": _}:
+                    continue
+                case _:
+                    raise SourceError(path, f"line {number} of it is none of an export", "export again")
+
+
+def _bytes(path: Path, written: object) -> bytes:
+    """Read base64.
+
+    Raises:
+        SourceError: It is none.
+    """
+    try:
+        return base64.b64decode(str(written), validate=True)
+    except ValueError as error:
+        raise SourceError(
+            path, f"there is no base64 where it has to be ({error})", "export again"
+        ) from error
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -401,18 +431,26 @@ def _checked(path: Path) -> dict[str, Any]:
     digest, last = hashlib.sha256(), b""
     try:
         with path.open("rb") as file:
-            about: dict[str, Any] = json.loads(file.readline())
+            about = json.loads(file.readline())
             file.seek(0)
             for line in file:
                 digest.update(last)
                 last = line
     except (OSError, ValueError) as error:
         raise SourceError(path, str(error), "name what `soulkeep export` wrote") from error
-    if about[MARK] > VERSION:
-        raise SourceError(path, f"it is of version {about[MARK]}", "upgrade soulkeep")
+    match about:
+        case {"ids": dict() as ids} if all(isinstance(last_id, int) for last_id in ids.values()):
+            version = about.get(MARK)
+        case _:
+            version = None
+    if not isinstance(version, int):
+        raise SourceError(path, "its first line is none of an export", "export again")
+    if version > VERSION:
+        raise SourceError(path, f"it is of version {version}", "upgrade soulkeep")
     if last.strip() != f'{{"sha256": "{digest.hexdigest()}"}}'.encode():
-        raise SourceError(path, "it ends too soon, or was changed", "export again")
-    return about
+        remedy = "export again, or add what is there with --format soulkeep"
+        raise SourceError(path, "it ends too soon, or was changed", remedy)
+    return dict(about)
 
 
 def _texts_in(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -425,21 +463,21 @@ def _texts_in(path: Path) -> Iterator[tuple[str, bytes]]:
         if (name := line.get("document")) is not None:
             if not _DOCUMENT.fullmatch(name):
                 raise SourceError(path, f"{quoted(name)} is no name of a document", "export again")
-            yield name, line["text"].encode() if "text" in line else base64.b64decode(line["base64"])
+            yield name, line["text"].encode() if "text" in line else _bytes(path, line["base64"])
 
 
-def _pages(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Sequence[Sequence[Any]]]]:
+def _pages(path: Path) -> Iterator[tuple[str, Sequence[Sequence[Any]]]]:
     """Yield the rows of an export table by table, some at a time, as `repository.Rows` takes them."""
-    rows = (line for line in lines if line.get("table") in COLUMNS)
+    rows = (line for line in _lines(path, told=True) if line.get("table") in COLUMNS)
     for table, group in groupby(rows, lambda line: str(line["table"])):
         names = list(chain(*COLUMNS[table]))
-        while page := [_values(line["row"], names) for line in islice(group, _PAGE)]:
+        while page := [_values(path, line["row"], names) for line in islice(group, _PAGE)]:
             yield table, page
 
 
-def _values(row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+def _values(path: Path, row: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
     vector = row.get("content_embedding")
     if vector is None:
         return [row.get(name) for name in names]
-    whole = base64.b64decode(vector).ljust(_FLOAT * DIMENSIONS, b"\0")
-    return [row["memory_id"], whole]
+    whole = _bytes(path, vector).ljust(_FLOAT * DIMENSIONS, b"\0")
+    return [row.get("memory_id"), whole]
