@@ -48,6 +48,8 @@ class ServerProcess:
         """Start `command`; of soulkeep's settings in the environment none but `embedder` reaches it."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SOULKEEP_")}
         environment["SOULKEEP_EMBEDDER"] = embedder
+        # An installed package has its bytecode; else each start would compile what changed.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self.process = self.start(
             command,

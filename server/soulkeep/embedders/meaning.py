@@ -8,7 +8,6 @@ interaction: Khattab and Zaharia, "ColBERT", SIGIR 2020, here over vectors that 
 words around.
 """
 
-import ctypes
 import functools
 import gc
 import itertools
@@ -309,6 +308,8 @@ class Universal(Embedder):
             model.release()
         release_tokenizer()
         gc.collect()
+        import ctypes  # not at each start
+
         # Else glibc would keep for later what nothing uses.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
         if trim is not None:
