@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -369,6 +370,55 @@ def test_without_a_year_a_time_is_that_of_any_year_and_the_latest_is_given(
     assert (span.first, span.last) == (date.fromisoformat(first), date.fromisoformat(last))
     assert not span.year_stated
     assert date_score([span], span.first) == date_score([span], span.moved(-1).last) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
+        ("昨天我们说了什么", "2023-06-13", "2023-06-13"),
+        ("昨日の会議", "2023-06-13", "2023-06-13"),
+        (normalize("NFD", "어제 뭐 했어?"), "2023-06-13", "2023-06-13"),
+        ("上周发生了什么", "2023-06-05", "2023-06-11"),
+        ("两周前", "2023-05-28", "2023-06-03"),
+        ("3일 전에", "2023-06-11", "2023-06-11"),
+        ("2023年3月3日的会议", "2023-03-03", "2023-03-03"),
+        ("2022년 3월", "2022-03-01", "2022-03-31"),
+        ("Cosa ho fatto ieri?", "2023-06-13", "2023-06-13"),
+        ("L\u2019estate scorsa", "2022-06-01", "2022-08-31"),
+        ("O que fiz na semana passada?", "2023-06-05", "2023-06-11"),
+        ("Wat deed ik eergisteren?", "2023-06-12", "2023-06-12"),
+        ("Что было вчера?", "2023-06-13", "2023-06-13"),
+        ("Co było w zeszłym tygodniu?", "2023-06-05", "2023-06-11"),
+        ("Dün ne yapt\u0131m?", "2023-06-13", "2023-06-13"),
+        ("What did we eat at Christmas?", "2022-12-24", "2022-12-26"),
+        ("Christmas 2021", "2021-12-24", "2021-12-26"),
+        ("on New Year\u2019s Eve", "2022-12-31", "2022-12-31"),
+        ("Was war an Silvester?", "2022-12-31", "2022-12-31"),
+        ("à Noël", "2022-12-24", "2022-12-26"),
+        ("between March and May", "2023-03-01", "2023-05-31"),
+        ("summer of '22", "2022-06-01", "2022-08-31"),
+        ("in '22", "2022-01-01", "2022-12-31"),
+        ("Q3/22", "2022-07-01", "2022-09-30"),
+        ("2Q22", "2022-04-01", "2022-06-30"),
+    ],
+)
+def test_a_time_is_read_in_other_languages_and_by_its_name(query: str, first: str, last: str) -> None:
+    assert [(f"{span.first}", f"{span.last}") for span in find_dates(query, NOW)] == [(first, last)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "a christmas tree",
+        "a present for Christmas",
+        "a 2q2 chip",
+        "Noel said so",
+        "D\u0131t jaar",
+        "月",
+    ],
+)
+def test_what_only_sounds_like_a_named_time_is_none(query: str) -> None:
+    assert find_dates(query, NOW) == ()
 
 
 @pytest.mark.parametrize(

@@ -494,10 +494,10 @@ def test_the_marks_around_a_heading_change_nothing(home: Home, head: str) -> Non
         ("User Preferences", "preference"),
         ("Vorlieben", "preference"),
         ("### Pre\u0301fe\u0301rences", "preference"),
-        ("\u2b50 PREFERENCIAS:", "preference"),
+        ("⭐ PREFERENCIAS:", "preference"),
         ("Decisions", "decision"),
         ("wichtige entscheidungen", "decision"),
-        ("\u91cd\u8981\u51b3\u5b9a", "decision"),
+        ("重要决定", "decision"),
         ("Decisions of others", "fact"),
     ],
 )

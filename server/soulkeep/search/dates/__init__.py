@@ -1,5 +1,8 @@
 """Dates in questions in English, German, French and Spanish: pure functions, no store, no clock.
 
+Of ten other languages the words for days and times before this one are read, and days as East Asia
+writes them.
+
 No library: `dateparser` 1.5 reads "What may I eat?" as a date but not "last May" or "hace dos semanas",
 and needs 230 ms up to its first answer; `dateutil` 4 knows neither "yesterday" nor other languages.
 """
@@ -9,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import date, datetime
 from functools import cache, lru_cache
+from unicodedata import normalize
 
 from soulkeep.days import SOUTHERN, DateSpan, joined
 from soulkeep.search.dates import readers
@@ -47,6 +51,9 @@ _WORD = re.compile(r"[A-Za-z]+")
 _NUMERIC = re.compile("(?<![0-9])(?:[0-9]{1,2}|(?:19|20)[0-9]{2})(?![0-9])")
 _GATE_WORDS = {*MONTHS, *WEEKDAYS, *DAYS, *UNITS, *SEASONS, *DECADES, *HALVES} - {"an"}
 _GATE_WORDS |= set("aujourd avant apres antes fin fines morgen dernier passe prochain".split())
+_GATE_WORDS |= set("christmas xmas weihnachten heiligabend noel navidad nochebuena halloween".split())
+_GATE_WORDS |= set("eve silvester nochevieja boxing neujahr nouvel nuevo valentine valentin".split())
+_GATE_WORDS |= {"valentines", "valentinstag", "sylvestre"}
 _GATE_WORDS |= {f"{weekday}s" for weekday in (*WEEKDAYS, "weekend", "week-end")} | {"wochenenden"}
 _GATE_WORDS |= {time + part for time in ("monats", "jahres") for part in ("anfang", "mitte", "ende")}
 _GATE_WORDS |= {month + part for month in MONTHS for part in ("woche", "wochenende", "halfte")}
@@ -70,9 +77,63 @@ _PARTS = any_of((*THIRDS, "half", "quarter", "quartal", "trimestre", *HALVES))
 _MONTHS = any_of(name for name in MONTHS if name.isalpha())
 _OR_A_HALF = "half a|(?:einem |ein )?halbe[sn]?|(?:une? )?demi-?|medio"
 
+# Days that have a name, where it says when: "for Christmas" does not.
+_HOLIDAYS = {
+    "24 december": "christmas eve|heiligabend|nochebuena",
+    "25 december": "christmas day",
+    "26 december": "boxing day",
+    "24-26 december": "christmas|xmas|weihnachten|noel|navidad",
+    "31 december": "new year'?s eve|silvester|la saint-sylvestre|nochevieja",
+    "1 january": "new year'?s day|neujahr|nouvel an|ano nuevo",
+    "14 february": "valentine'?s day|valentinstag|saint-valentin|san valentin",
+    "31 october": "halloween",
+}
+_AT = "at|on|over|during|around|since|until|after|before|last|this|zu|an|uber|seit|letzte[ns]?|en|el|le"
+
+# What others call these times; of scripts without spaces it stands anywhere.
+_ABROAD = {
+    "yesterday": "ieri ontem gisteren вчера вчора wczoraj dün igår i_går أمس البارحة 昨天 昨日 어제",
+    "day before yesterday": """l'altro_ieri anteontem eergisteren позавчера przedwczoraj evvelsi_gün 前天
+        一昨日 おととい 그저께""",
+    "today": "oggi hoje vandaag сегодня сьогодні dzisiaj bugün idag اليوم 今天 今日 오늘",
+    "last week": """la_settimana_scorsa scorsa_settimana semana_passada afgelopen_week прошлой_неделе
+        zeszłym_tygodniu geçen_hafta الأسبوع_الماضي 上周 上週 上星期 先週 지난주""",
+    "last month": """il_mese_scorso scorso_mese mês_passado afgelopen_maand vorige_maand прошлом_месяце
+        zeszłym_miesiącu geçen_ay الشهر_الماضي 上个月 上個月 先月 지난달""",
+    "last year": """l'anno_scorso ano_passado afgelopen_jaar vorig_jaar прошлом_году zeszłym_roku
+        geçen_y\u0131l geçen_sene العام_الماضي 去年 昨年 작년""",
+    "last summer": """l'estate_scorsa verão_passado afgelopen_zomer vorige_zomer прошлым_летом
+        zeszłego_lata geçen_yaz""",
+    "this week": "questa_settimana esta_semana deze_week этой_неделе bu_hafta 本周 这周 今週 이번주",
+    "this month": "questo_mese este_mês deze_maand этом_месяце bu_ay 本月 这个月 今月 이번달",
+    "this year": "quest'anno este_ano dit_jaar этом_году bu_y\u0131l 今年 올해",
+}
+_ENGLISH = {
+    normalize("NFC", name.replace("_", " ")): said
+    for said, names in _ABROAD.items()
+    for name in names.split()
+}
+_UNITS_BEFORE = {"天": "days", "日": "days", "일": "days", "周": "weeks", "週": "weeks", "주": "weeks"}
+_UNITS_BEFORE |= {"月": "months", "개월": "months", "年": "years", "년": "years"}
+_EAST = (
+    r"(?:(?P<year>(?:19|20)\d\d) ?[年년] ?)?(?P<month>1[0-2]|0?[1-9]) ?[月월]"
+    r"(?: ?(?P<day>\d\d?) ?[日号號일])?(?! ?[间間]?[前전])"
+    r"|(?P<whole>(?:19|20)\d\d) ?[年년](?! ?[间間]?[前전])"
+    r"|(?P<count>\d{1,3}|[一二两兩三四五六七八九十]) ?[个個か]?"
+    r"(?P<unit>개월|[天日일周週주月年년])[间間]? ?[前전]"
+)
+
 # Times that are written in one of several ways, and how the rules read them. Strings, so that `re`
 # compiles and keeps them at first use: it would take milliseconds of the start.
 _FORMS = (
+    (r"\ba noel\b", "at noel"),
+    *((rf"\b({_AT}) (?:{names})\b", rf"\1 {day}") for day, names in _HOLIDAYS.items()),
+    *((rf"\b(?:{names})(?=,? (?:of |de )?(?:19|20)\d\d\b)", day) for day, names in _HOLIDAYS.items()),
+    (rf"\b(?:between|zwischen|entre) ({_MONTHS}) (?:and|und|et|y) (?={_MONTHS}\b)", r"\1 to "),
+    (rf"\b({any_of(SEASONS)})(?: of)? ?'([0-4]\d)\b", r"\1 20\2"),
+    (r"\b(in|since|until|during|from) '([0-4]\d)\b", r"\1 20\2"),
+    (r"\b([qh][1-4])/([0-4]\d)\b", r"\1 20\2"),
+    (r"\b([1-4])([qh]) ?'?([0-4]\d)\b", r"\2\1 20\3"),
     (r"\bfin(?:es)? de semana\b", "weekend"),
     (rf"\b({_MONTHS}|[qh][1-4]) ?'([0-4]\d)\b", r"\1 20\2"),
     (rf"\b({_MONTHS})(woche|halfte|wochenende)\b", r"\2 im \1"),
@@ -98,7 +159,7 @@ def find_dates(query: str, now: datetime) -> tuple[DateSpan, ...]:
     A month, season or quarter without a year is that of any year; a season is that of the hemisphere of
     the zone of `now`. "End of" and "early" mean a third of what follows; "from A to B" is one span.
     """
-    text = folded(query[:MAX_QUERY_CHARS])
+    text = folded(_in_english(query[:MAX_QUERY_CHARS]))
     if _GATE_WORDS.isdisjoint(_WORD.findall(text.lower())) and not _NUMERIC.search(text):
         return ()
     text = _VERB.sub(r"\1_", " ".join(text.split())).lower()
@@ -119,6 +180,33 @@ def find_dates(query: str, now: datetime) -> tuple[DateSpan, ...]:
                 # What one rule has read is covered, so that no other reads a part of it again.
                 rest = rest[:start] + "|" * (end - start) + rest[end:]
     return tuple(dict.fromkeys(_connected(sorted(found, key=lambda part: part[:2]), text)))
+
+
+@cache
+def _names_abroad() -> re.Pattern[str]:
+    """What finds the names of `_ABROAD`: in scripts without spaces, and in Korean, within a word too."""
+    unspaced = {name for name in _ENGLISH if name >= "\u2e80"}
+    spaced = any_of(_ENGLISH.keys() - unspaced)
+    return re.compile(rf"(?<!\w){spaced}(?!\w)|{any_of(unspaced)}", re.IGNORECASE)
+
+
+def _in_english(query: str) -> str:
+    """Write the times of `_ABROAD`, and days as East Asia writes them, in English."""
+    text = normalize("NFC", query).replace("\u2019", "'")
+    # Ignoring case finds letters too that have another small one.
+    text = _names_abroad().sub(lambda name: f" {_ENGLISH.get(name[0].lower(), name[0])} ", text)
+    return text if text.isascii() else re.sub(_EAST, _east_in_english, text)
+
+
+def _east_in_english(match: re.Match[str]) -> str:
+    if match["unit"]:
+        count = match["count"].translate(str.maketrans("一二两兩三四五六七八九", "12223456789"))
+        return f" {count.replace('十', '10')} {_UNITS_BEFORE[match['unit']]} ago "
+    if match["whole"]:
+        return f" in {match['whole']} "
+    name = next(name for name, number in MONTHS.items() if number == int(match["month"]))
+    day = f"{int(match['day'])} {name}" if match["day"] else f"in {name}"
+    return f" {day} {match['year'] or ''} "
 
 
 def _third_of(span: DateSpan | None, match: re.Match[str], text: str) -> DateSpan | None:
