@@ -171,3 +171,21 @@ async def test_global_is_no_thread_and_never_is_no_expiry(client: Client, home: 
     assert moved["ids"] == "1-2"
     kept = home.lifecycle.list_memories()
     assert [(memory.thread_id, memory.expires_at) for memory in kept] == [(None, None)] * 2
+
+
+@pytest.mark.parametrize("client", ["auto"], indirect=True)
+async def test_the_last_page_says_that_there_are_no_more(client: Client) -> None:
+    for number in range(1, 5):
+        await call(client, "remember", content=f"{number} kettles.", replaces=[1] if number == 4 else [])
+    await call(client, "change_memory", action="forget", memory_ids=[2, 3])
+    counts = {"memories": 1, "trash": 3, "changes": 5, "history": 1}  # history: and the present one
+
+    for view, count in counts.items():
+        about = {"view": view, "memory_id": 1 if view == "history" else 0}
+        text, last = await call(client, "browse_memories", limit=count, **about)
+        assert "next" not in last, view
+        assert "More with" not in text, view
+        if count > 1:
+            _, first = await call(client, "browse_memories", limit=count - 1, **about)
+            _, rest = await call(client, "browse_memories", below=first["next"], **about)
+            assert [*first["items"], *rest["items"]] == last["items"]

@@ -241,7 +241,7 @@ def _browsed(
     if memory_id and view != "history":
         raise InvalidInputError("memory_id", f"goes with view=history, not with {view}")
     if view == "memories":
-        memories = home.lifecycle.list_memories(limit=limit, below=below, **filters)
+        memories = home.lifecycle.list_memories(limit=limit + 1, below=below, **filters)
         items = [MemoryItem.of(memory, home.days) for memory in memories]
         whole = "read soulkeep://memories/ID for all of it"
         return BrowseAnswer.page(view, items, [memory.id for memory in memories], limit, whole)
@@ -252,12 +252,13 @@ def _browsed(
         if not memory_id:
             raise InvalidInputError("memory_id", "must say whose history")
         past = home.lifecycle.history(memory_id)
-        page = [one for one in past if below is None or one.change_id < below][:limit]
+        page = [one for one in past if below is None or one.change_id < below][: limit + 1]
         now = home.lifecycle.find_memory(memory_id) if below is None else None
         return BrowseAnswer.of_past(view, page, limit, home.days, now)
     if view == "trash":
-        return BrowseAnswer.of_past(view, home.lifecycle.list_trash(limit, below), limit, home.days)
-    changes = home.changes.list_changes(limit, below, filters["since"])
+        past = home.lifecycle.list_trash(limit + 1, below)
+        return BrowseAnswer.of_past(view, past, limit, home.days)
+    changes = home.changes.list_changes(limit + 1, below, filters["since"])
     summaries = [ChangeItem.of(one, home.days) for one in home.changes.summarize(changes)]
     return BrowseAnswer.page(view, summaries, [change.id for change in changes], limit)
 

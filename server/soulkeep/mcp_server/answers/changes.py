@@ -166,16 +166,18 @@ class BrowseAnswer(View):
     def page(
         cls, view: str, items: Sequence[Item], cursors: Sequence[int], limit: int, whole: str = ""
     ) -> Self:
-        """Build a page of items, each with its cursor; `whole` says how to get all of a cut one."""
-        shown = fit_items(items)
+        """Build a page of items, each with its cursor; `whole` says how to get all of a cut one.
+
+        Items behind `limit` are not shown: there are more.
+        """
+        shown = fit_items(items[:limit])
         is_cut = any(item != all_of_it for item, all_of_it in zip(shown, items, strict=False))
-        has_more = len(shown) < len(items) or len(items) == limit
         return cls(
             note=NOTE if items else "",
             view=view,
             items=tuple(shown),
             cut=f"A text that ends in … goes on: {whole}." if is_cut else "",
-            next=cursors[len(shown) - 1] if shown and has_more else None,
+            next=cursors[len(shown) - 1] if len(shown) < len(items) else None,
         )
 
     def as_text(self) -> str:
