@@ -825,6 +825,25 @@ def test_a_head_is_read_as_its_program_writes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        '{\n  "title": "T",\n  "tags": ["x", "y"],\n  "date": "2026-01-02"\n}\n\n',
+        '+++\ntitle = "T"\ndate = 2026-01-02\n[taxonomies]\ntags = ["x", "y"]\n+++\n',
+        "---\nTitle: T\nDate: 2026-01-02\nTags:\n  - x\n  - y\n---\n",
+    ],
+)
+def test_a_head_may_be_json_toml_or_yaml(head: str, tmp_path: Path) -> None:
+    form, _, reading = read(written(tmp_path / "a.md", f"{head}One.\n"))
+
+    (found,) = memories(tmp_path / "a.md")
+
+    assert (form, found.content, found.subject) == ("markdown", "One.", "T (x, y)")
+    assert found.created_at is not None
+    assert found.created_at[:7] == "2026-01"
+    assert not reading.problems
+
+
+@pytest.mark.parametrize(
     ("line", "content"),
     [
         ("- uses [[B]]", "K uses B"),

@@ -149,10 +149,10 @@ def _of_file(source: Source, name: str) -> str | None:
         first = stream.read(_PEEKED)
     if first.startswith(_SQLITE):
         return "mcp-memory-service"
+    if name.lower().endswith(notes.PAGES[:-1]):  # its head may be JSON
+        return "markdown"
     if first.lstrip()[:1] in (b"[", b"{"):
         return _of_json(source, name)
-    if name.lower().endswith(notes.PAGES[:-1]):
-        return "markdown"
     is_table = name.lower().endswith((".csv", ".tsv"))
     if tables.is_header(first.decode("utf-8", "replace").lstrip("\r\n"), is_table=is_table):
         return "csv"

@@ -3,11 +3,13 @@
 Each entry of a note (an item of a list, a paragraph) is a memory, as it is of MEMORY.md.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from soulkeep.documents import DOCUMENTS
 from soulkeep.documents.blocks import front_matter_lines, split_lines
@@ -88,6 +90,12 @@ def front_matter(text: str) -> dict[str, object]:
     """Return what stands at the head of a note, as texts and lists of them."""
     lines = split_lines(text)
     head = front_matter_lines(lines)
+    first = lines[0].removeprefix("\ufeff")[:1] if head else ""
+    with suppress(ValueError):  # of what is no TOML after all, the lines that can be read count
+        if first == "{":
+            return _flat(json.loads("".join(lines[:head]).removeprefix("\ufeff")))
+        if first == "+":
+            return _flat(tomllib.loads("".join(lines[1 : head - 1])))
     found: dict[str, object] = {}
     name = ""
     for line in lines[1 : max(head - 1, 1)]:
@@ -103,6 +111,17 @@ def front_matter(text: str) -> dict[str, object]:
         elif isinstance(former, str) and bare:  # it goes on
             found[name] = f"{former} {bare}".strip()
     return found
+
+
+def _flat(data: Mapping[str, Any]) -> dict[str, object]:
+    """Return values of JSON or TOML as texts and lists of them, with those of tables at the top."""
+    tables = [value for value in data.values() if isinstance(value, dict)]
+    return {
+        name.lower(): [str(one) for one in value] if isinstance(value, list) else str(value)
+        for part in (*tables, data)
+        for name, value in part.items()
+        if value not in (None, "", [], {}) and not isinstance(value, dict)
+    }
 
 
 _COMMENT = re.compile(r"(?:^|\s)#(?:\s.*)?$")
