@@ -9,8 +9,9 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from soulkeep.errors import SoulkeepError
 
@@ -268,8 +269,14 @@ def read(text: str, syntax: Syntax) -> Any:
     """
     if syntax == "toml":
         return _toml(text)
+    with suppress(ValueError, RecursionError):  # some have megabytes, and say JSON without more
+        return json.loads(text.removeprefix("\ufeff"), parse_constant=_no_constant)
     parsed = _Json(text, syntax)
     return parsed.data(parsed.root)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and the like are no JSON
 
 
 def put(text: str, syntax: Syntax, keys: Keys, value: Any) -> str:
