@@ -893,6 +893,20 @@ def test_of_a_configuration_that_was_made_for_a_folder_nothing_is_left_but_the_f
     assert files_under(user) == {"mine": None}
 
 
+def test_a_configuration_of_a_folder_forges_no_line_of_the_doctor(
+    run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forged = "/gone\nFAULT store: all is lost\x1b[2J"
+    (user / ".mcp.json").write_text(block(CLIENTS["claude-code"], forged, "--home", forged), "utf-8")
+    monkeypatch.chdir(user)
+
+    out = run("doctor")[1]
+
+    assert "\x1b" not in out
+    assert "all is lost" in out
+    assert not any(line.lstrip().startswith("FAULT store") for line in out.splitlines())
+
+
 def test_a_configuration_of_a_folder_is_no_place_for_hooks(run: Run, user: Path) -> None:
     code, _, err = run("install", "claude-code", "--hooks", "--file", str(user / ".mcp.json"))
 

@@ -163,7 +163,9 @@ def _dollars(cost: float | None) -> str:
 
 def _print_faults(faults: Sequence[Fault]) -> None:
     for fault in faults:
-        say(f"FAULT {fault.name}: {fault.detail}; {fault.remedy}.")
+        # It may name what stands in a file that came with somebody's repository.
+        text = f"FAULT {fault.name}: {fault.detail}; {fault.remedy}."
+        say(" ".join(text.splitlines()))
 
 
 @click.command(cls=Command)
