@@ -346,6 +346,7 @@ def test_blank_lines_windows_line_ends_and_malformed_calls_are_answered(lasting:
 def test_null_tokens_and_arguments_as_lists_or_json_are_read_as_they_are_meant(home: Home) -> None:
     home.prompts.add_prompt("Tone", "Be brief.")
     sent: list[Any] = [[], "", "{}", '{"after": 0}', None]
+    filled: list[Any] = [{"query": None, "thread_id": ""}, '{"query": null}', [], "{}", None]
     tokens: list[Any] = [None, "", 0, "t"]
     meant = [{"name": "list_prompts", "arguments": each} for each in sent]
     meant += [{"name": "list_prompts", "_meta": {"progressToken": token}} for token in tokens]
@@ -355,11 +356,14 @@ def test_null_tokens_and_arguments_as_lists_or_json_are_read_as_they_are_meant(h
         [
             request(0, "initialize", HANDSHAKE),
             *(request(number, "tools/call", params) for number, params in enumerate(meant, 1)),
+            *(request("start", "prompts/get", {"name": "start", "arguments": each}) for each in filled),
         ],
     )
 
-    found = [answer["result"]["structuredContent"] for answer in answers if "result" in answer]
+    results = [answer["result"] for answer in answers]
+    found = [result["structuredContent"] for result in results if "structuredContent" in result]
     assert [len(each["prompts"]) for each in found] == [1] * len(meant)
+    assert sum("messages" in result for result in results) == len(filled)
 
 
 OPENING = [

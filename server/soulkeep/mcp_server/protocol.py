@@ -145,9 +145,9 @@ async def check_params(ctx: Request, call_next: CallNext) -> HandlerResult:
     """Read some parameters otherwise than the SDK does: SDK middleware.
 
     With a cursor it would begin anew a list that has one page: that is refused. It would refuse the
-    whole call for an answer that is none to our question, which counts as cancelled; for a token that is
-    null, which is none; and for arguments that came as JSON, or as the empty list that some languages
-    write for an empty object.
+    whole call for an answer that is none to our question, which counts as cancelled; for a token or an
+    argument of a prompt that is null, which is none; and for arguments that came as JSON, or as the
+    empty list that some languages write for an empty object.
     """
     params = dict(ctx.params or {})
     meta = params.get("_meta")
@@ -156,8 +156,11 @@ async def check_params(ctx: Request, call_next: CallNext) -> HandlerResult:
     if ctx.method in _WHOLE_LISTS and params.get("cursor") is not None:
         message = "`cursor` is none of ours, since this list has one page; list without one."
         raise MCPError(code=INVALID_PARAMS, message=message)
-    if ctx.method == "tools/call" and "arguments" in params:
-        params["arguments"] = parsed(params["arguments"]) or {}
+    if ctx.method in ("tools/call", "prompts/get") and "arguments" in params:
+        sent = parsed(params["arguments"]) or {}
+        if ctx.method == "prompts/get" and isinstance(sent, dict):
+            sent = {name: value for name, value in sent.items() if value is not None}
+        params["arguments"] = sent
     if ctx.method == "tools/call" and (answers := params.get("inputResponses")) is not None:
         read = dict(answers) if isinstance(answers, dict) else {}
         for name, value in read.items():
