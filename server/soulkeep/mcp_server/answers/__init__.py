@@ -77,6 +77,11 @@ class Item(View):
         """Return the item with other content."""
         return self.model_copy(update={"content": content})
 
+    def shortened(self, longest: int) -> Self:
+        """Return the item with at most so many characters of its content."""
+        text = self.content
+        return self if len(text) <= longest else self.with_content(text[: longest - 1] + "…")
+
 
 def fit_items(items: Sequence[_AnItem], room: int = BOUND, least: int = LEAST) -> list[_AnItem]:
     """Return the first of the items, as many as find room for `least` bytes of their text each.

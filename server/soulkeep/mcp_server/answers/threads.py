@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import WithJsonSchema
 
@@ -48,8 +48,6 @@ _MORE_THREADS = (
     f"There are more: a larger limit shows up to {MAX_LIMIT}, get_context(query) those whose titles have"
     " words of it, and resources/list all that are active."
 )
-
-_AnItem = TypeVar("_AnItem", bound=Item)
 
 _DONE = {
     "list": "Threads, latest activity first",
@@ -224,10 +222,10 @@ class ManagedAnswer(View):
             MemoryLine(id=m.id, memory_type=plain(m.memory_type), content=one_line(m.content, BOUND))
             for m in digest.memories
         ]
-        remembered = fit_items([_shortened(memory) for memory in memories], BOUND // 3)
+        remembered = fit_items([memory.shortened(_SHOWN) for memory in memories], BOUND // 3)
         latest_first = [MessageAnswer.of(message, days) for message in reversed(digest.messages)]
         rest = BOUND - weight(shown) - sum(line.weight() for line in remembered)
-        said = fit_items([_shortened(message) for message in latest_first], rest)
+        said = fit_items([message.shortened(_SHOWN) for message in latest_first], rest)
         is_cut = (shown, remembered, said) != (prompt, memories, latest_first)
         whole = f"soulkeep://threads/{thread.id}, soulkeep://memories/ID, read_messages"
         more = [f"A text that ends in … and what is missing is whole in: {whole}."] if is_cut else []
@@ -325,11 +323,6 @@ class StartedAnswer(View):
             lines.append(f"Others of this title ({DATA}):")
             lines += [namesake.as_text() for namesake in self.namesakes]
         return "\n".join(lines)
-
-
-def _shortened(item: _AnItem) -> _AnItem:
-    text = item.content
-    return item if len(text) <= _SHOWN else item.with_content(text[: _SHOWN - 1] + "…")
 
 
 def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -> str:
