@@ -190,13 +190,13 @@ SOUTHERN = tuple(
 
 
 def season_of(number: int, year: int, *, southern: bool, year_stated: bool = True) -> DateSpan:
-    """Return three whole months: spring is 0, winter 3. A season_of has the year in which it begins."""
+    """Return three whole months: spring is 0, winter 3. A season has the year in which it begins."""
     month = (3 * number + 2 + 6 * southern) % 12 + 1
     return months(year, month, 3, year_stated=year_stated)
 
 
 def quarter_of(number: int, year: int, *, count: int = 4, year_stated: bool = True) -> DateSpan:
-    """Return a quarter_of of a year, the first is 1; with a count of 2, a half."""
+    """Return a quarter of a year, the first is 1; with a count of 2, a half."""
     length = 12 // count
     return months(year, length * (number - 1) + 1, length, year_stated=year_stated)
 

@@ -354,7 +354,7 @@ async def get_prompt(ctx: Request, params: GetPromptRequestParams) -> GetPromptR
 
 
 async def complete_argument(ctx: Request, params: CompleteRequestParams) -> CompleteResult:
-    """Answer completion/complete_argument with what is in the home.
+    """Answer completion/complete with what is in the home.
 
     Raises:
         MCPError: There is no such prompt, or the store cannot be read.
