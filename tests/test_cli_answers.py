@@ -338,8 +338,13 @@ def test_a_script_is_asked_nothing(run: Run, arguments: tuple[str, ...]) -> None
     run("remember", "Kept.")
 
     code, _, err = run(*arguments, "--json", typed="y\n")
+    unanswered, _, said = run(*arguments)
 
     assert (code, "add --yes" in err) == (2, True)
+    assert (unanswered, "Nobody is there to answer, so nothing was done; add --yes." in said) == (
+        2,
+        True,
+    )
     assert "Kept." in run("memories", "list")[1]
 
 

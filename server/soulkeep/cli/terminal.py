@@ -137,12 +137,19 @@ def confirm(question: str) -> None:
     """Go on only if the user agrees.
 
     Raises:
-        Abort: They do not, or nobody is there to answer.
-        UsageError: A script wants JSON, which a question would spoil.
+        Abort: They do not.
+        UsageError: Nobody is there to answer, or a script wants JSON, which a question would spoil.
     """
     if click.get_current_context().params.get("as_json"):
         raise click.UsageError("With --json nothing is asked; add --yes.")
-    click.confirm(printable(question), abort=True)
+    try:
+        agreed = click.confirm(printable(question))
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise click.UsageError("Nobody is there to answer, so nothing was done; add --yes.") from None
+    if not agreed:
+        raise click.Abort
 
 
 def width(text: str) -> int:

@@ -54,7 +54,7 @@ from soulkeep.wording import counted
 @json_option
 @home_option
 def doctor(*, repair: bool, as_json: bool) -> None:
-    """Check the store, the documents and the disk, and say what to do about each fault.
+    """Check the store, the documents, the backups and the disk, and say what to do about each fault.
 
     Versions, paths and counts are shown too. Where nothing can be written it says what it can read.
     """
