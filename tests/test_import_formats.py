@@ -719,6 +719,11 @@ def test_an_archive_inside_is_told_of_and_not_opened(tmp_path: Path) -> None:
         archive.writestr("Takeout/notes.md", "One.")
     _, _, reading = read(tmp_path / "outer.zip")
 
+    written(tmp_path / "a.jsonl", '{"content": "One."}')
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    with pytest.raises(SourceError, match="it is packed"):
+        read(tmp_path / "a.jsonl.gz")
+
     assert [one.place for one in reading.problems] == ["Takeout/inner.ZIP"]
     assert [m.content for m in memories(tmp_path / "outer.zip")] == ["One."]
 

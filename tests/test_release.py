@@ -44,6 +44,8 @@ def test_entry_and_bundle_offer_settings_that_there_are() -> None:
     assert names <= {f"SOULKEEP_{name.upper()}" for name in Settings.model_fields}
     asked = {f"${{user_config.{name}}}" for name in manifest["user_config"]}
     assert asked == set(given.values())
+    assert (BUNDLE / manifest["icon"]).read_bytes().startswith(b"\x89PNG")
+    assert (BUNDLE / manifest["server"]["entry_point"]).is_file()
     # A host puts the default in where the user said nothing, and else leaves the reference as it stands.
     assert all("default" in one for one in manifest["user_config"].values())
 

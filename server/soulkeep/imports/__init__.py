@@ -45,6 +45,8 @@ OWN = "soulkeep"
 """The name of the format of our own exports."""
 
 _STORE, _SQLITE = "soulkeep.db", b"SQLite format 3\0"
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"(\xb5/\xfd")
+"""How files begin that gzip, bzip2, xz, 7-Zip, RAR and zstd make."""
 _PEEKED = 4_096
 
 
@@ -96,6 +98,8 @@ def open_records(
         found = named or _recognised(source)
         # What is wrong with a file is told when it is read, not when it was looked at.
         reading.problem_count, reading.problems, reading.not_kept = before
+        if found is None and source.is_file and _first(source).startswith(_PACKED):
+            raise SourceError(path, "it is packed, and no .zip", "unpack it, and name what was in it")
         if found is None:
             known = "; ".join(f"{name}: {form.title}" for name, form in FORMATS.items())
             problem = f"nobody knows what this is. Understood are {known}"
@@ -143,10 +147,14 @@ def _recognised(source: Source) -> str | None:
     return next(filter(None, (_of_file(source, name) for name in single)), None)
 
 
+def _first(source: Source, name: str = "") -> bytes:
+    with source.stream(name or source.path.name) as stream:
+        return stream.read(_PEEKED)
+
+
 def _of_file(source: Source, name: str) -> str | None:
     """Return the format of a file by its first bytes and values; None where nobody knows it."""
-    with source.stream(name) as stream:
-        first = stream.read(_PEEKED)
+    first = _first(source, name)
     if first.startswith(_SQLITE):
         return "mcp-memory-service"
     if name.lower().endswith(notes.PAGES[:-1]):  # its head may be JSON
