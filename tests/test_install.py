@@ -893,6 +893,29 @@ def test_of_a_configuration_that_was_made_for_a_folder_nothing_is_left_but_the_f
     assert files_under(user) == {"mine": None}
 
 
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("cursor", '{"servers": {"soulkeep": {"command": "soulkeep"}}}'),
+        ("vscode", '{"mcpServers": {"soulkeep": {"command": "soulkeep"}},}'),
+        ("codex", '[mcpServers.soulkeep]\ncommand = "soulkeep"\n'),
+        ("opencode", '{"mcpServers": {"soulkeep": {"command": "soulkeep"}}}'),
+    ],
+)
+def test_the_doctor_tells_of_a_block_where_its_program_does_not_look(
+    name: str, content: str, run: Run, user: Path
+) -> None:
+    client, path = CLIENTS[name], put_fixture(CLIENTS[name], user, content.encode())
+
+    (fault,) = json.loads(run("doctor", "--json")[1])["faults"]
+
+    assert str(path) in fault["detail"]
+    assert f"looks under {client.servers}" in fault["detail"]
+    run("install", name)
+    assert json.loads(run("doctor", "--json")[1])["faults"] == []
+
+
 def test_a_configuration_of_a_folder_forges_no_line_of_the_doctor(
     run: Run, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,6 +297,17 @@ def entries_in(client: Client, text: str) -> dict[str, Any]:
     return {folder: block for folder, block in blocks.items() if block is not None}
 
 
+def misplaced_in(client: Client, text: str) -> str:
+    """Return under which name a configuration has soulkeep where other programs look, "" if nowhere.
+
+    Raises:
+        ConfigError: The text cannot be read.
+    """
+    data, others = read(text, client.syntax), {one.servers for one in CLIENTS.values()}
+    found = (name for name in others if isinstance(_found(data, (name, NAME)), dict))
+    return next((name for name in found if name != client.servers), "")
+
+
 _REFERENCE = re.compile(r"\$\{(env:)?([A-Za-z_]\w*)(?::-([^}]*))?\}")
 
 

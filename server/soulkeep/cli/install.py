@@ -28,6 +28,7 @@ from soulkeep.clients import (
     entries_in,
     home_of,
     hook_command,
+    misplaced_in,
     new_entry,
     resolved,
     start_environment,
@@ -449,6 +450,9 @@ def _connections_of(
             if NAME in file.text:
                 faults.append(Fault("client", f"{client.title}: {refused.message}", again))
             continue
+        if not entries and (other := misplaced_in(client, file.text)):
+            said = f"has {NAME} under {other}; {client.title} looks under {client.servers}"
+            faults.append(Fault("client", f"{path} {said}", f"take it out there, then {again}"))
         for folder, entry in entries.items():
             found = _connection(client, machine, settings, path, folder or of_folder, entry)
             if found and found.is_gone:
