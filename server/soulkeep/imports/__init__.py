@@ -157,10 +157,13 @@ def _of_file(source: Source, name: str) -> str | None:
     first = _first(source, name)
     if first.startswith(_SQLITE):
         return "mcp-memory-service"
-    if name.lower().endswith(notes.PAGES[:-1]):  # its head may be JSON
-        return "markdown"
+    is_page = name.lower().endswith(notes.PAGES[:-1])
     if first.lstrip()[:1] in (b"[", b"{"):
-        return _of_json(source, name)
+        # The head of a page may be JSON, which Markdown follows.
+        is_head = is_page and notes.front_matter(source.page(name) or "")
+        return "markdown" if is_head else _of_json(source, name)
+    if is_page:
+        return "markdown"
     is_table = name.lower().endswith((".csv", ".tsv"))
     if tables.is_header(first.decode("utf-8", "replace").lstrip("\r\n"), is_table=is_table):
         return "csv"
