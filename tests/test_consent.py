@@ -177,6 +177,18 @@ async def test_an_answer_counts_for_the_question_that_was_asked_only(
     assert result.structured_content["line"] not in asked[0]
 
 
+async def test_a_line_that_is_asked_for_again_is_written_once(mode: str, home: Home) -> None:
+    lines = ("Be kind.", "- Be kind.", " Be kind. ", "Be *kind*.", "Be *kind*.")
+    async with asking(home, mode, "accept", agree=True) as (client, _):
+        for line in lines:
+            result = await client.call_tool("learn_preference", {"line": line})
+            assert (result.structured_content or {})["state"] == "written"
+
+    soul = (home.path / "SOUL.md").read_text(encoding="utf-8")
+    assert (soul.count("- Be kind."), soul.count("- Be *kind*.")) == (1, 1)
+    assert len(home.changes.list_changes()) == 2
+
+
 async def test_the_user_may_be_away_for_hours(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     async def after_lunch(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
         now = time.time()

@@ -210,23 +210,27 @@ class Curator:
         return f"{unmarked(visible(line)).strip()} ({self._documents.today().isoformat()})"
 
     def learn(self, line: str, session: Session | None = None) -> str:
-        """Write a line that the user agreed to under Learned Preferences in SOUL.md; return it.
+        """Write a line that the user agreed to under Learned Preferences in SOUL.md, once; return it.
 
         Raises:
             InvalidInputError: The line breaks a rule.
             SectionNotFoundError: The user removed that section.
             DocumentError: SOUL.md cannot be read or written.
         """
-        from soulkeep.documents.markdown import add_entry
+        from soulkeep.documents.markdown import add_entry, list_entries
 
         written = self.learned_line(line)
-        self._edit(
-            "SOUL.md",
-            "preference.learned",
-            lambda text: add_entry(text, LEARNED, written),
-            session,
-            {"characters": len(written)},
-        )
+        soul = self._documents.read("SOUL.md")
+        entries = list_entries(soul) if written in soul else []
+        # A client that got no answer asks again, with what the user said.
+        if (LEARNED, written) not in [(entry.heading, entry.text) for entry in entries]:
+            self._edit(
+                "SOUL.md",
+                "preference.learned",
+                lambda text: add_entry(text, LEARNED, written),
+                session,
+                {"characters": len(written)},
+            )
         return written
 
     def replace_text(
