@@ -294,3 +294,15 @@ async def test_what_hides_in_a_memory_or_a_prompt_is_shown(client: Client, home:
         assert not set("\u202e\u2028\x1b") & set(text)
         assert not any("\U000e0000" <= character <= "\U000e007f" for character in text)
         assert "Pay �detrever" in text
+
+
+@pytest.mark.parametrize(
+    "uri", ["soulkeep://nothing", "soulkeep://SOUL.md/", "file:///etc/passwd", "x\u2028y", "x" * 5_000]
+)
+async def test_where_there_is_nothing_is_said_in_few_words(uri: str, client: Client) -> None:
+    with pytest.raises(MCPError, match=r"There is no resource '.*resources/list") as raised:
+        await client.read_resource(uri)
+
+    assert raised.value.error.code == INVALID_PARAMS
+    assert len(str(raised.value)) < 200
+    assert "\u2028" not in str(raised.value)

@@ -161,6 +161,12 @@ async def read(ctx: Context[Caller], work: Callable[[Home], _Result]) -> _Result
         raise ResourceError(str(error)) from error
 
 
+def unknown_resource(uri: str) -> NotFoundError:
+    """Return the error of an address at which there is nothing."""
+    remedy = "resources/list and resources/templates/list name what there is"
+    return NotFoundError(f"There is no resource {quoted(uri)}", remedy)
+
+
 def answer(view: View, meta: dict[str, Any] | None = None) -> CallToolResult:
     """Give a view in both channels: clients hand a model the text, or the structured content alone.
 
@@ -210,7 +216,12 @@ class CheckedServer(MCPServer[Any]):
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         """Read a resource; to read a fixed one the SDK does not say who asks."""
         if context is None or str(uri) not in self.fixed:
-            return await super().read_resource(uri, context)
+            try:
+                return await super().read_resource(uri, context)
+            except ResourceNotFoundError as error:
+                if str(error) != f"Unknown resource: {uri}":
+                    raise
+                raise ResourceNotFoundError(str(unknown_resource(str(uri)))) from error
         resource, text_of = self.fixed[str(uri)]
         return [ReadResourceContents(content=await read(context, text_of), mime_type=resource.mime_type)]
 

@@ -38,7 +38,7 @@ from mcp.types import (
 from soulkeep.documents import DOCUMENTS
 from soulkeep.errors import InvalidInputError, MemoryForgottenError, NotFoundError
 from soulkeep.mcp_server.arguments import given_thread
-from soulkeep.mcp_server.calls import CheckedServer, read
+from soulkeep.mcp_server.calls import CheckedServer, read, unknown_resource
 from soulkeep.mcp_server.homes import Caller, Request, looked_up
 from soulkeep.models import MEMORY_TYPES, Memory, PromptOffer, timestamp
 from soulkeep.search.words import same_title
@@ -235,8 +235,7 @@ def state_of(home: Home, uri: str) -> str:
             return repr(_memory(home, key))
         except MemoryForgottenError as error:
             return str(error)
-    remedy = "resources/list and resources/templates/list name what there is"
-    raise NotFoundError(f"There is no resource {quoted(uri)}", remedy)
+    raise unknown_resource(uri)
 
 
 @dataclass(frozen=True, slots=True)
