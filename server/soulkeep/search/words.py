@@ -172,7 +172,10 @@ _SAID_PARTS = ("sharp", "plus", "dot net", "dot-net", " js", "-js", "obj", "cpp"
 """A text without any of these, which are found quickly, has no such name."""
 # What is written in groups although it is one identifier: a bank account with letters, the zero of a
 # phone that is left out from abroad, the address of a device or of IPv6, a name such as USB C.
-_IN_GROUPS = r"[0-9] [A-Za-z0-9]{4} |\(0\)|[0-9A-Fa-f]:[0-9A-Fa-f:]|[A-Z]{2} [B-HJ-Z]\b"
+# Each of these begins with a sign, for which `re` looks quickly.
+_IN_GROUPS = (
+    r" (?:(?<=[0-9] )[A-Za-z0-9]{4} |(?<=[A-Z]{2} )[B-HJ-Z]\b)|:(?<=[0-9A-Fa-f]:)[0-9A-Fa-f:]|\(0\)"
+)
 _HEX = "[0-9A-Fa-f]"
 _GROUPS = (
     r"\b(?P<account>[A-Za-z]{2}[0-9]{2} [A-Za-z0-9]{4}(?: (?=[A-Za-z]?[0-9]{3})[A-Za-z0-9]{4}){1,6}"
