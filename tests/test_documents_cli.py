@@ -165,3 +165,15 @@ def test_a_log_is_edited_too_and_a_text_may_come_from_elsewhere(
     assert home.documents.read("SOUL.md") == "# Mine\n"
     home.changes.undo_since("2000-01-01")
     assert "Rain." in (home.path / "daily" / "2026-02-28.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("day", "2026-13-01"), ("day", "yesterday"), ("edit", "NOTES.md")]
+)
+def test_what_is_no_date_is_told_what_one_looks_like(run: Run, arguments: tuple[str, str]) -> None:
+    code, _, err = run(*arguments)
+
+    assert (code, f"'{arguments[1]}' is no date such as 2026-11-24" in " ".join(err.split())) == (
+        2,
+        True,
+    )

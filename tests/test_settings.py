@@ -76,6 +76,19 @@ def test_what_cannot_be_meant_is_refused_and_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("days", ["36500", "1000000", "9999999999"])
+def test_a_retention_may_be_as_long_as_anybody_likes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, days: str
+) -> None:
+    monkeypatch.setenv("SOULKEEP_RETENTION_DAYS", days)
+    monkeypatch.setenv("SOULKEEP_TIMEZONE", " Europe/Berlin ")
+
+    run("remember", "Kept.")
+    run("memories", "forget", "1", "--yes")
+
+    assert "Kept." in run("trash")[1]
+
+
 def test_a_folder_that_is_called_so_is_taken_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

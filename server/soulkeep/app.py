@@ -248,7 +248,7 @@ class Settings(BaseSettings):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, timezone: str) -> str:
-        if timezone:
+        if timezone := timezone.strip():
             from zoneinfo import ZoneInfo
 
             try:

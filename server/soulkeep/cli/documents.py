@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import click
@@ -26,7 +26,21 @@ from soulkeep.errors import InvalidInputError, SoulkeepError
 from soulkeep.models import GlobalPrompt
 from soulkeep.service.curator import Curated
 from soulkeep.service.prompts import offer_prompts
-from soulkeep.wording import counted
+from soulkeep.wording import counted, quoted
+
+
+class _Day(click.ParamType[date]):
+    """A date as the names of logs have it."""
+
+    name = "date"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Return the day; a usage error says what one looks like."""
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{quoted(value)} is no date such as 2026-11-24.", param, ctx)
+
 
 _name_argument = click.argument(
     "name", type=click.Choice(DOCUMENTS, case_sensitive=False), metavar="|".join(DOCUMENTS)
@@ -65,7 +79,7 @@ def edit(name: str, text: str | None, *, as_json: bool) -> None:
     is never overwritten; what you wrote is kept in a file then. `soulkeep undo` takes the edit back.
     """
     document = next((each for each in DOCUMENTS if each.lower() == name.lower()), None)
-    page: DocumentName | date = document or click.DateTime(["%Y-%m-%d"]).convert(name, None, None).date()
+    page: DocumentName | date = document or _Day().convert(name, None, None)
     with home_to_read() as home:
         texts = home.documents
         read = texts.read_daily(page) if isinstance(page, date) else texts.read(page)
@@ -172,13 +186,13 @@ def log(text: str, *, as_json: bool) -> None:
 
 
 @documents.command()
-@click.argument("date", type=click.DateTime(["%Y-%m-%d"]), required=False, metavar="[DATE]")
+@click.argument("date", type=_Day(), required=False, metavar="[DATE]")
 @json_option
 @home_option
-def day(date: datetime | None, *, as_json: bool) -> None:
+def day(date: date | None, *, as_json: bool) -> None:
     """Print the log of a DATE such as 2026-11-24; without one, today's."""
     with home_to_read() as home:
-        wanted = home.documents.today() if date is None else date.date()
+        wanted = home.documents.today() if date is None else date
         text = home.documents.read_daily(wanted)
         days = home.documents.list_daily()
     if as_json:

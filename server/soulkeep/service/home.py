@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _Service = TypeVar("_Service")
 
+LONGEST_RETENTION = 365_000
+"""Days of a retention: nothing in a store is older, and a longer one would leave the calendar."""
+
 
 @dataclass(eq=False)
 class on_first_use(Generic[_Service]):  # noqa: N801 - used as a decorator, like property
@@ -175,7 +178,7 @@ class Home:
             self.sessions,
             self.clock,
             self.days,
-            timedelta(days=self.options.retention_days),
+            timedelta(days=min(self.options.retention_days, LONGEST_RETENTION)),
         )
 
     @on_first_use
