@@ -208,6 +208,9 @@ def test_a_number_that_counts_is_not_missed(home: Home) -> None:
         ["00:1A:2B:3C:4D:5E", "00-1a-2b-3c-4d-5e", "001a2b3c4d5e"],
         ["2001:db8::1", "2001:0DB8::1", "2001:db8:0:0:0:0:0:1"],
         ["USB-C", "USB C", "USB\u2011C"],
+        ["I/O", "i/o", "IO"],
+        ["CI/CD", "ci/cd", "CICD"],
+        ["B\u266d", "Bb"],
     ],
 )
 def test_one_number_or_name_is_found_however_it_is_written(forms: list[str]) -> None:
@@ -236,6 +239,8 @@ def test_a_number_is_also_found_by_the_word_beside_it() -> None:
         ("abcAbc 5, the 7", ["abcabc", "abc", "5", "abcabc5", "the", "7"]),
         ("csharp 7, MAX 12", ["c#", "7", "max", "12", "max12"]),
         ("2026-07-25T10:30", ["20260725", "2026", "07", "25", "10:30"]),
+        ("an A/B test, C/C++, and/or", ["an", "ab", "test", "c", "c++", "and", "or"]),
+        ("https://x.org/a/b", ["https", "xorg", "org", ".org", "a", "b"]),
         ("at 12:30:45", ["at", "12:30:45"]),
         ("04/05/2026", ["04052026", "04", "05", "2026"]),
         ("3.14.2026 and 31/31/2026", ["3.14.2026", "and", "31312026", "31", "2026"]),

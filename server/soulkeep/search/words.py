@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from soulkeep.wording import in_one_form
 
-TEXT_RULES = 4
+TEXT_RULES = 5
 """Grows with every change of what `split_words` returns, or of how documents are read: a store that
 older rules indexed is indexed anew when it is opened."""
 
@@ -42,7 +42,8 @@ _OPTIONAL_MARKS = re.compile(
 
 # Letters that are written either way, and that no decomposition takes apart; dashes and other signs.
 _SAME = (
-    "\u0131iđdĐDøoØOłlŁL\u0649\u064a\u0629\u0647\u2010-\u2011-\u2012-\u2013-\u2212-\u2044/\u066b.\u266f#"
+    "\u0131iđdĐDøoØOłlŁL\u0649\u064a\u0629\u0647\u2010-\u2011-\u2012-\u2013-\u2212-"
+    "\u2044/\u066b.\u266f#\u266db"
 )
 
 # Signs that set thousands apart and do nothing else there.
@@ -171,10 +172,11 @@ _SAID_APART = (
 _SAID_PARTS = ("sharp", "plus", "dot net", "dot-net", " js", "-js", "obj", "cpp")
 """A text without any of these, which are found quickly, has no such name."""
 # What is written in groups although it is one identifier: a bank account with letters, the zero of a
-# phone that is left out from abroad, the address of a device or of IPv6, a name such as USB C.
+# phone that is left out from abroad, the address of a device or of IPv6, USB C, A/B.
 # Each of these begins with a sign, for which `re` looks quickly.
 _IN_GROUPS = (
     r" (?:(?<=[0-9] )[A-Za-z0-9]{4} |(?<=[A-Z]{2} )[B-HJ-Z]\b)|:(?<=[0-9A-Fa-f]:)[0-9A-Fa-f:]|\(0\)"
+    r"|/(?<=[A-Za-z]/)[A-Za-z]"
 )
 _HEX = "[0-9A-Fa-f]"
 _GROUPS = (
@@ -184,6 +186,7 @@ _GROUPS = (
     rf"|(?<![\w:.])(?P<address>(?:{_HEX}{{2}}:){{5}}{_HEX}{{2}}"
     rf"|(?=[0-9:]*(?:[A-Fa-f]|::))(?:{_HEX}{{1,4}}:{{1,2}}){{2,7}}{_HEX}{{1,4}})(?![\w:])"
     r"|\b(?P<name>[A-Z]{2,5}) (?=[B-HJ-Z]\b(?![+#'.]))"
+    r"|(?<![\w/.])(?P<pair>[A-Za-z]{1,2}(?:/[A-Za-z]{1,2})+)(?![\w/+#])"
 )
 _GO = r"(?<=[a-z,;:(] )Go\b|\bGo(?=[ -](?:code|developer|lang|module|program|service))"
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -243,12 +246,9 @@ def _with_signs(match: re.Match[str]) -> str:
 
 def _in_one_run(match: re.Match[str]) -> str:
     """Write an identifier in groups without the spaces or colons between them."""
-    if match["zero"]:
-        return " "
-    if match["name"]:
-        return f"{match['name']}-"
-    if match["account"]:
-        return match["account"].replace(" ", "")
+    signs = {"zero": (match[0], " "), "name": (" ", "-"), "pair": ("/", "_"), "account": (" ", "")}
+    if (kind := match.lastgroup or "") in signs:
+        return match[0].replace(*signs[kind])
     address = match["address"]
     if len(address) == len("00:1a:2b:3c:4d:5e") and address.count(":") == 5 and "::" not in address:
         return address.replace(":", "-")
