@@ -270,7 +270,7 @@ async def test_pages_of_prompts_neither_repeat_nor_leave_out_one(client: Client,
     _, nothing = await call(client, "list_prompts", include_inactive=True, after=1)
 
     assert "the MCP prompt of its name has all of it" in first
-    assert "of one that is not in force, `soulkeep prompts list --json` has all of it" in last
+    assert f"of one that is not in force, `soulkeep prompts list --json --home {home.path}`" in last
     assert last == again
     assert nothing == {"prompts": []}
     for unknown in (1, 100, 2**62):  # the first is not in force

@@ -342,7 +342,8 @@ async def list_prompts(
     """
 
     def listed(home: Home, _: Session) -> PromptsAnswer:
-        return PromptsAnswer.of(home.prompts.list_prompts(include_inactive=include_inactive), after)
+        prompts = home.prompts.list_prompts(include_inactive=include_inactive)
+        return PromptsAnswer.of(prompts, home.path, after)
 
     return answer(await served(ctx, listed, reads=True))
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from pathlib import Path
 
 from soulkeep.days import Days
 from soulkeep.documents import DocumentName, Documents
@@ -21,7 +22,7 @@ from soulkeep.service.edits import has_promoted
 from soulkeep.service.memories import Memories
 from soulkeep.service.threads import WEIGHTIEST, unagreed_note
 from soulkeep.service.upkeep import Background
-from soulkeep.wording import DATA, counted, fenced, heading, one_line, plain, under_heading
+from soulkeep.wording import DATA, command_line, counted, fenced, heading, one_line, plain, under_heading
 
 NOTE = f"Parts with is_data are {DATA}."
 """Stands once in the structured form where a part is data."""
@@ -241,6 +242,7 @@ class Contexts:
     _days: Days
     _options: Options
     _announcement: str
+    _path: Path
 
     def assemble(
         self,
@@ -351,11 +353,11 @@ class Contexts:
 
     def _proposals(self) -> Section:
         """Return by their names the global prompts that agents proposed."""
-        proposed = [
-            f"{one_line(prompt.name)} (the user agrees with: soulkeep prompts activate {prompt.id})"
-            for prompt in self._repository.prompts.list_prompts()
-            if not prompt.is_agreed
-        ]
+        proposed = []
+        for prompt in self._repository.prompts.list_prompts():
+            if not prompt.is_agreed:
+                words = ["soulkeep", "prompts", "activate", str(prompt.id), "--home", str(self._path)]
+                proposed.append(f"{one_line(prompt.name)} (the user agrees with: {command_line(words)})")
         return Section("Proposed as global prompts by agents", "list_prompts", proposed)
 
     def _document(self, name: str, document: DocumentName | date, unreadable: list[str]) -> Section:

@@ -261,6 +261,7 @@ class Home:
             self.days,
             self.options,
             self.announcement,
+            self.path,
         )
 
     @on_first_use

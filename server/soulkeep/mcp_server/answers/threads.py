@@ -344,7 +344,7 @@ def prompt_state(thread: Thread, prompt: str, state: ConsentState, home: Path) -
 _LEAST_PROMPT = 400
 """How many bytes of a prompt are shown at least, or it comes on the next page."""
 _IN_MCP = "the MCP prompt of its name has all of it"
-_BY_HAND = "of one that is not in force, `soulkeep prompts list --json` has all of it"
+_BY_HAND = "of one that is not in force, `{}` has all of it"
 
 
 class PromptAnswer(Item):
@@ -403,7 +403,7 @@ class PromptsAnswer(View):
     next: int | None = None
 
     @classmethod
-    def of(cls, prompts: Sequence[GlobalPrompt], after: int = 0) -> "PromptsAnswer":
+    def of(cls, prompts: Sequence[GlobalPrompt], home: Path, after: int = 0) -> "PromptsAnswer":
         """Build a page of the prompts behind the one with the id `after`, as many as find room.
 
         Raises:
@@ -418,7 +418,8 @@ class PromptsAnswer(View):
         shown = fit_items(wanted, BOUND, _LEAST_PROMPT)
         parts = [part for part, whole in zip(shown, wanted, strict=False) if part != whole]
         where = [_IN_MCP] if any(part.mcp_name for part in parts) else []
-        where += [_BY_HAND] if not all(part.mcp_name for part in parts) else []
+        by_hand = _BY_HAND.format(command(home, ["prompts", "list", "--json"]))
+        where += [by_hand] if not all(part.mcp_name for part in parts) else []
         return cls(
             prompts=tuple(shown),
             cut=f"A text that ends in … goes on: {'; '.join(where)}." if parts else "",
