@@ -505,6 +505,7 @@ def test_a_team_is_looked_after_by_hand(run: Run) -> None:
         (("accounts", "add", "mcp"), "NAME must not be mcp"),
         (("accounts", "revoke", "nobody"), "There is no account 'nobody'; `soulkeep accounts list`"),
         (("accounts", "add", "ann", "--subject", "x"), "SOULKEEP_ISSUER"),
+        (("accounts", "add", "ann", "--subject", ""), "SOULKEEP_ISSUER"),
         (("teams", "add", "-x"), "No such option"),
         (("teams", "add", "a b"), "TEAM must have 1 to 32 letters"),
         (("teams", "join", "crew", "ann"), "There is no team 'crew'; `soulkeep teams list`"),
@@ -520,12 +521,24 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
     assert said in err
 
 
+@pytest.mark.parametrize("subject", ["", "  ", "a\0b", "a\nb", "\ud800", "x" * 256])
+def test_a_subject_that_no_token_can_name_makes_no_account(accounts: Accounts, subject: str) -> None:
+    with pytest.raises(InvalidInputError, match="subject"):
+        accounts.add("ann", issuer="https://issuer.example", subject=subject)
+    assert accounts.all() == []
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("URL", "memory.example.org"),
         ("URL", "https://memory.example.org/soulkeep"),
         ("URL", "https://ann:secret@memory.example.org"),
+        ("URL", "https://memory.example.org:99999"),
+        ("HTTP_ORIGINS", "https://page.example, *"),
+        ("HTTP_ORIGINS", "page.example"),
+        ("HTTP_ORIGINS", "https://page.example/app"),
+        ("HTTP_ORIGINS", "https://page.example:99999"),
         ("ISSUER", "http://issuer.example"),
         ("ISSUER_JWKS_URL", "file:///etc/passwd"),
     ],

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mcp.types import ElicitRequestParams, ElicitResult, ResourceUpdatedNotifica
 
 from conftest import Run
 from serving import JSON, PATIENCE_S, Process, Serving, serving
-from soulkeep.app import open_home
+from soulkeep.app import Settings, open_accounts, open_home
 from soulkeep.mcp_server.http import Rates
 from soulkeep.serving import Address
 from wire import HANDSHAKE, MODERN
@@ -184,6 +185,51 @@ async def test_pages_that_are_named_and_those_of_this_machine_are_served(home_pa
         ]
 
     assert statuses == [200, 200, 200]
+
+
+async def test_names_are_known_however_they_are_written(home_path: Path) -> None:
+    page = "https://Page.Example:443/"
+    async with serving(home_path, http_origins=page) as served, served.http() as http:
+        statuses = [
+            (await http.post("/mcp", json=LIST, headers={**IN_MODERN, **named})).status_code
+            for named in (
+                {"host": "LOCALHOST"},
+                {"host": "LocalHost:8765"},
+                {"origin": "https://page.example"},
+                {"origin": "HTTPS://PAGE.EXAMPLE"},
+                {"origin": "http://localhost"},
+            )
+        ]
+
+    assert statuses == [200] * 5
+    assert Settings(url="https://Memory.Example.org:443/").url == "https://memory.example.org"
+
+
+@pytest.mark.parametrize("token", [None, "ann"])
+async def test_a_browser_lets_the_named_pages_alone_use_a_home(
+    home_path: Path, token: str | None
+) -> None:
+    if token:
+        home_path.mkdir()
+        with closing(open_accounts(home_path)) as accounts:
+            token = accounts.add(token)
+    asks_first = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization, content-type, mcp-session-id",
+    }
+    async with serving(home_path, http_origins="https://page.example") as served, served.http() as http:
+        let_in = {"authorization": f"Bearer {token}"} if token else {}
+        for origin in ("https://page.example", "http://127.0.0.1:6274", "https://evil.example"):
+            page, is_evil = {"origin": origin}, "evil" in origin
+            allowed = await http.request("OPTIONS", "/mcp", headers=page | asks_first)
+            answer = await http.post("/mcp", json=OPENING, headers=page | let_in)
+            assert (allowed.status_code, answer.status_code) == ((400, 403) if is_evil else (200, 200))
+            for one in (allowed, answer):
+                assert one.headers.get("access-control-allow-origin") == (None if is_evil else origin)
+        assert "authorization" in allowed.headers["access-control-allow-headers"]
+        refused = await http.post("/mcp", headers={"origin": "http://localhost:6274"})
+
+    assert "WWW-Authenticate" in refused.headers["access-control-expose-headers"]
 
 
 @pytest.mark.parametrize("headers", [{}, IN_MODERN])
@@ -376,6 +422,31 @@ def test_others_than_this_machine_are_not_served_without_accounts(
     assert f"--host is {host}" in err
     assert "soulkeep accounts add NAME" in err
     assert not home_path.exists()
+
+
+def test_a_proxy_does_not_let_others_in_without_accounts(
+    run: Run, home_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOULKEEP_URL", "https://memory.example.org")
+    code, out, err = run("serve", "--http", "--port", "0")
+
+    assert (code, out) == (1, "")
+    assert "SOULKEEP_URL` is https://memory.example.org" in err
+    assert "soulkeep accounts add NAME" in err
+    assert not home_path.exists()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
+def test_a_machine_that_does_not_know_its_own_name_serves(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "gethostname", lambda: "ANNAS-PC")
+
+    assert "annas-pc:*" in Address(host, 8765).names
 
 
 def test_without_http_nothing_of_it_is_imported(home_path: Path) -> None:

@@ -176,6 +176,7 @@ WRONG: dict[str, Callable[[IssuerServer], str]] = {
     "not yet good": lambda issuing: issuing.token(nbf=time.time() + 120),
     "without subject": lambda issuing: issuing.token(sub=None),
     "with a blank subject": lambda issuing: issuing.token(sub=" "),
+    "with half a character as its subject": lambda issuing: issuing.token(sub="\ud800"),
     "with a list as its subject": lambda issuing: issuing.token(sub=["ann@work"]),
     "of an unknown subject": lambda issuing: issuing.token(sub="bob@work"),
     "with the name of an account": lambda issuing: issuing.token(sub="ann"),

@@ -33,6 +33,7 @@ from database_server import new_database
 from served import served
 from serving import serving
 from soulkeep.app import Settings, open_accounts, open_authority
+from soulkeep.mcp_server.oauth import MOST_FORM_BYTES
 from soulkeep.models import Options
 from soulkeep.service.accounts import Accounts
 from soulkeep.service.grants import (
@@ -417,6 +418,32 @@ def test_on_this_machine_a_program_may_listen_at_another_port_and_nowhere_else(
         assert "evil.example" not in refused.text
 
 
+@pytest.mark.parametrize("name", ["A \u202eprogram", "A\u200b pro\u2066gram", "A\nprogram\u202c"])
+def test_what_a_program_calls_itself_hides_nothing_of_the_page(
+    browser: httpx2.Client, name: str
+) -> None:
+    wanted = asked(browser, register(browser, client_name=name).json()["client_id"])
+
+    assert "<b>A program</b>" in browser.get("/login", params=wanted).text
+
+
+@pytest.mark.parametrize("path", ["/token", "/register", "/authorize", "/login", "/account", "/revoke"])
+def test_little_is_read_of_who_has_no_token(browser: httpx2.Client, path: str) -> None:
+    assert browser.post(path, content=b"x" * (MOST_FORM_BYTES + 1)).status_code == 413
+
+
+@ON_BOTH_ENGINES
+@pytest.mark.parametrize("client_id", ["nobody", "a\0b", "https://8.8.8.8/\0"])
+def test_a_program_that_cannot_be_is_unknown_wherever_it_is_named(
+    browser: httpx2.Client, client_id: str
+) -> None:
+    wanted = asked(browser, client_id)
+    assert browser.get("/authorize", params=wanted).status_code == 400
+    assert browser.get("/login", params=wanted).status_code == 400
+    assert fetch(browser, client_id, "code").status_code == 401
+    assert browser.post("/revoke", data={"client_id": client_id, "token": "x"}).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("redirect", "target"),
     [
@@ -501,7 +528,8 @@ def test_what_cannot_be_asked_for_is_refused_before_the_user_is_asked(
 
     answer = browser.get("/authorize", params=wanted)
     assert answer.status_code == 302
-    assert parse_qs(urlsplit(answer.headers["location"]).query)["error"] == [error]
+    back = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert (back["error"], back["state"], back["iss"]) == ([error], ["a state & more"], [url])
     assert browser.get("/login", params=wanted).status_code == 400
 
 

@@ -188,6 +188,10 @@ def test_a_server_of_others_asks_public_hosts_alone(publisher: Publisher, progra
         "https://user@example.org/client.json",
         "https://example.org/client.json#part",
         "https://example.org/a/../client.json",
+        "https://8.8.8.8/client.json\0",
+        "https://8.8.8.8/client\n.json",
+        "https://8.8.8.8/a client.json",
+        "https://\u0441laude.ai/client.json",  # with a Cyrillic letter
         "https://example.org:99999999/client.json",
         "https://example.org/" + "a" * 500,
     ],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AnyUrl, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from soulkeep.documents import Documents
@@ -205,7 +205,7 @@ class Settings(BaseSettings):
             raise ValueError("is more or less than a host and a path; correct it")
         if is_url and parts.path not in ("", "/"):
             raise ValueError("has a path; give a server a host of its own, such as memory.example.org")
-        return address.rstrip("/") if is_url else address
+        return _in_one_form(address) if is_url else address
 
     @field_validator("embedder_query_prefix", "embedder_passage_prefix")
     @classmethod
@@ -219,6 +219,13 @@ class Settings(BaseSettings):
         if not isinstance(written, str):
             return written
         return tuple(one.strip() for one in written.split(",") if one.strip())
+
+    @field_validator("http_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if odd := [one for one in origins if not re.fullmatch(r"[\w+.-]+://[^/?#@\s]+/?", one)]:
+            raise ValueError(f"has {odd[0]!r}, which is no origin such as https://page.example")
+        return tuple(map(_in_one_form, origins))
 
     @field_validator("http_proxies")
     @classmethod
@@ -284,6 +291,14 @@ class Settings(BaseSettings):
         if any("\ud800" <= character <= "\udfff" for character in str(expanded)):
             raise ValueError("is no UTF-8, in which SQLite takes paths; name a folder that is")
         return expanded
+
+
+def _in_one_form(address: str) -> str:
+    """Return an address as programs and browsers name it, whose host and port they write in one way."""
+    try:
+        return str(AnyUrl(address)).rstrip("/")
+    except ValueError:
+        raise ValueError(f"has {address!r}, which nobody can reach; correct it") from None
 
 
 def _value(variable: re.Match[str]) -> str:

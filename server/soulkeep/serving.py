@@ -5,11 +5,12 @@ import math
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.datastructures import Headers
@@ -44,8 +45,8 @@ EVERYBODY = "*"
 """As a proxy: whoever connects is one, as where nothing else than proxies reaches the server."""
 
 NO_ACCOUNTS = (
-    "is {host}, which others than programs of this machine can reach, and there are no accounts; add one"
-    " with `soulkeep accounts add NAME`, or listen at 127.0.0.1"
+    "is {0}, which others than programs of this machine can reach, and there are no accounts; add one"
+    " with `soulkeep accounts add NAME`, or {1}"
 )
 
 
@@ -77,8 +78,9 @@ class Address:
     def reached_at(self) -> str:
         """The address of the server as clients write it, without a slash at its end."""
         if self.url:
-            return self.url.rstrip("/")
+            return self.url
         host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        host = host.lower()  # as clients write it
         scheme = "https" if self.ssl_certfile else "http"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
@@ -140,17 +142,18 @@ class Address:
     @property
     def names(self) -> set[str]:
         """By which names it may be asked, against the rebinding of names; `*` stands for any port."""
-        own = {self.reached_at.partition("//")[2], f"{self.host}:{self.port}"}
+        own = {self.reached_at.partition("//")[2], f"{self.host.lower()}:{self.port}"}
         hosts = {"127.0.0.1", "localhost", "[::1]", *(one.rpartition(":")[0] for one in own), *own}
         if not self.url and not self.is_local:
-            hosts |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
+            with suppress(OSError):  # not every machine knows its own name
+                hosts |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
         return {each for host in hosts if host for each in (host, f"{host}:*")}
 
     @property
     def pages(self) -> set[str]:
         """The origins of pages in browsers that may ask it."""
-        local = {f"http://{host}:*" for host in ("127.0.0.1", "localhost", "[::1]")}
-        return {*local, self.reached_at, *self.origins}
+        local = {f"http://{host}" for host in ("127.0.0.1", "localhost", "[::1]")}
+        return {*local, *(f"{page}:*" for page in local), self.reached_at, *self.origins}
 
 
 class BehindProxies:
@@ -219,7 +222,11 @@ def open_http(settings: Settings, address: Address) -> Iterator[tuple[HttpServer
     with ExitStack() as stack:
         accounts = _accounts_of(settings, stack)
         if accounts is None and not address.is_local:
-            raise InvalidInputError("host", NO_ACCOUNTS.format(host=address.host))
+            raise InvalidInputError("host", NO_ACCOUNTS.format(address.host, "listen at 127.0.0.1"))
+        public = urlsplit(settings.url).hostname or address.host
+        if accounts is None and not replace(address, host=public).is_local:  # by way of a proxy
+            rule = NO_ACCOUNTS.format(settings.url, "leave it unset")
+            raise InvalidInputError("SOULKEEP_URL", rule)
         address.require_certificate()
         # Held, so that its model is not loaded anew where all homes were closed meanwhile.
         embedder = choose_embedder(settings.options.embedder)

@@ -56,12 +56,12 @@ def accounts() -> None:
 def add(name: str, subject: str | None, *, as_json: bool) -> None:
     """Make an account, and print its token, which is shown this once."""
     issuer = current_settings().issuer
-    if subject and not issuer:
+    if subject is not None and not issuer:
         raise WrongSetting(
             "--subject needs SOULKEEP_ISSUER; set it to the issuer whose subject this is."
         )
     with _opened() as opened:
-        token = opened.add(name, issuer=issuer if subject else None, subject=subject)
+        token = opened.add(name, issuer=issuer if subject is not None else None, subject=subject)
         account = opened.account_of(token)
     _show_token(account, token, as_json=as_json)
 

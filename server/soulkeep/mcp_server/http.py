@@ -9,6 +9,7 @@ import ctypes
 import logging
 import math
 import os
+import re
 import socket
 import sys
 import time
@@ -33,6 +34,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from sse_starlette.sse import AppStatus
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -180,6 +182,11 @@ class Entrance:
             # A session is of an account in one home, whichever of its tokens it comes with.
             token = AccessToken(token="", client_id=access.account, subject=access.home, scopes=[])
             scope["user"] = AuthenticatedUser(token)
+        # By which name it is asked, and of which page, is compared as it is written.
+        scope["headers"] = [
+            (name, value.lower() if name in (b"host", b"origin") else value)
+            for name, value in scope["headers"]
+        ]
         self._note_own_address(scope)
         send = _explaining(partial(self._explained, headers), scope, receive, send)
         async with anyio.create_task_group() as tasks:
@@ -357,9 +364,9 @@ def http_app(
     entrance = Entrance(manager, limits, authority)
     routes = [Route("/healthz", JSONResponse({"status": "ok"}), methods=["GET"])]
     if authority is None:
-        routes.append(Route("/mcp", entrance))
+        routes.append(Route("/mcp", _to_pages(entrance, pages)))
     else:
-        guarded = RequireAccess(entrance, authority)
+        guarded = _to_pages(RequireAccess(entrance, authority), pages)
         routes += [Route("/mcp", guarded), Route("/{home}/mcp", guarded), *authority.routes]
 
     @asynccontextmanager
@@ -374,6 +381,21 @@ def http_app(
 
     app = Starlette(routes=routes, lifespan=lifespan)
     return app, partial(_end_streams, homes, notifications, manager)
+
+
+def _to_pages(app: ASGIApp, pages: Collection[str]) -> ASGIApp:
+    """Return the app of a home to which browsers let these pages send, and read what it answers.
+
+    They ask first, without the token; whoever else sends is refused by `app` itself.
+    """
+    origins = "|".join(re.escape(page).replace(r":\*", r":\d+") for page in sorted(pages))
+    return CORSMiddleware(
+        app,
+        allow_origin_regex=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=[MCP_SESSION_ID_HEADER, "WWW-Authenticate", "Retry-After"],
+    )
 
 
 def _end_streams(

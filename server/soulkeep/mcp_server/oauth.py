@@ -25,6 +25,7 @@ from mcp.server.auth.provider import (
     RegistrationError,
     TokenError,
     TokenVerifier,
+    construct_redirect_uri,
 )
 from mcp.server.auth.routes import (
     AUTHORIZATION_PATH,
@@ -43,12 +44,12 @@ from mcp.shared.auth import (
     ProtectedResourceMetadata,
 )
 from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
-from starlette.datastructures import QueryParams
+from starlette.datastructures import MutableHeaders, QueryParams
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, request_response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.mcp_server.homes import ACCESS
@@ -56,6 +57,7 @@ from soulkeep.models import Access
 from soulkeep.service.accounts import Accounts, is_name
 from soulkeep.service.grants import DESCRIPTION_S, Grants, Issued, TooManyClientsError
 from soulkeep.service.issuer import Issuer, description_of, require_safe_url
+from soulkeep.wording import without_hidden
 
 SCOPE = "memory"
 """The one scope: to use the home that a token is for. Who may write there is said by the home."""
@@ -299,7 +301,18 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             except (InvalidInputError, RegistrationError, ValidationError) as error:
                 why = getattr(error, "error_description", None) or str(error)
                 app = JSONResponse({"error": "invalid_client", "error_description": why}, 400)
-        await app(scope, receive, send)
+
+        async def signed(message: Message) -> None:
+            # A no says whose it is too (RFC 9207), which the SDK's does not.
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                to = headers.get("location", login)
+                if not to.startswith(login):
+                    headers["location"] = construct_redirect_uri(to, iss=self._authority.url)
+            await send(message)
+
+        login = f"{self._authority.url}/login?"
+        await app(scope, receive, signed)
 
     async def _read_description(self, program: str, address: str) -> None:
         if not await run_sync(self.grants.may_register, address):
@@ -322,7 +335,8 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
         client_info.token_endpoint_auth_method = "none"  # noqa: S105
         client_info.client_secret = client_info.client_secret_expires_at = None
         client_info.scope = SCOPE
-        client_info.client_name = (client_info.client_name or "")[:LONGEST_NAME] or None
+        name = without_hidden(client_info.client_name or "").strip()
+        client_info.client_name = name[:LONGEST_NAME] or None
         kept = {"client_id", "client_name", "redirect_uris", "grant_types", "scope"}
         kept |= {"token_endpoint_auth_method"}
         metadata = client_info.model_dump(mode="json", include=kept, exclude_none=True)
@@ -468,6 +482,7 @@ def _authorization_routes(provider: "Provider", issuer: str) -> list[Route]:
         provider, url, client_registration_options=registering, revocation_options=revoking
     )
     for route in made:
+        route.app = RequestBodyLimitMiddleware(route.app, MOST_FORM_BYTES)
         if route.path == REGISTRATION_PATH:
             route.app = partial(provider.register, route.app)
         elif route.path == AUTHORIZATION_PATH:

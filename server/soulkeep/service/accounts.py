@@ -27,7 +27,7 @@ TOKEN_PREFIX = "soulkeep_"  # noqa: S105 - by which programs that look for leake
 _TOKEN = re.compile(rf"{TOKEN_PREFIX}(?P<id>[0-9a-f]{{16}})_[A-Za-z0-9_-]{{43}}", re.ASCII)
 _SECRET_BYTES = 32
 
-LONGEST_NAME = 32
+LONGEST_NAME, LONGEST_SUBJECT = 32, 255
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _DEVICES = frozenset(
     f"{device}{number}" for device in ("com", "lpt") for number in range(10)
@@ -73,6 +73,11 @@ def is_name(text: str) -> bool:
         return valid_name("name", text) == text
     except InvalidInputError:
         return False
+
+
+def is_subject(text: str) -> bool:
+    """Whether an issuer can mean somebody by a text: one that can be seen, of up to 255 characters."""
+    return bool(text.strip()) and text.isprintable() and len(text) <= LONGEST_SUBJECT
 
 
 def new_token(id_begins: str = "") -> tuple[str, str, str]:
@@ -164,8 +169,12 @@ class Accounts:
         With an issuer and a subject it is also that of who has such a token of the issuer.
 
         Raises:
-            InvalidInputError: The name cannot be one or is taken, or the subject has an account.
+            InvalidInputError: The name cannot be one or is taken, or the subject has an account or is
+                none.
         """
+        if subject is not None and not is_subject(subject):
+            rule = f"must be the `sub` of the issuer's tokens, of 1 to {LONGEST_SUBJECT} characters that"
+            raise InvalidInputError("subject", f"{rule} can be seen; give it, or leave it out")
         name, now = valid_name("name", name), self.later(0)
         with self.store.transaction():
             self._take(name, is_team=False)

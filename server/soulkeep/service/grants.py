@@ -83,7 +83,7 @@ class Grants:
 
     def client(self, client_id: str, newer_than_s: float | None = None) -> dict[str, Any] | None:
         """Return what a program said of itself; None for an unknown one, or if that is too long ago."""
-        found = self._store.get_client(client_id)
+        found = self._store.get_client(client_id) if client_id.isprintable() else None
         since = "" if newer_than_s is None else self.accounts.later(-newer_than_s)
         return found[0] if found and found[1] > since else None
 

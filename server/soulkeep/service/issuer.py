@@ -14,7 +14,7 @@ import jwt
 
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import Account
-from soulkeep.service.accounts import Accounts
+from soulkeep.service.accounts import Accounts, is_subject
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures by a key that only the issuer has; never none, nor one by a secret that both have."""
@@ -25,8 +25,6 @@ LEEWAY_S = 30
 PATIENCE_S = 5
 PAUSE_S = 10
 """How long the issuer has for an answer, and how long it is left alone after it failed."""
-
-MOST_SUBJECT = 255
 
 _DESCRIPTIONS = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
 
@@ -88,7 +86,7 @@ class Issuer:
         except jwt.PyJWTError:
             return None
         subject = claims["sub"]
-        if not 0 < len(subject.strip()) <= len(subject) <= MOST_SUBJECT:
+        if not is_subject(subject):
             return None
         account = self._accounts.of_subject(self.name, subject, adds=self._adds_accounts)
         client = claims.get("client_id", claims.get("azp", self.name))
@@ -157,12 +155,15 @@ def description_of(program: str, *, is_local: bool) -> dict[str, Any]:
         is_odd = parts.fragment or parts.username is not None or {".", ".."} & {*parts.path.split("/")}
         if parts.scheme != "https" or parts.path in ("", "/") or is_odd:
             raise ValueError("it must be an https address with a path")  # noqa: TRY301
+        if not (program.isascii() and program.isprintable()) or " " in program:
+            # The page shows its host, and letters of other scripts look like those of a known one.
+            raise ValueError("it must be written in ASCII, its host as xn--...")  # noqa: TRY301
         if len(program) > LONGEST_DESCRIPTION_URL:
             raise ValueError("it is too long")  # noqa: TRY301
         said = _read_from(_public_address(host, port, is_local=is_local), program)
         if not isinstance(said, dict) or said.get("client_id") != program:
             raise ValueError("it is not of this program")  # noqa: TRY301
-    except (ValueError, OSError, httpx2.HTTPError) as error:
+    except (ValueError, OSError, httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise InvalidInputError(
             "client_id", f"names a description that cannot be used: {error}"
         ) from error
