@@ -6,6 +6,7 @@ import json
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 import zlib
@@ -27,10 +28,11 @@ import database_server
 import once  # noqa: F401 - it changes the SDK
 from database_server import choose_folder, end_server, place_in_postgres
 from forks import end_forking
+from shells import forking_folder
 from soulkeep.app import build_server, open_home
 from soulkeep.cli import main
 from soulkeep.service.home import Home
-from wire import OFFLINE, STARTUP, USER_CACHE, piped
+from wire import COMMAND, OFFLINE, STARTUP, USER_CACHE, piped
 
 Run = Callable[..., tuple[int, str, str]]
 """Runs the command line in this process; returns its exit code, stdout and stderr."""
@@ -244,6 +246,21 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return int(ended.value.code or 0), out, err
 
     return run
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fork a server that is started, rather than let it import all anew."""
+    start = subprocess.run
+    with forking_folder() as folder:
+
+        def start_forked(words: list[str], **options: Any) -> Any:
+            assert words[0] == str(COMMAND)
+            return start([str(folder / "soulkeep"), *words[1:]], **options)
+
+        if sys.platform != "win32":
+            monkeypatch.setattr(subprocess, "run", start_forked)
+        yield
 
 
 @pytest.fixture

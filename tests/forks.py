@@ -17,7 +17,7 @@ from soulkeep import mcp_server
 
 _IMPORTED = ["mcp.server.mcpserver", "mcp.server.stdio", "soulkeep.app", "soulkeep.cli"]
 _IMPORTED += [m.name for m in walk_packages(mcp_server.__path__, f"{mcp_server.__name__}.")]
-_IMPORTED += ["forked"]
+_IMPORTED += ["soulkeep.repository.sqlite.codes", "forked"]
 """What a server imports sooner or later, and what makes all that is the same in each."""
 
 

@@ -291,6 +291,7 @@ def test_every_command_that_answers_has_json() -> None:
 
 
 @pytest.mark.embedder("universal")
+@pytest.mark.usefixtures("forked")
 def test_every_command_prints_one_object_with_the_same_names_for_the_same_things(
     run: Run, home_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

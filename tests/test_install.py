@@ -6,7 +6,6 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from conftest import Run
-from shells import forking_folder
 from soulkeep import __version__
 from soulkeep.app import open_home
 from soulkeep.cli.connect import client_command
@@ -64,21 +62,6 @@ def user(tmp_path: Path) -> Path:
 
 def machine(user: Path) -> Machine:
     return Machine(sys.platform, os.environ, str(user))
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fork a server that is started, rather than let it import all anew."""
-    start = subprocess.run
-    with forking_folder() as folder:
-
-        def start_forked(words: list[str], **options: Any) -> Any:
-            assert words[0] == str(COMMAND)
-            return start([str(folder / "soulkeep"), *words[1:]], **options)
-
-        if sys.platform != "win32":
-            monkeypatch.setattr(subprocess, "run", start_forked)
-        yield
 
 
 def config(client: Client, user: Path) -> Path:

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from examples import DEAR
+from forks import run_code
 from soulkeep.embedders import minilm, tokens, universal
 from soulkeep.embedders.meaning import MINILM_DIMENSIONS, Meaning, Together, Universal
 from soulkeep.errors import EmbedderUnavailableError
@@ -387,23 +388,20 @@ LOAD = (
     "import sys\nfrom pathlib import Path\n"
     "from soulkeep.embedders.meaning import Universal\n"
     f"found = Universal(Path(sys.argv[1])).embed([{FACT!r}]).embeddings[0]\n"
-    "sys.stdout.buffer.write(found)\n"
+    "print(found.hex())\n"
 )
 
 
 def test_processes_that_start_together_lay_the_weights_out_once(
     meaning: Meaning, tmp_path: Path
 ) -> None:
-    running = [
-        subprocess.Popen([sys.executable, "-c", LOAD, str(tmp_path)], stdout=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    running = [run_code(LOAD, tmp_path) for _ in range(2)]
 
     found = [process.communicate(timeout=60)[0] for process in running]
 
     expected = halves(meaning, FACT)[1][0]
     for one in found:
-        np.testing.assert_allclose(np.frombuffer(one, "<f4"), expected, atol=1e-6)
+        np.testing.assert_allclose(np.frombuffer(bytes.fromhex(one), "<f4"), expected, atol=1e-6)
     assert sorted(file.suffix for file in tmp_path.iterdir()) == [".lock", ".weights"]
 
 
@@ -413,12 +411,10 @@ def test_a_full_disk_leaves_no_part_of_the_weights_and_costs_memory_alone(
 ) -> None:
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))\n"
 
-    found = subprocess.run(
-        [sys.executable, "-c", limit + LOAD, str(tmp_path)], capture_output=True, check=True, timeout=60
-    )
+    found = run_code(limit + LOAD, tmp_path).communicate(timeout=60)[0]
 
     expected = halves(meaning, FACT)[1][0]
-    np.testing.assert_allclose(np.frombuffer(found.stdout, "<f4"), expected, atol=1e-6)
+    np.testing.assert_allclose(np.frombuffer(bytes.fromhex(found), "<f4"), expected, atol=1e-6)
     assert not [file for file in tmp_path.iterdir() if file.suffix != ".lock"]
 
 
