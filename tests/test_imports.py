@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import zipfile
 from contextlib import closing
@@ -14,6 +13,7 @@ import apsw
 import pytest
 
 from conftest import Run
+from forks import run_code
 from soulkeep.app import open_home
 from soulkeep.engines import opened_foreign
 from soulkeep.errors import SourceError, ThreadNotFoundError, UndoConflictError
@@ -171,12 +171,12 @@ from soulkeep.app import open_home
 from soulkeep.engines import opened_foreign
 from soulkeep.service import imports
 
-calls, imports.BATCH = 0, 100
+calls, imports.BATCH, last = 0, int(sys.argv[4]), int(sys.argv[5])
 
 def die(*_):
     global calls
     calls += 1
-    if calls == 3:
+    if calls == last:
         os.kill(os.getpid(), signal.SIGKILL)
 
 if sys.argv[3] == "between":
@@ -184,8 +184,15 @@ if sys.argv[3] == "between":
 else:
     note = imports.Imports._note
     imports.Imports._note = lambda *given: (note(*given), die())
-open_home(sys.argv[1]).imports.take(Path(sys.argv[2]), opened_foreign)
+open_home(sys.argv[1], embedder="none").imports.take(Path(sys.argv[2]), opened_foreign)
 """
+
+
+def kill(home: Path, source: Path, where: str, batch: int, last: int) -> None:
+    """Import in a process that is killed at the last of so many batches."""
+    process = run_code(KILL, home, source, where, batch, last)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(("where", "half"), [("between", 300), ("inside", 200)])
@@ -193,8 +200,7 @@ def test_an_import_killed_half_way_goes_on_and_is_one_change(
     where: str, half: int, tmp_path: Path
 ) -> None:
     source, path = many(tmp_path / "memory.jsonl", 450), tmp_path / "home"
-    command = [sys.executable, "-c", KILL, str(path), str(source), where]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+    kill(path, source, where, 100, 3)
     home = open_home(path)
     assert home.count_rows()["memories"] == half
 
@@ -234,33 +240,60 @@ def sources(folder: Path) -> dict[str, Path]:
     """Write much the same in the forms of several programs."""
     texts = [f"Sentence {n}." for n in range(9)]
     chats = [chat(str(n), text, "Yes.") for n, text in enumerate(texts)]
-    (folder / "notes").mkdir()
+    for name in ("notes", "basic-memory", "workspace", "workspace/memory"):
+        (folder / name).mkdir()
+    (folder / "workspace" / "SOUL.md").write_text("# Soul\n\n## Vibe\n\n- Calm.\n")
     for n, text in enumerate(texts):
         (folder / "notes" / f"{n}.md").write_text(f"- {text}\n")
+        (folder / "workspace" / "memory" / f"note-{n}.md").write_text(f"{text}\n")
+        head = f"---\ntitle: T{n}\npermalink: main/{n}\n---\n"
+        (folder / "basic-memory" / f"{n}.md").write_text(f"{head}\n- [fact] {text}\n")
     (folder / "mem0.json").write_text(json.dumps({"results": [{"id": t, "memory": t} for t in texts]}))
     (folder / "table.csv").write_text("content\n" + "\n".join(texts))
+    lines(folder / "lines.jsonl", *({"content": text} for text in texts))
+    lines(folder / "memory.jsonl", *(entity(f"E{n}", text) for n, text in enumerate(texts)))
     with zipfile.ZipFile(folder / "claude.zip", "w") as archive:
         archive.writestr("conversations.json", json.dumps(chats))
+    with zipfile.ZipFile(folder / "chatgpt.zip", "w") as archive:
+        archive.writestr("conversations.json", json.dumps([talk(str(n)) for n in range(9)]))
     with closing(apsw.Connection(str(folder / "sqlite_vec.db"))) as made:
         made.execute("CREATE TABLE memories (content_hash, content)")
         made.executemany("INSERT INTO memories VALUES ('h', ?)", ((text,) for text in texts))
     return {path.name: path for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["notes", "mem0.json", "table.csv", "claude.zip", "sqlite_vec.db"])
-def test_each_form_goes_on_where_it_was_cut_off(
-    name: str, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def talk(key: str) -> dict[str, object]:
+    """A conversation of two messages in an export of ChatGPT."""
+    said: dict[str, object] = {}
+    for parent, place, role in ((None, "a", "user"), ("a", "b", "assistant")):
+        message = {
+            "id": f"{key}{place}",
+            "author": {"role": role},
+            "content": {"parts": [f"{role} {key}"]},
+        }
+        said[place] = {"id": place, "parent": parent, "message": message}
+    return {"id": key, "title": f"Talk {key}", "mapping": said, "current_node": "b"}
+
+
+FORMS = [
+    *("notes", "basic-memory", "workspace", "mem0.json", "table.csv", "lines.jsonl", "memory.jsonl"),
+    *("claude.zip", "chatgpt.zip", "sqlite_vec.db"),
+]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends processes without signals")
+@pytest.mark.parametrize("name", FORMS)
+def test_each_form_goes_on_where_it_was_killed(name: str, home: Home, tmp_path: Path) -> None:
     (tmp_path / "forms").mkdir()
     source = sources(tmp_path / "forms")[name]
-    cut_off(home, source, monkeypatch, 1, size=4)
+    kill(home.path, source, "between", 4, 1)
     half = home.count_rows()
 
     report = take(home, source)
 
     assert 0 < half["memories"] + half["messages"] < 9
     rows = home.count_rows()
-    assert (rows["memories"], rows["messages"]) == ((0, 18) if name == "claude.zip" else (9, 0))
+    assert (rows["memories"], rows["messages"]) == ((0, 18) if name.endswith(".zip") else (9, 0))
     assert [change.id for change in home.changes.list_changes()] == [report.change_id]
     assert new(take(home, source)) == {}
     home.changes.undo(report.change_id)
