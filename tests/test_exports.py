@@ -280,7 +280,7 @@ for target, cut_off in zip(sys.argv[2::2], sys.argv[3::2]):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signal")
-def test_what_a_killed_export_left_goes_with_the_next_one_there_and_with_the_doctor(
+def test_what_a_killed_export_left_goes_with_the_next_one_there_or_a_repair(
     opened: Opened, tmp_path: Path, run: Run
 ) -> None:
     source = opened("source")
@@ -302,13 +302,17 @@ def test_what_a_killed_export_left_goes_with_the_next_one_there_and_with_the_doc
 
     for name in ("folder", "all.jsonl"):
         source.exports.write(tmp_path / name)
-    told = json.loads(run("--home", str(source.path), "doctor", "--json")[1])
+    of_home = ("--home", str(source.path), "doctor", "--json")
+    (fault,) = [one for one in json.loads(run(*of_home)[1])["faults"] if one["name"] == "export"]
+    (left,) = own.parent.iterdir()
+    told = json.loads(run(*of_home, "--repair")[1])
 
     (elsewhere,) = {*tmp_path.glob(".*.part")} - before
     assert elsewhere.name.startswith(".elsewhere.")
     assert all(path.exists() for path in before)
-    (removed,) = told["removed"]
-    assert Path(removed).name.startswith(".all.")
+    assert str(left) in fault["detail"]
+    assert left.name.startswith(".all.")
+    assert told["removed"] == [str(left)]
     assert list(own.parent.iterdir()) == []
 
 

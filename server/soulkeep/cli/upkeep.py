@@ -58,7 +58,7 @@ def doctor(*, repair: bool, as_json: bool) -> None:
 
     Versions, paths and counts are shown too. Where nothing can be written it says what it can read.
     """
-    from soulkeep.service.exports import drop_unfinished
+    from soulkeep.service.exports import list_unfinished
 
     if repair:
         with opened_home() as home:
@@ -81,25 +81,18 @@ def doctor(*, repair: bool, as_json: bool) -> None:
         else:
             found = opened.faults()
         connections, broken = list_connections(current_settings())
-        left, removed = list[Fault](), list[str]()
-        for place in drop_unfinished(current_settings().home):
-            if place.exists():
-                detail = f"{place} is left of an export that was cut off"
-                left.append(Fault("export", detail, "remove it"))
-            else:
-                removed.append(str(place))
+        removing = "run `soulkeep doctor --repair`, which removes it"
+        left = [
+            Fault("export", f"{place} is left of an export that was cut off", removing)
+            for place in list_unfinished(current_settings().home)
+        ]
         faults = list(dict.fromkeys([*kept_from, *found, *left, *broken]))
-        _report(opened, connections, faults, removed, as_json=as_json)
+        _report(opened, connections, faults, as_json=as_json)
     sys.exit(1 if faults else 0)
 
 
 def _report(
-    home: Home | None,
-    connections: Sequence[Connection],
-    faults: Sequence[Fault],
-    removed: Sequence[str],
-    *,
-    as_json: bool,
+    home: Home | None, connections: Sequence[Connection], faults: Sequence[Fault], *, as_json: bool
 ) -> None:
     rows = home.count_rows() if home else {}
     usage = home.statistics.usage_totals() if home else None
@@ -113,7 +106,6 @@ def _report(
             "new_vectors": asdict(moving) if moving else None,
             "waiting_vectors": asdict(home.queue.waiting()) if home else None,
             "clients": [asdict(connection) for connection in connections],
-            "removed": removed,
             "faults": [asdict(fault) for fault in faults],
         }
         print_json(document)
@@ -133,22 +125,25 @@ def _report(
         for remark in (*home.reembedding.remarks(), *home.queue.remarks()):
             say(f"  {remark}")
         print_facts("Usage", {"tokens": f"{usage.input_tokens:,}", "cost": _dollars(usage.cost)})
-    for place in removed:
-        say(f"Removed what was left of an export that was cut off: {place}")
     _print_faults(faults)
     say(f"{counted(len(faults), 'fault')} found." if faults else "Everything is in order.")
 
 
 def _repair(home: Home, as_json: bool) -> int:
+    from soulkeep.service.exports import drop_unfinished
+
     with progress_shown():
         repaired = home.repairs.repair()
+    removed = [str(place) for place in drop_unfinished(home.path)]
     if as_json:
-        print_json(asdict(repaired))
+        print_json(asdict(repaired) | {"removed": removed})
         return 1 if repaired.left else 0
     say("Found:" if repaired.found else "Found no fault; everything was rebuilt all the same.")
     for fault in repaired.found:
         say(f"  {fault.name}: {fault.detail}")
     print_facts("Rebuilt", {name: f"{count:,}" for name, count in repaired.rebuilt.items()})
+    for place in removed:
+        say(f"Removed what was left of an export that was cut off: {place}")
     _print_faults(repaired.left)
     left = len(repaired.left)
     say(f"{counted(left, 'fault')} could not be mended." if left else "Everything is in order.")

@@ -56,8 +56,7 @@ calls share those that anyio gives, 40."""
 
 AT_ONCE, COMPUTING_AT_ONCE = 4, 1
 """How many calls that read work at the same time, and as many that write: more would share the same
-interpreter, and all of them take the longer. The second is for calls that wait for no other machine: of
-two at once, 64 clients get as many answers a second, and one in a hundred waits a third longer."""
+interpreter, and all of them take the longer. The second is for calls that wait for no other machine."""
 
 LONG_S = 0.25
 """After so long a call that works counts as one that waits: for a lock, a disk or an endpoint."""

@@ -304,11 +304,10 @@ def _part_beside(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def drop_unfinished(folder: Path, name: str | None = None) -> list[Path]:
-    """Remove what killed exports left: of those to a name in a folder, or of all in it and below.
+def list_unfinished(folder: Path, name: str | None = None) -> list[Path]:
+    """Return what killed exports left: of those to a name in a folder, or of all in it and below.
 
-    Return the places; one that cannot be removed is there still. What anybody else put there stays, and
-    so does what is being written.
+    What anybody else put there is none of it, and neither is what is being written.
     """
     from filelock import FileLock, Timeout
 
@@ -323,8 +322,15 @@ def drop_unfinished(folder: Path, name: str | None = None) -> list[Path]:
             if {_LOCK} <= {inside.name for inside in place.iterdir()} <= {_LOCK, _PART}:
                 with FileLock(place / _LOCK, timeout=0):
                     found.append(place)
-                shutil.rmtree(place, ignore_errors=True)
     return found
+
+
+def drop_unfinished(folder: Path, name: str | None = None) -> list[Path]:
+    """Remove what `list_unfinished` returns, and return what of it is gone."""
+    found = list_unfinished(folder, name)
+    for place in found:
+        shutil.rmtree(place, ignore_errors=True)
+    return [place for place in found if not place.exists()]
 
 
 def export_file(path: Path) -> Path | None:
