@@ -27,10 +27,19 @@ def file_of(home: Home) -> Path:
     return store_of(home).path
 
 
+def another_program(store: Path) -> apsw.Connection:
+    """Open a store's file as another program does: plain SQLite, which waits for who writes or reads.
+
+    A home and a server write beside calls too, so whoever did not wait would fail at times.
+    """
+    connection = apsw.Connection(str(store))
+    connection.set_busy_timeout(20_000)
+    return connection
+
+
 def by_another_program(home: Home, sql: str, values: tuple[object, ...] = ()) -> None:
     """Write into the store's tables as a program does that knows nothing of the log of changes."""
-    with closing(apsw.Connection(str(file_of(home)))) as other:
-        other.set_busy_timeout(5_000)
+    with closing(another_program(file_of(home))) as other:
         other.execute(sql, values)
 
 

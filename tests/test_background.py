@@ -5,12 +5,11 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 
-import apsw
 import pytest
 from mcp import Client
 
 from conftest import TickingClock
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from soulkeep.app import build_server
 from soulkeep.models import NewMemory
 from soulkeep.service.home import Home
@@ -79,7 +78,7 @@ def test_what_was_edited_by_hand_a_moment_ago_is_found_by_the_next_recall(served
 
 
 def test_what_another_program_added_is_found_by_the_next_recall(served: Home) -> None:
-    with closing(apsw.Connection(str(file_of(served)))) as other:
+    with closing(another_program(file_of(served))) as other:
         other.execute(
             "INSERT INTO memories (content, memory_type, created_at)"
             " VALUES ('The kettle whistles.', 'fact', '2026-03-01T12:00:00.000Z')"
@@ -89,8 +88,7 @@ def test_what_another_program_added_is_found_by_the_next_recall(served: Home) ->
 
 
 def test_reading_goes_on_while_another_process_holds_the_lock(served: Home) -> None:
-    with closing(apsw.Connection(str(file_of(served)))) as other:
-        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
+    with closing(another_program(file_of(served))) as other:
         other.execute("BEGIN IMMEDIATE")
         (served.path / "MEMORY.md").write_text("# Notes\n\n- Has a teapot.\n", encoding="utf-8")
         recall = served.memories.recall("kettle teapot")
@@ -109,8 +107,7 @@ def test_what_has_expired_is_not_shown_while_it_cannot_be_moved(
 ) -> None:
     (receipt,) = served.memories.remember([NewMemory("It is raining.", expires_at="2026-03-02")])
     clock.now += timedelta(days=3)
-    with closing(apsw.Connection(str(file_of(served)))) as other:
-        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
+    with closing(another_program(file_of(served))) as other:
         other.execute("BEGIN IMMEDIATE")
         assert "It is raining." not in found(served, "raining")
         assert receipt.id not in [memory.id for memory in served.lifecycle.list_memories()]

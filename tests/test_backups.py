@@ -19,7 +19,7 @@ import apsw
 import pytest
 
 from conftest import TickingClock
-from engine import database_of, file_of, store_of
+from engine import another_program, database_of, file_of, store_of
 from forks import run_code
 from soulkeep.app import open_backups, open_home
 from soulkeep.errors import (
@@ -321,8 +321,8 @@ def _copied_by_hand(source: Home, target: Home) -> str:
     folder = target.backups.folder / "2026-01-01T000000Z-later"
     folder.mkdir(parents=True)
     with (
-        closing(apsw.Connection(str(file_of(source)))) as store,
-        closing(apsw.Connection(str(folder / "soulkeep.db"))) as copy,
+        closing(another_program(file_of(source))) as store,
+        closing(another_program(folder / "soulkeep.db")) as copy,
     ):
         with copy.backup("main", store, "main") as backup:
             backup.step()
@@ -387,7 +387,7 @@ def test_a_restore_does_not_begin_while_another_process_keeps_the_write_lock(
 ) -> None:
     backup = home.backups.make("try")
     monkeypatch.setattr("soulkeep.repository.sqlite.connections.BUSY_TIMEOUT_S", 0)
-    with closing(apsw.Connection(str(file_of(home)))) as blocker:
+    with closing(another_program(file_of(home))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):
             home.backups.restore(backup.id)

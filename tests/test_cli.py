@@ -5,11 +5,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import apsw
 import pytest
 
 from conftest import Run
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.cli.connect import MEMORIES, QUESTIONS
 from soulkeep.models import NewMemory
@@ -228,14 +227,14 @@ def test_all_runs_of_the_command_line_share_one_session(run: Run, home_path: Pat
     run("remember", "One.")
     run("remember", "Two.")
 
-    file = apsw.Connection(str(home_path / "soulkeep.db"))
+    file = another_program(home_path / "soulkeep.db")
     assert list(file.execute("SELECT agent_id, session_key FROM sessions")) == [("soulkeep", "soulkeep")]
 
 
 def test_compact_gives_back_the_space_of_deleted_vectors(run: Run, home_path: Path) -> None:
     assert run("compact", "--home", str(home_path))[:2] == (0, "There is nothing to give back.\n")
     with closing(open_home(home_path, embedder="none")) as home:
-        database = apsw.Connection(str(file_of(home)))
+        database = another_program(file_of(home))
         database.execute(
             "CREATE TABLE other (x); INSERT INTO other VALUES (zeroblob(1000000)); DROP TABLE other"
         )

@@ -5,12 +5,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from mcp import Client
 
 from conftest import Run
-from engine import file_of
+from engine import another_program, file_of
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError
 from soulkeep.models import NewMemory
@@ -26,7 +25,7 @@ def document(run: Run, *arguments: str) -> Any:
 
 
 def audited(path: Path) -> str:
-    with closing(apsw.Connection(str(path))) as file:
+    with closing(another_program(path)) as file:
         return json.dumps(list(file.execute("SELECT * FROM audit_log")))
 
 
@@ -79,7 +78,7 @@ def test_uses_of_an_embedder_are_in_the_log_with_their_tokens(run: Run) -> None:
 
 
 def test_a_row_that_another_program_wrote_does_not_break_the_log(home: Home) -> None:
-    with closing(apsw.Connection(str(file_of(home)))) as other:
+    with closing(another_program(file_of(home))) as other:
         other.executemany(
             "INSERT INTO audit_log (timestamp, event, details) VALUES ('2026-01-01', 'theirs', ?)",
             [("no json",), (None,), ("[1]",)],

@@ -6,7 +6,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from soulkeep.models import NewMemory, NewMessage
 from soulkeep.repository.sqlite import schema
 from soulkeep.repository.sqlite.database import Database
@@ -88,7 +88,7 @@ COLUMNS = {
 @pytest.fixture
 def file(home: Home) -> apsw.Connection:
     """The store as another program sees it: plain SQLite, without sqlite-vec."""
-    return apsw.Connection(str(file_of(home)))
+    return another_program(file_of(home))
 
 
 def test_s1_sqlite_vec_answers_its_version_on_a_python_without_loadable_extensions(home: Home) -> None:

@@ -10,13 +10,12 @@ from typing import Literal
 from unicodedata import normalize
 from zoneinfo import ZoneInfo
 
-import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TickingClock
-from engine import database_of
+from engine import another_program, database_of
 from forks import run_code
 from soulkeep.app import open_home
 from soulkeep.documents.markdown import list_entries
@@ -59,8 +58,7 @@ def contents(home: Home, query: str, **filters: str) -> list[str]:
 
 @contextmanager
 def another_writer(home: Home) -> Iterator[None]:
-    with closing(apsw.Connection(str(home.path / "soulkeep.db"))) as other:
-        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
+    with closing(another_program(home.path / "soulkeep.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
@@ -695,7 +693,7 @@ def test_documents_are_read_again_where_older_rules_read_them(
     (home_path / "MEMORY.md").write_text("## preferences\n\n- No coriander.\n", encoding="utf-8")
     assert found(home, "coriander")
     home.close()
-    with closing(apsw.Connection(str(home_path / "soulkeep.db"))) as store:
+    with closing(another_program(home_path / "soulkeep.db")) as store:
         store.execute("DELETE FROM store_facts WHERE name = 'text_rules'")
         store.execute("UPDATE memories SET memory_type = 'fact'")
 

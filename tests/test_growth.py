@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC
 
-import apsw
 import pytest
 
-from engine import database_of, file_of, store_of
+from engine import another_program, database_of, file_of, store_of
 from soulkeep.days import Days
 from soulkeep.embedders import choose_embedder, wordllama
 from soulkeep.embedders.meaning import MAX_NEAR, MAX_WORDS, Meaning
@@ -117,7 +116,7 @@ def test_each_connection_may_drop_the_sessions_of_many_before_it(
 
 def test_what_waits_while_another_process_writes_is_bounded_and_the_latest_is_kept(home: Home) -> None:
     session = home.sessions.open("claude")
-    blocker = apsw.Connection(str(file_of(home)))
+    blocker = another_program(file_of(home))
     blocker.execute("BEGIN IMMEDIATE")
 
     for place in range(MAX_WAITING + 500):

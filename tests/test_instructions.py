@@ -6,13 +6,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from mcp import Client, MCPError
 from mcp.types import Implementation
 
 from conftest import Run, asking
-from engine import file_of
+from engine import another_program, file_of
 from shells import forking_folder
 from soulkeep.app import build_server
 from soulkeep.models import Session
@@ -310,7 +309,7 @@ def earlier(tmp_path: Path) -> Iterator[Callable[..., None]]:
     path.parent.mkdir()
     with closing(Database(path)) as old:
         schema.bootstrap(old, schema.STEPS[:5])
-    with closing(apsw.Connection(str(path))) as file:
+    with closing(another_program(path)) as file:
 
         def execute(sql: str, *values: object) -> None:
             file.execute(sql, values)
@@ -390,7 +389,7 @@ def test_the_log_tells_who_wrote_a_global_prompt_from_before(
 
 
 def test_a_prompt_that_another_program_writes_is_the_users_until_an_agent_sets_one(home: Home) -> None:
-    with closing(apsw.Connection(str(file_of(home)))) as other:
+    with closing(another_program(file_of(home))) as other:
         other.execute(THREAD, ("t1",))
         assert home.repository.threads.get_thread("t1").is_agreed
         home.threads.set_prompt("t1", None, AGENT)

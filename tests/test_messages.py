@@ -3,13 +3,12 @@
 import tempfile
 from collections.abc import Callable
 
-import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TickingClock
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.errors import InvalidInputError, ThreadNotFoundError
@@ -227,7 +226,7 @@ def test_lost_words_of_messages_are_a_fault_that_reindex_mends(home: Home) -> No
 def test_the_columns_of_sessions_and_messages_stay_as_they_are(home: Home) -> None:
     home.messages.save(thread_of(home), said("Hello"))
 
-    other = apsw.Connection(str(file_of(home)))
+    other = another_program(file_of(home))
     columns = [row[1] for row in other.execute("PRAGMA table_info(messages)")]
     assert columns == ["id", "session_id", "role", "content", "created_at", "token_count"]
 

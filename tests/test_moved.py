@@ -5,11 +5,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import apsw
 import pytest
 
 from conftest import TickingClock
-from engine import file_of
+from engine import another_program, file_of
 from soulkeep.app import open_home
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import (
@@ -42,7 +41,7 @@ def contents(home: Home) -> list[str]:
 
 def contents_of(store: Path) -> list[str]:
     """What a file holds for who opens it anew."""
-    connection = apsw.Connection(str(store))
+    connection = another_program(store)
     found = [row[0] for row in connection.execute("SELECT content FROM memories ORDER BY id")]
     connection.close()
     return found
@@ -54,7 +53,7 @@ def files_of(home: Home) -> list[Path]:
 
 def copied(home: Home, target: Path) -> Path:
     """A copy of the store, whole in one file."""
-    source = apsw.Connection(str(file_of(home)))
+    source = another_program(file_of(home))
     source.execute("VACUUM INTO ?", (str(target),))
     source.close()
     return target
@@ -185,7 +184,7 @@ def test_vectors_of_the_former_file_are_forgotten(
     home = make_home()
     keep(home, "The ferry leaves at nine.")
     copy = copied(home, tmp_path / "copy.db")
-    other = apsw.Connection(str(copy))
+    other = another_program(copy)
     keep(home, "Bread is baked at dawn.")
     assert home.memories.recall("loaf").matches
     # As many memories as here, and another one in the second place.

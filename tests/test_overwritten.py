@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
-from engine import file_of
+from engine import another_program, file_of
 from soulkeep.app import open_backups, open_home
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import StoreError, StoreOverwrittenError, StoreReplacedError
@@ -74,7 +74,7 @@ def read(path: Path) -> bytes:
 
 
 def checkpoint(store: Path, mode: int) -> None:
-    with closing(apsw.Connection(str(store))) as connection:
+    with closing(another_program(store)) as connection:
         connection.execute("SELECT 1 FROM memories")  # opens the log
         assert connection.wal_checkpoint(mode=mode)[0] >= 0
 
@@ -454,7 +454,7 @@ def test_what_no_longer_grows_is_known_by_the_end_of_its_former_log(
         return is_whole(main, how, check)
 
     monkeypatch.setattr(MainFile, "_is_whole", noted)
-    with closing(apsw.Connection(str(store))) as other, closing(apsw.Connection(str(store))) as reader:
+    with closing(another_program(store)) as other, closing(another_program(store)) as reader:
         for number in range(20):
             other.execute("UPDATE memories SET source = ?", (f"{number}",))
             if number % 5 == 0:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
 
-import apsw
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from mcp import Client
 
 from conftest import Action, Run, TickingClock, asking
-from engine import database_of, store_of
+from engine import another_program, database_of, store_of
 from examples import DEAR
 from forks import context
 from soulkeep.app import open_home
@@ -246,7 +245,7 @@ def test_a_purge_while_another_process_reads_shows_as_unfinished_and_goes_on(hom
     assert home.purges.finish() is None
     database_of(home)._connection.set_busy_timeout(50)
 
-    with closing(apsw.Connection(str(home.path / STORE_NAME))) as reader:
+    with closing(another_program(home.path / STORE_NAME)) as reader:
         reader.execute("BEGIN; SELECT count(*) FROM memories")
         assert not home.purges.purge([memory_id]).is_final
         (fault,) = home.check()

@@ -13,7 +13,7 @@ import pytest
 from mcp import Client
 
 from conftest import Run, asking
-from engine import file_of
+from engine import another_program, file_of
 from soulkeep.engines import STORE_NAME
 from soulkeep.errors import MemoryErasedError, PurgeUnfinishedError
 from soulkeep.progress import told_to
@@ -243,7 +243,7 @@ def test_who_asks_for_a_purge_again_is_told_that_it_is_done(home: Home) -> None:
 
 @pytest.fixture
 def other(home: Home) -> Iterator[apsw.Connection]:
-    with closing(apsw.Connection(str(file_of(home)))) as connection:
+    with closing(another_program(file_of(home))) as connection:
         yield connection
 
 
@@ -265,7 +265,6 @@ async def test_a_purge_whose_request_is_cancelled_ends_and_says_so(
         anyio.create_task_group() as tasks,
     ):
         # It tells of its first step, and then waits until the store may be written.
-        other.set_busy_timeout(20_000)  # what is written beside calls may be under way
         other.execute("BEGIN IMMEDIATE")
         tasks.start_soon(purge, client)
         await told.wait()

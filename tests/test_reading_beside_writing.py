@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 import soulkeep.repository.sqlite
 from conftest import TickingClock
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from examples import DEAR
 from forks import run_code
 from soulkeep.app import open_home
@@ -35,7 +35,6 @@ WRITES = 50
 HOLDING = """
 import sys, apsw
 connection = apsw.Connection(sys.argv[1])
-connection.set_busy_timeout(20_000)  # what is written beside calls may be under way
 connection.execute("BEGIN IMMEDIATE")
 print("held", flush=True)
 sys.stdin.read()
@@ -503,7 +502,7 @@ def test_a_copy_put_in_place_under_many_readers_is_what_all_read_from_then_on(
     home: Home, tmp_path: Path
 ) -> None:
     keep(home, "Fact of the copy.")
-    with closing(apsw.Connection(str(file_of(home)))) as source:
+    with closing(another_program(file_of(home))) as source:
         source.execute("VACUUM INTO ?", (str(tmp_path / "copy.db"),))
     keep(home, "Fact that the copy lacks.")
     home.memories.recall("fact")  # takes in the documents, which would be refused while the copy comes

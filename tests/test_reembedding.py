@@ -12,11 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from conftest import Run
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.embedders import Embedded
 from soulkeep.embedders.wordllama import WordLlama
@@ -209,7 +208,7 @@ def test_a_step_that_another_writer_holds_up_is_written_later_and_not_embedded_a
 ) -> None:
     home = make_home()
     embedder = later(home)
-    with closing(apsw.Connection(str(file_of(home)))) as blocker:
+    with closing(another_program(file_of(home))) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreBusyError):
             home.reembedding.step()
@@ -290,7 +289,7 @@ def test_going_back_before_all_is_done_leaves_the_former_vectors(
 def test_where_the_former_embedder_is_not_to_be_had_words_serve_until_all_is_done(
     frozen: Path, make_home: MakeHome, former: str
 ) -> None:
-    with closing(apsw.Connection(str(frozen / "soulkeep.db"))) as store:
+    with closing(another_program(frozen / "soulkeep.db")) as store:
         store.execute("UPDATE store_facts SET value = ? WHERE name = 'embedder'", (former,))
     home = make_home()
     if former.startswith("none"):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import apsw
 import pytest
 
 from conftest import Run, TickingClock
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from soulkeep.app import open_home
 from soulkeep.errors import EmbedderMismatchError
 from soulkeep.models import NewMemory, NewMessage
@@ -79,7 +78,7 @@ WORD_DAMAGES = {
 
 def damage(home: Home, statement: str) -> None:
     home.close()
-    with closing(apsw.Connection(str(file_of(home)))) as file:
+    with closing(another_program(file_of(home))) as file:
         # As another program with sqlite-vec would, or as a fault of the disk.
         from soulkeep.repository.sqlite.connections import load_vectors
 

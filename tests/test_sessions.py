@@ -2,11 +2,10 @@
 
 import json
 
-import apsw
 import pytest
 
 from conftest import Run
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from soulkeep.models import NewMemory, Usage
 from soulkeep.service.home import Home
 
@@ -111,7 +110,7 @@ def test_a_session_records_when_it_was_last_active(home: Home) -> None:
 def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) -> None:
     home.memories.remember([NewMemory("The cat is called Miso.")])
     before = home.repository.count_rows()["usage_records"]
-    blocker = apsw.Connection(str(file_of(home)))
+    blocker = another_program(file_of(home))
     blocker.execute("BEGIN IMMEDIATE")
 
     assert len(home.memories.recall("cat").matches) == 1
@@ -124,7 +123,7 @@ def test_recall_does_not_wait_for_another_writer_and_loses_no_usage(home: Home) 
 
 
 def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:
-    blocker = apsw.Connection(str(file_of(home)))
+    blocker = another_program(file_of(home))
     blocker.execute("BEGIN IMMEDIATE")
     home.sessions.record(home.sessions.current(), Usage("model", 7))
     blocker.execute("ROLLBACK")
@@ -137,7 +136,7 @@ def test_closing_a_home_writes_what_was_not_written_yet(home: Home) -> None:
 def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
     home: Home,
 ) -> None:
-    blocker = apsw.Connection(str(file_of(home)))
+    blocker = another_program(file_of(home))
     blocker.execute("BEGIN IMMEDIATE")
     home.sessions.record(home.sessions.current(), Usage("model", 7))
 
@@ -148,7 +147,7 @@ def test_closing_a_home_beside_a_writer_that_does_not_end_still_closes(
 
 
 def test_a_clients_first_recall_does_not_wait_for_another_writer_either(home: Home) -> None:
-    blocker = apsw.Connection(str(file_of(home)))
+    blocker = another_program(file_of(home))
     blocker.execute("BEGIN IMMEDIATE")
 
     session = home.sessions.open("claude")

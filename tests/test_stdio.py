@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
+from engine import another_program
 from forks import ForkedProcess
 from soulkeep.app import open_home
 from soulkeep.mcp_server.protocol import Exchange, parse_line
@@ -114,7 +114,7 @@ def test_a_modern_connection_stays_modern_and_leaves_one_session(wire: Wire, tmp
     assert discovered["supportedVersions"] == ["2026-07-28"]
     assert listed["resultType"] == "complete"
     assert refused["error"]["code"] == -32022
-    file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
+    file = another_program(tmp_path / "home" / "soulkeep.db")
     assert list(file.execute("SELECT agent_id FROM sessions WHERE agent_id != 'soulkeep'")) == [
         ("wire",)
     ]
@@ -124,7 +124,7 @@ def test_a_probe_that_only_asks_for_the_protocol_leaves_no_session(home: Home, t
     assert served(home, [request(1, "server/discover", {"_meta": MODERN})])
     home.close()
 
-    file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
+    file = another_program(tmp_path / "home" / "soulkeep.db")
     assert list(file.execute("SELECT count(*) FROM sessions WHERE agent_id != 'soulkeep'")) == [(0,)]
 
 
@@ -185,7 +185,7 @@ def test_questions_about_the_protocol_between_the_requests_of_a_handshake_are_an
 
     assert sorted(answer["id"] for answer in answers) == list(range(7))
     assert all("result" in answer for answer in answers)
-    file = apsw.Connection(str(tmp_path / "home" / "soulkeep.db"))
+    file = another_program(tmp_path / "home" / "soulkeep.db")
     assert list(file.execute("SELECT agent_id FROM sessions WHERE agent_id != 'soulkeep'")) == [
         ("prober",)
     ]

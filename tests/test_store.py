@@ -16,7 +16,7 @@ import apsw
 import pytest
 
 from conftest import Run
-from engine import database_of, file_of
+from engine import another_program, database_of, file_of
 from forks import run_code
 from soulkeep.app import open_backups, open_home
 from soulkeep.days import Days
@@ -43,20 +43,20 @@ LOCAL = Session("local", "local", "local", "2026-01-01T00:00:00.000Z")
 
 
 def _foreign(path: Path) -> None:
-    connection = apsw.Connection(str(path))
+    connection = another_program(path)
     connection.execute("CREATE TABLE bookmarks (url)")
     connection.close()
 
 
 def _foreign_with_id(path: Path) -> None:
-    connection = apsw.Connection(str(path))
+    connection = another_program(path)
     connection.execute("PRAGMA application_id = 42; CREATE TABLE bookmarks (url)")
     connection.close()
 
 
 def _newer(path: Path) -> None:
     SqliteRepository(path).close()
-    connection = apsw.Connection(str(path))
+    connection = another_program(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
 
@@ -312,7 +312,7 @@ def _old_home(path: Path) -> None:
 
 
 def _version(path: Path) -> int:
-    with closing(apsw.Connection(str(path / "soulkeep.db"))) as store:
+    with closing(another_program(path / "soulkeep.db")) as store:
         return int(store.pragma("user_version"))
 
 
@@ -362,7 +362,7 @@ def _file_in_the_way(home: Path) -> None:
 
 
 def _torn_index(home: Path) -> None:
-    with closing(apsw.Connection(str(home / "soulkeep.db"))) as store:
+    with closing(another_program(home / "soulkeep.db")) as store:
         (page, size) = store.execute(
             "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size"
             " WHERE sqlite_master.name = 'memories_by_date'"
@@ -373,7 +373,7 @@ def _torn_index(home: Path) -> None:
 
 
 def _list_of_words_gone(home: Path) -> None:
-    with closing(apsw.Connection(str(home / "soulkeep.db"))) as store:
+    with closing(another_program(home / "soulkeep.db")) as store:
         store.execute("DROP TABLE memories_fts_docsize")
 
 
@@ -545,7 +545,7 @@ def test_a_released_step_of_the_schema_never_changes() -> None:
 def test_a_write_lock_that_is_never_released_is_a_typed_error(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocker = apsw.Connection(str(file_of(home)))
+    blocker = another_program(file_of(home))
     blocker.execute("BEGIN IMMEDIATE")
 
     with database_of(home).without_waiting(), pytest.raises(StoreBusyError, match="try again"):
@@ -615,7 +615,7 @@ def test_a_blank_and_a_migrated_store_have_the_same_schema(tmp_path: Path) -> No
 
 
 def test_check_finds_rows_that_refer_to_nothing(home: Home) -> None:
-    other = apsw.Connection(str(file_of(home)))
+    other = another_program(file_of(home))
     other.execute(
         "INSERT INTO messages (session_id, role, content, created_at) VALUES ('x', '', '', '')"
     )

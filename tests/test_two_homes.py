@@ -17,7 +17,6 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 import anyio.lowlevel
-import apsw
 import pytest
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
@@ -39,7 +38,7 @@ from mcp.types import (
     TextResourceContents,
 )
 
-from engine import database_of
+from engine import another_program, database_of
 from soulkeep.app import build_server, open_home
 from soulkeep.errors import StoreError
 from soulkeep.mcp_server import homes
@@ -243,8 +242,7 @@ async def test_calls_that_wait_to_write_to_one_home_hold_up_none_to_another(
 ) -> None:
     anna, ben = both
     await anna.call("recall", query="anything")
-    blocker = apsw.Connection(str(house.homes["anna"].path / "soulkeep.db"))
-    blocker.set_busy_timeout(20_000)  # what is written beside calls may be under way
+    blocker = another_program(house.homes["anna"].path / "soulkeep.db")
     blocker.execute("BEGIN IMMEDIATE")
 
     async with anyio.create_task_group() as tasks:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from datetime import timedelta
 
-import apsw
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from conftest import Run, TickingClock
-from engine import database_of, store_of
+from engine import another_program, database_of, store_of
 from examples import DEAR
 from soulkeep.app import open_home
 from soulkeep.embedders import (
@@ -312,7 +311,7 @@ def test_of_two_processes_on_one_queue_each_text_is_embedded_once(
 
 def test_what_cannot_be_written_now_is_not_embedded_again(home: Home, remote: Remote) -> None:
     keep(home, "The ferry leaves at nine.")
-    with closing(apsw.Connection(str(store_of(home).path))) as blocker:
+    with closing(another_program(store_of(home).path)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
         assert (home.queue.step() or 0) > 0
         blocker.execute("ROLLBACK")

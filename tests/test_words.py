@@ -5,11 +5,11 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-import apsw
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import another_program
 from soulkeep.models import NewMemory
 from soulkeep.search.questions import query_terms
 from soulkeep.search.words import (
@@ -289,7 +289,7 @@ def test_a_query_of_stop_words_keeps_them() -> None:
 
 
 def _as_by_older_rules(home: Path) -> None:
-    store = apsw.Connection(str(home / "soulkeep.db"))
+    store = another_program(home / "soulkeep.db")
     store.execute("DELETE FROM store_facts WHERE name = 'text_rules'")
     store.execute("DELETE FROM memories_fts")
     store.execute(
@@ -314,7 +314,7 @@ def test_a_store_that_older_rules_indexed_is_indexed_anew_once(
 
     assert _words_found(again, "C#", "12500", "C") == [1, 1, 0]
     assert again.check() == []
-    store = apsw.Connection(str(home_path / "soulkeep.db"))
+    store = another_program(home_path / "soulkeep.db")
     rows = store.execute("SELECT value FROM store_facts WHERE name = 'text_rules'").fetchall()
     store.close()
     assert rows == [(str(TEXT_RULES),)]
@@ -349,7 +349,7 @@ def test_a_store_that_cannot_be_written_while_it_is_opened_still_serves(
     home.close()
     _as_by_older_rules(home_path)
     monkeypatch.setattr("soulkeep.repository.sqlite.database.Database._patience_ms", 0)
-    store = apsw.Connection(str(home_path / "soulkeep.db"))
+    store = another_program(home_path / "soulkeep.db")
     store.execute("BEGIN IMMEDIATE")
     try:
         assert _words_found(make_home(embedder="none"), "C") == [1]
