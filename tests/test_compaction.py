@@ -13,7 +13,7 @@ from soulkeep.repository.sqlite.upkeep import Upkeep
 from soulkeep.repository.values import padded
 
 np = pytest.importorskip("numpy")
-pytest.importorskip("simsimd")
+pytest.importorskip("numkong")
 
 SIZE = 4_500
 DIMENSIONS = 32

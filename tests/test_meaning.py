@@ -1,5 +1,6 @@
 """The encoders that find by meaning: they are what they claim to be, for any text, in little memory."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,38 @@ def test_minilm_is_the_published_model(meaning: Meaning) -> None:
     cosines = [[1, 0.307, 0.01, -0.008], [0.307, 1, -0.102, -0.036], [0.01, -0.102, 1, 0.227]]
     np.testing.assert_allclose(english[:, :12], first, atol=0.006)
     np.testing.assert_allclose((english @ english.T)[:3], cosines, atol=0.015)
+
+
+class _ByFloats:
+    """A layer that rounds nothing, as vectors were made by before."""
+
+    def __init__(self, weights: Sequence[Any], scale: Any, bias: Any, **_: object) -> None:
+        self.matrix, self.scale = np.hstack(weights).astype(np.float32), scale
+        self.terms = np.vstack((np.zeros_like(scale), np.broadcast_to(bias, scale.shape)))
+
+    of = classmethod(lambda cls, *args, **how: cls(*args, **how))
+
+    def apply(self, rows: Any, out: Any) -> Any:
+        out[:] = rows @ self.matrix * self.scale + self.terms[1]
+        return out
+
+
+def test_rounding_leaves_vectors_as_good_as_they_were(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memories = json.loads((Path(__file__).parents[1] / "bench" / "meaning.json").read_text("utf-8"))
+    texts = [memory["content"] for memory in memories["memories"][::3]] + [QUESTION, MOVED * 20]
+
+    def encode() -> tuple[Any, Any]:
+        encoder = universal.UniversalEncoder(cache)
+        return minilm.MiniLM().encode(texts), encoder.encode(encoder.tokens(texts))
+
+    rounded = encode()
+    for module in (minilm, universal):
+        monkeypatch.setattr(module, "Linear", _ByFloats)
+
+    for ours, exact in zip(rounded, encode(), strict=True):
+        assert float((ours * exact).sum(axis=1).min()) > 0.9994
 
 
 def test_the_universal_encoder_is_the_published_model(meaning: Meaning) -> None:

@@ -18,7 +18,7 @@ from soulkeep.repository.sqlite.schema import bootstrap
 from soulkeep.repository.values import padded
 
 np = pytest.importorskip("numpy")
-kernel = pytest.importorskip("simsimd")
+kernel = pytest.importorskip("numkong")
 
 SIZE = 2_500
 DIMENSIONS = 64
@@ -491,7 +491,7 @@ def test_where_vectors_are_not_where_they_were_they_are_compared_through_the_vir
     assert vectors.compare(query, EVERYTHING, 10, also) == usual
 
 
-@pytest.mark.parametrize("missing", ["numpy", "simsimd"])
+@pytest.mark.parametrize("missing", ["numpy", "numkong"])
 def test_without_the_kernel_the_answers_are_the_same(
     store: Store, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -548,6 +548,6 @@ def test_threads_search_side_by_side_while_another_writes(store: Store, vectors:
 
 
 def test_importing_the_scan_imports_neither_numpy_nor_the_kernel() -> None:
-    loaded = "sys.exit(bool({'numpy', 'simsimd'} & {*sys.modules}))"
+    loaded = "sys.exit(bool({'numpy', 'numkong'} & {*sys.modules}))"
     code = f"import soulkeep.repository.sqlite.scan, sys; {loaded}"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -305,16 +305,20 @@ class Kept(Generic[Model]):
     _model: Model | None = field(default=None, init=False)
 
     @staticmethod
-    def load(*models: "Kept[Any]") -> None:
+    def load(*models: "Kept[Any]") -> bool:
         """Load what is not loaded, and tell of it once, also while another thread does it.
+
+        Return whether anything was not loaded.
 
         Raises:
             EmbedderUnavailableError: A package of one is missing or has another file.
         """
-        if any(model._model is None for model in models):
+        is_first = any(model._model is None for model in models)
+        if is_first:
             tell("Loading the model")
         for model in models:
             model.get()
+        return is_first
 
     def get(self) -> Model:
         """Return the model, loaded if it is not; another thread that loads it is waited for.

@@ -1,75 +1,90 @@
 """What encoders are made of: layers, their arithmetic on rows of float32, and the arrays of ONNX files.
 
-Processes that read the same file share its pages. Only what is needed of the format of ONNX is read:
+Only what is needed of the format of ONNX is read:
 ModelProto.graph (7), GraphProto.initializer (5) and of TensorProto dims (1), data_type (2), name (8) and
 raw_data (9), as onnx.proto3 numbers them.
 """
 
 import math
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numkong as nk
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_SMALL = 1_000_000
-"""Up to so many multiplications OpenBLAS does not copy the matrices first, if it has kernels for that
-(`SMALL_MATRIX_OPT`, AVX-512). In blocks of this size a layer takes a short question half the time; on
-other processors it takes a twentieth more."""
-
-_BLOCKS = (384, 256, 192, 128, 64)
+_STEPS = np.float32(255)
+_MIDDLE = np.float32(128)
+_FINE = np.float32(254)
 _EPSILON = np.float32(1e-12)
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A layer's int8 weights by input and output, side by side, with scale and bias of each output.
+    """A layer of int8 weights, packed for the processor's products of int8, which are exact.
 
-    They are widened to float32 as they are used, which is quicker than to read them four times as wide.
+    Each row is rounded to 256 steps between its least and its greatest value, after a few inputs that
+    are far larger than the others are taken `apart`: Dettmers et al., "LLM.int8()", NeurIPS 2022. Where
+    it is `is_fine`, what rounding took away is multiplied, too, which is worth it for few rows.
     """
 
-    weights: tuple[NDArray[np.int8], ...]
+    packed: nk.PackedMatrix
     scale: Floats
-    bias: Floats
+    terms: Floats
+    """What each output adds for a row's middle, always, and for each input that is taken apart."""
+    apart: Sequence[int]
+    is_fine: bool
 
-    def apply(self, rows: Floats, out: Floats, room: Floats) -> Floats:
-        """Write `rows @ weights * scale + bias` into `out`; `room` has a float for each weight."""
-        height, width = rows.shape[1], self.scale.shape[1]
-        shares, block = _blocks(len(rows), height, width)
-        share = height // shares
-        wide = room[: share * width].reshape(share, width)
-        blocks = wide.reshape(share, width // block, block).transpose(1, 0, 2)
-        for first in range(0, height, share):
-            np.concatenate([part[first : first + share] for part in self.weights], axis=1, out=wide)
-            some = out if first == 0 else np.empty_like(out)
-            into = some.reshape(-1, width // block, block).transpose(1, 0, 2)
-            np.matmul(rows[:, first : first + share], blocks, out=into)
-            if first:
-                out += some
+    @classmethod
+    def of(
+        cls,
+        weights: Sequence[NDArray[np.int8]],
+        scale: Floats,
+        bias: Floats,
+        *,
+        apart: Sequence[int] = (),
+        is_fine: bool = False,
+    ) -> "Linear":
+        """Make a layer of matrices (inputs, outputs) side by side, with a scale and a bias by output."""
+        matrix = np.concatenate(weights, axis=1)
+        sums = matrix.sum(axis=0, dtype=np.float32) * scale
+        terms = (sums, np.broadcast_to(bias, sums.shape), matrix[list(apart)] * scale)
+        packed = nk.dots_pack(np.ascontiguousarray(matrix.T))
+        return cls(packed, scale, np.concatenate(terms, dtype=np.float32), apart, is_fine)
+
+    def apply(self, rows: Floats, out: Floats) -> Floats:
+        """Write `rows @ weights * scale + bias` into `out`."""
+        added = np.ones((len(rows), len(self.terms)), np.float32)
+        if self.apart:
+            added[:, 2:] = rows[:, self.apart]
+            rows = rows.copy()
+            rows[:, self.apart] = 0
+        least = np.minimum.reduce(rows, axis=1, keepdims=True)
+        step = np.maximum.reduce(rows, axis=1, keepdims=True) - least
+        step /= _STEPS
+        step += _EPSILON  # a row may have one value
+        middle = added[:, :1]
+        np.add(least, _MIDDLE * step, out=middle)
+        codes = rows - middle
+        codes /= step
+        whole = np.rint(codes)
+        np.copyto(out, self._products(whole), casting="same_kind")
+        if self.is_fine:
+            codes -= whole
+            codes *= _FINE
+            out += self._products(np.rint(codes, out=codes)) / _FINE
         out *= self.scale
-        out += self.bias
+        out *= step
+        out += added @ self.terms
         return out
 
-
-@lru_cache(1_024)
-def _blocks(count: int, height: int, width: int) -> tuple[int, int]:
-    """Return in how many shares the inputs are taken, and how many outputs a block of one has.
-
-    A block narrower than 64 takes longer than half of the inputs at a time does. It is one block of all,
-    where smaller ones are of no use.
-    """
-    for shares in (1, 2, 4):
-        for block in (width, *_BLOCKS):
-            fits = count * height * block <= _SMALL * shares
-            if fits and not (width % block or height % shares):
-                return shares, block
-    return 1, width
+    def _products(self, codes: Floats) -> NDArray[np.int32]:
+        return np.asarray(nk.dots_packed(codes.astype(np.int8), self.packed))
 
 
 def normalise_layer(rows: Floats, gain: Floats, bias: Floats) -> Floats:

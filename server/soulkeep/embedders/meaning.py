@@ -207,8 +207,8 @@ _TEXTS = 64
 """Texts whose tokens are in memory at once."""
 
 SHORT = 1_000
-"""Characters that threads have embedded together: for one short text half of the time goes into widening
-the weights, for eight an eighth of that each."""
+"""Characters that threads have embedded together: each of eight short texts takes little more than half
+the time of one alone."""
 
 _LEAST = SHORT // 8
 """A shorter text counts as one of so many: of more than eight each would hardly take less time."""
@@ -276,6 +276,15 @@ def _together(kind: type[Embedder], model: "Kept[UniversalEncoder]") -> Together
     return Together()
 
 
+def _trim() -> None:
+    """Give the system back what nothing uses any more; glibc would keep it for later."""
+    import ctypes  # not at each start
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
 class Universal(Embedder):
     """The multilingual encoder alone: a fifth of the time, and weaker on English in other words."""
 
@@ -300,7 +309,8 @@ class Universal(Embedder):
         Raises:
             EmbedderUnavailableError: A package is missing or has another file.
         """
-        Kept.load(*self._models)
+        if Kept.load(*self._models):
+            _trim()
 
     def release(self) -> None:
         """Give back all memory that can be given back; the next use loads the models again."""
@@ -308,12 +318,7 @@ class Universal(Embedder):
             model.release()
         release_tokenizer()
         gc.collect()
-        import ctypes  # not at each start
-
-        # Else glibc would keep for later what nothing uses.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-        if trim is not None:
-            trim(0)
+        _trim()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """Embed each text; a blank one has the vector of no words.

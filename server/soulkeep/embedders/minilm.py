@@ -1,7 +1,8 @@
 """all-MiniLM-L6-v2, 384 dimensions: a transformer of six layers, trained on pairs of English texts.
 
 Reimers and Gurevych, "Sentence-BERT", EMNLP 2019; Wang et al., "MiniLM", NeurIPS 2020. The weights are
-int8 with a scale per column, mapped from their package, so that all processes share them.
+int8 with a scale per column; those of words are mapped from their package, so that all processes share
+them.
 
 Its tokenizer is BERT's uncased WordPiece, without a package for it: Wu et al., "Google's Neural Machine
 Translation System", 2016, section 4.1, as BERT uses it. Text is cleaned, split at spaces and signs and
@@ -48,6 +49,9 @@ _LAYERS, _HEADS, _HEAD, _WIDE = 6, 12, 32, 1536
 _FIRST_WORD = 1_000
 """The vocabulary's rows before are special, unused or single letters and signs."""
 
+_LARGE = (63, 99, 157, 223)
+"""The places of a row whose values are many times as large as the others, in all layers."""
+
 _WORDS = 100
 """Words whose vectors are made together: their memory stays in the processor's cache."""
 
@@ -73,11 +77,10 @@ class _Scratch:
     """Memory for one window at a time; new memory for each step would take longer than the step."""
 
     def __init__(self) -> None:
-        self.weights = np.empty(DIMENSIONS * _WIDE, np.float32)
         self.attended = np.empty((WINDOW, 3 * DIMENSIONS), np.float32)
         self.wide = np.empty((WINDOW, _WIDE), np.float32)
         self.narrow = np.empty((WINDOW, DIMENSIONS), np.float32)
-        self.mixed = np.zeros((WINDOW, DIMENSIONS), np.float32)
+        self.mixed = np.empty((WINDOW, DIMENSIONS), np.float32)
         self.activation = np.empty((3, _ROWS, _WIDE), np.float32)
 
 
@@ -93,7 +96,8 @@ class MiniLM:
         embeddings = "inner.embeddings."
         try:
             arrays = read_arrays(file)
-            self._table: NDArray[np.int8] = arrays[embeddings + "word_embeddings.weight_q"]
+            # Mapped for itself: the pages of the layers, which are packed, go with the other mapping.
+            self._table: NDArray[np.int8] = read_arrays(file)[embeddings + "word_embeddings.weight_q"]
             self._table_scale: Floats = arrays[embeddings + "word_embeddings.weight_scale"]
             places = embeddings + "position_embeddings.weight_"
             self._places: Floats = (
@@ -122,22 +126,19 @@ class MiniLM:
         for places in groups(order, WINDOW, lambda place: len(flat[place])):
             lengths = [len(flat[place]) for place in places]
             tokens = [token for place in places for token in flat[place]]
-            # OpenBLAS takes longer for 7 rows, or 11, than for 8 or 12: one of zeros is added.
-            rows = np.zeros((len(tokens) + (-len(tokens) % 4 == 1), DIMENSIONS), np.float32)
-            embedded = rows[: len(tokens)]
-            embedded += self._rows(tokens)
-            embedded += np.concatenate([self._places[:length] for length in lengths])
-            normalise_layer(embedded, *self._norm)
+            rows = self._rows(tokens)
+            rows += np.concatenate([self._places[:length] for length in lengths])
+            normalise_layer(rows, *self._norm)
             with self._lock:
                 for layer in self._layers:
                     self._attend(rows, layer, lengths)
-                    wide = layer.widened.apply(rows, scratch.wide[: len(rows)], scratch.weights)
+                    wide = layer.widened.apply(rows, scratch.wide[: len(rows)])
                     for begin in range(0, len(wide), _ROWS):
                         _activate(wide[begin : begin + _ROWS], scratch.activation)
-                    rows += layer.narrowed.apply(wide, scratch.narrow[: len(rows)], scratch.weights)
+                    rows += layer.narrowed.apply(wide, scratch.narrow[: len(rows)])
                     normalise_layer(rows, *layer.norms[1])
             starts = np.cumsum([0, *lengths[:-1]])
-            means = unit_rows(np.add.reduceat(embedded, starts, axis=0))
+            means = unit_rows(np.add.reduceat(rows, starts, axis=0))
             np.add.at(sums, owners[places], means)
         return unit_rows(sums)
 
@@ -175,7 +176,7 @@ class MiniLM:
     def _attend(self, rows: Floats, layer: _Layer, lengths: Sequence[int]) -> None:
         """Add to each row what the rows of its window tell it, and normalise them, in place."""
         scratch, count = self._scratch, len(rows)
-        three = layer.attended.apply(rows, scratch.attended[:count], scratch.weights)
+        three = layer.attended.apply(rows, scratch.attended[:count])
         begin = 0
         for length, same in itertools.groupby(lengths):
             windows = len(list(same))
@@ -191,7 +192,7 @@ class MiniLM:
             np.matmul(weights, value, out=mixed.transpose(0, 2, 1, 3))
             begin = end
         narrow = scratch.narrow[:count]
-        rows += layer.mixed.apply(scratch.mixed[:count], narrow, scratch.weights)
+        rows += layer.mixed.apply(scratch.mixed[:count], narrow)
         normalise_layer(rows, *layer.norms[0])
 
 
@@ -203,25 +204,26 @@ def _layer(arrays: Arrays, number: int, names: Iterator[str]) -> _Layer:
     """
     prefix = f"inner.encoder.layer.{number}."
 
-    def linear(shape: tuple[int, int], *biases: str) -> Linear:
+    def linear(shape: tuple[int, int], *biases: str, apart: Sequence[int] = ()) -> Linear:
         some = [next(names, "") for _ in biases]
         weights = tuple(arrays[f"{name}_q"] for name in some)
         bias = np.concatenate([arrays[f"{prefix}{name}.bias"] for name in biases])
         scale = np.concatenate([arrays[f"{name}_scale"] for name in some], axis=1)
         if any(part.shape != shape or part.dtype != np.int8 for part in weights):
             raise OnnxError(f"layer {number} has the shapes {[part.shape for part in weights]}")
-        return Linear(weights, scale, bias)
+        return Linear.of(weights, scale, bias, apart=apart)
 
     square = (DIMENSIONS, DIMENSIONS)
     norms = [f"{prefix}{name}.LayerNorm." for name in ("attention.output", "output")]
-    attended = linear(square, "attention.self.query", "attention.self.key", "attention.self.value")
+    three = ("attention.self.query", "attention.self.key", "attention.self.value")
+    attended = linear(square, *three, apart=_LARGE)
     # Attention divides the products of queries and keys by the root of a head's width.
     attended.scale[:, :DIMENSIONS] /= np.sqrt(_HEAD)
-    attended.bias[:DIMENSIONS] /= np.sqrt(_HEAD)
+    attended.terms[:, :DIMENSIONS] /= np.sqrt(_HEAD)
     return _Layer(
         attended,
         linear(square, "attention.output.dense"),
-        linear((DIMENSIONS, _WIDE), "intermediate.dense"),
+        linear((DIMENSIONS, _WIDE), "intermediate.dense", apart=_LARGE),
         linear((_WIDE, DIMENSIONS), "output.dense"),
         tuple((arrays[norm + "weight"], arrays[norm + "bias"]) for norm in norms),
     )

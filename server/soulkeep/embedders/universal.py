@@ -13,7 +13,6 @@ import io
 import math
 import mmap
 import os
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -83,7 +82,8 @@ class Weights:
     """The encoder's arrays by the names that they have in the package."""
 
     floats: dict[str, Floats]
-    linear: dict[str, Linear]
+    matrices: dict[str, tuple[NDArray[np.int8], Floats]]
+    """Each with its scale."""
     table: NDArray[np.uint8]
     """The row of bytes of each token, of which a text needs few."""
     mapped: mmap.mmap | None
@@ -169,12 +169,12 @@ def _views(data: mmap.mmap | memoryview) -> Weights:
 
     floats = {name: view("<f4", shape) for name, shape in _FLOATS.items()}
     scales = view("<f4", (len(_MATRICES),))
-    linear = {
-        name: Linear((view("i1", shape),), np.full((1, shape[1]), scale), np.zeros(1, np.float32))
+    matrices = {
+        name: (view("i1", shape), np.full((1, shape[1]), scale))
         for (name, shape), scale in zip(_MATRICES.items(), scales, strict=True)
     }
     table = view("u1", (CHUNKS * CHUNK_ROWS, DIMENSIONS))
-    return Weights(floats, linear, table, data if isinstance(data, mmap.mmap) else None)
+    return Weights(floats, matrices, table, data if isinstance(data, mmap.mmap) else None)
 
 
 _BEFORE = {2: 0, 3: 1, 5: 2}
@@ -201,20 +201,29 @@ class UniversalEncoder:
         self._tokenizer = load_tokenizer()
         self._unknown: int = self._tokenizer.unk_id()
         weights = load_weights(cache)
-        self._floats, self._linear = weights.floats, weights.linear
-        self._table, self._mapped = weights.table, weights.mapped
-        parts = [self._linear[f"proj{order}"] for order in ORDERS]
+        self._floats, self._table, self._mapped = weights.floats, weights.table, weights.mapped
+        parts = [weights.matrices.pop(f"proj{order}") for order in ORDERS]
         bias, self._gain, self._shift = (
             np.concatenate([self._floats[f"{name}{order}"] for order in ORDERS])
             for name in ("proj_b", "ln_g", "ln_b")
         )
-        self._linear["projection"] = Linear(
-            tuple(part.weights[0] for part in parts),
-            np.hstack([part.scale for part in parts]),
-            bias,
-        )
-        self._lock = threading.Lock()
-        self._room = np.empty(_FEATURES * DIMENSIONS, np.float32)
+        none = np.zeros(1, np.float32)
+        self._layers = {
+            # Those that are not of the branches have one row for each text.
+            name: Linear.of([matrix], scale, none, is_fine=not name.startswith("w"))
+            for name, (matrix, scale) in weights.matrices.items()
+        }
+        matrices, scales = zip(*parts, strict=True)
+        self._layers["projection"] = Linear.of(matrices, np.hstack(scales), bias)
+        self._leave_pages()
+
+    def _leave_pages(self) -> None:
+        """Leave the mapped pages to the system, which keeps them for the next time.
+
+        Else each would count as this process's memory, and texts of all kinds touch nearly all.
+        """
+        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text's tokens, with the marks of its begin and end."""
@@ -244,15 +253,14 @@ class UniversalEncoder:
             features = self._features(np.concatenate([tokens[place] for place in places]), lengths)
             sums[places] = np.add.reduceat(features, np.cumsum([0, *lengths[:-1]]), axis=0)
         counts = np.array([len(some) for some in tokens], np.float32)[:, None]
-        with self._lock:
-            apply = self._apply
-            pooled = apply("cnn_W", sums)
-            pooled += counts * self._floats["cnn_b"]
-            pooled /= np.sqrt(counts)
-            inner = np.maximum(apply("d0", pooled), 0)
-            second = np.maximum(apply("p1", pooled) + apply("d1", inner), 0)
-            third = np.maximum(apply("d2", second), 0)
-            return unit_rows(np.tanh(apply("p3", second) + apply("d3", third)))
+        apply = self._apply
+        pooled = apply("cnn_W", sums)
+        pooled += counts * self._floats["cnn_b"]
+        pooled /= np.sqrt(counts)
+        inner = np.maximum(apply("d0", pooled), 0)
+        second = np.maximum(apply("p1", pooled) + apply("d1", inner), 0)
+        third = np.maximum(apply("d2", second), 0)
+        return unit_rows(np.tanh(apply("p3", second) + apply("d3", third)))
 
     def _features(self, ids: NDArray[np.intp], lengths: Sequence[int]) -> Floats:
         """Return what each token means between its neighbours; texts do not see each other."""
@@ -260,32 +268,27 @@ class UniversalEncoder:
         embedded, seen = features[:, :DIMENSIONS], _neighbours(tuple(lengths))
         chunks = ids % CHUNKS
         embedded[...] = self._table[chunks * CHUNK_ROWS + ids // CHUNKS]
-        # The system keeps the mapped pages for the next time, but each would count as this process's
-        # memory, and texts of all kinds touch nearly all.
-        if self._mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-            begin = -(-(len(self._mapped) - self._table.nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
-            self._mapped.madvise(mmap.MADV_DONTNEED, begin)
+        self._leave_pages()
         embedded *= self._floats["scale"][chunks, None]
         embedded += self._floats["lo"][chunks, None]
-        with self._lock:
-            projected = self._apply("projection", embedded)
-            normalise_layer(projected, self._gain, self._shift)
-            for branch, order in enumerate(ORDERS):
-                # The last row stays zero: it stands for what is before and behind a text.
-                own = np.zeros((len(ids) + 1, _BRANCH), np.float32)
-                own[:-1] = projected[:, branch * _BRANCH :][:, :_BRANCH]
-                looked_at = seen[:, 2 - _BEFORE[order] :][:, :order]
-                for step in (1, 2):
-                    # To each row comes what it and its neighbours say together.
-                    said = self._apply(f"w{step}_{order}", own[looked_at].reshape(len(ids), -1))
-                    said += self._floats[f"b{step}_{order}"]
-                    own[:-1] += np.maximum(said, 0, out=said)
-                features[:, DIMENSIONS + branch * _BRANCH :][:, :_BRANCH] = own[:-1]
+        projected = self._apply("projection", embedded)
+        normalise_layer(projected, self._gain, self._shift)
+        for branch, order in enumerate(ORDERS):
+            # The last row stays zero: it stands for what is before and behind a text.
+            own = np.zeros((len(ids) + 1, _BRANCH), np.float32)
+            own[:-1] = projected[:, branch * _BRANCH :][:, :_BRANCH]
+            looked_at = seen[:, 2 - _BEFORE[order] :][:, :order]
+            for step in (1, 2):
+                # To each row comes what it and its neighbours say together.
+                said = self._apply(f"w{step}_{order}", own[looked_at].reshape(len(ids), -1))
+                said += self._floats[f"b{step}_{order}"]
+                own[:-1] += np.maximum(said, 0, out=said)
+            features[:, DIMENSIONS + branch * _BRANCH :][:, :_BRANCH] = own[:-1]
         return normalise_layer(features, self._floats["ln_g"], self._floats["ln_b"])
 
     def _apply(self, name: str, rows: Floats) -> Floats:
-        linear = self._linear[name]
-        return linear.apply(rows, np.empty((len(rows), linear.scale.shape[1]), np.float32), self._room)
+        layer = self._layers[name]
+        return layer.apply(rows, np.empty((len(rows), layer.scale.shape[1]), np.float32))
 
 
 @lru_cache(16)

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numkong as nk
 import numpy as np
-import simsimd
 from numpy.typing import NDArray
 
 from soulkeep.models import MemoryFilter, QueryVector
@@ -22,6 +22,9 @@ Columns = dict[str, Array]
 _TYPES = {"ids": np.int64, "threads": np.int32, "kinds": np.int16, "moments": np.int64}
 _CODE_MAX = 127
 _BLOCK = 64
+_SCANNED = 16_384
+"""Rows whose products are made at a time: numkong's are twice as wide as those that are kept."""
+
 _GATHERED = 16
 """Up to one row in so many is copied together and scanned; beyond, scanning all of them is cheaper."""
 
@@ -142,7 +145,10 @@ class Codes:
     def best(self, vector: Array, allowed: MemoryFilter, limit: int) -> dict[int, float]:
         """Return up to `limit` ids that pass the filter and their cosines, most alike first."""
         rows, refused = self._rows(allowed)
-        ids, scores = self._column("ids")[rows], self._products(vector, rows).sum(axis=0)
+        ids, (scores,) = (
+            self._column("ids")[rows],
+            self._scores(vector, rows, [[1.0] * len(self._parts)]),
+        )
         scores[refused] = -np.inf
         places = _largest(scores, ids, limit)
         return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
@@ -162,12 +168,9 @@ class Codes:
             self._parts = list(query.parts)
             self._columns |= {name: part.copy() for name, part in self._by_part(whole).items()}
         rows, refused = self._rows(allowed)
-        ids, cosines = self._column("ids")[rows], self._products(asked, rows)
-        chosen = [np.empty(0, np.intp)]
-        for weighting in query.weightings:
-            scores = np.array(weighting, np.float32) @ cosines
-            scores[refused] = -np.inf
-            chosen.append(_largest(scores, ids, depth))
+        ids, every = self._column("ids")[rows], self._scores(asked, rows, query.weightings)
+        every[:, refused] = -np.inf
+        chosen = [np.empty(0, np.intp), *(_largest(scores, ids, depth) for scores in every)]
         return ids[np.unique(np.concatenate(chosen))].tolist(), asked
 
     def _rows(self, allowed: MemoryFilter) -> tuple[slice | Array, Array]:
@@ -190,24 +193,24 @@ class Codes:
             return slice(self.count), ~mask
         return np.flatnonzero(mask), np.empty(0, np.intp)
 
-    def _products(self, vector: Array, rows: slice | Array) -> Array:
-        """Return a row for each part: its share of the product of the vector with each of these rows."""
+    def _scores(
+        self, vector: Array, rows: slice | Array, weightings: Sequence[Sequence[float]]
+    ) -> Array:
+        """Return a row for each weighting: the weighed sum of the parts' shares of the products."""
         scales = self._column("scales")[rows]
-        products = np.zeros((len(self._parts), len(scales)), np.float32)
-        if len(scales):
-            for product, (name, part) in zip(products, self._by_part(vector).items(), strict=True):
-                (query,), (scale,) = _quantised(part[np.newaxis, :])
-                # Without `out`, with which simsimd 6.5 takes a reference from None at each call:
-                # Python 3.11 dies of it after some thousand searches.
-                product[:] = np.asarray(
-                    simsimd.cdist(
-                        query[np.newaxis, :], self._column(name)[rows], "inner", out_dtype="float32"
-                    )
-                )[0]
-                # Codes are those of the direction alone.
-                product *= scale * np.linalg.norm(part)
-            products *= scales
-        return products
+        products = np.empty((len(self._parts), len(scales)), np.float32)
+        lengths = []
+        for product, (name, part) in zip(products, self._by_part(vector).items(), strict=True):
+            (query,), (scale,) = _quantised(part[np.newaxis, :])
+            # Codes are those of the direction alone.
+            lengths.append(scale * np.linalg.norm(part))
+            codes = self._column(name)[rows]
+            for begin in range(0, len(codes), _SCANNED):
+                some = nk.cdist(query[np.newaxis, :], codes[begin : begin + _SCANNED], "dot")
+                product[begin : begin + _SCANNED] = np.asarray(some)[0]
+        scores: Array = np.array(weightings, np.float32) * np.array(lengths, np.float32) @ products
+        scores *= scales
+        return scores
 
     def _total(self, rows: Array) -> Array:
         """Return the sum of the vectors of these rows."""

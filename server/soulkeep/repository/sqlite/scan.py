@@ -195,10 +195,12 @@ class VectorScan:
             found = [row[1][:length] for row in rows]
             vectors = _floats(b"".join(found)).reshape(len(rows), len(asked))
         # The parts of a unit vector are shorter than it, each by the same.
-        products = vectors * (len(parts) * asked.astype(float))
-        starts = [0, *itertools.accumulate(parts)][:-1]
-        cosines = np.add.reduceat(products, starts, axis=1).tolist()
-        return {row[0]: tuple(own) for row, own in zip(rows, cosines, strict=True)}
+        asked, ends = len(parts) * asked, itertools.accumulate(parts)
+        cosines = [
+            np.einsum("ij,j->i", vectors[:, end - length : end], asked[end - length : end]).tolist()
+            for length, end in zip(parts, ends, strict=True)
+        ]
+        return dict(zip((row[0] for row in rows), zip(*cosines, strict=True), strict=True))
 
     def _fresh(self, allowed: MemoryFilter = _EVERYTHING) -> "Codes | None":
         """Return the codes as the store is now; None where the exact search has to serve."""
