@@ -378,3 +378,21 @@ def test_a_row_with_a_date_that_is_none_is_found_and_spoils_nothing(moment: str,
     assert keep(home, "Another one.").stored
     home.indexes.reindex()
     assert home.check() == []
+
+
+def test_in_a_large_store_what_has_two_of_the_words_is_found_before_what_has_the_rarest_alone(
+    make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("soulkeep.search.questions.MAX_OCCURRENCES", 50)
+    home = make_home(embedder="none")
+    texts = ["Ada wrote note {}."] * 100 + ["The harbour at {}."] * 120 + ["Nothing of {}."] * 700
+    home.memories.remember([NewMemory(text.format(n)) for n, text in enumerate(texts)])
+    home.memories.remember([NewMemory("It was Ada, or so I heard, who first sailed from the harbour.")])
+
+    assert "sailed" in contents(home, "Ada harbour")[0]
+    assert "sailed" in contents(home, "Ada harbour heard")[0]
+    # A word that no memory has leaves the others as they are.
+    assert "sailed" in contents(home, "Ada harbour lighthouse")[0]
+    assert "wrote" in contents(home, "Ada lighthouse")[0]
+    assert len(contents(home, "Ada harbour", limit=100)) == 100
+    assert home.memories.recall("Ada harbour", memory_type="decision").matches == ()

@@ -299,6 +299,36 @@ def test_words_find_what_has_any_of_them_best_first_and_equals_by_id(store: Repo
     assert (count, frequencies) == (6, {"ferry": 4, "lighthouse": 2, "none": 0})
 
 
+def test_of_what_has_a_frequent_word_and_one_beside_it_the_latest_are_found(
+    store: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(store, "The ferry.", "A ferry and a lighthouse.", "A lighthouse.", "Ferry, pier, lighthouse.")
+    keep(store, "The pier.", NewMemory("A ferry.", "decision", subject="The lighthouse"))
+    keep(store, *(f"Nothing of note {n}." for n in range(20)))
+    decisions = MemoryFilter(memory_type="decision")
+    beside = query_terms("lighthouse pier")
+    alone = dict(store.memories.matching(["ferry"], EVERY, 9))
+
+    def latest(*beside: str, allowed: MemoryFilter = EVERY, limit: int = 9) -> list[int]:
+        return [i for i, _ in store.memories.matching_latest("ferry", beside, allowed, limit)]
+
+    assert latest(*beside)[0] == 4
+    assert {*latest(*beside)} == {2, 4, 6}
+    assert {*latest()} == {1, 2, 4, 6}
+    assert latest("none") == []
+    assert latest(*beside, limit=1) == [4]
+    assert latest(*beside, allowed=decisions) == [6]
+    both = store.memories.matching_latest("ferry", beside, EVERY, 9)
+    assert all(score > alone[i] for i, score in both)
+    assert store.memories.matching_latest("ferry", (), EVERY, 9) == list(alone.items())
+
+    for engine in ("sqlite.memories", "postgres.words"):
+        monkeypatch.setattr(f"soulkeep.repository.{engine}.LATEST", 2)
+    assert {*latest(*beside)} == {4, 6}
+    assert {*latest()} == {4, 6}
+    assert {*latest(allowed=MemoryFilter(memory_type="fact"))} == {2, 4}
+
+
 def test_words_of_every_script_find_what_has_them(store: Repository) -> None:
     keep(store, "我住在格拉茨。", "Она живёт в Граце.", "Version 2.5.1 of C++ broke.")
     assert [found(store, text) for text in ("格拉茨", "Граце", "C++", "2.5.1")] == [[1], [2], [3], [3]]

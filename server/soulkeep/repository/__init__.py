@@ -136,6 +136,11 @@ class Memories(Protocol):
         filter applies before the limit.
         """
 
+    def matching_latest(
+        self, term: str, beside: Sequence[str], allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """As `matching`, of the LATEST with a word and, if there are any, one of those `beside` it."""
+
     def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """Return how many memories there are, and how many `matching` would find by each term alone.
 

@@ -31,6 +31,9 @@ from soulkeep.repository import PromptKind
 DIMENSIONS = 1536
 """The width of vec_memories; a shorter embedding is padded with zeros, which no cosine notices."""
 
+LATEST = 2_000
+"""Memories with words that too many have, whose BM25 scores are worked out in two milliseconds."""
+
 _UNIT_TOLERANCE = 1e-3
 
 UNKNOWN_MODEL = "unknown"

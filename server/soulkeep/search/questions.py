@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
+from itertools import accumulate
 from typing import Literal
 
 from soulkeep.models import Memory
@@ -35,20 +36,17 @@ def inverse_document_frequency(count: int, frequency: int) -> float:
     return math.log(1 + (count - frequency + 0.5) / (frequency + 0.5))
 
 
-def affordable(frequencies: Mapping[str, int], count: int) -> list[str]:
-    """Return the words to look up among `count` memories: all but the most frequent of a large store.
+def affordable(frequencies: Mapping[str, int], count: int) -> tuple[list[str], list[str]]:
+    """Return the words to look up among `count` memories, and those that too many of them have.
 
-    The rarest words come first, as long as they occur in at most 5,000 memories together, or in one in
-    fifty; the rarest is always among them. What only the others would find scores low.
+    Both are rarest first, without words that no memory has. The former occur in at most 5,000 memories
+    together, or in one in fifty. Of the latter, only what has two of them is worth looking up.
     """
     room = max(MAX_OCCURRENCES, count // 50)
-    chosen: list[str] = []
-    for term in sorted(frequencies, key=frequencies.__getitem__):
-        room -= frequencies[term]
-        if room < 0 and chosen:
-            break
-        chosen.append(term)
-    return chosen
+    words = sorted(filter(frequencies.get, frequencies), key=frequencies.__getitem__)
+    sums = accumulate(map(frequencies.__getitem__, words))
+    chosen = [word for word, total in zip(words, sums, strict=True) if total <= room]
+    return chosen, words[len(chosen) :]
 
 
 def text_words(content: str, subject: str | None, day: Sequence[str]) -> tuple[str, ...]:

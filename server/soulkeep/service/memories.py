@@ -219,6 +219,9 @@ LEXICAL_CANDIDATES = 60
 VECTOR_CANDIDATES = 40
 """How many candidates each half of the search hands to the ranking; never fewer than the limit."""
 
+FREQUENT_CANDIDATES = 30
+"""How many it is of words that too many memories have to tell them apart; never fewer than the limit."""
+
 WITH_NEIGHBOURS = 60
 """Beside how many of them, the most promising, neighbours in their threads are read; never fewer than
 the limit. Those of the others would be most of what a recall reads, and change nothing."""
@@ -301,8 +304,8 @@ class Memories:
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         self._background.catch_up()
-        question, terms = self._read(query)
-        found = self._found(question, terms, allowed, max(limit, LEXICAL_CANDIDATES))
+        question, terms, frequent = self._read(query)
+        found = self._found(question, terms, frequent, allowed, limit)
         embedder, cosines, remark = self._compared(query, allowed, found, limit, session)
         candidates = self._candidates(query, embedder, found, cosines, limit)
         matches = rank(
@@ -342,8 +345,8 @@ class Memories:
         self._words.release()
         self._indexes.release_memory()
 
-    def _read(self, query: str) -> tuple[Question, list[str]]:
-        """Return what a query asks for, and the words to look up."""
+    def _read(self, query: str) -> tuple[Question, list[str], list[str]]:
+        """Return what a query asks for, the words to look up, and those that too many memories have."""
         about_user = asks_about_user(query)
         terms = user_terms() if about_user else query_terms(query)
         count, frequencies = self._repository.memories.count_and_frequencies(terms)
@@ -361,21 +364,34 @@ class Memories:
             max(count, 1),
             query,
         )
-        return question, affordable(frequencies, count)
+        return question, *affordable(frequencies, count)
 
     def _found(
-        self, question: Question, terms: Sequence[str], allowed: MemoryFilter, limit: int
+        self,
+        question: Question,
+        terms: Sequence[str],
+        frequent: Sequence[str],
+        allowed: MemoryFilter,
+        limit: int,
     ) -> dict[int, float]:
         """Return the BM25 scores of the memories with the words, and 0 for what is found otherwise."""
-        table = self._repository.memories
-        found = dict(table.matching(terms, allowed, limit))
+        table, most = self._repository.memories, max(limit, LEXICAL_CANDIDATES)
+        found = dict(table.matching(terms, allowed, most))
+        if frequent:
+            rarest, beside = frequent[0], [*frequent[1:], *terms]
+            few = max(limit, FREQUENT_CANDIDATES)
+            if beside and not question.about_user:  # whose words say the same
+                found |= dict(table.matching_latest(rarest, beside, allowed, few))
+            if not terms and len(found) < few:
+                found = dict(table.matching_latest(rarest, (), allowed, few)) | found
+            found = dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most])
         others = list(table.list_by_ids(question.ids, allowed)) if question.ids else []
         if question.about_user:
             others += [
                 i
-                for i, _ in table.matching(user_terms(in_subjects=True), allowed, limit, in_subject=True)
+                for i, _ in table.matching(user_terms(in_subjects=True), allowed, most, in_subject=True)
             ]
-            others += self._repository.documents.ids_of_source(MEMORY, USER_FACTS, allowed, limit)
+            others += self._repository.documents.ids_of_source(MEMORY, USER_FACTS, allowed, most)
         return dict.fromkeys(others, 0.0) | found
 
     def _compared(

@@ -228,10 +228,19 @@ class MemoryTable:
         A memory matches that has any of the words `terms`, as `split_query` makes them; perhaps only
         one that has it in its subject.
         """
-        where, values = conditions(allowed)
-        join = " JOIN memories AS m ON m.owner = f.owner AND m.id = f.id" if where else ""
-        filtered = join, where and f" WHERE TRUE{where}", values
-        rows = self._words.matching(terms, limit, filtered=filtered, in_subject=in_subject)
+        rows = self._words.matching(terms, limit, filtered=_filtered(allowed), in_subject=in_subject)
+        return [(row[0], row[1]) for row in rows]
+
+    def matching_latest(
+        self, term: str, beside: Sequence[str], allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return up to `limit` pairs of id and BM25 score of the latest with a frequent word.
+
+        Where there are words `beside` it, a memory has one of those too.
+        """
+        rows = self._words.matching(
+            [term, *beside], limit, filtered=_filtered(allowed), latest=(term, beside)
+        )
         return [(row[0], row[1]) for row in rows]
 
     def neighbours(self, memory_ids: Sequence[int]) -> dict[int, tuple[int | None, int | None]]:
@@ -280,6 +289,13 @@ class MemoryTable:
             if memory.id not in known
         }
         self._vectors.add_vectors(list(new), list(new.values()))
+
+
+def _filtered(allowed: MemoryFilter) -> tuple[str, str, dict[str, str]]:
+    """Return a filter as the search of words takes it."""
+    where, values = conditions(allowed)
+    join = " JOIN memories AS m ON m.owner = f.owner AND m.id = f.id" if where else ""
+    return join, where and f" WHERE TRUE{where}", values
 
 
 def _neighbour(side: str, order: str) -> str:

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from soulkeep.models import MemoryFilter
 from soulkeep.repository.postgres.database import Database, Row, columns_of, limited
 from soulkeep.repository.postgres.schema import WHEN
+from soulkeep.repository.values import LATEST
 from soulkeep.search.endings import without_ending
 from soulkeep.search.words import is_single_unspaced, split_words
 
@@ -175,19 +176,30 @@ class FullText:
         filtered: tuple[str, str, dict[str, str]] = ("", "", {}),
         order: str = "ASC",
         in_subject: bool = False,
+        latest: tuple[str, Sequence[str]] | None = None,
     ) -> list[Row]:
         """Return ids and BM25 scores of the texts that have any of these words, best first.
 
         `filtered` are a JOIN with `f.id`, its conditions, and their values; `order` says how the ids of
-        equals are.
+        equals are. With `latest` only the LATEST texts count that have its word and any of those beside.
         """
         asked = list(dict.fromkeys(map(self._asked, terms)))
         if not asked:
             return []
         texts, length, having = self._counts(asked, in_subject=in_subject)
         join, where, values = filtered
+        first = ""
+        if latest is not None:
+            term, beside = latest
+            values = {**values, "both": self._both(term, beside)}
+            first = (
+                f"WITH latest AS MATERIALIZED (SELECT f.id FROM {self._table} AS f{join}"
+                f"{where or ' WHERE TRUE'} AND f.words @@ %(both)s::tsquery AND f.owner = %(owner)s"
+                f" ORDER BY f.id DESC LIMIT {LATEST}) "
+            )
+            join, where = " JOIN latest ON latest.id = f.id", ""
         return self._database.query(
-            "SELECT id, sum(idf * count * %(more)s / (count + %(k1)s * (%(rest)s + %(b)s"
+            f"{first}SELECT id, sum(idf * count * %(more)s / (count + %(k1)s * (%(rest)s + %(b)s"
             f" * length / %(average)s))) AS score FROM (SELECT f.id, f.length, a.idf, {_COUNT} AS count"
             " FROM unnest(%(terms)s::tsquery[], %(idf)s::double precision[], %(whole)s::boolean[])"
             " AS a (term, idf, is_whole)"
@@ -207,6 +219,11 @@ class FullText:
             average=max(length, 1) / max(texts, 1),
             limit=limited(limit),
         )
+
+    def _both(self, term: str, beside: Sequence[str]) -> str:
+        """Return the tsquery of texts with a word and, where there are some, any of those beside it."""
+        asked = [[self._asked(one).query(in_subject=False) for one in some] for some in ([term], beside)]
+        return " & ".join(f"({' | '.join(some)})" for some in asked if some)
 
     def count_and_frequencies(self, terms: Sequence[str]) -> tuple[int, dict[str, int]]:
         """Return how many texts there are, and in how many each word of `terms` occurs."""

@@ -16,7 +16,7 @@ from soulkeep.repository.sqlite.indexes import (
     fts_term,
     fts_text,
 )
-from soulkeep.repository.values import day_text, forms
+from soulkeep.repository.values import LATEST, day_text, forms
 
 COLUMNS = (
     "m.id, m.thread_id, m.content, m.memory_type, m.source, m.created_at, m.subject,"
@@ -231,6 +231,24 @@ class MemoryTable:
             f"SELECT f.rowid, -f.rank FROM memories_fts AS f{filtered}"
             f" WHERE memories_fts MATCH :terms{where} ORDER BY f.rank, f.rowid LIMIT :limit",
             {**values, "terms": f"{within}({' OR '.join(map(fts_term, terms))})", "limit": limit},
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    def matching_latest(
+        self, term: str, beside: Sequence[str], allowed: MemoryFilter, limit: int
+    ) -> list[tuple[int, float]]:
+        """Return up to `limit` pairs of id and BM25 score of the latest with a frequent word.
+
+        Where there are words `beside` it, a memory has one of those too.
+        """
+        where, values = conditions(allowed)
+        filtered = " CROSS JOIN memories AS m ON m.id = f.rowid" if where else ""
+        also = f" AND ({' OR '.join(map(fts_term, beside))})" if beside else ""
+        rows = self._database.query(
+            "SELECT id, -rank FROM (SELECT f.rowid AS id, f.rank AS rank"
+            f" FROM memories_fts AS f{filtered} WHERE memories_fts MATCH :terms{where}"
+            " ORDER BY f.rowid DESC LIMIT :latest) ORDER BY rank, id LIMIT :limit",
+            {**values, "terms": fts_term(term) + also, "latest": LATEST, "limit": limit},
         )
         return [(row[0], row[1]) for row in rows]
 
