@@ -1,6 +1,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, product
@@ -489,6 +490,23 @@ def test_where_vectors_are_not_where_they_were_they_are_compared_through_the_vir
     usual = vectors.compare(query, EVERYTHING, 10, also)
     monkeypatch.setattr(scan, "_VECTORS", holds)
     assert vectors.compare(query, EVERYTHING, 10, also) == usual
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_a_large_scan_is_shared_and_does_not_wait_for_a_helper_that_is_busy(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch, *, is_busy: bool
+) -> None:
+    query, also, done = asked(store.query(), (24, 40)), range(1, 200), threading.Event()
+    usual = vectors.compare(query, EVERYTHING, 10, also)
+    monkeypatch.setattr(codes, "_SCANNED", 100)
+    if is_busy:
+        codes._helper().submit(done.wait, 60)
+    try:
+        assert vectors.compare(query, EVERYTHING, 10, also) == usual
+        assert all(agrees(vectors, store, allowed) for allowed in (EVERYTHING, MemoryFilter("a")))
+        assert not done.is_set()
+    finally:
+        done.set()
 
 
 @pytest.mark.parametrize("missing", ["numpy", "numkong"])

@@ -6,6 +6,7 @@ Importing this module imports numpy and the kernel, so it is imported on the fir
 import functools
 import itertools
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +25,9 @@ _CODE_MAX = 127
 _BLOCK = 64
 _SCANNED = 16_384
 """Rows whose products are made at a time: numkong's are twice as wide as those that are kept."""
+
+_FEW = 2
+"""Blocks up to which nobody is asked to help."""
 
 _GATHERED = 16
 """Up to one row in so many is copied together and scanned; beyond, scanning all of them is cheaper."""
@@ -199,15 +203,15 @@ class Codes:
         """Return a row for each weighting: the weighed sum of the parts' shares of the products."""
         scales = self._column("scales")[rows]
         products = np.empty((len(self._parts), len(scales)), np.float32)
-        lengths = []
+        lengths, blocks = [], []
         for product, (name, part) in zip(products, self._by_part(vector).items(), strict=True):
-            (query,), (scale,) = _quantised(part[np.newaxis, :])
+            query, (scale,) = _quantised(part[np.newaxis, :])
             # Codes are those of the direction alone.
             lengths.append(scale * np.linalg.norm(part))
             codes = self._column(name)[rows]
-            for begin in range(0, len(codes), _SCANNED):
-                some = nk.cdist(query[np.newaxis, :], codes[begin : begin + _SCANNED], "dot")
-                product[begin : begin + _SCANNED] = np.asarray(some)[0]
+            places = (slice(begin, begin + _SCANNED) for begin in range(0, len(codes), _SCANNED))
+            blocks += [(query, codes[place], product[place]) for place in places]
+        _multiply(blocks)
         scores: Array = np.array(weightings, np.float32) * np.array(lengths, np.float32) @ products
         scores *= scales
         return scores
@@ -239,6 +243,30 @@ class Codes:
         places = np.searchsorted(known, ids)
         places[places == len(known)] = 0
         return np.where(known[places] == ids, places, -1)
+
+
+@functools.cache
+def _helper() -> ThreadPoolExecutor:
+    """Return the thread that helps with large scans, one for all homes of a process."""
+    return ThreadPoolExecutor(1, "scan")
+
+
+def _multiply(blocks: Sequence[tuple[Array, Array, Array]]) -> None:
+    """Write into the third array of each block the products of the first with the rows of the second.
+
+    Memory is read by two processors sooner than by one. Who is asked to help while it is busy is not
+    waited for.
+    """
+    left = iter(blocks)
+
+    def work() -> None:
+        for query, codes, out in left:
+            out[:] = np.asarray(nk.cdist(query, codes, "dot"))[0]
+
+    helping = _helper().submit(work) if len(blocks) > _FEW else None
+    work()
+    if helping is not None and not helping.cancel():
+        helping.result()
 
 
 def _quantised(vectors: Array) -> tuple[Array, Array]:

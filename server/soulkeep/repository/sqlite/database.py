@@ -227,12 +227,16 @@ class Database:
         """
         found: list[bytes] = []
         with translated(self.path), ExitStack() as stack:
-            connection = self._own.connection or self._reader(stack)
+            connection, blob = self._own.connection or self._reader(stack), None
             for row, in_row in itertools.groupby(pieces, itemgetter(0)):
-                with connection.blob_open("main", table, column, row, False) as blob:
-                    for _, begin, length in in_row:
-                        blob.seek(begin)
-                        found.append(blob.read(length))
+                if blob is None:
+                    blob = connection.blob_open("main", table, column, row, False)
+                    stack.callback(blob.close, True)
+                else:
+                    blob.reopen(row)
+                for _, begin, length in in_row:
+                    blob.seek(begin)
+                    found.append(blob.read(length))
         return found
 
     def _reader(self, stack: ExitStack) -> apsw.Connection:
