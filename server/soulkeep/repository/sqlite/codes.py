@@ -149,10 +149,8 @@ class Codes:
     def best(self, vector: Array, allowed: MemoryFilter, limit: int) -> dict[int, float]:
         """Return up to `limit` ids that pass the filter and their cosines, most alike first."""
         rows, refused = self._rows(allowed)
-        ids, (scores,) = (
-            self._column("ids")[rows],
-            self._scores(vector, rows, [[1.0] * len(self._parts)]),
-        )
+        ids = self._column("ids")[rows]
+        (scores,) = self._scores(vector, rows, [[1.0] * len(self._parts)])
         scores[refused] = -np.inf
         places = _largest(scores, ids, limit)
         return dict(zip(ids[places].tolist(), scores[places].tolist(), strict=True))
