@@ -52,8 +52,10 @@ class Linear:
     ) -> "Linear":
         """Make a layer of matrices (inputs, outputs) side by side, with a scale and a bias by output."""
         matrix = np.concatenate(weights, axis=1)
+        of_apart = matrix[list(apart)] * scale
+        matrix[list(apart)] = 0
         sums = matrix.sum(axis=0, dtype=np.float32) * scale
-        terms = (sums, np.broadcast_to(bias, sums.shape), matrix[list(apart)] * scale)
+        terms = (sums, np.broadcast_to(bias, sums.shape), of_apart)
         packed = nk.dots_pack(np.ascontiguousarray(matrix.T))
         return cls(packed, scale, np.concatenate(terms, dtype=np.float32), apart, is_fine)
 

@@ -5,7 +5,6 @@ private. What it answers in few words to a request that it refuses is said in mo
 """
 
 import asyncio
-import ctypes
 import logging
 import math
 import os
@@ -44,6 +43,7 @@ from soulkeep.mcp_server.calls import CheckedServer
 from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes, Sealing
 from soulkeep.mcp_server.notifications import Notifications
 from soulkeep.mcp_server.oauth import Authority, RequireAccess, Verifier
+from soulkeep.mcp_server.protocol import keep_memory_together
 from soulkeep.models import Access
 from soulkeep.service.accounts import Accounts
 
@@ -64,9 +64,6 @@ KEYS_S = 600.0
 """How often the keys that all processes share are read: a new one is used after an hour."""
 
 MINUTE_S = 60.0
-
-M_ARENA_MAX, ARENAS = -8, 2
-"""The option of glibc's `mallopt`, and into how many parts memory is divided among threads."""
 
 SWITCH_S = 0.0005
 """For how long a thread that computes keeps the interpreter from others, a tenth of Python's default:
@@ -413,12 +410,9 @@ def prepare_process() -> None:
     Where the system does not allow either, it stays as it is.
     """
     sys.setswitchinterval(SWITCH_S)
+    keep_memory_together()
     if sys.platform == "win32":
         return
-    # glibc keeps memory apart for each of many threads, and half of it would lie idle.
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(M_ARENA_MAX, ARENAS)
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
