@@ -41,9 +41,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from soulkeep.errors import StoreError
 from soulkeep.mcp_server.calls import CheckedServer
 from soulkeep.mcp_server.homes import ACCESS, MOST_KNOWN, Homes, Sealing
-from soulkeep.mcp_server.notifications import Notifications
+from soulkeep.mcp_server.notifications import Notifications, keep_memory_together
 from soulkeep.mcp_server.oauth import Authority, RequireAccess, Verifier
-from soulkeep.mcp_server.protocol import keep_memory_together
 from soulkeep.models import Access
 from soulkeep.service.accounts import Accounts
 

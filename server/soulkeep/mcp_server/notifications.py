@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 import weakref
 from collections import defaultdict
@@ -205,12 +206,28 @@ _LISTED = frozenset({"store.restored", IMPORTED})
 _log = logging.getLogger(__name__)
 
 
+_M_ARENA_MAX, _ARENAS = -8, 2
+"""The option of glibc's `mallopt`, and into how many parts memory is divided among threads."""
+
+
+def keep_memory_together() -> None:
+    """Let threads share what they free: glibc keeps it apart for each of many, and much lies idle."""
+    if sys.platform == "win32":
+        return
+    import ctypes  # after the first answer
+
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, _ARENAS)
+
+
 async def work_beside_calls(home: Home, notifications: Notifications) -> None:
     """Do for an open home what no call waits for, and tell its clients of changes, until cancelled.
 
     That is to begin with what is left to do, to load what a search needs, and to give memory back after
     long disuse.
     """
+    keep_memory_together()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch, home, notifications)
         # Until that is done the home is not closed; it is imported here, after the first answer.

@@ -395,21 +395,6 @@ async def _serve_both_eras(
                 await (to_probes if is_probe else to_requests).send(item)
 
 
-_M_ARENA_MAX, _ARENAS = -8, 2
-"""The option of glibc's `mallopt`, and into how many parts memory is divided among threads."""
-
-
-def keep_memory_together() -> None:
-    """Let threads share what they free: glibc keeps it apart for each of many, and much lies idle."""
-    if sys.platform == "win32":
-        return
-    import ctypes  # no other part of a start needs it
-
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_ARENA_MAX, _ARENAS)
-
-
 async def serve_stdio(
     server: MCPServer[Any],
     meanwhile: Callable[[], Awaitable[None]],
@@ -421,7 +406,6 @@ async def serve_stdio(
     `at_end` lets requests end that wait for what is to come. Return whether a signal ended it: then a
     thread may still block on stdin, and the process has to be left with `os._exit`.
     """
-    keep_memory_together()
     low = server._lowlevel_server
     # The handshake announces the SDK's defaults and the notifications that are sent.
     announced = NotificationOptions(prompts_changed=True, resources_changed=True)
