@@ -42,6 +42,20 @@ def test_a_line_is_added_shown_and_taken_back(run: Run) -> None:
     assert len(run("history", "SOUL.md")[1].splitlines()) == 3
 
 
+def test_a_line_that_stands_there_is_not_added_again(run: Run) -> None:
+    run("add", "MEMORY.md", "User Facts", "Lives in Kraków.")
+    versions = run("history", "MEMORY.md")
+
+    said = "User Facts in MEMORY.md says that already; nothing was written.\n"
+    assert run("add", "MEMORY.md", "User Facts", "Lives  in Kraków.") == (0, said, "")
+    code, out, _ = run("replace", "User Facts", "Lives in Kraków.", "Lives in Kraków.")
+    assert (code, out.split("MEMORY.md")[0]) == (
+        0,
+        "User Facts says that already; nothing was written. ",
+    )
+    assert run("history", "MEMORY.md") == versions
+
+
 def test_a_document_without_versions_says_so(run: Run) -> None:
     code, out, _ = run("history", "MEMORY.md")
 
@@ -116,6 +130,14 @@ def test_a_document_is_edited_in_the_users_editor(
     home.changes.undo(home.changes.list_changes(1)[0].id)
     assert (home.path / "MEMORY.md").read_bytes() == b"# Memory\r\n\r\n## Facts\r\n- one\r\n"
     assert drafts(tmp_path) == []
+
+
+def test_the_date_in_the_footer_is_the_users_to_edit(run: Run, home: Home) -> None:
+    (home.path / "MEMORY.md").write_text("## Facts\n- one\n\n---\n*Last updated: 2026-01-02*\n")
+
+    run("edit", "MEMORY.md", "## Facts\n- one\n\n---\n*Last updated: 2025-12-31*\n")
+
+    assert home.documents.read("MEMORY.md").endswith("*Last updated: 2025-12-31*\n")
 
 
 def test_what_changed_while_the_editor_was_open_is_not_overwritten(

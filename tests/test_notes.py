@@ -160,6 +160,52 @@ async def test_a_memory_is_promoted_with_a_link_that_stays_when_replaced(
     assert f"- Anna lives in Porto. {link}\n" in read(home, "MEMORY.md")
 
 
+@pytest.mark.parametrize("again", ["Likes tea.", " - Likes  tea.\n", "Likes tea.\n"])
+async def test_an_entry_that_stands_there_already_is_not_written_again(
+    again: str, client: Client, home: Home
+) -> None:
+    add = {"action": "add", "section": "User Facts"}
+    await call(client, "curate_memory", **add, entry="Likes tea.")
+    written, changes = read(home, "MEMORY.md"), home.changes.list_changes()
+
+    text, data = await call(client, "curate_memory", **add, entry=again)
+
+    assert read(home, "MEMORY.md") == written
+    assert home.changes.list_changes() == changes
+    assert data["changed"] is False
+    assert text.startswith("User Facts says that already; nothing was written. MEMORY.md takes ")
+
+
+async def test_of_a_list_only_the_entries_that_are_not_there_are_added(
+    client: Client, home: Home
+) -> None:
+    add = {"action": "add", "section": "User Facts"}
+    await call(client, "curate_memory", **add, entry="Likes tea.")
+    await call(client, "curate_memory", action="add", section="Preferences", entry="Has a cat.")
+
+    _, data = await call(
+        client, "curate_memory", **add, entry="- Has a cat.\n- Likes tea.\n- Has a cat."
+    )
+
+    assert "## User Facts\n- Likes tea.\n- Has a cat.\n\n" in read(home, "MEMORY.md")
+    assert "changed" not in data
+
+
+async def test_a_memory_is_promoted_once_and_may_be_replaced_by_what_it_says(
+    client: Client, home: Home
+) -> None:
+    (receipt,) = home.memories.remember([NewMemory("Anna moved to Lisbon.")])
+    promote = {"action": "add", "section": "User Facts", "memory_id": receipt.id}
+    _, data = await call(client, "curate_memory", **promote)
+    written, line = read(home, "MEMORY.md"), {"section": "User Facts", "entry": data["entry"]}
+
+    for again in (promote, {"action": "replace", **line, "new_entry": data["entry"]}):
+        _, data = await call(client, "curate_memory", **again)
+        assert data["changed"] is False
+
+    assert read(home, "MEMORY.md") == written
+
+
 async def test_an_entry_of_a_document_cannot_be_promoted(client: Client, home: Home) -> None:
     home.curator.log_day("Fixed the roof.")
     (match,) = home.memories.recall("roof").matches

@@ -130,9 +130,10 @@ def add(name: DocumentName, section: str, text: str, *, as_json: bool) -> None:
     """Add TEXT, or what stdin says for a single -, to a SECTION such as "Learned Preferences"."""
     entry = read_text(text)
     with opened_home() as home:
-        home.curator.add_to(name, section, entry)
-    document = {"name": name, "section": section, "entry": entry}
-    report(as_json, document, f"Added to {section} in {name}")
+        changed = home.curator.add_to(name, section, entry)
+    document = {"name": name, "section": section, "entry": entry, "changed": changed}
+    done = "Added to {} in {}" if changed else "{} in {} says that already; nothing was written."
+    report(as_json, document, done.format(section, name))
 
 
 @documents.command()
@@ -234,10 +235,12 @@ def restore(name: DocumentName, version: str, *, as_json: bool) -> None:
 
 def _curated_lines(done: str, curated: Curated) -> Sequence[str]:
     taken = f"MEMORY.md takes {counted(curated.tokens, 'token')} of {curated.budget:,}"
+    already = f"{curated.section} says that already; nothing was written."
+    done = f"{done} {curated.section}." if curated.changed else already
     if not curated.suggestions:
-        return (f"{done} {curated.section}. {taken}.",)
+        return (f"{done} {taken}.",)
     return (
-        f"{done} {curated.section}. {taken}, which is over its budget; nothing is cut off.",
+        f"{done} {taken}, which is over its budget; nothing is cut off.",
         "The longest entries, which `soulkeep remember` could keep instead:",
         *(
             f"| {s.section}, {counted(s.tokens, 'token')}: {one_line(s.entry)}"

@@ -97,6 +97,16 @@ def list_entries(text: str, outline: Outline = ()) -> list[Entry]:
     return entries
 
 
+def entries_of(text: str, section: str) -> list[Entry]:
+    """Return the entries of the sections with a title.
+
+    Raises:
+        SectionNotFoundError: No section has this title.
+    """
+    title = same_title(_section(text, section).title)
+    return [entry for entry in list_entries(text) if same_title(entry.heading) == title]
+
+
 def within(outline: Outline, level: int, title: str) -> Outline:
     """Return the outline below a heading that follows."""
     return (*(above for above in outline if above[0] < level), (level, title))
@@ -208,9 +218,7 @@ def replace_entry(text: str, section: str, old: str, new: str | None) -> str:
         EntryNotFoundError: No entry of it says that, or several do.
         InvalidInputError: The new entry is blank or nested too deeply.
     """
-    title = same_title(_section(text, section).title)
-    entries = [entry for entry in list_entries(text) if same_title(entry.heading) == title]
-    found: list[Entry] = []
+    entries, found = entries_of(text, section), list[Entry]()
     for meant in (old, unmarked(old)):
         found = found or [entry for entry in entries if in_one_form(entry.text) == in_one_form(meant)]
     if len(found) != 1:

@@ -12,7 +12,7 @@ from soulkeep.repository import Repository
 from soulkeep.service.callers import MAX_ENTRY, MAX_NAME, Sessions, require_text
 from soulkeep.service.changes import Changes, newest_versions
 from soulkeep.service.edits import Edits, link_to, linked_id, promoted_line, take_back_later
-from soulkeep.wording import visible
+from soulkeep.wording import in_one_form, visible
 
 MAX_EDITED = 2_000_000
 """Characters of a document that entries are put into, some seconds of reading Markdown."""
@@ -33,10 +33,14 @@ class Suggestion:
 
 @dataclass(frozen=True, slots=True)
 class Curated:
-    """What MEMORY.md takes after a change, and what could go where that is over the budget."""
+    """What MEMORY.md takes after a change, and what could go where that is over the budget.
+
+    `changed` is false where it said all that already, so that nothing was written.
+    """
 
     section: str
     entry: str
+    changed: bool
     tokens: int
     budget: int
     suggestions: tuple[Suggestion, ...]
@@ -57,6 +61,8 @@ class Curator:
     def add_entry(self, section: str, entry: str, session: Session | None = None) -> Curated:
         """Add an entry to a section of MEMORY.md and date the footer; a list becomes an entry an item.
 
+        What the section says already is not written again.
+
         Raises:
             InvalidInputError: The section or the entry breaks a rule.
             SectionNotFoundError: MEMORY.md has no such section.
@@ -69,8 +75,10 @@ class Curator:
 
     def add_to(
         self, name: DocumentName, section: str, entry: str, session: Session | None = None
-    ) -> None:
+    ) -> bool:
         """Add an entry to a section of either document, for the user, and date its footer.
+
+        Return whether anything was written: what the section says already is not.
 
         Raises:
             InvalidInputError: The section or the entry breaks a rule.
@@ -78,18 +86,20 @@ class Curator:
             DocumentError: The document cannot be read or written.
         """
         _require(section, entry)
-        self._edit(
+        _, changed = self._edit(
             name,
             "entry.added",
             lambda text: _added(text, section, entry),
             session,
             {"section": section, "characters": len(entry)},
         )
+        return changed
 
     def promote(self, memory_id: int, section: str, session: Session | None = None) -> Curated:
         """Add a memory's text to a section of MEMORY.md, with a link to the memory.
 
-        The line goes and changes with the memory. The id of an older version stands for the newest.
+        The line goes and changes with the memory; there is one in a section, however often it is asked
+        for. The id of an older version stands for the newest.
 
         Raises:
             MemoryNotFoundError: There is no such memory.
@@ -97,8 +107,6 @@ class Curator:
             SectionNotFoundError: MEMORY.md has no such section.
             DocumentError: MEMORY.md cannot be read or written.
         """
-        from soulkeep.documents.markdown import add_entry
-
         memory = newest_versions(self._repository, [memory_id])[memory_id]
         if memory.document is not None:
             rule = f"names an entry of {memory.document}, not a memory"
@@ -114,7 +122,7 @@ class Curator:
             "entry.promoted",
             section,
             entry,
-            lambda text: add_entry(text, section, entry),
+            lambda text: _with_entry(text, section, entry),
             session,
             require_memory,
         )
@@ -166,13 +174,13 @@ class Curator:
         from soulkeep.documents.markdown import list_entries
 
         details = {"section": section, "characters": len(entry)}
-        text = self._edit("MEMORY.md", action, change, session, details, require=require)
+        text, changed = self._edit("MEMORY.md", action, change, session, details, require=require)
         tokens, budget, sized = self._tokens.count(text), self._options.memory_tokens, []
         if tokens > budget:
             longest = sorted(list_entries(text), key=lambda entry: -len(entry.text))[:_SUGGESTED]
             sized = [Suggestion(e.heading, e.text, self._tokens.count(e.text)) for e in longest]
         suggestions = tuple(sorted(sized, key=lambda suggestion: -suggestion.tokens))
-        return Curated(section, entry, tokens, budget, suggestions)
+        return Curated(section, entry, changed, tokens, budget, suggestions)
 
     def log_day(self, text: str, session: Session | None = None) -> tuple[date, str]:
         """Append an entry to today's log; return the day and the time of its header.
@@ -217,20 +225,14 @@ class Curator:
             SectionNotFoundError: The user removed that section.
             DocumentError: SOUL.md cannot be read or written.
         """
-        from soulkeep.documents.markdown import add_entry, list_entries
-
         written = self.learned_line(line)
-        soul = self._documents.read("SOUL.md")
-        entries = list_entries(soul) if written in soul else []
-        # A client that got no answer asks again, with what the user said.
-        if (LEARNED, written) not in [(entry.heading, entry.text) for entry in entries]:
-            self._edit(
-                "SOUL.md",
-                "preference.learned",
-                lambda text: add_entry(text, LEARNED, written),
-                session,
-                {"characters": len(written)},
-            )
+        self._edit(
+            "SOUL.md",
+            "preference.learned",
+            lambda text: _with_entry(text, LEARNED, written),
+            session,
+            {"characters": len(written)},
+        )
         return written
 
     def replace_text(
@@ -277,10 +279,11 @@ class Curator:
         *,
         dated: bool = True,
         require: Callable[[], None] = lambda: None,
-    ) -> str:
+    ) -> tuple[str, bool]:
         """Change a document and record it; `require` is called inside the recording, before the change.
 
-        Files are locked until that is done, so that the log has edits in the order they were made in.
+        Return its text, and whether it is another one: else nothing is written or recorded. Files are
+        locked until that is done, so that the log has edits in the order they were made in.
         """
         session, path = session or self._sessions.current(), f"{self._documents.texts.place}/{name}"
 
@@ -293,21 +296,32 @@ class Curator:
         with self._documents.texts.locked():
             # Before the store is locked: in a long document it takes seconds.
             planned = self._edits.plan(name, steps, dated=dated)
+            if planned.changes_nothing:
+                return planned.text, False
             with self._changes.recording(action, session) as recorder:
                 require()
                 text = planned.write(recorder.on_failure)
                 recorder.edit(name, planned.hunks)
                 self._sessions.audit(session, action, {"document": name, **details})
-        return text
+        return text, True
 
 
 def _added(text: str, section: str, sent: str) -> str:
     from soulkeep.documents.blocks import list_sent
-    from soulkeep.documents.markdown import add_entry
 
     for entry in list_sent(sent, section):
-        text = add_entry(text, section, entry)
+        text = _with_entry(text, section, entry)
     return text
+
+
+def _with_entry(text: str, section: str, entry: str) -> str:
+    """Return the text with an entry in a section; a client that got no answer asks for it again."""
+    from soulkeep.documents.markdown import add_entry, entries_of
+
+    said = in_one_form(entry)
+    # To look for it first takes less than to read all entries, in a long document by seconds.
+    there = entries_of(text, section) if said in in_one_form(text) else []
+    return text if said in {in_one_form(one.text) for one in there} else add_entry(text, section, entry)
 
 
 def _require(section: str, entry: str, argument: str = "entry") -> None:

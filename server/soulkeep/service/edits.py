@@ -46,7 +46,8 @@ def hunks_of(row: ChangedRow) -> list[Hunk]:
 class PlannedEdit:
     """An edit of a document, tried on its present text before anything is locked or written.
 
-    Where the text is another one when it is written, it is done anew. `hunks` says what it does.
+    Where the text is another one when it is written, it is done anew. `hunks` says what it does,
+    and `text` what it makes of the document.
     """
 
     def __init__(
@@ -56,12 +57,17 @@ class PlannedEdit:
         document = next((document for document in DOCUMENTS if document == name), None)
         self._page = document or date.fromisoformat(Path(name).stem)
         self._documents, self._change = documents, change
-        self._text: str | None = None
-        self._new = ""
+        self._before: str | None = None
+        self.text = ""
         if isinstance(self._page, date):
             self._changed(documents.read_daily(self._page) or "")
         else:
             self._changed(documents.read(self._page))
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the text is what it was, the date in its footer included."""
+        return self.text == self._before
 
     def write(self, on_failure: ExitStack) -> str:
         """Write it, to be taken back by `on_failure` where that does not come with the store's rows.
@@ -73,10 +79,10 @@ class PlannedEdit:
         return text
 
     def _changed(self, text: str) -> str:
-        if text != self._text:  # else it was done already, which in a long one saves seconds
-            self._new, self.hunks = self._change(text)
-            self._text = text
-        return self._new
+        if text != self._before:  # else it was done already, which in a long one saves seconds
+            self.text, self.hunks = self._change(text)
+            self._before = text
+        return self.text
 
 
 @dataclass(eq=False)

@@ -367,7 +367,10 @@ class SuggestionAnswer(BaseModel):
 
 
 class CuratedAnswer(View):
-    """The entry as it stands or stood, and what MEMORY.md takes of its budget after the change."""
+    """The entry as it stands or stood, and what MEMORY.md takes of its budget after the change.
+
+    `changed` is false where it said that already.
+    """
 
     note: Prose
     action: Prose
@@ -375,6 +378,7 @@ class CuratedAnswer(View):
     entry: str
     tokens: int
     budget: int
+    changed: bool = True
     could_go: Items[SuggestionAnswer] = ()
 
     @classmethod
@@ -393,14 +397,20 @@ class CuratedAnswer(View):
             entry=cut(visible(curated.entry), _ENTRY_BYTES),
             tokens=curated.tokens,
             budget=curated.budget,
+            changed=curated.changed,
             could_go=could_go,
         )
 
     def as_text(self) -> str:
         """Say what was done and how much of the budget MEMORY.md takes."""
         done = {"add": "Added to", "replace": "Replaced in", "remove": "Removed from"}[self.action]
+        done = (
+            f"{done} {self.section}."
+            if self.changed
+            else f"{self.section} says that already; nothing was written."
+        )
         size = f"MEMORY.md takes {self.tokens:,} of {self.budget:,} tokens."
-        lines = [f"{done} {self.section}. {size} The entry ({DATA}):", fenced(self.entry)]
+        lines = [f"{done} {size} The entry ({DATA}):", fenced(self.entry)]
         if self.could_go:
             lines.append(
                 "That is over the budget; nothing is cut off. The longest entries, which could go to"
