@@ -16,7 +16,7 @@ import soulkeep
 from soulkeep.app import build_server
 from soulkeep.documents import DOCUMENTS
 from soulkeep.service.home import Home
-from wire import COMMAND
+from wire import COMMAND, STARTUP
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -229,3 +229,32 @@ def test_the_package_gets_no_more_pieces() -> None:
 
     assert len(sources) <= MODULES
     assert 1_000 * functions / lines <= FUNCTIONS
+
+
+TRACED = """
+import runpy, sys, threading
+
+threading.settrace(lambda *_: None)  # as coverage does
+runpy.run_path(sys.argv[1])
+sys.setswitchinterval(1e-6)
+done = []
+
+def start():
+    for _ in range(600):
+        thread = threading.Thread(target=done.append, args=[1])
+        thread.start()
+        thread.join()
+
+starting = [threading.Thread(target=start) for _ in range(6)]
+for thread in starting:
+    thread.start()
+for thread in starting:
+    thread.join()
+print(len(done))
+"""
+
+
+def test_no_thread_ends_before_its_work_where_coverage_is_measured() -> None:
+    command = [sys.executable, "-c", TRACED, str(STARTUP / "sitecustomize.py")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("3600\n", "")

@@ -2,6 +2,9 @@
 
 import ipaddress
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
 
 
 def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
@@ -25,4 +28,26 @@ def _is_local(host: object) -> bool:
         return False
 
 
+def _trace_one_at_a_time() -> None:
+    """Let threads take their trace function, that of coverage, one after the other.
+
+    Before 3.12, CPython refuses it while another thread takes one. A hook lets threads take turns in the
+    middle of that, and the refused thread ends before its first line: nobody does its work.
+    """
+    lock = threading.RLock()
+
+    def alone(work: Callable[..., Any]) -> Callable[..., Any]:
+        def locked(*arguments: Any) -> Any:
+            with lock:
+                return work(*arguments)
+
+        return locked
+
+    sys.settrace = alone(sys.settrace)
+    if (of_threads := threading.gettrace()) is not None:
+        threading.settrace(alone(of_threads))
+
+
+if sys.version_info < (3, 12):
+    _trace_one_at_a_time()
 sys.addaudithook(_refuse_network)
