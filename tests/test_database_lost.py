@@ -20,7 +20,7 @@ from soulkeep.errors import SchemaTooNewError, StoreBusyError
 from soulkeep.models import NewMemory, NewMessage, Options
 from soulkeep.repository import CommitUnknownError, Repository, StoreUnreachableError
 from soulkeep.repository.accounts import STEPS
-from soulkeep.repository.postgres import PostgresRepository
+from soulkeep.repository.postgres import PostgresRepository, connections
 from soulkeep.repository.postgres.accounts import PostgresTables
 from soulkeep.service.home import Home
 from test_store_contract import DAYS, EVERY, keep
@@ -254,6 +254,42 @@ def test_after_a_failover_it_goes_on_at_the_server_that_took_over(tmp_path: Path
         keep(store, "Afterwards.")
         assert contents(store) == acknowledged | {"Afterwards."}
         assert store.check(vectors_expected=False) == []
+
+
+@pytest.mark.parametrize("standby", [{}, {"primary_slot_name": "kept"}])
+def test_what_a_prepared_transaction_or_a_standby_may_read_is_not_erased_yet(
+    standby: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_left(store: Repository) -> bool:
+        with monkeypatch.context() as patched:
+            patched.setattr(connections, "READERS_S", 0.0)
+            return not store.erase()
+
+    with ExitStack() as stack:
+        first = OwnServer({"max_prepared_transactions": "1", "wal_receiver_status_interval": "1s"})
+        stack.callback(first.end)
+        store = stack.enter_context(closing(PostgresRepository(first.url, owner_of(tmp_path), DAYS)))
+        operator = stack.enter_context(psycopg.connect(first.url, autocommit=True))
+        operator.execute("BEGIN; CREATE TABLE later (id bigint); PREPARE TRANSACTION 'later'")
+        assert is_left(store)
+        operator.execute("ROLLBACK PREPARED 'later'")
+        assert store.erase()
+
+        operator.execute("SELECT pg_create_physical_replication_slot('kept')")
+        second = OwnServer({"hot_standby_feedback": "on"} | standby, copy_of=first)
+        stack.callback(second.end)
+        reader = stack.enter_context(psycopg.connect(second.url))
+        reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        told = (
+            "SELECT (SELECT count(backend_xmin) FROM pg_stat_replication),"
+            " (SELECT count(xmin) FROM pg_replication_slots)"
+        )
+        while operator.execute(told).fetchone() != (not standby, bool(standby)):
+            pass
+        keep(store, "Written meanwhile.")
+        assert is_left(store)
+        reader.rollback()
+        assert store.erase()
 
 
 # What the database rolls back

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
+from psycopg.pq import TransactionStatus
 from pydantic import SecretStr
 
 from database_server import database_url, new_database, owner_of
@@ -26,6 +27,7 @@ from soulkeep.errors import (
     StoreFullError,
 )
 from soulkeep.models import MemoryFilter, NewMemory, Options, QueryVector
+from soulkeep.progress import told_to
 from soulkeep.repository import CommitUnknownError, StoreUnreachableError
 from soulkeep.repository.postgres import PostgresRepository, connections, nearest, schema
 from soulkeep.repository.postgres.schema import STEPS
@@ -382,6 +384,64 @@ def test_an_older_database_that_cannot_be_copied_stays_as_it_is(former: str) -> 
         other.execute("DROP EVENT TRIGGER fill")
         with closing(PostgresRepository(former, "local", DAYS)) as store:
             assert contents(store) == {"Stays."}
+
+
+# What others may still read
+
+
+TOLD = "The door opens to kingfisher."
+
+
+def places_of_kingfisher(url: str) -> set[str]:
+    """Return in whose files of a database the word is, whether a query shows it or not."""
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("CHECKPOINT")
+        files = other.execute(
+            "SELECT relname, pg_read_binary_file(pg_relation_filepath(oid)) FROM pg_class"
+            " WHERE relkind IN ('r', 't', 'i') AND pg_relation_filepath(oid) IS NOT NULL"
+        )
+        return {name for name, content in files if b"kingfisher" in content}
+
+
+READS = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM memories"
+WRITES = "CREATE TEMPORARY TABLE mine (id bigint)"
+
+
+@pytest.mark.parametrize("work", [READS, WRITES])
+def test_a_purge_is_final_only_once_nobody_may_read_what_was_deleted(
+    work: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "READERS_S", 0.0)
+    url = new_database()
+    with closing(opened(tmp_path / "home", url=url)) as home, psycopg.connect(url) as other:
+        (receipt, _) = home.memories.remember([NewMemory(TOLD), NewMemory("Stays.")])
+        other.execute(work)
+
+        assert not home.purges.purge([receipt.id]).is_final
+        assert "memories" in places_of_kingfisher(url)
+        other.rollback()
+        monkeypatch.undo()
+        finished = home.purges.finish()
+
+        assert finished is not None
+        assert finished.is_final
+        assert "memories" not in places_of_kingfisher(url)
+        assert [memory.content for memory in home.lifecycle.list_memories()] == ["Stays."]
+
+
+def test_a_purge_waits_for_who_may_still_read_what_was_deleted(tmp_path: Path) -> None:
+    url = new_database()
+    with closing(opened(tmp_path / "home", url=url)) as home, psycopg.connect(url) as other:
+        (receipt,) = home.memories.remember([NewMemory(TOLD)])
+        other.execute(READS)
+
+        def listen(doing: str, share: float | None) -> None:
+            if doing.startswith("Waiting for others"):
+                other.rollback()
+
+        with told_to(listen):
+            assert home.purges.purge([receipt.id]).is_final
+        assert other.info.transaction_status == TransactionStatus.IDLE
 
 
 # Processes side by side

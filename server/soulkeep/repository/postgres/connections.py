@@ -9,6 +9,7 @@ that continues its log: one that took over from it may have given the number to 
 import hashlib
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -48,6 +49,9 @@ CONNECTIONS = 10
 
 PATIENCE_S = 10
 """How long a connection, and the lock of a home, are waited for."""
+
+READERS_S = 10
+"""How long those are waited for who may still read what is erased."""
 
 ATTEMPTS = 3
 """How often what may be sent again is sent, before it is told that the connection was lost."""
@@ -293,26 +297,30 @@ class Server:
                 heard()
 
     def vacuum(self, places: Sequence[Sequence[str]]) -> bool:
-        """Take what was deleted out of tables; False while others still read it.
+        """Take what was deleted out of tables; False while others may still read it.
+
+        They are waited for, so that a recall of that moment is no hindrance.
 
         Raises:
             StoreError: The database cannot do it.
         """
         with translated(self.place), self.connect() as connection:
-            for _ in range(VACUUM_TRIES):
-                now = connection.execute("SELECT pg_current_xact_id()::xid").fetchone()
-                for place in places:
-                    tell(f"Vacuuming {place[-1]}")
-                    vacuum = sql.SQL("VACUUM (INDEX_CLEANUP ON) {}").format(sql.Identifier(*place))
-                    connection.execute(vacuum)
-                held = connection.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-                    " AND datname = current_database() AND age(backend_xmin) > age(%s::xid)",
-                    [str(now[0]) if now else "0"],
-                ).fetchone()
-                if held == (0,):
-                    return True
-        return False
+            is_free = self._await_readers(connection)
+            for place in places:
+                tell(f"Vacuuming {place[-1]}")
+                vacuum = sql.SQL("VACUUM (INDEX_CLEANUP ON) {}").format(sql.Identifier(*place))
+                connection.execute(vacuum)
+            return is_free
+
+    def _await_readers(self, connection: Connection) -> bool:
+        """Wait until all ended that may read what was deleted before now; say whether they did."""
+        now = connection.execute("SELECT pg_current_xact_id()::xid::text").fetchone()
+        until = time.monotonic() + READERS_S
+        while connection.execute(_READERS, now).fetchone() != (0,):
+            tell("Waiting for others who may still read what was deleted")
+            if time.monotonic() > until or self._ending.wait(_POLL_S):
+                return False
+        return True
 
     # Locks
 
@@ -355,8 +363,19 @@ class Server:
         raise AssertionError
 
 
-VACUUM_TRIES = 5
-"""How often tables are vacuumed while others, a short recall for one, still read what was deleted."""
+# What a vacuum leaves rows for that were deleted before a transaction: the transactions of the database
+# that began earlier, open or prepared, and what a standby reads, with a replication slot or without.
+_READERS = """
+SELECT count(*) FROM (
+    SELECT backend_xid, backend_xmin FROM pg_stat_activity
+    WHERE coalesce(datname, current_database()) = current_database()
+    AND pid <> pg_backend_pid() AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+    UNION ALL SELECT transaction, NULL FROM pg_prepared_xacts WHERE database = current_database()
+    UNION ALL SELECT xmin, NULL FROM pg_replication_slots
+) AS readers (xid, xmin) WHERE greatest(age(xid), age(xmin)) > age(%s::xid)
+"""
+
+_POLL_S = 0.02
 
 PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
 """Among them that a connection is lost, a deadlock, and a snapshot that is too old."""
