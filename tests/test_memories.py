@@ -11,6 +11,7 @@ from soulkeep.embedders.wordllama import WordLlama
 from soulkeep.errors import (
     InvalidInputError,
     MemoryNotFoundError,
+    StoreError,
     ThreadNotFoundError,
 )
 from soulkeep.models import Memory, NewMemory, Vector
@@ -313,6 +314,35 @@ def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> N
     assert len(set(ids)) == 40
     assert home.repository.count_rows()["vectors"] == 40
     assert home.check() == []
+
+
+@pytest.mark.embedder("universal")
+def test_a_recall_waits_for_no_other_whose_search_by_words_is_held_up(
+    make_home: Callable[..., Home],
+) -> None:
+    held, other = make_home("held"), make_home("other")
+    for home in (held, other):
+        keep(home, "The lighthouse is closed.")
+    counts = store_of(held)._memories.frequencies._lock
+
+    with ThreadPoolExecutor(1) as pool:
+        with counts:
+            waiting = pool.submit(contents, held, "lighthouse")
+            found = [contents(other, "lighthouse") for _ in range(3)]
+            assert not waiting.done()
+        assert waiting.result(60) == ["The lighthouse is closed."]
+
+    assert found == [["The lighthouse is closed."]] * 3
+
+
+@pytest.mark.embedder("universal")
+def test_a_damaged_index_of_words_is_told_although_vectors_would_answer(home: Home) -> None:
+    keep(home, "The lighthouse is closed.")
+    assert contents(home, "lighthouse") == ["The lighthouse is closed."]
+    by_another_program(home, "DELETE FROM memories_fts_data")
+
+    with pytest.raises(StoreError, match="doctor --repair"):
+        home.memories.recall("lighthouse")
 
 
 @pytest.mark.embedder("auto")

@@ -7,11 +7,12 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cache, lru_cache
+from typing import TypeVar
 
 from soulkeep.days import Days
 from soulkeep.embedders import Embedded, Embedder, strengths_of, usage_of
@@ -230,6 +231,29 @@ MESSAGES = 5
 """How many messages an answer holds where they are included."""
 
 
+_Result = TypeVar("_Result")
+
+
+@cache
+def _helper() -> ThreadPoolExecutor:
+    """Return the thread that searches by words while questions are embedded, one for all homes."""
+    return ThreadPoolExecutor(1, "words")
+
+
+def _beside(work: Callable[[], _Result]) -> Callable[[], _Result]:
+    """Begin work in another thread; return what waits for its result, or raises what it raised.
+
+    Where that thread is busy with another call it is not waited for.
+    """
+    begun = _helper().submit(work)
+
+    @cache
+    def result() -> _Result:
+        return work() if begun.cancel() else begun.result()
+
+    return result
+
+
 @dataclass(eq=False)
 class Memories:
     """The service behind `remember` and `recall`."""
@@ -304,9 +328,9 @@ class Memories:
         if thread_id is not None:
             self._repository.threads.get_thread(thread_id)
         self._background.catch_up()
-        question, terms, frequent = self._read(query)
-        found = self._found(question, terms, frequent, allowed, limit)
-        embedder, cosines, remark = self._compared(query, allowed, found, limit, session)
+        by_words = _beside(lambda: self._by_words(query, allowed, limit))
+        embedder, cosines, remark = self._compared(query, allowed, lambda: by_words()[1], limit, session)
+        question, found = by_words()
         candidates = self._candidates(query, embedder, found, cosines, limit)
         matches = rank(
             question,
@@ -344,6 +368,13 @@ class Memories:
         """
         self._words.release()
         self._indexes.release_memory()
+
+    def _by_words(
+        self, query: str, allowed: MemoryFilter, limit: int
+    ) -> tuple[Question, dict[int, float]]:
+        """Return what a query asks for, and the BM25 scores of what is found by its words."""
+        question, terms, frequent = self._read(query)
+        return question, self._found(question, terms, frequent, allowed, limit)
 
     def _read(self, query: str) -> tuple[Question, list[str], list[str]]:
         """Return what a query asks for, the words to look up, and those that too many memories have."""
@@ -398,13 +429,14 @@ class Memories:
         self,
         query: str,
         allowed: MemoryFilter,
-        also: Collection[int],
+        also: Callable[[], Collection[int]],
         limit: int,
         session: Session,
     ) -> tuple[Embedder | None, Mapping[int, Sequence[float]], str]:
         """Return the cosines of the memories nearest to the query and of those in `also`, and whose.
 
-        Where the question could not be embedded in time, a remark says so.
+        `also` is called once the question is embedded. Where that could not be done in time, a remark
+        says so.
         """
         while True:
             embedder = self._indexes.embedder
@@ -415,7 +447,7 @@ class Memories:
             if vector is None:
                 return None, {}, remark
             cosines = self._repository.vector_search.compare(
-                vector, allowed, max(limit, VECTOR_CANDIDATES), also
+                vector, allowed, max(limit, VECTOR_CANDIDATES), also()
             )
             # All may have been embedded anew meanwhile: those vectors do not compare.
             if self._indexes.is_serving(embedder):
