@@ -1,5 +1,6 @@
 """Keeping memories and bringing them back, without a server."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -316,23 +317,41 @@ def test_threads_of_one_process_may_remember_and_recall_at_once(home: Home) -> N
     assert home.check() == []
 
 
+class Held:
+    """A lock that says when it is wanted, and is given only when it may be."""
+
+    def __init__(self) -> None:
+        self.wanted, self.may_go = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self.wanted.set()
+        assert self.may_go.wait(60)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 @pytest.mark.embedder("universal")
 def test_a_recall_waits_for_no_other_whose_search_by_words_is_held_up(
-    make_home: Callable[..., Home],
+    make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, other = make_home("held"), make_home("other")
     for home in (held, other):
         keep(home, "The lighthouse is closed.")
-    counts = store_of(held)._memories.frequencies._lock
+    lock = Held()
+    monkeypatch.setattr(store_of(held)._memories.frequencies, "_lock", lock)
 
-    with ThreadPoolExecutor(1) as pool:
-        with counts:
-            waiting = pool.submit(contents, held, "lighthouse")
-            found = [contents(other, "lighthouse") for _ in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(contents, held, "lighthouse")
+        assert lock.wanted.wait(60)
+        try:
+            found = pool.submit(contents, other, "lighthouse").result(60)
             assert not waiting.done()
+        finally:
+            lock.may_go.set()
         assert waiting.result(60) == ["The lighthouse is closed."]
 
-    assert found == [["The lighthouse is closed."]] * 3
+    assert found == ["The lighthouse is closed."]
 
 
 @pytest.mark.embedder("universal")
