@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
@@ -29,7 +29,9 @@ from soulkeep.errors import (
 from soulkeep.models import MemoryFilter, NewMemory, Options, QueryVector
 from soulkeep.progress import told_to
 from soulkeep.repository import CommitUnknownError, StoreUnreachableError
-from soulkeep.repository.postgres import PostgresRepository, connections, nearest, schema
+from soulkeep.repository.accounts import STEPS as ACCOUNT_STEPS
+from soulkeep.repository.postgres import PostgresRepository, accounts, connections, nearest, schema
+from soulkeep.repository.postgres.accounts import PostgresTables
 from soulkeep.repository.postgres.schema import STEPS
 from soulkeep.repository.sqlite import SqliteRepository
 from soulkeep.search.questions import query_terms
@@ -321,6 +323,36 @@ def test_many_open_an_empty_database_at_once(tmp_path: Path) -> None:
     assert [(p.communicate()[1], p.returncode) for p in started] == [(b"", 0)] * 4
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT version FROM soulkeep_schema").fetchall() == [(len(STEPS),)]
+
+
+def make_tables_of_a_store(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        schema.bootstrap(connection, url)
+
+
+@pytest.mark.parametrize(
+    ("lock", "table", "version", "make"),
+    [
+        (schema.LOCK, "soulkeep_schema", len(STEPS), make_tables_of_a_store),
+        (accounts.LOCK, "accounts_schema", len(ACCOUNT_STEPS), lambda url: PostgresTables(url).close()),
+    ],
+    ids=["store", "accounts"],
+)
+def test_who_waits_while_another_makes_the_tables_sees_them(
+    lock: int, table: str, version: int, make: Callable[[str], None]
+) -> None:
+    url = new_database()
+    waiting = "SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory' AND database ="
+    waiting += " (SELECT oid FROM pg_database WHERE datname = current_database())"
+    with ThreadPoolExecutor() as pool, psycopg.connect(url) as first:
+        first.execute("SELECT pg_advisory_xact_lock(%s)", [lock])
+        late = pool.submit(make, url)
+        while not first.execute(waiting).fetchall():
+            assert not late.done()
+        first.execute(f"CREATE TABLE {table} AS SELECT {version} AS version".encode())
+        first.commit()
+        late.result()
+        assert first.execute(f"TABLE {table}".encode()).fetchall() == [(version,)]
 
 
 def test_a_database_of_others_or_of_a_later_soulkeep_is_left_alone() -> None:

@@ -14,7 +14,8 @@ from soulkeep.repository.postgres.database import begun, commit
 from soulkeep.repository.postgres.schema import TEXT, bootstrap
 
 _NAMED = re.compile(r":(\w+)")
-_LOCK = lock_key("accounts")
+LOCK = lock_key("accounts")
+"""The lock of who makes or migrates the tables."""
 
 
 class _Own(threading.local):
@@ -45,7 +46,8 @@ class PostgresTables:
 
     def _version(self) -> int:
         """Return the version of the tables, 0 where there are none."""
-        if self.run("SELECT to_regclass('accounts_schema')", {}) == [(None,)]:
+        found = "SELECT 1 FROM pg_class WHERE relname = 'accounts_schema' AND pg_table_is_visible(oid)"
+        if not self.run(found, {}):  # read in pg_class, what another one has just made is seen at once
             return 0
         ((version,),) = self.run("SELECT version FROM accounts_schema", {})
         if version > len(STEPS):
@@ -54,7 +56,7 @@ class PostgresTables:
 
     def _migrate(self) -> None:
         """Bring the tables to version `len(STEPS)`, one process at a time; inside a transaction."""
-        self.run("SELECT pg_advisory_xact_lock(:lock)", {"lock": _LOCK})
+        self.run("SELECT pg_advisory_xact_lock(:lock)", {"lock": LOCK})
         version = self._version()
         for step in STEPS[version:]:
             for statement in step:

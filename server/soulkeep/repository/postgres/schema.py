@@ -427,7 +427,7 @@ _DERIVED = frozenset(
     "vec_memories next_vectors pending_vectors memories_fts messages_fts word_counts noted_rows".split()
 )
 
-_LOCK = 0x736F756C6B656570
+LOCK = 0x736F756C6B656570
 """The lock of who migrates: the letters of soulkeep."""
 
 
@@ -445,7 +445,7 @@ def bootstrap(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> No
     if _version(connection, place) == len(STEPS):
         return
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         version = _version(connection, place)
         if 0 < version < len(STEPS):
             _copy_rows(connection)
@@ -484,17 +484,16 @@ def _in_order_of_code_points(statement: str) -> str:
 
 
 def _version(connection: psycopg.Connection[tuple[Any, ...]], place: str) -> int:
-    row = connection.execute(
-        "SELECT to_regclass('soulkeep_schema') IS NOT NULL, to_regclass('memories') IS NOT NULL"
-        " OR to_regclass('threads') IS NOT NULL"
-    ).fetchone()
-    is_ours, is_taken = row or (False, False)
-    if not is_ours:
-        if is_taken:
+    found = connection.execute(  # in pg_class, where what another one has just made is seen at once
+        "SELECT relname FROM pg_class WHERE relname IN ('soulkeep_schema', 'memories', 'threads')"
+        " AND pg_table_is_visible(oid)"
+    ).fetchall()
+    if ("soulkeep_schema",) not in found:
+        if found:
             raise NotAStoreError(place, "a database with another program's tables")
         return 0
-    found = connection.execute("SELECT version FROM soulkeep_schema").fetchone()
-    version = int(found[0]) if found else 0
+    row = connection.execute("SELECT version FROM soulkeep_schema").fetchone()
+    version = int(row[0]) if row else 0
     if version > len(STEPS):
         raise SchemaTooNewError(place, version, len(STEPS))
     return version
