@@ -296,6 +296,38 @@ def test_parts_are_compared_by_codes_as_their_vectors_are(
         )
 
 
+@pytest.mark.parametrize("rows", [0, SIZE + 2, 10 * SIZE], ids=["in the store", "both", "in memory"])
+def test_cosines_are_those_of_the_vectors_to_a_ten_thousandth_wherever_they_are_measured(
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(codes, "CENTRING", 0.0)
+    monkeypatch.setattr(codes, "FINE_ROWS", rows)
+    query, read, were_read = np.frombuffer(store.query(), "<f4"), store.database.read_pieces, set()
+
+    def noted(*asked: Any) -> list[bytes]:
+        were_read.add(len(store.matrix()))
+        return read(*asked)
+
+    monkeypatch.setattr(store.database, "read_pieces", noted)
+
+    def compared() -> dict[int, tuple[float, ...]]:
+        return vectors.compare(asked(query.tobytes(), (24, 40)), EVERYTHING, 5, range(1, SIZE + 9))
+
+    def exact() -> dict[int, Any]:
+        matrix = store.matrix()[:, :DIMENSIONS]
+        sums = [2 * matrix[:, part] @ query[part] for part in (slice(24), slice(24, DIMENSIONS))]
+        known = np.flatnonzero(matrix.any(axis=1))
+        return {int(i) + 1: pytest.approx([part[i] for part in sums], abs=1e-4) for i in known}
+
+    assert compared() == exact()
+    store.replace(7, store.unit(1)[0])
+    store.delete([8])
+    assert compared() == exact()
+    store.add(store.unit(5))
+    assert compared() == exact()
+    assert were_read == {size for size in (SIZE, SIZE + 5) if size > rows}
+
+
 def test_what_all_vectors_share_says_nothing_of_any(opened: Callable[[], Store]) -> None:
     store = opened()
     store.set_up()
@@ -486,6 +518,7 @@ def test_shadow_tables_of_another_shape_are_read_through_the_virtual_table(
 def test_where_vectors_are_not_where_they_were_they_are_compared_through_the_virtual_table(
     store: Store, vectors: VectorScan, holds: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(codes, "FINE_ROWS", 0)
     query, also = asked(store.query(), (24, 40)), range(1, 200)
     usual = vectors.compare(query, EVERYTHING, 10, also)
     monkeypatch.setattr(scan, "_VECTORS", holds)

@@ -5,7 +5,7 @@ Importing this module imports numpy and the kernel, so it is imported on the fir
 
 import functools
 import itertools
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,8 +20,13 @@ from soulkeep.repository.values import CENTRING, SHRINKAGE
 Array = NDArray[Any]
 Columns = dict[str, Array]
 
+FINE_ROWS = 20_000
+"""Rows up to which what rounding took away is held, too, as many bytes again: 18 MB of the default
+embedder's. The vectors of more rows are read from the store to be measured."""
+
 _TYPES = {"ids": np.int64, "threads": np.int32, "kinds": np.int16, "moments": np.int64}
 _CODE_MAX = 127
+_FINE = 254
 _BLOCK = 64
 _SCANNED = 16_384
 """Rows whose products are made at a time: numkong's are twice as wide as those that are kept."""
@@ -41,6 +46,7 @@ class Codes:
     A code is the vector divided by its largest component, times 127; its scale undoes that, so that
     code · code · scale is the cosine, to about 0.003. Rows are in the order of their ids. Each part of
     the vectors has an array of its own: it takes three times as long to scan columns of a wider one.
+    Of few rows, `fine` holds what rounding took away: codes + fine / 254 give the cosine to 0.00003.
     """
 
     def __init__(self, parts: Sequence[int]) -> None:
@@ -51,7 +57,8 @@ class Codes:
         self._kinds: dict[Hashable, int] = {}
         self._columns: Columns = {name: np.empty(0, kind) for name, kind in _TYPES.items()}
         self._columns["scales"] = np.empty(0, np.float32)
-        self._columns |= self._by_part(np.empty((0, self.dimensions), np.int8))
+        empty = np.empty((0, self.dimensions), np.int8)
+        self._columns |= {**self._by_part(empty), "fine": empty}
         self._dropped = np.empty(0, np.intp)
         self._sum = np.zeros(self.dimensions)
 
@@ -99,9 +106,8 @@ class Codes:
             order = np.argsort(described["ids"], kind="stable")
             described = {name: column[order] for name, column in described.items()}
             vectors = vectors[order]
-        codes, scales = _quantised(vectors)
-        self._sum += scales @ codes
-        rows = {**described, "scales": scales, **self._by_part(codes)}
+        rows = {**described, **self._coded(vectors)}
+        scales = rows["scales"]
         places = self._places(described["ids"])
         known = places >= 0
         if known.any():
@@ -124,8 +130,20 @@ class Codes:
                 column[:end] = column[order]
             self._note_dropped()
 
+    def _coded(self, vectors: Array) -> Columns:
+        """Return the columns that hold vectors, whose sum is added to that of all."""
+        steps, scales = _in_steps(vectors)
+        codes = _rounded(steps)
+        self._sum += scales @ codes
+        columns = {"scales": scales, **self._by_part(codes)}
+        if "fine" in self._columns:
+            columns["fine"] = _rounded((steps - codes) * _FINE)
+        return columns
+
     def reserve(self, rows: int) -> None:
         """Make room for so many rows."""
+        if rows > FINE_ROWS:
+            self._columns.pop("fine", None)
         capacity = len(self._columns["ids"])
         if rows <= capacity:
             return
@@ -164,7 +182,7 @@ class Codes:
         asked = np.frombuffer(query.embedding, "<f4")
         if query.is_centred:
             mean = self._sum / (self.count - len(self._dropped) + SHRINKAGE)
-            asked = asked - CENTRING * mean
+            asked = asked - (CENTRING * mean).astype(np.float32)
         if list(query.parts) != self._parts:  # hold the codes by these parts
             whole = np.hstack([self._columns.pop(name) for name in self._by_part(self._sum)])
             self._parts = list(query.parts)
@@ -174,6 +192,26 @@ class Codes:
         every[:, refused] = -np.inf
         chosen = [np.empty(0, np.intp), *(_largest(scores, ids, depth) for scores in every)]
         return ids[np.unique(np.concatenate(chosen))].tolist(), asked
+
+    def cosines(self, asked: Array, ids: Collection[int]) -> dict[int, tuple[float, ...]] | None:
+        """Return the cosine of each part of a question and of those of these rows that are here, by id.
+
+        None where there are too many rows to hold them so finely.
+        """
+        if "fine" not in self._columns:
+            return None
+        wanted = np.array(sorted(ids), np.int64)
+        places = self._places(wanted)
+        here = (places >= 0) & (self._column("scales")[places] > 0)
+        wanted, places = wanted[here], places[here]
+        # The parts of a unit vector are shorter than it, each by the same.
+        scales = len(self._parts) * self._column("scales")[places]
+        fine = self._by_part(self._columns["fine"][places] / np.float32(_FINE))
+        cosines = [
+            ((fine[name] + self._columns[name][places]) @ part * scales).tolist()
+            for name, part in self._by_part(asked).items()
+        ]
+        return dict(zip(wanted.tolist(), zip(*cosines, strict=True), strict=True))
 
     def _rows(self, allowed: MemoryFilter) -> tuple[slice | Array, Array]:
         """Return which rows to scan, all or the few that pass a filter, and which of them to refuse."""
@@ -203,7 +241,8 @@ class Codes:
         products = np.empty((len(self._parts), len(scales)), np.float32)
         lengths, blocks = [], []
         for product, (name, part) in zip(products, self._by_part(vector).items(), strict=True):
-            query, (scale,) = _quantised(part[np.newaxis, :])
+            steps, (scale,) = _in_steps(part[np.newaxis, :])
+            query = _rounded(steps)
             # Codes are those of the direction alone.
             lengths.append(scale * np.linalg.norm(part))
             codes = self._column(name)[rows]
@@ -267,8 +306,11 @@ def _multiply(blocks: Sequence[tuple[Array, Array, Array]]) -> None:
         helping.result()
 
 
-def _quantised(vectors: Array) -> tuple[Array, Array]:
-    """Return codes and scales; a vector of zeros or with NaN or infinity gets the scale 0."""
+def _in_steps(vectors: Array) -> tuple[Array, Array]:
+    """Return vectors with 127 as their largest component, and scales.
+
+    One of zeros or with NaN or infinity gets the scale 0.
+    """
     peaks = np.maximum(vectors.max(axis=1), -vectors.min(axis=1))
     sound = np.isfinite(peaks) & (peaks > 0)
     if not sound.all():
@@ -276,8 +318,11 @@ def _quantised(vectors: Array) -> tuple[Array, Array]:
         peaks = np.where(sound, peaks, 1)
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     scales = np.where(sound, peaks / np.where(sound, lengths * _CODE_MAX, 1), 0)
-    codes = vectors * (_CODE_MAX / peaks)[:, np.newaxis]
-    return np.rint(codes, out=codes).astype(np.int8), scales
+    return vectors * (_CODE_MAX / peaks)[:, np.newaxis], scales
+
+
+def _rounded(steps: Array) -> Array:
+    return np.rint(steps).astype(np.int8)
 
 
 def _largest(scores: Array, ids: Array, limit: int) -> Array:

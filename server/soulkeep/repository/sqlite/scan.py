@@ -1,7 +1,8 @@
-"""The nearest memories by a scan of int8 codes in process memory, measured exactly in the store.
+"""The nearest memories by a scan of int8 codes in process memory, and then measured exactly.
 
 `vec_memories` stays the only vectors on disk. A scan of it reads 6 KiB a row; this one reads a byte for
-each dimension, and only its best candidates are measured on the vectors themselves.
+each dimension, and only its best candidates are measured on the vectors themselves: those in the store,
+or where there are few, what the codes hold of them.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from soulkeep.repository.sqlite.codes import Array, Codes, Columns
 
 MAXIMUM_ROWS = 2_000_000
-"""Above, the codes would take more than about half a gigabyte of each process."""
+"""Above, the codes of the default embedder would take more than 1.8 GB of each process."""
 
 CODE_ERROR = 0.005
 """By how much the cosine of codes may differ from that of their vectors.
@@ -161,10 +162,12 @@ class VectorScan:
                 if self._seen.embedder != query.made_by:
                     return {}
                 near, asked = codes.near(query, allowed, depth + _BESIDE)
+                measured = codes.cosines(asked, {*near, *also})
         if codes is None:
-            asked = _floats(query.embedding)
+            asked, measured = _floats(query.embedding), None
             near = [i for i, _ in self._table.nearest(query.embedding, allowed, depth)]
-        measured = self._measured(asked, query.parts, {*near, *also})
+        if measured is None:
+            measured = self._measured(asked, query.parts, {*near, *also})
         return best_compared(measured, near, query.weightings, depth, also)
 
     def _measured(
@@ -303,17 +306,18 @@ class VectorScan:
     def _catch_up(self, codes: "Codes", state: _State) -> None:
         if state.last_change != self._seen.last_change:
             rows = self._database.query(
-                "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?",
-                (self._seen.last_change, state.last_change),
+                "SELECT DISTINCT memory_id FROM memory_changes WHERE seq > ? AND seq <= ?"
+                " AND memory_id <= ?",
+                (self._seen.last_change, state.last_change, self._seen.last_id),
             )
-            changed = [row[0] for row in rows]
-            codes.drop(changed)
-            replaced = self._database.query(
-                f"SELECT {_METADATA}, v.content_embedding FROM json_each(?) AS wanted"
-                f" CROSS JOIN memories AS m ON m.id = wanted.value {_WITH_VECTOR} WHERE m.id <= ?",
-                (json.dumps(changed), self._seen.last_id),
-            )
-            _put(codes, replaced)
+            if changed := [row[0] for row in rows]:
+                codes.drop(changed)
+                replaced = self._database.query(
+                    f"SELECT {_METADATA}, v.content_embedding FROM json_each(?) AS wanted"
+                    f" CROSS JOIN memories AS m ON m.id = wanted.value {_WITH_VECTOR}",
+                    (json.dumps(changed),),
+                )
+                _put(codes, replaced)
         self._append_between(codes, self._seen.last_id, state.last_id)
 
     def _append_between(self, codes: "Codes", after: int, last_id: int) -> None:
