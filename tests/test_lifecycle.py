@@ -341,7 +341,7 @@ class LifeMachine(RuleBasedStateMachine):
 
         self.folder = tempfile.TemporaryDirectory()
         self.home = open_home(self.folder.name + "/home", embedder="none")
-        self.number = 0
+        self.number = self.changes = 0
         self.snapshots = [self.snapshot()]
 
     def snapshot(self) -> tuple[list[tuple[int, str, str, str]], str, dict[str, str]]:
@@ -353,7 +353,12 @@ class LifeMachine(RuleBasedStateMachine):
         return memories, text, written
 
     def done(self) -> None:
-        self.snapshots.append(self.snapshot())
+        """Take a snapshot of what was changed; a memory that stands in a section is promoted already."""
+        changes = len(self.home.changes.list_changes(1_000))
+        if changes > self.changes:
+            self.changes = changes
+            self.snapshots.append(self.snapshot())
+        assert self.snapshot() == self.snapshots[-1]
 
     def ids(self) -> list[int]:
         return [row[0] for row in self.snapshot()[0]]
