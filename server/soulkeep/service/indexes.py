@@ -168,7 +168,7 @@ class Indexes:
     @property
     def advice(self) -> str:
         """Why vectors that are there cannot be used, and what the user does about it; often nothing."""
-        embedder = self._serving()
+        embedder = self._serving() if self._problems else None
         if embedder is not None and embedder.identity in self._problems:
             return self._problems[embedder.identity]
         try:

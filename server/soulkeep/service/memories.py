@@ -449,8 +449,8 @@ class Memories:
             cosines = self._repository.vector_search.compare(
                 vector, allowed, max(limit, VECTOR_CANDIDATES), also()
             )
-            # All may have been embedded anew meanwhile: those vectors do not compare.
-            if self._indexes.is_serving(embedder):
+            # All may have been embedded anew meanwhile: those vectors do not compare, and none are told.
+            if cosines or self._indexes.is_serving(embedder):
                 return embedder, cosines, ""
 
     def _candidates(
