@@ -271,7 +271,7 @@ def test_what_would_write_where_only_reading_is_asked_for_is_refused(home: Home,
     assert home.check() == []
 
 
-def test_what_only_reads_is_never_asked_of_the_connection_that_writes() -> None:
+def test_what_only_reads_is_never_asked_so_that_it_would_wait_for_a_writer() -> None:
     folder = Path(soulkeep.repository.sqlite.__file__).parent
     calls = [
         (path.name, node.lineno, ast.unparse(node.args[0]).lstrip("f'\""))
@@ -328,14 +328,16 @@ def test_more_threads_than_connections_read_and_what_is_idle_is_given_back(
         together.wait(60)
         return contents(home)
 
-    with ThreadPoolExecutor(3 * connections.READERS) as threads:
+    with home.repository.transaction(), ThreadPoolExecutor(3 * connections.READERS) as threads:
         found = list(threads.map(read, range(3 * connections.READERS)))
 
     assert found == [{"The lighthouse is closed."}] * len(found)
     assert 1 <= len(opened) <= connections.READERS
     home.repository.release_memory()
     assert database_of(home)._readers._idle == []
+    # While nobody writes, none of them is needed.
     assert contents(home) == {"The lighthouse is closed."}
+    assert database_of(home)._readers._idle == []
 
 
 def test_closing_while_threads_read_answers_or_refuses_and_leaves_the_store_whole(

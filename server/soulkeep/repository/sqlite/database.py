@@ -60,9 +60,10 @@ class _Own(threading.local):
 class Database:
     """SQLite connections with sqlite-vec, shared by the threads of this process.
 
-    One writes, and a lock serialises the threads that do; `query` reads over others, which wait for no
-    writer. Several processes work on one file side by side through WAL. On a full disk there is one
-    connection, which only reads, until there is room again.
+    One writes, and a lock serialises the threads that do. `query` reads over it while nobody uses it:
+    it keeps pages in memory that the others read anew after each commit. Else it reads over those, which
+    wait for no writer. Several processes work on one file side by side through WAL. On a full disk there
+    is one connection, which only reads, until there is room again.
     """
 
     _is_open = _is_closed = _is_writing_back = False
@@ -208,11 +209,15 @@ class Database:
             IdTooLargeError: A number among the parameters is one that no row can have.
             InvalidInputError: A text among them is none that UTF-8 can hold.
         """
-        with translated(self.path):
+        with translated(self.path), ExitStack() as stack:
             if (own := self._own.connection) is not None:
                 return _rows(own.execute, sql, parameters)
-            with ExitStack() as stack:
+            if not self._lock.acquire(blocking=False):
                 return _rows(self._reader(stack).execute, sql, parameters)
+            stack.callback(self._lock.release)
+            cursor = self._ready().cursor()
+            cursor.exec_trace = _require_reading
+            return _rows(cursor.execute, sql, parameters)
 
     def read_pieces(
         self, table: str, column: str, pieces: Iterable[tuple[int, int, int]]
@@ -475,6 +480,12 @@ class ReadOnlyDatabase(Database):
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
         self._connection.close()
+
+
+def _require_reading(cursor: apsw.Cursor, sql: str, parameters: object) -> bool:
+    if not cursor.is_readonly:
+        raise apsw.ReadOnlyError(f"{sql!r} would write")
+    return True
 
 
 def _rows(run: Callable[..., Iterable[Row]], sql: str, parameters: object) -> list[Row]:
