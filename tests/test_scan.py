@@ -296,9 +296,13 @@ def test_parts_are_compared_by_codes_as_their_vectors_are(
         )
 
 
-@pytest.mark.parametrize("rows", [0, SIZE + 2, 10 * SIZE], ids=["in the store", "both", "in memory"])
+@pytest.mark.parametrize(
+    "rows",
+    [range(SIZE + 1, 10 * SIZE), range(SIZE), range(SIZE + 3), range(SIZE, 10 * SIZE)],
+    ids=["too few to be held", "too many", "too many at last", "held"],
+)
 def test_cosines_are_those_of_the_vectors_to_a_ten_thousandth_wherever_they_are_measured(
-    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch, rows: int
+    store: Store, vectors: VectorScan, monkeypatch: pytest.MonkeyPatch, rows: range
 ) -> None:
     monkeypatch.setattr(codes, "CENTRING", 0.0)
     monkeypatch.setattr(codes, "FINE_ROWS", rows)
@@ -325,7 +329,7 @@ def test_cosines_are_those_of_the_vectors_to_a_ten_thousandth_wherever_they_are_
     assert compared() == exact()
     store.add(store.unit(5))
     assert compared() == exact()
-    assert were_read == {size for size in (SIZE, SIZE + 5) if size > rows}
+    assert were_read == {size for size in (SIZE, SIZE + 5) if SIZE not in rows or size not in rows}
 
 
 def test_what_all_vectors_share_says_nothing_of_any(opened: Callable[[], Store]) -> None:
@@ -518,7 +522,7 @@ def test_shadow_tables_of_another_shape_are_read_through_the_virtual_table(
 def test_where_vectors_are_not_where_they_were_they_are_compared_through_the_virtual_table(
     store: Store, vectors: VectorScan, holds: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codes, "FINE_ROWS", 0)
+    monkeypatch.setattr(codes, "FINE_ROWS", range(0))
     query, also = asked(store.query(), (24, 40)), range(1, 200)
     usual = vectors.compare(query, EVERYTHING, 10, also)
     monkeypatch.setattr(scan, "_VECTORS", holds)

@@ -20,9 +20,10 @@ from soulkeep.repository.values import CENTRING, SHRINKAGE
 Array = NDArray[Any]
 Columns = dict[str, Array]
 
-FINE_ROWS = 20_000
-"""Rows up to which what rounding took away is held, too, as many bytes again: 18 MB of the default
-embedder's. The vectors of more rows are read from the store to be measured."""
+FINE_ROWS = range(2_000, 20_001)
+"""So many rows are held with what rounding took away, as many bytes again: at most 18 MB of the default
+embedder's. Of others the vectors are read from the store to be measured: more would take too much
+memory, and fewer too, as a server has many small homes open, where a recall is quick as it is."""
 
 _TYPES = {"ids": np.int64, "threads": np.int32, "kinds": np.int16, "moments": np.int64}
 _CODE_MAX = 127
@@ -46,7 +47,7 @@ class Codes:
     A code is the vector divided by its largest component, times 127; its scale undoes that, so that
     code · code · scale is the cosine, to about 0.003. Rows are in the order of their ids. Each part of
     the vectors has an array of its own: it takes three times as long to scan columns of a wider one.
-    Of few rows, `fine` holds what rounding took away: codes + fine / 254 give the cosine to 0.00003.
+    `fine`, where it is held, is what rounding took away: codes + fine / 254 give the cosine to 0.00003.
     """
 
     def __init__(self, parts: Sequence[int]) -> None:
@@ -91,6 +92,8 @@ class Codes:
         Vectors stand in the store in the order in which they came; each is put into its row then.
         """
         self.count = 0
+        if len(described["ids"]) < FINE_ROWS.start:
+            self._columns.pop("fine", None)
         self.reserve(len(described["ids"]))
         self.count = len(described["ids"])
         for name, column in self._columns.items():
@@ -142,7 +145,7 @@ class Codes:
 
     def reserve(self, rows: int) -> None:
         """Make room for so many rows."""
-        if rows > FINE_ROWS:
+        if rows >= FINE_ROWS.stop:
             self._columns.pop("fine", None)
         capacity = len(self._columns["ids"])
         if rows <= capacity:
@@ -196,7 +199,7 @@ class Codes:
     def cosines(self, asked: Array, ids: Collection[int]) -> dict[int, tuple[float, ...]] | None:
         """Return the cosine of each part of a question and of those of these rows that are here, by id.
 
-        None where there are too many rows to hold them so finely.
+        None where the rows are not held so finely.
         """
         if "fine" not in self._columns:
             return None

@@ -2,7 +2,7 @@
 
 `vec_memories` stays the only vectors on disk. A scan of it reads 6 KiB a row; this one reads a byte for
 each dimension, and only its best candidates are measured on the vectors themselves: those in the store,
-or where there are few, what the codes hold of them.
+or where there are neither many nor few, what the codes hold of them.
 """
 
 import dataclasses
