@@ -332,6 +332,15 @@ def test_cosines_are_those_of_the_vectors_to_a_ten_thousandth_wherever_they_are_
     assert were_read == {size for size in (SIZE, SIZE + 5) if SIZE not in rows or size not in rows}
 
 
+def test_a_few_vectors_more_do_not_move_all_that_were_read(store: Store, vectors: VectorScan) -> None:
+    vectors.load([DIMENSIONS])
+    before = vectors.memory_used()
+    assert before < 1.2 * SIZE * (2 * DIMENSIONS + 50)
+    store.add(store.unit(200))
+    assert agrees(vectors, store)
+    assert vectors.memory_used() == before
+
+
 def test_what_all_vectors_share_says_nothing_of_any(opened: Callable[[], Store]) -> None:
     store = opened()
     store.set_up()

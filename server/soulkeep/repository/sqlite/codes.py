@@ -32,6 +32,9 @@ _BLOCK = 64
 _SCANNED = 16_384
 """Rows whose products are made at a time: numkong's are twice as wide as those that are kept."""
 
+_SPARE = 8
+"""For each so many rows there is room for one more: one that is added seldom moves all of them."""
+
 _FEW = 2
 """Blocks up to which nobody is asked to help."""
 
@@ -42,7 +45,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Codes:
-    """One int8 code of `dimensions` bytes per vector, in arrays that double when they are full.
+    """One int8 code of `dimensions` bytes per vector, in arrays with some room for more.
 
     A code is the vector divided by its largest component, times 127; its scale undoes that, so that
     code · code · scale is the cosine, to about 0.003. Rows are in the order of their ids. Each part of
@@ -144,13 +147,13 @@ class Codes:
         return columns
 
     def reserve(self, rows: int) -> None:
-        """Make room for so many rows."""
+        """Make room for so many rows, and some more."""
         if rows >= FINE_ROWS.stop:
             self._columns.pop("fine", None)
         capacity = len(self._columns["ids"])
         if rows <= capacity:
             return
-        capacity = max(rows, 2 * capacity)
+        capacity = rows + rows // _SPARE
         for name, column in self._columns.items():
             self._columns[name] = np.empty((capacity, *column.shape[1:]), column.dtype)
             self._columns[name][: self.count] = column[: self.count]
